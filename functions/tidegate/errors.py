@@ -1,0 +1,149 @@
+"""The one error hierarchy of Tidegate.
+
+Every error that Tidegate raises on purpose is a `TidegateError`; nothing else is part of the API::
+
+    TidegateError
+    ├── RulesError                 the rules directory does not compile; holds every `Finding`
+    ├── BundleError                bytes that are not a bundle this version can load
+    ├── SettingsError              a setting that is missing or malformed
+    ├── RequestError               the caller's request cannot be decided
+    │   ├── UnknownObjectiveError  no objective of that name in the live rules
+    │   ├── ContextError           an attribute is missing, of the wrong type or outside its domain
+    │   └── NoRuleError            the context is sound and no rule of the objective matches it
+    ├── DispatchError              a decision could not be carried out
+    │   ├── DeadlineError          the deadline passed before any target answered
+    │   └── UnavailableError       every endpoint of every target failed or is unknown
+    ├── EndpointError              one attempt at one endpoint failed
+    │   ├── EndpointRefusedError   the connection could not be opened
+    │   ├── EndpointResetError     the connection ended before a whole response had come
+    │   └── EndpointTimeoutError   no whole response within the attempt's time
+    └── StackError                 Triton, or a model on it, could not be started or loaded
+        ├── ModelConfigError       a model's files cannot be served as they stand
+        └── ModelLoadError         Triton refused a model, or did not finish loading it in time
+
+Messages name attributes, rules, files and targets. They never hold the value of a context attribute, which may be
+personal data.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+class TidegateError(Exception):
+    """Base of every error that Tidegate raises on purpose."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Finding:
+    """One author's error, located.
+
+    `file` is relative to the rules directory and `line` counts from 1 (0: the file as a whole). `rule` is the rule's id
+    where the finding is about one, else empty. `message` says what is wrong, `hint` what would be right.
+    """
+
+    file: str
+    line: int
+    rule: str
+    message: str
+    hint: str = ""
+
+    def __str__(self) -> str:
+        place = f"{self.file}:{self.line}" if self.line else self.file
+        subject = f" rule {self.rule!r}:" if self.rule else ""
+        return f"{place}:{subject} {self.message}" + (f" ({self.hint})" if self.hint else "")
+
+
+class RulesError(TidegateError):
+    """A rules directory does not compile. `findings` holds every error found, ordered by file and line."""
+
+    def __init__(self, findings: list[Finding]) -> None:
+        self.findings = tuple(sorted(set(findings)))
+        noun = "error" if len(self.findings) == 1 else "errors"
+        super().__init__(f"{len(self.findings)} {noun} in the rules\n" + "\n".join(map(str, self.findings)))
+
+
+class BundleError(TidegateError):
+    """Bytes that are not a whole bundle of a format that this version reads."""
+
+
+class SettingsError(TidegateError):
+    """A setting is missing or malformed; the message names it."""
+
+
+class RequestError(TidegateError):
+    """The caller's request cannot be decided."""
+
+
+class UnknownObjectiveError(RequestError):
+    """No objective of that name exists in the live rules."""
+
+    def __init__(self, objective: str) -> None:
+        self.objective = objective
+        super().__init__(f"unknown objective {objective!r}")
+
+
+class ContextError(RequestError):
+    """A context attribute is missing, of the wrong type or outside its domain. `attribute` is its name."""
+
+    def __init__(self, attribute: str, message: str) -> None:
+        self.attribute = attribute
+        super().__init__(message)
+
+
+class NoRuleError(RequestError):
+    """The context is sound and no rule of the objective matches it."""
+
+    def __init__(self, objective: str) -> None:
+        self.objective = objective
+        super().__init__(f"no rule of objective {objective!r} matches this context")
+
+
+class DispatchError(TidegateError):
+    """A decision could not be carried out. `attempts` describes what was tried, in order, without payloads."""
+
+    def __init__(self, message: str, attempts: tuple[str, ...] = ()) -> None:
+        self.attempts = attempts
+        super().__init__(message)
+
+
+class DeadlineError(DispatchError):
+    """The deadline passed before any target answered."""
+
+
+class UnavailableError(DispatchError):
+    """Every endpoint of every target failed, or no endpoint is known."""
+
+
+class EndpointError(TidegateError):
+    """One attempt at one endpoint failed."""
+
+
+class EndpointRefusedError(EndpointError):
+    """The connection to the endpoint could not be opened."""
+
+
+class EndpointResetError(EndpointError):
+    """The connection ended before a whole response had come."""
+
+
+class EndpointTimeoutError(EndpointError):
+    """The endpoint gave no whole response within the attempt's time."""
+
+
+class StackError(TidegateError):
+    """Triton, or a model on it, could not be started or loaded."""
+
+
+class ModelConfigError(StackError):
+    """A model's files cannot be served as they stand; the message names the file."""
+
+
+class ModelLoadError(StackError):
+    """Triton refused to load a model, or did not finish in time. `model` is its name; `hung` is true where the load never
+    answered, which wedges the server."""
+
+    def __init__(self, model: str, message: str, *, hung: bool = False) -> None:
+        self.model = model
+        self.hung = hung
+        super().__init__(message)

@@ -1,0 +1,239 @@
+"""The Protocols between the floors, each with an in-memory implementation that ships.
+
+`dispatch/`, `control/` and `web/` depend on these alone; `triton/` and `aws/` implement them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from tidegate.rules import Engine, Target
+
+Headers = Sequence[tuple[bytes, bytes]]
+"""HTTP headers in order, names as they came (any case)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One Triton server: `host:port` of its HTTP door, and the shard that it belongs to."""
+
+    shard: str
+    host: str
+    port: int
+
+    @property
+    def url(self) -> str:
+        """The endpoint's base address."""
+        return f"http://{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class HttpRequest:
+    """A request to one endpoint: `path` begins with a slash and is percent-encoded, `body` travels untouched.
+
+    `send_once` forbids sending it again on a fresh connection when a pooled one turns out dead.
+    """
+
+    method: str
+    path: str
+    headers: Headers = ()
+    body: bytes = b""
+    send_once: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class HttpResponse:
+    """A whole response: header names in lower case, `body` as it came (still compressed where it was)."""
+
+    status: int
+    headers: Headers
+    body: bytes
+
+    def header(self, name: bytes) -> bytes | None:
+        """The first value of the header `name` (lower case), or None."""
+        for key, value in self.headers:
+            if key == name:
+                return value
+        return None
+
+
+class Transport(Protocol):
+    """Sends bytes to an endpoint and brings bytes back."""
+
+    async def send(self, endpoint: Endpoint, request: HttpRequest, timeout_s: float) -> HttpResponse:
+        """Send one request; a pooled connection found dead before any response byte is replaced and retried at once.
+
+        Raises:
+            EndpointRefusedError: the connection could not be opened.
+            EndpointResetError: the connection ended before a whole response had come.
+            EndpointTimeoutError: no whole response within `timeout_s` seconds.
+        """
+        ...
+
+
+class EndpointDirectory(Protocol):
+    """Knows which endpoints a shard has now."""
+
+    def endpoints(self, shard: str) -> Sequence[Endpoint]:
+        """The endpoints of a shard that may be sent requests; empty for an unknown shard."""
+        ...
+
+
+class EngineSource(Protocol):
+    """Holds the engine of the live bundle."""
+
+    def engine(self) -> Engine:
+        """The live engine. One request asks once and keeps the answer."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ModelLoad:
+    """One model to load on an endpoint.
+
+    `versions` are the versions that must be READY afterwards, `config` the model's config as JSON where the one in its
+    folder would not serve them (None: as the folder says), `steps` the models that an ensemble calls itself.
+    """
+
+    model: str
+    versions: tuple[int, ...]
+    config: str | None = None
+    steps: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ModelState:
+    """One entry of a repository index; `version` None and `state` empty: not loaded, or refused by Triton."""
+
+    model: str
+    version: int | None
+    state: str
+    reason: str = ""
+
+
+class ModelCatalog(Protocol):
+    """Knows the models that could be loaded, and what they need."""
+
+    def plan(self, targets: Iterable[Target]) -> tuple[ModelLoad, ...]:
+        """The closures of all targets as loads without duplicates, steps before the ensembles that call them.
+
+        Raises:
+            ModelConfigError: a model is missing or cannot be served as its files stand.
+        """
+        ...
+
+
+class ModelRepository(Protocol):
+    """Loads and unloads the models of one endpoint. Every method may raise `EndpointError`."""
+
+    async def server_ready(self) -> bool:
+        """Whether the endpoint takes requests."""
+        ...
+
+    async def index(self) -> Sequence[ModelState]:
+        """The state of every model in the repository, version by version."""
+        ...
+
+    async def load(self, load: ModelLoad, timeout_s: float) -> None:
+        """Load a model and wait for it; a loaded model that has not changed is left alone.
+
+        Raises:
+            ModelLoadError: the model was refused, or did not finish loading within `timeout_s` seconds.
+        """
+        ...
+
+    async def unload(self, model: str) -> None:
+        """Unload a model; its steps stay."""
+        ...
+
+
+class ModelServer(Protocol):
+    """One model server that this process started."""
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where it listens."""
+        ...
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        ...
+
+    @property
+    def repository(self) -> ModelRepository:
+        """Its models."""
+        ...
+
+    async def wait(self) -> str:
+        """Wait until it has ended; says how, in words."""
+        ...
+
+    async def stop(self) -> None:
+        """End it, in bounded time, with everything that it left."""
+        ...
+
+    async def kill(self) -> None:
+        """End it at once, with everything that it left."""
+        ...
+
+
+class ServerLauncher(Protocol):
+    """Starts model servers."""
+
+    async def launch(self, shard: str) -> ModelServer:
+        """Start an empty server of a shard and wait until it can load models.
+
+        Raises:
+            StackError: it did not become ready.
+        """
+        ...
+
+
+class FleetStatus(Protocol):
+    """Describes the fleet for people and tools."""
+
+    async def status(self) -> Mapping[str, Any]:
+        """The fleet as plain JSON values: see docs/architecture.md, "Fleet status"."""
+        ...
+
+
+@dataclass(slots=True)
+class MemoryEngineSource:
+    """An `EngineSource` that is swapped in memory; an assignment is atomic, so no request sees half a swap."""
+
+    live: Engine
+
+    def engine(self) -> Engine:
+        """The engine that was swapped in last."""
+        return self.live
+
+    def swap(self, engine: Engine) -> None:
+        """Make `engine` live for every request that starts from now on."""
+        self.live = engine
+
+
+@dataclass(slots=True)
+class MemoryEndpointDirectory:
+    """An `EndpointDirectory` held in a dictionary."""
+
+    shards: dict[str, tuple[Endpoint, ...]] = field(default_factory=dict)
+
+    def endpoints(self, shard: str) -> Sequence[Endpoint]:
+        """The endpoints registered for `shard`."""
+        return self.shards.get(shard, ())
+
+
+@dataclass(slots=True)
+class MemoryTransport:
+    """A `Transport` that answers from a function, for tests and simulations; it keeps what it was sent in `sent`."""
+
+    answer: Callable[[Endpoint, HttpRequest], Awaitable[HttpResponse]]
+    sent: list[tuple[Endpoint, HttpRequest]] = field(default_factory=list)
+
+    async def send(self, endpoint: Endpoint, request: HttpRequest, timeout_s: float) -> HttpResponse:  # noqa: ARG002  the port's
+        """Record the request and return what `answer` gives."""
+        self.sent.append((endpoint, request))
+        return await self.answer(endpoint, request)

@@ -1,0 +1,157 @@
+"""What the engine answers: a decision, and on demand the trace that explains it.
+
+All values are immutable and are shared between requests: the engine builds each distinct decision once per bundle, so
+that deciding allocates next to nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Reason = Literal["serve", "split", "experiment", "no_sticky_key"]
+"""Why the target was picked: the rule's only target, a weighted choice, an experiment's cell, or the first variant of a
+split because none of the sticky key's attributes is present."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What serves a request: a model on an ordered list of shards.
+
+    `name` is the target as the author wrote it (`model`, `model/version` or `name@alias`), `model` and `version` what it
+    resolves to (`version` None: the version policy of the model decides), `shards` where it is placed, preferred first.
+    """
+
+    name: str
+    model: str
+    version: int | None
+    shards: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Shadow:
+    """A target that gets a copy of `percent` (0–100) of the rule's requests; its response is discarded."""
+
+    target: Target
+    percent: float
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The outcome of the rules for one request.
+
+    `variant` is the picked variant of a split (its target as written) or of an experiment (its cell as text), else None;
+    `cell` is the experiment's cell as the author wrote it (integer or text) and `experiment` its id, else None.
+    `parameters` are handed to the model. `fallbacks` are tried in order when the target fails. `timeout_ms` and
+    `hedge_after_ms` are None where neither the rule nor the objective sets them. `revision` is the bundle's digest.
+    """
+
+    objective: str
+    rule: str
+    target: Target
+    reason: Reason
+    revision: str
+    variant: str | None = None
+    experiment: str | None = None
+    cell: int | str | None = None
+    parameters: Mapping[str, str | int | float | bool] = None  # type: ignore[assignment]  # set by the engine
+    fallbacks: tuple[Target, ...] = ()
+    shadows: tuple[Shadow, ...] = ()
+    timeout_ms: int | None = None
+    hedge_after_ms: int | None = None
+
+    @property
+    def model(self) -> str:
+        """The name of the model that the target resolves to."""
+        return self.target.model
+
+    @property
+    def version(self) -> int | None:
+        """The pinned version of the model, or None where its version policy decides."""
+        return self.target.version
+
+    @property
+    def shards(self) -> tuple[str, ...]:
+        """The shards that hold the model, preferred first."""
+        return self.target.shards
+
+    def as_dict(self) -> dict[str, Any]:
+        """The decision as plain JSON values, keys in a stable order."""
+        return {
+            "objective": self.objective,
+            "rule": self.rule,
+            "model": self.model,
+            "version": self.version,
+            "target": self.target.name,
+            "shards": list(self.shards),
+            "variant": self.variant,
+            "experiment": self.experiment,
+            "cell": self.cell,
+            "parameters": dict(self.parameters),
+            "fallbacks": [_target_dict(target) for target in self.fallbacks],
+            "shadows": [{**_target_dict(shadow.target), "percent": shadow.percent} for shadow in self.shadows],
+            "timeout_ms": self.timeout_ms,
+            "hedge_after_ms": self.hedge_after_ms,
+            "reason": self.reason,
+            "revision": self.revision,
+        }
+
+
+def _target_dict(target: Target) -> dict[str, Any]:
+    return {"target": target.name, "model": target.model, "version": target.version, "shards": list(target.shards)}
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """One variant's part in a sticky choice: `u` in (0, 1], and `score` = -ln(u) / weight; the smallest score wins."""
+
+    variant: str
+    weight: int
+    u: float
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class RuleTrace:
+    """Whether one rule's conditions hold, looked at by itself, and else the first condition that fails.
+
+    `failed` names the failing attribute (or `active`, `any_of`, `experiment`) and `detail` says in words what the rule
+    asks for and how the context missed it, without repeating the context's value.
+    """
+
+    rule: str
+    matched: bool
+    failed: str | None = None
+    detail: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """The decision (None where no rule matches) and the trace of every rule in order.
+
+    `draws` holds the arithmetic of the deciding rule's sticky choice, if it made one; `buckets` the layer buckets
+    (0–9999) that were looked at.
+    """
+
+    objective: str
+    decision: Decision | None
+    rules: tuple[RuleTrace, ...]
+    draws: tuple[Draw, ...] = ()
+    buckets: Mapping[str, int] | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The explanation as plain JSON values."""
+        return {
+            "objective": self.objective,
+            "decision": self.decision.as_dict() if self.decision else None,
+            "rules": [
+                {"rule": trace.rule, "matched": trace.matched, "failed": trace.failed, "detail": trace.detail}
+                for trace in self.rules
+            ],
+            "draws": [
+                {"variant": draw.variant, "weight": draw.weight, "u": draw.u, "score": draw.score}
+                for draw in self.draws
+            ],
+            "buckets": dict(self.buckets or {}),
+        }

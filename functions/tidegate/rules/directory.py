@@ -1,0 +1,208 @@
+"""Reads a rules directory: every file, its shape, and what it refers to. All findings come in one run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from tidegate.errors import Finding
+from tidegate.rules.language import FleetFile, LayerSpec, ObjectiveFile, RuleSpec
+from tidegate.rules.program import Layer, ObjectiveProgram, Program, World
+from tidegate.rules.semantics import ObjectiveCheck
+from tidegate.rules.shape import Report, check_shape, did_you_mean
+from tidegate.rules.source import Location, Source, read_source
+
+SUFFIXES = (".yaml", ".yml")
+KNOWN_FILES = ("fleet", "layers", "callers")
+
+
+def read_directory(path: str | PathLike[str]) -> tuple[Program, list[Finding]]:
+    """The rules of a directory in normal form, and every finding; the program is whole only where there is none."""
+    root = Path(path)
+    findings: list[Finding] = []
+    if not root.is_dir():
+        hint = "name the directory that holds fleet.yaml and objectives/"
+        return Program(World({}, {}, {}, {}, False), ()), [Finding(str(path), 0, "", "not a directory", hint)]
+    _unknown_files(root, findings)
+    world = _world(root, findings)
+    objectives: list[ObjectiveProgram] = []
+    seen: dict[str, str] = {}
+    files = sorted(each for each in (root / "objectives").glob("*") if each.suffix in SUFFIXES)
+    if not files:
+        findings.append(Finding("objectives", 0, "", "no objective is declared", "write objectives/<objective>.yaml"))
+    for file in files:
+        source = _read(root, file, findings)
+        objective = _objective(source, world, findings)
+        if objective is None:
+            continue
+        if objective.name in seen:
+            line = source.line(("objective",))
+            hint = f"it is declared in {seen[objective.name]}: keep one"
+            findings.append(Finding(source.file, line, "", f"duplicate objective {objective.name!r}", hint))
+        seen.setdefault(objective.name, source.file)
+        objectives.append(objective)
+    return Program(world, tuple(objectives)), sorted(set(findings))
+
+
+def _unknown_files(root: Path, findings: list[Finding]) -> None:
+    for file in sorted(root.iterdir()):
+        if file.is_file() and file.suffix in SUFFIXES and file.stem not in KNOWN_FILES:
+            hint = did_you_mean(file.name, [f"{name}.yaml" for name in KNOWN_FILES], "file")
+            hint += "; objectives belong in objectives/"
+            findings.append(Finding(file.name, 0, "", "a file that no part of the rules reads", hint))
+    findings.extend(
+        Finding(f"{stem}.yml", 0, "", f"both {stem}.yaml and {stem}.yml exist", "keep one")
+        for stem in KNOWN_FILES
+        if all((root / f"{stem}{suffix}").exists() for suffix in SUFFIXES)
+    )
+
+
+def _read(root: Path, file: Path, findings: list[Finding]) -> Source:
+    source = read_source(file, file.relative_to(root).as_posix())
+    findings.extend(Finding(source.file, line, "", message, hint) for line, message, hint in source.problems)
+    return source
+
+
+def _reporter(source: Source, findings: list[Finding], rules: Mapping[int, str] | None = None) -> Report:
+    def report(at: Location, message: str, hint: str) -> None:
+        rule = ""
+        if rules and len(at) > 1 and at[0] == "rules" and isinstance(at[1], int):
+            rule = rules.get(at[1], "")
+        findings.append(Finding(source.file, source.line(at), rule, message, hint))
+
+    return report
+
+
+def _named(root: Path, stem: str) -> Path:
+    other = root / f"{stem}.yml"
+    return other if other.exists() and not (root / f"{stem}.yaml").exists() else root / f"{stem}.yaml"
+
+
+def _world(root: Path, findings: list[Finding]) -> World:
+    layers = _layers(root, findings)
+    file = _named(root, "fleet")
+    if not file.exists():
+        hint = "write it: shards, models and where they are placed, aliases"
+        findings.append(Finding("fleet.yaml", 0, "", "the file is missing", hint))
+        return World({}, {}, {}, layers, known=False)
+    source = _read(root, file, findings)
+    report = _reporter(source, findings)
+    fleet = check_shape(FleetFile, source.data, report) if source.data is not None else None
+    if fleet is None:
+        return World({}, {}, {}, layers, known=False)
+    for model, placement in fleet.models.items():
+        for index, shard in enumerate(placement.shards):
+            at: Location = ("models", model, "shards", index)
+            if shard not in fleet.shards:
+                hint = did_you_mean(shard, set(fleet.shards), "shard")
+                report(at, f"model {model!r} is placed on the unknown shard {shard!r}", hint)
+            if shard in placement.shards[:index]:
+                report(at, f"model {model!r} names shard {shard!r} twice", "keep one")
+    for alias, target in fleet.aliases.items():
+        if "@" in target:
+            report(("aliases", alias), f"alias {alias!r} points to another alias", "name a model or model/version")
+        elif target.partition("/")[0] not in fleet.models:
+            hint = did_you_mean(target.partition("/")[0], set(fleet.models), "model")
+            report(("aliases", alias), f"alias {alias!r} points to an unknown model", hint)
+    for name, shard_spec in fleet.shards.items():
+        low, high = shard_spec.min_replicas, shard_spec.max_replicas
+        if low is not None and high is not None and low > high:
+            report(("shards", name), "min_replicas is above max_replicas", "make min_replicas the smaller")
+    return World(
+        {name: spec.replicas for name, spec in fleet.shards.items()},
+        {name: tuple(spec.shards) for name, spec in fleet.models.items()},
+        fleet.aliases,
+        layers,
+        known=not source.problems,
+    )
+
+
+def _layers(root: Path, findings: list[Finding]) -> dict[str, Layer]:
+    file = _named(root, "layers")
+    if not file.exists():
+        return {}
+    source = _read(root, file, findings)
+    report = _reporter(source, findings)
+    if not isinstance(source.data, dict):
+        if source.data is not None:
+            report((), "the file is not a mapping", "write layers by name: {home: {key: member_id, …}}")
+        return {}
+    layers: dict[str, Layer] = {}
+    owner: dict[str, str] = {}
+    for name, data in source.data.items():
+        spec = check_shape(LayerSpec, data, report, (name,)) if data is not None else None
+        if data is None:
+            report((name,), f"layer {name!r} has no value", "give it a key and experiments")
+        if spec is None:
+            continue
+        key = (spec.key,) if isinstance(spec.key, str) else tuple(spec.key)
+        experiments = {str(each): _pairs(ranges) for each, ranges in spec.experiments.items()}
+        layer = Layer(key, _pairs(spec.holdout or []), experiments)
+        _check_ranges(str(name), layer, source.data[name], report)
+        for experiment in experiments:
+            if experiment in owner:
+                hint = f"it is in layer {owner[experiment]!r}: an experiment belongs to one layer"
+                report((name, "experiments", experiment), f"experiment {experiment!r} is in two layers", hint)
+            owner.setdefault(experiment, str(name))
+        layers[str(name)] = layer
+    return layers
+
+
+def _pairs(ranges: list[Any]) -> tuple[tuple[int, int], ...]:
+    pairs = ranges if ranges and isinstance(ranges[0], list) else [ranges] if ranges else []
+    return tuple(sorted((first, last) for first, last in pairs))
+
+
+def _check_ranges(name: str, layer: Layer, data: Any, report: Report) -> None:
+    written = {str(key): key for key in data.get("experiments", {})} if isinstance(data, dict) else {}
+    owned: list[tuple[str, Location, tuple[int, int]]] = [("the holdout", ("holdout",), pair) for pair in layer.holdout]
+    owned += [
+        (f"experiment {experiment!r}", ("experiments", written.get(experiment, experiment)), pair)
+        for experiment, pairs in layer.experiments.items()
+        for pair in pairs
+    ]
+    owned.sort(key=lambda each: each[2])
+    reach: tuple[str, int] | None = None
+    for who, place, (first, last) in owned:
+        at: Location = (name, *place)
+        if first > last:
+            report(at, f"the bucket range [{first}, {last}] of {who} is inverted", "write the smaller bucket first")
+            continue
+        if reach is not None and first <= reach[1]:
+            shared = f"[{first}, {min(last, reach[1])}]"
+            hint = "move one: experiments of a layer exclude each other and the holdout"
+            report(at, f"{who} and {reach[0]} of layer {name!r} both own the buckets {shared}", hint)
+        if reach is None or last > reach[1]:
+            reach = (who, last)
+
+
+def _objective(source: Source, world: World, findings: list[Finding]) -> ObjectiveProgram | None:
+    data = source.data
+    if data is None:
+        return None
+    rules = data.get("rules") if isinstance(data, dict) else None
+    entries: list[Any] = rules if isinstance(rules, list) else []
+    ids = {
+        index: str(entry["id"]) if isinstance(entry, dict) and "id" in entry else f"#{index + 1}"
+        for index, entry in enumerate(entries)
+    }
+    report = _reporter(source, findings, ids)
+    sound: list[tuple[int, int, RuleSpec]] = []
+    for index, entry in enumerate(entries):
+        at: Location = ("rules", index)
+        if entry is None:
+            report(at, "a rule has no value", "write the rule, or delete the item")
+            continue
+        spec = check_shape(RuleSpec, entry, report, at)
+        if spec is not None:
+            sound.append((index, source.line(at), spec))
+    head: Any = data
+    if isinstance(data, dict) and entries:
+        # The rules have been checked one by one: a stand-in keeps the head's own check from failing with them.
+        head = {**data, "rules": [{"id": "checked", "serve": "above"}]}
+    file = check_shape(ObjectiveFile, head, report)
+    if file is None:
+        return None
+    return ObjectiveCheck(source.file, file, world, report).program(sound)

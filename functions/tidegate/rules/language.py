@@ -1,0 +1,218 @@
+"""The rule language as pydantic models: the shape of every file of a rules directory.
+
+Unknown keys are forbidden everywhere. What needs knowledge of other files or of an attribute's type is checked by
+`semantics.py`, after the shape.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, StrictBool, StrictFloat, StrictInt, StrictStr, Tag
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
+TARGET = r"^[A-Za-z0-9][A-Za-z0-9_.-]*(/[1-9][0-9]{0,17}|@[A-Za-z0-9][A-Za-z0-9_.-]*)?$"
+PARAMETER = r"^[A-Za-z][A-Za-z0-9_-]*$"
+PRINTABLE = r"^([!-~]([ -~]*[!-~])?)?$"
+
+MAX_TIMEOUT_MS = 3_600_000
+BUCKET_LAST = 9_999
+
+Name = Annotated[StrictStr, Field(pattern=NAME, max_length=128)]
+TargetText = Annotated[StrictStr, Field(pattern=TARGET, max_length=256)]
+Scalar = StrictBool | StrictInt | StrictFloat | StrictStr
+Milliseconds = Annotated[StrictInt, Field(ge=1, le=MAX_TIMEOUT_MS)]
+Weight = Annotated[StrictInt, Field(ge=0, le=1_000_000_000)]
+Percent = Annotated[StrictInt | StrictFloat, Field(ge=0, le=100)]
+ParameterName = Annotated[StrictStr, Field(pattern=PARAMETER, max_length=64)]
+ParameterText = Annotated[StrictStr, Field(pattern=PRINTABLE, max_length=1024)]
+FiniteFloat = Annotated[StrictFloat, Field(allow_inf_nan=False)]
+ParameterValue = StrictBool | StrictInt | FiniteFloat | ParameterText
+Cell = StrictInt | Annotated[StrictStr, Field(pattern=NAME, max_length=128)]
+Bucket = Annotated[StrictInt, Field(ge=0, le=BUCKET_LAST)]
+
+
+class Model(BaseModel):
+    """Base of every model of the language."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, hide_input_in_errors=True)
+
+
+class AttributeSpec(Model):
+    """A context attribute that rules may look at."""
+
+    type: Literal["string", "integer", "number", "boolean", "version", "set"] = Field(description="What it holds.")
+    required: StrictBool = Field(False, description="A request without it is refused.")
+    values: Annotated[list[Scalar], Field(min_length=1)] | None = Field(
+        None, description="The closed domain: any other value is refused."
+    )
+    default: Scalar | list[StrictStr] | None = Field(None, description="What an absent attribute stands for.")
+    from_: Annotated[StrictStr, Field(pattern=r"^header:[A-Za-z0-9!#$%&'*+.^_`|~-]+$")] | None = Field(
+        None, alias="from", description="Where the gateway may take it from: `header:<name>`."
+    )
+
+
+class Operators(Model):
+    """Conditions on one attribute, all of which must hold."""
+
+    not_: Scalar | Annotated[list[Scalar], Field(min_length=1)] | None = Field(
+        None, alias="not", description="None of these."
+    )
+    in_: Annotated[list[Scalar], Field(min_length=1)] | None = Field(None, alias="in", description="One of these.")
+    gt: Scalar | None = Field(None, description="Greater than.")
+    gte: Scalar | None = Field(None, description="Greater than or equal.")
+    lt: Scalar | None = Field(None, description="Less than.")
+    lte: Scalar | None = Field(None, description="Less than or equal.")
+    prefix: StrictStr | Annotated[list[StrictStr], Field(min_length=1)] | None = Field(
+        None, description="Begins with one of these."
+    )
+    suffix: StrictStr | Annotated[list[StrictStr], Field(min_length=1)] | None = Field(
+        None, description="Ends with one of these."
+    )
+    present: StrictBool | None = Field(None, description="true: has any value; false: is absent.")
+    contains_any: Annotated[list[StrictStr], Field(min_length=1)] | None = Field(
+        None, description="A set that holds at least one of these."
+    )
+    contains_all: Annotated[list[StrictStr], Field(min_length=1)] | None = Field(
+        None, description="A set that holds all of these."
+    )
+
+
+def _condition_kind(value: Any) -> str:
+    if isinstance(value, dict | Operators):
+        return "operators"
+    return "list" if isinstance(value, list) else "scalar"
+
+
+Condition = Annotated[
+    Annotated[Scalar, Tag("scalar")]
+    | Annotated[Annotated[list[Scalar], Field(min_length=1)], Tag("list")]
+    | Annotated[Operators, Tag("operators")],
+    Discriminator(_condition_kind),
+]
+
+
+class When(Model):
+    """Conditions by attribute, all of which must hold, and alternatives (`any_of`) of which one must."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Condition]
+
+    any_of: Annotated[list[When], Field(min_length=1)] | None = Field(None, description="At least one must hold.")
+
+
+class ActiveWindow(Model):
+    """A time window: `from` is inside it, `until` is not. UTC."""
+
+    from_: StrictStr | None = Field(None, alias="from", description='ISO 8601, such as "2026-11-01T00:00:00Z".')
+    until: StrictStr | None = Field(None, description='ISO 8601, such as "2026-12-01T00:00:00Z".')
+
+
+class CellSpec(Model):
+    """A cell of an experiment."""
+
+    serve: TargetText
+    weight: Weight = Field(1, description="Its share among the experiment's cells.")
+    parameters: dict[ParameterName, ParameterValue] = Field({}, description="Laid over the rule's parameters.")
+
+
+def _cell_kind(value: Any) -> str:
+    return "cell" if isinstance(value, dict | CellSpec) else "target"
+
+
+class ExperimentSpec(Model):
+    """An A/B test: which cell a member is in decides the target."""
+
+    id: Annotated[StrictInt, Field(ge=0)] | Name
+    layer: Name | None = Field(None, description="The layer of layers.yaml whose buckets it owns.")
+    allocate: Literal["layer", "caller"] = Field(
+        "layer", description="`layer`: by hash of the layer's key; `caller`: the request's allocations say the cell."
+    )
+    cells: Annotated[
+        dict[
+            Cell,
+            Annotated[
+                Annotated[TargetText, Tag("target")] | Annotated[CellSpec, Tag("cell")], Discriminator(_cell_kind)
+            ],
+        ],
+        Field(min_length=1),
+    ]
+
+
+class RuleSpec(Model):
+    """A rule: if its conditions hold and no rule above it matches, its action is taken."""
+
+    id: Name
+    when: When | None = None
+    active: ActiveWindow | None = None
+    serve: TargetText | None = None
+    split: Annotated[dict[TargetText, Weight], Field(min_length=1)] | None = None
+    experiment: ExperimentSpec | None = None
+    shadow: dict[TargetText, Percent] = {}
+    fallback: TargetText | list[TargetText] | None = None
+    parameters: dict[ParameterName, ParameterValue] = {}
+    timeout_ms: Milliseconds | None = None
+    hedge_after_ms: Milliseconds | None = None
+
+
+class ObjectiveFile(Model):
+    """`objectives/<objective>.yaml`: one objective, one owner."""
+
+    objective: Name
+    summary: StrictStr = ""
+    owner: StrictStr = ""
+    context: dict[
+        Annotated[StrictStr, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]*$", max_length=128)], AttributeSpec
+    ] = {}
+    sticky_key: StrictStr | Annotated[list[StrictStr], Field(min_length=1)] | None = None
+    timeout_ms: Milliseconds | None = None
+    fallback: TargetText | list[TargetText] = []
+    rules: Annotated[list[RuleSpec], Field(min_length=1)]
+
+
+class ShardSpec(Model):
+    """A shard: an isolated slice of the fleet, and its size in the cloud."""
+
+    replicas: Annotated[StrictInt, Field(ge=1, le=1000)] = Field(1, description="Triton servers.")
+    instance_type: StrictStr | None = Field(None, description="Cloud: the GPU instance type.")
+    min_replicas: Annotated[StrictInt, Field(ge=0)] | None = Field(None, description="Cloud: the fewest servers.")
+    max_replicas: Annotated[StrictInt, Field(ge=1)] | None = Field(None, description="Cloud: the most servers.")
+    spot_percent: Percent | None = Field(None, description="Cloud: the share on spot capacity.")
+    scale_to_zero: StrictBool = Field(False, description="Cloud: the shard may have no server while nobody asks.")
+
+
+class PlacementSpec(Model):
+    """Where a model is placed."""
+
+    shards: Annotated[list[Name], Field(min_length=1)] = Field(description="Preferred first, the rest is failover.")
+
+
+class FleetFile(Model):
+    """`fleet.yaml`: shards, where models are placed, aliases."""
+
+    shards: Annotated[dict[Name, ShardSpec], Field(min_length=1)]
+    models: Annotated[dict[Name, PlacementSpec], Field(min_length=1)]
+    aliases: dict[
+        Annotated[StrictStr, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*@[A-Za-z0-9][A-Za-z0-9_.-]*$")], TargetText
+    ] = {}
+
+
+BucketRange = Annotated[list[Bucket], Field(min_length=2, max_length=2)]
+
+
+def _ranges_kind(value: Any) -> str:
+    return "several" if isinstance(value, list) and any(isinstance(item, list) for item in value) else "one"
+
+
+Ranges = Annotated[
+    Annotated[BucketRange, Tag("one")] | Annotated[Annotated[list[BucketRange], Field(min_length=1)], Tag("several")],
+    Discriminator(_ranges_kind),
+]
+
+
+class LayerSpec(Model):
+    """A layer: experiments that exclude each other. Ranges are of buckets 0–9999, both ends inside."""
+
+    key: StrictStr | Annotated[list[StrictStr], Field(min_length=1)]
+    holdout: Ranges | None = Field(None, description="Buckets that are in no experiment of the layer.")
+    experiments: dict[Annotated[StrictInt, Field(ge=0)] | Name, Ranges] = {}

@@ -1,0 +1,64 @@
+"""The checked rules of a directory, with the places they came from: what the compiler emits and analysis reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tidegate.rules.conditions import Conjunction
+from tidegate.rules.contract import Attribute
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A rule in its normal form. `body` is its line of the bundle; `line` where it stands in its file."""
+
+    id: str
+    line: int
+    when: Conjunction
+    body: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectiveProgram:
+    """An objective in its normal form; `targets` are all the targets its rules name, as written, sorted."""
+
+    name: str
+    file: str
+    summary: str
+    owner: str
+    attributes: Mapping[str, Attribute]
+    sticky_key: tuple[str, ...]
+    timeout_ms: int | None
+    rules: tuple[Rule, ...]
+    targets: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A layer of experiments: its key's attributes, holdout and experiments as inclusive bucket ranges."""
+
+    key: tuple[str, ...]
+    holdout: tuple[tuple[int, int], ...]
+    experiments: Mapping[str, tuple[tuple[int, int], ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """What rules may refer to. `known` is False where fleet.yaml could not be read, so that not every target is
+    reported as unknown."""
+
+    shards: Mapping[str, int]
+    models: Mapping[str, tuple[str, ...]]
+    aliases: Mapping[str, str]
+    layers: Mapping[str, Layer]
+    known: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """All the rules of a directory."""
+
+    world: World
+    objectives: tuple[ObjectiveProgram, ...]

@@ -1,0 +1,104 @@
+"""Typed context values: what each attribute type accepts, and how versions compare."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+from tidegate.rules.contract import Attribute, AttributeType
+
+VersionKey = tuple[tuple[int, ...], tuple[Any, ...]]
+
+_VERSION = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,18})*)(?:-([0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*))?(?:\+[0-9A-Za-z.-]+)?")
+_RELEASE: tuple[Any, ...] = (1,)
+
+EXPECTED: dict[AttributeType, str] = {
+    "string": "text",
+    "integer": "an integer",
+    "number": "a finite number",
+    "boolean": "true or false",
+    "version": 'a version such as "8.2.1"',
+    "set": "a list of texts",
+}
+"""What each attribute type accepts, in words, for error messages."""
+
+
+def version_key(text: str) -> VersionKey:
+    """A key that sorts version texts by SemVer 2.0 precedence (https://semver.org/#spec-item-11).
+
+    Any number of numeric parts is allowed and missing parts count as 0, so "8.2" equals "8.2.0". A pre-release sorts
+    before its release; build metadata is ignored.
+
+    Raises:
+        ValueError: `text` is not a version.
+    """
+    match = _VERSION.fullmatch(text)
+    if match is None:
+        raise ValueError("not a version")
+    numbers = [int(part) for part in match[1].split(".")]
+    while numbers and numbers[-1] == 0:
+        numbers.pop()
+    if match[2] is None:
+        return tuple(numbers), _RELEASE
+    identifiers = tuple((0, int(part), "") if part.isdecimal() else (1, 0, part) for part in match[2].split("."))
+    return tuple(numbers), (0, identifiers)
+
+
+def accepts(kind: AttributeType, value: object) -> bool:
+    """Whether `value` is of the attribute type `kind`. A boolean is no number, NaN and infinity are no numbers."""
+    match kind:
+        case "string":
+            return isinstance(value, str)
+        case "integer":
+            return isinstance(value, int) and not isinstance(value, bool)
+        case "number":
+            return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        case "boolean":
+            return isinstance(value, bool)
+        case "version":
+            return isinstance(value, str) and _VERSION.fullmatch(value) is not None
+        case "set":
+            return isinstance(value, list | tuple | set | frozenset) and all(isinstance(item, str) for item in value)
+
+
+def within(attribute: Attribute, value: Any) -> bool:
+    """Whether a value of the right type lies in the attribute's closed domain (always, where it is open)."""
+    if attribute.values is None:
+        return True
+    if attribute.type == "set":
+        return all(item in attribute.values for item in value)
+    if attribute.type == "version":
+        return version_key(value) in {version_key(str(item)) for item in attribute.values}
+    return value in attribute.values
+
+
+def domain_words(attribute: Attribute) -> str:
+    """The closed domain in words, for error messages."""
+    return "one of " + ", ".join(json_text(value) for value in attribute.values or ())
+
+
+def json_text(value: Any) -> str:
+    """A rule's own value as an author would write it."""
+    return {True: "true", False: "false"}[value] if isinstance(value, bool) else str(value)
+
+
+def type_name(value: object) -> str:
+    """The JSON name of a value's type, for error messages that must not hold the value itself."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "a boolean"
+        case int():
+            return "an integer"
+        case float():
+            return "a number" if math.isfinite(value) else "a number that is not finite"
+        case str():
+            return "text"
+        case dict():
+            return "an object"
+        case list() | tuple() | set() | frozenset():
+            return "a list"
+        case _:
+            return type(value).__name__
