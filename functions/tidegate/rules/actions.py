@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import log
 from types import MappingProxyType
 from typing import Any
 
@@ -29,12 +30,10 @@ class Race:
 
     def draws(self, key: bytes) -> tuple[Draw, ...]:
         """The arithmetic of `pick`."""
-        from math import inf, log
-
         made = []
         for (before, weight), decision in zip(self.variants, self.decisions, strict=True):
             u = unit_of_prefix(before, key)
-            made.append(Draw(decision.variant or "", weight, u, -log(u) / weight if weight else inf))
+            made.append(Draw(decision.variant or "", weight, u, -log(u) / weight if weight else None))
         return tuple(made)
 
 

@@ -64,7 +64,7 @@ def unpack(data: bytes) -> Bundle:
     first, _, body = bytes(data).partition(b"\n")
     try:
         header = json.loads(first)
-        is_bundle = isinstance(header, dict) and header.get("format") == FORMAT
+        is_bundle = first.startswith(b"{") and isinstance(header, dict) and header.get("format") == FORMAT
     except ValueError:
         is_bundle = False
     if not is_bundle:

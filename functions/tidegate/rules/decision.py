@@ -104,12 +104,15 @@ def _target_dict(target: Target) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """One variant's part in a sticky choice: `u` in (0, 1], and `score` = -ln(u) / weight; the smallest score wins."""
+    """One variant's part in a sticky choice: `u` in (0, 1], and `score` = -ln(u) / weight; the smallest score wins.
+
+    A variant of weight 0 has no score (None) and cannot win.
+    """
 
     variant: str
     weight: int
     u: float
-    score: float
+    score: float | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,7 +63,9 @@ class Dimension:
         self.fast_other: int | None = None
         if self._table is not None and not self._slots and kind != "set":
             self.fast = self._table.dense
-            self.fast_other = self._table.other if self._table.is_dense and not self._closed else None
+            # A number that no rule mentions may still be NaN, which only `mask` refuses.
+            is_open = self._table.is_dense and not self._closed and kind != "number"
+            self.fast_other = self._table.other if is_open else None
             if self._closed:
                 self._fill_closed()
         self.absent: int | None = int(data["absent"], 16)

@@ -12,7 +12,7 @@ from tidegate.rules.language import FleetFile, LayerSpec, ObjectiveFile, RuleSpe
 from tidegate.rules.program import Layer, ObjectiveProgram, Program, World
 from tidegate.rules.semantics import ObjectiveCheck
 from tidegate.rules.shape import Report, check_shape, did_you_mean
-from tidegate.rules.source import Location, Source, read_source
+from tidegate.rules.source import UNREAD, Location, Source, read_source
 
 SUFFIXES = (".yaml", ".yml")
 KNOWN_FILES = ("fleet", "layers", "callers")
@@ -66,13 +66,13 @@ def _read(root: Path, file: Path, findings: list[Finding]) -> Source:
 
 
 def _reporter(source: Source, findings: list[Finding], rules: Mapping[int, str] | None = None) -> Report:
-    def report(at: Location, message: str, hint: str) -> None:
+    def add(at: Location, message: str, hint: str) -> None:
         rule = ""
         if rules and len(at) > 1 and at[0] == "rules" and isinstance(at[1], int):
             rule = rules.get(at[1], "")
         findings.append(Finding(source.file, source.line(at), rule, message, hint))
 
-    return report
+    return Report(source, add)
 
 
 def _named(root: Path, stem: str) -> Path:
@@ -132,7 +132,7 @@ def _layers(root: Path, findings: list[Finding]) -> dict[str, Layer]:
     layers: dict[str, Layer] = {}
     owner: dict[str, str] = {}
     for name, data in source.data.items():
-        spec = check_shape(LayerSpec, data, report, (name,)) if data is not None else None
+        spec = check_shape(LayerSpec, data, report, (name,)) if data is not None and data is not UNREAD else None
         if data is None:
             report((name,), f"layer {name!r} has no value", "give it a key and experiments")
         if spec is None:
@@ -194,15 +194,19 @@ def _objective(source: Source, world: World, findings: list[Finding]) -> Objecti
         at: Location = ("rules", index)
         if entry is None:
             report(at, "a rule has no value", "write the rule, or delete the item")
+        if entry is None or entry is UNREAD:
             continue
-        spec = check_shape(RuleSpec, entry, report, at)
+        spec = check_shape(RuleSpec, entry, report, at, {"id": f"rule-{index + 1}"})
         if spec is not None:
             sound.append((index, source.line(at), spec))
     head: Any = data
+    stand_ins = {"objective": Path(source.file).stem, "rules": [{"id": "checked", "serve": "above"}]}
     if isinstance(data, dict) and entries:
         # The rules have been checked one by one: a stand-in keeps the head's own check from failing with them.
-        head = {**data, "rules": [{"id": "checked", "serve": "above"}]}
-    file = check_shape(ObjectiveFile, head, report)
+        head = {**data, "rules": stand_ins["rules"]}
+    file = check_shape(ObjectiveFile, head, report, (), stand_ins)
     if file is None:
         return None
-    return ObjectiveCheck(source.file, file, world, report).program(sound)
+    context = data.get("context")
+    declared = frozenset(map(str, context)) if isinstance(context, dict) else frozenset()
+    return ObjectiveCheck(source.file, file, declared, world, report).program(sound)

@@ -104,7 +104,11 @@ class ObjectiveIndex:
             ContextError: an attribute is missing, of the wrong type or outside its domain.
         """
         mask: int = self._all_rows
-        get, nothing = context.get, _ABSENT
+        try:
+            get, nothing = context.get, _ABSENT
+        except AttributeError:
+            what = f"the context must be a mapping of attribute names to values, got {type_name(context)}"
+            raise ContextError("context", what) from None
         for name, fast_type, fast, fast_other, absent, dimension in self._dimensions:
             value = get(name, nothing)
             if value.__class__ is fast_type:
@@ -172,8 +176,9 @@ class ObjectiveIndex:
             if value is not None:
                 try:
                     return key_text(value).encode()
-                except UnicodeEncodeError:
-                    raise ContextError(name, f"attribute {name!r} must be text that is valid Unicode") from None
+                except ValueError:
+                    what = "must be valid Unicode text, or an integer of at most 4300 digits, to be a sticky key"
+                    raise ContextError(name, f"attribute {name!r} {what}") from None
         return None
 
     def layer_key(self, layer: str, context: Mapping[str, Any]) -> bytes | None:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, StrictBool, St
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 TARGET = r"^[A-Za-z0-9][A-Za-z0-9_.-]*(/[1-9][0-9]{0,17}|@[A-Za-z0-9][A-Za-z0-9_.-]*)?$"
+ALIAS = r"^[A-Za-z0-9][A-Za-z0-9_.-]*@[A-Za-z0-9][A-Za-z0-9_.-]*$"
 PARAMETER = r"^[A-Za-z][A-Za-z0-9_-]*$"
 PRINTABLE = r"^([!-~]([ -~]*[!-~])?)?$"
 
@@ -23,7 +24,7 @@ TargetText = Annotated[StrictStr, Field(pattern=TARGET, max_length=256)]
 Scalar = StrictBool | StrictInt | StrictFloat | StrictStr
 Milliseconds = Annotated[StrictInt, Field(ge=1, le=MAX_TIMEOUT_MS)]
 Weight = Annotated[StrictInt, Field(ge=0, le=1_000_000_000)]
-Percent = Annotated[StrictInt | StrictFloat, Field(ge=0, le=100)]
+Percent = Annotated[StrictInt, Field(ge=0, le=100)] | Annotated[StrictFloat, Field(ge=0, le=100, allow_inf_nan=False)]
 ParameterName = Annotated[StrictStr, Field(pattern=PARAMETER, max_length=64)]
 ParameterText = Annotated[StrictStr, Field(pattern=PRINTABLE, max_length=1024)]
 FiniteFloat = Annotated[StrictFloat, Field(allow_inf_nan=False)]
@@ -104,8 +105,8 @@ class When(Model):
 class ActiveWindow(Model):
     """A time window: `from` is inside it, `until` is not. UTC."""
 
-    from_: StrictStr | None = Field(None, alias="from", description='ISO 8601, such as "2026-11-01T00:00:00Z".')
-    until: StrictStr | None = Field(None, description='ISO 8601, such as "2026-12-01T00:00:00Z".')
+    from_: StrictStr | None = Field(None, alias="from", description="ISO 8601.", examples=["2026-11-01T00:00:00Z"])
+    until: StrictStr | None = Field(None, description="ISO 8601.", examples=["2026-12-01T00:00:00Z"])
 
 
 class CellSpec(Model):
@@ -192,9 +193,7 @@ class FleetFile(Model):
 
     shards: Annotated[dict[Name, ShardSpec], Field(min_length=1)]
     models: Annotated[dict[Name, PlacementSpec], Field(min_length=1)]
-    aliases: dict[
-        Annotated[StrictStr, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*@[A-Za-z0-9][A-Za-z0-9_.-]*$")], TargetText
-    ] = {}
+    aliases: dict[Annotated[StrictStr, Field(pattern=ALIAS, max_length=256)], TargetText] = {}
 
 
 BucketRange = Annotated[list[Bucket], Field(min_length=2, max_length=2)]

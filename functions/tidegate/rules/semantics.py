@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -26,9 +26,9 @@ KEY_TYPES = ("string", "integer", "version")
 class ObjectiveCheck:
     """The checks of one objective file. `report` takes a location within the file."""
 
-    def __init__(self, file: str, spec: ObjectiveFile, world: World, report: Report) -> None:
+    def __init__(self, file: str, spec: ObjectiveFile, declared: Collection[str], world: World, report: Report) -> None:
         self._file, self._spec, self._world, self._report = file, spec, world, report
-        self._targets: set[str] = set()
+        self._declared = declared
         self.attributes: dict[str, Attribute] = {}
 
     def program(self, rules: list[tuple[int, int, RuleSpec]]) -> ObjectiveProgram:
@@ -58,7 +58,7 @@ class ObjectiveCheck:
             sticky,
             spec.timeout_ms,
             tuple(made),
-            tuple(sorted(self._targets)),
+            tuple(sorted({target for rule in made for target in body_targets(rule.body)})),
         )
 
     def _attribute(self, name: str, spec: AttributeSpec) -> Attribute | None:
@@ -70,8 +70,6 @@ class ObjectiveCheck:
         values = None
         if spec.values is not None:
             element = "string" if spec.type == "set" else spec.type
-            if spec.type == "boolean":
-                self._report((*at, "values"), "a boolean has no other values than true and false", "delete `values`")
             for index, value in enumerate(spec.values):
                 if not accepts(element, value):
                     self._report(
@@ -98,7 +96,7 @@ class ObjectiveCheck:
 
     def _rule(self, rule: RuleSpec, line: int, at: Location, inherited: list[str]) -> Rule:
         body: dict[str, Any] = {"id": rule.id}
-        when = normal_when(rule.when, self.attributes, self._spec.context, (*at, "when"), self._report)
+        when = normal_when(rule.when, self.attributes, self._declared, (*at, "when"), self._report)
         if row_count(when) > MAX_ROWS_PER_RULE:
             self._report(
                 (*at, "when"),
@@ -130,7 +128,7 @@ class ObjectiveCheck:
 
     def _action(self, rule: RuleSpec, at: Location, body: dict[str, Any]) -> None:
         present = [name for name in ("serve", "split", "experiment") if getattr(rule, name) is not None]
-        if len(present) != 1:
+        if len(present) > 1 or (not present and self._report.is_whole(at)):
             what = "has no action" if not present else f"has {len(present)} actions ({', '.join(present)})"
             self._report(at, f"the rule {what}", "write exactly one of serve, split, experiment")
         if rule.serve is not None:
@@ -165,6 +163,8 @@ class ObjectiveCheck:
         if spec.allocate == "caller":
             return body
         if spec.layer is None:
+            if not self._report.is_whole(at):
+                return body
             hint = "name the `layer` that it owns buckets of, or write `allocate: caller`"
             self._report(at, f"experiment {name!r} says neither a layer nor that the caller allocates", hint)
         elif layer is not None:
@@ -189,7 +189,7 @@ class ObjectiveCheck:
                 continue
             aware = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
             bounds.append(normal_number(aware.timestamp()))
-        if window.from_ is None and window.until is None:
+        if window.from_ is None and window.until is None and self._report.is_whole(at):
             self._report(at, "the time window has neither from nor until", "write one of them, or delete `active`")
         start, end = bounds
         if start is not None and end is not None and start >= end:
@@ -201,7 +201,7 @@ class ObjectiveCheck:
         for name in [names] if isinstance(names, str) else names:
             attribute = self.attributes.get(name)
             if attribute is None:
-                if name not in self._spec.context:
+                if name not in self._declared:
                     hint = did_you_mean(name, set(self.attributes), "attribute")
                     self._report(
                         at, f"{what} names the undeclared attribute {name!r}", f"declare it in context; {hint}"
@@ -218,11 +218,20 @@ class ObjectiveCheck:
         return [self._target(name, (*at, index)) for index, name in enumerate(targets)]
 
     def _target(self, name: str, at: Location) -> str:
-        self._targets.add(name)
         problem = target_problem(name, self._world)
         if problem:
             self._report(at, *problem)
         return name
+
+
+def body_targets(body: Mapping[str, Any]) -> Iterable[str]:
+    """Every target, as written, that a rule in normal form can reach."""
+    if "serve" in body:
+        yield body["serve"]
+    yield from (name for name, _ in body.get("split", ()))
+    yield from (cell["serve"] for cell in body.get("experiment", {}).get("cells", ()))
+    yield from (name for name, _ in body.get("shadow", ()))
+    yield from body.get("fallback", ())
 
 
 def target_problem(name: str, world: World) -> tuple[str, str] | None:

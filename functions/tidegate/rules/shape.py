@@ -6,7 +6,7 @@ What is wrong is reported and left out, and the rest is checked on, so that one 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
 from functools import cache
 from typing import Any, TypeVar
@@ -14,15 +14,42 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from tidegate.rules import language
-from tidegate.rules.source import Location
+from tidegate.rules.source import UNREAD, Location, Source
 from tidegate.rules.values import type_name
 
-Report = Callable[[Location, str, str], None]
-"""Called with the location of a mistake, what is wrong, and what would be right."""
+
+class Report:
+    """Takes the mistakes of one file: `report(location, what is wrong, what would be right)`.
+
+    It knows which places could not be read or had the wrong shape, so that a mistake is told once and not again as the
+    hole that it leaves.
+    """
+
+    def __init__(self, source: Source, add: Callable[[Location, str, str], None]) -> None:
+        self._add = add
+        self._broken: set[Location] = set(source.unread)
+
+    def __call__(self, at: Location, message: str, hint: str) -> None:
+        """Take a mistake."""
+        self._add(at, message, hint)
+
+    def leave_out(self, at: Location) -> None:
+        """Note that the value at a place is not looked at any further."""
+        self._broken.add(at)
+
+    def is_left_out(self, at: Location) -> bool:
+        """Whether the value at a place was left out."""
+        return at in self._broken
+
+    def is_whole(self, at: Location) -> bool:
+        """Whether nothing directly in the value at a place was left out."""
+        return not any(len(place) > len(at) and place[: len(at)] == at for place in self._broken)
+
 
 ModelType = TypeVar("ModelType", bound=BaseModel)
 
 _PATTERN_WORDS = {
+    language.ALIAS: "an alias (name@alias)",
     language.NAME: "a name (letters, digits, '.', '_', '-', beginning with a letter or digit)",
     language.TARGET: "a target (model, model/version or name@alias)",
     language.PARAMETER: "a parameter name (letters, digits, '_', '-', beginning with a letter)",
@@ -30,27 +57,65 @@ _PATTERN_WORDS = {
 }
 
 
-def check_shape(model: type[ModelType], data: Any, report: Report, at: Location = ()) -> ModelType | None:
+def check_shape(
+    model: type[ModelType], data: Any, report: Report, at: Location = (), stand_ins: Mapping[str, Any] | None = None
+) -> ModelType | None:
     """The model of `data`, less what is wrong in it; None where what is left is no model.
 
-    Every mistake is reported with its location, which begins with `at`.
+    Args:
+        model: the shape.
+        data: plain values of the file.
+        report: takes every mistake.
+        at: where `data` stands in its file.
+        stand_ins: values for required keys, used where a key is missing or wrong so that the rest is still checked.
     """
-    data = copy.deepcopy(data)
-    data = _without_nulls(model, data, at, report)
+    data = _without_holes(model, copy.deepcopy(data), at, report)
     for _ in range(8):
         try:
             return model.model_validate(data)
         except ValidationError as error:
             places = _by_place(error, data)
-            broken = False
-            for place, details in places.items():
-                report((*at, *place), *_words(model, data, place, details))
-                broken = broken or not place or details[0]["type"] == "missing"
-            if broken:
+        _report_places(model, data, places, at, report)
+        for place in sorted(places, key=_removal_order, reverse=True):
+            is_missing = places[place][0]["type"] == "missing"
+            name = place[-1] if place else None
+            if len(place) == 1 and stand_ins and name in stand_ins:
+                data[name] = stand_ins[str(name)]
+            elif is_missing and len(place) > 1:
+                _remove(data, place[:-1])
+            elif is_missing or not place:
                 return None
-            for place in sorted(places, key=lambda p: [(isinstance(s, int), str(s).zfill(9)) for s in p], reverse=True):
+            else:
                 _remove(data, place)
     return None
+
+
+def _report_places(
+    model: type[BaseModel], data: Any, places: Mapping[Location, list[Any]], at: Location, report: Report
+) -> None:
+    """Report each wrong place, but for those that are only the hole that another mistake has left."""
+    misspelt: set[Location] = set()
+    for place, details in places.items():
+        if details[0]["type"] == "extra_forbidden":
+            close = get_close_matches(str(place[-1]), _keys(model, place[:-1]), n=1)
+            misspelt.update((*place[:-1], name) for name in close)
+    for place, details in places.items():
+        here = (*at, *place)
+        match details[0]["type"]:
+            case "missing":
+                is_hole = place in misspelt or report.is_left_out(here)
+            case "too_short":
+                is_hole = not report.is_whole(here)
+            case _:
+                is_hole = False
+        if not is_hole:
+            report(here, *_words(model, data, place, details))
+        report.leave_out(here)
+
+
+def _removal_order(place: Location) -> list[tuple[bool, str]]:
+    """Later list items first, so that removing one does not move another."""
+    return [(isinstance(step, int), str(step).zfill(9)) for step in place]
 
 
 def did_you_mean(word: str, known: Iterator[str] | list[str] | set[str], noun: str) -> str:
@@ -65,26 +130,26 @@ def did_you_mean(word: str, known: Iterator[str] | list[str] | set[str], noun: s
     return f"known {noun}s: {shown}"
 
 
-def _without_nulls(model: type[BaseModel], data: Any, at: Location, report: Report, path: Location = ()) -> Any:
+def _without_holes(model: type[BaseModel], data: Any, at: Location, report: Report, path: Location = ()) -> Any:
+    """`data` without empty values, which are reported, and without unread ones, which have been."""
     if isinstance(data, dict):
-        for key in [key for key, value in data.items() if value is None]:
-            del data[key]
-            report(
-                (*at, *path, key),
-                f"{str(key)!r} has no value",
-                f"give it {_expected(model, (*path, key))}, or delete the key",
-            )
-        for key, value in data.items():
-            data[key] = _without_nulls(model, value, at, report, (*path, key))
-    elif isinstance(data, list):
+        for key in [key for key, value in data.items() if value is None or value is UNREAD]:
+            place = (*path, key)
+            if data.pop(key) is None:
+                hint = f"give it {_expected(model, place)}, or delete the key"
+                report((*at, *place), f"{str(key)!r} has no value", hint)
+            report.leave_out((*at, *place))
+        return {key: _without_holes(model, value, at, report, (*path, key)) for key, value in data.items()}
+    if isinstance(data, list):
+        kept = []
         for index, value in enumerate(data):
             if value is None:
                 report((*at, *path, index), "a list item has no value", "give it a value, or delete it")
-        return [
-            _without_nulls(model, value, at, report, (*path, index))
-            for index, value in enumerate(data)
-            if value is not None
-        ]
+            if value is None or value is UNREAD:
+                report.leave_out((*at, *path, index))
+            else:
+                kept.append(_without_holes(model, value, at, report, (*path, index)))
+        return kept
     return data
 
 
@@ -106,14 +171,14 @@ def _by_place(error: ValidationError, data: Any) -> dict[Location, list[Any]]:
 
 def _words(model: type[BaseModel], data: Any, place: Location, details: list[Any]) -> tuple[str, str]:
     kinds = {detail["type"] for detail in details}
-    name = str(place[-1]) if place else "the file"
     parent = place[:-1]
+    name = _name(place)
     if "extra_forbidden" in kinds:
-        return f"unknown key {name!r}", did_you_mean(name, _keys(model, parent), "key")
+        return f"unknown key {name}", did_you_mean(str(place[-1]), _keys(model, parent), "key")
     if "missing" in kinds:
-        return f"key {name!r} is missing", f"add it: {_expected(model, place)}"
+        return f"key {name} is missing", f"add it: {_expected(model, place)}"
     if any("[key]" in detail["loc"] for detail in details):
-        return f"{name!r} is not a name that may stand here", f"write {_expected_key(model, parent)}"
+        return f"{name} is not a name that may stand here", f"write {_expected_key(model, parent)}"
     value = data
     for step in place:
         value = value[step]
@@ -122,14 +187,21 @@ def _words(model: type[BaseModel], data: Any, place: Location, details: list[Any
         bound = detail.get("ctx", {})
         size = bound.get("min_length", bound.get("max_length"))
         most = "at least" if "min_length" in bound else "at most"
-        return f"{name!r} has the wrong length", f"it needs {most} {size}: {_expected(model, place)}"
+        return f"{name} has the wrong length", f"it needs {most} {size}: {_expected(model, place)}"
+    if kinds & {"greater_than_equal", "less_than_equal", "finite_number"}:
+        return f"{name} is out of range", f"write {_expected(model, place)}"
     got = "" if isinstance(value, str) else f", got {type_name(value)}"
     if isinstance(value, str):
         got = ", got text" if "string_pattern_mismatch" not in kinds and "literal_error" not in kinds else ""
-    subject = f"{name!r}" if place and not isinstance(place[-1], int) else "a list item"
+    return f"{name} is not what may stand here{got}", f"write {_expected(model, place)}"
+
+
+def _name(place: Location) -> str:
+    """The name of a place: its key in quotes, or which item of which list it is."""
     if not place:
-        subject = "the file"
-    return f"{subject} is not what may stand here{got}", f"write {_expected(model, place)}"
+        return "the file"
+    last = place[-1]
+    return f"item {last + 1} of {_name(place[:-1])}" if isinstance(last, int) and len(place) > 1 else f"{str(last)!r}"
 
 
 def _remove(data: Any, place: Location) -> None:
@@ -173,7 +245,8 @@ def _alternatives(root: dict[str, Any], schema: dict[str, Any]) -> list[dict[str
         return _alternatives(root, root["$defs"][schema["$ref"].rpartition("/")[2]])
     choices = schema.get("anyOf") or schema.get("oneOf")
     if choices:
-        return [alternative for choice in choices for alternative in _alternatives(root, choice)]
+        shared = {key: schema[key] for key in ("examples",) if key in schema}
+        return [alternative for choice in choices for alternative in _alternatives(root, {**shared, **choice})]
     return [] if schema.get("type") == "null" else [schema]
 
 
@@ -206,6 +279,8 @@ def _schema_words(root: dict[str, Any], schema: dict[str, Any]) -> str:
             pattern = schema.get("pattern", "")
             if pattern.startswith("^header:"):
                 return "header:<name of an HTTP header>"
+            if "examples" in schema:
+                return f"text such as {schema['examples'][0]!r}"
             return _PATTERN_WORDS.get(pattern, "text")
         case "boolean":
             return "true or false"

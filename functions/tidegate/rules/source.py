@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,18 @@ MAX_FILE_BYTES = 4 * 1024 * 1024
 MAX_DEPTH = 32
 
 Location = tuple[str | int, ...]
+
+
+class Unread(Enum):
+    """Stands in a file's values for one that could not be read; the problem has been noted."""
+
+    UNREAD = "unread"
+
+    def __deepcopy__(self, memo: object) -> Unread:
+        return self
+
+
+UNREAD = Unread.UNREAD
 
 
 class _Loader(yaml.CSafeLoader):
@@ -42,12 +55,14 @@ for _tag, _pattern, _first in (
 
 @dataclass(slots=True)
 class Source:
-    """One file's values. `data` is None where the file could not be read; `problems` are (line, message, hint)."""
+    """One file's values. `data` is None where the file could not be read; `problems` are (line, message, hint), and
+    `unread` the places whose values could not be read."""
 
     file: str
     data: Any = None
     lines: dict[Location, int] = field(default_factory=dict)
     problems: list[tuple[int, str, str]] = field(default_factory=list)
+    unread: set[Location] = field(default_factory=set)
 
     def line(self, path: Location) -> int:
         """The line of the value at `path`, or of the nearest value around it that has one."""
@@ -86,7 +101,11 @@ def _parse(text: str, source: Source) -> None:
         if node is None:
             source.problems.append((1, "the file is empty", "write its keys, or delete the file"))
             return
+        if "&" in text:
+            _note_anchors(text, source)
         source.data = _Walk(source, loader).value(node, (), 0)
+        if source.data is UNREAD:
+            source.data = None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         problem = error.problem or error.context or "not valid YAML"
@@ -97,6 +116,16 @@ def _parse(text: str, source: Source) -> None:
     finally:
         if loader is not None:
             loader.dispose()
+
+
+def _note_anchors(text: str, source: Source) -> None:
+    for event in yaml.parse(text, Loader=_Loader):
+        anchor = getattr(event, "anchor", None)
+        if anchor is not None:
+            kind, sign = ("alias", "*") if isinstance(event, yaml.AliasEvent) else ("anchor", "&")
+            hint = "write the value out" if kind == "alias" else "delete it; write the value out where it is used"
+            line = event.start_mark.line + 1 if event.start_mark else 1
+            source.problems.append((line, f"an {kind} ({sign}{anchor}) is used", hint))
 
 
 def _words(problem: str, text: str, mark: Any) -> tuple[str, str]:
@@ -121,18 +150,22 @@ class _Walk:
         line = node.start_mark.line + 1
         self._source.lines.setdefault(path, line)
         if id(node) in self._seen:
-            self._problem(line, "an anchor and alias (&name, *name) are used", "write the value out")
-            return None
+            # An alias, noted already; following it could grow without bound.
+            return self._unread(path)
         self._seen.add(id(node))
         if depth > MAX_DEPTH:
             self._problem(line, f"nested deeper than {MAX_DEPTH} levels", "flatten it")
-            return None
+            return self._unread(path)
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, path, depth)
         if isinstance(node, yaml.SequenceNode):
             return [self.value(item, (*path, index), depth + 1) for index, item in enumerate(node.value)]
         assert isinstance(node, yaml.ScalarNode)
-        return self._scalar(node)
+        return self._scalar(node, path)
+
+    def _unread(self, path: Location) -> Unread:
+        self._source.unread.add(path)
+        return UNREAD
 
     def _mapping(self, node: yaml.MappingNode, path: Location, depth: int) -> dict[Any, Any]:
         values: dict[Any, Any] = {}
@@ -143,8 +176,9 @@ class _Walk:
                 continue
             if key_node.value == "<<":
                 self._problem(line, "a merge key (<<) is used", "write the keys out")
+                self._unread((*path, "<<"))
                 continue
-            key = self._scalar(key_node)
+            key = self._scalar(key_node, (*path, key_node.value))
             if key in values or any(str(key) == str(other) for other in values if type(other) is not type(key)):
                 first = self._source.lines[(*path, next(other for other in values if str(other) == str(key)))]
                 self._problem(line, f"duplicate key {key_node.value!r}", f"it stands first on line {first}: keep one")
@@ -153,7 +187,7 @@ class _Walk:
             values[key] = self.value(value_node, (*path, key), depth + 1)
         return values
 
-    def _scalar(self, node: yaml.ScalarNode) -> Any:
+    def _scalar(self, node: yaml.ScalarNode, path: Location) -> Any:
         kind = node.tag.rpartition(":")[2]
         text: str = node.value
         line = node.start_mark.line + 1
@@ -167,13 +201,13 @@ class _Walk:
             case "int":
                 if len(text) > 400:
                     self._problem(line, "an integer with hundreds of digits", "quote it if it is text")
-                    return None
+                    return self._unread(path)
                 return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
             case "float":
                 return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
             case _:
                 self._problem(line, f"the tag {node.tag!r} is not supported", "remove the tag; quote text if needed")
-                return None
+                return self._unread(path)
 
     def _problem(self, line: int, message: str, hint: str) -> None:
         self._source.problems.append((line, message, hint))

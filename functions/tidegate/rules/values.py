@@ -10,6 +10,11 @@ from tidegate.rules.contract import Attribute, AttributeType
 
 VersionKey = tuple[tuple[int, ...], tuple[Any, ...]]
 
+FLOAT_BITS = 1024
+"""An integer of this many bits or more is no double."""
+
+MAX_VERSION_LENGTH = 256
+
 _VERSION = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,18})*)(?:-([0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*))?(?:\+[0-9A-Za-z.-]+)?")
 _RELEASE: tuple[Any, ...] = (1,)
 
@@ -33,7 +38,7 @@ def version_key(text: str) -> VersionKey:
     Raises:
         ValueError: `text` is not a version.
     """
-    match = _VERSION.fullmatch(text)
+    match = _match_version(text)
     if match is None:
         raise ValueError("not a version")
     numbers = [int(part) for part in match[1].split(".")]
@@ -45,6 +50,10 @@ def version_key(text: str) -> VersionKey:
     return tuple(numbers), (0, identifiers)
 
 
+def _match_version(text: str) -> re.Match[str] | None:
+    return _VERSION.fullmatch(text) if len(text) <= MAX_VERSION_LENGTH else None
+
+
 def accepts(kind: AttributeType, value: object) -> bool:
     """Whether `value` is of the attribute type `kind`. A boolean is no number, NaN and infinity are no numbers."""
     match kind:
@@ -53,11 +62,13 @@ def accepts(kind: AttributeType, value: object) -> bool:
         case "integer":
             return isinstance(value, int) and not isinstance(value, bool)
         case "number":
-            return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+            if isinstance(value, int):
+                return not isinstance(value, bool) and value.bit_length() < FLOAT_BITS
+            return isinstance(value, float) and math.isfinite(value)
         case "boolean":
             return isinstance(value, bool)
         case "version":
-            return isinstance(value, str) and _VERSION.fullmatch(value) is not None
+            return isinstance(value, str) and _match_version(value) is not None
         case "set":
             return isinstance(value, list | tuple | set | frozenset) and all(isinstance(item, str) for item in value)
 

@@ -69,12 +69,13 @@ class _Normal:
             for name, field in Operators.model_fields.items()
             if (value := getattr(condition, name)) is not None
         }
-        if not given:
+        if not given and self._report.is_whole(self._at):
             self._report(self._at, "the condition has no operator", f"use one of {', '.join(self._operators())}")
         if given.get("present") is False and len(given) > 1:
             others = ", ".join(name for name in given if name != "present")
             hint = "an absent attribute matches nothing else: keep one of them"
-            self._report(self._at, f"`present: false` stands beside {others}, so the rule can never match", hint)
+            what = f"`present: false` of {self._attribute.name!r} stands beside {others}, so the rule can never match"
+            self._report(self._at, what, hint)
             return []
         found: list[Predicate] = []
         for name in given:
