@@ -1,4 +1,4 @@
-"""The Protocols between the floors, each with an in-memory implementation that ships.
+"""The Protocols between the floors; those of the request path have an in-memory implementation that ships.
 
 `dispatch/`, `control/` and `web/` depend on these alone; `triton/` and `aws/` implement them.
 """
