@@ -1,0 +1,164 @@
+"""The Triton that runs on this machine: where its parts are, and the directories that it needs built.
+
+The real `tritonserver` comes from the `nvidia-pytriton` wheel. It wants a backend directory of real files (a link that
+leads out of it is refused), and its Python stubs want a `python3` on the path. Both are built once into a cache, in a
+folder named by the digest of what goes into it, so that stacks that start at the same time share it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import site
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tidegate.errors import StackError
+
+BACKENDS = Path(__file__).parent / "backends"
+"""Python-based backends that ship with Tidegate: one folder with a `model.py` each."""
+
+LAYOUT = b"3"
+"""Part of the cache's key: raise it when this module writes the cache differently from the same sources."""
+
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """A Triton that is ready to start.
+
+    `server` is the `tritonserver` executable, `backend_directory` what `--backend-directory` takes, `libraries` the
+    folder of the shared libraries that it was built with (None: the system's), `python_bin` the folder whose `python3`
+    the Python models run on.
+    """
+
+    server: Path
+    backend_directory: Path
+    libraries: Path | None
+    python_bin: Path
+
+    def environment(self) -> dict[str, str]:
+        """The process environment to start the server with: this process's own, with the paths that Triton needs."""
+        environment = dict(os.environ)
+        environment["PATH"] = os.pathsep.join(filter(None, [str(self.python_bin), environment.get("PATH", os.defpath)]))
+        if self.libraries is not None:
+            paths = [str(self.libraries), environment.get("LD_LIBRARY_PATH", "")]
+            environment["LD_LIBRARY_PATH"] = os.pathsep.join(filter(None, paths))
+        return environment
+
+
+def find_installation(triton_home: Path | None = None, cache_dir: Path | None = None) -> Installation:
+    """Find Triton and build what it needs.
+
+    Args:
+        triton_home: a folder with `bin/tritonserver`, `backends/python/` and `python_backend_stubs/<version>/`; None
+            takes the one in the `nvidia-pytriton` wheel.
+        cache_dir: where the built folders are kept; None takes the user's cache.
+
+    Raises:
+        StackError: Triton or one of its parts is not there; the message says how to get it.
+    """
+    home, libraries = _wheel() if triton_home is None else (triton_home, None)
+    server = home / "bin" / "tritonserver"
+    stub = home / "python_backend_stubs" / _python_version() / "triton_python_backend_stub"
+    core = home / "backends" / "python" / "libtriton_python.so"
+    utilities = home / "backends" / "python" / "triton_python_backend_utils.py"
+    for part in (server, stub, core, utilities):
+        if not part.is_file():
+            raise StackError(f"{part} is missing: {home} holds no whole Triton for Python {_python_version()}")
+    cache = _user_cache() if cache_dir is None else cache_dir
+    try:
+        backends = _build_backends(cache, [core, utilities, stub])
+        python_bin = _build_python(cache) / "bin"
+    except OSError as error:
+        raise StackError(f"cannot build Triton's backend directory in {cache}: {error}") from error
+    return Installation(server, backends, libraries, python_bin)
+
+
+def _wheel() -> tuple[Path, Path]:
+    for entry in sys.path:
+        home = Path(entry) / "pytriton" / "tritonserver"
+        if home.is_dir():
+            return home, Path(entry) / "nvidia_pytriton.libs"
+    raise StackError(
+        "no Triton on this machine: install it with `pip install 'tidegate[local]'`, or let TIDEGATE_TRITON_HOME name a "
+        "folder that holds bin/tritonserver"
+    )
+
+
+def _python_version() -> str:
+    return f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+def _user_cache() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "tidegate"
+
+
+def _build_backends(cache: Path, core: list[Path]) -> Path:
+    files = [(f"python/{path.name}", path) for path in core]
+    for backend in sorted(BACKENDS.iterdir()) if BACKENDS.is_dir() else []:
+        if (backend / "model.py").is_file():
+            files += [(f"{backend.name}/{path.name}", path) for path in core]
+            files += [(f"{backend.name}/{path.relative_to(backend)}", path) for path in _sources(backend)]
+    digest = hashlib.sha256(LAYOUT)
+    for name, path in files:
+        digest.update(f"\0{name}\0".encode())
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+
+    def build(folder: Path) -> None:
+        for name, path in files:
+            target = folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(path, target)
+
+    return _once(cache / f"backends-{digest.hexdigest()[:16]}", build)
+
+
+def _sources(folder: Path) -> Iterator[Path]:
+    return (path for path in sorted(folder.rglob("*")) if path.is_file() and "__pycache__" not in path.parts)
+
+
+def _build_python(cache: Path) -> Path:
+    """Build an environment that sees this one's packages and writes no bytecode.
+
+    A stub's interpreter ignores the environment variables that would stop it from writing `__pycache__` beside a
+    `model.py`, and Triton takes that folder for a change of the model: it would load the model a second time.
+    """
+    executable = Path(getattr(sys, "_base_executable", sys.executable)).resolve()
+    packages = dict.fromkeys([*site.getsitepackages(), sysconfig.get_paths()["purelib"]])
+    lines = ["import site, sys; sys.dont_write_bytecode = True"]
+    lines += [f"import site; site.addsitedir({path!r})" for path in packages]
+    key = hashlib.sha256("\0".join([LAYOUT.decode(), str(executable), *lines]).encode()).hexdigest()[:16]
+
+    def build(folder: Path) -> None:
+        (folder / "bin").mkdir()
+        (folder / "bin" / "python3").symlink_to(executable)
+        (folder / "pyvenv.cfg").write_text(f"home = {executable.parent}\ninclude-system-site-packages = false\n")
+        own = folder / "lib" / f"python{_python_version()}" / "site-packages"
+        own.mkdir(parents=True)
+        (own / "tidegate_packages.pth").write_text("\n".join(lines) + "\n")
+
+    return _once(cache / f"python-{key}", build)
+
+
+def _once(target: Path, build: Callable[[Path], None]) -> Path:
+    """Build a folder beside `target` and rename it into place; whoever comes second drops its own copy."""
+    if target.is_dir():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    try:
+        build(draft)
+        draft.chmod(0o755)
+        draft.rename(target)
+    except OSError:
+        if not target.is_dir():
+            raise
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return target

@@ -1,0 +1,140 @@
+"""What a model repository on disk says: closures, versions, completeness, and the mistakes that would make Triton hang."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from tidegate.errors import ModelConfigError
+from tidegate.ports import ModelLoad
+from tidegate.rules import Target
+from tidegate.triton.model_config import ModelDirectory
+
+from tests.support.stack import REPOSITORIES, make_repository
+
+SMALL = ModelDirectory(REPOSITORIES / "small")
+
+
+def target(model: str, version: int | None = None) -> Target:
+    return Target(model if version is None else f"{model}/{version}", model, version, ("a",))
+
+
+def served(load: ModelLoad) -> list[int] | None:
+    """The versions that a load's config override asks Triton for; None without an override."""
+    versions: list[int] | None = None
+    if load.config is not None:
+        versions = json.loads(load.config)["version_policy"]["specific"]["versions"]
+    return versions
+
+
+def test_a_closure_loads_steps_before_the_ensemble_and_each_once() -> None:
+    plan = SMALL.plan([target("simple_pipeline"), target("simple")])
+    assert [(load.model, load.versions, load.steps) for load in plan] == [
+        ("simple", (1,), ()),
+        ("simple_pipeline", (1,), ("simple",)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("targets", "versions", "override"),
+    [
+        ([target("versioned")], (3,), None),
+        ([target("versioned", 3)], (3,), None),
+        ([target("versioned", 1)], (1,), [1]),
+        ([target("versioned", 1), target("versioned", 2)], (1, 2), [1, 2]),
+        ([target("versioned", 1), target("versioned")], (1, 3), [1, 3]),
+        ([target("versioned"), target("versioned_pipeline")], (2, 3), [2, 3]),
+    ],
+)
+def test_pins_widen_the_versions_that_the_policy_serves(
+    targets: list[Target], versions: tuple[int, ...], override: list[int] | None
+) -> None:
+    (load,) = (load for load in SMALL.plan(targets) if load.model == "versioned")
+    assert (load.versions, served(load)) == (versions, override)
+
+
+@pytest.mark.parametrize(("policy", "versions"), [("all {}", (1, 2, 3)), ("latest { num_versions: 2 }", (2, 3))])
+def test_the_models_own_policy_holds_where_nobody_pins(tmp_path: Path, policy: str, versions: tuple[int, ...]) -> None:
+    models = make_repository(tmp_path, "versioned")
+    with (models / "versioned" / "config.pbtxt").open("a") as config:
+        config.write(f"version_policy {{ {policy} }}\n")
+    assert ModelDirectory(models).plan([target("versioned")]) == (ModelLoad("versioned", versions),)
+
+
+def test_a_pin_may_not_change_what_an_open_target_gets(tmp_path: Path) -> None:
+    models = make_repository(tmp_path, "versioned")
+    with (models / "versioned" / "config.pbtxt").open("a") as config:
+        config.write("version_policy { specific { versions: [ 2 ] } }\n")
+    with pytest.raises(ModelConfigError, match="target 'versioned/3' pins version 3 of 'versioned', above version 2"):
+        ModelDirectory(models).plan([target("versioned"), target("versioned", 3)])
+    assert ModelDirectory(models).plan([target("versioned", 3)])[0].versions == (3,)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        (target("absent"), "target 'absent' needs model 'absent', but .* has no folder of that name"),
+        (target("versioned", 9), "target 'versioned/9' needs .*versioned/9, which is missing; versions there: 1, 2, 3"),
+        (target("my model"), "Triton hangs on a name with a blank"),
+        (target("no_model_py"), r"no_model_py/1/model\.py is missing"),
+        (target("no_class"), r"no_class/1/model\.py: there is no class TritonPythonModel"),
+    ],
+)
+def test_what_would_hang_is_refused_and_located(tmp_path: Path, wanted: Target, message: str) -> None:
+    models = make_repository(tmp_path, "versioned", "no_model_py", "no_class")
+    with pytest.raises(ModelConfigError, match=message):
+        ModelDirectory(models).plan([wanted])
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("class TritonPythonModel:\n    pass\n", r"model\.py:1: .* no method execute"),
+        ("import (\n", r"model\.py:1: "),
+        ("class TritonPythonModel(Base):\n    pass\n", None),
+        ("from steps import Model as TritonPythonModel\n", None),
+        ("TritonPythonModel = make()\n", None),
+    ],
+)
+def test_a_python_model_must_have_the_class_that_triton_calls(tmp_path: Path, source: str, message: str | None) -> None:
+    models = make_repository(tmp_path, "simple")
+    (models / "simple" / "1" / "model.py").write_text(source)
+    if message is None:
+        assert ModelDirectory(models).plan([target("simple")])
+    else:
+        with pytest.raises(ModelConfigError, match=message):
+            ModelDirectory(models).plan([target("simple")])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('name: "simple"', 'name: "other"', "name is 'other', but the folder is 'simple'"),
+        ("max_batch_size: 8", "max_batch_seize: 8", r"config\.pbtxt:3:1 : .*max_batch_seize"),
+        ("TYPE_INT32", "TYPE_INT33", r"config\.pbtxt:5:\d+ : .*TYPE_INT33"),
+    ],
+)
+def test_a_config_that_is_wrong_is_located(tmp_path: Path, old: str, new: str, message: str) -> None:
+    models = make_repository(tmp_path, "simple")
+    config = models / "simple" / "config.pbtxt"
+    config.write_text(config.read_text().replace(old, new))
+    with pytest.raises(ModelConfigError, match=message):
+        ModelDirectory(models).plan([target("simple")])
+
+
+def test_an_ensemble_that_calls_itself_is_refused(tmp_path: Path) -> None:
+    models = make_repository(tmp_path, "simple_pipeline")
+    config = models / "simple_pipeline" / "config.pbtxt"
+    config.write_text(config.read_text().replace('model_name: "simple"', 'model_name: "simple_pipeline"'))
+    with pytest.raises(ModelConfigError, match="simple_pipeline -> simple_pipeline"):
+        ModelDirectory(models).plan([target("simple_pipeline")])
+
+
+def test_configs_are_complete_until_one_leaves_something_to_triton(tmp_path: Path) -> None:
+    models = make_repository(tmp_path, "simple", "simple_pipeline", "versioned")
+    assert ModelDirectory(models).complete()
+    (models / "versioned" / "config.pbtxt").write_text('backend: "python"\n')
+    assert not ModelDirectory(models).complete()
+    (models / "versioned" / "config.pbtxt").unlink()
+    assert not ModelDirectory(models).complete()
