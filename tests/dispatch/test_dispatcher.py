@@ -1,0 +1,463 @@
+"""Carrying decisions out, against a transport in memory and a clock that only moves when told."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tidegate.dispatch import Call, DispatchConfig, Dispatcher, Outcome
+from tidegate.errors import (
+    DeadlineError,
+    EndpointRefusedError,
+    EndpointResetError,
+    EndpointTimeoutError,
+    UnavailableError,
+)
+from tidegate.ports import Endpoint, HttpRequest, HttpResponse, MemoryEndpointDirectory
+from tidegate.rules.decision import Decision, Target
+
+A1, A2 = Endpoint("a", "a1", 8000), Endpoint("a", "a2", 8000)
+B1, C1 = Endpoint("b", "b1", 8000), Endpoint("c", "c1", 8000)
+MAIN = Target("ranker@champion", "ranker", 3, ("a", "b"))
+BACKUP = Target("popular", "popular", None, ("c",))
+INFER = Call("POST", "/infer", (), b"{}")
+
+Answer = HttpResponse | Exception | tuple[float, HttpResponse]
+
+
+def decide(*fallbacks: Target, target: Target = MAIN, timeout_ms: int | None = None) -> Decision:
+    return Decision(
+        "ranking", "default", target, "serve", "r1", parameters={}, fallbacks=fallbacks, timeout_ms=timeout_ms
+    )
+
+
+def answer(status: int, text: str | None = None) -> HttpResponse:
+    body = b"ok" if text is None else b'{"error":"%b"}' % text.encode()
+    return HttpResponse(status, [], body)
+
+
+OK = answer(200)
+
+
+@dataclass
+class World:
+    """Endpoints that answer as told (OK where nothing is told), and the time."""
+
+    answers: dict[str, list[Answer] | Answer] = field(default_factory=dict)
+    now_s: float = 1000.0
+    sent: list[tuple[str, str]] = field(default_factory=list)
+    limits_ms: list[float] = field(default_factory=list)
+    directory: MemoryEndpointDirectory = field(
+        default_factory=lambda: MemoryEndpointDirectory({"a": (A1, A2), "b": (B1,), "c": (C1,)})
+    )
+
+    async def send(self, endpoint: Endpoint, request: HttpRequest, timeout_s: float) -> HttpResponse:
+        self.sent.append((endpoint.host, request.path))
+        self.limits_ms.append(round(timeout_s * 1000, 3))
+        told = self.answers.get(endpoint.host, OK)
+        if isinstance(told, list):
+            told = told.pop(0) if told else OK
+        if isinstance(told, tuple):
+            latency_s, told = told
+            self.now_s += min(latency_s, timeout_s)
+            if latency_s > timeout_s:
+                raise EndpointTimeoutError("late")
+        if isinstance(told, EndpointTimeoutError):
+            self.now_s += timeout_s
+        if isinstance(told, Exception):
+            raise told
+        return told
+
+    def dispatcher(self, **config: float) -> Dispatcher:
+        return Dispatcher(self, self.directory, DispatchConfig(**config), clock=lambda: self.now_s)  # type: ignore[arg-type]
+
+    @property
+    def hosts(self) -> list[str]:
+        return [host for host, _ in self.sent]
+
+
+def run(dispatcher: Dispatcher, decision: Decision, call: Call = INFER, caller_ms: float | None = None) -> Outcome:
+    return asyncio.run(dispatcher.dispatch(decision, call, dispatcher.deadline_s(decision, caller_ms)))
+
+
+def test_the_outcome_says_who_answered() -> None:
+    world = World()
+    outcome = run(world.dispatcher(), decide(BACKUP))
+    assert outcome.response is OK
+    assert (outcome.target, outcome.shard, outcome.fallback, outcome.attempts) == (MAIN, "a", False, 1)
+    assert world.sent[0][1] == "/v2/models/ranker/versions/3/infer"
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        EndpointRefusedError("refused"),
+        EndpointResetError("reset"),
+        answer(502),
+        answer(503, "Exceeds maximum queue size"),
+        answer(504),
+        answer(404, "Request for unknown model: 'ranker' is not found"),
+        answer(404, "Request for unknown model: 'ranker' version 3 is not found"),
+        answer(404, "Request for unknown model: 'ranker' has no available versions"),
+        answer(503, "Request for unknown model: 'ranker' version 3 is not at ready state"),
+        answer(400, "Request for unknown model: 'ranker' version 3 is not at ready state"),
+        answer(400, "[request id: 1] Request for unknown model: 'ranker' has no available versions"),
+        answer(400, "in ensemble 'ranker', Request for unknown model: 'step' version 1 is not at ready state"),
+        answer(400, "in ensemble 'ranker', in ensemble 'inner', Request for unknown model: 'step' is not found"),
+        EndpointTimeoutError("late"),
+    ],
+)
+def test_the_next_candidate_is_tried(failure: Answer) -> None:
+    world = World({"a1": failure, "a2": failure, "b1": failure})
+    outcome = run(world.dispatcher(), decide(BACKUP))
+    assert sorted(world.hosts[:2]) == ["a1", "a2"]
+    assert world.hosts[2:] == ["b1", "c1"]
+    assert outcome.fallback
+    assert (outcome.target, outcome.shard, outcome.attempts) == (BACKUP, "c", 4)
+    assert world.sent[-1][1] == "/v2/models/popular/infer"
+    assert all(text.startswith("ranker@champion on ") for text in outcome.failures)
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        answer(400, "[request id: <id_unknown>] unexpected shape for input 'X' for model 'ranker'"),
+        answer(400, "I was told: Request for unknown model: 'ranker' is not found"),
+        answer(400, "in ensemble 'ranker', the index is not at ready state"),
+        answer(404, "Request for unknown model: 'another' is not found"),
+        answer(400, "in ensemble 'another', Request for unknown model: 'ranker' is not found"),
+        answer(400),
+        answer(404, "no such member"),
+        answer(409),
+        answer(429, "slow down"),
+        answer(500, "Request for unknown model: 'ranker' is not found"),
+        answer(500, "in ensemble 'ranker', Failed to process the request(s)"),
+        answer(501),
+        HttpResponse(400, [], b"Request for unknown model \xff\xfe"),
+        HttpResponse(400, [], b'["Request for unknown model"]'),
+    ],
+)
+def test_a_models_own_answer_is_the_callers(own: HttpResponse) -> None:
+    world = World({"a1": own, "a2": own})
+    assert run(world.dispatcher(), decide(BACKUP)).response is own
+    assert len(world.sent) == 1
+
+
+def test_an_unknown_version_that_the_caller_named_stays_unknown() -> None:
+    unknown = answer(404, "Request for unknown model: 'ranker' version 9 is not found")
+    world = World({"a1": unknown, "a2": unknown})
+    assert run(world.dispatcher(), decide(BACKUP), Call("GET", "", version=9, final=True)).response is unknown
+    assert world.sent[0][1] == "/v2/models/ranker/versions/9"
+
+
+@pytest.mark.parametrize(
+    ("rule_ms", "caller_ms", "function_ms", "expected_ms"),
+    [
+        (None, None, None, 700),
+        (80, None, None, 80),
+        (80, 30, None, 30),
+        (80, 300, None, 80),
+        (80, 60, 20, 20),
+        (None, 900, 800, 700),
+    ],
+)
+def test_one_deadline_the_smallest_of_all(
+    rule_ms: int | None, caller_ms: float | None, function_ms: float | None, expected_ms: float
+) -> None:
+    dispatcher = World().dispatcher(default_timeout_ms=700)
+    deadline_s = dispatcher.deadline_s(decide(timeout_ms=rule_ms), caller_ms, function_ms)
+    assert (deadline_s - 1000.0) * 1000 == pytest.approx(expected_ms)
+
+
+def test_an_attempt_leaves_time_for_the_candidates_after_it() -> None:
+    world = World({"a1": (1.0, OK), "a2": (1.0, OK), "b1": (0.005, OK)})
+    assert run(world.dispatcher(), decide(timeout_ms=80)).shard == "b"
+    assert world.limits_ms == [40, 20, 20]
+    assert world.now_s <= 1000.080 + 1e-9
+
+
+def test_the_only_candidate_gets_all_the_time() -> None:
+    world = World({"c1": (0.079, OK)})
+    assert run(world.dispatcher(), decide(target=BACKUP, timeout_ms=80)).response is OK
+    assert world.limits_ms == [80]
+
+
+def test_when_time_is_up_the_error_says_so_and_what_was_tried() -> None:
+    world = World({"a1": (9, OK), "a2": (9, OK), "b1": (9, OK)})
+    with pytest.raises(DeadlineError) as caught:
+        run(world.dispatcher(), decide(timeout_ms=80))
+    assert [text.split(":")[0] for text in caught.value.attempts] == ["ranker@champion on a"] * 2 + [
+        "ranker@champion on b"
+    ]
+    assert world.now_s == pytest.approx(1000.080)
+
+
+def test_a_deadline_that_has_passed_sends_nothing() -> None:
+    world = World()
+    dispatcher = world.dispatcher()
+    with pytest.raises(DeadlineError):
+        asyncio.run(dispatcher.dispatch(decide(), INFER, world.now_s))
+    assert world.sent == []
+
+
+def test_with_no_answer_at_all_the_error_lists_the_attempts() -> None:
+    refused = EndpointRefusedError("connection failed: Connection refused")
+    world = World({"a1": refused, "a2": refused, "b1": EndpointResetError("reset")})
+    with pytest.raises(UnavailableError) as caught:
+        run(world.dispatcher(), decide())
+    assert len(caught.value.attempts) == 3
+    assert caught.value.attempts[2] == "ranker@champion on b: reset"
+    assert not any("a1" in text or "8000" in text for text in caught.value.attempts)
+
+
+def test_a_model_that_no_server_has_is_unavailable_not_unknown() -> None:
+    unknown = answer(404, "Request for unknown model: 'ranker' is not found")
+    with pytest.raises(UnavailableError):
+        run(World({"a1": unknown, "a2": unknown, "b1": unknown}).dispatcher(), decide())
+
+
+def test_the_last_unavailable_answer_in_the_protocols_form_is_passed_on() -> None:
+    full = answer(503, "Exceeds maximum queue size")
+    world = World({"a1": answer(502), "a2": answer(502), "b1": full, "c1": EndpointRefusedError("refused")})
+    assert run(world.dispatcher(), decide(BACKUP)).response is full
+    html = HttpResponse(503, [], b"<html>no targets</html>")
+    with pytest.raises(UnavailableError):
+        run(World({"c1": html}).dispatcher(), decide(target=BACKUP))
+
+
+def test_without_endpoints_the_error_names_the_shards() -> None:
+    world = World(directory=MemoryEndpointDirectory())
+    with pytest.raises(UnavailableError, match="a, b, c"):
+        run(world.dispatcher(), decide(BACKUP))
+
+
+def test_the_least_busy_endpoint_first_and_ties_take_turns() -> None:
+    world = World()
+    dispatcher = world.dispatcher()
+    for _ in range(10):
+        run(dispatcher, decide())
+    assert collections.Counter(world.hosts) == {"a1": 5, "a2": 5}
+
+    gate = asyncio.Event()
+    sent: list[str] = []
+
+    class Held:
+        async def send(self, endpoint: Endpoint, request: HttpRequest, timeout_s: float) -> HttpResponse:
+            sent.append(endpoint.host)
+            if len(sent) == 1:
+                await gate.wait()
+            return OK
+
+    async def main() -> None:
+        busy = Dispatcher(Held(), world.directory, clock=lambda: 0.0)
+        first = asyncio.create_task(busy.dispatch(decide(), INFER, 1.0))
+        await asyncio.sleep(0)
+        for _ in range(4):
+            await busy.dispatch(decide(), INFER, 1.0)
+        gate.set()
+        await first
+
+    asyncio.run(main())
+    assert sent[0] not in sent[1:]
+
+
+def only_b(timeout_ms: int | None = None) -> Decision:
+    return decide(BACKUP, target=Target("ranker", "ranker", None, ("b",)), timeout_ms=timeout_ms)
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        EndpointRefusedError("no"),
+        EndpointResetError("no"),
+        answer(502),
+        answer(503),
+        answer(504),
+        EndpointTimeoutError("no"),
+    ],
+)
+def test_a_breaker_opens_probes_and_closes(failure: Answer) -> None:
+    world = World({"b1": failure})
+    dispatcher = world.dispatcher(breaker_failures=3, breaker_open_ms=5000)
+    for _ in range(3):
+        run(dispatcher, only_b())
+    assert world.hosts == ["b1", "c1"] * 3
+    world.sent.clear()
+    run(dispatcher, only_b())
+    assert world.hosts == ["c1"]
+
+    world.now_s += 5.001
+    world.sent.clear()
+    run(dispatcher, only_b())
+    assert world.hosts == ["b1", "c1"], "one probe, which fails"
+    world.sent.clear()
+    run(dispatcher, only_b())
+    assert world.hosts == ["c1"], "open again"
+
+    world.now_s += 5.001
+    world.answers.clear()
+    world.sent.clear()
+    for _ in range(3):
+        run(dispatcher, only_b())
+    assert world.hosts == ["b1"] * 3, "a probe that succeeds closes it"
+
+
+@pytest.mark.parametrize(
+    "response",
+    [answer(400, "bad shape"), answer(500, "boom"), answer(404, "Request for unknown model: 'ranker' is not found")],
+)
+def test_what_one_model_answers_does_not_open_the_breaker(response: HttpResponse) -> None:
+    world = World({"b1": response})
+    dispatcher = world.dispatcher(breaker_failures=2)
+    for _ in range(6):
+        run(dispatcher, only_b())
+    assert world.hosts.count("b1") == 6
+
+
+def test_only_one_probe_at_a_time() -> None:
+    gate = asyncio.Event()
+    sent: list[str] = []
+    now = [0.0]
+
+    class Recovering:
+        async def send(self, endpoint: Endpoint, request: HttpRequest, timeout_s: float) -> HttpResponse:
+            sent.append(endpoint.host)
+            if endpoint.host == "b1":
+                if now[0] == 0.0:
+                    raise EndpointRefusedError("no")
+                await gate.wait()
+            return OK
+
+    async def main() -> None:
+        dispatcher = Dispatcher(
+            Recovering(), World().directory, DispatchConfig(breaker_failures=1), clock=lambda: now[0]
+        )
+        await dispatcher.dispatch(only_b(), INFER, 10.0)
+        now[0] = 2.0
+        sent.clear()
+        probe = asyncio.create_task(dispatcher.dispatch(only_b(), INFER, 10.0))
+        await asyncio.sleep(0)
+        await dispatcher.dispatch(only_b(), INFER, 10.0)
+        assert sent == ["b1", "c1"]
+        probe.cancel()
+        await asyncio.gather(probe, return_exceptions=True)
+        gate.set()
+        await dispatcher.dispatch(only_b(), INFER, 10.0)
+        assert sent[2:] == ["b1"], "a probe whose caller went away gives its place back"
+
+    asyncio.run(main())
+
+
+def test_when_every_breaker_is_open_the_first_candidate_is_tried_anyway() -> None:
+    refused = EndpointRefusedError("refused")
+    world = World({"b1": refused, "c1": refused})
+    dispatcher = world.dispatcher(breaker_failures=1)
+    with pytest.raises(UnavailableError):
+        run(dispatcher, only_b())
+    world.sent.clear()
+    world.answers.clear()
+    assert run(dispatcher, only_b()).shard == "b"
+    assert world.hosts == ["b1"]
+
+
+def test_an_impossible_deadline_does_not_take_the_endpoint_from_others() -> None:
+    world = World({"b1": (0.05, OK)})
+    dispatcher = world.dispatcher(breaker_failures=2, retry_burst=100)
+    for _ in range(10):
+        run(dispatcher, only_b(), caller_ms=1.0)
+    world.sent.clear()
+    assert run(dispatcher, only_b()).shard == "b"
+
+
+def test_retries_after_time_outs_are_rationed_and_others_are_not() -> None:
+    world = World({"b1": EndpointTimeoutError("late")})
+    dispatcher = world.dispatcher(breaker_failures=10_000, retry_ratio=0.2, retry_floor_per_s=0.0, retry_burst=5.0)
+    failed = 0
+    for _ in range(100):
+        try:
+            run(dispatcher, only_b(timeout_ms=50))
+        except DeadlineError:
+            failed += 1
+    retried = world.hosts.count("c1")
+    assert retried + failed == 100
+    assert 20 <= retried <= 26
+
+    world = World({"b1": EndpointResetError("reset")})
+    dispatcher = world.dispatcher(breaker_failures=10_000, retry_ratio=0.0, retry_floor_per_s=0.0, retry_burst=1.0)
+    for _ in range(100):
+        assert run(dispatcher, only_b()).shard == "c"
+
+
+def test_without_a_retry_in_the_budget_an_attempt_gets_all_the_time() -> None:
+    world = World({"b1": (0.045, OK)})
+    dispatcher = world.dispatcher(retry_ratio=0.0, retry_floor_per_s=0.0, retry_burst=1.0)
+    assert run(dispatcher, only_b(timeout_ms=50)).shard == "c"
+    assert run(dispatcher, only_b(timeout_ms=50)).shard == "b"
+    assert world.limits_ms == [25, 25, 50]
+
+
+def test_the_retry_budgets_floor_accrues_with_time() -> None:
+    world = World({"b1": EndpointTimeoutError("late")})
+    dispatcher = world.dispatcher(breaker_failures=10_000, retry_ratio=0.0, retry_floor_per_s=1.0, retry_burst=1.0)
+    assert run(dispatcher, only_b(timeout_ms=50)).fallback
+    with pytest.raises(DeadlineError):
+        run(dispatcher, only_b(timeout_ms=50))
+    world.now_s += 1.0
+    assert run(dispatcher, only_b(timeout_ms=50)).fallback
+
+
+@given(st.integers(1, 6), st.text(min_size=1, max_size=20))
+def test_a_sequence_stays_on_its_endpoint(count: int, sequence: str) -> None:
+    endpoints = tuple(Endpoint("a", f"a{number}", 8000) for number in range(count))
+    world = World(directory=MemoryEndpointDirectory({"a": endpoints, "b": (B1,)}))
+    for _ in range(3):
+        run(world.dispatcher(), decide(BACKUP), Call("POST", "/infer", sequence_id=sequence))
+    (home,) = set(world.hosts)
+    remaining = tuple(endpoint for endpoint in endpoints if endpoint.host != "a0")
+    if home != "a0":
+        world.directory.shards["a"] = remaining
+        run(world.dispatcher(), decide(), Call("POST", "/infer", sequence_id=sequence))
+        assert set(world.hosts) == {home}
+
+
+@pytest.mark.parametrize("failure", [EndpointResetError("reset"), EndpointTimeoutError("late"), answer(503)])
+def test_a_sequence_is_never_sent_twice(failure: Answer) -> None:
+    world = World({"a1": failure, "a2": failure})
+    with pytest.raises((UnavailableError, DeadlineError)):
+        run(world.dispatcher(), decide(BACKUP, timeout_ms=80), Call("POST", "/infer", sequence_id="s"))
+    assert len(world.sent) == 1
+    assert world.limits_ms == [80]
+
+
+@given(
+    st.lists(st.sampled_from(["ok", "refused", "reset", "late", "503", "400", "unknown"]), min_size=4, max_size=4),
+    st.integers(10, 200),
+)
+def test_no_candidate_twice_never_past_the_deadline_and_the_first_answer_wins(
+    kinds: list[str], timeout_ms: int
+) -> None:
+    make: dict[str, Callable[[], Answer]] = {
+        "ok": lambda: OK,
+        "refused": lambda: EndpointRefusedError("no"),
+        "reset": lambda: EndpointResetError("no"),
+        "late": lambda: EndpointTimeoutError("no"),
+        "503": lambda: answer(503),
+        "400": lambda: answer(400, "own"),
+        "unknown": lambda: answer(404, "Request for unknown model: 'ranker' is not found"),
+    }
+    world = World({host: make[kind]() for host, kind in zip(["a1", "a2", "b1", "c1"], kinds, strict=True)})
+    try:
+        outcome = run(world.dispatcher(), decide(BACKUP, timeout_ms=timeout_ms))
+    except (UnavailableError, DeadlineError):
+        pass
+    else:
+        assert outcome.endpoint.host == world.hosts[-1]
+    assert len(set(world.hosts)) == len(world.hosts)
+    assert world.now_s <= 1000.0 + timeout_ms / 1000 + 1e-6
+    answers = [host for host, kind in zip(["a1", "a2", "b1", "c1"], kinds, strict=True) if kind in ("ok", "400")]
+    assert not set(world.hosts[:-1]) & set(answers)
