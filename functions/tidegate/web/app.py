@@ -1,0 +1,72 @@
+"""Puts the doors together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from starlette.applications import Starlette
+from starlette.routing import BaseRoute
+from starlette.types import Receive, Scope, Send
+
+from tidegate.dispatch import Dispatcher
+from tidegate.ports import EngineSource, FleetStatus
+from tidegate.web.decided import DecisionHeaders
+from tidegate.web.limits import function_time_left_ms
+from tidegate.web.metadata import MetadataCache
+from tidegate.web.objectives import JsonDoor
+from tidegate.web.oip import OipDoor, TimeLeft
+
+
+class Gateway(Starlette):
+    """The app. `/v2` is in the path of every inference and passes by Starlette's middleware and route table."""
+
+    oip: OipDoor
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one connection (ASGI)."""
+        if scope["type"] == "http":
+            path: str = scope["path"]
+            if path.startswith("/v2/") or path == "/v2":
+                await self.oip(scope, receive, send)
+                return
+        await super().__call__(scope, receive, send)
+
+
+def create_app(
+    *,
+    engines: EngineSource,
+    dispatcher: Dispatcher,
+    fleet: FleetStatus | None = None,
+    max_body_bytes: int = 64 * 1024 * 1024,
+    decision_ttl_ms: int = 5_000,
+    time_left_ms: TimeLeft = function_time_left_ms,
+    routes: Sequence[BaseRoute] = (),
+) -> Starlette:
+    """The gateway as an ASGI app.
+
+    Args:
+        engines: holds the engine of the live bundle; each request asks it once.
+        dispatcher: carries decisions out; the default deadline of a request is in its configuration.
+        fleet: answers `GET /v1/fleet`; None makes that path a 404.
+        max_body_bytes: a larger request body is refused with 413 (> 0).
+        decision_ttl_ms: how long a caller of `resolve` may keep a decision, in milliseconds (at least 0).
+        time_left_ms: what the function that runs the app has left for a request, in milliseconds, or None.
+        routes: further routes, after the gateway's own.
+    """
+    decided = DecisionHeaders()
+    metadata = MetadataCache(dispatcher)
+    door = JsonDoor(
+        engines=engines,
+        dispatcher=dispatcher,
+        decided=decided,
+        metadata=metadata,
+        fleet=fleet,
+        time_left_ms=time_left_ms,
+        max_body_bytes=max_body_bytes,
+        decision_ttl_ms=decision_ttl_ms,
+    )
+    app = Gateway(routes=[*door.routes(), *routes], exception_handlers=door.exception_handlers())
+    # A redirect would send a caller, with its context, to whatever host its request named.
+    app.router.redirect_slashes = False
+    app.oip = OipDoor(engines, dispatcher, decided, metadata, time_left_ms, max_body_bytes)
+    return app

@@ -1,0 +1,145 @@
+"""Where a request's context comes from on `/v2`, attribute by attribute.
+
+The `Tidegate-Context` header; else, and only when that header is absent, the request's `parameters`; else the header
+that the objective declares for the attribute. The tensors are never looked at.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tidegate.errors import ContextError
+from tidegate.rules.contract import Objective
+from tidegate.rules.text import parse_text
+from tidegate.web.errors import malformed
+from tidegate.web.http import RawHeaders, header_values
+
+_CONTEXT = b"tidegate-context"
+_ALLOCATIONS = "allocations"
+
+
+@dataclass(frozen=True, slots=True)
+class OipContext:
+    """A request's context, and the sequence that it belongs to (None for most)."""
+
+    values: Mapping[str, Any]
+    sequence_id: str | None
+
+
+def oip_context(objective: Objective, headers: RawHeaders, body: bytes) -> OipContext:
+    """The context of a request to `/v2`; `body` is empty where the method has none.
+
+    Raises:
+        ContextError: a text does not stand for a value of its attribute.
+        WebError: `Tidegate-Context` or `Inference-Header-Content-Length` is malformed.
+    """
+    values = context_header(headers)
+    parameters: Mapping[str, Any] = {}
+    if body:
+        wanted = values is None and bool(objective.attributes or objective.allocations)
+        parameters = _parameters(headers, body, b'"parameters"' if wanted else b'"sequence_id"')
+        if wanted:
+            values = _from_parameters(objective, parameters)
+    sequence_id = parameters.get("sequence_id")
+    context = with_declared_headers(objective, headers, values or {})
+    # Triton takes 0 and empty text for "no sequence".
+    return OipContext(context, str(sequence_id) if sequence_id else None)
+
+
+def context_header(headers: RawHeaders) -> dict[str, Any] | None:
+    """The JSON object in `Tidegate-Context`, or None without that header.
+
+    Raises:
+        WebError: the header is not one JSON object in UTF-8, or stands there twice.
+    """
+    found = header_values(headers, _CONTEXT)
+    if not found:
+        return None
+    if len(found) > 1:
+        raise malformed("the header Tidegate-Context must be sent once", header="Tidegate-Context")
+    try:
+        values = json.loads(found[0].decode("utf-8"))
+    except (ValueError, RecursionError):
+        values = None
+    if not isinstance(values, dict):
+        raise malformed("the header Tidegate-Context must be one JSON object in UTF-8", header="Tidegate-Context")
+    return values
+
+
+def with_declared_headers(objective: Objective, headers: RawHeaders, values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """`values`, and for each attribute that is absent from them the header that the objective declares for it.
+
+    Raises:
+        ContextError: a header's text does not stand for a value of its attribute.
+    """
+    added: dict[str, Any] = {}
+    for attribute in objective.attributes.values():
+        if attribute.header is None or attribute.name in values:
+            continue
+        found = header_values(headers, attribute.header.encode("latin-1", "replace"))
+        if found:
+            added[attribute.name] = parse_text(attribute, _text(b",".join(found)))
+    return {**values, **added} if added else values
+
+
+def _parameters(headers: RawHeaders, body: bytes, wanted: bytes) -> Mapping[str, Any]:
+    """The request's `parameters`, parsed only if the JSON part of the body contains `wanted`.
+
+    JSON that does not parse is Triton's to complain about: it has no parameters here.
+    """
+    if header_values(headers, b"content-encoding"):
+        return {}
+    end = _json_end(headers, len(body))
+    if body.find(wanted, 0, end) < 0:
+        return {}
+    try:
+        document = json.loads(body[:end])
+    except (ValueError, RecursionError):
+        return {}
+    parameters = document.get("parameters") if isinstance(document, dict) else None
+    return parameters if isinstance(parameters, dict) else {}
+
+
+def _json_end(headers: RawHeaders, size_bytes: int) -> int:
+    lengths = header_values(headers, b"inference-header-content-length")
+    if not lengths:
+        return size_bytes
+    text = lengths[0].strip()
+    if text.isdigit() and len(text) <= 18 and int(text) <= size_bytes:
+        return int(text)
+    shown = text[:32].decode("ascii", "replace")
+    raise malformed(f"inference header size should be in range (0, {size_bytes}), got: {shown}")
+
+
+def _from_parameters(objective: Objective, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for name, value in parameters.items():
+        attribute = objective.attributes.get(name)
+        if attribute is not None:
+            values[name] = parse_text(attribute, value) if isinstance(value, str) else value
+        elif name == _ALLOCATIONS:
+            values[name] = _allocations(value)
+    return values
+
+
+def _allocations(value: Any) -> Any:
+    """A parameter is a scalar, so allocations come as a JSON object in text."""
+    if not isinstance(value, str):
+        return value
+    try:
+        allocations = json.loads(value)
+    except (ValueError, RecursionError):
+        allocations = None
+    if not isinstance(allocations, dict):
+        raise ContextError(_ALLOCATIONS, "the parameter 'allocations' must be a JSON object as text")
+    return allocations
+
+
+def _text(value: bytes) -> str:
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError:
+        return value.decode("latin-1")

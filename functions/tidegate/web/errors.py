@@ -1,0 +1,187 @@
+"""Errors as HTTP answers: the only place with HTTP status codes for errors.
+
+The doors raise `WebError` through the functions here, or let an error of `tidegate.errors` through; `failure_of` turns
+either into a `Failure`, and `oip_error` and `problem` give it each door's form: `{"error": "<text>"}` as Triton writes
+it, and the problem documents of RFC 9457 (https://www.rfc-editor.org/rfc/rfc9457).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from tidegate.errors import (
+    BundleError,
+    ContextError,
+    DeadlineError,
+    DispatchError,
+    NoRuleError,
+    RequestError,
+    TidegateError,
+    UnavailableError,
+    UnknownObjectiveError,
+)
+from tidegate.web.http import Answer
+
+_log = logging.getLogger("tidegate.web")
+_RETRY_LATER = ((b"retry-after", b"1"),)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An error as both doors can tell it. `kind` ends the problem's type, `members` are its extension members."""
+
+    status: int
+    kind: str
+    title: str
+    detail: str
+    members: Mapping[str, Any] = field(default_factory=dict)
+    headers: Sequence[tuple[bytes, bytes]] = ()
+
+
+class WebError(TidegateError):
+    """A request that a door refuses by itself; `failure` is what the caller is told."""
+
+    def __init__(self, failure: Failure) -> None:
+        self.failure = failure
+        super().__init__(failure.detail)
+
+
+def malformed(detail: str, **members: Any) -> WebError:
+    """A request that is not what its door takes (400)."""
+    return WebError(Failure(400, "malformed-request", "The request is malformed", detail, members))
+
+
+def not_found(detail: str = "Not Found") -> WebError:
+    """A path that leads nowhere (404)."""
+    return WebError(Failure(404, "not-found", "Nothing is served at this path", detail))
+
+
+def forbidden(detail: str) -> WebError:
+    """Something that exists, but not for callers (403)."""
+    return WebError(Failure(403, "forbidden", "Not for callers", detail))
+
+
+def wrong_method(allowed: str) -> WebError:
+    """A method that the path does not take (405)."""
+    headers = ((b"allow", allowed.encode()),)
+    return WebError(Failure(405, "method-not-allowed", "Method not allowed", "Method Not Allowed", {}, headers))
+
+
+def too_large(limit_bytes: int) -> WebError:
+    """A body above the limit (413)."""
+    detail = f"the request body is larger than {limit_bytes} bytes"
+    return WebError(Failure(413, "body-too-large", "The request body is too large", detail))
+
+
+def wrong_media_type(detail: str) -> WebError:
+    """A body of a type, or in a coding, that the door does not read (415)."""
+    return WebError(Failure(415, "unsupported-media-type", "The body's media type is not supported", detail))
+
+
+def not_offered(detail: str) -> WebError:
+    """A part of the protocol that this gateway does not offer (501)."""
+    return WebError(Failure(501, "not-offered", "Not offered", detail))
+
+
+def bad_model_answer(detail: str, **members: Any) -> WebError:
+    """A model's answer that cannot be passed on (502)."""
+    return WebError(Failure(502, "bad-model-answer", "The model's answer cannot be passed on", detail, members))
+
+
+def model_refused(status: int, detail: str) -> WebError:
+    """A model's own error, with its own status."""
+    return WebError(Failure(status, "model-error", "The model answered with an error", detail))
+
+
+def no_rule(error: NoRuleError, explanation: Mapping[str, Any]) -> WebError:
+    """No rule matches, with the trace that tells why."""
+    failure = failure_of(error)
+    return WebError(replace(failure, members={**failure.members, "explanation": explanation}))
+
+
+def from_status(status: int, allowed: str | None) -> WebError:
+    """What the router refuses: a wrong method (`allowed` lists the right ones) or an unknown path."""
+    if status == 405 and allowed is not None:
+        return wrong_method(allowed)
+    return not_found()
+
+
+def failure_of(error: Exception) -> Failure:
+    """What a caller is told about an error.
+
+    An error that nobody foresaw is logged with the place where it arose, but without its message, which may hold a
+    value from the request; the caller gets an id that finds the log entry.
+    """
+    match error:
+        case WebError():
+            return error.failure
+        case UnknownObjectiveError():
+            return Failure(404, "unknown-objective", "Unknown objective", str(error), {"objective": error.objective})
+        case ContextError():
+            return Failure(400, "context", "The context is not usable", str(error), {"attribute": error.attribute})
+        case NoRuleError():
+            return Failure(404, "no-rule", "No rule matches", str(error), {"objective": error.objective})
+        case RequestError():
+            return Failure(400, "malformed-request", "The request is malformed", str(error))
+        case DeadlineError():
+            return _dispatch_failure(504, "deadline", "The deadline passed", error)
+        case UnavailableError():
+            return _dispatch_failure(503, "unavailable", "No target is available", error, _RETRY_LATER)
+        case BundleError():
+            return Failure(503, "no-rules", "No rules are loaded", str(error), {}, _RETRY_LATER)
+        case _:
+            return _unforeseen(error)
+
+
+def oip_error(status: int, text: str, headers: Sequence[tuple[bytes, bytes]] = ()) -> Answer:
+    """An error in the form of the Open Inference Protocol."""
+    body = json.dumps({"error": text}, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+    return Answer(status, [*_content(b"application/json", body), *headers], body)
+
+
+def oip_failure(error: Exception, decided: Sequence[tuple[bytes, bytes]] = ()) -> Answer:
+    """An error as `/v2` tells it; `decided` are the decision's headers, where one was made."""
+    failure = failure_of(error)
+    return oip_error(failure.status, failure.detail, (*failure.headers, *decided))
+
+
+def problem(error: Exception, decided: Sequence[tuple[bytes, bytes]] = ()) -> Answer:
+    """An error as `/v1` tells it; `decided` are the decision's headers, where one was made."""
+    failure = failure_of(error)
+    document = {
+        "type": f"urn:tidegate:problem:{failure.kind}",
+        "title": failure.title,
+        "status": failure.status,
+        "detail": failure.detail,
+        **failure.members,
+    }
+    body = json.dumps(document).encode()
+    headers = [*_content(b"application/problem+json", body), *failure.headers, *decided]
+    return Answer(failure.status, headers, body)
+
+
+def _content(media_type: bytes, body: bytes) -> list[tuple[bytes, bytes]]:
+    return [(b"content-type", media_type), (b"content-length", b"%d" % len(body))]
+
+
+def _dispatch_failure(
+    status: int, kind: str, title: str, error: DispatchError, headers: Sequence[tuple[bytes, bytes]] = ()
+) -> Failure:
+    detail = str(error)
+    if error.attempts:
+        detail = f"{detail} ({'; '.join(error.attempts)})"
+    return Failure(status, kind, title, detail, {"attempts": list(error.attempts)}, headers)
+
+
+def _unforeseen(error: Exception) -> Failure:
+    correlation_id = os.urandom(8).hex()
+    place = "".join(traceback.format_tb(error.__traceback__))
+    _log.error("unforeseen %s, correlation id %s\n%s", type(error).__name__, correlation_id, place)
+    detail = f"internal error, correlation id {correlation_id}"
+    return Failure(500, "internal", "Internal error", detail, {"correlation_id": correlation_id})

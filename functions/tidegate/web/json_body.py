@@ -1,0 +1,49 @@
+"""Reads the JSON body of a request to `/v1`."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NoReturn
+
+from tidegate.web.errors import malformed, wrong_media_type
+from tidegate.web.http import RawHeaders, header_values
+
+
+def read_document(headers: RawHeaders, body: bytes, members: tuple[str, ...]) -> dict[str, Any]:
+    """The body as an object with the given members, each an object; one that is left out is empty.
+
+    Raises:
+        WebError: the body is not JSON (415 where its headers say so), or not of that form.
+    """
+    for media_type in header_values(headers, b"content-type"):
+        essence = media_type.split(b";", 1)[0].strip().lower()
+        if essence != b"application/json" and not essence.endswith(b"+json"):
+            raise wrong_media_type("the body must be application/json")
+    for coding in header_values(headers, b"content-encoding"):
+        if coding.strip().lower() not in (b"", b"identity"):
+            raise wrong_media_type("the body must not be compressed")
+    try:
+        document = json.loads(body, parse_constant=_refuse)
+    except json.JSONDecodeError as error:
+        raise malformed(f"the body is not JSON: {error.msg} at line {error.lineno} column {error.colno}") from None
+    except (ValueError, RecursionError):
+        raise malformed(
+            "the body is not JSON: it must be UTF-8, of numbers that are finite, and not nested deeply"
+        ) from None
+    if not isinstance(document, dict):
+        raise malformed(f"the body must be an object with the members {_listed(members)}")
+    for name in document:
+        if name not in members:
+            raise malformed(f"unknown member {name[:64]!r} in the body; the members are {_listed(members)}")
+    for name in members:
+        if not isinstance(document.setdefault(name, {}), dict):
+            raise malformed(f"the member '{name}' must be an object")
+    return document
+
+
+def _listed(members: tuple[str, ...]) -> str:
+    return " and ".join(f"'{name}'" for name in members)
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(constant)

@@ -1,0 +1,292 @@
+"""`/v1`: the domain-independent door. A caller says who and where and gives plain JSON values; shapes and datatypes come
+from the model's own metadata. Errors are problem documents (RFC 9457).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.routing import BaseRoute, Route
+
+from tidegate.dispatch import Call, Dispatcher, Outcome
+from tidegate.dispatch.verdict import error_text
+from tidegate.errors import DispatchError, NoRuleError, UnknownObjectiveError
+from tidegate.ports import EngineSource, FleetStatus
+from tidegate.rules import Engine
+from tidegate.rules.contract import Objective
+from tidegate.rules.decision import Decision, Target
+from tidegate.web.context import with_declared_headers
+from tidegate.web.decided import DecisionHeaders
+from tidegate.web.errors import (
+    WebError,
+    bad_model_answer,
+    from_status,
+    model_refused,
+    no_rule,
+    not_found,
+    problem,
+    too_large,
+)
+from tidegate.web.http import Answer, BodyTooLargeError, ClientGoneError, RawHeaders, read_body
+from tidegate.web.json_body import read_document
+from tidegate.web.limits import caller_timeout_ms
+from tidegate.web.metadata import MetadataCache, ModelMetadata
+from tidegate.web.oip import TimeLeft, server_timing
+from tidegate.web.openapi import DOCUMENT
+from tidegate.web.tensors import decode_outputs, encode_inputs
+
+Endpoint = Callable[[Request], Awaitable[Answer]]
+
+_METADATA_MAX_AGE_S = 60.0
+_TRACING = frozenset({b"traceparent", b"tracestate", b"baggage", b"x-request-id"})
+_CONTRACT_CHANGED = re.compile(r"shape|data-type|inference input|expected \d+ inputs|unknown model")
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """One request, decided."""
+
+    decision: Decision
+    explanation: Mapping[str, Any] | None
+    inputs: Mapping[str, Any]
+    deadline_s: float
+    started_s: float
+    decided_s: float
+
+
+class JsonDoor:
+    """The routes of `/v1`, and `/openapi.json`."""
+
+    def __init__(
+        self,
+        *,
+        engines: EngineSource,
+        dispatcher: Dispatcher,
+        decided: DecisionHeaders,
+        metadata: MetadataCache,
+        fleet: FleetStatus | None,
+        time_left_ms: TimeLeft,
+        max_body_bytes: int,
+        decision_ttl_ms: int,
+    ) -> None:
+        self._engines = engines
+        self._dispatcher = dispatcher
+        self._decided = decided
+        self._metadata = metadata
+        self._fleet = fleet
+        self._time_left_ms = time_left_ms
+        self._max_body_bytes = max_body_bytes
+        self._decision_ttl_ms = decision_ttl_ms
+
+    def routes(self) -> list[BaseRoute]:
+        """The door's route table."""
+        return [
+            Route("/v1/objectives", self._guarded(self._list)),
+            Route("/v1/objectives/{objective}", self._guarded(self._describe)),
+            Route("/v1/objectives/{objective}/infer", self._guarded(self._infer), methods=["POST"]),
+            Route("/v1/objectives/{objective}/resolve", self._guarded(self._resolve), methods=["POST"]),
+            Route("/v1/fleet", self._guarded(self._fleet_status)),
+            Route("/openapi.json", self._guarded(self._openapi)),
+        ]
+
+    def exception_handlers(self) -> dict[Any, Any]:
+        """What answers where no route does."""
+        return {HTTPException: _no_route}
+
+    def _guarded(self, endpoint: Endpoint) -> Endpoint:
+        """`endpoint` with its errors in the door's form."""
+
+        async def answer(request: Request) -> Answer:
+            try:
+                return await endpoint(request)
+            except BodyTooLargeError:
+                return problem(too_large(self._max_body_bytes))
+            except ClientGoneError:
+                return Answer(400, (), b"")
+            except Exception as error:  # noqa: BLE001  # problem() tells the foreseen from the unforeseen
+                return problem(error)
+
+        return answer
+
+    async def _infer(self, request: Request) -> Answer:
+        asked = await self._ask(request, ("context", "inputs"))
+        decision = asked.decision
+        try:
+            outcome = await self._exchange(asked, request.scope["headers"])
+            outputs = _outputs(outcome)
+        except Exception as error:  # noqa: BLE001  # problem() tells the foreseen from the unforeseen
+            return problem(error, self._decided.shown(decision))
+        version = outcome.target.version
+        served = {
+            "model": outcome.target.model,
+            "version": version,
+            "shard": outcome.shard,
+            "fallback": outcome.fallback,
+        }
+        document: dict[str, Any] = {"outputs": outputs, "decision": {**decision.as_dict(), "served_by": served}}
+        if asked.explanation is not None:
+            document["explanation"] = asked.explanation
+        timing = (b"server-timing", server_timing(asked.started_s, asked.decided_s, outcome.triton_ms))
+        return json_answer(document, (*self._decided.shown(decision, outcome.target, outcome.shard), timing))
+
+    async def _resolve(self, request: Request) -> Answer:
+        asked = await self._ask(request, ("context",))
+        decision = asked.decision
+        document: dict[str, Any] = {
+            "decision": decision.as_dict(),
+            **self._place(decision.target),
+            "fallbacks": [{"target": target.name, **self._place(target)} for target in decision.fallbacks],
+            "revision": decision.revision,
+            "cache_ttl_ms": self._decision_ttl_ms,
+        }
+        if asked.explanation is not None:
+            document["explanation"] = asked.explanation
+        return json_answer(document, self._decided.shown(decision))
+
+    async def _list(self, _request: Request) -> Answer:
+        engine = self._engines.engine()
+        objectives = [
+            {"name": objective.name, "summary": objective.summary, "owner": objective.owner}
+            for objective in engine.objectives.values()
+        ]
+        return json_answer({"objectives": objectives, "revision": engine.revision})
+
+    async def _describe(self, request: Request) -> Answer:
+        engine, objective = self._objective(request)
+        decision = engine.representative(objective.name)
+        metadata: ModelMetadata | None = None
+        try:
+            deadline_s = self._dispatcher.deadline_s(decision, None, self._time_left_ms(request.scope))
+            metadata = await self._metadata.get(decision, deadline_s, _METADATA_MAX_AGE_S)
+        except (DispatchError, WebError):
+            # The contract holds without the model: its tensors are null until it can be asked again.
+            metadata = None
+        document = {
+            "name": objective.name,
+            "summary": objective.summary,
+            "owner": objective.owner,
+            "attributes": _attributes(objective),
+            "allocations": list(objective.allocations),
+            "sticky_key": list(objective.sticky_key),
+            "timeout_ms": objective.timeout_ms,
+            "inputs": None if metadata is None else [tensor.as_dict() for tensor in metadata.inputs],
+            "outputs": None if metadata is None else [tensor.as_dict() for tensor in metadata.outputs],
+            "revision": engine.revision,
+        }
+        return json_answer(document)
+
+    async def _fleet_status(self, _request: Request) -> Answer:
+        if self._fleet is None:
+            raise not_found("this gateway does not describe its fleet")
+        return json_answer(dict(await self._fleet.status()))
+
+    async def _openapi(self, _request: Request) -> Answer:
+        return json_answer(DOCUMENT)
+
+    def _objective(self, request: Request) -> tuple[Engine, Objective]:
+        engine = self._engines.engine()
+        name = request.path_params["objective"]
+        objective = engine.objectives.get(name)
+        if objective is None:
+            raise UnknownObjectiveError(name)
+        return engine, objective
+
+    async def _ask(self, request: Request, members: tuple[str, ...]) -> _Asked:
+        """Read a request and decide it."""
+        engine, objective = self._objective(request)
+        headers = request.scope["headers"]
+        body = await read_body(request.receive, headers, self._max_body_bytes)
+        started_s = time.perf_counter()
+        caller_ms = caller_timeout_ms(headers)
+        document = read_document(headers, body, members)
+        context = with_declared_headers(objective, headers, document["context"])
+        explain = request.query_params.get("explain") == "true"
+        try:
+            decision = engine.decide(objective.name, context)
+        except NoRuleError as error:
+            if explain:
+                raise no_rule(error, engine.explain(objective.name, context).as_dict()) from error
+            raise
+        explanation = engine.explain(objective.name, context).as_dict() if explain else None
+        decided_s = time.perf_counter()
+        deadline_s = self._dispatcher.deadline_s(decision, caller_ms, self._time_left_ms(request.scope))
+        return _Asked(decision, explanation, document.get("inputs", {}), deadline_s, started_s, decided_s)
+
+    async def _exchange(self, asked: _Asked, headers: RawHeaders) -> Outcome:
+        """Send the inputs as tensors; once more when the model's contract has changed since it was last asked."""
+        metadata = await self._metadata.get(asked.decision, asked.deadline_s, _METADATA_MAX_AGE_S)
+        outcome = await self._send(asked, metadata, headers)
+        if outcome.response.status in (400, 404) and _CONTRACT_CHANGED.search(error_text(outcome.response) or ""):
+            fresh = await self._metadata.get(asked.decision, asked.deadline_s, 0.0)
+            if fresh.inputs != metadata.inputs:
+                outcome = await self._send(asked, fresh, headers)
+        return outcome
+
+    async def _send(self, asked: _Asked, metadata: ModelMetadata, headers: RawHeaders) -> Outcome:
+        body, header_length = encode_inputs(metadata, asked.inputs)
+        forwarded = [
+            (b"Content-Type", b"application/octet-stream"),
+            (b"Inference-Header-Content-Length", b"%d" % header_length),
+            *(header for header in headers if header[0] in _TRACING),
+            *self._decided.parameters(asked.decision),
+        ]
+        return await self._dispatcher.dispatch(
+            asked.decision, Call("POST", "/infer", forwarded, body), asked.deadline_s
+        )
+
+    def _place(self, target: Target) -> dict[str, Any]:
+        """Where a target is served: what a proxy routes on, and what a caller may speak to by itself."""
+        endpoints = self._dispatcher.directory.endpoints
+        return {
+            "routing_key": target.shards[0],
+            "path": Call("POST", "/infer").path_for(target, False),
+            "endpoints": [
+                {"shard": shard, "url": endpoint.url} for shard in target.shards for endpoint in endpoints(shard)
+            ],
+        }
+
+
+def json_answer(document: Any, headers: RawHeaders = ()) -> Answer:
+    """A document as a 200 response."""
+    body = json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    content = ((b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)))
+    return Answer(200, (*content, *headers), body)
+
+
+async def _no_route(_request: Request, error: Exception) -> Answer:
+    assert isinstance(error, HTTPException)
+    return problem(from_status(error.status_code, (error.headers or {}).get("Allow")))
+
+
+def _attributes(objective: Objective) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": attribute.name,
+            "type": attribute.type,
+            "required": attribute.required,
+            "values": None if attribute.values is None else list(attribute.values),
+            "default": attribute.default,
+            "header": attribute.header,
+        }
+        for attribute in objective.attributes.values()
+    ]
+
+
+def _outputs(outcome: Outcome) -> dict[str, Any]:
+    response = outcome.response
+    if response.status != 200:
+        text = error_text(response)
+        if text is None:
+            raise bad_model_answer(f"the model's server answered {response.status} without an error text")
+        raise model_refused(response.status, text)
+    length = response.header(b"inference-header-content-length")
+    if length is not None and not length.isdigit():
+        raise bad_model_answer("the answer's Inference-Header-Content-Length is no number")
+    return decode_outputs(response.body, None if length is None else int(length))

@@ -1,0 +1,280 @@
+"""`/v2`: the Open Inference Protocol, an objective as the model.
+
+The body goes to Triton byte for byte and so does the answer; what the gateway adds is in headers. Paths, statuses and
+texts of errors are Triton's (compared with a real one in tests/web), so that unmodified clients work. Protocol:
+https://github.com/kserve/open-inference-protocol and Triton's extensions to it.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from tidegate.dispatch import Call, Dispatcher, Outcome
+from tidegate.errors import ContextError, NoRuleError, TidegateError, UnavailableError
+from tidegate.ports import EngineSource
+from tidegate.rules import Engine
+from tidegate.rules.decision import Decision
+from tidegate.web.context import oip_context
+from tidegate.web.decided import DecisionHeaders
+from tidegate.web.errors import (
+    forbidden,
+    not_found,
+    not_offered,
+    oip_error,
+    oip_failure,
+    too_large,
+    wrong_method,
+)
+from tidegate.web.http import (
+    Answer,
+    BodyTooLargeError,
+    ClientGoneError,
+    Receive,
+    Scope,
+    Send,
+    read_body,
+    request_headers,
+    response_headers,
+)
+from tidegate.web.limits import caller_timeout_ms
+from tidegate.web.metadata import MetadataCache
+
+_READ = frozenset({"", "ready", "config", "stats"})
+_GENERATE = frozenset({"generate", "generate_stream"})
+_MANAGEMENT = frozenset({"repository", "systemsharedmemory", "cudasharedmemory", "trace", "logging"})
+_EXTENSIONS = (
+    "classification", "sequence", "schedule_policy", "model_configuration", "binary_tensor_data", "parameters",
+    "statistics",
+)  # fmt: skip
+_SERVER_METADATA_MAX_AGE_S = 60.0
+_VERSIONS_MAX_AGE_S = 1.0
+_LONGEST_VERSION = 20
+
+TimeLeft = Callable[[Scope], float | None]
+
+
+class OipDoor:
+    """The ASGI app of `/v2`."""
+
+    def __init__(
+        self,
+        engines: EngineSource,
+        dispatcher: Dispatcher,
+        decided: DecisionHeaders,
+        metadata: MetadataCache,
+        time_left_ms: TimeLeft,
+        max_body_bytes: int,
+    ) -> None:
+        self._engines = engines
+        self._dispatcher = dispatcher
+        self._decided = decided
+        self._metadata = metadata
+        self._time_left_ms = time_left_ms
+        self._max_body_bytes = max_body_bytes
+        self._server: tuple[float, Answer] | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request (ASGI)."""
+        try:
+            answer = await self._route(scope, receive)
+        except ClientGoneError:
+            return
+        except BodyTooLargeError:
+            answer = oip_failure(too_large(self._max_body_bytes))
+        except Exception as error:  # noqa: BLE001  # oip_failure() tells the foreseen from the unforeseen
+            answer = oip_failure(error)
+        await answer(scope, receive, send)
+
+    async def _route(self, scope: Scope, receive: Receive) -> Answer:
+        parts = scope["path"].split("/")
+        count = len(parts)
+        if count < 4 or parts[2] != "models" or not parts[3]:
+            return await self._server_route(scope, parts)
+        version: str | None = None
+        rest = parts[4:]
+        if rest and rest[0] == "versions" and len(rest) > 1:
+            if not (rest[1].isascii() and rest[1].isdigit()):
+                raise not_found()
+            version, rest = rest[1], rest[2:]
+        if len(rest) > 1 or rest == [""]:
+            if rest == ["trace", "setting"]:
+                raise forbidden("trace settings are not for callers of the gateway")
+            raise not_found()
+        action = rest[0] if rest else ""
+        if action == "infer":
+            _require(scope, "POST")
+            return await self._infer(scope, receive, parts[3], version)
+        if action in _GENERATE:
+            _require(scope, "POST")
+            raise not_offered(f"{action} is not offered by this gateway; use infer")
+        if action not in _READ:
+            raise not_found()
+        if parts[3] == "stats" and not rest:
+            raise forbidden("the statistics of all models are not for callers of the gateway")
+        _require(scope, "GET")
+        return await self._read(scope, parts[3], version, action)
+
+    async def _server_route(self, scope: Scope, parts: list[str]) -> Answer:
+        match parts[2:]:
+            case []:
+                _require(scope, "GET")
+                return await self._server_metadata()
+            case ["health", "live"]:
+                _require(scope, "GET")
+                return _health(True)
+            case ["health", "ready"]:
+                _require(scope, "GET")
+                return _health(self._ready())
+            case [first, *_] if first in _MANAGEMENT:
+                raise forbidden(f"{first} is not for callers of the gateway")
+            case _:
+                raise not_found()
+
+    async def _infer(self, scope: Scope, receive: Receive, objective: str, version: str | None) -> Answer:
+        headers = scope["headers"]
+        body = await read_body(receive, headers, self._max_body_bytes)
+        started_s = time.perf_counter()
+        engine = self._engines.engine()
+        contract = engine.objectives.get(objective)
+        if contract is None:
+            return _unknown(objective)
+        caller_ms = caller_timeout_ms(headers)
+        context = oip_context(contract, headers, body)
+        decision = engine.decide(objective, context.values)
+        decided_s = time.perf_counter()
+        forwarded = request_headers(headers)
+        forwarded.extend(self._decided.parameters(decision))
+        call = Call("POST", "/infer", forwarded, body, sequence_id=context.sequence_id)
+        try:
+            deadline_s = self._dispatcher.deadline_s(decision, caller_ms, self._time_left_ms(scope))
+            if version is not None:
+                call = await self._of_version(call, decision, objective, version, deadline_s)
+            outcome = await self._dispatcher.dispatch(decision, call, deadline_s)
+        except Exception as error:  # noqa: BLE001  # oip_failure() tells the foreseen from the unforeseen
+            return oip_failure(error, self._decided.shown(decision))
+        return self._answer(decision, outcome, started_s, decided_s)
+
+    async def _read(self, scope: Scope, objective: str, version: str | None, action: str) -> Answer:
+        """Pass a model-bound GET on, by the context that the request has, else to what stands for the objective."""
+        headers = scope["headers"]
+        started_s = time.perf_counter()
+        engine = self._engines.engine()
+        contract = engine.objectives.get(objective)
+        if contract is None:
+            return _unknown(objective, action)
+        caller_ms = caller_timeout_ms(headers)
+        try:
+            decision = engine.decide(objective, oip_context(contract, headers, b"").values)
+        except (ContextError, NoRuleError):
+            decision = engine.representative(objective)
+        decided_s = time.perf_counter()
+        call = Call("GET", f"/{action}" if action else "", request_headers(headers))
+        try:
+            deadline_s = self._dispatcher.deadline_s(decision, caller_ms, self._time_left_ms(scope))
+            if version is not None:
+                call = await self._of_version(call, decision, objective, version, deadline_s)
+            outcome = await self._dispatcher.dispatch(decision, call, deadline_s)
+        except Exception as error:  # noqa: BLE001  # oip_failure() tells the foreseen from the unforeseen
+            return oip_failure(error, self._decided.shown(decision))
+        return self._answer(decision, outcome, started_s, decided_s)
+
+    def _answer(self, decision: Decision, outcome: Outcome, started_s: float, decided_s: float) -> Answer:
+        """Triton's answer as it came, and the decision in its headers."""
+        response = outcome.response
+        headers = response_headers(response.headers)
+        headers.extend(self._decided.shown(decision, outcome.target, outcome.shard))
+        headers.append((b"server-timing", server_timing(started_s, decided_s, outcome.triton_ms)))
+        return Answer(response.status, headers, response.body)
+
+    async def _of_version(self, call: Call, decision: Decision, objective: str, text: str, deadline_s: float) -> Call:
+        """`call` for the version that the caller named: it may name what the rules pick, but pins nothing with it.
+
+        A version that the model does not serve is for Triton to refuse, so its first answer is final.
+
+        Raises:
+            WebError: the model serves that version, and the rules pick another (403).
+        """
+        if len(text) > _LONGEST_VERSION:
+            raise not_found()
+        number = int(text)
+        if number == decision.version:
+            return call
+        metadata = await self._metadata.get(decision, deadline_s, _VERSIONS_MAX_AGE_S, all_versions=True)
+        if number not in metadata.versions:
+            return replace(call, version=number, final=True)
+        if decision.version is None and number == max(metadata.versions):
+            return replace(call, version=number)
+        raise forbidden(
+            f"objective '{objective}' does not serve version {number}: its rules pick the version, ask without one"
+        )
+
+    async def _server_metadata(self) -> Answer:
+        """What Triton says of itself, with the extensions that work through the gateway."""
+        now_s = time.monotonic()
+        if self._server is not None and now_s - self._server[0] <= _SERVER_METADATA_MAX_AGE_S:
+            return self._server[1]
+        engine = self._engines.engine()
+        if not engine.objectives:
+            raise UnavailableError("the live rules hold no objective")
+        decision = engine.representative(next(iter(engine.objectives)))
+        deadline_s = self._dispatcher.deadline_s(decision)
+        outcome = await self._dispatcher.dispatch(decision, Call("GET", path="/v2"), deadline_s)
+        try:
+            document = json.loads(outcome.response.body)
+            offered = set(document["extensions"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise UnavailableError("no server describes itself") from error
+        document["extensions"] = [name for name in _EXTENSIONS if name in offered]
+        body = json.dumps(document, separators=(",", ":")).encode()
+        headers = ((b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)))
+        answer = Answer(200, headers, body)
+        self._server = (now_s, answer)
+        return answer
+
+    def _ready(self) -> bool:
+        """Whether rules are loaded and every objective has a shard with a known endpoint."""
+        try:
+            engine = self._engines.engine()
+        except TidegateError:
+            return False
+        return all(self._reachable(engine, name) for name in engine.objectives)
+
+    def _reachable(self, engine: Engine, objective: str) -> bool:
+        endpoints = self._dispatcher.directory.endpoints
+        return any(endpoints(shard) for target in engine.targets(objective) for shard in target.shards)
+
+
+def server_timing(started_s: float, decided_s: float, triton_ms: float) -> bytes:
+    """`Server-Timing` (https://www.w3.org/TR/server-timing/) in milliseconds.
+
+    `decide` is reading the context and deciding, `dispatch` everything after it up to the answer, and `triton` the part
+    of `dispatch` that the answering attempt took.
+    """
+    decide_ms = (decided_s - started_s) * 1000.0
+    dispatch_ms = (time.perf_counter() - decided_s) * 1000.0
+    return b"decide;dur=%.3f, dispatch;dur=%.3f, triton;dur=%.3f" % (decide_ms, dispatch_ms, triton_ms)
+
+
+def _require(scope: Scope, method: str) -> None:
+    if scope["method"] != method:
+        raise wrong_method(method)
+
+
+def _health(healthy: bool) -> Answer:
+    # The protocol asks for a 4xx when the answer is no.
+    headers = ((b"content-type", b"text/plain"), (b"content-length", b"0"))
+    return Answer(200 if healthy else 400, headers, b"")
+
+
+def _unknown(objective: str, action: str = "infer") -> Answer:
+    """Triton's answer to an unknown model, which differs by endpoint."""
+    match action:
+        case "ready":
+            return oip_error(400, "Model version not ready")
+        case "stats":
+            return oip_error(400, f"requested model '{objective}' is not available")
+        case _:
+            return oip_error(404, f"Request for unknown model: '{objective}' is not found")

@@ -1,0 +1,298 @@
+"""The gateway behind a real uvicorn, in front of a real Triton or of a scripted one."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+from tidegate.dispatch import DispatchConfig, Dispatcher
+from tidegate.ports import Endpoint, FleetStatus, MemoryEndpointDirectory, MemoryEngineSource
+from tidegate.rules import Engine, compile_directory, load_bundle
+from tidegate.triton.installation import find_installation
+from tidegate.triton.transport import PooledTransport
+from tidegate.web import create_app
+
+HERE = Path(__file__).parent
+START_TIMEOUT_S = 60
+STOP_TIMEOUT_S = 15
+MODELS = ("pair_sum", "text_sum", "echo")
+MAX_BODY_BYTES = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An HTTP response as it came; header names in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def error(self) -> str:
+        """The text of an error that has exactly the protocol's form."""
+        document = self.json
+        assert list(document) == ["error"]
+        assert self.headers["content-type"] == "application/json"
+        assert isinstance(document["error"], str)
+        return document["error"]
+
+    @property
+    def problem(self) -> dict[str, Any]:
+        """A problem document that is one (RFC 9457)."""
+        assert self.headers["content-type"] == "application/problem+json"
+        document: dict[str, Any] = self.json
+        assert document["status"] == self.status
+        assert {"type", "title", "detail"} <= document.keys()
+        return document
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """Something that speaks HTTP on a local port."""
+
+    port: int
+
+    @property
+    def url(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        body: bytes | str | dict[str, Any] | None = None,
+        headers: Mapping[str, str] | list[tuple[str, str]] = {},  # noqa: B006
+    ) -> Reply:
+        """Send one request on a connection of its own; a dictionary goes out as JSON."""
+        pairs = list(headers.items()) if isinstance(headers, Mapping) else headers
+        if isinstance(body, dict):
+            body = json.dumps(body)
+        data = body.encode() if isinstance(body, str) else body
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        with contextlib.closing(connection):
+            connection.putrequest(method, path, skip_accept_encoding=True)
+            if data is not None:
+                connection.putheader("Content-Length", str(len(data)))
+            for name, value in pairs:
+                connection.putheader(name, value)
+            connection.endheaders(data)
+            response = connection.getresponse()
+            received = {name.lower(): value for name, value in response.getheaders()}
+            return Reply(response.status, received, response.read())
+
+    def get(self, path: str, **headers: str) -> Reply:
+        return self.ask("GET", path, None, {name.replace("_", "-"): value for name, value in headers.items()})
+
+
+def free_port() -> int:
+    with socket.socket() as reserved:
+        reserved.bind(("127.0.0.1", 0))
+        port: int = reserved.getsockname()[1]
+        return port
+
+
+@contextlib.contextmanager
+def serving(app: Any) -> Iterator[Host]:
+    """`app` behind uvicorn, uvloop and httptools, as `tidegate up` serves it."""
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    config = uvicorn.Config(app, loop="uvloop", http="httptools", log_level="error", access_log=False, lifespan="off")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
+    thread.start()
+    deadline_s = time.monotonic() + 20
+    while not server.started and time.monotonic() < deadline_s:
+        time.sleep(0.005)
+    try:
+        yield Host(listener.getsockname()[1])
+    finally:
+        server.should_exit = True
+        thread.join(20)
+        listener.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A request as the scripted Triton got it; header names in lower case, their order kept."""
+
+    method: str
+    path: str
+    headers: list[tuple[str, str]]
+    body: bytes
+
+    def header(self, name: str) -> str | None:
+        return dict(self.headers).get(name)
+
+
+Script = Callable[[Received], tuple[int, Mapping[str, str], bytes]]
+
+
+@dataclass
+class FakeTriton:
+    """A Triton that answers as `script` says, and keeps what it was asked."""
+
+    port: int
+    received: list[Received] = field(default_factory=list)
+    script: Script = field(default=lambda request: silent(request))
+
+
+def silent(_: Received) -> tuple[int, Mapping[str, str], bytes]:
+    return 200, {"Content-Type": "application/json"}, b"{}"
+
+
+@pytest.fixture
+def fake(fake_server: FakeTriton) -> FakeTriton:
+    """The scripted Triton, which answers `{}` until it is told otherwise."""
+    fake_server.received.clear()
+    fake_server.script = silent
+    return fake_server
+
+
+@pytest.fixture(scope="session")
+def fake_server() -> Iterator[FakeTriton]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def handle_any(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            headers = [(name.lower(), value) for name, value in self.headers.items()]
+            request = Received(self.command, self.path, headers, body)
+            double.received.append(request)
+            status, answer_headers, answer = double.script(request)
+            self.send_response_only(status)
+            for name, value in answer_headers.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        do_GET = do_POST = handle_any
+
+        def log_message(self, *_: object) -> None:
+            return
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    double = FakeTriton(server.server_address[1])
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    yield double
+    server.shutdown()
+    server.server_close()
+    thread.join(5)
+
+
+@pytest.fixture(scope="session")
+def engine() -> Engine:
+    return load_bundle(compile_directory(HERE / "rules"))
+
+
+def gateway_app(engine: Engine, shards: Mapping[str, int], fleet: FleetStatus | None = None, **config: Any) -> Any:
+    """The gateway in front of one local port per shard."""
+    endpoints = {shard: (Endpoint(shard, "127.0.0.1", port),) for shard, port in shards.items()}
+    dispatcher = Dispatcher(PooledTransport(), MemoryEndpointDirectory(endpoints), DispatchConfig(**config))
+    return create_app(
+        engines=MemoryEngineSource(engine), dispatcher=dispatcher, fleet=fleet, max_body_bytes=MAX_BODY_BYTES
+    )
+
+
+@pytest.fixture
+def scripted(scripted_server: tuple[Any, Host], fake: FakeTriton, engine: Engine) -> Host:
+    """A fresh gateway in front of the scripted Triton; the shard `spare` refuses connections."""
+    door, host = scripted_server
+    door.app = gateway_app(engine, {"main": fake.port, "spare": free_port()})
+    return host
+
+
+@pytest.fixture(scope="session")
+def scripted_server() -> Iterator[tuple[Any, Host]]:
+    class Door:
+        """One server for all tests, with the app of the test at hand."""
+
+        app: Any = None
+
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            await self.app(scope, receive, send)
+
+    door = Door()
+    with serving(door) as host:
+        yield door, host
+
+
+@pytest.fixture(scope="session")
+def triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    """A real Triton with the models in tests/web/models."""
+    installation = find_installation()
+    port, metrics_port = free_port(), free_port()
+    prefix = f"tidegate-web-{uuid.uuid4().hex[:8]}"
+    log = tmp_path_factory.mktemp("triton") / "log"
+    command = [
+        str(installation.server),
+        f"--model-repository={HERE / 'models'}",
+        f"--backend-directory={installation.backend_directory}",
+        f"--backend-config=python,shm-region-prefix-name={prefix}",
+        "--model-control-mode=explicit",
+        *(f"--load-model={model}" for model in MODELS),
+        "--disable-auto-complete-config",
+        "--http-header-forward-pattern=(?i)tidegate-param-.*",
+        "--http-address=127.0.0.1",
+        "--metrics-address=127.0.0.1",
+        f"--http-port={port}",
+        f"--metrics-port={metrics_port}",
+        "--allow-grpc=false",
+        "--exit-timeout-secs=3",
+    ]
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command, env=installation.environment(), stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    host = Host(port)
+    try:
+        _wait_ready(host, process, log)
+        yield host
+    finally:
+        process.send_signal(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(STOP_TIMEOUT_S)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait(STOP_TIMEOUT_S)
+        for region in Path("/dev/shm").glob(f"{prefix}*"):
+            region.unlink(missing_ok=True)
+
+
+def _wait_ready(host: Host, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline_s = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline_s:
+        assert process.poll() is None, log.read_text()[-4000:]
+        with contextlib.suppress(OSError):
+            if host.get("/v2/health/ready").status == 200:
+                return
+        time.sleep(0.1)
+    pytest.fail(f"Triton was not ready within {START_TIMEOUT_S} s:\n{log.read_text()[-4000:]}")
+
+
+@pytest.fixture(scope="session")
+def gateway(engine: Engine, triton: Host) -> Iterator[Host]:
+    """The gateway in front of the real Triton."""
+    with serving(gateway_app(engine, {"main": triton.port})) as host:
+        yield host

@@ -1,0 +1,350 @@
+"""`/v1`: plain JSON in and out, the contract, decisions alone, and problem documents."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import math
+import struct
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from openapi_spec_validator import validate
+from tidegate.rules import Engine
+
+from tests.web.conftest import MAX_BODY_BYTES, FakeTriton, Host, Received, gateway_app, serving
+
+JSON = {"Content-Type": "application/json"}
+
+
+def infer(host: Host, objective: str, inputs: Any, context: Any = None, query: str = "") -> Any:
+    body = {"inputs": inputs, **({} if context is None else {"context": context})}
+    return host.ask("POST", f"/v1/objectives/{objective}/infer{query}", body, JSON)
+
+
+def test_inputs_and_outputs_are_nested_lists(gateway: Host) -> None:
+    reply = infer(gateway, "adding", {"INPUT0": [list(range(16)), [0] * 16], "INPUT1": [[1] * 16, [2] * 16]})
+    assert reply.status == 200
+    assert reply.json["outputs"] == {
+        "OUTPUT0": [list(range(1, 17)), [2] * 16],
+        "OUTPUT1": [list(range(-1, 15)), [-2] * 16],
+    }
+    decision = reply.json["decision"]
+    assert (decision["objective"], decision["rule"], decision["model"]) == ("adding", "newest", "pair_sum")
+    assert decision["served_by"] == {"model": "pair_sum", "version": None, "shard": "main", "fallback": False}
+    assert (reply.headers["tidegate-rule"], reply.headers["tidegate-shard"]) == ("newest", "main")
+    assert "triton;dur=" in reply.headers["server-timing"]
+
+
+def test_missing_leading_dimensions_and_optional_inputs(gateway: Host) -> None:
+    outputs = infer(gateway, "stepping", {"X": 2.5}).json["outputs"]
+    assert outputs["X"] == [[2.5]]
+    assert outputs["FLAG"] == [[False]]
+    outputs = infer(gateway, "stepping", {"X": [1, 2, 3], "FLAG": True}).json["outputs"]
+    assert outputs["X"] == [[1, 2, 3]]
+    assert outputs["FLAG"] == [[True]]
+
+
+def test_every_kind_of_value(gateway: Host) -> None:
+    inputs = {"X": [0.1, -1e30, 3], "HALF": [0.5, -65504, 1], "TEXT": ["", "hallå", "\u0000"], "FLAG": True}
+    outputs = infer(gateway, "stepping", inputs).json["outputs"]
+    assert outputs["HALF"] == [[0.5, -65504, 1]]
+    assert outputs["TEXT"] == [["", "hallå", "\u0000"]]
+    assert outputs["X"][0] == pytest.approx([0.1, -1e30, 3], rel=1e-6)
+
+
+def test_a_rules_parameters_reach_the_model(gateway: Host) -> None:
+    outputs = infer(gateway, "echoing", {"X": [1]}, {"country": "SE"}).json["outputs"]
+    assert json.loads(outputs["PARAMETERS"][0][0])["Tidegate-Param-top_k"] == "20"
+
+
+@pytest.mark.parametrize(
+    ("inputs", "name", "words"),
+    [
+        ({"INPUT0": [1, 2]}, "INPUT0", ["the shape [2]", "[-1, 16]", "INT32"]),
+        ({"INPUT0": [[[1] * 16]]}, "INPUT0", ["more than 2 dimensions"]),
+        ({"INPUT0": [[1] * 16, [1] * 15]}, "INPUT0", ["ragged", "[1]"]),
+        ({"INPUT0": [[1] * 16, 3]}, "INPUT0", ["ragged", "[1]"]),
+        ({"INPUT0": [1] * 15 + ["secret"]}, "INPUT0", ["[15]", "text", "integers"]),
+        ({"INPUT0": [1] * 15 + [1.5]}, "INPUT0", ["[15]", "a number"]),
+        ({"INPUT0": [[1] * 16, [1] * 15 + [True]]}, "INPUT0", ["[1][15]", "a boolean"]),
+        ({"INPUT0": [1] * 15 + [None]}, "INPUT0", ["[15]", "null"]),
+        ({"INPUT0": [1] * 15 + [2**31]}, "INPUT0", ["[15]", "out of range"]),
+        ({"INPUT0": {}}, "INPUT0", ["an object"]),
+        ({"NOPE": 1}, "NOPE", ["unknown input", "'INPUT0'", "'INPUT1'"]),
+    ],
+)
+def test_a_value_that_does_not_fit_names_the_input_and_the_place(
+    gateway: Host, inputs: dict[str, Any], name: str, words: list[str]
+) -> None:
+    reply = infer(gateway, "adding", inputs)
+    assert (reply.status, reply.problem["input"]) == (400, name)
+    for word in words:
+        assert word in reply.problem["detail"]
+    assert "secret" not in reply.problem["detail"]
+    assert reply.headers["tidegate-rule"] == "newest"
+
+
+@pytest.mark.parametrize(
+    "inputs", [{"X": "1"}, {"X": True}, {"X": 1e39}, {"X": 1, "HALF": 1e6}, {"X": 1, "TEXT": 7}, {"X": 1, "FLAG": 1}]
+)
+def test_values_of_the_wrong_kind(gateway: Host, inputs: dict[str, Any]) -> None:
+    assert infer(gateway, "stepping", inputs).problem["input"] == list(inputs)[-1]
+
+
+def test_what_the_model_refuses_is_told_in_its_words(gateway: Host) -> None:
+    reply = infer(gateway, "adding", {"INPUT0": [1] * 16})
+    assert (reply.status, reply.problem["type"]) == (400, "urn:tidegate:problem:model-error")
+    assert "INPUT1" in reply.problem["detail"]
+    assert infer(gateway, "adding", {}).status == 400
+
+
+def test_an_objectives_contract(gateway: Host) -> None:
+    listed = gateway.get("/v1/objectives").json
+    assert {"name": "adding", "summary": "Add two vectors.", "owner": "tests"} in listed["objectives"]
+    described = gateway.get("/v1/objectives/echoing").json
+    assert (described["name"], described["summary"][:13], described["owner"]) == ("echoing", "Echo a vector", "tests")
+    attributes = {attribute["name"]: attribute for attribute in described["attributes"]}
+    assert sorted(attributes["device"]["values"]) == ["mobile", "tv"]
+    assert attributes["country"] == {
+        "name": "country", "type": "string", "required": False, "values": None, "default": None, "header": "x-country",
+    }  # fmt: skip
+    assert described["inputs"] == [{"name": "X", "datatype": "FP32", "shape": [-1, -1]}]
+    assert [output["name"] for output in described["outputs"]] == ["Y", "PARAMETERS"]
+    assert gateway.get("/v1/objectives/nobody").problem["objective"] == "nobody"
+
+
+def test_a_contract_holds_without_its_model(engine: Engine) -> None:
+    with serving(gateway_app(engine, {})) as host:
+        described = host.get("/v1/objectives/adding").json
+        assert (described["inputs"], described["summary"]) == (None, "Add two vectors.")
+
+
+def test_resolve_gives_the_decision_alone(scripted: Host, fake: FakeTriton) -> None:
+    body = {"context": {"member_id": "7", "device": "tv"}}
+    reply = scripted.ask("POST", "/v1/objectives/guarded/resolve", body, JSON)
+    assert reply.status == 200
+    document = reply.json
+    assert document["decision"]["rule"] == "tv"
+    assert (document["routing_key"], document["path"]) == ("main", "/v2/models/absent/infer")
+    assert document["endpoints"] == [{"shard": "main", "url": f"http://127.0.0.1:{fake.port}"}]
+    assert [fallback["target"] for fallback in document["fallbacks"]] == ["backup"]
+    assert document["fallbacks"][0]["routing_key"] == "spare"
+    assert document["revision"] == document["decision"]["revision"] == reply.headers["tidegate-revision"]
+    assert document["cache_ttl_ms"] > 0
+    assert "explanation" not in document
+    assert fake.received == [], "no model is asked"
+
+
+def test_explain_tells_why(scripted: Host, gateway: Host) -> None:
+    path = "/v1/objectives/echoing/resolve?explain=true"
+    explanation = scripted.ask("POST", path, {"context": {"country": "SE"}}, JSON).json["explanation"]
+    assert explanation["decision"]["rule"] == "tuned"
+    rules = {rule["rule"]: rule for rule in explanation["rules"]}
+    assert (rules["kids"]["matched"], rules["kids"]["failed"]) == (False, "is_kids")
+    assert rules["tuned"]["matched"]
+    assert (
+        infer(gateway, "echoing", {"X": [1]}, {}, "?explain=true").json["explanation"]["decision"]["rule"] == "default"
+    )
+    unmatched = scripted.ask(
+        "POST", "/v1/objectives/guarded/resolve?explain=true", {"context": {"member_id": "1"}}, JSON
+    )
+    assert unmatched.problem["type"] == "urn:tidegate:problem:no-rule"
+    assert [rule["matched"] for rule in unmatched.problem["explanation"]["rules"]] == [False, False]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "words"),
+    [
+        (b"{", 400, "not JSON"),
+        (b"\xff", 400, "not JSON"),
+        (b"", 400, "not JSON"),
+        (b"[" * 50_000, 400, "not JSON"),
+        (b'{"inputs": {"X": NaN}}', 400, "finite"),
+        (b"[]", 400, "object"),
+        (b'{"input": {}}', 400, "'inputs'"),
+        (b'{"context": []}', 400, "'context'"),
+        (b'{"inputs": [1]}', 400, "'inputs'"),
+        (b"x" * (MAX_BODY_BYTES + 1), 413, str(MAX_BODY_BYTES)),
+    ],
+)
+def test_a_malformed_body(scripted: Host, fake: FakeTriton, body: bytes, status: int, words: str) -> None:
+    reply = scripted.ask("POST", "/v1/objectives/echoing/infer", body, JSON)
+    assert (reply.status, words in reply.problem["detail"]) == (status, True)
+    assert fake.received == []
+
+
+def test_media_types(scripted: Host) -> None:
+    path, body = "/v1/objectives/echoing/resolve", b'{"context": {}}'
+    for accepted in ("application/json; charset=utf-8", "application/cloudevents+json"):
+        assert scripted.ask("POST", path, body, {"Content-Type": accepted}).status == 200
+    assert scripted.ask("POST", path, body).status == 200
+    assert scripted.ask("POST", path, body, {"Content-Type": "text/plain"}).problem["status"] == 415
+    assert scripted.ask("POST", path, body, {**JSON, "Content-Encoding": "gzip"}).problem["status"] == 415
+
+
+def test_context_errors_name_the_attribute_and_not_the_value(scripted: Host) -> None:
+    path = "/v1/objectives/echoing/resolve"
+    for context, attribute in (
+        ({"level": "secret"}, "level"),
+        ({"device": "secret"}, "device"),
+        ({"tags": [1]}, "tags"),
+    ):
+        problem = scripted.ask("POST", path, {"context": context}, JSON).problem
+        assert (problem["status"], problem["attribute"]) == (400, attribute)
+        assert "secret" not in json.dumps(problem)
+    assert scripted.ask("POST", path, {}, {**JSON, "X-Level": "secret"}).problem["attribute"] == "level"
+    assert scripted.ask("POST", path, {}, {**JSON, "X-Country": "SE"}).json["decision"]["rule"] == "tuned"
+    assert (
+        scripted.ask("POST", path, {}, {**JSON, "Tidegate-Timeout-Ms": "0"}).problem["header"] == "Tidegate-Timeout-Ms"
+    )
+
+
+def test_paths_and_methods(scripted: Host) -> None:
+    for path in ("/", "/v1", "/v1/objectives/", "/v1/objectives/echoing/foo", "/favicon.ico", "/v1/fleet", "/v22"):
+        assert scripted.get(path).problem["status"] == 404
+    refused = scripted.get("/v1/objectives/echoing/infer")
+    assert (refused.problem["status"], refused.headers["allow"]) == (405, "POST")
+    assert scripted.ask("DELETE", "/v1/objectives").problem["status"] == 405
+    assert scripted.ask("POST", "/v1/objectives/nobody/infer", {}, JSON).problem["status"] == 404
+    assert scripted.ask("HEAD", "/v1/objectives").status == 200
+
+
+def test_the_fleet(engine: Engine) -> None:
+    class Fleet:
+        async def status(self) -> Mapping[str, Any]:
+            return {"shards": [{"name": "main"}]}
+
+    with serving(gateway_app(engine, {}, fleet=Fleet())) as host:
+        assert host.get("/v1/fleet").json == {"shards": [{"name": "main"}]}
+
+
+def test_the_openapi_document_is_valid(scripted: Host) -> None:
+    document = scripted.get("/openapi.json").json
+    validate(document)
+    assert document["openapi"].startswith("3.1")
+    assert {"/v1/objectives/{objective}/infer", "/v2/models/{objective}/infer", "/v2"} <= document["paths"].keys()
+
+
+class Model:
+    """A scripted model whose metadata and answer may change."""
+
+    def __init__(self, datatype: str = "FP32", shape: tuple[int, ...] = (-1, 2)) -> None:
+        self.datatype, self.shape = datatype, list(shape)
+        self.output: tuple[str, list[int], bytes] = ("FP32", [1, 2], struct.pack("<2f", 1, 2))
+        self.refusal: bytes | None = None
+        self.asked: list[str] = []
+
+    def __call__(self, request: Received) -> tuple[int, dict[str, str], bytes]:
+        self.asked.append(request.method)
+        if request.method == "GET":
+            tensors = [{"name": "X", "datatype": self.datatype, "shape": self.shape}]
+            return 200, {}, json.dumps({"name": "m", "versions": ["1"], "inputs": tensors, "outputs": []}).encode()
+        head = json.loads(request.body[: int(request.header("inference-header-content-length") or 0)])
+        if not head["inputs"]:
+            return 400, {}, b'{"error":"expected 1 inputs but got 0 inputs for model \'m\'"}'
+        if head["inputs"][0]["datatype"] != self.datatype:
+            return 400, {}, b"{\"error\":\"inference input 'X' data-type is 'A', but model 'm' expects 'B'\"}"
+        if self.refusal is not None:
+            return 400, {}, self.refusal
+        datatype, shape, data = self.output
+        parameters = {"binary_data_size": len(data)}
+        output = {"name": "Y", "datatype": datatype, "shape": shape, "parameters": parameters}
+        answer = json.dumps({"outputs": [output]}).encode()
+        return 200, {"Inference-Header-Content-Length": str(len(answer))}, answer + data
+
+
+def test_metadata_is_kept_and_asked_again_when_the_model_has_changed(scripted: Host, fake: FakeTriton) -> None:
+    fake.script = model = Model()
+    for _ in range(3):
+        assert infer(scripted, "echoing", {"X": [1, 2]}).json["outputs"] == {"Y": [[1, 2]]}
+    assert model.asked == ["GET", "POST", "POST", "POST"]
+    model.datatype = "FP64"
+    model.asked.clear()
+    assert infer(scripted, "echoing", {"X": [1, 2]}).status == 200
+    assert model.asked == ["POST", "GET", "POST"]
+    model.refusal = b'{"error":"the index is empty"}'
+    model.asked.clear()
+    assert infer(scripted, "echoing", {"X": [1, 2]}).problem["detail"] == "the index is empty"
+    assert model.asked == ["POST"]
+
+
+@pytest.mark.parametrize(
+    ("output", "detail"),
+    [
+        (("FP32", [1, 2], struct.pack("<2f", 1, math.nan)), "NaN"),
+        (("FP32", [1, 2], struct.pack("<2f", 1, -math.inf)), "NaN or infinity"),
+        (("FP16", [2], struct.pack("<2e", 1, math.inf)), "NaN or infinity"),
+        (("FP32", [3], struct.pack("<2f", 1, 2)), "2 elements"),
+        (("BYTES", [1], b"\x02\x00\x00\x00\xff\xfe"), "UTF-8"),
+    ],
+)
+def test_an_answer_that_json_cannot_carry_names_the_output(
+    scripted: Host, fake: FakeTriton, output: tuple[str, list[int], bytes], detail: str
+) -> None:
+    fake.script = model = Model()
+    model.output = output
+    problem = infer(scripted, "echoing", {"X": [1, 2]}).problem
+    assert (problem["status"], problem["output"]) == (502, "Y")
+    assert detail in problem["detail"]
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b"{}", b'{"outputs": 3}', b'{"outputs": [{}]}', b"[" * 90_000])
+def test_an_answer_that_is_none(scripted: Host, fake: FakeTriton, body: bytes) -> None:
+    fake.script = model = Model()
+    assert infer(scripted, "echoing", {"X": [1, 2]}).status == 200
+    fake.script = lambda request: model(request) if request.method == "GET" else (200, {}, body)
+    assert infer(scripted, "echoing", {"X": [1, 2]}).problem["status"] == 502
+    fake.script = lambda request: (500, {}, body)
+    assert infer(scripted, "echoing", {"X": [1, 2]}).problem["status"] == 502
+
+
+def test_outputs_in_json_form_and_empty_ones(scripted: Host, fake: FakeTriton) -> None:
+    fake.script = model = Model()
+    model.output = ("FP32", [2, 0, 3], b"")
+    assert infer(scripted, "echoing", {"X": [1, 2]}).json["outputs"] == {"Y": [[], []]}
+    model.output = ("BF16", [], b"\x80\x3f")
+    assert infer(scripted, "echoing", {"X": [1, 2]}).json["outputs"] == {"Y": 1.0}
+    answer = {"outputs": [{"name": "Y", "datatype": "INT64", "shape": [2, 1], "data": [4, 5]}]}
+    fake.script = lambda request: model(request) if request.method == "GET" else (200, {}, json.dumps(answer).encode())
+    assert infer(scripted, "echoing", {"X": [1, 2]}).json["outputs"] == {"Y": [[4], [5]]}
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    body=st.binary(max_size=40)
+    | st.fixed_dictionaries(
+        {},
+        optional={
+            "context": st.dictionaries(st.text(max_size=5) | st.sampled_from(["tags", "level", "allocations"]), st.none() | st.integers() | st.text(max_size=4) | st.lists(st.integers()), max_size=3),
+            "inputs": st.dictionaries(
+                st.sampled_from(["X", "Z"]),
+                st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3), lambda inner: st.lists(inner, max_size=3), max_leaves=6),
+                max_size=2,
+            ),
+        },
+    ),
+    objective=st.sampled_from(["echoing", "guarded", "%00", "nobody"]),
+    action=st.sampled_from(["infer", "resolve", "infer?explain=true", "resolve?explain=true"]),
+)  # fmt: skip
+def test_malformed_input_is_never_a_server_error(
+    scripted: Host, fake: FakeTriton, body: Any, objective: str, action: str
+) -> None:
+    fake.script = Model()
+    reply = scripted.ask("POST", f"/v1/objectives/{objective}/{action}", body, JSON)
+    assert reply.status < 500
+    if reply.status >= 400:
+        assert reply.problem["detail"]
+
+
+def test_a_client_that_goes_away_disturbs_nobody(scripted: Host, fake: FakeTriton) -> None:
+    for _ in range(5):
+        connection = http.client.HTTPConnection("127.0.0.1", scripted.port, timeout=5)
+        connection.putrequest("POST", "/v2/models/echoing/infer")
+        connection.putheader("Content-Length", "1000")
+        connection.endheaders(b"half")
+        connection.close()
+    assert scripted.ask("POST", "/v2/models/echoing/infer", b"{}").status == 200

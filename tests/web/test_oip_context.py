@@ -1,0 +1,206 @@
+"""Where the context of a request to `/v2` comes from, and what travels on to Triton."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from typing import Any
+
+import pytest
+
+from tests.web.conftest import FakeTriton, Host, Reply
+
+INFER = "/v2/models/echoing/infer"
+
+
+def ask(host: Host, context: str | None = None, parameters: Any = None, **headers: str) -> Reply:
+    body: dict[str, Any] = {"inputs": []}
+    if parameters is not None:
+        body["parameters"] = parameters
+    sent = {name.replace("_", "-"): value for name, value in headers.items()}
+    if context is not None:
+        sent["Tidegate-Context"] = context
+    return host.ask("POST", INFER, body, sent)
+
+
+@pytest.mark.parametrize(
+    ("context", "rule"),
+    [
+        ({"is_kids": True}, "kids"),
+        ({"level": 10}, "deep"),
+        ({"share": 0.6}, "shared"),
+        ({"tags": ["alpha", "beta"]}, "tagged"),
+        ({"allocations": {"123": 1}}, "allocated"),
+        ({"country": "SE"}, "tuned"),
+        ({"unheard_of": {"deep": [1]}}, "default"),
+        ({}, "default"),
+    ],
+)
+def test_the_context_header(scripted: Host, context: dict[str, Any], rule: str) -> None:
+    reply = ask(scripted, json.dumps(context))
+    assert (reply.status, reply.headers["tidegate-rule"]) == (200, rule)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "rule"),
+    [
+        ({"is_kids": True}, "kids"),
+        ({"is_kids": "true"}, "kids"),
+        ({"level": 11}, "deep"),
+        ({"level": "11"}, "deep"),
+        ({"share": "0.75"}, "shared"),
+        ({"tags": "alpha, beta"}, "tagged"),
+        ({"allocations": '{"123": 1}'}, "allocated"),
+        ({"country": "SE", "binary_data_output": True, "unheard_of": 1}, "tuned"),
+    ],
+)
+def test_parameters_of_the_request(scripted: Host, parameters: dict[str, Any], rule: str) -> None:
+    reply = ask(scripted, None, parameters)
+    assert (reply.status, reply.headers["tidegate-rule"]) == (200, rule)
+
+
+def test_declared_headers_come_last(scripted: Host) -> None:
+    assert ask(scripted, X_Country="SE").headers["tidegate-rule"] == "tuned"
+    assert ask(scripted, X_Level="12").headers["tidegate-rule"] == "deep"
+    assert ask(scripted, '{"country": "NL"}', X_Country="SE").headers["tidegate-rule"] == "default"
+    assert ask(scripted, None, {"country": "NL"}, X_Country="SE").headers["tidegate-rule"] == "default"
+    assert ask(scripted, '{"member_id": "1"}', X_Country="SE").headers["tidegate-rule"] == "tuned"
+
+
+def test_parameters_count_only_without_the_context_header(scripted: Host) -> None:
+    assert ask(scripted, "{}", {"is_kids": True}).headers["tidegate-rule"] == "default"
+
+
+def test_only_the_json_part_of_a_binary_body_is_read(scripted: Host) -> None:
+    head = json.dumps({"parameters": {"country": "SE"}, "inputs": []}).encode()
+    tail = b'{"parameters":{"is_kids":true}}\x00\xff'
+    length = {"Inference-Header-Content-Length": str(len(head))}
+    assert scripted.ask("POST", INFER, head + tail, length).headers["tidegate-rule"] == "tuned"
+    raw = {"Inference-Header-Content-Length": "0"}
+    assert scripted.ask("POST", INFER, head, raw).headers["tidegate-rule"] == "default"
+
+
+def test_a_compressed_body_is_not_opened(scripted: Host, fake: FakeTriton) -> None:
+    body = gzip.compress(json.dumps({"parameters": {"is_kids": True}}).encode())
+    reply = scripted.ask("POST", INFER, body, {"Content-Encoding": "gzip"})
+    assert reply.headers["tidegate-rule"] == "default"
+    assert (fake.received[0].body, fake.received[0].header("content-encoding")) == (body, "gzip")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b'{"parameters":', b'{"parameters": 3}', b'["parameters"]', b'{"parameters": {"x": NaN', b'"parameters"' * 3, b"[" * 90_000 + b'"parameters"'],
+)  # fmt: skip
+def test_json_that_does_not_parse_is_tritons_to_complain_about(scripted: Host, fake: FakeTriton, body: bytes) -> None:
+    assert scripted.ask("POST", INFER, body).headers["tidegate-rule"] == "default"
+    assert fake.received[0].body == body
+
+
+@pytest.mark.parametrize(
+    "context", ["", "{", "[]", "7", '"text"', "null", "{'a': 1}", "[" * 5000, '{"a":' + "1" * 5000 + "}"]
+)
+def test_a_malformed_context_header_is_named(scripted: Host, fake: FakeTriton, context: str) -> None:
+    reply = ask(scripted, context)
+    assert (reply.status, fake.received) == (400, [])
+    assert "Tidegate-Context" in reply.error
+    assert scripted.get("/v2/models/echoing", Tidegate_Context=context).status == 400
+
+
+def test_the_context_header_is_utf_8_and_stands_there_once(scripted: Host) -> None:
+    one = ("Tidegate-Context", '{"country": "SE"}')
+    assert scripted.ask("POST", INFER, b"{}", [one, one]).status == 400
+    assert scripted.ask("POST", INFER, b"{}", [("Tidegate-Context", '{"country": "Å"}')]).status == 400
+
+
+@pytest.mark.parametrize(
+    ("given", "attribute"),
+    [
+        ({"context": '{"level": "secret-7"}'}, "level"),
+        ({"context": '{"is_kids": 1}'}, "is_kids"),
+        ({"context": '{"device": "secret-fridge"}'}, "device"),
+        ({"context": '{"tags": "secret-tag"}'}, "tags"),
+        ({"parameters": {"level": "secret-7"}}, "level"),
+        ({"parameters": {"device": "secret-fridge"}}, "device"),
+        ({"parameters": {"allocations": "secret"}}, "allocations"),
+        ({"X_Level": "secret-7"}, "level"),
+    ],
+)
+def test_a_context_that_is_not_usable_names_the_attribute_and_never_the_value(
+    scripted: Host, fake: FakeTriton, given: dict[str, Any], attribute: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    reply = ask(scripted, **given)
+    assert (reply.status, fake.received) == (400, [])
+    assert attribute in reply.error
+    assert "secret" not in reply.error
+    assert "secret" not in caplog.text
+
+
+def test_a_required_attribute_and_a_context_that_no_rule_matches(scripted: Host) -> None:
+    path = "/v2/models/guarded/infer"
+    missing = scripted.ask("POST", path, b"{}")
+    assert (missing.status, "member_id" in missing.error) == (400, True)
+    unmatched = scripted.ask("POST", path, b"{}", {"Tidegate-Context": '{"member_id": "1"}'})
+    assert (unmatched.status, "guarded" in unmatched.error) == (404, True)
+    assert scripted.get("/v2/models/guarded").headers["tidegate-rule"] == "known", "metadata needs no context"
+
+
+@pytest.mark.parametrize("length", ["abc", "-1", "5x", "99", "", "1_0", "9" * 30])
+def test_a_length_of_the_json_part_that_cannot_be(scripted: Host, length: str) -> None:
+    reply = scripted.ask("POST", INFER, b'{"inputs":[]}', {"Inference-Header-Content-Length": length})
+    assert reply.status == 400
+    assert reply.error.startswith("inference header size should be in range (0, 13), got: ")
+
+
+def test_what_travels_on_and_what_stays(scripted: Host, fake: FakeTriton) -> None:
+    sent = {
+        "Content-Type": "application/octet-stream",
+        "Accept-Encoding": "gzip",
+        "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        "tracestate": "a=b",
+        "X-Request-Id": "r7",
+        "Authorization": "Bearer secret",
+        "Cookie": "session=secret",
+        "Connection": "keep-alive, X-Hop",
+        "X-Hop": "hop",
+        "TE": "trailers",
+        "Proxy-Authorization": "secret",
+        "Tidegate-Timeout-Ms": "900.5",
+        "Tidegate-Context": '{"country": "SE"}',
+        "Tidegate-Param-top_k": "99",
+        "tidegate-param-Evil": "99",
+        "X-Tidegate-Param-Evil": "99",
+        "Tidegate-Anything": "x",
+    }
+    body = bytes(range(256))
+    assert scripted.ask("POST", INFER, body, sent).status == 200
+    (received,) = fake.received
+    assert (received.method, received.path, received.body) == ("POST", "/v2/models/echo/infer", body)
+    assert sorted(received.headers) == sorted(
+        [
+            ("host", f"127.0.0.1:{fake.port}"),
+            ("content-length", "256"),
+            ("content-type", "application/octet-stream"),
+            ("accept-encoding", "gzip"),
+            ("traceparent", sent["traceparent"]),
+            ("tracestate", "a=b"),
+            ("x-request-id", "r7"),
+            ("tidegate-param-top_k", "20"),
+            ("tidegate-param-strict", "true"),
+            ("tidegate-param-greeting", "hello there"),
+            ("tidegate-param-ratio", "0.5"),
+        ]
+    )
+
+
+def test_a_cells_parameters(scripted: Host, fake: FakeTriton) -> None:
+    reply = ask(scripted, '{"allocations": {"123": 2}}')
+    assert (reply.headers["tidegate-cell"], reply.headers["tidegate-reason"]) == ("2", "experiment")
+    assert fake.received[0].header("tidegate-param-cell") == "two"
+
+
+@pytest.mark.parametrize("parameters", [{"sequence_id": 7}, {"sequence_id": "seven", "sequence_start": True}])
+@pytest.mark.parametrize("context", [None, "{}"])
+def test_a_sequence_is_sent_once(scripted: Host, fake: FakeTriton, parameters: Any, context: str | None) -> None:
+    fake.script = lambda request: (503, {}, b"")
+    assert ask(scripted, context, parameters).status == 503
+    assert len(fake.received) == 1

@@ -1,0 +1,205 @@
+"""How `/v2` fails: always in the protocol's form, with the decision where one was made, and in time."""
+
+from __future__ import annotations
+
+import http.client
+import logging
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tidegate.dispatch import Dispatcher
+from tidegate.errors import BundleError
+from tidegate.ports import Endpoint, HttpRequest, HttpResponse, MemoryEndpointDirectory, MemoryEngineSource
+from tidegate.rules import Engine
+from tidegate.web import create_app
+from tidegate.web.decided import header_value
+
+from tests.web.conftest import MAX_BODY_BYTES, FakeTriton, Host, free_port, gateway_app, serving
+
+TV = {"Tidegate-Context": '{"member_id": "1", "device": "tv"}'}
+GUARDED = "/v2/models/guarded/infer"
+
+
+@pytest.fixture
+def with_spare(engine: Engine, fake: FakeTriton) -> Iterator[Host]:
+    """The gateway with both shards on the scripted Triton."""
+    with serving(gateway_app(engine, {"main": fake.port, "spare": fake.port})) as host:
+        yield host
+
+
+def test_a_fallback_answers_and_says_so(with_spare: Host, fake: FakeTriton) -> None:
+    missing = (404, {"Content-Type": "text/plain"}, b'{"error":"Request for unknown model: \'absent\' is not found"}')
+    fake.script = lambda request: missing if "absent" in request.path else (200, {}, b"{}")
+    reply = with_spare.ask("POST", GUARDED, b"{}", TV)
+    assert reply.status == 200
+    assert [request.path for request in fake.received] == ["/v2/models/absent/infer", "/v2/models/backup/infer"]
+    shown = {name: reply.headers[f"tidegate-{name}"] for name in ("rule", "model", "shard", "reason")}
+    assert shown == {"rule": "tv", "model": "backup", "shard": "spare", "reason": "fallback"}
+
+
+def test_nobody_answers(engine: Engine) -> None:
+    with serving(gateway_app(engine, {"main": free_port(), "spare": free_port()})) as host:
+        reply = host.ask("POST", GUARDED, b"{}", TV)
+    assert (reply.status, reply.headers["retry-after"]) == (503, "1")
+    assert "absent on main" in reply.error
+    assert "backup on spare" in reply.error
+    assert reply.headers["tidegate-rule"] == "tv"
+    assert len(reply.headers["tidegate-revision"]) == 64
+
+
+def test_the_deadline_is_the_smallest_and_holds(with_spare: Host, fake: FakeTriton) -> None:
+    def slow(_: object) -> tuple[int, dict[str, str], bytes]:
+        time.sleep(0.6)
+        return 200, {}, b"{}"
+
+    fake.script = slow
+    for headers, limit_s in ((TV, 0.2), ({**TV, "Tidegate-Timeout-Ms": "60"}, 0.06)):
+        started_s = time.monotonic()
+        reply = with_spare.ask("POST", GUARDED, b"{}", headers)
+        taken_s = time.monotonic() - started_s
+        assert (reply.status, reply.headers["tidegate-rule"]) == (504, "tv")
+        assert "deadline" in reply.error
+        assert limit_s * 0.9 <= taken_s < limit_s + 0.3
+
+
+@pytest.mark.parametrize("timeout", ["", "0", "-1", "soon", "1e3", "nan", "inf", "0.0", "1,000", "10000000000"])
+def test_a_malformed_timeout_is_named(scripted: Host, fake: FakeTriton, timeout: str) -> None:
+    for reply in (
+        scripted.ask("POST", "/v2/models/echoing/infer", b"{}", {"Tidegate-Timeout-Ms": timeout}),
+        scripted.get("/v2/models/echoing", Tidegate_Timeout_Ms=timeout),
+    ):
+        assert reply.status == 400
+        assert "Tidegate-Timeout-Ms" in reply.error
+    assert fake.received == []
+
+
+def test_a_body_that_is_too_large(scripted: Host, fake: FakeTriton) -> None:
+    path = "/v2/models/echoing/infer"
+    assert scripted.ask("POST", path, b"x" * MAX_BODY_BYTES).status == 200
+    for headers in ({}, {"Content-Encoding": "gzip"}):
+        reply = scripted.ask("POST", path, b"x" * (MAX_BODY_BYTES + 1), headers)
+        assert (reply.status, str(MAX_BODY_BYTES) in reply.error) == (413, True)
+    chunk = b"%x\r\n%b\r\n" % (MAX_BODY_BYTES, b"x" * MAX_BODY_BYTES)
+    assert _chunked(scripted, chunk + chunk + b"0\r\n\r\n") == 413
+    assert len(fake.received) == 1
+
+
+def _chunked(host: Host, body: bytes) -> int:
+    connection = http.client.HTTPConnection("127.0.0.1", host.port, timeout=10)
+    connection.putrequest("POST", "/v2/models/echoing/infer")
+    connection.putheader("Transfer-Encoding", "chunked")
+    connection.endheaders()
+    connection.send(body)
+    status = connection.getresponse().status
+    connection.close()
+    return status
+
+
+def test_an_unforeseen_error_has_an_id_and_leaks_nothing(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
+    class Broken:
+        async def send(self, endpoint: Endpoint, request: HttpRequest, timeout_s: float) -> HttpResponse:
+            raise RuntimeError(value)
+
+    value = "secret value of a context"
+
+    directory = MemoryEndpointDirectory({"main": (Endpoint("main", "127.0.0.1", 1),)})
+    app = create_app(engines=MemoryEngineSource(engine), dispatcher=Dispatcher(Broken(), directory))
+    with serving(app) as host, caplog.at_level(logging.ERROR, "tidegate"):
+        oip = host.ask("POST", "/v2/models/echoing/infer", b"{}", {"Tidegate-Context": '{"member_id": "secret-m"}'})
+        json_door = host.ask("POST", "/v1/objectives/echoing/infer", {"context": {"member_id": "secret-m"}})
+    assert (oip.status, json_door.status) == (500, 500)
+    assert oip.headers["tidegate-rule"] == "default"
+    assert json_door.problem["correlation_id"] in caplog.text
+    assert oip.error.removeprefix("internal error, correlation id ") in caplog.text
+    assert "RuntimeError" in caplog.text
+    assert "test_oip_errors.py" in caplog.text
+    assert "secret" not in caplog.text + oip.error + json_door.body.decode()
+
+
+def test_without_rules_the_gateway_lives_and_is_not_ready() -> None:
+    class Nothing:
+        def engine(self) -> Engine:
+            raise BundleError("no bundle has been loaded yet")
+
+    app = create_app(engines=Nothing(), dispatcher=Dispatcher(None, MemoryEndpointDirectory()))  # type: ignore[arg-type]
+    with serving(app) as host:
+        assert host.get("/v2/health/live").status == 200
+        assert host.get("/v2/health/ready").status == 400
+        assert host.get("/v2/health/ready").body == b""
+        reply = host.ask("POST", "/v2/models/echoing/infer", b"{}")
+        assert (reply.status, reply.error) == (503, "no bundle has been loaded yet")
+        assert host.get("/v1/objectives").problem["type"] == "urn:tidegate:problem:no-rules"
+
+
+def test_not_ready_while_an_objective_has_no_endpoint(engine: Engine, fake: FakeTriton) -> None:
+    with serving(gateway_app(engine, {"spare": fake.port})) as host:
+        assert host.get("/v2/health/ready").status == 400
+        assert host.get("/v2/health/live").status == 200
+
+
+def test_a_server_that_does_not_describe_itself(scripted: Host, fake: FakeTriton) -> None:
+    for body in (b"", b"[]", b"{}", b'{"extensions": 7}'):
+        fake.script = lambda request, body=body: (200, {}, body)  # type: ignore[misc]
+        reply = scripted.get("/v2")
+        assert (reply.status, reply.error) == (503, "no server describes itself")
+
+
+def test_header_values_are_safe() -> None:
+    assert header_value("title_ranking@champion") == b"title_ranking@champion"
+    assert header_value("50 % é\r\nX: 1") == b"50 %25 %C3%A9%0D%0AX: 1"
+    assert len(header_value("é" * 1000)) <= 256
+
+
+header_names = st.sampled_from(
+    [
+        "Tidegate-Context",
+        "Tidegate-Timeout-Ms",
+        "Inference-Header-Content-Length",
+        "Content-Encoding",
+        "X-Country",
+        "X-Level",
+        "Accept-Encoding",
+        "Connection",
+        "Tidegate-Param-x",
+        "Content-Type",
+    ]
+)
+header_texts = st.one_of(
+    st.text(st.characters(min_codepoint=0x20, max_codepoint=0xFF, exclude_characters="\x7f"), max_size=40),
+    st.sampled_from(["{}", '{"level": 3}', '{"allocations": 3}', '{"allocations": {"123": []}}', "gzip", "12", "0", '{"tags": [1]}']),
+)  # fmt: skip
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=10),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
+    max_leaves=8,
+)
+NAMES = ["country", "device", "level", "share", "is_kids", "tags", "allocations", "sequence_id", "member_id", "other"]
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    headers=st.lists(st.tuples(header_names, header_texts), max_size=4),
+    body=st.binary(max_size=60)
+    | st.fixed_dictionaries(
+        {"parameters": st.dictionaries(st.sampled_from(NAMES), json_values, max_size=4) | json_values}
+    ),
+    tail=st.sampled_from(
+        ["infer", "versions/1/infer", "versions/77777777777777777777777/infer", "generate", "ready", ""]
+    ),
+    objective=st.sampled_from(["echoing", "adding", "guarded", "text_adding", "nobody", "%F0%9F%98%80", "..", "a%0Ab"]),
+    method=st.sampled_from(["GET", "POST", "PUT"]),
+)
+def test_malformed_input_is_never_a_server_error(
+    scripted: Host, fake: FakeTriton, headers: list[tuple[str, str]], body: Any, tail: str, objective: str, method: str
+) -> None:
+    meta = b'{"name":"m","versions":["1"],"inputs":[],"outputs":[]}'
+    fake.script = lambda request: (200, {"Content-Type": "application/json"}, meta)
+    sent = [(name, value.strip()) for name, value in headers]
+    reply = scripted.ask(method, f"/v2/models/{objective}/{tail}".rstrip("/"), body, sent)
+    assert reply.status < 500 or reply.status in (501, 504), "504: the header asked for an impossible deadline"
+    if reply.status >= 400:
+        assert reply.error
