@@ -1,0 +1,70 @@
+"""The composition root: settings in, wired objects out. The only module that knows which part stands behind which port."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tidegate.dispatch import DispatchConfig, Dispatcher
+from tidegate.ports import EndpointDirectory, EngineSource, FleetStatus, Transport
+from tidegate.rules import Engine
+from tidegate.settings import Settings
+from tidegate.triton.transport import PooledTransport
+from tidegate.web import create_app
+
+if TYPE_CHECKING:
+    from tidegate.control.local_stack import LocalStack
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """A wired gateway: `app` is the ASGI app, `close` ends its connections to Triton."""
+
+    app: Any
+    close: Callable[[], Awaitable[None]]
+
+
+def build_transport(settings: Settings) -> PooledTransport:
+    """The connections to Triton servers."""
+    return PooledTransport(
+        connect_timeout_s=settings.connect_timeout_ms / 1000,
+        max_idle_per_endpoint=settings.pool_connections_per_endpoint,
+    )
+
+
+def build_gateway(
+    settings: Settings, engines: EngineSource, directory: EndpointDirectory, fleet: FleetStatus | None = None
+) -> Gateway:
+    """The gateway over the engine of `engines` and the endpoints of `directory`; `fleet` answers `GET /v1/fleet`."""
+    transport = build_transport(settings)
+    config = DispatchConfig(
+        default_timeout_ms=settings.default_timeout_ms,
+        attempt_share=settings.attempt_share,
+        retry_ratio=settings.retry_budget_percent / 100,
+        breaker_failures=settings.breaker_failures,
+        breaker_open_ms=settings.breaker_open_ms,
+    )
+    dispatcher = Dispatcher(transport, directory, config)
+    app = create_app(engines=engines, dispatcher=dispatcher, fleet=fleet, max_body_bytes=settings.max_body_bytes)
+    return Gateway(app, transport.aclose)
+
+
+def build_local_stack(settings: Settings, engine: Engine, models: Path, transport: Transport) -> LocalStack:
+    """The local fleet over a model repository on disk, not started yet.
+
+    Raises:
+        StackError: there is no Triton on this machine.
+    """
+    from tidegate.control.local_stack import LocalStack
+    from tidegate.triton.installation import find_installation
+    from tidegate.triton.model_config import ModelDirectory
+    from tidegate.triton.server import TritonLauncher
+
+    installation = find_installation(settings.triton_home, settings.cache_dir)
+    catalog = ModelDirectory(models)
+    launcher = TritonLauncher(
+        installation, models, transport, lambda: not catalog.complete(), settings.server_start_timeout_s
+    )
+    return LocalStack(engine, launcher, catalog, settings.load_timeout_s, settings.drain_timeout_s)

@@ -1,0 +1,24 @@
+"""The command line: `tidegate up | status | rules …`. Exit codes: 0 well, 1 findings or failure, 2 wrong usage.
+
+A command's module is imported when the command runs, so that `tidegate --help` costs click alone.
+"""
+
+from __future__ import annotations
+
+import click
+
+from tidegate import __version__
+from tidegate.cli.lazy import LazyGroup
+
+COMMANDS = {
+    "up": ("tidegate.cli.up:up", "Start the whole stack on this machine."),
+    "rules": ("tidegate.cli.rules:rules", "Check, explain and compile rules."),
+    "status": ("tidegate.cli.status:status", "Show the fleet of a running gateway."),
+}
+"""Every command: where it is, and what it does in one line."""
+
+
+@click.group(cls=LazyGroup, commands_by_name=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="tidegate")
+def main() -> None:
+    """Declarative routing in front of NVIDIA Triton Inference Server."""

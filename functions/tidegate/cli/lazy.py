@@ -1,0 +1,47 @@
+"""A group of commands that are imported when they run, so that `tidegate --help` costs click alone."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from tidegate.errors import TidegateError
+
+
+class LazyGroup(click.Group):
+    """Commands by name, imported when they run; a `TidegateError` ends any of them with its message and exit code 1.
+
+    `commands_by_name` gives for each command where it is (`module:attribute`) and what it does in one line.
+    """
+
+    def __init__(self, *arguments: Any, commands_by_name: Mapping[str, tuple[str, str]], **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._commands = commands_by_name
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  # click gives it
+        """The names of all commands, in the order of their table."""
+        return list(self._commands)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002  # click gives it
+        """Import a command."""
+        if cmd_name not in self._commands:
+            return None
+        module, _, name = self._commands[cmd_name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002  # click gives it
+        """Write the list of commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, summary) in self._commands.items()])
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except TidegateError as error:
+            click.echo(f"error: {error}", err=True)
+            ctx.exit(1)

@@ -1,0 +1,18 @@
+"""`tidegate rules …`: what authors do with a rules directory."""
+
+from __future__ import annotations
+
+import click
+
+from tidegate.cli.lazy import LazyGroup
+
+COMMANDS = {
+    "check": ("tidegate.cli.rules.check:check", "Check the rules, and say what is wrong and what would be right."),
+    "explain": ("tidegate.cli.rules.explain:explain", "Tell what a context decides, and why."),
+    "compile": ("tidegate.cli.rules.compile:compile_", "Compile the rules to a bundle."),
+}
+
+
+@click.group(cls=LazyGroup, commands_by_name=COMMANDS)
+def rules() -> None:
+    """Check, explain and compile a rules directory."""

@@ -1,0 +1,184 @@
+"""The process of `tidegate up`: one event loop for the fleet, the gateway, the rules' changes and the signals."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from types import FrameType
+
+import click
+import uvicorn
+import uvloop
+
+from tidegate.bootstrap import build_gateway, build_local_stack, build_transport
+from tidegate.control.in_flight import App
+from tidegate.control.local_stack import LocalStack
+from tidegate.control.rules_watch import compile_rules, follow
+from tidegate.errors import StackError, TidegateError
+from tidegate.rules import load_bundle
+from tidegate.settings import Settings
+
+logger = logging.getLogger("tidegate.up")
+
+HOST = "127.0.0.1"
+REQUEST_GRACE_S = 3
+"""How long requests under way may go on after a signal; with the bound on stopping Triton it stays below 10 s."""
+
+KEEP_ALIVE_S = 75
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+def run(settings: Settings, rules: Path, models: Path, port: int) -> None:
+    """Run the stack until SIGTERM or SIGINT.
+
+    Raises:
+        TidegateError: it could not start; whatever had started is gone again.
+    """
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_until_signal(settings, rules, models, port))
+    finally:
+        # Everything is gone: a late signal must not turn the exit code of the ending interpreter into its own.
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+
+
+async def _until_signal(settings: Settings, rules: Path, models: Path, port: int) -> None:
+    signalled = asyncio.Event()
+    _on_signals(asyncio.get_running_loop(), signalled)
+    work = asyncio.create_task(_serve(settings, rules, models, port))
+    waiter = asyncio.create_task(signalled.wait())
+    await asyncio.wait([work, waiter], return_when=asyncio.FIRST_COMPLETED)
+    waiter.cancel()
+    if not work.done():
+        logger.info("stopping")
+        work.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await work
+        return
+    await work
+
+
+def _on_signals(loop: asyncio.AbstractEventLoop, signalled: asyncio.Event) -> None:
+    """Set `signalled` on SIGTERM and SIGINT. A second one changes nothing, as the stop is bounded anyway.
+
+    The handlers outlive the loop, unlike the loop's own, so that no signal finds none.
+    """
+
+    def handle(_number: int, _frame: FrameType | None) -> None:
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(signalled.set)
+
+    for number in SIGNALS:
+        signal.signal(number, handle)
+
+
+async def _serve(settings: Settings, rules: Path, models: Path, port: int) -> None:
+    """Start and serve until cancelled; leaving undoes everything that was started, last first."""
+    async with contextlib.AsyncExitStack() as started:
+        listener = started.enter_context(_bind(port))
+        bundle = await compile_rules(rules)
+        transport = build_transport(settings)
+        started.push_async_callback(transport.aclose)
+        stack = build_local_stack(settings, load_bundle(bundle), models, transport)
+        # Followed from here on, so that no change during the start is missed.
+        serving = asyncio.Event()
+        follower = asyncio.create_task(_follow(rules, stack, serving))
+        started.push_async_callback(_cancel, follower)
+        started.push_async_callback(stack.stop)
+        await stack.start()
+        gateway = build_gateway(settings, stack.engines, stack.directory, stack)
+        started.push_async_callback(gateway.close)
+        server = await started.enter_async_context(_http(stack.in_flight.wrap(gateway.app), listener))
+        # Once more, so that leaving ends it before the requests and the fleet.
+        started.push_async_callback(_cancel, follower)
+        click.echo(f"ready http://{HOST}:{listener.getsockname()[1]}")
+        serving.set()
+        await asyncio.wait([server])
+        raise StackError("the HTTP server ended by itself")
+
+
+@contextlib.contextmanager
+def _bind(port: int) -> Iterator[socket.socket]:
+    """Reserve the port before anything starts; nobody can connect until the server listens."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((HOST, port))
+        except OSError as error:
+            raise StackError(f"port {port} of {HOST} cannot be used ({error.strerror}); name another, or 0") from error
+        yield listener
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn without signal handlers of its own; `accepting` is set once it takes connections."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.accepting = asyncio.Event()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals to this process."""
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start to listen."""
+        await super().startup(sockets)
+        self.accepting.set()
+
+
+@contextlib.asynccontextmanager
+async def _http(app: App, listener: socket.socket) -> AsyncIterator[asyncio.Task[None]]:
+    """Serve `app` on a bound socket; leaving lets the requests under way end, for a while."""
+    config = uvicorn.Config(
+        app,
+        http="httptools",
+        lifespan="off",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        log_config=None,
+        ws="none",
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=REQUEST_GRACE_S,
+    )
+    server = _Server(config)
+    task = asyncio.create_task(server.serve(sockets=[listener]))
+    accepting = asyncio.create_task(server.accepting.wait())
+    await asyncio.wait([task, accepting], return_when=asyncio.FIRST_COMPLETED)
+    accepting.cancel()
+    if task.done() and isinstance(error := task.exception(), OSError):
+        raise StackError(f"cannot listen on {listener.getsockname()}: {error.strerror}") from error
+    try:
+        yield task
+    finally:
+        server.should_exit = True
+        await asyncio.wait([task])
+
+
+async def _follow(rules: Path, stack: LocalStack, serving: asyncio.Event) -> None:
+    """Make every valid change of the rules live; report and note every other."""
+
+    async def changed() -> None:
+        await serving.wait()
+        try:
+            await stack.apply(load_bundle(await compile_rules(rules)))
+        except TidegateError as error:
+            logger.warning("the new rules are refused, the old ones stay live: %s", error)
+            stack.reject(error)
+
+    try:
+        await follow(rules, changed)
+    except (OSError, RuntimeError) as error:
+        logger.warning("changes of %s are no longer followed: %s", rules, error)
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait([task])

@@ -1,0 +1,36 @@
+"""`tidegate up`: Triton servers, their models and the gateway on this machine, until a signal comes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+
+
+@click.command()
+@click.option("--rules", type=FOLDER, required=True, help="Directory of the rules.")
+@click.option("--models", type=FOLDER, required=True, help="Triton model repository.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="Port; 0 takes a free one."
+)
+@click.option("--load-timeout-s", type=click.FloatRange(0.1, 3600), help="Longest load of one model, in seconds.")
+def up(rules: Path, models: Path, port: int, load_timeout_s: float | None) -> None:
+    """Start the whole stack on this machine.
+
+    One Triton server per replica of each shard, loaded with what the rules need, and the gateway in front. The only line
+    on standard output is `ready http://127.0.0.1:PORT`, once requests are answered. The rules are followed as they change.
+    SIGTERM and Ctrl-C stop everything within 10 seconds.
+    """
+    import dataclasses
+
+    from tidegate.cli.logs import log_to_stderr
+    from tidegate.cli.serve import run
+    from tidegate.settings import Settings
+
+    settings = Settings.from_environment()
+    if load_timeout_s is not None:
+        settings = dataclasses.replace(settings, load_timeout_s=load_timeout_s)
+    log_to_stderr()
+    run(settings, rules, models, port)

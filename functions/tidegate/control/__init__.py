@@ -1,0 +1,1 @@
+"""Keeps models where the rules need them: assign, load, validate, swap, drain."""

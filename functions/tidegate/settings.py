@@ -1,0 +1,96 @@
+"""The settings: one frozen dataclass, read from `TIDEGATE_*` environment variables with the standard library alone.
+
+The variable of a field is its name in capitals after `TIDEGATE_`: `default_timeout_ms` is `TIDEGATE_DEFAULT_TIMEOUT_MS`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import Field, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from tidegate.errors import SettingsError
+
+PREFIX = "TIDEGATE_"
+
+
+def _setting(default: Any, doc: str, minimum: float = 0, maximum: float = math.inf) -> Any:
+    return field(default=default, metadata={"doc": doc, "minimum": minimum, "maximum": maximum})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Every setting with its default; `metadata["doc"]` of a field says what it means and in which unit."""
+
+    default_timeout_ms: int = _setting(
+        10_000,
+        "Deadline of a request, in milliseconds, where neither caller, rule nor objective sets one.",
+        1,
+        3_600_000,
+    )
+    max_body_bytes: int = _setting(64 * 1024 * 1024, "Largest request body that is accepted, in bytes.", 1)
+    connect_timeout_ms: int = _setting(250, "Time to open a connection to an endpoint, in milliseconds.", 1, 60_000)
+    pool_connections_per_endpoint: int = _setting(64, "Idle connections kept open to each endpoint.", 0, 10_000)
+    breaker_failures: int = _setting(5, "Consecutive failures that open an endpoint's breaker.", 1, 10_000)
+    breaker_open_ms: int = _setting(
+        1000, "How long a breaker stays open before it probes, in milliseconds.", 1, 600_000
+    )
+    attempt_share: float = _setting(
+        0.5, "Share of the time left that one attempt may use while another target could still be tried.", 0.01, 1
+    )
+    retry_budget_percent: float = _setting(20.0, "Retries allowed, in percent of the requests.", 0, 100)
+    load_timeout_s: float = _setting(30.0, "Time that loading one model may take, in seconds.", 0.1, 3600)
+    server_start_timeout_s: float = _setting(
+        30.0, "Time that one Triton server may take to start, in seconds.", 1, 3600
+    )
+    drain_timeout_s: float = _setting(
+        10.0, "How long models and servers that no rule reaches wait for the requests under way, in seconds.", 0, 3600
+    )
+    triton_home: Path | None = _setting(  # noqa: RUF009  # makes a field
+        None,
+        "Folder with Triton's `bin/tritonserver`, `backends/` and `python_backend_stubs/`; unset: pytriton's wheel.",
+    )
+    cache_dir: Path | None = _setting(  # noqa: RUF009  # makes a field
+        None, "Folder for what is built once and kept; unset: `$XDG_CACHE_HOME/tidegate` or `~/.cache/tidegate`."
+    )
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
+        """Read the settings from `environment` (the process's own where None).
+
+        Raises:
+            SettingsError: a value is malformed or out of range, or a `TIDEGATE_*` variable is no setting; the message
+                names the variable and says what would be right.
+        """
+        environment = os.environ if environment is None else environment
+        known = {PREFIX + entry.name.upper(): entry for entry in fields(cls)}
+        found = {name: text for name, text in environment.items() if name.startswith(PREFIX)}
+        for name in found:
+            if name not in known:
+                raise SettingsError(f"{name} is no setting{_suggestion(name, known)}")
+        return cls(**{known[name].name: _parse(name, text, known[name]) for name, text in found.items()})
+
+
+def _suggestion(name: str, known: Mapping[str, object]) -> str:
+    bare = [each.removeprefix(PREFIX) for each in known]
+    near = difflib.get_close_matches(name.removeprefix(PREFIX), bare, n=1, cutoff=0.6)
+    return f"; did you mean {PREFIX}{near[0]}?" if near else f"; the settings are {', '.join(sorted(known))}"
+
+
+def _parse(name: str, text: str, entry: Field[Any]) -> Any:
+    if entry.type == "Path | None":
+        return Path(text).expanduser() if text else None
+    kind, words = (int, "a whole number") if entry.type == "int" else (float, "a number")
+    low, high = entry.metadata["minimum"], entry.metadata["maximum"]
+    bounds = f"of at least {low}" if high == math.inf else f"from {low} to {high}"
+    try:
+        value = kind(text)
+    except ValueError:
+        value = math.nan
+    if not low <= value <= high or not math.isfinite(value):
+        raise SettingsError(f"{name} must be {words} {bounds}, not {text!r}")
+    return value

@@ -1,0 +1,353 @@
+"""`tidegate up` and `tidegate status` as a user meets them, on the real Triton."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.stack import (
+    ROOT,
+    RunningStack,
+    eventually,
+    make_repository,
+    running_stack,
+    started_stack,
+    write_rules,
+)
+
+PAIR = {
+    "inputs": [
+        {"name": name, "shape": [1, 16], "datatype": "INT32", "data": list(range(16))} for name in ("INPUT0", "INPUT1")
+    ]
+}
+LOAD_TIMEOUT = ("--load-timeout-s", "5")
+"""Short, for the models that hang; long enough for the others on a busy machine."""
+
+
+def tidegate(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "functions")}
+    command = [sys.executable, "-m", "tidegate.cli", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False, env=environment)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    names = ("simple", "simple_string", "simple_pipeline", "versioned", "versioned_pipeline", "refused", "hangs")
+    return make_repository(tmp_path_factory.mktemp("models"), *names)
+
+
+def objectives(target: Path, **serves: str) -> Path:
+    """Two shards: `a` with two replicas, `b` with one."""
+    placement = {
+        "simple": ["a"],
+        "simple_pipeline": ["b"],
+        "versioned": ["a", "b"],
+        "versioned_pipeline": ["b"],
+        "refused": ["a"],
+        "hangs": ["a"],
+    }
+    return write_rules(target, {"a": 2, "b": 1}, placement, **serves)
+
+
+@pytest.fixture(scope="module")
+def rules(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return objectives(
+        tmp_path_factory.mktemp("rules"), addition="simple", pipeline="simple_pipeline", picked="versioned/2"
+    )
+
+
+@pytest.fixture(scope="module")
+def stack(rules: Path, models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
+    """One stack for the tests that leave it as they found it."""
+    with running_stack(rules, models, tmp_path_factory.mktemp("log") / "errors", *LOAD_TIMEOUT) as running:
+        yield running
+
+
+class Callers:
+    """Callers that ask for an objective again and again, and keep every answer that is not a 200."""
+
+    def __init__(self, stack: RunningStack, objective: str) -> None:
+        self.failures: list[Any] = []
+        self.answers: list[int] = []
+        self._stack, self._objective = stack, objective
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._call) for _ in range(3)]
+
+    def __enter__(self) -> Callers:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _call(self) -> None:
+        while not self._stop.is_set():
+            try:
+                self.answers.append(self._stack.version(self._objective, sleep_ms=5))
+            except (AssertionError, OSError) as error:
+                self.failures.append(error)
+
+
+def test_it_says_ready_in_one_line_and_serves_every_objective(stack: RunningStack) -> None:
+    status, answer = stack.post("/v2/models/addition/infer", PAIR)
+    assert status == 200
+    assert {output["name"]: output["data"] for output in answer["outputs"]} == {
+        "OUTPUT0": [2 * number for number in range(16)],
+        "OUTPUT1": [0] * 16,
+    }
+    status, answer = stack.post("/v2/models/pipeline/infer", PAIR)
+    assert (status, answer["outputs"][0]["data"]) == (200, [2 * number for number in range(16)])
+    assert stack.version("picked") == 2
+
+
+def test_each_shard_holds_what_its_targets_need_and_nothing_else(stack: RunningStack) -> None:
+    assert stack.models("a") == [{"simple/1", "versioned/2"}] * 2
+    assert stack.models("b") == [{"simple/1", "simple_pipeline/1", "versioned/2"}]
+
+
+def test_status_shows_the_fleet_as_a_table_and_as_json(stack: RunningStack) -> None:
+    fleet = json.loads(tidegate("status", "--url", stack.url, "--json").stdout)
+    assert fleet == stack.get("/v1/fleet")
+    assert fleet["objectives"] == 3
+    assert fleet["rules"] == {"last_rejected": None}
+    table = tidegate("status", "--url", stack.url + "/").stdout
+    for endpoint in stack.fleet()["a"]:
+        assert endpoint["url"] in table
+        assert str(endpoint["pid"]) in table
+    assert "simple_pipeline" in table
+
+
+def test_a_server_that_is_killed_comes_back_with_its_models(stack: RunningStack) -> None:
+    victim = stack.fleet()["a"][0]["pid"]
+    server = next(each for each in stack.servers() if each.pid == victim)
+    with Callers(stack, "picked") as callers:
+        os.kill(victim, signal.SIGKILL)
+        revived = eventually(
+            lambda: (endpoint := stack.fleet()["a"][0])["state"] == "ready" and endpoint["pid"] != victim and endpoint
+        )
+        assert revived
+        assert {model["name"]: model["state"] for model in revived["models"]} == {
+            "simple": "READY",
+            "versioned": "READY",
+        }
+    assert callers.answers
+    assert callers.failures == []
+    assert server.leftovers() == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_two_stacks_run_side_by_side_and_a_signal_leaves_nothing(
+    stack: RunningStack, models: Path, tmp_path: Path, number: int
+) -> None:
+    rules = write_rules(tmp_path / "rules", {"a": 1}, {"versioned": ["a"]}, own="versioned")
+    with running_stack(rules, models, tmp_path / "errors") as second:
+        assert second.version("own") == 3
+        assert stack.version("picked") == 2
+        started = time.monotonic()
+        assert second.stop(number) == 0
+        assert time.monotonic() - started < 10
+        assert second.leftovers() == []
+        assert second.output.count("\n") == 1
+    assert stack.version("picked") == 2
+
+
+def test_tritons_end_with_a_stack_that_is_killed(models: Path, tmp_path: Path) -> None:
+    rules = write_rules(tmp_path / "rules", {"a": 1}, {"versioned": ["a"]}, own="versioned")
+    with running_stack(rules, models, tmp_path / "errors") as stack:
+        stack.stop(signal.SIGKILL)
+        assert eventually(lambda: not stack.leftovers()), stack.leftovers()
+
+
+def test_the_second_signal_of_an_impatient_user_changes_nothing(models: Path, tmp_path: Path) -> None:
+    rules = write_rules(tmp_path / "rules", {"a": 1}, {"hangs": ["a"]}, own="hangs")
+    with started_stack(rules, models, tmp_path / "errors") as stack:
+        assert eventually(stack.servers)
+        time.sleep(1)  # the load hangs by now
+        stack.process.send_signal(signal.SIGINT)
+        time.sleep(0.1)
+        assert stack.stop(signal.SIGINT) == 0
+        assert stack.leftovers() == []
+        assert stack.output == ""
+
+
+def test_a_model_that_hangs_ends_the_start_with_an_error_that_names_it(models: Path, tmp_path: Path) -> None:
+    rules = write_rules(tmp_path / "rules", {"a": 1}, {"hangs": ["a"], "simple": ["a"]}, own="hangs", other="simple")
+    with started_stack(rules, models, tmp_path / "errors", *LOAD_TIMEOUT) as stack:
+        eventually(stack.servers)
+        assert stack.wait_exit(20) == 1
+        assert "model 'hangs' on shard 'a': did not finish loading within 5 s" in stack.errors
+        assert "'simple'" not in stack.errors.partition("error:")[2]
+        assert "Traceback" not in stack.errors
+        assert stack.leftovers() == []
+
+
+def test_what_hangs_on_one_shard_is_served_by_the_next(tmp_path: Path) -> None:
+    models = make_repository(tmp_path / "models", "hangs_once", "simple")
+    placement = {"hangs_once": ["a", "b"], "simple": ["a", "b"]}
+    rules = write_rules(tmp_path / "rules", {"a": 1, "b": 1}, placement, own="hangs_once", other="simple")
+    with running_stack(rules, models, tmp_path / "errors", *LOAD_TIMEOUT) as stack:
+        assert stack.version("own") == 1
+        endpoints = [endpoint for group in stack.fleet().values() for endpoint in group]
+        states = [{model["name"]: model["state"] for model in endpoint["models"]} for endpoint in endpoints]
+        assert sorted(state["hangs_once"] for state in states) == ["READY", "UNAVAILABLE"]
+        assert [state["simple"] for state in states] == ["READY", "READY"]
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("no_model_py", "no_model_py/1/model.py is missing"),
+        ("no_class", "no_class/1/model.py: there is no class TritonPythonModel"),
+        ("absent", "target 'absent' needs model 'absent', but"),
+        ("refused", "the artefact is damaged on purpose"),
+    ],
+)
+def test_a_model_that_cannot_be_served_is_named_at_once(tmp_path: Path, model: str, message: str) -> None:
+    models = make_repository(tmp_path / "models", "no_model_py", "no_class", "refused")
+    rules = write_rules(tmp_path / "rules", {"a": 1}, {model: ["a"]}, own=model)
+    with started_stack(rules, models, tmp_path / "errors") as stack:
+        assert stack.wait_exit(10) == 1
+        assert message in stack.errors
+        assert "Traceback" not in stack.errors
+        assert stack.output == ""
+
+
+def test_a_port_that_is_taken_is_named(models: Path, rules: Path, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        with started_stack(rules, models, tmp_path / "errors", "--port", port) as stack:
+            assert stack.wait_exit(10) == 1
+            assert f"port {port} of 127.0.0.1 cannot be used" in stack.errors
+
+
+def test_rules_that_do_not_compile_end_the_start_with_their_findings(models: Path, tmp_path: Path) -> None:
+    rules = write_rules(tmp_path / "rules", {"a": 1}, {"simple": ["a"]}, own="simpel")
+    with started_stack(rules, models, tmp_path / "errors") as stack:
+        assert stack.wait_exit(10) == 1
+        assert "objectives/own.yaml:6: rule 'default'" in stack.errors
+        assert "Traceback" not in stack.errors
+
+
+def test_wrong_usage_exits_with_2_and_a_failure_with_1() -> None:
+    assert tidegate("up", "--rules", "nowhere", "--models", "nowhere").returncode == 2
+    assert tidegate("status", "--url", "file:///etc/hostname").returncode == 2
+    unreachable = tidegate("status", "--url", "http://127.0.0.1:9")
+    assert (unreachable.returncode, unreachable.stdout) == (1, "")
+    assert "is the gateway running?" in unreachable.stderr
+    assert tidegate("--version").stdout.startswith("tidegate, version ")
+    assert "status" in tidegate("--help").stdout
+
+
+@pytest.fixture(scope="module")
+def edited(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return objectives(tmp_path_factory.mktemp("edited"), picked="versioned/2")
+
+
+@pytest.fixture(scope="module")
+def running(edited: Path, models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
+    with running_stack(edited, models, tmp_path_factory.mktemp("log") / "errors", *LOAD_TIMEOUT) as running:
+        yield running
+
+
+@pytest.fixture
+def fresh(running: RunningStack, edited: Path) -> RunningStack:
+    """A stack whose rules may be edited; they begin as `versioned/2` on both shards."""
+    objectives(edited, picked="versioned/2")
+
+    def settled() -> bool:
+        fleet = running.get("/v1/fleet")
+        held = [running.models(shard) for shard in ("a", "b")]
+        return held == [[{"versioned/2"}] * 2, [{"versioned/2"}]] and fleet["rules"]["last_rejected"] is None
+
+    assert eventually(settled), running.errors
+    return running
+
+
+def test_a_new_version_goes_live_without_a_failed_request(fresh: RunningStack, edited: Path) -> None:
+    with Callers(fresh, "picked") as callers:
+        for version in (1, 3, 2, 3):
+            objectives(edited, picked=f"versioned/{version}")
+            assert eventually(lambda v=version: callers.answers[-1:] == [v])
+        assert eventually(lambda: fresh.models("a") == [{"versioned/3"}] * 2)
+    assert callers.failures == []
+    assert set(callers.answers) == {1, 2, 3}
+
+
+def test_pinned_and_open_versions_are_served_together(fresh: RunningStack, edited: Path) -> None:
+    objectives(edited, picked="[{id: us, when: {country: US}, serve: versioned/1}, {id: rest, serve: versioned}]")
+    assert eventually(lambda: fresh.version("picked") == 3)
+    assert fresh.version("picked", country="US") == 1
+    assert eventually(lambda: fresh.models("a") == [{"versioned/1", "versioned/3"}] * 2)
+
+
+def test_an_ensembles_pinned_step_is_loaded_with_it(fresh: RunningStack, edited: Path) -> None:
+    objectives(
+        edited, picked="[{id: us, when: {country: US}, serve: versioned_pipeline}, {id: rest, serve: versioned}]"
+    )
+    assert eventually(lambda: fresh.version("picked", country="US") == 2 and fresh.version("picked") == 3)
+    assert eventually(lambda: fresh.models("b") == [{"versioned_pipeline/1", "versioned/2", "versioned/3"}])
+
+
+def test_a_request_under_way_keeps_its_model(fresh: RunningStack, edited: Path) -> None:
+    answers: list[int] = []
+    caller = threading.Thread(target=lambda: answers.append(fresh.version("picked", sleep_ms=2500)))
+    caller.start()
+    time.sleep(0.3)
+    objectives(edited, picked="versioned/3")
+    assert eventually(lambda: fresh.version("picked") == 3, 2)
+    assert not answers
+    caller.join()
+    assert answers == [2]
+    assert eventually(lambda: fresh.models("a") == [{"versioned/3"}] * 2)
+
+
+def test_rules_that_do_not_compile_are_reported_and_change_nothing(fresh: RunningStack, edited: Path) -> None:
+    live = fresh.get("/v1/fleet")["revision"]
+    objectives(edited, picked="versionde/9")
+    rejected = eventually(lambda: fresh.get("/v1/fleet")["rules"]["last_rejected"])
+    assert any("objectives/picked.yaml:6: rule 'default'" in line for line in rejected["findings"])
+    assert "objectives/picked.yaml:6: rule 'default'" in fresh.errors
+    assert fresh.get("/v1/fleet")["revision"] == live
+    assert fresh.version("picked") == 2
+    assert any("rules refused" in line for line in tidegate("status", "--url", fresh.url).stdout.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"), [("refused", "damaged on purpose"), ("hangs", "did not finish loading within 5 s")]
+)
+def test_a_model_that_does_not_load_changes_nothing(fresh: RunningStack, edited: Path, model: str, reason: str) -> None:
+    live = fresh.get("/v1/fleet")["revision"]
+    with Callers(fresh, "picked") as callers:
+        objectives(edited, picked=f"[{{id: us, when: {{country: US}}, serve: {model}}}, {{id: r, serve: versioned/1}}]")
+        rejected = eventually(lambda: fresh.get("/v1/fleet")["rules"]["last_rejected"])
+        assert any(reason in line for line in rejected["findings"])
+        assert eventually(lambda: fresh.models("a") == [{"versioned/2"}] * 2)
+        assert eventually(lambda: len(fresh.servers()) == 3)
+    assert callers.failures == []
+    assert set(callers.answers) == {2}
+    assert fresh.get("/v1/fleet")["revision"] == live
+
+
+def test_shards_and_replicas_come_and_go(fresh: RunningStack, edited: Path) -> None:
+    with Callers(fresh, "picked") as callers:
+        write_rules(edited, {"b": 2, "c": 1}, {"versioned": ["c", "b"]}, picked="versioned/2")
+        assert eventually(lambda: set(fresh.fleet()) == {"b", "c"})
+        assert fresh.models("c") == [{"versioned/2"}]
+        assert fresh.models("b") == [{"versioned/2"}] * 2
+        assert eventually(lambda: len(fresh.servers()) == 3)
+    assert callers.failures == []
+    assert fresh.models("c") == [{"versioned/2"}]

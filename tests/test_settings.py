@@ -1,0 +1,50 @@
+"""Settings come from the environment, and what is wrong with one is said."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+from tidegate.errors import SettingsError
+from tidegate.settings import Settings
+
+
+def test_an_empty_environment_gives_the_defaults() -> None:
+    settings = Settings.from_environment({"PATH": "/usr/bin"})
+    assert settings == Settings()
+    assert (settings.default_timeout_ms, settings.max_body_bytes, settings.load_timeout_s) == (10_000, 67_108_864, 30.0)
+
+
+def test_values_are_typed() -> None:
+    environment = {
+        "TIDEGATE_DEFAULT_TIMEOUT_MS": "250",
+        "TIDEGATE_ATTEMPT_SHARE": "0.8",
+        "TIDEGATE_TRITON_HOME": "/opt/tritonserver",
+    }
+    settings = Settings.from_environment(environment)
+    assert settings.default_timeout_ms == 250
+    assert settings.attempt_share == 0.8
+    assert settings.triton_home == Path("/opt/tritonserver")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("TIDEGATE_DEFAULT_TIMEOUT_MS", "1s", "must be a whole number from 1 to 3600000, not '1s'"),
+        ("TIDEGATE_DEFAULT_TIMEOUT_MS", "0", "must be a whole number from 1 to"),
+        ("TIDEGATE_BREAKER_FAILURES", "2.5", "must be a whole number"),
+        ("TIDEGATE_ATTEMPT_SHARE", "1.5", "must be a number from 0.01 to 1, not '1.5'"),
+        ("TIDEGATE_ATTEMPT_SHARE", "nan", "must be a number"),
+        ("TIDEGATE_MAX_BODY_BYTES", "-1", "must be a whole number of at least 1, not '-1'"),
+        ("TIDEGATE_LOAD_TIMEOUT", "5", "is no setting; did you mean TIDEGATE_LOAD_TIMEOUT_S?"),
+        ("TIDEGATE_XYZ", "5", "is no setting; the settings are TIDEGATE_"),
+    ],
+)
+def test_a_wrong_variable_is_named_with_what_would_be_right(name: str, text: str, message: str) -> None:
+    with pytest.raises(SettingsError, match=f"^{name} {message}"):
+        Settings.from_environment({name: text})
+
+
+def test_every_setting_is_documented() -> None:
+    assert all(entry.metadata["doc"].endswith(".") for entry in dataclasses.fields(Settings))
