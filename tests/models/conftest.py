@@ -1,0 +1,198 @@
+"""One real Triton with the example models, built where they are not up to date."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tritonclient.http as triton
+from tritonclient.utils import InferenceServerException, np_to_triton_dtype
+
+ROOT = Path(__file__).parents[2]
+MODELS = ROOT / "triton_models"
+BACKENDS = ROOT / "functions" / "tidegate" / "triton" / "backends"
+BUILD_TIMEOUT_S = 180
+START_TIMEOUT_S = 60
+LOAD_TIMEOUT_S = 60
+STOP_TIMEOUT_S = 10
+
+RANKING = ("title_ranking_popularity", "title_ranking_svd", "title_ranking_ease")
+SEARCH = ("title_search_lexical", "title_search_semantic")
+PURCHASE = ("purchase_propensity_base", "purchase_propensity_gbdt")
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A running Triton, spoken to with the stock client."""
+
+    url: str
+    client: triton.InferenceServerClient
+
+    def load(self, *models: str) -> None:
+        """Load models; raises InferenceServerException where Triton refuses one."""
+        for refusal in self.try_to_load(*models).values():
+            if refusal is not None:
+                raise refusal
+
+    def try_to_load(self, *models: str) -> dict[str, InferenceServerException | None]:
+        """Load models at once, and say which were refused."""
+
+        def load(model: str) -> InferenceServerException | None:
+            with new_client(self.url) as client:
+                try:
+                    client.load_model(model)
+                except InferenceServerException as error:
+                    return error
+            return None
+
+        with ThreadPoolExecutor(len(models)) as pool:
+            return dict(zip(models, pool.map(load, models), strict=True))
+
+    def infer(
+        self,
+        model: str,
+        inputs: Mapping[str, np.ndarray[Any, Any]],
+        parameters: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> dict[str, np.ndarray[Any, Any]]:
+        """The outputs of a call, by name; raises InferenceServerException for any status but 200."""
+        sent = []
+        for name, array in inputs.items():
+            tensor = triton.InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype))
+            tensor.set_data_from_numpy(array)
+            sent.append(tensor)
+        result = self.client.infer(model, sent, parameters=dict(parameters or {}), headers=dict(headers or {}))
+        return {output["name"]: result.as_numpy(output["name"]) for output in result.get_response()["outputs"]}
+
+
+def new_client(url: str) -> triton.InferenceServerClient:
+    """A client whose calls end, whatever the server does; one per thread."""
+    return triton.InferenceServerClient(url, connection_timeout=LOAD_TIMEOUT_S, network_timeout=LOAD_TIMEOUT_S)
+
+
+@pytest.fixture(scope="session")
+def artefacts() -> Path:
+    """The model repository, its artefacts up to date; a build that fails fails the tests, with its own words."""
+    command = [sys.executable, "-m", "training", "--out", str(MODELS)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=BUILD_TIMEOUT_S, check=False)
+    if done.returncode:
+        pytest.fail(f"the example models' artefacts could not be built:\n{done.stdout}{done.stderr}", pytrace=False)
+    return MODELS
+
+
+@pytest.fixture(scope="session")
+def extra_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A second, empty model repository of the server, for tests to put models into."""
+    return tmp_path_factory.mktemp("extra_models")
+
+
+@pytest.fixture(scope="session")
+def server(artefacts: Path, extra_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Triton in EXPLICIT mode with every ensemble loaded."""
+    folder = tmp_path_factory.mktemp("triton")
+    prefix = f"tidegate_test_{uuid.uuid4().hex[:8]}_"
+    port = _free_port()
+    command = _command([artefacts, extra_models], _backends(folder), prefix, port)
+    log_path = folder / "triton.log"
+    with log_path.open("wb") as log:
+        process = subprocess.Popen(command, env=_environment(), stdout=log, stderr=log, start_new_session=True)
+    url = f"127.0.0.1:{port}"
+    client = new_client(url)
+    try:
+        _await_live(client, process, log_path)
+        running = Server(url, client)
+        running.load(*RANKING, *SEARCH, *PURCHASE)
+        yield running
+    finally:
+        client.close()
+        _stop(process)
+        for region in Path("/dev/shm").glob(f"{prefix}*"):
+            region.unlink(missing_ok=True)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def _wheel() -> Path:
+    import pytriton
+
+    return Path(pytriton.__file__).parent
+
+
+def _backends(folder: Path) -> Path:
+    """The backend directory that the server wants: real copies, since it refuses links out of it."""
+    triton_files = _wheel() / "tritonserver"
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    for name in ("python", "onnxruntime"):
+        target = folder / "backends" / name
+        target.mkdir(parents=True)
+        for file in ("libtriton_python.so", "triton_python_backend_utils.py"):
+            shutil.copy(triton_files / "backends" / "python" / file, target)
+        shutil.copy(triton_files / "python_backend_stubs" / version / "triton_python_backend_stub", target)
+    shutil.copy(BACKENDS / "onnxruntime" / "model.py", folder / "backends" / "onnxruntime")
+    return folder / "backends"
+
+
+def _command(repositories: list[Path], backends: Path, prefix: str, port: int) -> list[str]:
+    flags = {
+        "backend-directory": backends,
+        "backend-config": f"python,shm-region-prefix-name={prefix}",
+        "model-control-mode": "explicit",
+        "http-address": "127.0.0.1",
+        "http-port": port,
+        "http-header-forward-pattern": "(?i)tidegate-param-.*",
+        "allow-grpc": "false",
+        "allow-metrics": "false",
+    }
+    paths = [f"--model-repository={path}" for path in repositories]
+    return [
+        str(_wheel() / "tritonserver/bin/tritonserver"),
+        *paths,
+        *(f"--{key}={value}" for key, value in flags.items()),
+    ]
+
+
+def _environment() -> dict[str, str]:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    libraries = str(_wheel().parent / "nvidia_pytriton.libs")
+    return {**os.environ, "PATH": path, "LD_LIBRARY_PATH": libraries, "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def _await_live(client: triton.InferenceServerClient, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            break
+        try:
+            if client.is_server_live():
+                return
+        except OSError:
+            time.sleep(0.1)
+    pytest.fail(f"Triton did not start:\n{log.read_text(errors='replace')[-4000:]}", pytrace=False)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """End the server; its stubs are in its process group and go with it."""
+    process.terminate()
+    try:
+        process.wait(STOP_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait(STOP_TIMEOUT_S)
