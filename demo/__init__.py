@@ -1,0 +1,1 @@
+"""`make demo`: the whole stack, real requests, and what happened to them."""
