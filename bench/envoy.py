@@ -1,0 +1,85 @@
+"""Envoy from its wheel, routing by a header."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+ROUTING_HEADER = "tidegate-routing-key"
+
+
+@contextmanager
+def envoy(upstream_url: str, routing_key: str) -> Iterator[int]:
+    """Run Envoy in front of one upstream; gives its port.
+
+    Requests whose routing header is `routing_key` go to the upstream, all others get 404. Access logs are off and Envoy
+    chooses its number of workers itself (one per core).
+    """
+    upstream = urlsplit(upstream_url)
+    port = _free_port()
+    with tempfile.TemporaryDirectory() as directory:
+        config = Path(directory, "envoy.json")
+        config.write_text(json.dumps(_config(port, upstream.hostname or "", upstream.port or 80, routing_key)))
+        command = [str(Path(sys.executable).with_name("envoy")), "-c", str(config), "--log-level", "error"]
+        with Path(directory, "log").open("wb") as log:
+            process = subprocess.Popen([*command, "--disable-hot-restart"], stdout=log, stderr=log)
+            try:
+                _wait(port, process)
+                yield port
+            finally:
+                process.terminate()
+                process.wait(10)
+
+
+def _config(port: int, host: str, upstream_port: int, routing_key: str) -> dict[str, object]:
+    http = "type.googleapis.com/envoy.extensions.filters"
+    route = {
+        "match": {"prefix": "/", "headers": [{"name": ROUTING_HEADER, "string_match": {"exact": routing_key}}]},
+        "route": {"cluster": "shard", "timeout": "10s"},
+    }
+    manager = {
+        "@type": f"{http}.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "ingress",
+        "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [route]}]},
+        "http_filters": [{"name": "router", "typed_config": {"@type": f"{http}.http.router.v3.Router"}}],
+    }
+    filters = [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]
+    address = {"socket_address": {"address": "127.0.0.1", "port_value": port}}
+    endpoint = {"endpoint": {"address": {"socket_address": {"address": host, "port_value": upstream_port}}}}
+    cluster = {
+        "name": "shard",
+        "type": "STATIC",
+        "connect_timeout": "1s",
+        "load_assignment": {"cluster_name": "shard", "endpoints": [{"lb_endpoints": [endpoint]}]},
+    }
+    listener = {"name": "ingress", "address": address, "filter_chains": [{"filters": filters}]}
+    return {"static_resources": {"listeners": [listener], "clusters": [cluster]}}
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _wait(port: int, process: subprocess.Popen[bytes]) -> None:
+    end = time.monotonic() + 20
+    while time.monotonic() < end:
+        if process.poll() is not None:
+            raise RuntimeError(f"envoy ended with {process.returncode}")
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            time.sleep(0.05)
+        else:
+            return
+    raise TimeoutError("envoy did not listen within 20 s")
