@@ -57,7 +57,7 @@ infra: ## Not here yet: the infrastructure as code (see the README's last sectio
 
 lock: env ## Resolve the requirements anew (needs pip-tools on the PATH).
 	pip-compile --quiet --generate-hashes --strip-extras --no-emit-index-url --no-emit-trusted-host \
-		--no-emit-find-links --extra local --extra training --extra dev -o requirements/dev.lock pyproject.toml
+		--no-emit-find-links --extra local --extra lambda --extra infra --extra training --extra dev -o requirements/dev.lock pyproject.toml
 
 clean: ## Remove what was built: the environment, the models' artefacts, caches.
 	@git clean -fdXq -- $(MODELS)
