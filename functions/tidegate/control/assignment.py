@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import contextlib
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from tidegate.errors import ModelConfigError
@@ -36,16 +37,17 @@ def assign(engine: Engine, catalog: ModelCatalog) -> Assignment:
     return Assignment(engine, {shard: catalog.plan(targets_on(engine, shard)) for shard in engine.fleet.shards})
 
 
-def transition(live: Assignment, wanted: Assignment, catalog: ModelCatalog, shard: str) -> Plan:
-    """What a shard must hold while requests of both engines are under way.
+def transition(leaving: Sequence[Assignment], wanted: Assignment, catalog: ModelCatalog, shard: str) -> Plan:
+    """What a shard must hold while requests of `leaving`, oldest first, and of `wanted` are under way.
 
-    Where the live engine's part can no longer be planned, because its files have changed or gone, it is the wanted plan
-    alone: what is loaded stays loaded as it is.
+    Where the part of an engine can no longer be planned, because its files have changed or gone, it is left out, and so
+    are those before it: what is loaded stays loaded as it is.
     """
-    try:
-        return catalog.plan({*live.targets(shard), *wanted.targets(shard)})
-    except ModelConfigError:
-        return wanted.plans[shard]
+    for oldest in range(len(leaving)):
+        engines = [*leaving[oldest:], wanted]
+        with contextlib.suppress(ModelConfigError):
+            return catalog.plan({target for assignment in engines for target in assignment.targets(shard)})
+    return wanted.plans[shard]
 
 
 def targets_on(engine: Engine, shard: str) -> tuple[Target, ...]:

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from tidegate.control.assignment import Assignment, assign, transition, unserved
+from tidegate.control.assignment import NOTHING, Assignment, assign, transition, unserved
 from tidegate.control.in_flight import InFlight
 from tidegate.control.replica import Replica
 from tidegate.errors import StackError, TidegateError
@@ -47,6 +47,7 @@ class LocalStack:
         self._live = Assignment(engine, {})
         self._since = _now()
         self._replicas: dict[str, list[Replica]] = {}
+        self._leaving: list[Assignment] = []
         self._retired: list[Replica] = []
         self._every: set[Replica] = set()
         self._change = asyncio.Lock()
@@ -82,18 +83,19 @@ class LocalStack:
             if engine.revision == self._live.engine.revision:
                 self.last_rejected = None
                 return
+            wanted = assign(engine, self._catalog)
             if self._cleanup is not None:
                 self._cleanup.cancel()
-            live, wanted = self._live, assign(engine, self._catalog)
             replicas, added = self._resized(engine)
             try:
                 async with _progress(self):
-                    await self._prepare(live, wanted, replicas, added)
+                    await self._prepare(wanted, replicas, added)
                 self._check(engine, replicas)
             except TidegateError:
                 await self._take_back(added)
                 raise
             self._retired += [old for group in self._replicas.values() for old in group if not _holds(replicas, old)]
+            self._leaving.append(self._live)
             self._replicas, self._live, self._since = replicas, wanted, _now()
             self._refresh()
             self.engines.swap(engine)
@@ -159,13 +161,12 @@ class LocalStack:
             added += fresh
         return replicas, added
 
-    async def _prepare(
-        self, live: Assignment, wanted: Assignment, replicas: Mapping[str, list[Replica]], added: list[Replica]
-    ) -> None:
+    async def _prepare(self, wanted: Assignment, replicas: Mapping[str, list[Replica]], added: list[Replica]) -> None:
         work = [replica.start(wanted.plans[replica.shard]) for replica in added]
         for shard, group in replicas.items():
-            both = transition(live, wanted, self._catalog, shard) if shard in live.plans else ()
-            work += [replica.load(both) for replica in group if replica not in added]
+            kept = [replica for replica in group if replica not in added]
+            plan = transition([*self._leaving, self._live], wanted, self._catalog, shard) if kept else NOTHING
+            work += [replica.load(plan) for replica in kept]
         await _all(work)
         for replica in added:
             for model, reason in replica.failed.items():
@@ -182,7 +183,9 @@ class LocalStack:
         async with self._change:
             plans = self._live.plans
             await _all(replica.keep(plans[shard]) for shard, group in self._replicas.items() for replica in group)
+            self._leaving.clear()
             retired, self._retired = self._retired, []
+            self._refresh()
             await asyncio.gather(*(replica.stop() for replica in retired))
             self._every.difference_update(retired)
 
@@ -206,10 +209,17 @@ class LocalStack:
         raise StackError("not every target can be served\n" + "\n".join(dict.fromkeys(lines)))
 
     def _refresh(self) -> None:
-        """Rebuild the directory from the endpoints that serve now."""
+        """Rebuild the directory from the endpoints that serve now.
+
+        A shard that the live rules do not have any more stays for the requests that began before.
+        """
+        groups: dict[str, list[Replica]] = {}
+        for replica in self._retired:
+            if replica.shard not in self._replicas:
+                groups.setdefault(replica.shard, []).append(replica)
         self.directory.shards = {
             shard: tuple(replica.endpoint for replica in group if replica.endpoint is not None)
-            for shard, group in self._replicas.items()
+            for shard, group in {**groups, **self._replicas}.items()
         }
 
 

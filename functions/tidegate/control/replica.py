@@ -111,8 +111,8 @@ class Replica:
         if self._supervisor is not None:
             self._supervisor.cancel()
             await asyncio.wait([self._supervisor])
-        servers = [*self._replaced, *([self._server] if self._server is not None else [])]
-        await asyncio.gather(*(server.stop() for server in servers))
+        current = [self._server] if self._server is not None else []
+        await asyncio.gather(self._stop_replaced(), *(server.stop() for server in current))
 
     def status(self) -> dict[str, Any]:
         """The endpoint as plain JSON values."""
@@ -144,7 +144,7 @@ class Replica:
 
     async def _load_missing(self, plan: Plan, before: Plan) -> None:
         assert self._server is not None
-        known = {load.model for load in plan if load in before and load.model in self.failed}
+        known = {load.model for load in plan if load.model in self.failed and load in before}
         for load in plan:
             if load.model not in known and self.loaded.get(load.model) != load:
                 await self._load_one(load, before)
@@ -153,29 +153,40 @@ class Replica:
         except EndpointError as error:
             raise StackError(f"shard {self.shard!r}: {error}") from error
         for model, reason in missing.items():
-            raise ModelLoadError(model, reason)
+            raise self._not_loaded(model, reason)
 
     async def _load_one(self, load: ModelLoad, before: Plan) -> None:
         assert self._server is not None
         reason = blocked(load, self.failed)
         if reason:
-            raise ModelLoadError(load.model, reason)
+            raise self._not_loaded(load.model, reason)
         try:
             await load_model(self._server.repository, self._server.endpoint, load, self._load_timeout_s)
         except ModelLoadError as error:
             if error.hung:
                 await self._replace(before)
-            raise
+            raise self._not_loaded(load.model, str(error)) from error
         except EndpointError as error:
-            raise ModelLoadError(load.model, f"the server ended or did not answer: {error}") from error
+            raise self._not_loaded(load.model, f"the server ended or did not answer: {error}") from error
         self._loading.loaded[load.model] = load
         self._loading.failed.pop(load.model, None)
 
+    def _not_loaded(self, model: str, reason: str) -> ModelLoadError:
+        return ModelLoadError(model, f"model {model!r} on shard {self.shard!r}: {reason}")
+
     async def _replace(self, plan: Plan) -> None:
-        """Put a fresh server in the place of one that a load has wedged. The wedged one goes on answering until `keep`."""
+        """Put a fresh server in the place of one that a load has wedged. The wedged one goes on answering until `keep`.
+
+        Raises:
+            StackError: no server that holds what the wedged one holds could be started, so the wedged one stays.
+        """
         logger.warning("shard %s: a load hung, so its server is replaced", self.shard)
         loading = Loading(failed=dict(self.failed))
         server = await bring_up(self._launcher, self.shard, plan, self._load_timeout_s, loading)
+        lost = {model: reason for model, reason in loading.failed.items() if model not in self.failed}
+        if lost:
+            await server.kill()
+            raise StackError(f"shard {self.shard!r}: a load hung, and on another server {lost} cannot be loaded")
         assert self._server is not None
         self._replaced.append(self._server)
         self._loading = loading
@@ -185,8 +196,9 @@ class Replica:
         self._supervisor = asyncio.create_task(self._supervise())
 
     async def _stop_replaced(self) -> None:
-        replaced, self._replaced = self._replaced, []
-        await asyncio.gather(*(server.kill() for server in replaced))
+        # Forgotten only afterwards, so that one whose end is cancelled here is ended by `stop`.
+        await asyncio.gather(*(server.kill() for server in self._replaced))
+        self._replaced.clear()
 
     async def _narrow(self, server: ModelServer, load: ModelLoad) -> None:
         try:
@@ -202,7 +214,7 @@ class Replica:
         except (StackError, EndpointError) as error:
             logger.warning("shard %s: %s", self.shard, error)
             return
-        del self._loading.loaded[model]
+        self._loading.loaded.pop(model, None)
         logger.info("unloaded %s from shard %s", model, self.shard)
 
     async def _supervise(self) -> None:

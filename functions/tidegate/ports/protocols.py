@@ -1,12 +1,9 @@
-"""The Protocols between the floors; those of the request path have an in-memory implementation that ships.
-
-`dispatch/`, `control/` and `web/` depend on these alone; `triton/` and `aws/` implement them.
-"""
+"""The Protocols between the floors, and the values that cross them."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from tidegate.rules import Engine, Target
@@ -198,42 +195,3 @@ class FleetStatus(Protocol):
     async def status(self) -> Mapping[str, Any]:
         """The fleet as plain JSON values: see docs/architecture.md, "Fleet status"."""
         ...
-
-
-@dataclass(slots=True)
-class MemoryEngineSource:
-    """An `EngineSource` that is swapped in memory; an assignment is atomic, so no request sees half a swap."""
-
-    live: Engine
-
-    def engine(self) -> Engine:
-        """The engine that was swapped in last."""
-        return self.live
-
-    def swap(self, engine: Engine) -> None:
-        """Make `engine` live for every request that starts from now on."""
-        self.live = engine
-
-
-@dataclass(slots=True)
-class MemoryEndpointDirectory:
-    """An `EndpointDirectory` held in a dictionary."""
-
-    shards: dict[str, tuple[Endpoint, ...]] = field(default_factory=dict)
-
-    def endpoints(self, shard: str) -> Sequence[Endpoint]:
-        """The endpoints registered for `shard`."""
-        return self.shards.get(shard, ())
-
-
-@dataclass(slots=True)
-class MemoryTransport:
-    """A `Transport` that answers from a function, for tests and simulations; it keeps what it was sent in `sent`."""
-
-    answer: Callable[[Endpoint, HttpRequest], Awaitable[HttpResponse]]
-    sent: list[tuple[Endpoint, HttpRequest]] = field(default_factory=list)
-
-    async def send(self, endpoint: Endpoint, request: HttpRequest, timeout_s: float) -> HttpResponse:  # noqa: ARG002  the port's
-        """Record the request and return what `answer` gives."""
-        self.sent.append((endpoint, request))
-        return await self.answer(endpoint, request)

@@ -1,0 +1,62 @@
+"""The Protocols between the floors, each with an in-memory implementation that ships.
+
+`dispatch/`, `control/` and `web/` depend on these alone; `triton/` and `aws/` implement them. What is held in memory
+behaves as the real thing does, without a process, a socket or a wait: whole fleets run in a test or a simulation.
+"""
+
+from __future__ import annotations
+
+from tidegate.ports.memory import MemoryEndpointDirectory, MemoryEngineSource, MemoryFleetStatus, MemoryTransport
+from tidegate.ports.memory_fleet import (
+    FleetEvent,
+    MemoryFaults,
+    MemoryModel,
+    MemoryModelCatalog,
+    MemoryModelRepository,
+    MemoryModelServer,
+    MemoryServerLauncher,
+)
+from tidegate.ports.protocols import (
+    Endpoint,
+    EndpointDirectory,
+    EngineSource,
+    FleetStatus,
+    Headers,
+    HttpRequest,
+    HttpResponse,
+    ModelCatalog,
+    ModelLoad,
+    ModelRepository,
+    ModelServer,
+    ModelState,
+    ServerLauncher,
+    Transport,
+)
+
+__all__ = [
+    "Endpoint",
+    "EndpointDirectory",
+    "EngineSource",
+    "FleetEvent",
+    "FleetStatus",
+    "Headers",
+    "HttpRequest",
+    "HttpResponse",
+    "MemoryEndpointDirectory",
+    "MemoryEngineSource",
+    "MemoryFaults",
+    "MemoryFleetStatus",
+    "MemoryModel",
+    "MemoryModelCatalog",
+    "MemoryModelRepository",
+    "MemoryModelServer",
+    "MemoryServerLauncher",
+    "MemoryTransport",
+    "ModelCatalog",
+    "ModelLoad",
+    "ModelRepository",
+    "ModelServer",
+    "ModelState",
+    "ServerLauncher",
+    "Transport",
+]

@@ -1,0 +1,290 @@
+"""A fleet in memory: models, and servers that load them, refuse them, hang on them or end, as they are told.
+
+Nothing waits on the clock: a load that hangs reports at once that its time has passed. Every call gives way to other
+tasks once, so that servers load side by side as real ones do, and the same calls always give the same history.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+from tidegate.errors import EndpointRefusedError, EndpointTimeoutError, ModelConfigError, ModelLoadError, StackError
+from tidegate.ports.protocols import Endpoint, ModelLoad, ModelState
+from tidegate.rules import Target
+
+HOST = "memory"
+"""The host of every endpoint here; ports count up from 1."""
+
+
+class MemoryModel(NamedTuple):
+    """A model in a `MemoryModelCatalog`.
+
+    `versions` are those it has, ascending; the last one serves where nobody names a version. `steps` are what an
+    ensemble calls, as `model` or `model/version`.
+    """
+
+    versions: tuple[int, ...] = (1,)
+    steps: tuple[str, ...] = ()
+
+
+class MemoryModelCatalog:
+    """A `ModelCatalog` over models by name; change `models` as files would change on disk."""
+
+    def __init__(self, models: Mapping[str, MemoryModel]) -> None:
+        self.models = dict(models)
+
+    def plan(self, targets: Iterable[Target]) -> tuple[ModelLoad, ...]:
+        """The closures of all targets: see `ModelCatalog.plan`. Pins of other versions than the last give a `config`.
+
+        Raises:
+            ModelConfigError: a model or a version is missing, or an ensemble calls itself.
+        """
+        versions: dict[str, set[int]] = {}
+        finished: dict[str, MemoryModel] = {}
+        for target in sorted(targets, key=lambda target: target.name):
+            self._visit(target.model, target.version, f"target {target.name!r}", versions, finished, ())
+        return tuple(_load_of(name, model, versions[name]) for name, model in finished.items())
+
+    def _visit(
+        self,
+        name: str,
+        version: int | None,
+        asker: str,
+        versions: dict[str, set[int]],
+        finished: dict[str, MemoryModel],
+        path: tuple[str, ...],
+    ) -> None:
+        model = self.models.get(name)
+        if name in path:
+            raise ModelConfigError(f"ensemble {name!r} calls itself: {' -> '.join([*path[path.index(name) :], name])}")
+        if model is None or not model.versions:
+            raise ModelConfigError(f"{asker} needs model {name!r}, but there is none of that name with a version")
+        if version is not None and version not in model.versions:
+            raise ModelConfigError(f"{asker} needs version {version} of {name!r}; versions there: {model.versions}")
+        versions.setdefault(name, set()).add(model.versions[-1] if version is None else version)
+        if name not in finished:
+            for step in model.steps:
+                step_name, _, pin = step.partition("/")
+                self._visit(
+                    step_name, int(pin) if pin else None, f"ensemble {name!r}", versions, finished, (*path, name)
+                )
+            finished[name] = model
+
+
+def _load_of(name: str, model: MemoryModel, versions: set[int]) -> ModelLoad:
+    served = tuple(sorted(versions))
+    own = model.versions[-1:]
+    config = None if served == own else json.dumps({"version_policy": {"specific": {"versions": served}}})
+    steps = tuple(dict.fromkeys(step.partition("/")[0] for step in model.steps))
+    return ModelLoad(name, served, config, steps)
+
+
+class FleetEvent(NamedTuple):
+    """Something that a server did; `model` is empty where it is about the server itself."""
+
+    endpoint: Endpoint
+    action: Literal["launched", "loaded", "refused", "hung", "unloaded", "ended"]
+    model: str = ""
+    versions: tuple[int, ...] = ()
+
+
+@dataclass(slots=True)
+class MemoryFaults:
+    """What goes wrong, from the next call on.
+
+    Attributes:
+        refused: models whose load is refused, with the reason.
+        hanging: models whose load never ends. It wedges its server: every later load there hangs too.
+        held: models whose load waits until the event is set, and then goes its way.
+        fatal: models whose load ends the server.
+        shards: shards where no server starts, with the reason.
+    """
+
+    refused: dict[str, str] = field(default_factory=dict)
+    hanging: set[str] = field(default_factory=set)
+    held: dict[str, asyncio.Event] = field(default_factory=dict)
+    fatal: set[str] = field(default_factory=set)
+    shards: dict[str, str] = field(default_factory=dict)
+
+
+class MemoryModelRepository:
+    """The `ModelRepository` of a `MemoryModelServer`.
+
+    It keeps a server's rules: an ensemble is refused until its steps are READY, and is UNAVAILABLE once one of them is
+    gone. `faults` may be replaced to make one server differ from the others.
+    """
+
+    def __init__(self, server: MemoryModelServer, faults: MemoryFaults) -> None:
+        self.faults = faults
+        self.loaded: dict[str, ModelLoad] = {}
+        self._server = server
+        self._wedged = ""
+
+    def ready(self, model: str, version: int | None = None) -> bool:
+        """Whether the server runs and can answer calls of a model (a version of it), its steps included."""
+        load = self.loaded.get(model)
+        if not self._server.running or load is None or (version is not None and version not in load.versions):
+            return False
+        return all(self.ready(step) for step in load.steps)
+
+    async def server_ready(self) -> bool:
+        """True while the server runs, even where a load hangs."""
+        await self._reach()
+        return True
+
+    async def index(self) -> Sequence[ModelState]:
+        """Every loaded version, sorted by model; the model whose load hangs is LOADING."""
+        await self._reach()
+        states = [
+            ModelState(name, version, "READY" if self.ready(name) else "UNAVAILABLE")
+            for name, load in self.loaded.items()
+            for version in load.versions
+        ]
+        if self._wedged and self._wedged not in self.loaded:
+            states.append(ModelState(self._wedged, 1, "LOADING"))
+        return sorted(states, key=lambda state: (state.model, state.version))
+
+    async def load(self, load: ModelLoad, timeout_s: float) -> None:
+        """Load a model, unless it is told otherwise; a loaded model that has not changed is left alone.
+
+        Raises:
+            EndpointRefusedError: the server has ended.
+            ModelLoadError: the model is refused, one of its steps is not READY, or the load hangs.
+        """
+        await self._reach()
+        if self.loaded.get(load.model) == load:
+            return
+        if load.model in self.faults.held:
+            await self.faults.held[load.model].wait()
+            await self._reach()
+        if load.model in self.faults.fatal:
+            self._server.end(f"was ended by the load of {load.model!r}")
+            await self._reach()
+        if self._wedged or load.model in self.faults.hanging:
+            self._wedged = self._wedged or load.model
+            self._server.note("hung", load)
+            raise ModelLoadError(load.model, f"did not finish loading within {timeout_s:g} s", hung=True)
+        refusal = self.faults.refused.get(load.model) or self._missing_step(load)
+        if refusal:
+            self._server.note("refused", load)
+            raise ModelLoadError(load.model, f"refused: {refusal}")
+        self.loaded[load.model] = load
+        self._server.note("loaded", load)
+
+    async def unload(self, model: str) -> None:
+        """Unload a model.
+
+        Raises:
+            EndpointRefusedError: the server has ended.
+            EndpointTimeoutError: a load hangs, and the server does no more of this.
+        """
+        await self._reach()
+        if self._wedged:
+            raise EndpointTimeoutError(
+                f"{self._server.endpoint.url} did not answer: the load of {self._wedged!r} hangs"
+            )
+        load = self.loaded.pop(model, None)
+        if load is not None:
+            self._server.note("unloaded", load)
+
+    def _missing_step(self, load: ModelLoad) -> str:
+        missing = [step for step in load.steps if not self.ready(step)]
+        return f"its steps {missing} are not READY" if missing else ""
+
+    async def _reach(self) -> None:
+        await asyncio.sleep(0)
+        if not self._server.running:
+            raise EndpointRefusedError(f"{self._server.endpoint.url} refused the connection: the server has ended")
+
+
+class MemoryModelServer:
+    """A `ModelServer` without a process; `history` is shared by all servers of a launcher."""
+
+    def __init__(self, endpoint: Endpoint, faults: MemoryFaults, history: list[FleetEvent]) -> None:
+        self.endpoint = endpoint
+        self.repository = MemoryModelRepository(self, faults)
+        self._history = history
+        self._how = ""
+        self._ended = asyncio.Event()
+        self.note("launched")
+
+    @property
+    def pid(self) -> int:
+        """A number of its own: the port."""
+        return self.endpoint.port
+
+    @property
+    def running(self) -> bool:
+        """Whether it has not ended."""
+        return not self._how
+
+    async def wait(self) -> str:
+        """Wait until it has ended; says how, in words."""
+        await self._ended.wait()
+        return self._how
+
+    async def stop(self) -> None:
+        """End it; safe to call again."""
+        self.end("was stopped")
+        await asyncio.sleep(0)
+
+    async def kill(self) -> None:
+        """End it; safe to call again."""
+        self.end("was killed")
+        await asyncio.sleep(0)
+
+    def end(self, how: str = "ended by itself") -> None:
+        """End it from outside, as a crash does; `how` is what `wait` says."""
+        if self.running:
+            self._how = how
+            self._ended.set()
+            self.note("ended")
+
+    def note(
+        self,
+        action: Literal["launched", "loaded", "refused", "hung", "unloaded", "ended"],
+        load: ModelLoad | None = None,
+    ) -> None:
+        """Write down what it did."""
+        model, versions = (load.model, load.versions) if load is not None else ("", ())
+        self._history.append(FleetEvent(self.endpoint, action, model, versions))
+
+
+class MemoryServerLauncher:
+    """A `ServerLauncher` of servers in memory.
+
+    Attributes:
+        faults: what goes wrong on the servers that it has launched and will launch.
+        servers: every server that it ever launched, in order, those that have ended included.
+        history: what they did, in order.
+    """
+
+    def __init__(self, faults: MemoryFaults | None = None) -> None:
+        self.faults = MemoryFaults() if faults is None else faults
+        self.servers: list[MemoryModelServer] = []
+        self.history: list[FleetEvent] = []
+
+    async def launch(self, shard: str) -> MemoryModelServer:
+        """Start an empty server.
+
+        Raises:
+            StackError: `faults.shards` has the shard.
+        """
+        await asyncio.sleep(0)
+        if shard in self.faults.shards:
+            raise StackError(f"a server of shard {shard!r} did not start: {self.faults.shards[shard]}")
+        server = MemoryModelServer(Endpoint(shard, HOST, len(self.servers) + 1), self.faults, self.history)
+        self.servers.append(server)
+        return server
+
+    def running(self, shard: str | None = None) -> list[MemoryModelServer]:
+        """The servers (of a shard) that have not ended, in the order of their launch."""
+        return [each for each in self.servers if each.running and shard in (None, each.endpoint.shard)]
+
+    def server_at(self, endpoint: Endpoint) -> MemoryModelServer:
+        """The server behind an endpoint of this launcher."""
+        return self.servers[endpoint.port - 1]
