@@ -13,6 +13,7 @@ from tidegate.rules import Engine
 from tidegate.settings import Settings
 from tidegate.triton.transport import PooledTransport
 from tidegate.web import create_app
+from tidegate.web.callers import CallerOf, header_caller
 
 if TYPE_CHECKING:
     from tidegate.control.local_stack import LocalStack
@@ -35,9 +36,17 @@ def build_transport(settings: Settings) -> PooledTransport:
 
 
 def build_gateway(
-    settings: Settings, engines: EngineSource, directory: EndpointDirectory, fleet: FleetStatus | None = None
+    settings: Settings,
+    engines: EngineSource,
+    directory: EndpointDirectory,
+    fleet: FleetStatus | None = None,
+    caller_of: CallerOf = header_caller,
 ) -> Gateway:
-    """The gateway over the engine of `engines` and the endpoints of `directory`; `fleet` answers `GET /v1/fleet`."""
+    """The gateway over the engine of `engines` and the endpoints of `directory`; `fleet` answers `GET /v1/fleet`.
+
+    `caller_of` gives the name of a request's caller. The default believes the caller's own header, so a gateway that
+    strangers reach is given one that asks its authorizer.
+    """
     transport = build_transport(settings)
     config = DispatchConfig(
         default_timeout_ms=settings.default_timeout_ms,
@@ -47,7 +56,13 @@ def build_gateway(
         breaker_open_ms=settings.breaker_open_ms,
     )
     dispatcher = Dispatcher(transport, directory, config)
-    app = create_app(engines=engines, dispatcher=dispatcher, fleet=fleet, max_body_bytes=settings.max_body_bytes)
+    app = create_app(
+        engines=engines,
+        dispatcher=dispatcher,
+        fleet=fleet,
+        max_body_bytes=settings.max_body_bytes,
+        caller_of=caller_of,
+    )
     return Gateway(app, transport.aclose)
 
 

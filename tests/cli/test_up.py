@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import json
 import os
 import signal
@@ -163,6 +165,28 @@ def test_two_stacks_run_side_by_side_and_a_signal_leaves_nothing(
         assert second.leftovers() == []
         assert second.output.count("\n") == 1
     assert stack.version("picked") == 2
+
+
+def test_a_server_that_is_wedged_does_not_hold_up_the_end(models: Path, tmp_path: Path) -> None:
+    rules = write_rules(tmp_path / "rules", {"a": 2, "b": 1}, {"versioned": ["a", "b"]}, own="versioned")
+    with running_stack(rules, models, tmp_path / "errors") as stack:
+        assert stack.version("own") == 3
+        os.killpg(stack.fleet()["a"][0]["pid"], signal.SIGSTOP)
+        waiting = [threading.Thread(target=_ignore_failure, args=(stack,)) for _ in range(4)]
+        for thread in waiting:
+            thread.start()
+        time.sleep(0.3)  # some of them wait for the wedged server by now
+        started = time.monotonic()
+        assert stack.stop(signal.SIGTERM) == 0
+        assert time.monotonic() - started < 10
+        assert stack.leftovers() == []
+        for thread in waiting:
+            thread.join()
+
+
+def _ignore_failure(stack: RunningStack) -> None:
+    with contextlib.suppress(AssertionError, OSError, http.client.HTTPException):
+        stack.version("own")
 
 
 def test_tritons_end_with_a_stack_that_is_killed(models: Path, tmp_path: Path) -> None:

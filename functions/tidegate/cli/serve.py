@@ -142,7 +142,6 @@ async def _http(app: App, listener: socket.socket) -> AsyncIterator[asyncio.Task
         lifespan="off",
         access_log=False,
         server_header=False,
-        proxy_headers=False,
         log_config=None,
         ws="none",
         timeout_keep_alive=KEEP_ALIVE_S,

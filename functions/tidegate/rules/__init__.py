@@ -15,12 +15,13 @@ from __future__ import annotations
 
 from os import PathLike
 
-from tidegate.rules.contract import Attribute, Fleet, Objective, Shard
+from tidegate.rules.contract import Attribute, Caller, Fleet, Objective, Shard
 from tidegate.rules.decision import Decision, Draw, Explanation, RuleTrace, Shadow, Target
 from tidegate.rules.engine import Engine, load_bundle
 
 __all__ = [
     "Attribute",
+    "Caller",
     "Decision",
     "Draw",
     "Engine",
@@ -40,7 +41,8 @@ def compile_directory(path: str | PathLike[str]) -> bytes:
     """Compile a rules directory to the canonical bytes of a bundle.
 
     Args:
-        path: a directory with `fleet.yaml`, `objectives/*.yaml` and, where experiments are used, `layers.yaml`.
+        path: a directory with `fleet.yaml`, `objectives/*.yaml`, `layers.yaml` where experiments are used, and
+            `callers.yaml` where callers need grants.
 
     Returns:
         The bundle. Equal rules give equal bytes, whatever their formatting, comments and order of keys.

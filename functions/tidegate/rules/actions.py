@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from tidegate.rules.decision import Decision, Draw, Shadow, Target
-from tidegate.rules.sticky import choose, prefix, unit_of_prefix
+from tidegate.rules.sticky import choose, first_number, prefix, unit_of_number
 
 Resolve = Callable[[str], Target]
 
@@ -31,9 +31,13 @@ class Race:
     def draws(self, key: bytes) -> tuple[Draw, ...]:
         """The arithmetic of `pick`."""
         made = []
-        for (before, weight), decision in zip(self.variants, self.decisions, strict=True):
-            u = unit_of_prefix(before, key)
-            made.append(Draw(decision.variant or "", weight, u, -log(u) / weight if weight else None))
+        winner = choose(self.variants, key)
+        for index, ((before, weight), decision) in enumerate(zip(self.variants, self.decisions, strict=True)):
+            hashed = before + key
+            number = first_number(hashed)
+            u = unit_of_number(number)
+            score = -log(u) / weight if weight else None
+            made.append(Draw(decision.variant or "", weight, u, score, hashed.decode(), number, index == winner))
         return tuple(made)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from tidegate.errors import RulesError
 from tidegate.rules.bundle import encode, pack
 from tidegate.rules.conditions import rows
-from tidegate.rules.contract import Attribute
+from tidegate.rules.contract import Attribute, Caller
 from tidegate.rules.directory import read_directory
 from tidegate.rules.indexing import dimension, interval_pieces
 from tidegate.rules.masks import bits
@@ -44,8 +44,11 @@ def emit(program: Program) -> bytes:
         objectives[objective.name] = _entry(objective) | {"line": len(lines) + 2}
         lines.append(encode(_index(objective)))
         lines += [encode(rule.body) for rule in objective.rules]
-    names = sorted({name for objective in program.objectives for name in objective.targets})
-    manifest = {
+    names = {name for objective in program.objectives for name in objective.targets}
+    callers = program.callers
+    if callers is not None:
+        names.update(name for caller in callers.values() for name in caller.overrides or ())
+    manifest: dict[str, Any] = {
         "hash_version": HASH_VERSION,
         "fleet": {
             "shards": {name: {"replicas": replicas} for name, replicas in world.shards.items()},
@@ -53,9 +56,11 @@ def emit(program: Program) -> bytes:
             "aliases": dict(world.aliases),
         },
         "layers": {name: {"key": list(layer.key)} for name, layer in world.layers.items()},
-        "targets": {name: list(resolve_target(name, world.aliases)) for name in names},
+        "targets": {name: list(resolve_target(name, world.aliases)) for name in sorted(names)},
         "objectives": objectives,
     }
+    if callers is not None:
+        manifest["callers"] = {name: _caller(caller) for name, caller in callers.items()}
     return pack(manifest, lines)
 
 
@@ -84,6 +89,15 @@ def _attribute(attribute: Attribute) -> dict[str, Any]:
         "header": attribute.header,
     }
     return {"type": attribute.type} | {key: value for key, value in optional.items() if value is not None}
+
+
+def _caller(caller: Caller) -> dict[str, Any]:
+    limits = {"rate_per_s": caller.rate_per_s, "concurrency": caller.concurrency}
+    return {
+        "objectives": "*" if caller.objectives is None else caller.objectives,
+        "overrides": "*" if caller.overrides is None else caller.overrides,
+        "traffic": caller.traffic,
+    } | {key: value for key, value in limits.items() if value is not None}
 
 
 def _index(objective: ObjectiveProgram) -> dict[str, Any]:

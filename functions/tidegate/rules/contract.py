@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 AttributeType = Literal["string", "integer", "number", "boolean", "version", "set"]
 Scalar = str | int | float | bool
@@ -58,3 +58,38 @@ class Fleet:
     shards: Mapping[str, Shard]
     models: Mapping[str, tuple[str, ...]]
     aliases: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """What one caller may do.
+
+    `objectives` are those it may use (None: all), `overrides` the targets it may pin, as `model` or `model/version`
+    (None: every one that is loaded; empty: none). `rate_per_s` (requests per second) and `concurrency` (requests at a
+    time) are its limits, None where it has none. `traffic` tells members' requests from tests.
+    """
+
+    name: str
+    objectives: tuple[str, ...] | None = None
+    overrides: tuple[str, ...] | None = ()
+    rate_per_s: int | float | None = None
+    concurrency: int | None = None
+    traffic: Literal["real", "synthetic"] = "real"
+
+    def may_use(self, objective: str) -> bool:
+        """Whether its grant covers an objective."""
+        return self.objectives is None or objective in self.objectives
+
+    def may_pin(self, model: str, version: int | None) -> bool:
+        """Whether its grant covers a target: a granted model covers all its versions, a granted version only itself."""
+        if self.overrides is None or model in self.overrides:
+            return True
+        return version is not None and f"{model}/{version}" in self.overrides
+
+
+def read_caller(name: str, entry: Mapping[str, Any]) -> Caller:
+    """A caller from its entry in a bundle's manifest, where "*" stands for all."""
+    objectives, overrides = (
+        None if entry[key] == "*" else tuple(map(str, entry[key])) for key in ("objectives", "overrides")
+    )
+    return Caller(name, objectives, overrides, entry.get("rate_per_s"), entry.get("concurrency"), entry["traffic"])

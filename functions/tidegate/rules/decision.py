@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Reason = Literal["serve", "split", "experiment", "no_sticky_key"]
-"""Why the target was picked: the rule's only target, a weighted choice, an experiment's cell, or the first variant of a
-split because none of the sticky key's attributes is present."""
+Reason = Literal["serve", "split", "experiment", "no_sticky_key", "override"]
+"""Why the target was picked: the rule's only target, a weighted choice, an experiment's cell, the first variant of a
+split because none of the sticky key's attributes is present, or because the caller pinned it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,10 @@ class Target:
     model: str
     version: int | None
     shards: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """The target as the author wrote it."""
+        return self.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,13 +110,56 @@ def _target_dict(target: Target) -> dict[str, Any]:
 class Draw:
     """One variant's part in a sticky choice: `u` in (0, 1], and `score` = -ln(u) / weight; the smallest score wins.
 
-    A variant of weight 0 has no score (None) and cannot win.
+    `hashed` is the text whose SHA-256 is taken (salt, variant and key, joined by U+001F), `number` the first 8 bytes of the
+    digest as a big-endian integer, and u = (number + 0.5) / 2^64. A variant of weight 0 has no score (None) and cannot win.
     """
 
     variant: str
     weight: int
     u: float
     score: float | None
+    hashed: str
+    number: int
+    won: bool
+
+    def as_dict(self, *, with_key: bool) -> dict[str, Any]:
+        """The draw as plain JSON values. `hashed` holds the key and is left out unless `with_key` is true."""
+        return {
+            "variant": self.variant,
+            "weight": self.weight,
+            **({"hashed": self.hashed} if with_key else {}),
+            "first_8_bytes": f"{self.number:016x}",
+            "integer": self.number,
+            "u": self.u,
+            "score": self.score,
+            "won": self.won,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class LayerDraw:
+    """The bucket of a request in a layer: floor(number * 10000 / 2^64), 0–9999.
+
+    `hashed` is the text whose SHA-256 is taken (layer and key, joined by U+001F), `number` the first 8 bytes of the digest
+    as a big-endian integer. `ranges` are the inclusive bucket ranges of each of the objective's experiments in the layer.
+    """
+
+    layer: str
+    hashed: str
+    number: int
+    bucket: int
+    ranges: Mapping[str, tuple[tuple[int, int], ...]]
+
+    def as_dict(self, *, with_key: bool) -> dict[str, Any]:
+        """The draw as plain JSON values. `hashed` holds the key and is left out unless `with_key` is true."""
+        return {
+            "layer": self.layer,
+            **({"hashed": self.hashed} if with_key else {}),
+            "first_8_bytes": f"{self.number:016x}",
+            "integer": self.number,
+            "bucket": self.bucket,
+            "ranges": {experiment: [list(pair) for pair in pairs] for experiment, pairs in self.ranges.items()},
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,18 +180,27 @@ class RuleTrace:
 class Explanation:
     """The decision (None where no rule matches) and the trace of every rule in order.
 
-    `draws` holds the arithmetic of the deciding rule's sticky choice, if it made one; `buckets` the layer buckets
-    (0–9999) that were looked at.
+    `draws` holds the arithmetic of the deciding rule's sticky choice, if it made one; `layers` that of the layer buckets
+    that were looked at.
     """
 
     objective: str
     decision: Decision | None
     rules: tuple[RuleTrace, ...]
     draws: tuple[Draw, ...] = ()
-    buckets: Mapping[str, int] | None = None
+    layers: tuple[LayerDraw, ...] = ()
 
-    def as_dict(self) -> dict[str, Any]:
-        """The explanation as plain JSON values."""
+    @property
+    def buckets(self) -> dict[str, int]:
+        """The layer buckets (0–9999) that were looked at, by layer."""
+        return {draw.layer: draw.bucket for draw in self.layers}
+
+    def as_dict(self, *, with_key: bool = False) -> dict[str, Any]:
+        """The explanation as plain JSON values.
+
+        Args:
+            with_key: also say the hashed texts, which hold the sticky key: for who gave the context, not for logs.
+        """
         return {
             "objective": self.objective,
             "decision": self.decision.as_dict() if self.decision else None,
@@ -152,9 +208,7 @@ class Explanation:
                 {"rule": trace.rule, "matched": trace.matched, "failed": trace.failed, "detail": trace.detail}
                 for trace in self.rules
             ],
-            "draws": [
-                {"variant": draw.variant, "weight": draw.weight, "u": draw.u, "score": draw.score}
-                for draw in self.draws
-            ],
-            "buckets": dict(self.buckets or {}),
+            "draws": [draw.as_dict(with_key=with_key) for draw in self.draws],
+            "buckets": self.buckets,
+            "layers": [draw.as_dict(with_key=with_key) for draw in self.layers],
         }

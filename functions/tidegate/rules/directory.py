@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from tidegate.errors import Finding
+from tidegate.rules.callers import check_callers
+from tidegate.rules.contract import Caller
 from tidegate.rules.language import FleetFile, LayerSpec, ObjectiveFile, RuleSpec
 from tidegate.rules.program import Layer, ObjectiveProgram, Program, World
 from tidegate.rules.semantics import ObjectiveCheck
@@ -29,6 +31,7 @@ def read_directory(path: str | PathLike[str]) -> tuple[Program, list[Finding]]:
     world = _world(root, findings)
     objectives: list[ObjectiveProgram] = []
     seen: dict[str, str] = {}
+    unreadable: set[str] = set()
     files = sorted(each for each in (root / "objectives").glob("*") if each.suffix in SUFFIXES)
     if not files:
         findings.append(Finding("objectives", 0, "", "no objective is declared", "write objectives/<objective>.yaml"))
@@ -36,6 +39,7 @@ def read_directory(path: str | PathLike[str]) -> tuple[Program, list[Finding]]:
         source = _read(root, file, findings)
         objective = _objective(source, world, findings)
         if objective is None:
+            unreadable.add(file.stem)
             continue
         if objective.name in seen:
             line = source.line(("objective",))
@@ -43,7 +47,8 @@ def read_directory(path: str | PathLike[str]) -> tuple[Program, list[Finding]]:
             findings.append(Finding(source.file, line, "", f"duplicate objective {objective.name!r}", hint))
         seen.setdefault(objective.name, source.file)
         objectives.append(objective)
-    return Program(world, tuple(objectives)), sorted(set(findings))
+    callers = _callers(root, seen.keys() | unreadable, world, findings)
+    return Program(world, tuple(objectives), callers), sorted(set(findings))
 
 
 def _unknown_files(root: Path, findings: list[Finding]) -> None:
@@ -148,6 +153,14 @@ def _layers(root: Path, findings: list[Finding]) -> dict[str, Layer]:
             owner.setdefault(experiment, str(name))
         layers[str(name)] = layer
     return layers
+
+
+def _callers(root: Path, objectives: Set[str], world: World, findings: list[Finding]) -> Mapping[str, Caller] | None:
+    file = _named(root, "callers")
+    if not file.exists():
+        return None
+    source = _read(root, file, findings)
+    return None if source.data is None else check_callers(source.data, objectives, world, _reporter(source, findings))
 
 
 def _pairs(ranges: list[Any]) -> tuple[tuple[int, int], ...]:

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from tidegate.errors import BundleError, ContextError, NoRuleError, UnknownObjectiveError
 from tidegate.rules.actions import CallerExperiment, LayerExperiment, Split, first_decision
 from tidegate.rules.bundle import Bundle, unpack
-from tidegate.rules.contract import Fleet, Objective, Shard
+from tidegate.rules.contract import Caller, Fleet, Objective, Shard, read_caller
 from tidegate.rules.decision import Decision, Explanation, Target
 from tidegate.rules.explain import explain
 from tidegate.rules.index import ObjectiveIndex, read_objective
+
+_MOST_OVERRIDDEN = 4096
 
 
 class Engine:
@@ -27,6 +30,7 @@ class Engine:
         revision: the bundle's SHA-256 in hexadecimal.
         objectives: the contract of every objective, by name.
         fleet: shards, placement of models, aliases.
+        callers: who may call what, by name; None where the rules say nothing of callers, so that everybody may call.
     """
 
     def __init__(self, bundle: Bundle, clock: Callable[[], float] = time.time) -> None:
@@ -42,6 +46,12 @@ class Engine:
             name: Target(name, model, version, self.fleet.models[model])
             for name, (model, version) in manifest["targets"].items()
         }
+        self.callers: Mapping[str, Caller] | None = None
+        if "callers" in manifest:
+            self.callers = {name: read_caller(name, entry) for name, entry in manifest["callers"].items()}
+        self._pinnable = {(target.model, target.version) for target in self._targets.values()}
+        self._loaded = {target.model for target in self._targets.values()}
+        self._overridden: dict[tuple[int, str], tuple[Decision, Decision]] = {}
         self._reachable: dict[str, list[str]] = {
             name: entry["targets"] for name, entry in manifest["objectives"].items()
         }
@@ -117,16 +127,54 @@ class Engine:
             raise UnknownObjectiveError(objective)
         return first_decision(index.action(index.count - 1))
 
+    def pin(self, model: str, version: int | None = None) -> Target | None:
+        """The target that a caller pins; None where no rule and no caller's grant names the model, as nothing else is
+        loaded. Whether the model serves a version that none of them names, only the model knows: see `names`."""
+        if model not in self._loaded:
+            return None
+        name = model if version is None else f"{model}/{version}"
+        return Target(name, model, version, self.fleet.models[model])
+
+    def names(self, target: Target) -> bool:
+        """Whether a rule or a caller's grant names this version of the target's model, so that it is loaded."""
+        return target.version is None or (target.model, target.version) in self._pinnable
+
+    def override(self, decision: Decision, target: Target) -> Decision:
+        """The decision of the rules with a caller's pinned target in place of its own.
+
+        Rule, parameters and time-outs stay. There are no fallbacks, as another model must not answer in its place, no
+        shadows, and no variant or cell, so that an experiment's analysis does not count the request.
+        """
+        key = (id(decision), target.name)
+        kept = self._overridden.get(key)
+        if kept is not None and kept[0] is decision:
+            return kept[1]
+        if len(self._overridden) >= _MOST_OVERRIDDEN:
+            self._overridden.clear()
+        made = replace(
+            decision,
+            target=target,
+            reason="override",
+            variant=None,
+            experiment=None,
+            cell=None,
+            fallbacks=(),
+            shadows=(),
+        )
+        self._overridden[key] = (decision, made)
+        return made
+
     def targets(self, objective: str | None = None) -> tuple[Target, ...]:
-        """Every target that the rules can reach, fallbacks and shadows included, sorted by name.
+        """Every target that the rules can reach, fallbacks and shadows included, sorted by name; for all objectives
+        together also those that callers' grants name as overrides.
 
         Raises:
             UnknownObjectiveError: `objective` is given and there is no such objective.
         """
         if objective is not None and objective not in self._reachable:
             raise UnknownObjectiveError(objective)
-        lists = self._reachable.values() if objective is None else [self._reachable[objective]]
-        return tuple(self._targets[name] for name in sorted({name for names in lists for name in names}))
+        names = self._targets if objective is None else self._reachable[objective]
+        return tuple(self._targets[name] for name in sorted(names))
 
 
 def load_bundle(data: bytes) -> Engine:

@@ -10,28 +10,29 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tidegate.rules.conditions import AnyOf, Conjunction, comparable, comparable_operand, from_json, holds
-from tidegate.rules.decision import Decision, Draw, Explanation, RuleTrace
+from tidegate.rules.decision import Decision, Draw, Explanation, LayerDraw, RuleTrace
 from tidegate.rules.index import ObjectiveIndex
+from tidegate.rules.sticky import SEPARATOR, first_number, layer_bucket
 
 Failure = tuple[str, str]
 
 
 def explain(index: ObjectiveIndex, decision: Decision | None, context: Mapping[str, Any], at: float) -> Explanation:
     """The trace of every rule of an objective for a context that `decide` has accepted."""
-    buckets: dict[str, int] = {}
+    layers: dict[str, LayerDraw] = {}
     traces = []
     draws: tuple[Draw, ...] = ()
     for position, rule in enumerate(index.rule_lines()):
         failure = (
             _window(rule, at)
             or _conditions(index, from_json(rule["when"]), context)
-            or _experiment(index, rule, context, buckets)
+            or _experiment(index, rule, context, layers)
         )
         traces.append(RuleTrace(rule["id"], failure is None, *(failure or (None, None))))
         if decision is not None and decision.rule == rule["id"]:
             race = index.race_of(index.action_of_rule(position), context)
             draws = race[0].draws(race[1]) if race else ()
-    return Explanation(index.objective.name, decision, tuple(traces), draws, buckets)
+    return Explanation(index.objective.name, decision, tuple(traces), draws, tuple(layers.values()))
 
 
 def _window(rule: Mapping[str, Any], at: float) -> Failure | None:
@@ -66,7 +67,7 @@ def _conditions(index: ObjectiveIndex, conjunction: Conjunction, context: Mappin
 
 
 def _experiment(
-    index: ObjectiveIndex, rule: Mapping[str, Any], context: Mapping[str, Any], buckets: dict[str, int]
+    index: ObjectiveIndex, rule: Mapping[str, Any], context: Mapping[str, Any], layers: dict[str, LayerDraw]
 ) -> Failure | None:
     experiment = rule.get("experiment")
     if experiment is None:
@@ -81,15 +82,28 @@ def _experiment(
             return "experiment", f"the allocated cell of experiment {name} is none of {', '.join(cells)}"
         return None
     layer = experiment["layer"]
-    bucket = index.bucket(layer, context)
-    if bucket is None:
+    key = index.layer_key(layer, context)
+    if key is None:
         return "experiment", f"the key of layer {layer} is absent, so the request is in no experiment of it"
-    buckets[layer] = bucket
+    if layer not in layers:
+        layers[layer] = _layer_draw(index, layer, key.decode())
+    bucket = layers[layer].bucket
     ranges: list[list[int]] = experiment["ranges"]
     if any(first <= bucket <= last for first, last in ranges):
         return None
     owned = ", ".join(f"{first}–{last}" for first, last in ranges)
     return "experiment", f"bucket {bucket} of layer {layer} is not in the buckets of experiment {name} ({owned})"
+
+
+def _layer_draw(index: ObjectiveIndex, layer: str, key: str) -> LayerDraw:
+    experiments = [rule["experiment"] for rule in index.rule_lines() if "experiment" in rule]
+    ranges = {
+        experiment["id"]: tuple((first, last) for first, last in experiment["ranges"])
+        for experiment in experiments
+        if experiment.get("layer") == layer
+    }
+    hashed = f"{layer}{SEPARATOR}{key}"
+    return LayerDraw(layer, hashed, first_number(hashed.encode()), layer_bucket(layer, key), ranges)
 
 
 def _utc(seconds: float) -> str:

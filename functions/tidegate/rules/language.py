@@ -16,6 +16,10 @@ ALIAS = r"^[A-Za-z0-9][A-Za-z0-9_.-]*@[A-Za-z0-9][A-Za-z0-9_.-]*$"
 PARAMETER = r"^[A-Za-z][A-Za-z0-9_-]*$"
 PRINTABLE = r"^([!-~]([ -~]*[!-~])?)?$"
 
+EVERYTHING = "*"
+OBJECTIVE_GRANT = r"^(\*|[A-Za-z0-9][A-Za-z0-9_.-]*)$"
+OVERRIDE_GRANT = r"^(\*|[A-Za-z0-9][A-Za-z0-9_.-]*(/[1-9][0-9]{0,17}|@[A-Za-z0-9][A-Za-z0-9_.-]*)?)$"
+
 MAX_TIMEOUT_MS = 3_600_000
 BUCKET_LAST = 9_999
 
@@ -30,6 +34,13 @@ ParameterText = Annotated[StrictStr, Field(pattern=PRINTABLE, max_length=1024)]
 FiniteFloat = Annotated[StrictFloat, Field(allow_inf_nan=False)]
 ParameterValue = StrictBool | StrictInt | FiniteFloat | ParameterText
 Cell = StrictInt | Annotated[StrictStr, Field(pattern=NAME, max_length=128)]
+CallerName = Annotated[StrictStr, Field(pattern=PRINTABLE, min_length=1, max_length=256)]
+ObjectiveGrant = Annotated[StrictStr, Field(pattern=OBJECTIVE_GRANT, max_length=128, examples=["title_ranking"])]
+OverrideGrant = Annotated[StrictStr, Field(pattern=OVERRIDE_GRANT, max_length=256, examples=["title_ranking_svd/1"])]
+Rate = (
+    Annotated[StrictInt, Field(ge=1, le=1_000_000_000)]
+    | Annotated[StrictFloat, Field(ge=0.001, le=1_000_000_000, allow_inf_nan=False)]
+)
 Bucket = Annotated[StrictInt, Field(ge=0, le=BUCKET_LAST)]
 
 
@@ -215,3 +226,37 @@ class LayerSpec(Model):
     key: StrictStr | Annotated[list[StrictStr], Field(min_length=1)]
     holdout: Ranges | None = Field(None, description="Buckets that are in no experiment of the layer.")
     experiments: dict[Annotated[StrictInt, Field(ge=0)] | Name, Ranges] = {}
+
+
+def _grant_kind(value: Any) -> str:
+    return "list" if isinstance(value, list) else "one"
+
+
+ObjectiveGrants = Annotated[
+    Annotated[ObjectiveGrant, Tag("one")]
+    | Annotated[Annotated[list[ObjectiveGrant], Field(min_length=1)], Tag("list")],
+    Discriminator(_grant_kind),
+]
+OverrideGrants = Annotated[
+    Annotated[OverrideGrant, Tag("one")] | Annotated[list[OverrideGrant], Tag("list")], Discriminator(_grant_kind)
+]
+
+
+class CallerSpec(Model):
+    """A caller: what it may use, and how much of it."""
+
+    objectives: ObjectiveGrants = Field(description='The objectives that it may use; "*" for all.')
+    rate_per_s: Rate | None = Field(None, description="The most requests per second.")
+    concurrency: Annotated[StrictInt, Field(ge=1, le=1_000_000)] | None = Field(
+        None, description="The most requests at a time."
+    )
+    overrides: OverrideGrants = Field(
+        [], description='The targets that it may pin: model or model/version; "*" for all that are loaded.'
+    )
+    traffic: Literal["real", "synthetic"] = Field("real", description="synthetic: load tests, probes.")
+
+
+class CallersFile(Model):
+    """`callers.yaml`: who may call, which objectives, which overrides."""
+
+    callers: Annotated[dict[CallerName, CallerSpec], Field(min_length=1)]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tidegate.rules.conditions import Conjunction
-from tidegate.rules.contract import Attribute
+from tidegate.rules.contract import Attribute, Caller
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,8 @@ class World:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """All the rules of a directory."""
+    """All the rules of a directory. `callers` is None where there is no callers.yaml: everybody may call everything."""
 
     world: World
     objectives: tuple[ObjectiveProgram, ...]
+    callers: Mapping[str, Caller] | None = None

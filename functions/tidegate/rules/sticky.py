@@ -36,7 +36,17 @@ def prefix(salt: str, variant: str) -> bytes:
 
 def unit_of_prefix(before: bytes, key: bytes) -> float:
     """The draw of `unit`, from a prefix made once per variant."""
-    number: int = _first_8_bytes(sha256(before + key).digest())[0]
+    return unit_of_number(first_number(before + key))
+
+
+def first_number(hashed: bytes) -> int:
+    """The first 8 bytes of the SHA-256 of `hashed`, as a big-endian integer."""
+    number: int = _first_8_bytes(sha256(hashed).digest())[0]
+    return number
+
+
+def unit_of_number(number: int) -> float:
+    """The draw that a `first_number` stands for, in (0, 1]."""
     return (number + 0.5) * _SCALE
 
 
@@ -58,8 +68,7 @@ def choose(variants: Sequence[tuple[bytes, int]], key: bytes) -> int:
 
 def layer_bucket(layer: str, key: str) -> int:
     """The bucket (0–9999) of a key in a layer: floor(h * 10000 / 2^64), h = first 8 bytes of SHA-256(layer ␟ key)."""
-    number: int = _first_8_bytes(sha256(f"{layer}{SEPARATOR}{key}".encode()).digest())[0]
-    return number * BUCKETS >> 64
+    return first_number(f"{layer}{SEPARATOR}{key}".encode()) * BUCKETS >> 64
 
 
 def key_text(value: object) -> str:

@@ -10,6 +10,7 @@ from starlette.types import Receive, Scope, Send
 
 from tidegate.dispatch import Dispatcher
 from tidegate.ports import EngineSource, FleetStatus
+from tidegate.web.callers import CallerOf, Grants, header_caller
 from tidegate.web.decided import DecisionHeaders
 from tidegate.web.limits import function_time_left_ms
 from tidegate.web.metadata import MetadataCache
@@ -40,6 +41,7 @@ def create_app(
     max_body_bytes: int = 64 * 1024 * 1024,
     decision_ttl_ms: int = 5_000,
     time_left_ms: TimeLeft = function_time_left_ms,
+    caller_of: CallerOf = header_caller,
     routes: Sequence[BaseRoute] = (),
 ) -> Starlette:
     """The gateway as an ASGI app.
@@ -51,15 +53,19 @@ def create_app(
         max_body_bytes: a larger request body is refused with 413 (> 0).
         decision_ttl_ms: how long a caller of `resolve` may keep a decision, in milliseconds (at least 0).
         time_left_ms: what the function that runs the app has left for a request, in milliseconds, or None.
+        caller_of: gives the name of a request's caller, from wherever it can be trusted; the default reads the header
+            `Tidegate-Caller`, and no other function does.
         routes: further routes, after the gateway's own.
     """
     decided = DecisionHeaders()
     metadata = MetadataCache(dispatcher)
+    grants = Grants(caller_of)
     door = JsonDoor(
         engines=engines,
         dispatcher=dispatcher,
         decided=decided,
         metadata=metadata,
+        grants=grants,
         fleet=fleet,
         time_left_ms=time_left_ms,
         max_body_bytes=max_body_bytes,
@@ -68,5 +74,5 @@ def create_app(
     app = Gateway(routes=[*door.routes(), *routes], exception_handlers=door.exception_handlers())
     # A redirect would send a caller, with its context, to whatever host its request named.
     app.router.redirect_slashes = False
-    app.oip = OipDoor(engines, dispatcher, decided, metadata, time_left_ms, max_body_bytes)
+    app.oip = OipDoor(engines, dispatcher, decided, metadata, grants, time_left_ms, max_body_bytes)
     return app

@@ -67,6 +67,16 @@ def forbidden(detail: str) -> WebError:
     return WebError(Failure(403, "forbidden", "Not for callers", detail))
 
 
+def not_granted(detail: str, **members: Any) -> WebError:
+    """A caller, or something that it wants, that callers.yaml does not grant (403)."""
+    return WebError(Failure(403, "not-granted", "Not granted", detail, members))
+
+
+def unknown_target(detail: str, **members: Any) -> WebError:
+    """A pinned target that no server has loaded (404)."""
+    return WebError(Failure(404, "unknown-target", "Unknown target", detail, members))
+
+
 def wrong_method(allowed: str) -> WebError:
     """A method that the path does not take (405)."""
     headers = ((b"allow", allowed.encode()),)

@@ -20,8 +20,9 @@ from tidegate.dispatch.verdict import error_text
 from tidegate.errors import DispatchError, NoRuleError, UnknownObjectiveError
 from tidegate.ports import EngineSource, FleetStatus
 from tidegate.rules import Engine
-from tidegate.rules.contract import Objective
+from tidegate.rules.contract import Caller, Objective
 from tidegate.rules.decision import Decision, Target
+from tidegate.web.callers import Grants, check_version, pinned_target
 from tidegate.web.context import with_declared_headers
 from tidegate.web.decided import DecisionHeaders
 from tidegate.web.errors import (
@@ -71,6 +72,7 @@ class JsonDoor:
         dispatcher: Dispatcher,
         decided: DecisionHeaders,
         metadata: MetadataCache,
+        grants: Grants,
         fleet: FleetStatus | None,
         time_left_ms: TimeLeft,
         max_body_bytes: int,
@@ -80,6 +82,7 @@ class JsonDoor:
         self._dispatcher = dispatcher
         self._decided = decided
         self._metadata = metadata
+        self._grants = grants
         self._fleet = fleet
         self._time_left_ms = time_left_ms
         self._max_body_bytes = max_body_bytes
@@ -150,16 +153,16 @@ class JsonDoor:
             document["explanation"] = asked.explanation
         return json_answer(document, self._decided.shown(decision))
 
-    async def _list(self, _request: Request) -> Answer:
+    async def _list(self, request: Request) -> Answer:
         engine = self._engines.engine()
         objectives = [
             {"name": objective.name, "summary": objective.summary, "owner": objective.owner}
-            for objective in engine.objectives.values()
+            for objective in self._grants.usable(engine, request.scope)
         ]
         return json_answer({"objectives": objectives, "revision": engine.revision})
 
     async def _describe(self, request: Request) -> Answer:
-        engine, objective = self._objective(request)
+        engine, objective, _ = self._objective(request)
         decision = engine.representative(objective.name)
         metadata: ModelMetadata | None = None
         try:
@@ -190,20 +193,23 @@ class JsonDoor:
     async def _openapi(self, _request: Request) -> Answer:
         return json_answer(DOCUMENT)
 
-    def _objective(self, request: Request) -> tuple[Engine, Objective]:
+    def _objective(self, request: Request) -> tuple[Engine, Objective, Caller | None]:
+        """The engine, and in it the objective that the request names and the caller that may use it."""
         engine = self._engines.engine()
         name = request.path_params["objective"]
+        caller = self._grants.check(engine, request.scope, name)
         objective = engine.objectives.get(name)
         if objective is None:
             raise UnknownObjectiveError(name)
-        return engine, objective
+        return engine, objective, caller
 
     async def _ask(self, request: Request, members: tuple[str, ...]) -> _Asked:
         """Read a request and decide it."""
-        engine, objective = self._objective(request)
+        engine, objective, caller = self._objective(request)
         headers = request.scope["headers"]
         body = await read_body(request.receive, headers, self._max_body_bytes)
         started_s = time.perf_counter()
+        pinned = pinned_target(engine, caller, headers)
         caller_ms = caller_timeout_ms(headers)
         document = read_document(headers, body, members)
         context = with_declared_headers(objective, headers, document["context"])
@@ -215,8 +221,12 @@ class JsonDoor:
                 raise no_rule(error, engine.explain(objective.name, context).as_dict()) from error
             raise
         explanation = engine.explain(objective.name, context).as_dict() if explain else None
+        if pinned is not None:
+            decision = engine.override(decision, pinned)
         decided_s = time.perf_counter()
         deadline_s = self._dispatcher.deadline_s(decision, caller_ms, self._time_left_ms(request.scope))
+        if pinned is not None:
+            await check_version(self._metadata, engine, decision, deadline_s)
         return _Asked(decision, explanation, document.get("inputs", {}), deadline_s, started_s, decided_s)
 
     async def _exchange(self, asked: _Asked, headers: RawHeaders) -> Outcome:

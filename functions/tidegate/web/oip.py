@@ -17,6 +17,7 @@ from tidegate.errors import ContextError, NoRuleError, TidegateError, Unavailabl
 from tidegate.ports import EngineSource
 from tidegate.rules import Engine
 from tidegate.rules.decision import Decision
+from tidegate.web.callers import Grants, check_version, pinned_target
 from tidegate.web.context import oip_context
 from tidegate.web.decided import DecisionHeaders
 from tidegate.web.errors import (
@@ -65,6 +66,7 @@ class OipDoor:
         dispatcher: Dispatcher,
         decided: DecisionHeaders,
         metadata: MetadataCache,
+        grants: Grants,
         time_left_ms: TimeLeft,
         max_body_bytes: int,
     ) -> None:
@@ -72,6 +74,7 @@ class OipDoor:
         self._dispatcher = dispatcher
         self._decided = decided
         self._metadata = metadata
+        self._grants = grants
         self._time_left_ms = time_left_ms
         self._max_body_bytes = max_body_bytes
         self._server: tuple[float, Answer] | None = None
@@ -138,18 +141,24 @@ class OipDoor:
         body = await read_body(receive, headers, self._max_body_bytes)
         started_s = time.perf_counter()
         engine = self._engines.engine()
+        caller = self._grants.check(engine, scope, objective)
         contract = engine.objectives.get(objective)
         if contract is None:
             return _unknown(objective)
+        pinned = pinned_target(engine, caller, headers)
         caller_ms = caller_timeout_ms(headers)
         context = oip_context(contract, headers, body)
         decision = engine.decide(objective, context.values)
+        if pinned is not None:
+            decision = engine.override(decision, pinned)
         decided_s = time.perf_counter()
         forwarded = request_headers(headers)
         forwarded.extend(self._decided.parameters(decision))
         call = Call("POST", "/infer", forwarded, body, sequence_id=context.sequence_id)
         try:
             deadline_s = self._dispatcher.deadline_s(decision, caller_ms, self._time_left_ms(scope))
+            if pinned is not None:
+                await check_version(self._metadata, engine, decision, deadline_s)
             if version is not None:
                 call = await self._of_version(call, decision, objective, version, deadline_s)
             outcome = await self._dispatcher.dispatch(decision, call, deadline_s)
@@ -162,18 +171,24 @@ class OipDoor:
         headers = scope["headers"]
         started_s = time.perf_counter()
         engine = self._engines.engine()
+        caller = self._grants.check(engine, scope, objective)
         contract = engine.objectives.get(objective)
         if contract is None:
             return _unknown(objective, action)
+        pinned = pinned_target(engine, caller, headers)
         caller_ms = caller_timeout_ms(headers)
         try:
             decision = engine.decide(objective, oip_context(contract, headers, b"").values)
         except (ContextError, NoRuleError):
             decision = engine.representative(objective)
+        if pinned is not None:
+            decision = engine.override(decision, pinned)
         decided_s = time.perf_counter()
         call = Call("GET", f"/{action}" if action else "", request_headers(headers))
         try:
             deadline_s = self._dispatcher.deadline_s(decision, caller_ms, self._time_left_ms(scope))
+            if pinned is not None:
+                await check_version(self._metadata, engine, decision, deadline_s)
             if version is not None:
                 call = await self._of_version(call, decision, objective, version, deadline_s)
             outcome = await self._dispatcher.dispatch(decision, call, deadline_s)

@@ -53,6 +53,12 @@ _TIMEOUT = _header(
     "Tidegate-Timeout-Ms", "how long the caller will wait, in milliseconds", {"type": "number", "exclusiveMinimum": 0}
 )
 _CONTEXT = _header("Tidegate-Context", "the context as one JSON object in UTF-8")
+_CALLER = _header("Tidegate-Caller", "the caller's name, where no authorizer gives it")
+_OVERRIDE = _header(
+    "Tidegate-Override",
+    "the target that serves instead of the rules' choice: model or model/version; needs a grant",
+    {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}(/[1-9][0-9]{0,17})?$"},
+)
 _DECIDED = {
     name: {"description": description, "schema": _TEXT}
     for name, description in {
@@ -63,7 +69,7 @@ _DECIDED = {
         "Tidegate-Variant": "what a split or an experiment picked",
         "Tidegate-Cell": "the experiment's cell",
         "Tidegate-Revision": "the digest of the rules",
-        "Tidegate-Reason": "serve, split, experiment, no_sticky_key or fallback",
+        "Tidegate-Reason": "serve, split, experiment, no_sticky_key, override or fallback",
         "Server-Timing": "decide, dispatch and triton, in milliseconds",
     }.items()
 }
@@ -99,7 +105,7 @@ _DECISION = _object(
         "shadows": _array(_object({**_TARGET, "percent": {"type": "number"}})),
         "timeout_ms": _nullable("integer"),
         "hedge_after_ms": _nullable("integer"),
-        "reason": {"enum": ["serve", "split", "experiment", "no_sticky_key"]},
+        "reason": {"enum": ["serve", "split", "experiment", "no_sticky_key", "override"]},
         "revision": _TEXT,
         "served_by": _object({"model": _TEXT, "version": _nullable("integer"), "shard": _TEXT, "fallback": _BOOLEAN}),
     },
@@ -196,10 +202,13 @@ def _operation(identifier: str, summary: str, answer: _Json | None, error: _Json
         good["content"] = answer
     if more.pop("decided", False):
         good["headers"] = _DECIDED
+    responses = {"200": good}
+    if more.pop("granted", False):
+        responses["403"] = {"description": "callers.yaml does not grant it to the caller", "content": error}
     return {
         "operationId": identifier,
         "summary": summary,
-        "responses": {"200": good, "default": {"description": "an error", "content": error}},
+        "responses": {**responses, "default": {"description": "an error", "content": error}},
         **more,
     }
 
@@ -207,8 +216,8 @@ def _operation(identifier: str, summary: str, answer: _Json | None, error: _Json
 def _v1(identifier: str, summary: str, answer: _Json, body: str | None = None, **more: Any) -> _Json:
     if body is not None:
         more["requestBody"] = {"required": True, "content": _content(_ref(body))}
-        more["parameters"] = [*more.get("parameters", ()), _OBJECTIVE, _EXPLAIN, _TIMEOUT]
-        more["decided"] = True
+        more["parameters"] = [*more.get("parameters", ()), _OBJECTIVE, _EXPLAIN, _TIMEOUT, _CALLER, _OVERRIDE]
+        more["decided"] = more["granted"] = True
     return _operation(
         identifier, summary, _content(answer), _content(_ref("Problem"), "application/problem+json"), **more
     )
@@ -223,29 +232,36 @@ def _model_paths(prefix: str, suffix: str, parameters: list[_Json]) -> _Json:
     """The paths of one model; `suffix` ends the operations' names."""
     binary = {"schema": {"type": "string", "format": "binary"}}
     body = {"content": {**_content(_ref("OipInferRequest")), "application/octet-stream": binary}, "required": True}
-    infer = _v2(f"infer{suffix}", "Infer", _ref("OipInferAnswer"), decided=True, requestBody=body)
+    infer = _v2(f"infer{suffix}", "Infer", _ref("OipInferAnswer"), decided=True, granted=True, requestBody=body)
     infer["responses"]["200"]["content"]["application/octet-stream"] = binary
     infer["parameters"] = [
         _CONTEXT,
         _TIMEOUT,
         _header("Inference-Header-Content-Length", "bytes of JSON in front of the binary tensors", _INTEGER),
     ]
+    parameters = [*parameters, _CALLER, _OVERRIDE]
     return {
         prefix: {
             "parameters": parameters,
-            "get": _v2(f"modelMetadata{suffix}", "Describe the model", _ref("ModelMetadata"), decided=True),
+            "get": _v2(
+                f"modelMetadata{suffix}", "Describe the model", _ref("ModelMetadata"), decided=True, granted=True
+            ),
         },
         f"{prefix}/ready": {
             "parameters": parameters,
-            "get": _v2(f"modelReady{suffix}", "Tell whether the model is ready", None, decided=True),
+            "get": _v2(f"modelReady{suffix}", "Tell whether the model is ready", None, decided=True, granted=True),
         },
         f"{prefix}/config": {
             "parameters": parameters,
-            "get": _v2(f"modelConfig{suffix}", "Show the model's configuration", {"type": "object"}, decided=True),
+            "get": _v2(
+                f"modelConfig{suffix}", "Show the model's configuration", {"type": "object"}, decided=True, granted=True
+            ),
         },
         f"{prefix}/stats": {
             "parameters": parameters,
-            "get": _v2(f"modelStats{suffix}", "Show one server's statistics", {"type": "object"}, decided=True),
+            "get": _v2(
+                f"modelStats{suffix}", "Show one server's statistics", {"type": "object"}, decided=True, granted=True
+            ),
         },
         f"{prefix}/infer": {"parameters": parameters, "post": infer},
     }
@@ -261,9 +277,23 @@ DOCUMENT: _Json = {
         "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
     },
     "paths": {
-        "/v1/objectives": {"get": _v1("listObjectives", "List the objectives", _ref("Objectives"))},
+        "/v1/objectives": {
+            "get": _v1(
+                "listObjectives",
+                "List the objectives that the caller may use",
+                _ref("Objectives"),
+                parameters=[_CALLER],
+                granted=True,
+            )
+        },
         "/v1/objectives/{objective}": {
-            "get": _v1("describeObjective", "Describe an objective", _ref("Objective"), parameters=[_OBJECTIVE])
+            "get": _v1(
+                "describeObjective",
+                "Describe an objective",
+                _ref("Objective"),
+                parameters=[_OBJECTIVE, _CALLER],
+                granted=True,
+            )
         },
         "/v1/objectives/{objective}/infer": {
             "post": _v1("inferObjective", "Decide and infer", _ref("InferAnswer"), "InferRequest")
