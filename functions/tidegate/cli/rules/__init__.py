@@ -8,6 +8,10 @@ from tidegate.cli.lazy import LazyGroup
 
 COMMANDS = {
     "check": ("tidegate.cli.rules.check:check", "Check the rules, and say what is wrong and what would be right."),
+    "test": ("tidegate.cli.rules.test:test", "Run the cases of a rules directory."),
+    "schema": ("tidegate.cli.rules.schema:schema", "Write the JSON Schemas that editors check the files with."),
+    "new": ("tidegate.cli.rules.new:new", "Write a first, valid objective with cases."),
+    "graph": ("tidegate.cli.rules.graph:graph", "Draw objectives, rules, targets and shards."),
     "explain": ("tidegate.cli.rules.explain:explain", "Tell what a context decides, and why."),
     "compile": ("tidegate.cli.rules.compile:compile_", "Compile the rules to a bundle."),
 }

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
+from tidegate.cli.rules.compiled import compiled
 from tidegate.cli.rules.options import AS_JSON, DIRECTORY, print_json
-from tidegate.rules import compile_directory, load_bundle
 
 
 @click.command(name="compile")
@@ -17,11 +17,16 @@ from tidegate.rules import compile_directory, load_bundle
 )
 @AS_JSON
 def compile_(directory: Path, output: Path, as_json: bool) -> None:
-    """Compile the rules to a bundle."""
-    data = compile_directory(directory)
-    output.write_bytes(data)
-    revision = load_bundle(data).revision
+    """Compile the rules to a bundle.
+
+    Equal rules give equal bytes; the revision is their SHA-256. Nothing is written where the rules have errors.
+    """
+    _, engine, data = compiled(directory, as_json=as_json)
+    try:
+        output.write_bytes(data)
+    except OSError as error:
+        raise click.BadParameter(f"{output} cannot be written: {error.strerror}", param_hint="--output") from error
     if as_json:
-        print_json({"file": str(output), "size_bytes": len(data), "revision": revision})
+        print_json({"file": str(output), "size_bytes": len(data), "revision": engine.revision})
     else:
-        click.echo(f"{output}: {len(data)} bytes, revision {revision}")
+        click.echo(f"{output}: {len(data)} bytes, revision {engine.revision}")

@@ -9,8 +9,10 @@ from typing import Any
 
 import click
 
+from tidegate.cli.rules.compiled import check_objective, compiled
+from tidegate.cli.rules.explanation import explanation_lines
 from tidegate.cli.rules.options import AS_JSON, DIRECTORY, print_json
-from tidegate.rules import Engine, Explanation, compile_directory, load_bundle
+from tidegate.errors import ContextError
 
 
 @click.command()
@@ -20,14 +22,28 @@ from tidegate.rules import Engine, Explanation, compile_directory, load_bundle
 @click.option("--at", help="The time of the request, ISO 8601 (UTC where it has no offset); now where left out.")
 @AS_JSON
 def explain(directory: Path, objective: str, context: str, at: str | None, as_json: bool) -> None:
-    """Tell what a context decides, and for every rule why it matches or not."""
+    """Tell what a context decides, and for every rule why it matches or not.
+
+    The arithmetic of a split, and of a layer's bucket, is spelled out so that it can be recomputed. Exit code 1: the
+    context is refused, or no rule matches it.
+    """
     values = _context(context)
-    engine = load_bundle(compile_directory(directory))
-    explanation = engine.explain(objective, values, at=_time(at))
+    moment = _time(at)
+    program, engine, _ = compiled(directory, as_json=as_json)
+    check_objective(objective, engine.objectives)
+    try:
+        explanation = engine.explain(objective, values, at=moment)
+    except ContextError as error:
+        if as_json:
+            refused = {"attribute": error.attribute, "message": str(error)}
+            print_json({"objective": objective, "decision": None, "error": refused})
+        else:
+            click.echo(f"{objective}: the context is refused: {error}", err=True)
+        raise click.exceptions.Exit(1) from error
     if as_json:
-        print_json(explanation.as_dict())
+        print_json(explanation.as_dict(with_key=True))
     else:
-        _show(engine, explanation)
+        click.echo("\n".join(explanation_lines(explanation, program.world.layers)))
     if explanation.decision is None:
         raise click.exceptions.Exit(1)
 
@@ -35,7 +51,7 @@ def explain(directory: Path, objective: str, context: str, at: str | None, as_js
 def _context(text: str) -> dict[str, Any]:
     try:
         values = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise click.BadParameter(f"it is not JSON: {error}", param_hint="--context") from error
     if not isinstance(values, dict):
         raise click.BadParameter('write a JSON object, such as \'{"country": "US"}\'', param_hint="--context")
@@ -50,27 +66,3 @@ def _time(text: str | None) -> float | None:
     except ValueError as error:
         raise click.BadParameter('write ISO 8601, such as "2026-11-01T00:00:00Z"', param_hint="--at") from error
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-
-
-def _show(engine: Engine, explanation: Explanation) -> None:
-    decision = explanation.decision
-    if decision is None:
-        click.echo(f"{explanation.objective}: no rule matches this context")
-    else:
-        version = "" if decision.version is None else f"/{decision.version}"
-        click.echo(f"{explanation.objective} → rule {decision.rule} → {decision.model}{version}")
-        click.echo(f"  reason {decision.reason}, shards {', '.join(decision.shards)}, revision {engine.revision[:12]}")
-        for name in ("variant", "experiment", "cell"):
-            if getattr(decision, name) is not None:
-                click.echo(f"  {name} {getattr(decision, name)}")
-    for layer, bucket in (explanation.buckets or {}).items():
-        click.echo(f"  layer {layer}: bucket {bucket} of 0-9999")
-    for draw in explanation.draws:
-        score = "cannot win" if draw.score is None else f"-ln(u)/weight {draw.score:.6f}"
-        click.echo(f"  {draw.variant}: weight {draw.weight}, u {draw.u:.6f}, {score}")
-    for trace in explanation.rules:
-        if trace.matched:
-            first = decision is not None and trace.rule == decision.rule
-            click.echo(f"✓ {trace.rule}{'' if first else ' (matches, but a rule above it came first)'}")
-        else:
-            click.echo(f"✗ {trace.rule}: {trace.failed}: {trace.detail}")

@@ -1,0 +1,137 @@
+"""`tidegate rules graph`: objectives, rules, targets and shards as Mermaid and as SVG."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from tests.cli.rules_runner import RULES, rules, rules_json, write
+
+SVG = "{http://www.w3.org/2000/svg}"
+NODE = r"([orts][0-9_]+)"
+NODE_LINE = re.compile(rf'  {NODE}(\["[^"]*"\]|\(\["[^"]*"\]\)|\[\("[^"]*"\)\])')
+EDGE_LINE = re.compile(rf'  {NODE} (-->|-\.->) (\|"[^"]*"\| )?{NODE}')
+
+
+def edges(text: str) -> set[tuple[str, str, str]]:
+    """The edges of a flowchart as (from, to, label), by the first line of each node's label."""
+    names: dict[str, str] = {}
+    found = []
+    first, *lines = text.splitlines()
+    assert first == "flowchart LR"
+    for line in lines:
+        node, edge = NODE_LINE.fullmatch(line), EDGE_LINE.fullmatch(line)
+        assert node or edge, line
+        if node:
+            names[node[1]] = node[2].strip('[]()"').split("<br>")[0]
+        elif edge:
+            found.append((edge[1], edge[4], (edge[3] or "").strip('|" ')))
+    return {(names[start], names[end], label) for start, end, label in found}
+
+
+def texts(svg: str) -> list[str]:
+    return [element.text or "" for element in ET.fromstring(svg).iter(f"{SVG}text")]
+
+
+def test_mermaid_leads_from_objectives_to_shards() -> None:
+    drawn = edges(rules("graph", RULES).stdout)
+    assert {
+        ("title_ranking", "1 · kids", ""),
+        ("1 · kids", "title_ranking_popularity", ""),
+        ("3 · svd-canary", "title_ranking_svd", "5 %"),
+        ("3 · svd-canary", "title_ranking_svd", "shadow 10 %"),
+        ("2 · ab-12345", "title_ranking@champion", "cell 1: 50 %"),
+        ("1 · ab-search-2026", "title_search_semantic", "cell semantic"),
+        ("title_ranking", "title_ranking_popularity", "fallback"),
+        ("title_ranking_popularity", "beta", ""),
+        ("title_ranking_popularity", "alpha", ""),
+    } <= drawn
+
+
+def test_the_svg_is_well_formed_named_and_has_its_text_as_text(tmp_path: Path) -> None:
+    file = tmp_path / "rules.svg"
+    assert rules("graph", RULES, "-o", file).exit_code == 0
+    root = ET.fromstring(file.read_text(encoding="utf-8"))
+    assert root.tag == f"{SVG}svg"
+    assert root.get("role") == "img"
+    title = root.find(f"{SVG}title")
+    assert title is not None
+    assert title.text == "Rules of purchase_propensity, title_ranking, title_search"
+    shown = texts(file.read_text(encoding="utf-8"))
+    assert {"title_search", "1 · kids", "cell 1: 50 %", "shadow 10 %", "title_ranking@champion", "beta"} <= set(shown)
+    assert {"→ title_ranking_ease", "2 replicas", "1 replica", "is_kids is true"} <= set(shown)
+
+
+def test_nodes_of_a_column_do_not_cover_each_other() -> None:
+    root = ET.fromstring(rules("graph", RULES, "--format", "svg").stdout)
+    columns: dict[str, list[tuple[float, float]]] = {}
+    for box in root.iter(f"{SVG}rect"):
+        if box.get("class") == "card":
+            top = float(box.get("y", "nan"))
+            columns.setdefault(box.get("x", ""), []).append((top, top + float(box.get("height", "nan"))))
+    assert len(columns) == 4
+    for spans in columns.values():
+        spans.sort()
+        assert all(below[0] > above[1] for above, below in itertools.pairwise(spans))
+        assert spans[0][0] > 0
+        assert spans[-1][1] < float(root.get("height", "nan"))
+
+
+def test_one_objective_is_drawn_alone() -> None:
+    drawn = edges(rules("graph", RULES, "--objective", "title_search").stdout)
+    assert {start for start, _, _ in drawn} & {"title_search", "title_ranking"} == {"title_search"}
+    assert rules("graph", RULES, "--objective", "title_serch").exit_code == 2
+
+
+def test_weird_values_break_neither_form(tmp_path: Path) -> None:
+    ranking = r"""
+objective: ranking
+owner: 'a "b" <c> & #d `e` \f]'
+context: {country: {type: string}, tags: {type: set}}
+rules:
+  - {id: end, when: {country: ["--> x", "\"]\n  t0 --> t1", "%%{init}%%", "\x07", "]]>", "</svg>"]}, serve: better/2}
+  - {id: subgraph, when: {country: {present: false}, tags: {contains_all: ["|a|"]}}, serve: base@champion}
+"""
+    directory = write(tmp_path, {"objectives/ranking.yaml": ranking})
+    drawn = edges(rules("graph", directory).stdout)
+    assert ("1 · end", "better/2", "") in drawn
+    svg = rules("graph", directory, "--format", "svg").stdout
+    assert r'a "b" <c> & #d `e` \f]' in texts(svg)
+    assert "country absent; tags has all of |a|" in texts(svg)
+
+
+@pytest.mark.parametrize("count", [100, 3000])
+def test_many_rules_stay_within_what_mermaid_draws(count: int, tmp_path: Path) -> None:
+    lines = "".join(
+        f"  - {{id: rule-{n}, when: {{n: {n}}}, split: {{base: {n % 7 + 1}, better: 1}}}}\n" for n in range(count)
+    )
+    ranking = f"objective: ranking\ncontext: {{n: {{type: integer}}}}\nsticky_key: n\nrules:\n{lines}"
+    directory = write(tmp_path, {"objectives/ranking.yaml": ranking})
+    text = rules("graph", directory).stdout
+    assert len(edges(text)) <= 500
+    assert len(text) <= 50_000
+    svg = rules("graph", directory, "--format", "svg").stdout
+    boxes = [text for text in texts(svg) if "rule-" in text]
+    assert len(boxes) <= 200
+    assert f"rule-{count - 1}" in boxes[-1]
+
+
+def test_neighbours_that_serve_the_same_are_one_node_where_rules_are_many(tmp_path: Path) -> None:
+    lines = "".join(f"  - {{id: r{n}, when: {{n: {n}}}, serve: {'base' if n < 30 else 'better'}}}\n" for n in range(60))
+    ranking = f"objective: ranking\ncontext: {{n: {{type: integer}}}}\nrules:\n{lines}"
+    drawn = edges(rules("graph", write(tmp_path, {"objectives/ranking.yaml": ranking})).stdout)
+    assert ("1 · r0 … 30 · r29", "base", "") in drawn
+    assert ("31 · r30 … 60 · r59", "better", "") in drawn
+
+
+def test_json_holds_the_text_and_findings_come_first(tmp_path: Path) -> None:
+    told = rules_json("graph", RULES)
+    assert (told["format"], told["file"]) == ("mermaid", None)
+    assert told["text"].startswith("flowchart LR\n")
+    broken = write(tmp_path, {"objectives/ranking.yaml": "objective: ranking\n"})
+    assert rules_json("graph", broken, exit_code=1)["findings"]
+    assert rules("graph", RULES, "-o", tmp_path / "no" / "where.svg").exit_code == 2

@@ -1,0 +1,222 @@
+"""`tidegate rules test`: cases as a researcher writes and reads them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.rules_runner import RULES, rules, rules_json, write
+
+CASES = "cases/ranking.yaml"
+
+
+def run(tmp_path: Path, cases: str | bytes, exit_code: int = 0) -> Any:
+    return rules_json("test", write(tmp_path, {CASES: cases}), exit_code=exit_code)
+
+
+def test_the_projects_own_cases_pass_and_cover_every_rule() -> None:
+    outcome = rules_json("test", RULES, "--require-coverage")
+    assert outcome["ok"]
+    assert [each["uncovered"] for each in outcome["coverage"]] == [[], [], []]
+    assert [note for case in outcome["cases"] for note in case["notes"]] == []
+
+
+EVERY_KEY = """
+- name: every key
+  context: {member_id: "1", country: SE}
+  at: "2026-01-01T00:00:00Z"
+  expect:
+    rule: home
+    model: better
+    version: null
+    target: better
+    variant: null
+    experiment: null
+    cell: null
+    reason: serve
+    parameters: {top_k: 20}
+    fallbacks: []
+    shadows: {}
+    timeout_ms: null
+    hedge_after_ms: null
+    shards: [cpu]
+"""
+
+
+def test_a_bare_list_of_cases_belongs_to_the_files_objective(tmp_path: Path) -> None:
+    outcome = run(tmp_path, EVERY_KEY)
+    assert [(case["objective"], case["passed"], case["line"]) for case in outcome["cases"]] == [("ranking", True, 2)]
+    assert outcome["coverage"] == [
+        {"objective": "ranking", "rules": 3, "covered": ["home"], "uncovered": ["canary", "default"]}
+    ]
+
+
+def test_a_file_may_name_its_objective_and_two_files_may_share_one(tmp_path: Path) -> None:
+    cases = "objective: ranking\ncases:\n  - {name: n, context: {member_id: '1'}, expect: {rule: default}}\n"
+    outcome = rules_json("test", write(tmp_path, {"cases/a.yaml": cases, CASES: EVERY_KEY}))
+    assert [case["file"] for case in outcome["cases"]] == ["cases/a.yaml", "cases/ranking.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("expect", "mismatch"),
+    [
+        ("{rule: default}", {"key": "rule", "expected": "default", "actual": "home"}),
+        ("{model: base}", {"key": "model", "expected": "base", "actual": "better"}),
+        ("{version: 2}", {"key": "version", "expected": 2, "actual": None}),
+        ("{parameters: {top_k: 20, more: 1}}", {"key": "parameters", "actual": {"top_k": 20}}),
+        ("{parameters: {}}", {"key": "parameters", "expected": {}, "actual": {"top_k": 20}}),
+        ("{fallbacks: [base]}", {"key": "fallbacks", "expected": ["base"], "actual": []}),
+        ("{shadows: [base]}", {"key": "shadows", "expected": ["base"], "actual": []}),
+        ("{cell: 1}", {"key": "cell", "expected": "1", "actual": None}),
+        ("{reason: split}", {"key": "reason", "expected": "split", "actual": "serve"}),
+        ("{rule: null}", {"key": "rule", "expected": None, "actual": "home"}),
+        ("{error: country}", {"key": "error", "expected": "country", "actual": None}),
+    ],
+)
+def test_what_came_out_differently_is_told_with_the_explanation(
+    expect: str, mismatch: dict[str, Any], tmp_path: Path
+) -> None:
+    cases = f"- {{name: n, context: {{member_id: '1', country: SE}}, expect: {expect}}}\n"
+    outcome = run(tmp_path, cases, exit_code=1)
+    assert not outcome["ok"]
+    (case,) = outcome["cases"]
+    assert [mismatch.items() <= each.items() for each in case["mismatches"]] == [True]
+    assert case["explanation"]["decision"]["rule"] == "home"
+
+
+def test_a_failing_case_prints_expected_actual_and_why_not_per_rule(tmp_path: Path) -> None:
+    cases = "- name: Swedes are home\n  context: {member_id: '1', country: NO}\n  expect: {rule: hom}\n"
+    result = rules("test", write(tmp_path, {CASES: cases}))
+    assert result.exit_code == 1
+    assert "cases/ranking.yaml:1: ranking: Swedes are home: FAILED" in result.stdout
+    assert 'rule: expected "hom", got "default"  (no such rule: did you mean \'home\'?)' in result.stdout
+    assert "✗ home: country: must be SE" in result.stdout
+    assert "1 cases: 0 passed, 1 failed" in result.stdout
+    assert "no case: canary" in result.stdout
+
+
+def test_a_context_may_be_expected_to_be_refused_or_to_match_no_rule(tmp_path: Path) -> None:
+    objective = """
+objective: ranking
+context: {member_id: {type: string, required: true}, country: {type: string}}
+rules: [{id: home, when: {country: SE}, serve: better}]
+"""
+    cases = """
+- {name: refused, context: {}, expect: {error: member_id}}
+- {name: null is a wrong type, context: {member_id: "1", country: null}, expect: {error: country}}
+- {name: nobody serves it, context: {member_id: "1"}, expect: {rule: null}}
+"""
+    files: dict[str, str | bytes] = {"objectives/ranking.yaml": objective, CASES: cases}
+    outcome = rules_json("test", write(tmp_path, files))
+    assert [case["passed"] for case in outcome["cases"]] == [True, True, True]
+
+
+def test_a_refused_context_that_was_not_expected_names_the_attribute(tmp_path: Path) -> None:
+    outcome = run(tmp_path, "- {name: n, context: {}, expect: {rule: default}}\n", exit_code=1)
+    (mismatch,) = outcome["cases"][0]["mismatches"]
+    assert (mismatch["key"], mismatch["actual"]) == ("error", "member_id")
+    assert "is required" in mismatch["hint"]
+
+
+def test_missing_coverage_fails_only_where_it_is_required(tmp_path: Path) -> None:
+    directory = write(tmp_path, {CASES: EVERY_KEY})
+    assert rules("test", directory).exit_code == 0
+    required = rules("test", directory, "--require-coverage")
+    assert required.exit_code == 1
+    assert "ranking: 1 of 3 rules have a case" in required.stdout
+    assert not rules_json("test", directory, "--require-coverage", exit_code=1)["ok"]
+
+
+def test_a_failing_case_covers_nothing(tmp_path: Path) -> None:
+    cases = "- {name: n, context: {member_id: '1'}, expect: {model: better}}\n"
+    assert run(tmp_path, cases, exit_code=1)["coverage"][0]["covered"] == []
+
+
+def test_a_directory_without_cases_says_so_rule_by_rule(tmp_path: Path) -> None:
+    outcome = rules_json("test", write(tmp_path, {}))
+    assert outcome["coverage"][0]["uncovered"] == ["home", "canary", "default"]
+
+
+def test_allocations_reach_the_experiment_and_time_reaches_the_window(tmp_path: Path) -> None:
+    objective = """
+objective: ranking
+context: {member_id: {type: string}}
+rules:
+  - {id: ab, experiment: {id: 7, allocate: caller, cells: {1: base, 2: better}}}
+  - {id: june, active: {from: "2026-06-01T00:00:00Z", until: "2026-07-01T00:00:00Z"}, serve: better}
+  - {id: default, serve: base}
+"""
+    cases = """
+- {name: cell, allocations: {7: 2}, expect: {experiment: 7, cell: 2, variant: 2, model: better}}
+- {name: june, at: "2026-06-30T23:59:59Z", expect: {rule: june}}
+- {name: july, at: "2026-07-01T00:00:00", expect: {rule: default}}
+- {name: now, expect: {target: base}, context: {contry: SE}}
+"""
+    files: dict[str, str | bytes] = {"objectives/ranking.yaml": objective, CASES: cases}
+    outcome = rules_json("test", write(tmp_path, files))
+    assert [case["passed"] for case in outcome["cases"]] == [True] * 4
+    assert [len(case["notes"]) for case in outcome["cases"]] == [0, 0, 0, 2]
+    assert "depends on the clock" in outcome["cases"][3]["notes"][1]
+
+
+BROKEN: list[tuple[str, str | bytes, int, str]] = [
+    ("unknown key", "- {name: n, expect: {rule: home}, contxt: {}}\n", 1, "did you mean 'context'"),
+    ("unknown expectation", "- name: n\n  expect:\n    modell: base\n", 3, "did you mean 'model'"),
+    ("no expectation", "- name: n\n", 1, "'expect' is missing"),
+    ("nothing expected", "- {name: n, expect: {}}\n", 1, "expects nothing"),
+    ("no name", "- {expect: {rule: home}}\n", 1, "'name' is missing"),
+    ("unknown objective", "objective: rankin\ncases: [{name: n, expect: {rule: home}}]\n", 1, "did you mean 'ranking'"),
+    ("twice", "- {name: n, expect: {rule: a}}\n- {name: n, expect: {rule: a}}\n", 2, "cases/ranking.yaml:1"),
+    ("time", "- {name: n, at: yesterday, expect: {rule: a}}\n", 1, "ISO 8601"),
+    ("error and rule", "- {name: n, expect: {rule: a, error: b}}\n", 1, "keep 'error' alone"),
+    ("no rule and model", "- {name: n, expect: {rule: null, model: b}}\n", 1, "keep 'rule: null' alone"),
+    ("wrong type", "- {name: n, context: [], expect: {rule: a}}\n", 1, "'context'"),
+    ("wrong version", "- {name: n, expect: {version: two}}\n", 1, "'version'"),
+    ("scalar file", "cases\n", 1, "the list of cases"),
+    ("scalar case", "- home\n", 1, "mapping"),
+    ("empty item", "- {name: a, expect: {rule: a}}\n-\n", 2, "no value"),
+    ("empty list", "[]\n", 1, "no case"),
+    ("empty cases", "cases: []\n", 1, "'cases'"),
+    ("no cases", "objective: ranking\n", 1, "'cases' is missing"),
+    ("tab", "- name: n\n\texpect: {}\n", 2, "tab"),
+    ("duplicate key", "- name: n\n  name: m\n  expect: {rule: a}\n", 2, "duplicate key 'name'"),
+    (
+        "anchor",
+        "- {name: n, context: &a {}, expect: {rule: a}}\n- {name: m, context: *a, expect: {rule: a}}\n",
+        1,
+        "an",
+    ),
+    ("not UTF-8", b"- {name: \xff, expect: {rule: a}}\n", 1, "UTF-8"),
+    ("large", b"# " + b"x" * 5_000_000, 0, "larger"),
+    ("empty", "", 1, "empty"),
+]
+
+
+@pytest.mark.parametrize(("cases", "line", "words"), [each[1:] for each in BROKEN], ids=[each[0] for each in BROKEN])
+def test_a_mistake_in_a_case_file_is_located(cases: str | bytes, line: int, words: str, tmp_path: Path) -> None:
+    outcome = run(tmp_path, cases, exit_code=1)
+    assert not outcome["ok"]
+    matching = [each for each in outcome["findings"] if each["line"] == line and each["file"] == CASES]
+    assert any(words in f"{each['message']} ({each['hint']})" for each in matching), outcome["findings"]
+
+
+def test_all_mistakes_come_in_one_run_beside_the_sound_cases(tmp_path: Path) -> None:
+    cases = "- {name: a, expct: {}}\n- {name: b, at: x, expect: {rule: a}}\n" + EVERY_KEY
+    result = rules("test", write(tmp_path, {CASES: cases}))
+    assert result.exit_code == 1
+    assert "cases/ranking.yaml:1: case 'a': unknown key 'expct'" in result.stderr
+    assert "cases/ranking.yaml:2: case 'b': 'at' is not a time" in result.stderr
+    assert "every key" not in result.stdout.replace("FAILED", "")
+
+
+def test_rules_with_errors_run_no_case(tmp_path: Path) -> None:
+    directory = write(tmp_path, {CASES: EVERY_KEY, "objectives/other.yaml": "objective: other\n"})
+    outcome = rules_json("test", directory, exit_code=1)
+    assert outcome["findings"][0]["file"] == "objectives/other.yaml"
+    assert "cases" not in outcome
+
+
+def test_no_directory_is_wrong_usage(tmp_path: Path) -> None:
+    assert rules("test", tmp_path / "nowhere").exit_code == 2
