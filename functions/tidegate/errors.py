@@ -17,6 +17,10 @@ Every error that Tidegate raises on purpose is a `TidegateError`; nothing else i
     │   ├── EndpointRefusedError   the connection could not be opened
     │   ├── EndpointResetError     the connection ended before a whole response had come
     │   └── EndpointTimeoutError   no whole response within the attempt's time
+    ├── StoreError                 a store (models, bundles, registry) did not answer, or has not what it should
+    │   ├── ConflictError          another writer was first
+    │   └── ImmutableError         a push would change what was pushed before
+    ├── PublishError               a step of a publish or rollback failed; what is live was not touched
     └── StackError                 Triton, or a model on it, could not be started or loaded
         ├── ModelConfigError       a model's files cannot be served as they stand
         └── ModelLoadError         Triton refused a model, or did not finish loading it in time
@@ -129,6 +133,32 @@ class EndpointResetError(EndpointError):
 
 class EndpointTimeoutError(EndpointError):
     """The endpoint gave no whole response within the attempt's time."""
+
+
+class StoreError(TidegateError):
+    """A store (of models, of bundles, the registry) did not answer, or does not have what it should have."""
+
+
+class ConflictError(StoreError):
+    """Another writer was first; the message names who, and what to do."""
+
+
+class ImmutableError(StoreError):
+    """A push would change what was pushed before. `model` is its name, `paths` are the files that differ."""
+
+    def __init__(self, model: str, paths: tuple[str, ...], message: str) -> None:
+        self.model = model
+        self.paths = paths
+        super().__init__(message)
+
+
+class PublishError(TidegateError):
+    """A step of a publish or a rollback failed. `step` is its name; the message says why, and what to do. What is live
+    was not touched."""
+
+    def __init__(self, step: str, message: str) -> None:
+        self.step = step
+        super().__init__(message)
 
 
 class StackError(TidegateError):

@@ -1,0 +1,220 @@
+"""The Protocols of what outlives a process: pushed models, bundles with their pointer, and the registry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from tidegate.ports.protocols import Endpoint, ModelLoad
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFile:
+    """One file of a pushed model: `path` relative to the model's folder, `sha256` in hexadecimal, `size_bytes`."""
+
+    path: str
+    sha256: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class PushOutcome:
+    """What a push did: the versions that it added, and the files and bytes that it sent; nothing where all was there."""
+
+    model: str
+    versions: tuple[int, ...] = ()
+    files: int = 0
+    size_bytes: int = 0
+
+
+PushProgress = Callable[[str, int, int], None]
+"""Is told the path of the file that was sent, the bytes sent so far, and how many there are to send."""
+
+
+class ModelStore(Protocol):
+    """The pushed models: immutable files that every shard can load.
+
+    What belongs to no version (the config, label files) is one unit, each version is another. A unit is there only once
+    all its files are, and never changes from then on.
+    """
+
+    async def models(self) -> Sequence[str]:
+        """The names of all models of which at least one version is there, sorted."""
+        ...
+
+    async def versions(self, model: str) -> Sequence[int]:
+        """The versions of a model that are there whole, ascending; empty for an unknown model."""
+        ...
+
+    async def files(self, model: str, version: int | None) -> Sequence[ModelFile]:
+        """The files of a version (None: of what belongs to no version), sorted by path; empty where it is not there."""
+        ...
+
+    async def read(self, model: str, path: str) -> bytes | None:
+        """The content of one file of a model; None where there is none."""
+        ...
+
+    async def push(self, model: str, folder: Path, progress: PushProgress) -> PushOutcome:
+        """Push a model's folder: whatever of it is not there yet. An interrupted push is taken up where it ended.
+
+        Raises:
+            ImmutableError: a config or a version that is there has other files; nothing was changed.
+            ModelConfigError: the folder cannot be pushed as it stands, such as for a link that leads out of it.
+        """
+        ...
+
+    async def samples(self, model: str) -> Mapping[str, bytes]:
+        """The golden requests of a model as JSON by file name; they are not served, and may change at any time."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LiveEntry:
+    """One flip of the pointer: which revision became live, as the `sequence`-th flip (from 1), who flipped it, when
+    (Unix seconds), why, and by which `action`: `publish` or `rollback`."""
+
+    revision: str
+    sequence: int
+    by: str
+    at: float
+    why: str = ""
+    action: str = "publish"
+
+
+@dataclass(frozen=True, slots=True)
+class Pointer:
+    """The pointer to the live revision, as read: `entries`, newest first (at least one, the first is live; older ones
+    may have been dropped), and the `tag` that a flip must present."""
+
+    entries: tuple[LiveEntry, ...]
+    tag: str
+
+    @property
+    def live(self) -> LiveEntry:
+        """The entry that is live."""
+        return self.entries[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A publisher's claim that the models of a revision stay loaded while it works: until `expires_at` (Unix seconds)."""
+
+    id: str
+    revision: str
+    by: str
+    expires_at: float
+
+
+class BundleSource(Protocol):
+    """What a gateway needs of the bundle store. Every method may raise `StoreError`: the store did not answer."""
+
+    async def pointer(self, known_tag: str | None = None) -> Pointer | None:
+        """The pointer; None where nothing was ever published, or where its tag is still `known_tag`."""
+        ...
+
+    async def bundle(self, revision: str) -> bytes:
+        """The bytes of a bundle, whose digest has been checked.
+
+        Raises:
+            BundleError: there is no such bundle, or its bytes are not those of the revision.
+        """
+        ...
+
+
+class BundleStore(BundleSource, Protocol):
+    """Immutable bundles with their assignments, and the one pointer that says which is live."""
+
+    async def put_bundle(self, data: bytes) -> str:
+        """Store a bundle; its revision. Storing what is there already changes nothing."""
+        ...
+
+    async def put_assignment(self, revision: str, plans: Mapping[str, Sequence[ModelLoad]]) -> None:
+        """Store what each shard must hold for a revision. Like the bundle it never changes.
+
+        Raises:
+            StoreError: another assignment of the revision is there.
+        """
+        ...
+
+    async def assignment(self, revision: str) -> Mapping[str, tuple[ModelLoad, ...]]:
+        """What each shard must hold for a revision.
+
+        Raises:
+            BundleError: it is not there, or is damaged.
+        """
+        ...
+
+    async def flip(self, entry: LiveEntry, expected: Pointer | None) -> Pointer:
+        """Make a revision live, if the pointer is still `expected` (None: if there is none yet).
+
+        Raises:
+            ConflictError: the pointer has moved; it names who moved it.
+        """
+        ...
+
+    async def claim(self, claim: Claim) -> None:
+        """Write or renew a claim."""
+        ...
+
+    async def release(self, claim_id: str) -> None:
+        """End a claim; one that is not there is no error."""
+        ...
+
+    async def claims(self) -> Sequence[Claim]:
+        """Every claim, expired ones included."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class RegisteredEndpoint:
+    """A model server as the registry knows it.
+
+    `grpc_port` and `metrics_port` are None where it has none. `state` is `loading` (not yet to be sent requests), `ready`,
+    or `wedged` (a load on it never ended, so it must be replaced). `seen_at` is its last sign of life in Unix seconds.
+    """
+
+    endpoint: Endpoint
+    state: str
+    seen_at: float
+    grpc_port: int | None = None
+    metrics_port: int | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayReport:
+    """A gateway as the registry knows it: the revision that it serves, and its last sign of life (Unix seconds)."""
+
+    id: str
+    revision: str
+    seen_at: float
+
+
+class Registry(Protocol):
+    """Knows which model servers and gateways there are. Every method may raise `StoreError`."""
+
+    async def register(self, entry: RegisteredEndpoint) -> None:
+        """Write or renew an endpoint. A server that renews itself does not take back `wedged` said by another."""
+        ...
+
+    async def deregister(self, endpoint: Endpoint) -> None:
+        """Forget an endpoint."""
+        ...
+
+    async def mark_wedged(self, endpoint: Endpoint, note: str) -> None:
+        """Say that a load on an endpoint never ended; whoever runs it replaces it."""
+        ...
+
+    async def endpoints(self) -> Sequence[RegisteredEndpoint]:
+        """Every endpoint that gave a sign of life within the registry's own time-out, sorted by shard and address."""
+        ...
+
+    async def report(self, gateway: GatewayReport) -> None:
+        """A gateway says which revision it serves."""
+        ...
+
+    async def gateways(self) -> Sequence[GatewayReport]:
+        """Every gateway that gave a sign of life within the registry's own time-out."""
+        ...
