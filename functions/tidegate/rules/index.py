@@ -175,7 +175,7 @@ class ObjectiveIndex:
                 value = self.objective.attributes[name].default
             if value is not None:
                 try:
-                    return key_text(value).encode()
+                    return (value if value.__class__ is str else key_text(value)).encode()
                 except ValueError:
                     what = "must be valid Unicode text, or an integer of at most 4300 digits, to be a sticky key"
                     raise ContextError(name, f"attribute {name!r} {what}") from None

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from hashlib import sha256
-from math import log
+from math import inf, log
 from struct import Struct
 
 HASH_VERSION = 1
@@ -57,10 +57,11 @@ def choose(variants: Sequence[tuple[bytes, int]], key: bytes) -> int:
         variants: (prefix, weight) of each; at least one weight is positive, and a weight of 0 never wins.
         key: the sticky key's UTF-8 bytes.
     """
-    best, winner = float("inf"), 0
+    best, winner = inf, 0
     for index, (before, weight) in enumerate(variants):
         if weight:
-            score = -log((_first_8_bytes(sha256(before + key).digest())[0] + 0.5) * _SCALE) / weight
+            (number,) = _first_8_bytes(sha256(before + key).digest())
+            score = -log((number + 0.5) * _SCALE) / weight
             if score < best:
                 best, winner = score, index
     return winner
