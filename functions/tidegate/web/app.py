@@ -15,6 +15,7 @@ from tidegate.web.decided import DecisionHeaders
 from tidegate.web.limits import function_time_left_ms
 from tidegate.web.metadata import MetadataCache
 from tidegate.web.objectives import JsonDoor
+from tidegate.web.observed import Observe, unobserved
 from tidegate.web.oip import OipDoor, TimeLeft
 
 
@@ -42,6 +43,7 @@ def create_app(
     decision_ttl_ms: int = 5_000,
     time_left_ms: TimeLeft = function_time_left_ms,
     caller_of: CallerOf = header_caller,
+    observe: Observe = unobserved,
     routes: Sequence[BaseRoute] = (),
 ) -> Starlette:
     """The gateway as an ASGI app.
@@ -55,6 +57,7 @@ def create_app(
         time_left_ms: what the function that runs the app has left for a request, in milliseconds, or None.
         caller_of: gives the name of a request's caller, from wherever it can be trusted; the default reads the header
             `Tidegate-Caller`, and no other function does.
+        observe: is told of every inference that was decided, before its answer is sent.
         routes: further routes, after the gateway's own.
     """
     decided = DecisionHeaders()
@@ -70,9 +73,10 @@ def create_app(
         time_left_ms=time_left_ms,
         max_body_bytes=max_body_bytes,
         decision_ttl_ms=decision_ttl_ms,
+        observe=observe,
     )
     app = Gateway(routes=[*door.routes(), *routes], exception_handlers=door.exception_handlers())
     # A redirect would send a caller, with its context, to whatever host its request named.
     app.router.redirect_slashes = False
-    app.oip = OipDoor(engines, dispatcher, decided, metadata, grants, time_left_ms, max_body_bytes)
+    app.oip = OipDoor(engines, dispatcher, decided, metadata, grants, time_left_ms, max_body_bytes, observe)
     return app

@@ -39,6 +39,7 @@ from tidegate.web.http import Answer, BodyTooLargeError, ClientGoneError, RawHea
 from tidegate.web.json_body import read_document
 from tidegate.web.limits import caller_timeout_ms
 from tidegate.web.metadata import MetadataCache, ModelMetadata
+from tidegate.web.observed import Observe, answered, unanswered, unobserved
 from tidegate.web.oip import TimeLeft, server_timing
 from tidegate.web.openapi import DOCUMENT
 from tidegate.web.tensors import decode_outputs, encode_inputs
@@ -77,6 +78,7 @@ class JsonDoor:
         time_left_ms: TimeLeft,
         max_body_bytes: int,
         decision_ttl_ms: int,
+        observe: Observe = unobserved,
     ) -> None:
         self._engines = engines
         self._dispatcher = dispatcher
@@ -87,6 +89,7 @@ class JsonDoor:
         self._time_left_ms = time_left_ms
         self._max_body_bytes = max_body_bytes
         self._decision_ttl_ms = decision_ttl_ms
+        self._observe = observe
 
     def routes(self) -> list[BaseRoute]:
         """The door's route table."""
@@ -125,7 +128,10 @@ class JsonDoor:
             outcome = await self._exchange(asked, request.scope["headers"])
             outputs = _outputs(outcome)
         except Exception as error:  # noqa: BLE001  # problem() tells the foreseen from the unforeseen
-            return problem(error, self._decided.shown(decision))
+            answer = problem(error, self._decided.shown(decision))
+            self._observe(unanswered(decision, error, answer.status, asked.started_s, asked.decided_s))
+            return answer
+        self._observe(answered(decision, outcome, asked.started_s, asked.decided_s))
         version = outcome.target.version
         served = {
             "model": outcome.target.model,

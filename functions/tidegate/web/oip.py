@@ -42,6 +42,7 @@ from tidegate.web.http import (
 )
 from tidegate.web.limits import caller_timeout_ms
 from tidegate.web.metadata import MetadataCache
+from tidegate.web.observed import Observe, answered, unanswered, unobserved
 
 _READ = frozenset({"", "ready", "config", "stats"})
 _GENERATE = frozenset({"generate", "generate_stream"})
@@ -69,6 +70,7 @@ class OipDoor:
         grants: Grants,
         time_left_ms: TimeLeft,
         max_body_bytes: int,
+        observe: Observe = unobserved,
     ) -> None:
         self._engines = engines
         self._dispatcher = dispatcher
@@ -77,6 +79,7 @@ class OipDoor:
         self._grants = grants
         self._time_left_ms = time_left_ms
         self._max_body_bytes = max_body_bytes
+        self._observe = observe
         self._server: tuple[float, Answer] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -163,7 +166,10 @@ class OipDoor:
                 call = await self._of_version(call, decision, objective, version, deadline_s)
             outcome = await self._dispatcher.dispatch(decision, call, deadline_s)
         except Exception as error:  # noqa: BLE001  # oip_failure() tells the foreseen from the unforeseen
-            return oip_failure(error, self._decided.shown(decision))
+            answer = oip_failure(error, self._decided.shown(decision))
+            self._observe(unanswered(decision, error, answer.status, started_s, decided_s))
+            return answer
+        self._observe(answered(decision, outcome, started_s, decided_s))
         return self._answer(decision, outcome, started_s, decided_s)
 
     async def _read(self, scope: Scope, objective: str, version: str | None, action: str) -> Answer:
