@@ -1,0 +1,111 @@
+"""Signature Version 4 by the standard library alone, for the few calls that a gateway makes itself.
+
+Importing botocore's signer costs a cold start some 90 ms and a boto3 client 300 ms; this costs nothing that a gateway has
+not imported anyway. The tests hold it against botocore's. The algorithm:
+https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from urllib.parse import quote
+
+ALGORITHM = "AWS4-HMAC-SHA256"
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What a request is signed with; `token` is there for temporary credentials, as functions have them."""
+
+    access_key: str
+    secret_key: str
+    token: str | None = None
+
+    def __repr__(self) -> str:
+        """Keeps the secrets out of logs."""
+        return f"Credentials({self.access_key[:4]}…)"
+
+
+@dataclass(frozen=True, slots=True)
+class Signer:
+    """Signs requests to one service in one region."""
+
+    credentials: Credentials
+    region: str
+    service: str
+
+    def headers(
+        self,
+        method: str,
+        host: str,
+        path: str,
+        query: Mapping[str, str],
+        headers: Mapping[str, str],
+        body: bytes,
+        now: datetime | None = None,
+    ) -> dict[str, str]:
+        """All headers of a request, the signature's included.
+
+        Args:
+            method: the HTTP method.
+            host: what the Host header will say.
+            path: the path, not yet percent-encoded.
+            query: the query's parameters, not yet percent-encoded.
+            headers: further headers, which are signed too.
+            body: the whole body.
+            now: when the request is sent; None takes the clock.
+        """
+        moment = (now or datetime.now(UTC)).strftime("%Y%m%dT%H%M%SZ")
+        digest = hashlib.sha256(body).hexdigest()
+        signed = {
+            **{name.lower(): value.strip() for name, value in headers.items()},
+            "host": host,
+            "x-amz-content-sha256": digest,
+            "x-amz-date": moment,
+        }
+        if self.credentials.token:
+            signed["x-amz-security-token"] = self.credentials.token
+        names = ";".join(sorted(signed))
+        canonical = "\n".join(
+            [
+                method,
+                self._signed_path(path),
+                canonical_query(query),
+                *(f"{name}:{signed[name]}" for name in sorted(signed)),
+                "",
+                names,
+                digest,
+            ]
+        )
+        scope = f"{moment[:8]}/{self.region}/{self.service}/aws4_request"
+        text = "\n".join([ALGORITHM, moment, scope, hashlib.sha256(canonical.encode()).hexdigest()])
+        signature = hmac.new(self._key(moment[:8]), text.encode(), hashlib.sha256).hexdigest()
+        credential = f"{self.credentials.access_key}/{scope}"
+        signed["authorization"] = f"{ALGORITHM} Credential={credential}, SignedHeaders={names}, Signature={signature}"
+        return signed
+
+    def _signed_path(self, path: str) -> str:
+        # Every service but S3 signs the path percent-encoded twice.
+        encoded = canonical_path(path)
+        return encoded if self.service == "s3" else canonical_path(encoded)
+
+    def _key(self, day: str) -> bytes:
+        key = f"AWS4{self.credentials.secret_key}".encode()
+        for part in (day, self.region, self.service, "aws4_request"):
+            key = hmac.new(key, part.encode(), hashlib.sha256).digest()
+        return key
+
+
+def canonical_path(path: str) -> str:
+    """A path percent-encoded once, as it is sent; the slashes stay."""
+    return quote(path, safe="/-_.~")
+
+
+def canonical_query(query: Mapping[str, str]) -> str:
+    """A query percent-encoded and sorted."""
+    pairs = sorted((quote(name, safe="-_.~"), quote(value, safe="-_.~")) for name, value in query.items())
+    return "&".join(f"{name}={value}" for name, value in pairs)
