@@ -16,6 +16,7 @@ from tidegate.ports.memory_fleet import (
     MemoryModelServer,
     MemoryServerLauncher,
 )
+from tidegate.ports.memory_stores import MemoryBundleStore, MemoryModelStore, MemoryRegistry, StoreFaults
 from tidegate.ports.protocols import (
     Endpoint,
     EndpointDirectory,
@@ -61,6 +62,7 @@ __all__ = [
     "HttpRequest",
     "HttpResponse",
     "LiveEntry",
+    "MemoryBundleStore",
     "MemoryEndpointDirectory",
     "MemoryEngineSource",
     "MemoryFaults",
@@ -69,6 +71,8 @@ __all__ = [
     "MemoryModelCatalog",
     "MemoryModelRepository",
     "MemoryModelServer",
+    "MemoryModelStore",
+    "MemoryRegistry",
     "MemoryServerLauncher",
     "MemoryTransport",
     "ModelCatalog",
@@ -84,5 +88,6 @@ __all__ = [
     "RegisteredEndpoint",
     "Registry",
     "ServerLauncher",
+    "StoreFaults",
     "Transport",
 ]

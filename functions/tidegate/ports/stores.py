@@ -149,6 +149,8 @@ class BundleStore(BundleSource, Protocol):
     async def flip(self, entry: LiveEntry, expected: Pointer | None) -> Pointer:
         """Make a revision live, if the pointer is still `expected` (None: if there is none yet).
 
+        `entry.sequence` counts on from that of `expected` (from 1).
+
         Raises:
             ConflictError: the pointer has moved; it names who moved it.
         """
