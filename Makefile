@@ -9,7 +9,7 @@ MODELS ?= triton_models
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help env models demo up test lint format bench infra lock clean
+.PHONY: help env models demo up test lint format package bench infra lock clean
 
 help: ## Show what can be made.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -48,6 +48,9 @@ format: env ## Format the code.
 test: lint models ## Run everything that CI runs.
 	@$(BIN)/python -m pytest
 
+package: env ## Build the functions' assets for arm64 and x86-64 below build/, and print their sizes.
+	@$(BIN)/python -m assets
+
 bench: models ## Measure, and write docs/performance.md.
 	@$(BIN)/python -m bench
 
@@ -55,9 +58,14 @@ infra: ## Not here yet: the infrastructure as code (see the README's last sectio
 	@echo "make infra: the infrastructure as code is not built yet; 'make up' runs the whole stack on this machine" >&2
 	@exit 1
 
+LEFT_TO_LAMBDA := $(addprefix --unsafe-package ,boto3 botocore s3transfer urllib3 python-dateutil six jmespath)
+
 lock: env ## Resolve the requirements anew (needs pip-tools on the PATH).
 	pip-compile --quiet --generate-hashes --strip-extras --no-emit-index-url --no-emit-trusted-host \
 		--no-emit-find-links --extra local --extra lambda --extra infra --extra training --extra dev -o requirements/dev.lock pyproject.toml
+	for asset in gateway control; do pip-compile --quiet --generate-hashes --strip-extras --no-emit-index-url \
+		--no-emit-trusted-host --no-emit-find-links $(LEFT_TO_LAMBDA) \
+		-o requirements/$$asset.lock requirements/$$asset.in; done
 
 clean: ## Remove what was built: the environment, the models' artefacts, caches.
 	@git clean -fdXq -- $(MODELS)

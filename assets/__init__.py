@@ -1,0 +1,1 @@
+"""Builds what is deployed of the functions: `make package`."""

@@ -1,0 +1,136 @@
+"""One asset: the locked packages for one architecture, the project's own code, compiled, and the archive of both.
+
+Reproducible: packages are pinned and hash-checked, compiled files carry the digest of their source instead of a time, and
+the archive is sorted and undated, so equal sources give equal bytes on any machine with the same Python.
+"""
+
+from __future__ import annotations
+
+import compileall
+import hashlib
+import py_compile
+import shutil
+import subprocess
+import sys
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCES = ROOT / "functions"
+TASK_ROOT = "/var/task"
+"""Where Lambda unpacks an asset: what compiled files name as their source."""
+
+UNDATED = (1980, 1, 1, 0, 0, 0)
+PLATFORMS = {"arm64": "manylinux2014_aarch64", "x86_64": "manylinux2014_x86_64"}
+LEFT_OUT = ("cli", "triton/backends", "triton/checks")
+"""Folders of the project that no function needs."""
+
+UNSTABLE = ("RECORD", "INSTALLER", "REQUESTED", "direct_url.json")
+"""Files of a package's metadata that differ from one installation to the next."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asset:
+    """What functions are deployed from: a folder of packages, with a bound on its unpacked size."""
+
+    name: str
+    lock: str
+    most_bytes: int
+
+
+ASSETS = (
+    Asset("gateway", "requirements/gateway.lock", 25_000_000),
+    Asset("control", "requirements/control.lock", 40_000_000),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """A built asset: its folder, its archive, their sizes in bytes, and the archive's SHA-256."""
+
+    asset: Asset
+    architecture: str
+    folder: Path
+    archive: Path
+    unpacked_bytes: int
+    archive_bytes: int
+    sha256: str
+
+    @property
+    def is_within_bound(self) -> bool:
+        """Whether the unpacked size keeps to the asset's bound."""
+        return self.unpacked_bytes <= self.asset.most_bytes
+
+
+def build(asset: Asset, architecture: str, out: Path) -> Built:
+    """Build an asset for an architecture (`arm64` or `x86_64`) below `out`.
+
+    Raises:
+        subprocess.CalledProcessError: a package could not be had; pip has said why on standard error.
+    """
+    folder = out / f"{asset.name}-{architecture}"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    _install(ROOT / asset.lock, PLATFORMS[architecture], folder)
+    _copy_project(folder)
+    _strip(folder)
+    _compile(folder)
+    archive = folder.with_suffix(".zip")
+    _pack(folder, archive)
+    unpacked = sum(path.stat().st_size for path in _files(folder))
+    content = archive.read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    return Built(asset, architecture, folder, archive, unpacked, len(content), digest)
+
+
+def _install(lock: Path, platform: str, folder: Path) -> None:
+    # The dependencies stand in the lock file; those that Lambda's runtime brings are left out of it.
+    command = [
+        sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--target", str(folder),
+        "--platform", platform, "--implementation", "cp", "--python-version", f"{sys.version_info[0]}.{sys.version_info[1]}",
+        "--only-binary=:all:", "--no-deps", "--no-compile", "--require-hashes", "--requirement", str(lock),
+    ]  # fmt: skip
+    subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+
+
+def _copy_project(folder: Path) -> None:
+    left_out = {SOURCES / "tidegate" / each for each in LEFT_OUT}
+
+    def ignored(directory: str, names: list[str]) -> list[str]:
+        return [name for name in names if name == "__pycache__" or Path(directory) / name in left_out]
+
+    shutil.copytree(SOURCES / "tidegate", folder / "tidegate", ignore=ignored)
+
+
+def _strip(folder: Path) -> None:
+    shutil.rmtree(folder / "bin", ignore_errors=True)
+    for path in list(folder.rglob("*")):
+        if path.is_dir() and path.name in ("__pycache__", "tests"):
+            shutil.rmtree(path)
+        elif path.is_file() and path.parent.name.endswith(".dist-info") and path.name in UNSTABLE:
+            path.unlink()
+
+
+def _compile(folder: Path) -> None:
+    # Lambda's folder cannot be written, so a cold start would compile every module in vain.
+    compileall.compile_dir(
+        folder,
+        quiet=1,
+        stripdir=str(folder),
+        prependdir=TASK_ROOT,
+        invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
+    )
+
+
+def _pack(folder: Path, archive: Path) -> None:
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as packed:
+        for path in _files(folder):
+            entry = zipfile.ZipInfo(path.relative_to(folder).as_posix(), UNDATED)
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            entry.external_attr = (0o755 if path.suffix == ".so" else 0o644) << 16
+            packed.writestr(entry, path.read_bytes())
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
