@@ -21,11 +21,16 @@ def test_values_are_typed() -> None:
         "TIDEGATE_DEFAULT_TIMEOUT_MS": "250",
         "TIDEGATE_ATTEMPT_SHARE": "0.8",
         "TIDEGATE_TRITON_HOME": "/opt/tritonserver",
+        "TIDEGATE_BUCKET": "tidegate-models",
+        "TIDEGATE_AWS_ENDPOINT_URL": "http://127.0.0.1:5000",
+        "TIDEGATE_REGISTRY_TABLE": "",
     }
     settings = Settings.from_environment(environment)
     assert settings.default_timeout_ms == 250
     assert settings.attempt_share == 0.8
     assert settings.triton_home == Path("/opt/tritonserver")
+    assert (settings.bucket, settings.aws_endpoint_url) == ("tidegate-models", "http://127.0.0.1:5000")
+    assert settings.registry_table is None
 
 
 @pytest.mark.parametrize(
@@ -37,6 +42,10 @@ def test_values_are_typed() -> None:
         ("TIDEGATE_ATTEMPT_SHARE", "1.5", "must be a number from 0.01 to 1, not '1.5'"),
         ("TIDEGATE_ATTEMPT_SHARE", "nan", "must be a number"),
         ("TIDEGATE_MAX_BODY_BYTES", "-1", "must be a whole number of at least 1, not '-1'"),
+        ("TIDEGATE_BUCKET", "Ab", r"must be the name of a bucket \(3 to 63 lower-case letters.*\), not 'Ab'"),
+        ("TIDEGATE_REGISTRY_TABLE", "a table", "must be the name of a table"),
+        ("TIDEGATE_AWS_ENDPOINT_URL", "127.0.0.1:5000", "must be an http:// or https:// address without a path"),
+        ("TIDEGATE_AWS_REGION", "eu", "must be a region such as eu-west-1"),
         ("TIDEGATE_LOAD_TIMEOUT", "5", "is no setting; did you mean TIDEGATE_LOAD_TIMEOUT_S?"),
         ("TIDEGATE_XYZ", "5", "is no setting; the settings are TIDEGATE_"),
     ],

@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import math
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
@@ -20,6 +21,11 @@ PREFIX = "TIDEGATE_"
 
 def _setting(default: Any, doc: str, minimum: float = 0, maximum: float = math.inf) -> Any:
     return field(default=default, metadata={"doc": doc, "minimum": minimum, "maximum": maximum})
+
+
+def _text(default: str | None, doc: str, pattern: str, words: str) -> Any:
+    """A setting that is a text; `words` say what `pattern` matches as a whole."""
+    return field(default=default, metadata={"doc": doc, "pattern": pattern, "words": words})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +63,42 @@ class Settings:
     cache_dir: Path | None = _setting(  # noqa: RUF009  # makes a field
         None, "Folder for what is built once and kept; unset: `$XDG_CACHE_HOME/tidegate` or `~/.cache/tidegate`."
     )
+    bucket: str | None = _text(
+        None,
+        "S3 bucket of the pushed models and the bundles.",
+        r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]",
+        "the name of a bucket (3 to 63 lower-case letters, digits, '.' and '-')",
+    )
+    registry_table: str | None = _text(
+        None,
+        "DynamoDB table of the registry of endpoints and gateways.",
+        r"[A-Za-z0-9_.-]{3,255}",
+        "the name of a table (3 to 255 letters, digits, '_', '-' and '.')",
+    )
+    aws_endpoint_url: str | None = _text(
+        None,
+        "Address of S3 and DynamoDB, such as that of the local stack; unset: AWS itself.",
+        r"https?://[^/\s?#]+/?",
+        "an http:// or https:// address without a path",
+    )
+    aws_region: str | None = _text(
+        None,
+        "AWS region; unset: as AWS's own variables and files say, and `us-east-1` with a local endpoint.",
+        r"[a-z]{2,}(-[a-z0-9]+)+",
+        "a region such as eu-west-1",
+    )
+    store_timeout_s: float = _setting(
+        5.0, "Longest wait for an answer of S3 or DynamoDB, in seconds; a failed call is tried twice more.", 0.1, 300
+    )
+    poll_interval_s: float = _setting(
+        2.0, "How often a gateway looks whether another revision is live, in seconds.", 0.05, 3600
+    )
+    report_interval_s: float = _setting(
+        10.0, "How often an endpoint or a gateway tells the registry that it is alive, in seconds.", 0.1, 3600
+    )
+    silence_timeout_s: float = _setting(
+        30.0, "How long the registry believes in an endpoint or a gateway that is silent, in seconds.", 0.2, 86_400
+    )
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
@@ -84,6 +126,10 @@ def _suggestion(name: str, known: Mapping[str, object]) -> str:
 def _parse(name: str, text: str, entry: Field[Any]) -> Any:
     if entry.type == "Path | None":
         return Path(text).expanduser() if text else None
+    if entry.type == "str | None":
+        if text and not re.fullmatch(entry.metadata["pattern"], text):
+            raise SettingsError(f"{name} must be {entry.metadata['words']}, not {text!r}")
+        return text or None
     kind, words = (int, "a whole number") if entry.type == "int" else (float, "a number")
     low, high = entry.metadata["minimum"], entry.metadata["maximum"]
     bounds = f"of at least {low}" if high == math.inf else f"from {low} to {high}"
