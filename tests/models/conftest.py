@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tritonclient.http as triton
+from tidegate.triton.installation import find_installation
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 ROOT = Path(__file__).parents[2]
@@ -170,9 +171,8 @@ def _command(repositories: list[Path], backends: Path, prefix: str, port: int) -
 
 
 def _environment() -> dict[str, str]:
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
-    libraries = str(_wheel().parent / "nvidia_pytriton.libs")
-    return {**os.environ, "PATH": path, "LD_LIBRARY_PATH": libraries, "PYTHONDONTWRITEBYTECODE": "1"}
+    """Stubs of this environment write no `__pycache__` into the model repository, which would not be clean then."""
+    return find_installation(cache_dir=ROOT / ".cache" / "tidegate").environment()
 
 
 def _await_live(client: triton.InferenceServerClient, process: subprocess.Popen[bytes], log: Path) -> None:
