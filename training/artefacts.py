@@ -7,6 +7,7 @@ import importlib.metadata
 import importlib.util
 import json
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,12 +42,16 @@ class Artefacts:
 
 
 def step_code(path: str) -> ModuleType:
-    """Import one of `STEP_CODE`, by its path under `STEPS`."""
+    """Import one of `STEP_CODE`, by its path under `STEPS`, and leave no bytecode in the model repository."""
     specification = importlib.util.spec_from_file_location(Path(path).stem, STEPS / path)
     if specification is None or specification.loader is None:
         raise ImportError(f"{STEPS / path} is no Python file")
     module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    try:
+        specification.loader.exec_module(module)
+    finally:
+        sys.dont_write_bytecode = before
     return module
 
 
