@@ -8,11 +8,10 @@ from typing import Any
 
 import pytest
 from tidegate.dispatch import Dispatcher
-from tidegate.ports import Endpoint, MemoryEndpointDirectory, MemoryEngineSource
+from tidegate.ports import Endpoint, MemoryEndpointDirectory, MemoryEngineSource, Served
 from tidegate.rules import Engine
 from tidegate.triton.transport import PooledTransport
 from tidegate.web import create_app
-from tidegate.web.observed import Served
 
 from tests.web.conftest import FakeTriton, Host, Received, free_port, serving
 

@@ -17,6 +17,7 @@ from tidegate.ports.memory_fleet import (
     MemoryServerLauncher,
 )
 from tidegate.ports.memory_stores import MemoryBundleStore, MemoryModelStore, MemoryRegistry, StoreFaults
+from tidegate.ports.observed import Observe, Served
 from tidegate.ports.protocols import (
     Endpoint,
     EndpointDirectory,
@@ -82,11 +83,13 @@ __all__ = [
     "ModelServer",
     "ModelState",
     "ModelStore",
+    "Observe",
     "Pointer",
     "PushOutcome",
     "PushProgress",
     "RegisteredEndpoint",
     "Registry",
+    "Served",
     "ServerLauncher",
     "StoreFaults",
     "Transport",

@@ -9,13 +9,13 @@ from starlette.routing import BaseRoute
 from starlette.types import Receive, Scope, Send
 
 from tidegate.dispatch import Dispatcher
-from tidegate.ports import EngineSource, FleetStatus
+from tidegate.ports import EngineSource, FleetStatus, Observe
 from tidegate.web.callers import CallerOf, Grants, header_caller
 from tidegate.web.decided import DecisionHeaders
 from tidegate.web.limits import function_time_left_ms
 from tidegate.web.metadata import MetadataCache
 from tidegate.web.objectives import JsonDoor
-from tidegate.web.observed import Observe, unobserved
+from tidegate.web.observed import unobserved
 from tidegate.web.oip import OipDoor, TimeLeft
 
 

@@ -18,7 +18,7 @@ from starlette.routing import BaseRoute, Route
 from tidegate.dispatch import Call, Dispatcher, Outcome
 from tidegate.dispatch.verdict import error_text
 from tidegate.errors import DispatchError, NoRuleError, UnknownObjectiveError
-from tidegate.ports import EngineSource, FleetStatus
+from tidegate.ports import EngineSource, FleetStatus, Observe
 from tidegate.rules import Engine
 from tidegate.rules.contract import Caller, Objective
 from tidegate.rules.decision import Decision, Target
@@ -39,7 +39,7 @@ from tidegate.web.http import Answer, BodyTooLargeError, ClientGoneError, RawHea
 from tidegate.web.json_body import read_document
 from tidegate.web.limits import caller_timeout_ms
 from tidegate.web.metadata import MetadataCache, ModelMetadata
-from tidegate.web.observed import Observe, answered, unanswered, unobserved
+from tidegate.web.observed import answered, unanswered, unobserved
 from tidegate.web.oip import TimeLeft, server_timing
 from tidegate.web.openapi import DOCUMENT
 from tidegate.web.tensors import decode_outputs, encode_inputs

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from tidegate.dispatch import Call, Dispatcher, Outcome
 from tidegate.errors import ContextError, NoRuleError, TidegateError, UnavailableError
-from tidegate.ports import EngineSource
+from tidegate.ports import EngineSource, Observe
 from tidegate.rules import Engine
 from tidegate.rules.decision import Decision
 from tidegate.web.callers import Grants, check_version, pinned_target
@@ -42,7 +42,7 @@ from tidegate.web.http import (
 )
 from tidegate.web.limits import caller_timeout_ms
 from tidegate.web.metadata import MetadataCache
-from tidegate.web.observed import Observe, answered, unanswered, unobserved
+from tidegate.web.observed import answered, unanswered, unobserved
 
 _READ = frozenset({"", "ready", "config", "stats"})
 _GENERATE = frozenset({"generate", "generate_stream"})

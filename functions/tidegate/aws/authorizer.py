@@ -1,0 +1,44 @@
+"""Who calls, as the authorizer in front of a function says. Nothing else of a request is believed.
+
+The events: https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-integrations-lambda.html and
+https://docs.aws.amazon.com/lambda/latest/dg/urls-invocation.html#urls-payloads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, MutableMapping
+from typing import Any
+
+DEFAULT_CLAIM = "client_id"
+
+
+def authorized_caller(claim: str = DEFAULT_CLAIM) -> Callable[[MutableMapping[str, Any]], str | None]:
+    """A function that gives the caller of a request that Mangum has made of an event.
+
+    - A JWT authorizer: the claim `claim` of the token, else its `sub`.
+    - An IAM authorizer, a Function URL's included: the ARN of the user, or of the role without the name of its session,
+      so that one role is one caller: `arn:aws:sts::123456789012:assumed-role/home-screen`.
+    """
+
+    def caller_of(scope: MutableMapping[str, Any]) -> str | None:
+        authorizer = scope["aws.event"].get("requestContext", {}).get("authorizer") or {}
+        claims = (authorizer.get("jwt") or {}).get("claims")
+        if isinstance(claims, Mapping):
+            return _text(claims.get(claim)) or _text(claims.get("sub"))
+        identity = authorizer.get("iam")
+        if isinstance(identity, Mapping):
+            return _principal(_text(identity.get("userArn")))
+        return None
+
+    return caller_of
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _principal(arn: str | None) -> str | None:
+    if arn is None or ":assumed-role/" not in arn:
+        return arn
+    role, _, session = arn.rpartition("/")
+    return role if session and role.count("/") else arn

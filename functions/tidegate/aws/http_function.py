@@ -1,0 +1,112 @@
+"""An ASGI app as a Lambda function: HTTP API (payload 2.0) and Function URL events in, responses out.
+
+Mangum (https://mangum.fastapiexpert.com) adapts; this adds what a function needs around it: a bundle that is looked after
+while a request waits for its model, telemetry, and answers that the platform can carry.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from typing import Any, Protocol
+
+from mangum import Mangum
+
+from tidegate.aws.telemetry import Telemetry
+
+MOST_RESPONSE_BYTES = 6 * 1024 * 1024 - 64 * 1024
+"""Largest response that Lambda carries (6 MB), less what the headers around the body may take:
+https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html."""
+
+MOST_REQUEST_BYTES = 4_500_000
+"""Largest request body, so that it fits into an event even where it is base64."""
+
+RESOLVE_HINT = "ask POST /v1/objectives/{objective}/resolve where the model is served, and send it there yourself"
+
+_log = logging.getLogger("tidegate.function")
+_TITLES = {
+    400: ("malformed-request", "The request is malformed"),
+    413: ("answer-too-large", "The answer is too large"),
+    500: ("internal", "Internal error"),
+}
+
+Scope = MutableMapping[str, Any]
+App = Callable[[Scope, Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]], Awaitable[None]]
+
+
+class Freshness(Protocol):
+    """What keeps a process's rules those that are live."""
+
+    @property
+    def age_s(self) -> float | None:
+        """How long ago the rules were last known to be live, in seconds; None where they never were."""
+        ...
+
+    async def poll_if_due(self) -> None:
+        """Look for other rules if it is time to."""
+        ...
+
+
+class HttpFunction:
+    """The handler of a function.
+
+    Args:
+        app: the ASGI app.
+        freshness: is asked to poll beside each request, which never waits for it.
+        telemetry: logs and metrics.
+        open_breakers: how many endpoints are being left alone now.
+    """
+
+    def __init__(
+        self, app: App, freshness: Freshness, telemetry: Telemetry, open_breakers: Callable[[], int] = lambda: 0
+    ) -> None:
+        self._app = app
+        self._freshness = freshness
+        self._telemetry = telemetry
+        self._open_breakers = open_breakers
+        self._poll: asyncio.Task[None] | None = None
+        # What is compressed or binary goes out as base64; the protocol's own types are not text.
+        self._adapter = Mangum(self._beside_poll, lifespan="off", text_mime_types=["application/json", "text/"])
+
+    def __call__(self, event: Mapping[str, Any], context: Any) -> dict[str, Any]:
+        """Answer one event."""
+        self._telemetry.begin(event, context.aws_request_id)
+        response = self._answer(event, context)
+        self._telemetry.end(response["statusCode"], self._freshness.age_s, self._open_breakers())
+        return response
+
+    def _answer(self, event: Mapping[str, Any], context: Any) -> dict[str, Any]:
+        if not isinstance(event, Mapping) or "requestContext" not in event or "version" not in event:
+            return _refusal(400, "/v1", "the event is no HTTP request of an HTTP API or a Function URL (payload 2.0)")
+        path = event.get("rawPath") or ""
+        try:
+            response: dict[str, Any] = self._adapter(dict(event), context)
+        except Exception as error:  # noqa: BLE001  # whatever it is, the caller gets an answer in the door's form
+            _log.error("unforeseen %s", type(error).__name__)
+            return _refusal(500, path, f"internal error, request {context.aws_request_id}")
+        if len(response.get("body") or "") > MOST_RESPONSE_BYTES:
+            return _refusal(413, path, f"the answer is larger than a function can carry: {RESOLVE_HINT}")
+        return response
+
+    async def _beside_poll(self, scope: Scope, receive: Any, send: Any) -> None:
+        if self._poll is None or self._poll.done():
+            self._poll = asyncio.create_task(self._freshness.poll_if_due())
+        await self._app(scope, receive, send)
+
+
+def _refusal(status: int, path: str, detail: str) -> dict[str, Any]:
+    """An answer that no app could give, in the form of the door that was asked."""
+    kind = "application/json"
+    document: dict[str, Any] = {"error": detail}
+    if not path.startswith("/v2"):
+        slug, title = _TITLES[status]
+        kind = "application/problem+json"
+        document = {"type": f"urn:tidegate:problem:{slug}", "title": title, "status": status, "detail": detail}
+    return {
+        "statusCode": status,
+        "headers": {"content-type": kind},
+        "body": json.dumps(document),
+        "isBase64Encoded": False,
+    }
