@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import tempfile
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from tidegate.control.local_stack import LocalStack
-from tidegate.ports import FleetEvent, MemoryModel, MemoryModelCatalog, MemoryServerLauncher
-from tidegate.rules import Engine, compile_directory, load_bundle
+from tidegate.errors import ModelConfigError
+from tidegate.ports import FleetEvent, MemoryModel, MemoryServerLauncher, ModelLoad
+from tidegate.rules import Engine, Target, compile_directory, load_bundle
 
 from tests.support.stack import write_rules
 
@@ -33,13 +35,65 @@ def engine(shards: Mapping[str, int], placement: Mapping[str, list[str]] | None 
         return load_bundle(compile_directory(folder))
 
 
+class Catalog:
+    """A `DirectoryCatalog` over models by name; change `models` as files would change on disk."""
+
+    def __init__(self, models: Mapping[str, MemoryModel]) -> None:
+        self.models = dict(models)
+
+    def plan(self, targets: Iterable[Target]) -> tuple[ModelLoad, ...]:
+        """The closures of all targets: see `DirectoryCatalog.plan`. Pins of other versions than the last give a `config`.
+
+        Raises:
+            ModelConfigError: a model or a version is missing, or an ensemble calls itself.
+        """
+        versions: dict[str, set[int]] = {}
+        finished: dict[str, MemoryModel] = {}
+        for target in sorted(targets, key=lambda target: target.name):
+            self._visit(target.model, target.version, f"target {target.name!r}", versions, finished, ())
+        return tuple(_load_of(name, model, versions[name]) for name, model in finished.items())
+
+    def _visit(
+        self,
+        name: str,
+        version: int | None,
+        asker: str,
+        versions: dict[str, set[int]],
+        finished: dict[str, MemoryModel],
+        path: tuple[str, ...],
+    ) -> None:
+        model = self.models.get(name)
+        if name in path:
+            raise ModelConfigError(f"ensemble {name!r} calls itself: {' -> '.join([*path[path.index(name) :], name])}")
+        if model is None or not model.versions:
+            raise ModelConfigError(f"{asker} needs model {name!r}, but there is none of that name with a version")
+        if version is not None and version not in model.versions:
+            raise ModelConfigError(f"{asker} needs version {version} of {name!r}; versions there: {model.versions}")
+        versions.setdefault(name, set()).add(model.versions[-1] if version is None else version)
+        if name not in finished:
+            for step in model.steps:
+                step_name, _, pin = step.partition("/")
+                self._visit(
+                    step_name, int(pin) if pin else None, f"ensemble {name!r}", versions, finished, (*path, name)
+                )
+            finished[name] = model
+
+
+def _load_of(name: str, model: MemoryModel, versions: set[int]) -> ModelLoad:
+    served = tuple(sorted(versions))
+    own = model.versions[-1:]
+    config = None if served == own else json.dumps({"version_policy": {"specific": {"versions": served}}})
+    steps = tuple(dict.fromkeys(step.partition("/")[0] for step in model.steps))
+    return ModelLoad(name, served, config, steps)
+
+
 class Fleet:
     """A stack, the servers behind it, and requests that last until they are let go."""
 
     def __init__(self, first: Engine, models: Mapping[str, MemoryModel] | None = None) -> None:
         self.launcher = MemoryServerLauncher()
         self.faults = self.launcher.faults
-        self.catalog = MemoryModelCatalog(MODELS if models is None else models)
+        self.catalog = Catalog(MODELS if models is None else models)
         self.stack = LocalStack(first, self.launcher, self.catalog, drain_timeout_s=10)
 
     @asynccontextmanager
@@ -87,7 +141,7 @@ class Fleet:
         return [
             {
                 _label(load.model, load.versions)
-                for load in server.repository.loaded.values()
+                for load in server.repository.holds.values()
                 if server.repository.ready(load.model)
             }
             for server in servers

@@ -75,6 +75,46 @@ def test_models_are_loaded_described_and_unloaded(installation: Installation, tm
     assert not list(models.rglob("__pycache__"))
 
 
+def test_what_is_loaded_is_exactly_what_is_ready(installation: Installation, tmp_path: Path) -> None:
+    models = make_repository(tmp_path, "versioned", "versioned_pipeline", "hangs")
+
+    async def use(server: TritonServer, directory: ModelDirectory) -> None:
+        repository = server.repository
+
+        async def loaded() -> list[tuple[str, int | None]]:
+            states = await repository.loaded()
+            assert {each.state for each in states} <= {"READY"}
+            return [(each.model, each.version) for each in states]
+
+        assert await loaded() == []
+        step, ensemble = directory.plan([target("versioned"), target("versioned", 1), target("versioned_pipeline")])
+        await repository.load(step, 20)
+        await repository.load(ensemble, 20)
+        everything = [("versioned", 1), ("versioned", 2), ("versioned", 3), ("versioned_pipeline", 1)]
+        assert await loaded() == everything
+        transport = PooledTransport()
+        tensor = {"name": "SLEEP_MS", "shape": [1], "datatype": "INT32", "data": [1500]}
+        request = HttpRequest(
+            "POST", "/v2/models/versioned/versions/1/infer", (), json.dumps({"inputs": [tensor]}).encode()
+        )
+        under_way = asyncio.create_task(transport.send(server.endpoint, request, timeout_s=10))
+        await asyncio.sleep(0.5)
+        (narrower,) = directory.plan([target("versioned"), target("versioned", 2)])
+        await repository.load(narrower, 20)
+        assert not under_way.done()
+        assert await loaded() == everything[1:]
+        assert (await under_way).status == 200
+        await transport.aclose()
+        with pytest.raises(ModelLoadError):
+            await repository.load(directory.plan([target("hangs")])[0], 0.5)
+        assert await loaded() == everything[1:]
+        await repository.unload("versioned")
+        assert await loaded() == []
+        assert not await repository.model_ready("versioned_pipeline", 1)
+
+    serve(installation, models, use)
+
+
 def test_a_model_that_hangs_or_is_refused_says_so_and_the_server_still_ends(
     installation: Installation, tmp_path: Path
 ) -> None:

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from tidegate.errors import ModelConfigError
-from tidegate.ports import ModelCatalog, ModelLoad
+from tidegate.ports import ModelLoad
 from tidegate.rules import Engine, Target
+
+
+class DirectoryCatalog(Protocol):
+    """Plans from the files of a directory as they are now."""
+
+    def plan(self, targets: Iterable[Target]) -> tuple[ModelLoad, ...]:
+        """The closures of all targets as loads without duplicates, steps before the ensembles that call them."""
+        ...
+
 
 Plan = tuple[ModelLoad, ...]
 """What one endpoint must hold, steps before the ensembles that call them."""
@@ -28,7 +38,7 @@ class Assignment:
         return targets_on(self.engine, shard)
 
 
-def assign(engine: Engine, catalog: ModelCatalog) -> Assignment:
+def assign(engine: Engine, catalog: DirectoryCatalog) -> Assignment:
     """Plan every shard of the engine's fleet.
 
     Raises:
@@ -37,7 +47,7 @@ def assign(engine: Engine, catalog: ModelCatalog) -> Assignment:
     return Assignment(engine, {shard: catalog.plan(targets_on(engine, shard)) for shard in engine.fleet.shards})
 
 
-def transition(leaving: Sequence[Assignment], wanted: Assignment, catalog: ModelCatalog, shard: str) -> Plan:
+def transition(leaving: Sequence[Assignment], wanted: Assignment, catalog: DirectoryCatalog, shard: str) -> Plan:
     """What a shard must hold while requests of `leaving`, oldest first, and of `wanted` are under way.
 
     Where the part of an engine can no longer be planned, because its files have changed or gone, it is left out, and so

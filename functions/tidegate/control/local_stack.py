@@ -9,11 +9,11 @@ from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from tidegate.control.assignment import NOTHING, Assignment, assign, transition, unserved
+from tidegate.control.assignment import NOTHING, Assignment, DirectoryCatalog, assign, transition, unserved
 from tidegate.control.in_flight import InFlight
 from tidegate.control.replica import Replica
 from tidegate.errors import StackError, TidegateError
-from tidegate.ports import MemoryEndpointDirectory, MemoryEngineSource, ModelCatalog, ServerLauncher
+from tidegate.ports import MemoryEndpointDirectory, MemoryEngineSource, ServerLauncher
 from tidegate.rules import Engine
 
 logger = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ class LocalStack:
         self,
         engine: Engine,
         launcher: ServerLauncher,
-        catalog: ModelCatalog,
+        catalog: DirectoryCatalog,
         load_timeout_s: float = 30.0,
         drain_timeout_s: float = 10.0,
     ) -> None:

@@ -10,12 +10,12 @@ from tidegate.ports.memory import MemoryEndpointDirectory, MemoryEngineSource, M
 from tidegate.ports.memory_fleet import (
     FleetEvent,
     MemoryFaults,
-    MemoryModel,
-    MemoryModelCatalog,
+    MemoryGoldenRequests,
     MemoryModelRepository,
     MemoryModelServer,
     MemoryServerLauncher,
 )
+from tidegate.ports.memory_models import MemoryModel, MemoryModelCatalog
 from tidegate.ports.memory_stores import MemoryBundleStore, MemoryModelStore, MemoryRegistry, StoreFaults
 from tidegate.ports.observed import Observe, Served
 from tidegate.ports.protocols import (
@@ -23,6 +23,7 @@ from tidegate.ports.protocols import (
     EndpointDirectory,
     EngineSource,
     FleetStatus,
+    GoldenRequests,
     Headers,
     HttpRequest,
     HttpResponse,
@@ -31,6 +32,7 @@ from tidegate.ports.protocols import (
     ModelRepository,
     ModelServer,
     ModelState,
+    Resolution,
     ServerLauncher,
     Transport,
 )
@@ -47,6 +49,7 @@ from tidegate.ports.stores import (
     PushProgress,
     RegisteredEndpoint,
     Registry,
+    RepositoryOf,
 )
 
 __all__ = [
@@ -59,6 +62,7 @@ __all__ = [
     "FleetEvent",
     "FleetStatus",
     "GatewayReport",
+    "GoldenRequests",
     "Headers",
     "HttpRequest",
     "HttpResponse",
@@ -68,6 +72,7 @@ __all__ = [
     "MemoryEngineSource",
     "MemoryFaults",
     "MemoryFleetStatus",
+    "MemoryGoldenRequests",
     "MemoryModel",
     "MemoryModelCatalog",
     "MemoryModelRepository",
@@ -89,6 +94,8 @@ __all__ = [
     "PushProgress",
     "RegisteredEndpoint",
     "Registry",
+    "RepositoryOf",
+    "Resolution",
     "Served",
     "ServerLauncher",
     "StoreFaults",

@@ -1,4 +1,4 @@
-"""A fleet in memory: models, and servers that load them, refuse them, hang on them or end, as they are told.
+"""A fleet in memory: servers that load models, refuse them, hang on them or end, as they are told.
 
 Nothing waits on the clock: a load that hangs reports at once that its time has passed. Every call gives way to other
 tasks once, so that servers load side by side as real ones do, and the same calls always give the same history.
@@ -7,80 +7,17 @@ tasks once, so that servers load side by side as real ones do, and the same call
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-from tidegate.errors import EndpointRefusedError, EndpointTimeoutError, ModelConfigError, ModelLoadError, StackError
+from tidegate.errors import EndpointRefusedError, EndpointTimeoutError, ModelLoadError, StackError
+from tidegate.ports.memory_models import pinned_steps
 from tidegate.ports.protocols import Endpoint, ModelLoad, ModelState
 from tidegate.rules import Target
 
 HOST = "memory"
 """The host of every endpoint here; ports count up from 1."""
-
-
-class MemoryModel(NamedTuple):
-    """A model in a `MemoryModelCatalog`.
-
-    `versions` are those it has, ascending; the last one serves where nobody names a version. `steps` are what an
-    ensemble calls, as `model` or `model/version`.
-    """
-
-    versions: tuple[int, ...] = (1,)
-    steps: tuple[str, ...] = ()
-
-
-class MemoryModelCatalog:
-    """A `ModelCatalog` over models by name; change `models` as files would change on disk."""
-
-    def __init__(self, models: Mapping[str, MemoryModel]) -> None:
-        self.models = dict(models)
-
-    def plan(self, targets: Iterable[Target]) -> tuple[ModelLoad, ...]:
-        """The closures of all targets: see `ModelCatalog.plan`. Pins of other versions than the last give a `config`.
-
-        Raises:
-            ModelConfigError: a model or a version is missing, or an ensemble calls itself.
-        """
-        versions: dict[str, set[int]] = {}
-        finished: dict[str, MemoryModel] = {}
-        for target in sorted(targets, key=lambda target: target.name):
-            self._visit(target.model, target.version, f"target {target.name!r}", versions, finished, ())
-        return tuple(_load_of(name, model, versions[name]) for name, model in finished.items())
-
-    def _visit(
-        self,
-        name: str,
-        version: int | None,
-        asker: str,
-        versions: dict[str, set[int]],
-        finished: dict[str, MemoryModel],
-        path: tuple[str, ...],
-    ) -> None:
-        model = self.models.get(name)
-        if name in path:
-            raise ModelConfigError(f"ensemble {name!r} calls itself: {' -> '.join([*path[path.index(name) :], name])}")
-        if model is None or not model.versions:
-            raise ModelConfigError(f"{asker} needs model {name!r}, but there is none of that name with a version")
-        if version is not None and version not in model.versions:
-            raise ModelConfigError(f"{asker} needs version {version} of {name!r}; versions there: {model.versions}")
-        versions.setdefault(name, set()).add(model.versions[-1] if version is None else version)
-        if name not in finished:
-            for step in model.steps:
-                step_name, _, pin = step.partition("/")
-                self._visit(
-                    step_name, int(pin) if pin else None, f"ensemble {name!r}", versions, finished, (*path, name)
-                )
-            finished[name] = model
-
-
-def _load_of(name: str, model: MemoryModel, versions: set[int]) -> ModelLoad:
-    served = tuple(sorted(versions))
-    own = model.versions[-1:]
-    config = None if served == own else json.dumps({"version_policy": {"specific": {"versions": served}}})
-    steps = tuple(dict.fromkeys(step.partition("/")[0] for step in model.steps))
-    return ModelLoad(name, served, config, steps)
 
 
 class FleetEvent(NamedTuple):
@@ -115,21 +52,21 @@ class MemoryModelRepository:
     """The `ModelRepository` of a `MemoryModelServer`.
 
     It keeps a server's rules: an ensemble is refused until its steps are READY, and is UNAVAILABLE once one of them is
-    gone. `faults` may be replaced to make one server differ from the others.
+    gone. `holds` is what is loaded, by model. `faults` may be replaced to make one server differ from the others.
     """
 
     def __init__(self, server: MemoryModelServer, faults: MemoryFaults) -> None:
         self.faults = faults
-        self.loaded: dict[str, ModelLoad] = {}
+        self.holds: dict[str, ModelLoad] = {}
         self._server = server
         self._wedged = ""
 
     def ready(self, model: str, version: int | None = None) -> bool:
         """Whether the server runs and can answer calls of a model (a version of it), its steps included."""
-        load = self.loaded.get(model)
+        load = self.holds.get(model)
         if not self._server.running or load is None or (version is not None and version not in load.versions):
             return False
-        return all(self.ready(step) for step in load.steps)
+        return all(self.ready(step, version) for step, version in _steps_of(load))
 
     async def server_ready(self) -> bool:
         """True while the server runs, even where a load hangs."""
@@ -141,12 +78,21 @@ class MemoryModelRepository:
         await self._reach()
         states = [
             ModelState(name, version, "READY" if self.ready(name) else "UNAVAILABLE")
-            for name, load in self.loaded.items()
+            for name, load in self.holds.items()
             for version in load.versions
         ]
-        if self._wedged and self._wedged not in self.loaded:
+        if self._wedged and self._wedged not in self.holds:
             states.append(ModelState(self._wedged, 1, "LOADING"))
         return sorted(states, key=lambda state: (state.model, state.version))
+
+    async def loaded(self) -> Sequence[ModelState]:
+        """Every version that is READY, sorted by model."""
+        return [state for state in await self.index() if state.state == "READY"]
+
+    async def model_ready(self, model: str, version: int | None = None) -> bool:
+        """Whether a model (a version of it) can be called, its steps included."""
+        await self._reach()
+        return self.ready(model, version)
 
     async def load(self, load: ModelLoad, timeout_s: float) -> None:
         """Load a model, unless it is told otherwise; a loaded model that has not changed is left alone.
@@ -156,7 +102,7 @@ class MemoryModelRepository:
             ModelLoadError: the model is refused, one of its steps is not READY, or the load hangs.
         """
         await self._reach()
-        if self.loaded.get(load.model) == load:
+        if self.holds.get(load.model) == load:
             return
         if load.model in self.faults.held:
             await self.faults.held[load.model].wait()
@@ -172,7 +118,7 @@ class MemoryModelRepository:
         if refusal:
             self._server.note("refused", load)
             raise ModelLoadError(load.model, f"refused: {refusal}")
-        self.loaded[load.model] = load
+        self.holds[load.model] = load
         self._server.note("loaded", load)
 
     async def unload(self, model: str) -> None:
@@ -187,18 +133,23 @@ class MemoryModelRepository:
             raise EndpointTimeoutError(
                 f"{self._server.endpoint.url} did not answer: the load of {self._wedged!r} hangs"
             )
-        load = self.loaded.pop(model, None)
+        load = self.holds.pop(model, None)
         if load is not None:
             self._server.note("unloaded", load)
 
     def _missing_step(self, load: ModelLoad) -> str:
-        missing = [step for step in load.steps if not self.ready(step)]
+        missing = [step for step, version in _steps_of(load) if not self.ready(step, version)]
         return f"its steps {missing} are not READY" if missing else ""
 
     async def _reach(self) -> None:
         await asyncio.sleep(0)
         if not self._server.running:
             raise EndpointRefusedError(f"{self._server.endpoint.url} refused the connection: the server has ended")
+
+
+def _steps_of(load: ModelLoad) -> tuple[tuple[str, int | None], ...]:
+    """The steps of an ensemble, each with its version where the load's config gives one."""
+    return pinned_steps(load.config) or tuple((step, None) for step in load.steps) if load.steps else ()
 
 
 class MemoryModelServer:
@@ -252,6 +203,20 @@ class MemoryModelServer:
         """Write down what it did."""
         model, versions = (load.model, load.versions) if load is not None else ("", ())
         self._history.append(FleetEvent(self.endpoint, action, model, versions))
+
+
+@dataclass(slots=True)
+class MemoryGoldenRequests:
+    """`GoldenRequests` whose outcome is told: `wrong` has the failure by model, `asked` what was asked, in order."""
+
+    wrong: dict[str, str] = field(default_factory=dict)
+    asked: list[tuple[Endpoint, str]] = field(default_factory=list)
+
+    async def failure(self, endpoint: Endpoint, target: Target) -> str:
+        """What `wrong` has for the target's model."""
+        await asyncio.sleep(0)
+        self.asked.append((endpoint, target.name))
+        return self.wrong.get(target.model, "")
 
 
 class MemoryServerLauncher:

@@ -110,11 +110,37 @@ class ModelState:
     reason: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """What was left open in a set of targets, made concrete.
+
+    `versions` has the version that serves each target, by the target's name. `steps` has the version of every step whose
+    ensemble leaves it open, by ensemble and step. `notes` say in words what nobody wrote down and was decided here.
+    """
+
+    versions: Mapping[str, int]
+    steps: Mapping[str, Mapping[str, int]]
+    notes: tuple[str, ...] = ()
+
+
 class ModelCatalog(Protocol):
     """Knows the models that could be loaded, and what they need."""
 
-    def plan(self, targets: Iterable[Target]) -> tuple[ModelLoad, ...]:
-        """The closures of all targets as loads without duplicates, steps before the ensembles that call them.
+    async def resolve(self, targets: Iterable[Target], settled: Mapping[str, Mapping[str, int]]) -> Resolution:
+        """Give every target and every step of its closure a version.
+
+        A target without one gets the highest that the model's own version policy serves now. So does a step that its
+        ensemble leaves open, unless `settled` (by ensemble and step) has it: an ensemble that is in use goes on as it is.
+
+        Raises:
+            ModelConfigError: a model is missing or cannot be served as its files stand.
+        """
+        ...
+
+    async def plan(self, targets: Iterable[Target], steps: Mapping[str, Mapping[str, int]]) -> tuple[ModelLoad, ...]:
+        """The closures of resolved targets as loads without duplicates, steps before the ensembles that call them.
+
+        Every load has a config that serves exactly its versions, with the `steps` that were left open pinned.
 
         Raises:
             ModelConfigError: a model is missing or cannot be served as its files stand.
@@ -130,11 +156,20 @@ class ModelRepository(Protocol):
         ...
 
     async def index(self) -> Sequence[ModelState]:
-        """The state of every model in the repository, version by version."""
+        """The state of every model in the repository, version by version. It costs a listing of the whole repository."""
+        ...
+
+    async def loaded(self) -> Sequence[ModelState]:
+        """Every version that is READY, and no other, from the server's memory: the way to ask often."""
+        ...
+
+    async def model_ready(self, model: str, version: int | None = None) -> bool:
+        """Whether a model (a version of it) can be called, its steps included."""
         ...
 
     async def load(self, load: ModelLoad, timeout_s: float) -> None:
-        """Load a model and wait for it; a loaded model that has not changed is left alone.
+        """Load a model and wait for it; a loaded model that has not changed is left alone. Of the versions that were
+        loaded before, those that `load` does not name are unloaded.
 
         Raises:
             ModelLoadError: the model was refused, or did not finish loading within `timeout_s` seconds.
@@ -143,6 +178,19 @@ class ModelRepository(Protocol):
 
     async def unload(self, model: str) -> None:
         """Unload a model; its steps stay."""
+        ...
+
+
+class GoldenRequests(Protocol):
+    """Asks a loaded model what its authors know the answer to."""
+
+    async def failure(self, endpoint: Endpoint, target: Target) -> str:
+        """Send a target's golden requests to an endpoint; what was wrong, in words, and empty where nothing was or there
+        are none.
+
+        Raises:
+            EndpointError: the endpoint did not answer.
+        """
         ...
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from tidegate.ports.protocols import Endpoint, ModelLoad
+from tidegate.ports.protocols import Endpoint, ModelLoad, ModelRepository
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,11 @@ class Pointer:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A publisher's claim that the models of a revision stay loaded while it works: until `expires_at` (Unix seconds)."""
+    """A claim on the fleet until `expires_at` (Unix seconds).
+
+    With a `revision` it is a publisher's: the models of the revision stay loaded while it works. Without one (empty) it
+    is the mark of someone who repairs the fleet: what is loaded may change until it is gone.
+    """
 
     id: str
     revision: str
@@ -183,6 +187,10 @@ class RegisteredEndpoint:
     grpc_port: int | None = None
     metrics_port: int | None = None
     note: str = ""
+
+
+RepositoryOf = Callable[[RegisteredEndpoint], ModelRepository]
+"""Gives the model repository of an endpoint, whoever started its server."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,6 +67,16 @@ class TritonRepository:
             for entry in self._checked(response)
         )
 
+    async def loaded(self) -> tuple[ModelState, ...]:
+        """Every version that is READY, ensembles included, sorted by model.
+
+        It asks for statistics, which Triton answers from memory in under a millisecond and gives for exactly these: a
+        version on its way in or out, and an ensemble without one of its steps, is left out. The index lists the bucket
+        of the repository instead, some 5 ms for each model in it.
+        """
+        statistics = self._object(await self._send("GET", "/v2/models/stats"))["model_stats"]
+        return tuple(ModelState(entry["name"], int(entry["version"]), "READY") for entry in statistics)
+
     async def load(self, load: ModelLoad, timeout_s: float) -> None:
         """Load a model and wait for it; a loaded model that has not changed costs a few milliseconds.
 
