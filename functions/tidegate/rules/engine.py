@@ -8,7 +8,7 @@ the first matching rule. Layers and sticky choices are computed only when a rule
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -50,7 +50,7 @@ class Engine:
         if "callers" in manifest:
             self.callers = {name: read_caller(name, entry) for name, entry in manifest["callers"].items()}
         self._pinnable = {(target.model, target.version) for target in self._targets.values()}
-        self._loaded = {target.model for target in self._targets.values()}
+        self._loaded = _default_versions(self._targets.values())
         self._overridden: dict[tuple[int, str], tuple[Decision, Decision]] = {}
         self._reachable: dict[str, list[str]] = {
             name: entry["targets"] for name, entry in manifest["objectives"].items()
@@ -129,10 +129,14 @@ class Engine:
 
     def pin(self, model: str, version: int | None = None) -> Target | None:
         """The target that a caller pins; None where no rule and no caller's grant names the model, as nothing else is
-        loaded. Whether the model serves a version that none of them names, only the model knows: see `names`."""
+        loaded. Whether the model serves a version that none of them names, only the model knows: see `names`.
+
+        Without a version it is the highest that the bundle names, so that a version which is loaded for another revision
+        is not served; where the bundle leaves the model's version open, so does the target."""
         if model not in self._loaded:
             return None
         name = model if version is None else f"{model}/{version}"
+        version = self._loaded[model] if version is None else version
         return Target(name, model, version, self.fleet.models[model])
 
     def names(self, target: Target) -> bool:
@@ -175,6 +179,16 @@ class Engine:
             raise UnknownObjectiveError(objective)
         names = self._targets if objective is None else self._reachable[objective]
         return tuple(self._targets[name] for name in sorted(names))
+
+
+def _default_versions(targets: Iterable[Target]) -> dict[str, int | None]:
+    """The highest version that targets name, by model; None for a model that a target leaves open."""
+    versions: dict[str, int | None] = {}
+    for target in targets:
+        known = versions.setdefault(target.model, target.version)
+        both = known is not None and target.version is not None
+        versions[target.model] = max(known, target.version) if both else None  # type: ignore[type-var]  # neither is None
+    return versions
 
 
 def load_bundle(data: bytes) -> Engine:

@@ -1,0 +1,52 @@
+"""Resolution: what a bundle leaves open, made concrete, so that nothing that is pushed later changes what it serves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+from tidegate.errors import BundleError
+from tidegate.rules.bundle import pack, unpack
+
+Steps = Mapping[str, Mapping[str, int]]
+"""The version of every step that its ensemble leaves open, by ensemble and step."""
+
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+def resolve_bundle(
+    data: bytes, versions: Mapping[str, int], steps: Steps, placement: Mapping[str, Sequence[str]] = NOTHING
+) -> bytes:
+    """A bundle whose targets all have a version. What is not named in the arguments stays as it is.
+
+    Args:
+        data: a compiled bundle.
+        versions: the version that serves each target, by the target's name.
+        steps: the versions of steps that ensembles leave open. They are part of the bundle, and so of its revision,
+            since two bundles that differ in them answer differently.
+        placement: shards by model, preferred first, in place of those of the rules.
+
+    Raises:
+        BundleError: the bytes are no whole bundle, or a target is left without a version.
+    """
+    bundle = unpack(data)
+    manifest = bundle.manifest
+    targets = {name: [model, versions.get(name, version)] for name, (model, version) in manifest["targets"].items()}
+    without = sorted(name for name, (_, version) in targets.items() if version is None)
+    if without:
+        raise BundleError(f"no version was found for the targets {', '.join(without)}")
+    fleet = manifest["fleet"]
+    models = fleet["models"] | {model: list(shards) for model, shards in placement.items()}
+    resolved = manifest | {
+        "targets": targets,
+        "fleet": fleet | {"models": models},
+        "steps": {ensemble: dict(pins) for ensemble, pins in sorted(steps.items()) if pins},
+    }
+    return pack(resolved, bundle.lines[2:])
+
+
+def resolved_steps(manifest: Mapping[str, Any]) -> Steps:
+    """The versions of open steps that the manifest of a resolved bundle fixes; empty for one that is not resolved."""
+    steps: Steps = manifest.get("steps", NOTHING)
+    return steps

@@ -1,0 +1,78 @@
+"""A resolved bundle decides as the rules say, and leaves no version and no shard to anything outside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tidegate.errors import BundleError
+from tidegate.rules import compile_directory, load_bundle
+from tidegate.rules.bundle import unpack
+from tidegate.rules.resolved import resolve_bundle, resolved_steps
+
+from tests.support.stack import write_rules
+
+SPLIT = "[{id: halves, split: {scorer: 50, pipeline: 50}}, {id: pinned, serve: scorer/1}]"
+VERSIONS = {"scorer": 3, "pipeline": 1}
+STEPS = {"pipeline": {"features": 2}}
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    rules = write_rules(
+        tmp_path_factory.mktemp("rules"), {"a": 1, "b": 1}, {"scorer": ["a"], "pipeline": ["a", "b"]}, main=SPLIT
+    )
+    return compile_directory(rules)
+
+
+def test_every_target_gets_its_version_and_the_decisions_stay(compiled: bytes) -> None:
+    resolved = load_bundle(resolve_bundle(compiled, VERSIONS, STEPS))
+    assert {target.name: (target.model, target.version) for target in resolved.targets()} == {
+        "pipeline": ("pipeline", 1),
+        "scorer": ("scorer", 3),
+        "scorer/1": ("scorer", 1),
+    }
+    before = load_bundle(compiled).decide("main", {"country": "US"})
+    after = resolved.decide("main", {"country": "US"})
+    assert (after.rule, after.target.name, after.shards) == (before.rule, before.target.name, before.shards)
+    assert after.revision == resolved.revision != before.revision
+
+
+def test_resolving_again_changes_nothing(compiled: bytes) -> None:
+    once = resolve_bundle(compiled, VERSIONS, STEPS)
+    assert resolve_bundle(once, VERSIONS, STEPS) == once
+
+
+def test_steps_are_part_of_the_revision(compiled: bytes) -> None:
+    first, second = (resolve_bundle(compiled, VERSIONS, {"pipeline": {"features": version}}) for version in (2, 3))
+    assert first != second
+    assert resolved_steps(unpack(first).manifest) == STEPS
+    assert resolved_steps(unpack(compiled).manifest) == {}
+
+
+def test_a_placement_moves_models_and_no_others(compiled: bytes) -> None:
+    engine = load_bundle(resolve_bundle(compiled, VERSIONS, {}, {"pipeline": ["b"]}))
+    assert {target.name: target.shards for target in engine.targets()} == {
+        "pipeline": ("b",),
+        "scorer": ("a",),
+        "scorer/1": ("a",),
+    }
+
+
+def test_a_target_without_a_version_is_refused_by_name(compiled: bytes) -> None:
+    with pytest.raises(BundleError, match="no version was found for the targets pipeline"):
+        resolve_bundle(compiled, {"scorer": 3}, {})
+
+
+def test_a_pin_without_a_version_gets_the_highest_that_the_bundle_names(compiled: bytes) -> None:
+    engine = load_bundle(resolve_bundle(compiled, VERSIONS, {}))
+    pins = [engine.pin("scorer"), engine.pin("scorer", 1), engine.pin("absent")]
+    assert [pin and (pin.name, pin.version) for pin in pins] == [("scorer", 3), ("scorer/1", 1), None]
+    unresolved = load_bundle(compiled).pin("scorer")
+    assert unresolved is not None
+    assert unresolved.version is None
+
+
+def test_what_is_no_bundle_is_refused(compiled: bytes, tmp_path: Path) -> None:
+    with pytest.raises(BundleError):
+        resolve_bundle(compiled[:-1], VERSIONS, {})
