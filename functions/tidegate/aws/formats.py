@@ -1,0 +1,195 @@
+"""The objects of the bundle and model stores as JSON. Reading checks every field, as anyone may have written to a bucket.
+
+No boto3 here: the gateway's function reads the pointer too. The readers raise `StoreError` where the bytes are damaged.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any, TypeVar
+
+from tidegate.errors import StoreError
+from tidegate.ports import Claim, LiveEntry, ModelFile, ModelLoad, Pointer
+from tidegate.rules.bundle import encode
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """A file of a manifest, with the ETag of the object that holds it (empty: not known)."""
+
+    file: ModelFile
+    etag: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """What a push means to write as one unit. Once `committed` it never changes, and its manifest follows."""
+
+    files: tuple[ModelFile, ...]
+    by: str
+    committed: bool = False
+
+
+def encode_pointer(entries: Iterable[LiveEntry]) -> bytes:
+    """The pointer's object."""
+    return encode({"entries": [_entry_fields(entry) for entry in entries]})
+
+
+def decode_pointer(data: bytes, tag: str) -> Pointer:
+    """The pointer from its object and that object's ETag."""
+
+    def read(value: Any) -> Pointer:
+        entries = tuple(_entry(each) for each in _list(value, "entries"))
+        if not entries:
+            raise ValueError("it has no entry")
+        return Pointer(entries, tag)
+
+    return _decoded("the pointer to the live revision", data, read)
+
+
+def encode_entry(entry: LiveEntry) -> bytes:
+    """One flip as an object of the history."""
+    return encode(_entry_fields(entry))
+
+
+def decode_entry(data: bytes) -> LiveEntry:
+    """One flip from an object of the history."""
+    return _decoded("a flip in the history", data, _entry)
+
+
+def encode_claim(claim: Claim) -> bytes:
+    """A claim's object."""
+    return encode({"id": claim.id, "revision": claim.revision, "by": claim.by, "expires_at": claim.expires_at})
+
+
+def decode_claim(key: str, data: bytes) -> Claim:
+    """A claim from its object at `key`."""
+
+    def read(value: Any) -> Claim:
+        return Claim(_text(value, "id"), _text(value, "revision"), _text(value, "by"), _number(value, "expires_at"))
+
+    return _decoded(f"the claim {key}", data, read)
+
+
+def encode_assignment(revision: str, plans: Mapping[str, Sequence[ModelLoad]]) -> bytes:
+    """An assignment's object; it holds a digest of its own plans."""
+    fields = {shard: [_load_fields(load) for load in plan] for shard, plan in plans.items()}
+    return encode({"revision": revision, "plans": fields, "sha256": sha256(encode(fields)).hexdigest()})
+
+
+def decode_assignment(revision: str, data: bytes) -> dict[str, tuple[ModelLoad, ...]]:
+    """An assignment from its object."""
+
+    def read(value: Any) -> dict[str, tuple[ModelLoad, ...]]:
+        plans = _get(value, "plans", dict)
+        if _text(value, "sha256") != sha256(encode(plans)).hexdigest() or _text(value, "revision") != revision:
+            raise ValueError("its digest is another")
+        return {shard: tuple(_load(each) for each in _list(plans, shard)) for shard in plans}
+
+    return _decoded(f"the assignment of revision {revision[:12]}", data, read)
+
+
+def encode_manifest(model: str, version: int | None, files: Iterable[StoredFile]) -> bytes:
+    """The commit marker of a unit."""
+    return encode(
+        {
+            "model": model,
+            "version": version,
+            "files": [{**_file_fields(stored.file), "etag": stored.etag} for stored in files],
+        }
+    )
+
+
+def decode_manifest(key: str, data: bytes) -> tuple[StoredFile, ...]:
+    """The files of a unit from its commit marker at `key`."""
+
+    def read(value: Any) -> tuple[StoredFile, ...]:
+        return tuple(StoredFile(_file(each), _text(each, "etag")) for each in _list(value, "files"))
+
+    return _decoded(f"the manifest {key}", data, read)
+
+
+def encode_intent(intent: Intent) -> bytes:
+    """What a push under way means to write."""
+    fields = [_file_fields(file) for file in intent.files]
+    return encode({"files": fields, "by": intent.by, "committed": intent.committed})
+
+
+def decode_intent(key: str, data: bytes) -> Intent:
+    """What a push under way means to write, from its object at `key`."""
+
+    def read(value: Any) -> Intent:
+        files = tuple(_file(each) for each in _list(value, "files"))
+        return Intent(files, _text(value, "by"), _get(value, "committed", bool))
+
+    return _decoded(f"the record of a push {key}", data, read)
+
+
+def _decoded(what: str, data: bytes, read: Callable[[Any], T]) -> T:
+    try:
+        return read(json.loads(data))
+    except (ValueError, RecursionError) as error:
+        raise StoreError(f"{what} is damaged: {error}") from error
+
+
+def _get(value: Any, name: str, *kinds: type) -> Any:
+    if not isinstance(value, dict) or name not in value:
+        raise ValueError(f"{name} is missing")
+    if type(value[name]) not in kinds:
+        raise ValueError(f"{name} is a {type(value[name]).__name__}")
+    return value[name]
+
+
+def _text(value: Any, name: str) -> str:
+    text: str = _get(value, name, str)
+    return text
+
+
+def _number(value: Any, name: str) -> float:
+    return float(_get(value, name, int, float))
+
+
+def _list(value: Any, name: str) -> list[Any]:
+    found: list[Any] = _get(value, name, list)
+    return found
+
+
+def _entry_fields(entry: LiveEntry) -> dict[str, Any]:
+    return {
+        "revision": entry.revision,
+        "sequence": entry.sequence,
+        "by": entry.by,
+        "at": entry.at,
+        "why": entry.why,
+        "action": entry.action,
+    }
+
+
+def _entry(value: Any) -> LiveEntry:
+    sequence: int = _get(value, "sequence", int)
+    texts = {name: _text(value, name) for name in ("revision", "by", "why", "action")}
+    return LiveEntry(sequence=sequence, at=_number(value, "at"), **texts)
+
+
+def _file_fields(file: ModelFile) -> dict[str, Any]:
+    return {"path": file.path, "sha256": file.sha256, "size_bytes": file.size_bytes}
+
+
+def _file(value: Any) -> ModelFile:
+    return ModelFile(_text(value, "path"), _text(value, "sha256"), _get(value, "size_bytes", int))
+
+
+def _load_fields(load: ModelLoad) -> dict[str, Any]:
+    return {"model": load.model, "versions": load.versions, "config": load.config, "steps": load.steps}
+
+
+def _load(value: Any) -> ModelLoad:
+    versions, steps = _list(value, "versions"), _list(value, "steps")
+    if not all(type(each) is int for each in versions) or not all(type(each) is str for each in steps):
+        raise ValueError("versions or steps are of another type")
+    return ModelLoad(_text(value, "model"), tuple(versions), _get(value, "config", str, type(None)), tuple(steps))
