@@ -1,0 +1,145 @@
+"""How busy the servers of each shard are: what autoscaling goes by.
+
+The measure is the time that inferences waited over the time that they computed, from two readings of Triton's counters
+some seconds apart (https://github.com/triton-inference-server/server/blob/main/docs/user_guide/metrics.md). It is 0 where
+nothing waits and 1 where an inference waits as long as it computes, whatever the model; a GPU's utilisation says neither.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from tidegate.errors import EndpointError
+from tidegate.ports import Endpoint, HttpRequest, RegisteredEndpoint, Registry, Transport
+
+QUEUED = "nv_inference_queue_duration_us"
+COMPUTED = "nv_inference_compute_infer_duration_us"
+SCRAPE_TIMEOUT_S = 3.0
+
+_SAMPLE = re.compile(r'^(nv_[a-z_]+)\{[^}]*model="([^"]+)"[^}]*\} ([0-9.eE+]+)$', re.MULTILINE)
+
+Counters = Mapping[tuple[str, str], float]
+"""A counter's value by (its name, the model), summed over versions and instances."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelQueue:
+    """How busy one model was on a shard: times of all its servers together, in microseconds."""
+
+    model: str
+    queued_us: float
+    computed_us: float
+
+    @property
+    def ratio(self) -> float:
+        """Time waited over time computed; 0 where nothing was computed."""
+        return self.queued_us / self.computed_us if self.computed_us else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ShardHealth:
+    """What a probe found of one shard.
+
+    `ready` of the `registered` endpoints took requests, and `unreachable` did not answer. `models` has those that computed
+    between the readings, by name.
+    """
+
+    shard: str
+    registered: int
+    ready: int
+    unreachable: int
+    models: tuple[ModelQueue, ...]
+
+    @property
+    def queue_ratio(self) -> float:
+        """Time waited over time computed, over all models; 0 where nothing was computed."""
+        total = ModelQueue("", sum(m.queued_us for m in self.models), sum(m.computed_us for m in self.models))
+        return total.ratio
+
+
+async def probe(
+    registry: Registry,
+    transport: Transport,
+    interval_s: float,
+    shards: Iterable[str] = (),
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> tuple[ShardHealth, ...]:
+    """Look at every registered endpoint.
+
+    Args:
+        registry: knows the endpoints.
+        transport: reaches them.
+        interval_s: time between the two readings, in seconds.
+        shards: shards to tell of even where none of their endpoints is registered.
+        sleep: waits.
+
+    Returns:
+        The health of each shard, sorted by its name.
+
+    Raises:
+        StoreError: the registry did not answer.
+    """
+    entries = await registry.endpoints()
+    before = await _read_all(transport, entries)
+    await sleep(interval_s)
+    after = await _read_all(transport, entries)
+    by_shard: dict[str, list[RegisteredEndpoint]] = {shard: [] for shard in shards}
+    for entry in entries:
+        by_shard.setdefault(entry.endpoint.shard, []).append(entry)
+    return tuple(_health(shard, by_shard[shard], before, after) for shard in sorted(by_shard))
+
+
+async def _read_all(transport: Transport, entries: Iterable[RegisteredEndpoint]) -> dict[Endpoint, Counters | None]:
+    listed = list(entries)
+    read = await asyncio.gather(*(_read(transport, entry) for entry in listed))
+    return {entry.endpoint: counters for entry, counters in zip(listed, read, strict=True)}
+
+
+async def _read(transport: Transport, entry: RegisteredEndpoint) -> Counters | None:
+    """The counters of one server; None where it does not answer, empty where it has no metrics."""
+    endpoint = entry.endpoint
+    try:
+        if entry.metrics_port is None:
+            answer = await transport.send(endpoint, HttpRequest("GET", "/v2/health/ready"), SCRAPE_TIMEOUT_S)
+            return {} if answer.status == 200 else None
+        door = Endpoint(endpoint.shard, endpoint.host, entry.metrics_port)
+        answer = await transport.send(door, HttpRequest("GET", "/metrics"), SCRAPE_TIMEOUT_S)
+    except EndpointError:
+        return None
+    return counters(answer.body.decode(errors="replace")) if answer.status == 200 else None
+
+
+def counters(text: str) -> Counters:
+    """The per-model counters in Prometheus' text format (https://prometheus.io/docs/instrumenting/exposition_formats/)."""
+    sums: dict[tuple[str, str], float] = defaultdict(float)
+    for name, model, value in _SAMPLE.findall(text):
+        if name in (QUEUED, COMPUTED):
+            sums[name, model] += float(value)
+    return sums
+
+
+def _health(
+    shard: str,
+    entries: list[RegisteredEndpoint],
+    before: Mapping[Endpoint, Counters | None],
+    after: Mapping[Endpoint, Counters | None],
+) -> ShardHealth:
+    grown: dict[tuple[str, str], float] = defaultdict(float)
+    unreachable = 0
+    for entry in entries:
+        first, last = before[entry.endpoint], after[entry.endpoint]
+        if last is None:
+            unreachable += 1
+            continue
+        for key, value in last.items():
+            # A server that restarted between the readings counts from 0 again.
+            start = (first or {}).get(key, 0.0)
+            grown[key] += value - start if value >= start else value
+    models = sorted({model for name, model in grown if name == COMPUTED and grown[name, model] > 0})
+    queues = tuple(ModelQueue(model, grown[QUEUED, model], grown[COMPUTED, model]) for model in models)
+    ready = sum(entry.state == "ready" and after[entry.endpoint] is not None for entry in entries)
+    return ShardHealth(shard, len(entries), ready, unreachable, queues)
