@@ -1,0 +1,134 @@
+"""The boto3 clients of S3 and DynamoDB: made when first used, once, bounded in time."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from tidegate.errors import StoreError
+from tidegate.settings import Settings
+
+T = TypeVar("T")
+
+ATTEMPTS = 3
+CONNECT_TIMEOUT_S = 2.0
+POOL_CONNECTIONS = 32
+LOCAL_REGION = "us-east-1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AwsConfig:
+    """Where S3 and DynamoDB are, and how long one answer may take.
+
+    `endpoint_url` None is AWS itself, `region` None what AWS's own variables and files say. Credentials come from AWS's
+    own chain; an endpoint on this machine is sent made-up ones where the environment has none.
+    """
+
+    endpoint_url: str | None = None
+    region: str | None = None
+    timeout_s: float = 5.0
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> AwsConfig:
+        """The configuration that the settings give."""
+        return cls(
+            endpoint_url=settings.aws_endpoint_url, region=settings.aws_region, timeout_s=settings.store_timeout_s
+        )
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the endpoint is on this machine."""
+        host = urlsplit(self.endpoint_url).hostname if self.endpoint_url else None
+        if host is None or host == "localhost":
+            return host is not None
+        try:
+            return ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            return False
+
+
+class AwsClients:
+    """The clients, each made when first used; boto3 and botocore are not imported before."""
+
+    def __init__(self, config: AwsConfig) -> None:
+        self.config = config
+        self._clients: dict[str, Any] = {}
+        self._lock = threading.Lock()
+
+    async def call(self, service: str, what: str, work: Callable[[Any], T]) -> T:
+        """Run `work` with the client of `service` (`s3` or `dynamodb`) in a thread.
+
+        AWS's own answers that `work` does not handle (`botocore.exceptions.ClientError`) come out as `StoreError` too.
+
+        Raises:
+            StoreError: the service did not answer, or refused; `what` names the thing asked for.
+        """
+        return await asyncio.to_thread(self._run, service, what, work)
+
+    def _run(self, service: str, what: str, work: Callable[[Any], T]) -> T:
+        from boto3.exceptions import Boto3Error
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            return work(self._client(service))
+        except ClientError as error:
+            details = error.response.get("Error", {})
+            reason = f"{details.get('Code', 'error')}: {details.get('Message', '')}".rstrip(": ")
+            raise StoreError(f"{self._place(service)} refused {what}: {reason}") from error
+        except (BotoCoreError, Boto3Error) as error:
+            raise StoreError(f"{self._place(service)} did not answer for {what}: {error}") from error
+
+    def _place(self, service: str) -> str:
+        name = {"s3": "S3", "dynamodb": "DynamoDB"}[service]
+        return f"{name} at {self.config.endpoint_url}" if self.config.endpoint_url else name
+
+    def _client(self, service: str) -> Any:
+        with self._lock:
+            if service not in self._clients:
+                self._clients[service] = self._made(service)
+            return self._clients[service]
+
+    def _made(self, service: str) -> Any:
+        import boto3
+        from botocore.config import Config
+
+        config = self.config
+        options: dict[str, Any] = {}
+        if config.is_local:
+            # Whatever proxy the environment names is not meant for this machine.
+            options["proxies"] = {}
+        if config.endpoint_url:
+            options["s3"] = {"addressing_style": "path"}
+        session = boto3.session.Session(region_name=config.region, **_local_credentials(config))
+        if session.region_name is None and config.is_local:
+            session = boto3.session.Session(region_name=LOCAL_REGION, **_local_credentials(config))
+        return session.client(
+            service,
+            endpoint_url=config.endpoint_url,
+            config=Config(
+                connect_timeout=CONNECT_TIMEOUT_S,
+                read_timeout=config.timeout_s,
+                retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
+                max_pool_connections=POOL_CONNECTIONS,
+                user_agent_appid="tidegate",
+                **options,
+            ),
+        )
+
+
+def _local_credentials(config: AwsConfig) -> dict[str, str]:
+    """Made-up credentials for an endpoint on this machine, so that nobody needs some to try things out."""
+    if not config.is_local or {"AWS_ACCESS_KEY_ID", "AWS_PROFILE"} & os.environ.keys():
+        return {}
+    return {"aws_access_key_id": "local", "aws_secret_access_key": "local"}
+
+
+def error_code(error: Exception) -> str:
+    """The code of a `ClientError`, such as `NoSuchKey` or `412`."""
+    return str(getattr(error, "response", {}).get("Error", {}).get("Code", ""))

@@ -1,0 +1,155 @@
+"""The objects of one bucket, with the conditions that two writers need."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any, TypeVar
+
+from tidegate.aws.clients import AwsClients, error_code
+from tidegate.errors import StoreError
+
+T = TypeVar("T")
+
+NOT_THERE = frozenset({"NoSuchKey", "404", "NotFound"})
+NOT_MODIFIED = frozenset({"304", "NotModified"})
+UNMET = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict", "409"})
+DIGEST = "sha256"
+"""The metadata that holds the SHA-256 of an object's whole content, in hexadecimal; S3's own checksum of an object that
+came in parts is one of its parts' checksums."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """An object's content with its ETag."""
+
+    data: bytes
+    etag: str
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """An object without its content. `sha256` is empty where it is not known to be that of the content."""
+
+    key: str
+    etag: str
+    size_bytes: int
+    sha256: str = ""
+
+
+class Objects:
+    """One bucket. Every method raises `StoreError` where S3 does not answer, or refuses."""
+
+    def __init__(self, clients: AwsClients, bucket: str) -> None:
+        self.bucket = bucket
+        self._clients = clients
+
+    async def get(self, key: str, known_etag: str | None = None) -> Stored | None:
+        """An object; None where there is none, or where its ETag is still `known_etag`."""
+
+        def work(s3: Any) -> Stored | None:
+            condition = {} if known_etag is None else {"IfNoneMatch": known_etag}
+            found = s3.get_object(Bucket=self.bucket, Key=key, **condition)
+            return Stored(found["Body"].read(), found["ETag"])
+
+        return await self._call(f"object {key}", work, NOT_THERE | NOT_MODIFIED)
+
+    async def head(self, key: str) -> Listed | None:
+        """An object without its content; None where there is none."""
+
+        def work(s3: Any) -> Listed | None:
+            found = s3.head_object(Bucket=self.bucket, Key=key, ChecksumMode="ENABLED")
+            said = found.get("Metadata", {}).get(DIGEST, "")
+            checksum = found.get("ChecksumSHA256", "")
+            # Metadata is what the writer says; for an object in one part, S3 has checked the same by itself.
+            is_right = "-" in checksum or checksum == _base64(said)
+            return Listed(key, found["ETag"], found["ContentLength"], said if is_right else "")
+
+        return await self._call(f"object {key}", work, NOT_THERE)
+
+    async def put(
+        self,
+        key: str,
+        data: bytes,
+        *,
+        absent: bool = False,
+        etag: str | None = None,
+        content_type: str = "application/json",
+    ) -> str | None:
+        """Write an object whole; its ETag, or None where the condition was not met and nothing was written.
+
+        Args:
+            key: where.
+            data: the content; S3 refuses it where it does not arrive as it was sent.
+            absent: only where there is no object yet.
+            etag: only where the object has this ETag.
+            content_type: its media type.
+        """
+        digest = sha256(data).hexdigest()
+
+        def work(s3: Any) -> str | None:
+            written = s3.put_object(
+                Bucket=self.bucket,
+                Key=key,
+                Body=data,
+                ContentType=content_type,
+                ChecksumAlgorithm="SHA256",
+                ChecksumSHA256=_base64(digest),
+                Metadata={DIGEST: digest},
+                **condition(absent, etag),
+            )
+            return str(written["ETag"])
+
+        return await self._call(f"writing {key}", work, UNMET | (NOT_THERE if etag else frozenset()))
+
+    async def list(self, prefix: str, start_after: str = "") -> Sequence[Listed]:
+        """All objects whose keys begin with `prefix`, sorted; those after the key `start_after`."""
+
+        def work(s3: Any) -> Sequence[Listed]:
+            pages = s3.get_paginator("list_objects_v2").paginate(
+                Bucket=self.bucket, Prefix=prefix, StartAfter=start_after
+            )
+            return [
+                Listed(found["Key"], found["ETag"], found["Size"])
+                for page in pages
+                for found in page.get("Contents", ())
+            ]
+
+        return await self._call(f"the list of {prefix}", work) or ()
+
+    async def delete(self, key: str) -> None:
+        """Delete an object; one that is not there is no error."""
+        await self._call(f"deleting {key}", lambda s3: s3.delete_object(Bucket=self.bucket, Key=key))
+
+    async def call(self, what: str, work: Callable[[Any], T]) -> T | None:
+        """Run `work` with the client in a thread; None where a condition of it was not met."""
+        return await self._call(what, work, UNMET | NOT_THERE)
+
+    async def _call(self, what: str, work: Callable[[Any], T | None], empty: frozenset[str] = frozenset()) -> T | None:
+        def guarded(s3: Any) -> T | None:
+            from botocore.exceptions import ClientError
+
+            try:
+                return work(s3)
+            except ClientError as error:
+                if error_code(error) == "NoSuchBucket":
+                    raise StoreError(f"there is no bucket {self.bucket!r}; create it, or name another") from error
+                if error_code(error) in empty:
+                    return None
+                raise
+
+        return await self._clients.call("s3", f"{what} of bucket {self.bucket}", guarded)
+
+
+def condition(absent: bool, etag: str | None) -> dict[str, str]:
+    """The arguments of a write that must meet a condition."""
+    return {**({"IfNoneMatch": "*"} if absent else {}), **({"IfMatch": etag} if etag is not None else {})}
+
+
+def _base64(digest: str) -> str:
+    try:
+        return b64encode(bytes.fromhex(digest)).decode()
+    except ValueError:
+        return ""
