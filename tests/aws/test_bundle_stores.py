@@ -1,0 +1,248 @@
+"""The bundle stores, in memory and in S3, give the same guarantees."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from itertools import count
+from typing import Any
+
+import pytest
+from tidegate.aws.bundle_store import S3BundleStore
+from tidegate.errors import BundleError, ConflictError, StoreError
+from tidegate.ports import BundleStore, Claim, LiveEntry, MemoryBundleStore, ModelLoad
+from tidegate.rules.bundle import revision_of
+
+from tests.support.aws import LocalAws, closed_port, failing_server, forgetful_proxy, silent_server
+
+REVISION = revision_of(b"a bundle")
+PLANS = {"main": (ModelLoad("step", (1, 3), '{"name": "step"}'), ModelLoad("all", (1,), steps=("step",))), "idle": ()}
+
+
+@pytest.fixture(params=["memory", "s3"])
+def stores(request: pytest.FixtureRequest) -> Callable[[], BundleStore]:
+    """Makes a store: all that a test makes are of the same content, as several processes have it."""
+    if request.param == "memory":
+        store = MemoryBundleStore()
+        return lambda: store
+    aws: LocalAws = request.getfixturevalue("aws")
+    return lambda: S3BundleStore(aws.objects())
+
+
+@pytest.fixture
+def store(stores: Callable[[], BundleStore]) -> BundleStore:
+    return stores()
+
+
+def entry(sequence: int, revision: str = REVISION, **fields: Any) -> LiveEntry:
+    return LiveEntry(revision, sequence, **{"by": "ann", "at": 1.5 + sequence, **fields})
+
+
+async def refusal(call: Awaitable[Any]) -> StoreError | BundleError:
+    """The error that a call ends with."""
+    with pytest.raises((StoreError, BundleError)) as caught:
+        await call
+    return caught.value
+
+
+def test_a_bundle_comes_back_by_its_revision(store: BundleStore) -> None:
+    async def work() -> None:
+        assert await store.put_bundle(b"a bundle") == REVISION
+        assert await store.put_bundle(b"a bundle") == REVISION
+        assert await store.bundle(REVISION) == b"a bundle"
+        missing = await refusal(store.bundle(revision_of(b"another")))
+        assert isinstance(missing, BundleError)
+        assert "there is no bundle of revision" in str(missing)
+
+    asyncio.run(work())
+
+
+def test_an_assignment_never_changes(store: BundleStore) -> None:
+    async def work() -> None:
+        assert isinstance(await refusal(store.assignment(REVISION)), BundleError)
+        await store.put_assignment(REVISION, PLANS)
+        await store.put_assignment(REVISION, {shard: list(plan) for shard, plan in PLANS.items()})
+        assert await store.assignment(REVISION) == PLANS
+        refused = await refusal(store.put_assignment(REVISION, {"main": ()}))
+        assert "another assignment" in str(refused)
+        assert await store.assignment(REVISION) == PLANS
+
+    asyncio.run(work())
+
+
+def test_the_pointer_moves_and_remembers_who_moved_it(store: BundleStore) -> None:
+    async def work() -> None:
+        assert await store.pointer() is None
+        first = await store.flip(entry(1, why="a start"), None)
+        assert (first.entries, await store.pointer()) == ((entry(1, why="a start"),), first)
+        assert await store.pointer(first.tag) is None, "what is known is not sent again"
+        other = revision_of(b"another")
+        second = await store.flip(entry(2, other, by="bob", action="rollback"), first)
+        assert second.live == entry(2, other, by="bob", action="rollback")
+        assert second.entries[1:] == first.entries
+        assert await store.pointer(first.tag) == second
+
+    asyncio.run(work())
+
+
+def test_a_flip_from_what_is_no_longer_live_is_refused_and_names_who_came_first(store: BundleStore) -> None:
+    async def work() -> None:
+        first = await store.flip(entry(1), None)
+        second = await store.flip(entry(2, by="bob"), first)
+        for expected, number in ((first, 2), (None, 1)):
+            error = await refusal(store.flip(entry(number, by="eve"), expected))
+            assert isinstance(error, ConflictError)
+            assert "by bob" in str(error)
+        assert await store.pointer() == second
+
+    asyncio.run(work())
+
+
+def test_an_entry_that_does_not_count_on_is_a_mistake_of_the_caller(store: BundleStore) -> None:
+    async def work() -> None:
+        with pytest.raises(ValueError, match="flip 2 cannot follow; it must be 1"):
+            await store.flip(entry(2), None)
+        assert await store.pointer() is None
+
+    asyncio.run(work())
+
+
+def test_of_many_flips_at_once_one_wins(stores: Callable[[], BundleStore]) -> None:
+    async def work() -> None:
+        pointer = None
+        for sequence in (1, 2, 3):
+            publishers = [f"publisher {number}" for number in range(6)]
+            flips = [stores().flip(entry(sequence, by=name), pointer) for name in publishers]
+            results = await asyncio.gather(*flips, return_exceptions=True)
+            (winner,) = (result for result in results if not isinstance(result, BaseException))
+            losers = [result for result in results if result is not winner]
+            assert all(isinstance(loser, ConflictError) and winner.live.by in str(loser) for loser in losers)
+            assert await stores().pointer() == winner
+            pointer = winner
+
+    asyncio.run(work())
+
+
+def test_the_pointer_remembers_the_last_fifty_flips(store: BundleStore) -> None:
+    async def work() -> None:
+        pointer = None
+        for sequence in range(1, 53):
+            pointer = await store.flip(entry(sequence), pointer)
+        assert pointer is not None
+        assert [each.sequence for each in pointer.entries] == list(range(52, 2, -1))
+
+    asyncio.run(work())
+
+
+def test_claims_are_renewed_and_released(store: BundleStore) -> None:
+    async def work() -> None:
+        assert list(await store.claims()) == []
+        mine, other = Claim("host/1 é", REVISION, "ann", 20.5), Claim("b", "", "bob", 1.0)
+        for claim in (mine, other, Claim("host/1 é", REVISION, "ann", 30.0)):
+            await store.claim(claim)
+        assert list(await store.claims()) == [other, Claim("host/1 é", REVISION, "ann", 30.0)]
+        await store.release("host/1 é")
+        await store.release("host/1 é")
+        assert list(await store.claims()) == [other]
+
+    asyncio.run(work())
+
+
+# What only the real store can have.
+
+
+def test_every_flip_is_in_the_history_even_where_its_writer_died(aws: LocalAws) -> None:
+    async def work() -> None:
+        store = S3BundleStore(aws.objects())
+        first = await store.flip(entry(1, why="why not"), None)
+        second = await store.flip(entry(2), first)
+        # As left by a publisher that was killed between the flip and the history.
+        aws.s3().delete_object(Bucket=aws.bucket, Key="history/0000000002.json")
+        await store.flip(entry(3), second)
+        objects = await aws.objects().list("history/")
+        assert [each.key for each in objects] == [f"history/{number:010d}.json" for number in (1, 2, 3)]
+        stored = await aws.objects().get("history/0000000001.json")
+        assert stored is not None
+        assert b'"why":"why not"' in stored.data
+
+    asyncio.run(work())
+
+
+def test_a_flip_whose_answer_was_lost_has_won(aws: LocalAws) -> None:
+    calls = count()
+
+    def loses(method: str, path: str) -> bool:
+        return method == "PUT" and path.endswith("/live/pointer.json") and next(calls) == 0
+
+    async def work() -> None:
+        with forgetful_proxy(aws.url, loses) as url:
+            flipped = await S3BundleStore(aws.objects(url)).flip(entry(1), None)
+        assert next(calls) == 2, "the client tried again, and was told that the pointer had moved"
+        assert await S3BundleStore(aws.objects()).pointer() == flipped
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b'{"entries": []}', b'{"entries": [{"revision": 1}]}', b"[" * 9999]
+)
+def test_a_damaged_pointer_is_said_to_be(aws: LocalAws, content: bytes) -> None:
+    async def work() -> None:
+        store = S3BundleStore(aws.objects())
+        aws.s3().put_object(Bucket=aws.bucket, Key="live/pointer.json", Body=content)
+        assert "the pointer to the live revision is damaged" in str(await refusal(store.pointer()))
+
+    asyncio.run(work())
+
+
+def test_damaged_objects_are_told_and_mended_by_storing_them_again(aws: LocalAws) -> None:
+    async def work() -> None:
+        store = S3BundleStore(aws.objects())
+        await store.put_bundle(b"a bundle")
+        await store.put_assignment(REVISION, PLANS)
+        for key in (f"bundles/{REVISION}", f"assignments/{REVISION}.json"):
+            body = aws.s3().get_object(Bucket=aws.bucket, Key=key)["Body"].read()
+            aws.s3().put_object(Bucket=aws.bucket, Key=key, Body=body.replace(b"e", b"E", 1))
+        for call in (store.bundle(REVISION), store.assignment(REVISION)):
+            error = await refusal(call)
+            assert isinstance(error, BundleError)
+            assert "damaged" in str(error)
+        await store.put_bundle(b"a bundle")
+        await store.put_assignment(REVISION, PLANS)
+        assert (await store.bundle(REVISION), await store.assignment(REVISION)) == (b"a bundle", PLANS)
+
+    asyncio.run(work())
+
+
+def test_a_pointer_to_no_revision_leads_nowhere(aws: LocalAws) -> None:
+    async def work() -> None:
+        error = await refusal(S3BundleStore(aws.objects()).bundle("../live/pointer.json"))
+        assert isinstance(error, BundleError)
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize(
+    "server", [closed_port, silent_server, lambda: failing_server(500), lambda: failing_server(403)]
+)
+def test_a_store_that_is_down_is_an_error_in_bounded_time(aws: LocalAws, server: Callable[[], Any]) -> None:
+    async def work() -> None:
+        with server() as url:
+            store = S3BundleStore(aws.objects(url, timeout_s=0.2))
+            async with asyncio.timeout(30):
+                for call in (store.pointer(), store.flip(entry(1), None)):
+                    error = await refusal(call)
+                    assert type(error) is StoreError
+                    assert str(error).startswith(f"S3 at {url} ")
+        assert await S3BundleStore(aws.objects()).pointer() is None
+
+    asyncio.run(work())
+
+
+def test_a_bucket_that_is_missing_is_named(aws: LocalAws) -> None:
+    async def work() -> None:
+        aws.s3().delete_bucket(Bucket=aws.bucket)
+        for call in (S3BundleStore(aws.objects()).pointer(), S3BundleStore(aws.objects()).put_bundle(b"a bundle")):
+            assert str(await refusal(call)) == f"there is no bucket '{aws.bucket}'; create it, or name another"
+
+    asyncio.run(work())
