@@ -51,7 +51,7 @@ class DynamoRegistry:
                 for name, port in (("grpc_port", entry.grpc_port), ("metrics_port", entry.metrics_port))
                 if port is not None
             },
-            **self._life(entry.seen_at),
+            **_life(entry.seen_at, self._timeout_s),
         }
         said = {"state": {"S": entry.state}, "note": {"S": entry.note}}
         not_wedged = {
@@ -87,16 +87,12 @@ class DynamoRegistry:
 
     async def report(self, gateway: GatewayReport) -> None:
         """A gateway says which revision it serves."""
-        fields = {"revision": {"S": gateway.revision}, **self._life(gateway.seen_at)}
-        await self._call("put_item", Item={**_key(GATEWAYS, gateway.id), **fields})
+        await self._call("put_item", Item=gateway_item(gateway, self._timeout_s))
 
     async def gateways(self) -> Sequence[GatewayReport]:
         """Every gateway that gave a sign of life within the time-out, sorted by id."""
         items = await self._alive(GATEWAYS)
         return sorted((self._read(item, _gateway) for item in items), key=lambda gateway: gateway.id)
-
-    def _life(self, seen_at: float) -> dict[str, dict[str, str]]:
-        return {"seen_at": _number(seen_at), EXPIRY: {"N": str(math.ceil(seen_at + self._timeout_s))}}
 
     async def _update(self, key: Item, fields: Item, condition: str, values: Item) -> bool:
         """Set attributes of an item, if `condition` (over `#pk` and `#state`) holds; whether it did."""
@@ -163,6 +159,19 @@ class DynamoRegistry:
         except (KeyError, ValueError) as error:
             where = f"{item[PARTITION_KEY].get('S')} {item[SORT_KEY].get('S')}"
             raise StoreError(f"table {self._table}: the item {where} is damaged: {error}; delete it") from error
+
+
+def gateway_item(gateway: GatewayReport, timeout_s: float) -> dict[str, dict[str, str]]:
+    """What a gateway reports, as an item that DynamoDB removes some time after `timeout_s`."""
+    return {
+        **_key(GATEWAYS, gateway.id),
+        "revision": {"S": gateway.revision},
+        **_life(gateway.seen_at, timeout_s),
+    }
+
+
+def _life(seen_at: float, timeout_s: float) -> dict[str, dict[str, str]]:
+    return {"seen_at": _number(seen_at), EXPIRY: {"N": str(math.ceil(seen_at + timeout_s))}}
 
 
 def _key(partition: str, sort: str) -> dict[str, dict[str, str]]:
