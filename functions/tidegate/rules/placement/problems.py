@@ -1,0 +1,127 @@
+"""Says what does not fit, precisely, and what would help."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import combinations
+
+from tidegate.rules.placement.model import PlacementProblem
+from tidegate.rules.placement.packing import PER_S, Bin, Item, Packing
+
+SHOWN = 4
+"""How many shards a message goes through."""
+
+
+def find_problems(packing: Packing) -> list[PlacementProblem]:
+    """Everything that is wrong with a packing: pins that contradict, and models without the shards they want."""
+    found = [problem for bin_ in packing.bins.values() for problem in _pins(packing, bin_)]
+    found += [
+        _unplaced(packing, item)
+        for item in packing.items.values()
+        if not item.pins and len(packing.placed[item.model]) < item.replicas
+    ]
+    return found
+
+
+def _pins(packing: Packing, bin_: Bin) -> Iterator[PlacementProblem]:
+    pinned = [item for item in bin_.items.values() if item.pins]
+    if bin_.memory_over > 0:
+        message = f"the models pinned to shard {bin_.name!r} need {bin_.memory} MB, and it has {bin_.memory_limit}"
+        yield PlacementProblem("", bin_.name, message, f"pin fewer, or raise its memory_mb by {bin_.memory_over}")
+    if bin_.traffic_over > 0:
+        limit = (bin_.traffic_limit or 0) / PER_S
+        message = f"the models pinned first to shard {bin_.name!r} expect {bin_.traffic / PER_S:g}/s, and it takes {limit:g}/s"
+        hint = f"pin fewer there first, or raise its traffic_per_s by {bin_.traffic_over / PER_S:g}"
+        yield PlacementProblem("", bin_.name, message, hint)
+    for one, other in combinations(pinned, 2):
+        if packing.apart(one.tenant, other.tenant):
+            message = (
+                f"{_owned(one)} and {_owned(other)} are pinned to shard {bin_.name!r}, and their tenants are kept apart"
+            )
+            yield PlacementProblem(one.model, bin_.name, message, "pin one of them to another shard")
+
+
+def _unplaced(packing: Packing, item: Item) -> PlacementProblem:
+    for static in (_too_many, _too_large, _too_hot):
+        told = static(packing, item)
+        if told is not None:
+            return PlacementProblem(item.model, "", *told)
+    free = [bin_ for bin_ in packing.bins.values() if bin_.name not in packing.placed[item.model]]
+    free.sort(key=lambda bin_: (bool(packing.strangers(item, bin_)), _lack(packing, item, bin_), bin_.name))
+    reasons = [f"{bin_.name} {_obstacle(packing, item, bin_)}" for bin_ in free[:SHOWN]]
+    reasons += [f"{len(free) - SHOWN} more lack more"] if len(free) > SHOWN else []
+    placed = len(packing.placed[item.model])
+    where = "on no shard" if not placed else f"on {placed} of {item.replicas} shards"
+    message = f"{_described(item)} fits {where}: {'; '.join(reasons)}"
+    return PlacementProblem(item.model, "", message, _help(packing, item, free[0]))
+
+
+def _too_many(packing: Packing, item: Item) -> tuple[str, str] | None:
+    if item.replicas <= len(packing.bins):
+        return None
+    return (
+        f"model {item.model!r} wants {item.replicas} shards, and there are {len(packing.bins)}",
+        "lower its replicas, or add a shard",
+    )
+
+
+def _too_large(packing: Packing, item: Item) -> tuple[str, str] | None:
+    limits = [bin_.memory_limit for bin_ in packing.bins.values()]
+    largest = max((limit for limit in limits if limit is not None), default=0)
+    if None in limits or item.size_mb <= largest:
+        return None
+    return (
+        f"model {item.model!r} needs {item.size_mb} MB with its steps, and the largest shard has {largest}",
+        f"give a shard a memory_mb of at least {item.size_mb}",
+    )
+
+
+def _too_hot(packing: Packing, item: Item) -> tuple[str, str] | None:
+    limits = [bin_.traffic_limit for bin_ in packing.bins.values()]
+    most = sum(sorted((limit for limit in limits if limit is not None), reverse=True)[: item.replicas])
+    if None in limits or item.traffic <= most:
+        return None
+    return (
+        f"model {item.model!r} expects {item.traffic / PER_S:g}/s, and {_count(item.replicas)} "
+        f"{'takes' if item.replicas == 1 else 'take'} {most / PER_S:g}/s at most",
+        "place it on more shards (replicas), or give shards more servers and a higher traffic_per_s",
+    )
+
+
+def _lack(packing: Packing, item: Item, bin_: Bin) -> int:
+    """The memory that a shard lacks for an item; 0 where it is something else that it lacks."""
+    if bin_.memory_limit is None:
+        return 0
+    return max(0, bin_.memory + packing.added_mb(item, bin_) - bin_.memory_limit)
+
+
+def _obstacle(packing: Packing, item: Item, bin_: Bin) -> str:
+    strangers = packing.strangers(item, bin_)
+    if strangers:
+        names = ", ".join(sorted("no tenant" if tenant is None else tenant for tenant in strangers))
+        return f"holds models of {names}, which is kept apart"
+    if _lack(packing, item, bin_):
+        return f"has {-bin_.memory_over} of the {packing.added_mb(item, bin_)} MB free that it would add"
+    return f"has {-bin_.traffic_over / PER_S:g}/s of its traffic free"
+
+
+def _help(packing: Packing, item: Item, nearest: Bin) -> str:
+    if packing.strangers(item, nearest):
+        return f"add a shard of at least {item.size_mb} MB for its tenant, or keep fewer tenants apart"
+    lack = _lack(packing, item, nearest)
+    if lack:
+        return f"raise the memory_mb of {nearest.name!r} by {lack}, or add a shard of at least {item.size_mb} MB"
+    return f"raise the traffic_per_s of a shard with more servers, or add a shard that takes {item.traffic / PER_S:g}/s"
+
+
+def _described(item: Item) -> str:
+    traffic = f", {item.traffic / PER_S:g}/s" if item.traffic else ""
+    return f"{_owned(item)} ({item.size_mb} MB with its steps{traffic})"
+
+
+def _owned(item: Item) -> str:
+    return f"model {item.model!r}" + ("" if item.tenant is None else f" of tenant {item.tenant!r}")
+
+
+def _count(shards: int) -> str:
+    return "one shard" if shards == 1 else f"{shards} shards"
