@@ -83,8 +83,8 @@ def read_units(model: str, folder: Path) -> ModelUnits:
         if name == SAMPLES and path.is_dir():
             samples = dict(walk.samples(path))
             continue
-        is_version = _VERSION.fullmatch(name) is not None and path.is_dir()
-        units.setdefault(int(name) if is_version else None, []).extend(walk.files(name, path))
+        version = version_of(name) if path.is_dir() else None
+        units.setdefault(version, []).extend(walk.files(name, path))
     if len(units) == 1:
         raise ModelConfigError(f"model {model!r} has no version; put it into a folder named 1")
     ordered = {
@@ -92,6 +92,11 @@ def read_units(model: str, folder: Path) -> ModelUnits:
         for unit in sorted(units, key=lambda unit: unit or 0)
     }
     return ModelUnits(model, ordered, samples)
+
+
+def version_of(folder: str) -> int | None:
+    """The version that a folder's name stands for; None where Triton takes it for none."""
+    return int(folder) if _VERSION.fullmatch(folder) else None
 
 
 def check_name(model: str) -> None:
@@ -192,9 +197,14 @@ class _Walk:
         if _CONTROL.search(relative) or len(encoded) > MAX_PATH_BYTES:
             problem = "holds a control character" if _CONTROL.search(relative) else f"is over {MAX_PATH_BYTES} bytes"
             raise ModelConfigError(f"{place!r}: the name {problem}; rename it")
-        if not path.exists():
+        try:
+            # A link to itself exists no more than one to nothing, and cannot be resolved.
+            target = path.resolve() if path.exists() else None
+        except OSError as error:
+            raise _unreadable(place, error) from error
+        if target is None:
             raise ModelConfigError(f"{place} is a link to nothing; remove it, or put the file there")
-        if not path.resolve().is_relative_to(self.root):
+        if not target.is_relative_to(self.root):
             raise ModelConfigError(
                 f"{place} is a link out of the model's folder, which Triton could not follow; put a copy there"
             )
