@@ -63,8 +63,9 @@ class Objects:
             found = s3.head_object(Bucket=self.bucket, Key=key, ChecksumMode="ENABLED")
             said = found.get("Metadata", {}).get(DIGEST, "")
             checksum = found.get("ChecksumSHA256", "")
-            # Metadata is what the writer says; for an object in one part, S3 has checked the same by itself.
-            is_right = "-" in checksum or checksum == _base64(said)
+            # Metadata is what the writer says. Of an object that came whole, S3 has checked the same by itself; one that
+            # came in parts, which the ETag tells, has a checksum of its parts' checksums.
+            is_right = "-" in found["ETag"] or found.get("ChecksumSHA256") == _base64(said)
             return Listed(key, found["ETag"], found["ContentLength"], said if is_right else "")
 
         return await self._call(f"object {key}", work, NOT_THERE)

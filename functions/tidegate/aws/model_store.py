@@ -1,0 +1,177 @@
+"""The pushed models in S3, in Triton's own layout, with a manifest per unit that says that it is there whole."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from pathlib import Path
+
+from tidegate.aws.formats import StoredFile, decode_manifest
+from tidegate.aws.layout import MANIFESTS, SAMPLES, model_key, parse_unit, unit_key
+from tidegate.aws.objects import Objects
+from tidegate.aws.unit_push import UnitPush, run_all
+from tidegate.aws.upload import PART_BYTES, Uploader
+from tidegate.errors import StoreError
+from tidegate.ports import ModelFile, PushOutcome, PushProgress
+from tidegate.ports.model_units import ModelUnits, UnitFile, check_name, read_units, version_of
+
+
+class S3ModelStore:
+    """A `ModelStore` in a bucket. How a push keeps two pushers apart: docs/control-plane.md, "The stores".
+
+    Args:
+        objects: the bucket.
+        part_bytes: files above this are sent in parts of this size.
+    """
+
+    def __init__(self, objects: Objects, part_bytes: int = PART_BYTES) -> None:
+        self._objects = objects
+        self._part_bytes = part_bytes
+        self._manifests: dict[tuple[str, int | None], tuple[StoredFile, ...]] = {}
+
+    async def models(self) -> Sequence[str]:
+        """The names of all models of which at least one version is there, sorted.
+
+        Raises:
+            StoreError: S3 did not answer, or refused. So may every method here.
+        """
+        units = [parse_unit(MANIFESTS, found.key) for found in await self._objects.list(MANIFESTS)]
+        return sorted({unit[0] for unit in units if unit is not None and unit[1] is not None})
+
+    async def versions(self, model: str) -> Sequence[int]:
+        """The versions of a model that are there whole, ascending; empty for an unknown model."""
+        listed = await self._objects.list(f"{MANIFESTS}{model}/")
+        units = [parse_unit(MANIFESTS, found.key) for found in listed]
+        return sorted(unit[1] for unit in units if unit is not None and unit[1] is not None)
+
+    async def files(self, model: str, version: int | None) -> Sequence[ModelFile]:
+        """The files of a version (None: of what belongs to no version), sorted by path; empty where it is not there."""
+        return tuple(stored.file for stored in await self._manifest(model, version) or ())
+
+    async def read(self, model: str, path: str) -> bytes | None:
+        """The content of one file of a model; None where there is none.
+
+        Raises:
+            StoreError: its bytes are not those that were pushed.
+        """
+        units = dict.fromkeys([version_of(path.partition("/")[0]), None])
+        files = {file.path: file for unit in units for file in await self.files(model, unit)}
+        if path not in files:
+            return None
+        stored = await self._objects.get(model_key(model, path))
+        if stored is None or sha256(stored.data).hexdigest() != files[path].sha256:
+            how = "is gone" if stored is None else "is damaged: its bytes are not those that were pushed"
+            raise StoreError(f"{model}/{path} {how}; push the model again to mend it")
+        return stored.data
+
+    async def samples(self, model: str) -> Mapping[str, bytes]:
+        """The golden requests of a model as JSON by file name."""
+        prefix = f"{SAMPLES}{model}/"
+        listed = await self._objects.list(prefix)
+        stored = await asyncio.gather(*(self._objects.get(found.key) for found in listed))
+        return {
+            found.key.removeprefix(prefix): each.data
+            for found, each in zip(listed, stored, strict=True)
+            if each is not None
+        }
+
+    async def push(self, model: str, folder: Path, progress: PushProgress) -> PushOutcome:
+        """Push a model's folder: whatever of it is not there yet. An interrupted push is taken up where it ended.
+
+        Raises:
+            ImmutableError: a config or a version that is there has other files; nothing was changed.
+            ConflictError: another push of the model, with other files, began meanwhile.
+            ModelConfigError: the folder cannot be pushed as it stands.
+            StoreError: S3 did not answer, or refused.
+        """
+        pushed, pushes = await self._look(model, folder)
+        for number, push in enumerate(pushes):
+            await push.begin(pushes[:number])
+        samples = await self._compare(pushed, pushes)
+        to_send = [file for push in pushes for file in push.to_send]
+        tally = _Tally(progress, [*to_send, *samples.values()])
+        uploader = Uploader(self._objects, self._part_bytes)
+        added = []
+        for push in pushes:
+            await push.send(uploader, tally.at)
+            if await push.commit() and push.version is not None:
+                added.append(push.version)
+        await self._send_samples(pushed, samples, tally)
+        return PushOutcome(model, tuple(added), len(to_send) + len(samples), tally.total)
+
+    async def would_send(self, model: str, folder: Path) -> Sequence[ModelFile]:
+        """What a push would send now, sorted by path; nothing is changed.
+
+        Raises:
+            ImmutableError: a config or a version that is there has other files.
+            ModelConfigError: the folder cannot be pushed as it stands.
+            StoreError: S3 did not answer, or refused.
+        """
+        pushed, pushes = await self._look(model, folder)
+        samples = await self._compare(pushed, pushes)
+        to_send = [file for push in pushes for file in push.to_send]
+        return sorted((each.file for each in [*to_send, *samples.values()]), key=lambda file: file.path)
+
+    async def _manifest(self, model: str, version: int | None) -> tuple[StoredFile, ...] | None:
+        """A unit's manifest, which never changes once it is there."""
+        check_name(model)
+        if (model, version) not in self._manifests:
+            key = unit_key(MANIFESTS, model, version)
+            stored = await self._objects.get(key)
+            if stored is None:
+                return None
+            self._manifests[model, version] = decode_manifest(key, stored.data)
+        return self._manifests[model, version]
+
+    async def _look(self, model: str, folder: Path) -> tuple[ModelUnits, list[UnitPush]]:
+        """Read a folder, and refuse it where it has other files for what is there, before anything is changed."""
+        pushed = await asyncio.to_thread(read_units, model, folder)
+        pushes = [UnitPush(self._objects, model, version, files) for version, files in pushed.units.items()]
+        await run_all(push.look() for push in pushes)
+        return pushed, pushes
+
+    async def _compare(self, pushed: ModelUnits, pushes: Sequence[UnitPush]) -> dict[str, UnitFile]:
+        """Have every push find out what it must send; the golden requests that are to be sent too."""
+        listed = await self._objects.list(model_key(pushed.model))
+        for push in pushes:
+            await push.compare(listed)
+        return await self._changed_samples(pushed)
+
+    async def _changed_samples(self, pushed: ModelUnits) -> dict[str, UnitFile]:
+        """The golden requests that are not there as they are in the folder."""
+        if not pushed.samples:
+            return {}
+        there = await self.samples(pushed.model)
+        return {
+            name: each
+            for name, each in pushed.samples.items()
+            if name not in there or sha256(there[name]).hexdigest() != each.file.sha256
+        }
+
+    async def _send_samples(self, pushed: ModelUnits, changed: Mapping[str, UnitFile], tally: _Tally) -> None:
+        if pushed.samples is None:
+            return
+        prefix = f"{SAMPLES}{pushed.model}/"
+        for name, each in changed.items():
+            data = await asyncio.to_thread(each.read, pushed.model)
+            await self._objects.put(prefix + name, data)
+            tally.at(each.file.path, len(data))
+        for found in await self._objects.list(prefix):
+            if found.key.removeprefix(prefix) not in pushed.samples:
+                await self._objects.delete(found.key)
+
+
+class _Tally:
+    """Adds up what has been sent of all files of a push, and tells it on."""
+
+    def __init__(self, progress: PushProgress, files: Sequence[UnitFile]) -> None:
+        self.total = sum(each.file.size_bytes for each in files)
+        self._progress = progress
+        self._sent: dict[str, int] = {}
+
+    def at(self, path: str, sent_bytes: int) -> None:
+        """So much of a file has been sent."""
+        if self._sent.get(path) != sent_bytes:
+            self._sent[path] = sent_bytes
+            self._progress(path, sum(self._sent.values()), self.total)

@@ -1,0 +1,261 @@
+"""The push of one unit: a config, or a version of a model.
+
+Two pushers of different files must not both win, and a push that was killed must not be in the way. So a push first
+writes down what it means to write (its intent, one object, always written under a condition), and the unit is committed
+by a conditional write to that same object: whoever replaced the intent meanwhile makes that fail. Objects are written
+only where there are none, or in place of one whose ETag was seen before the intent was found to stand still. The
+manifest, by which everyone else goes, follows the commit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from typing import Any
+
+from tidegate.aws.formats import Intent, StoredFile, decode_intent, decode_manifest, encode_intent, encode_manifest
+from tidegate.aws.layout import MANIFESTS, PUSHES, model_key, unit_key
+from tidegate.aws.objects import Listed, Objects, Stored
+from tidegate.aws.upload import Uploader
+from tidegate.errors import ConflictError, StoreError
+from tidegate.ports.model_units import UnitFile, check_unchanged, version_of
+
+ATTEMPTS = 5
+Progress = Callable[[str, int], None]
+"""Is told a file's path, and how many bytes of it have been sent."""
+
+
+class UnitPush:
+    """One unit on its way into the bucket: `look`, `begin`, `compare`, `send`, `commit`, in this order.
+
+    Attributes:
+        model: the model's name.
+        version: the version; None is what belongs to no version.
+        files: all files of the unit.
+        to_send: those that are not there as they should be; known after `compare`.
+    """
+
+    def __init__(self, objects: Objects, model: str, version: int | None, files: Sequence[UnitFile]) -> None:
+        self.model = model
+        self.version = version
+        self.files = files
+        self.to_send: tuple[UnitFile, ...] = ()
+        self._objects = objects
+        self._wanted = tuple(each.file for each in files)
+        self._manifest: dict[str, str] | None = None
+        self._is_committed = False
+        self._intent_etag = ""
+        self._etags: dict[str, str] = {}
+
+    async def look(self) -> None:
+        """See what is there of the unit.
+
+        Raises:
+            ImmutableError: it is there, with other files.
+            StoreError: S3 did not answer, or refused. So may every step.
+        """
+        key = unit_key(MANIFESTS, self.model, self.version)
+        stored = await self._objects.get(key)
+        if stored is not None:
+            files = decode_manifest(key, stored.data)
+            self._check(file.file for file in files)
+            self._manifest = {file.file.path: file.etag for file in files}
+            return
+        stored, intent = await self._read_intent()
+        if stored is not None and intent is not None and intent.committed:
+            self._join(stored, intent)
+
+    async def begin(self, earlier: Iterable[UnitPush] = ()) -> None:
+        """Write down what is to be written, unless the unit is there.
+
+        The units of a model begin in the same order in every push. One that lost a unit in `earlier` does not take over
+        another one, or two pushes could each take what the other needs.
+
+        Raises:
+            ImmutableError: another push has committed other files meanwhile.
+            ConflictError: another push took over, or others keep beginning.
+        """
+        if self._manifest is not None or self._is_committed:
+            return
+        mine = encode_intent(Intent(self._wanted, _by()))
+        key = unit_key(PUSHES, self.model, self.version)
+        for _ in range(ATTEMPTS):
+            stored, intent = await self._read_intent()
+            if stored is not None and intent is not None and (intent.committed or intent.files == self._wanted):
+                self._join(stored, intent)
+                return
+            # An intent for other files is that of a push that was killed, or of one that will learn that it is late.
+            for push in earlier if stored is not None else ():
+                await push.stand()
+            written = await self._objects.put(key, mine, absent=stored is None, etag=stored.etag if stored else None)
+            if written is not None:
+                self._intent_etag = written
+                return
+        raise ConflictError(f"{self._what()}: other pushes of it keep beginning; push again when they have ended")
+
+    async def compare(self, listed: Iterable[Listed]) -> None:
+        """Find out which files are not there as they should be, among the objects of the model."""
+        there = {found.key: found for found in listed}
+        found = [there.get(self._key(each)) for each in self.files]
+        right = await run_all(self._is_right(each, one) for each, one in zip(self.files, found, strict=True))
+        self._etags = {each.file.path: one.etag for each, one in zip(self.files, found, strict=True) if one}
+        self.to_send = tuple(each for each, is_right in zip(self.files, right, strict=True) if not is_right)
+
+    async def send(self, uploader: Uploader, progress: Progress) -> None:
+        """Send what is to be sent.
+
+        Raises:
+            ConflictError: another push, of other files, took over.
+            ModelConfigError: a file changed meanwhile.
+        """
+        if any(each.file.path in self._etags for each in self.to_send):
+            await self.stand()
+        await run_all(self._send(uploader, each, progress) for each in self.to_send)
+
+    async def commit(self) -> bool:
+        """Make the unit be there; whether it was not before.
+
+        Raises:
+            ConflictError: another push, of other files, took over.
+        """
+        if self._manifest is not None:
+            return False
+        if not self._is_committed:
+            await self._tidy()
+            await self._commit_intent()
+        files = [StoredFile(file, self._etags[file.path]) for file in self._wanted]
+        manifest = encode_manifest(self.model, self.version, files)
+        # Where there is one already, it is that of a push of the same files: the intent held to the end.
+        await self._objects.put(unit_key(MANIFESTS, self.model, self.version), manifest, absent=True)
+        return True
+
+    async def stand(self) -> None:
+        """See that no other push took over.
+
+        Raises:
+            ConflictError: one did.
+        """
+        if self._manifest is not None:
+            return
+        stored, intent = await self._read_intent()
+        if stored is None or (stored.etag != self._intent_etag and (intent is None or intent.files != self._wanted)):
+            raise self._late(intent)
+
+    async def _send(self, uploader: Uploader, each: UnitFile, progress: Progress) -> None:
+        path, key = each.file.path, self._key(each)
+        etag = self._etags.get(path)
+        for _ in range(ATTEMPTS):
+            sent = [0]
+
+            def add(count: int, sent: list[int] = sent) -> None:
+                sent[0] += count
+                progress(path, sent[0])
+
+            written = await uploader.send(self.model, key, each, etag=etag, stand=self.stand, sent=add)
+            if written is None:
+                found = await self._objects.head(key)
+                etag = found.etag if found else None
+                if found is not None and _matches(found, each):
+                    written = found.etag
+            if written is not None:
+                self._etags[path] = written
+                progress(path, each.file.size_bytes)
+                return
+            await self.stand()
+        raise ConflictError(f"{self._what()}: {path} is written by someone else again and again; push again later")
+
+    async def _is_right(self, each: UnitFile, found: Listed | None) -> bool:
+        if found is None or found.size_bytes != each.file.size_bytes:
+            return False
+        if self._manifest is not None and self._manifest[each.file.path] == found.etag:
+            return True
+        head = await self._objects.head(found.key)
+        return head is not None and _matches(head, each)
+
+    async def _tidy(self) -> None:
+        """Remove what a push of other files left in the unit's place, and see that all of this one is there."""
+        prefix = model_key(self.model, "" if self.version is None else f"{self.version}/")
+        there = {found.key: found for found in await self._objects.list(prefix) if self._holds(found.key)}
+        wanted = {self._key(each): each for each in self.files}
+        changed = [
+            each for key, each in wanted.items() if key not in there or there[key].etag != self._etags[each.file.path]
+        ]
+        strays = [key for key in there if key not in wanted]
+        if changed or strays:
+            await self.stand()
+        for each in changed:
+            # Sent again by a push of the same files, an object may have another ETag (as encrypted ones do).
+            found = await self._objects.head(self._key(each))
+            if found is None or not _matches(found, each):
+                raise StoreError(f"{self._what()}: {each.file.path} was changed by someone else meanwhile; push again")
+            self._etags[each.file.path] = found.etag
+        for key in strays:
+            await self._objects.delete(key)
+
+    async def _commit_intent(self) -> None:
+        committed = encode_intent(Intent(self._wanted, _by(), committed=True))
+        key = unit_key(PUSHES, self.model, self.version)
+        if await self._objects.put(key, committed, etag=self._intent_etag) is not None:
+            return
+        stored, intent = await self._read_intent()
+        if stored is None or intent is None or not intent.committed or intent.files != self._wanted:
+            raise self._late(intent)
+
+    async def _read_intent(self) -> tuple[Stored | None, Intent | None]:
+        """The unit's intent with its object; None for one that is damaged."""
+        key = unit_key(PUSHES, self.model, self.version)
+        stored = await self._objects.get(key)
+        if stored is None:
+            return None, None
+        try:
+            return stored, decode_intent(key, stored.data)
+        except StoreError:
+            return stored, None
+
+    def _join(self, stored: Stored, intent: Intent) -> None:
+        self._check(intent.files)
+        self._intent_etag, self._is_committed = stored.etag, intent.committed
+
+    def _check(self, there: Iterable[Any]) -> None:
+        check_unchanged(self.model, self.version, tuple(there), self._wanted)
+
+    def _late(self, intent: Intent | None) -> ConflictError:
+        who = intent.by if intent else "someone"
+        return ConflictError(
+            f"{self._what()}: another push of it, with other files, took over ({who}); look at what it pushed, then push "
+            "yours as another version"
+        )
+
+    def _holds(self, key: str) -> bool:
+        """Whether a key below the model's is one of this unit."""
+        if self.version is not None:
+            return True
+        first, separator, _ = key.removeprefix(model_key(self.model)).partition("/")
+        return not separator or version_of(first) is None
+
+    def _key(self, each: UnitFile) -> str:
+        return model_key(self.model, each.file.path)
+
+    def _what(self) -> str:
+        return f"model {self.model!r}: " + ("its config" if self.version is None else f"version {self.version}")
+
+
+async def run_all(work: Iterable[Coroutine[Any, Any, Any]]) -> list[Any]:
+    """Run everything side by side; the first failure ends the rest, and is raised."""
+    tasks = [asyncio.ensure_future(each) for each in work]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _matches(found: Listed, each: UnitFile) -> bool:
+    return (found.sha256, found.size_bytes) == (each.file.sha256, each.file.size_bytes)
+
+
+def _by() -> str:
+    return f"process {os.getpid()} on {socket.gethostname()}"

@@ -1,0 +1,218 @@
+"""What only the real model store can have: killed pushes, other writers, damage, big files, a store that is down."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tidegate.aws.model_store import S3ModelStore
+from tidegate.aws.objects import Objects
+from tidegate.errors import ImmutableError, ModelConfigError, StoreError
+from tidegate.ports import PushOutcome
+
+from tests.support.aws import LocalAws, closed_port, failing_server, forgetful_proxy, silent_server
+from tests.support.model_folders import write_model
+from tests.support.stack import ROOT
+
+PART_BYTES = 5 * 1024 * 1024
+BIG = b"0123456789abcdef" * (PART_BYTES // 16) + b"the rest"
+"""One part, and a little more."""
+
+FILES = {"config.pbtxt": b"config", "labels.txt": b"labels", "1/model.py": b"one", "2/": b"", "samples/a.json": b"{}"}
+OTHER = {"config.pbtxt": b"other", "1/model.py": b"other", "1/more.txt": b"more", "samples/a.json": b"[]"}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return write_model(tmp_path / "m", FILES)
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Path:
+    return write_model(tmp_path / "other" / "m", OTHER)
+
+
+@pytest.fixture
+def store(aws: LocalAws) -> S3ModelStore:
+    return S3ModelStore(aws.objects(), PART_BYTES)
+
+
+async def push(store: S3ModelStore, folder: Path) -> PushOutcome:
+    return await store.push("m", folder, lambda *_: None)
+
+
+async def contents(store: S3ModelStore, *paths: str) -> list[bytes | None]:
+    return [await store.read("m", path) for path in paths]
+
+
+def test_the_bucket_has_tritons_layout_with_the_rest_beside_it(
+    aws: LocalAws, store: S3ModelStore, folder: Path
+) -> None:
+    asyncio.run(push(store, folder))
+    keys = [found.key for found in asyncio.run(aws.objects().list(""))]
+    assert keys == [
+        "manifests/m/1.json",
+        "manifests/m/2.json",
+        "manifests/m/config.json",
+        "models/m/1/model.py",
+        "models/m/2/.keep",
+        "models/m/config.pbtxt",
+        "models/m/labels.txt",
+        "pushes/m/1.json",
+        "pushes/m/2.json",
+        "pushes/m/config.json",
+        "samples/m/a.json",
+    ]
+
+
+def test_a_push_that_is_killed_leaves_nothing_by_half_and_is_taken_up(aws: LocalAws, tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "m", {**FILES, "1/big.bin": BIG})
+    other = write_model(tmp_path / "other" / "m", {**OTHER, "2/model.py": b"two"})
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.aws.killed_push", aws.url, aws.bucket, folder, other, str(PART_BYTES)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    kills = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(kills) > 25
+    assert kills[0]["whole"] == []
+    assert kills[0]["sent"] == 6
+    everything = ["1/big.bin", "1/model.py", "2/.keep", "config.pbtxt", "labels.txt"]
+    assert kills[-1]["whole"] == everything, "the last kill was after the last version was committed"
+    resumed = [kill["sent"] for kill in kills if kill["after"] == everything]
+    assert {6, 0} < set(resumed), "what had been sent was not sent again"
+    assert any(kill["after"] != everything for kill in kills), "other files took the place of a push that was killed"
+
+
+def test_two_pushes_of_different_files_in_every_order(aws: LocalAws, folder: Path, other: Path) -> None:
+    """One push stands still before each of its writes in turn, while another one runs from start to end."""
+
+    class Standing(Objects):
+        def __init__(self, at: int) -> None:
+            super().__init__(aws.clients(), aws.bucket)
+            self.writes, self.at = count(1), at
+            self.reached, self.go = asyncio.Event(), asyncio.Event()
+
+        async def put(self, key: str, data: bytes, **options: Any) -> str | None:
+            if next(self.writes) == self.at:
+                self.reached.set()
+                await self.go.wait()
+            return await super().put(key, data, **options)
+
+    async def once(at: int, model: str) -> bool:
+        standing, plain = Standing(at), S3ModelStore(aws.objects())
+        first = asyncio.create_task(S3ModelStore(standing).push(model, folder, lambda *_: None))
+        reached = asyncio.create_task(standing.reached.wait())
+        await asyncio.wait([first, reached], return_when=asyncio.FIRST_COMPLETED)
+        if first.done():
+            reached.cancel()
+            return False
+        (second,) = await asyncio.gather(plain.push(model, other, lambda *_: None), return_exceptions=True)
+        standing.go.set()
+        (outcome,) = await asyncio.gather(first, return_exceptions=True)
+        results = {folder: outcome, other: second}
+        winners = [each for each, result in results.items() if isinstance(result, PushOutcome)]
+        assert len(winners) == 1, results
+        assert all(isinstance(result, (PushOutcome, StoreError)) for result in results.values())
+        for version in (None, *await plain.versions(model)):
+            for file in await plain.files(model, version):
+                content = await plain.read(model, file.path)
+                assert content == (b"" if file.path == "2/.keep" else (winners[0] / file.path).read_bytes())
+        return True
+
+    orders = 0
+    while asyncio.run(once(orders + 1, f"m{orders}")):
+        orders += 1
+    assert orders >= 14
+
+
+def test_damage_is_told_and_mended_by_the_next_push(aws: LocalAws, store: S3ModelStore, folder: Path) -> None:
+    asyncio.run(push(store, folder))
+    aws.s3().put_object(Bucket=aws.bucket, Key="models/m/1/model.py", Body=b"two")
+    aws.s3().delete_object(Bucket=aws.bucket, Key="models/m/labels.txt")
+    for path, how in (("1/model.py", "is damaged"), ("labels.txt", "is gone")):
+        with pytest.raises(StoreError, match=f"^m/{path} {how}.*push the model again"):
+            asyncio.run(store.read("m", path))
+    assert asyncio.run(push(store, folder)) == PushOutcome("m", (), 2, 9)
+    assert asyncio.run(contents(store, "1/model.py", "labels.txt")) == [b"one", b"labels"]
+
+
+@pytest.mark.parametrize("key", ["manifests/m/1.json", "manifests/m/config.json"])
+def test_a_damaged_manifest_is_named(aws: LocalAws, folder: Path, key: str) -> None:
+    asyncio.run(push(S3ModelStore(aws.objects()), folder))
+    aws.s3().put_object(Bucket=aws.bucket, Key=key, Body=b'{"files": [{"path": 1}]}')
+    with pytest.raises(StoreError, match=f"^the manifest {key} is damaged: path is a int$"):
+        asyncio.run(push(S3ModelStore(aws.objects()), folder))
+
+
+def test_a_big_file_goes_in_parts_and_is_checked_as_a_whole(aws: LocalAws, store: S3ModelStore, folder: Path) -> None:
+    write_model(folder, {"1/big.bin": BIG})
+    asyncio.run(push(store, folder))
+    got = aws.s3().get_object(Bucket=aws.bucket, Key="models/m/1/big.bin", ChecksumMode="ENABLED")
+    assert got["ETag"].endswith('-2"')
+    assert got["ChecksumSHA256"].endswith("-2"), "S3 has checked every part"
+    assert asyncio.run(contents(store, "1/big.bin")) == [BIG]
+    assert asyncio.run(push(S3ModelStore(aws.objects(), PART_BYTES), folder)) == PushOutcome("m")
+
+
+@pytest.mark.parametrize("path", ["1/big.bin", "1/model.py"])
+def test_a_file_that_changes_during_its_push_is_not_committed(aws: LocalAws, store: S3ModelStore, folder: Path, path: str) -> None:  # fmt: skip
+    write_model(folder, {"1/big.bin": BIG})
+
+    def change(sent_path: str, *_: int) -> None:
+        if sent_path == "config.pbtxt":
+            (folder / path).write_bytes((folder / path).read_bytes()[::-1])
+
+    with pytest.raises(ModelConfigError, match=f"^m/{path} changed while it was being pushed"):
+        asyncio.run(store.push("m", folder, change))
+    assert asyncio.run(store.versions("m")) == []
+    if path == "1/big.bin":
+        assert aws.s3().list_multipart_uploads(Bucket=aws.bucket).get("Uploads", []) == []
+    assert asyncio.run(push(store, folder)).versions == (1, 2), "it can be pushed once it stands still"
+
+
+def test_answers_that_are_lost_do_no_harm(aws: LocalAws, folder: Path) -> None:
+    """Every write is done, and its answer lost the first time: the client asks again, and meets its own work."""
+    seen: set[tuple[str, str]] = set()
+
+    def loses(method: str, path: str) -> bool:
+        is_new = (method, path) not in seen
+        seen.add((method, path))
+        return method == "PUT" and is_new
+
+    with forgetful_proxy(aws.url, loses) as url:
+        assert asyncio.run(push(S3ModelStore(aws.objects(url)), folder)).versions == (1, 2)
+    assert asyncio.run(contents(S3ModelStore(aws.objects()), "config.pbtxt", "1/model.py")) == [b"config", b"one"]
+
+
+def test_a_dry_run_says_what_a_push_would_send_and_changes_nothing(aws: LocalAws, folder: Path, other: Path) -> None:
+    store = S3ModelStore(aws.objects())
+    assert [file.path for file in asyncio.run(store.would_send("m", folder))] == sorted(
+        ["config.pbtxt", "labels.txt", "1/model.py", "2/.keep", "samples/a.json"]
+    )
+    assert list(asyncio.run(aws.objects().list(""))) == []
+    asyncio.run(push(store, folder))
+    assert list(asyncio.run(store.would_send("m", folder))) == []
+    with pytest.raises(ImmutableError):
+        asyncio.run(store.would_send("m", other))
+
+
+@pytest.mark.parametrize("server", [closed_port, silent_server, lambda: failing_server(503)])
+def test_a_store_that_is_down_is_an_error_in_bounded_time(aws: LocalAws, folder: Path, server: Callable[[], Any]) -> None:  # fmt: skip
+    async def work() -> None:
+        with server() as url:
+            async with asyncio.timeout(30):
+                with pytest.raises(StoreError, match=f"^S3 at {url} "):
+                    await push(S3ModelStore(aws.objects(url, timeout_s=0.2)), folder)
+
+    asyncio.run(work())
