@@ -1,0 +1,16 @@
+"""`tidegate models …`: what researchers do with a model repository."""
+
+from __future__ import annotations
+
+import click
+
+from tidegate.cli.lazy import LazyGroup
+
+COMMANDS = {
+    "check": ("tidegate.cli.models.check:check", "Check models by their files alone."),
+}
+
+
+@click.group(cls=LazyGroup, commands_by_name=COMMANDS)
+def models() -> None:
+    """Check the models of a Triton model repository."""

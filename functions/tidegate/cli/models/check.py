@@ -1,0 +1,120 @@
+"""`tidegate models check`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tidegate.cli.models.options import MODELS, open_repository, print_findings
+from tidegate.cli.rules.compiled import sound_program
+from tidegate.cli.rules.options import AS_JSON, DIRECTORY, print_json
+from tidegate.rules.program import Program
+from tidegate.rules.semantics import resolve_target
+from tidegate.triton.checks import ModelFinding, Repository, check_closure
+from tidegate.triton.checks.blast_radius import BlastRadius, blast_radius
+from tidegate.triton.checks.sarif import sarif
+
+SHOWN_STEPS = 20
+
+
+@click.command()
+@click.argument("directory", type=DIRECTORY)
+@MODELS
+@click.option("--rules", "rules_directory", type=DIRECTORY, help="Name the objectives that each model serves, too.")
+@click.option(
+    "--sarif", "sarif_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the findings as SARIF."
+)
+@AS_JSON
+def check(
+    directory: Path, models: tuple[str, ...], rules_directory: Path | None, sarif_file: Path | None, as_json: bool
+) -> None:
+    """Check models by their files alone, with everything that they call: all of DIRECTORY, or those named.
+
+    Nothing is started, imported or written. Each finding has its file, line and kind (docs/model-repository.md). What a
+    change of a model would touch is told too. Exit code 1: there is a finding, be it an error or a warning.
+    """
+    repository = open_repository(directory, models)
+    program = None if rules_directory is None else sound_program(rules_directory, as_json=as_json)
+    names = repository.closure(models or repository.names())
+    findings = check_closure(repository, models or repository.names())
+    touched = blast_radius(repository, names, {} if program is None else objectives_by_model(program))
+    if sarif_file is not None:
+        _write(sarif_file, sarif(findings, directory))
+    if as_json:
+        print_json(_as_dict(repository, findings, touched))
+    else:
+        _show(repository, names, findings, touched, program is not None, named=bool(models))
+    if findings:
+        raise click.exceptions.Exit(1)
+
+
+def objectives_by_model(program: Program) -> Mapping[str, frozenset[str]]:
+    """The objectives whose rules serve, shadow or fall back to each model."""
+    found: dict[str, set[str]] = {}
+    for objective in program.objectives:
+        for target in objective.targets:
+            found.setdefault(resolve_target(target, program.world.aliases)[0], set()).add(objective.name)
+    return {model: frozenset(names) for model, names in found.items()}
+
+
+def _show(
+    repository: Repository,
+    names: Sequence[str],
+    findings: Sequence[ModelFinding],
+    touched: Sequence[BlastRadius],
+    with_rules: bool,
+    *,
+    named: bool,
+) -> None:
+    if findings:
+        print_findings(findings, len(names))
+    shown = [each for each in touched if each.ensembles or (with_rules and each.objectives)]
+    for each in shown if named else shown[:SHOWN_STEPS]:
+        click.echo(_words(each, with_rules))
+    if not named and len(shown) > SHOWN_STEPS:
+        click.echo(f"… and {len(shown) - SHOWN_STEPS} more; --json has all")
+    if not findings:
+        ensembles = sum(1 for name in names if (model := repository.model(name)) is not None and model.is_ensemble)
+        versions = sum(len(model.versions) for name in names if (model := repository.model(name)) is not None)
+        click.echo(f"ok: {len(names)} models ({ensembles} ensembles), {versions} versions, no findings")
+
+
+def _words(touched: BlastRadius, with_rules: bool) -> str:
+    parts = []
+    if touched.ensembles:
+        noun = "ensemble" if len(touched.ensembles) == 1 else "ensembles"
+        parts.append(f"{len(touched.ensembles)} {noun}: {', '.join(touched.ensembles)}")
+    if with_rules and touched.objectives:
+        noun = "objective" if len(touched.objectives) == 1 else "objectives"
+        parts.append(f"{len(touched.objectives)} {noun}: {', '.join(touched.objectives)}")
+    return f"a change of {touched.model} touches {'; '.join(parts)}"
+
+
+def _as_dict(
+    repository: Repository, findings: Sequence[ModelFinding], touched: Sequence[BlastRadius]
+) -> dict[str, Any]:
+    described = []
+    for each in touched:
+        model = repository.model(each.model)
+        described.append(
+            {
+                "name": each.model,
+                "backend": "" if model is None else model.backend,
+                "versions": [] if model is None else list(model.versions),
+                "steps": list(repository.steps(each.model)),
+                "used_by": list(each.ensembles),
+                "objectives": list(each.objectives),
+            }
+        )
+    return {"ok": not findings, "findings": [finding.as_dict() for finding in findings], "models": described}
+
+
+def _write(file: Path, document: Mapping[str, Any]) -> None:
+    try:
+        file.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise click.BadParameter(f"{file} cannot be written: {error.strerror}", param_hint="--sarif") from error

@@ -1,0 +1,54 @@
+"""What the models commands share: arguments, and how findings are printed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import click
+
+from tidegate.rules.shape import did_you_mean
+from tidegate.triton.checks import ModelFinding, Repository
+from tidegate.triton.model_config import CONFIG
+
+MODELS = click.argument("models", nargs=-1, metavar="[MODEL]...")
+
+
+def open_repository(directory: Path, models: Iterable[str] = ()) -> Repository:
+    """The repository in a directory; a directory that is none, or that lacks one of `models`, is wrong usage."""
+    repository = Repository(directory)
+    try:
+        names = repository.names()
+    except OSError as error:
+        raise click.BadParameter(f"{directory} cannot be read: {error.strerror}", param_hint="DIRECTORY") from error
+    if (directory / CONFIG).is_file():
+        hint = f"give the repository around it: {directory.resolve().parent}"
+        raise click.BadParameter(f"{directory} is a model, not a model repository; {hint}", param_hint="DIRECTORY")
+    if not any(_holds_model(directory / name) for name in names):
+        hint = "a model repository has one folder for each model"
+        raise click.BadParameter(f"{directory} holds no model; {hint}", param_hint="DIRECTORY")
+    for name in models:
+        if name not in names:
+            hint = did_you_mean(name, set(names), "model")
+            raise click.BadParameter(f"unknown model {name!r}: {hint}", param_hint="MODEL")
+    return repository
+
+
+def _holds_model(folder: Path) -> bool:
+    try:
+        return any(entry.name == CONFIG or entry.name.isdecimal() for entry in folder.iterdir())
+    except OSError:
+        return False
+
+
+def print_findings(findings: Sequence[ModelFinding], checked: int) -> None:
+    """Print findings and their number on standard error."""
+    for finding in findings:
+        click.echo(str(finding), err=True)
+    errors = sum(finding.severity == "error" for finding in findings)
+    models = _count(checked, "model")
+    click.echo(f"{_count(errors, 'error')}, {_count(len(findings) - errors, 'warning')} in {models}", err=True)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

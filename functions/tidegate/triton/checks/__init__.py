@@ -1,0 +1,10 @@
+"""Checks models by their files alone. Nothing here is on the gateway's path, and nothing starts Triton."""
+
+from __future__ import annotations
+
+from tidegate.triton.checks.checker import check_closure, check_models
+from tidegate.triton.checks.findings import ModelFinding
+from tidegate.triton.checks.folder import Repository
+from tidegate.triton.checks.kinds import KINDS
+
+__all__ = ["KINDS", "ModelFinding", "Repository", "check_closure", "check_models"]

@@ -1,0 +1,90 @@
+"""Runs every check over models. Each check looks at one thing; one broken model never hides another's mistakes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+from tidegate.triton.checks.backend import check_backend
+from tidegate.triton.checks.batching import check_batching
+from tidegate.triton.checks.ensemble import check_ensemble
+from tidegate.triton.checks.ensemble_tensors import check_ensemble_tensors
+from tidegate.triton.checks.findings import ModelFinding
+from tidegate.triton.checks.folder import ModelFolder, Repository, each_version
+from tidegate.triton.checks.instances import check_instances
+from tidegate.triton.checks.layout import check_layout
+from tidegate.triton.checks.onnx_model import check_onnx
+from tidegate.triton.checks.python_imports import check_imports
+from tidegate.triton.checks.python_model import check_python_model
+from tidegate.triton.checks.python_source import Sources
+from tidegate.triton.checks.python_strays import check_python_strays
+from tidegate.triton.checks.python_tensors import check_python_tensors
+from tidegate.triton.checks.strays import check_strays
+from tidegate.triton.checks.tensors import check_tensors
+from tidegate.triton.checks.variants import check_variants
+from tidegate.triton.checks.warmup import check_warmup
+
+
+def check_models(directory: Path, models: Collection[str]) -> tuple[ModelFinding, ...]:
+    """Check models and everything that they call, from their files alone: nothing is started, imported or written.
+
+    Args:
+        directory: the model repository.
+        models: names of models; one without a folder is a finding.
+
+    Returns:
+        every finding, ordered by file and line; empty where all is well.
+    """
+    repository = Repository(directory)
+    return check_closure(repository, models)
+
+
+def check_closure(repository: Repository, models: Collection[str]) -> tuple[ModelFinding, ...]:
+    """Check models and everything that they call, as `check_models`, of a repository that may be read already."""
+    found: set[ModelFinding] = set()
+    for name in repository.closure(models):
+        model = repository.model(name)
+        if model is not None:
+            _check(model, repository)
+            found.update(model.report.findings)
+        elif name in models:
+            hint = "add the folder, or correct the name"
+            found.add(ModelFinding(name, 0, "model-missing", f"there is no model {name!r}", hint, name))
+    return tuple(sorted(found))
+
+
+def _check(model: ModelFolder, repository: Repository) -> None:
+    check_layout(model)
+    if any(finding.kind == "model-empty" for finding in model.report.findings):
+        return
+    check_backend(model)
+    check_tensors(model)
+    check_instances(model)
+    check_batching(model)
+    check_warmup(model)
+    check_variants(model)
+    check_ensemble(model, repository)
+    check_ensemble_tensors(model, repository)
+    if model.backend == "python":
+        _check_python(model, repository)
+    check_onnx(model)
+    check_strays(model)
+    if (model.path / "samples").is_dir() and model.config.whole():
+        # Samples need numpy, which nothing else here does.
+        from tidegate.triton.golden.samples import read_samples
+
+        read_samples(model)
+
+
+def _check_python(model: ModelFolder, repository: Repository) -> None:
+    for version, folder in each_version(model):
+        path = model.artefact(version)
+        if path is None or not path.is_file():
+            continue
+        sources = Sources(model.path, folder, model.report)
+        module = sources.module(path)
+        if module is not None:
+            check_python_model(model, sources, module)
+            check_imports(model, sources, module)
+            check_python_tensors(model, sources, module, repository)
+            check_python_strays(model, sources, module)

@@ -1,0 +1,148 @@
+"""The Python files of a version: `model.py` and the modules beside it that it imports, parsed and never run.
+
+Where the stub looks for modules: the version's folder and the model's folder are appended to the path, so they come last
+(https://github.com/triton-inference-server/python_backend, `src/pb_stub.cc`).
+"""
+
+from __future__ import annotations
+
+import ast
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tidegate.triton.checks.files import read_text
+from tidegate.triton.checks.findings import Report
+
+MAX_SOURCE_BYTES = 4 * 1024 * 1024
+UTILITIES = ("triton_python_backend_utils", "c_python_backend_utils")
+CLASS = "TritonPythonModel"
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
+
+
+@dataclass(frozen=True, slots=True)
+class Module:
+    """A parsed file; `file` is its name in findings."""
+
+    path: Path
+    file: str
+    tree: ast.Module
+
+
+@dataclass(slots=True)
+class Sources:
+    """The modules of one version, each parsed once.
+
+    Args:
+        model: the model's folder.
+        version: the version's folder.
+        report: takes what does not parse.
+    """
+
+    model: Path
+    version: Path
+    report: Report
+    _modules: dict[Path, Module | None] = field(default_factory=dict)
+
+    def module(self, path: Path) -> Module | None:
+        """The module in a file; None, and one finding, where it does not parse."""
+        if path not in self._modules:
+            self._modules[path] = self._parse(path)
+        return self._modules[path]
+
+    def find(self, name: str, level: int = 0) -> Path | None:
+        """The file of a module by its dotted name, among those beside the model; None where there is none.
+
+        A package without `__init__.py` is found as its folder.
+        """
+        folders = [self.version] if level == 1 else [self.version, self.model]
+        for folder in folders:
+            base = folder.joinpath(*name.split(".")) if name else folder
+            for candidate in (base / "__init__.py", base.with_name(f"{base.name}.py")):
+                if candidate.is_file():
+                    return candidate
+            if name and base.is_dir() and folder == self.version:
+                return base
+        return None
+
+    def reachable(self, start: Module) -> Iterator[Module]:
+        """A module and all modules beside it that it imports, directly and through others."""
+        pending, seen = [start], {start.path}
+        while pending:
+            module = pending.pop()
+            yield module
+            for name, level, _ in imported_modules(module.tree):
+                path = self.find(name, level)
+                if path is not None and path.suffix == ".py" and path not in seen:
+                    seen.add(path)
+                    found = self.module(path)
+                    if found is not None:
+                        pending.append(found)
+
+    def _parse(self, path: Path) -> Module | None:
+        file = path.relative_to(self.model).as_posix()
+        text = read_text(path, file, self.report, MAX_SOURCE_BYTES)
+        if text is None:
+            return None
+        line, problem = 0, ""
+        try:
+            with warnings.catch_warnings(action="ignore"):
+                return Module(path, file, ast.parse(text.removeprefix("\ufeff"), str(path)))
+        except SyntaxError as error:
+            line, problem = error.lineno or 0, error.msg
+        except (RecursionError, MemoryError):
+            problem = "nested too deeply"
+        except ValueError as error:
+            problem = str(error)
+        self.report("python-syntax", f"this does not parse: {problem}", "", file=file, line=line)
+        return None
+
+
+def imported_modules(tree: ast.AST) -> Iterator[tuple[str, int, ast.Import | ast.ImportFrom]]:
+    """The dotted names of every module that is imported anywhere, with the level of relative imports.
+
+    Of `from a import b` it gives `a` and `a.b`, since `b` may be a module.
+    """
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, 0, node
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module or "", node.level, node
+            for alias in node.names:
+                yield ".".join(filter(None, (node.module, alias.name))), node.level, node
+
+
+def own_nodes(body: list[ast.stmt]) -> Iterator[ast.AST]:
+    """Every node that runs when `body` runs: not those inside functions and classes that it defines."""
+    pending: list[ast.AST] = list(body)
+    while pending:
+        node = pending.pop()
+        yield node
+        if not isinstance(node, SCOPES):
+            pending += list(ast.iter_child_nodes(node))
+
+
+def bound_names(body: list[ast.stmt]) -> set[str] | None:
+    """The names that a module has after it ran; None where that cannot be told (a star import, `__getattr__`)."""
+    names: set[str] = set()
+    for node in own_nodes(body):
+        match node:
+            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
+                names.add(node.name)
+            case ast.Name(ctx=ast.Store()):
+                names.add(node.id)
+            case ast.Import():
+                names.update(alias.asname or alias.name.partition(".")[0] for alias in node.names)
+            case ast.ImportFrom():
+                names.update(alias.asname or alias.name for alias in node.names)
+            case ast.ExceptHandler(name=str()):
+                names.add(str(node.name))
+            case ast.Call(func=ast.Name(id="globals" | "exec" | "setattr" | "vars")):
+                return None
+            case _:
+                pass
+    return None if "*" in names or "__getattr__" in names else names

@@ -1,0 +1,148 @@
+"""Whether an answer is what a model's config declares: Triton itself does not check a Python model's outputs."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from tritonclient.grpc.model_config_pb2 import ModelConfig
+
+from tidegate.ports import HttpResponse
+from tidegate.triton.checks.findings import ModelFinding
+from tidegate.triton.golden.requests import GoldenRequest
+from tidegate.triton.golden.tensors import Array, data_type, fits, wire_type
+
+MAX_REASON = 600
+
+
+class MalformedAnswerError(ValueError):
+    """A response is not in the form of the Open Inference Protocol."""
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """One output of an answer: its data type in the protocol's words, and its values in their shape."""
+
+    datatype: str
+    array: Array
+
+
+def validate_answer(config: ModelConfig, request: GoldenRequest, response: HttpResponse) -> tuple[ModelFinding, ...]:
+    """Check the response to a golden request: outputs are there, and have declared types and shapes, a row for each row
+    that was sent, finite numbers, and the values that the sample expects.
+
+    Args:
+        config: the model's config.
+        request: what was sent.
+        response: what came back, from Triton or from anything that speaks the protocol.
+    """
+    if response.status != 200:
+        kind = "made-up-refused" if request.made_up else "answer-failed"
+        reason = reason_of(response)
+        if "Stub process" in reason or "stub process" in reason:
+            kind = "model-crashed"
+        return (_finding(request, kind, f"status {response.status}: {reason}"),)
+    try:
+        outputs = decode(response)
+    except MalformedAnswerError as error:
+        return (_finding(request, "answer-malformed", str(error)),)
+    return tuple(_check_outputs(config, request, outputs))
+
+
+def decode(response: HttpResponse) -> dict[str, Output]:
+    """The outputs of a response, by name.
+
+    Raises:
+        MalformedAnswerError: it is not in the form of the protocol.
+    """
+    from tritonclient.http import InferResult
+    from tritonclient.utils import InferenceServerException
+
+    header_length = response.header(b"inference-header-content-length")
+    encoding = response.header(b"content-encoding")
+    try:
+        result = InferResult.from_response_body(
+            response.body,
+            header_length=None if header_length is None else int(header_length),
+            content_encoding=None if encoding is None else encoding.decode("latin-1"),
+        )
+        described = result.get_response()["outputs"]
+        return {str(each["name"]): Output(str(each["datatype"]), result.as_numpy(each["name"])) for each in described}
+    except (ValueError, KeyError, TypeError, IndexError, struct.error, OSError, InferenceServerException) as error:
+        raise MalformedAnswerError(f"the answer cannot be read: {str(error)[:MAX_REASON]}") from error
+
+
+def reason_of(response: HttpResponse) -> str:
+    """The reason that an error response gives."""
+    try:
+        text = str(json.loads(response.body)["error"])
+    except (ValueError, KeyError, TypeError):
+        text = response.body.decode(errors="replace") or "no reason"
+    text = " ".join(text.split())
+    # The end of a traceback says more than its beginning.
+    return text if len(text) <= MAX_REASON else f"{text[: MAX_REASON // 2]} … {text[-MAX_REASON // 2 :]}"
+
+
+def differing(left: Array, right: Array, absolute: float, relative: float) -> npt.NDArray[np.bool_]:
+    """Which elements of two arrays of one shape differ; numbers that are not whole, by more than a tolerance."""
+    if np.object_ in (left.dtype.type, right.dtype.type) or (left.dtype.kind in "biu" and right.dtype.kind in "biu"):
+        return np.asarray(left.astype(np.object_) != right.astype(np.object_), np.bool_)
+    close = np.isclose(left.astype(np.float64), right.astype(np.float64), rtol=relative, atol=absolute, equal_nan=True)
+    return np.asarray(~close, np.bool_)
+
+
+def _check_outputs(config: ModelConfig, request: GoldenRequest, outputs: dict[str, Output]) -> Iterator[ModelFinding]:
+    declared = {tensor.name: tensor for tensor in config.output}
+    for name, tensor in declared.items():
+        if name not in outputs:
+            yield _finding(request, "output-missing", f"output {name!r} did not come")
+        else:
+            yield from _check_output(request, name, tensor, outputs[name])
+    for name in outputs:
+        if declared and name not in declared:
+            yield _finding(request, "output-undeclared", f"output {name!r} is not declared")
+    for name, expected in request.expected.items():
+        if name in outputs:
+            yield from _check_expected(request, name, expected, outputs[name].array)
+
+
+def _check_output(request: GoldenRequest, name: str, tensor: Any, output: Output) -> Iterator[ModelFinding]:
+    if output.datatype != wire_type(tensor):
+        message = f"output {name!r} is {output.datatype}, declared is {data_type(tensor)}"
+        yield _finding(request, "output-data-type", message)
+    dims, shape = list(tensor.dims), list(output.array.shape)
+    if not request.batches:
+        if not fits(shape, dims):
+            yield _finding(request, "output-shape", f"output {name!r} has the shape {shape}, declared is {dims}")
+    elif not fits(shape[1:], dims) or not shape:
+        message = f"output {name!r} has the shape {shape}, declared is {[request.rows, *dims]}"
+        yield _finding(request, "output-shape", message)
+    elif shape[0] != request.rows:
+        message = f"output {name!r} has {shape[0]} rows for {request.rows} of the input"
+        yield _finding(request, "output-rows", message)
+    if output.array.dtype.kind == "f" and not np.isfinite(output.array).all():
+        count = int(np.sum(~np.isfinite(output.array)))
+        message = f"output {name!r} has {count} values that are NaN or infinite, of {output.array.size}"
+        yield _finding(request, "output-not-finite", message)
+
+
+def _check_expected(request: GoldenRequest, name: str, expected: Array, array: Array) -> Iterator[ModelFinding]:
+    if expected.shape != array.shape:
+        message = f"output {name!r} has the shape {list(array.shape)}, expected is {list(expected.shape)}"
+        yield _finding(request, "output-unexpected", message)
+        return
+    wrong = differing(array, expected, request.absolute, request.relative)
+    if wrong.any():
+        first = tuple(map(int, np.argwhere(wrong)[0]))
+        message = f"output {name!r} differs from what is expected in {int(wrong.sum())} of {expected.size} values"
+        place = f"first at {list(first)}: {array[first]!s:.80}, not {expected[first]!s:.80}"
+        yield _finding(request, "output-unexpected", f"{message}, {place}")
+
+
+def _finding(request: GoldenRequest, kind: str, message: str) -> ModelFinding:
+    return ModelFinding(request.file, 0, kind, message, "", request.model)

@@ -1,0 +1,93 @@
+"""One request to a model, and how it goes over HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+
+from tidegate.ports import HttpRequest
+from tidegate.triton.golden.tensors import Array
+
+ABSOLUTE, RELATIVE = 1e-5, 1e-3
+"""How far numbers may differ unless a sample says otherwise."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GoldenRequest:
+    """A request to one model.
+
+    Attributes:
+        model: the model's name.
+        file: where it is from, relative to the model repository.
+        inputs: an array for each input; where the model batches, the first size is the number of rows.
+        batches: whether the model batches (`max_batch_size` above 0).
+        parameters: the request's parameters: texts, numbers, true or false.
+        expected: what outputs must be, by name; empty where nothing is expected.
+        absolute: how far a number may be from what is expected, or from itself in another batch.
+        relative: the same as a share of the number; both together count.
+        made_up: whether the inputs were made from the config, so that the model may well refuse them.
+    """
+
+    model: str
+    file: str
+    inputs: Mapping[str, Array]
+    batches: bool
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    expected: Mapping[str, Array] = field(default_factory=dict)
+    absolute: float = ABSOLUTE
+    relative: float = RELATIVE
+    made_up: bool = False
+
+    @property
+    def rows(self) -> int:
+        """How many rows it asks about; 1 where the model does not batch."""
+        if not self.batches:
+            return 1
+        return min((len(array) for array in self.inputs.values()), default=1)
+
+    def row(self, number: int) -> GoldenRequest:
+        """The request for one of its rows alone."""
+        if not self.batches:
+            return self
+        return replace(self, inputs=_row(self.inputs, number), expected=_row(self.expected, number))
+
+    def like(self, other: GoldenRequest) -> bool:
+        """Whether it can share a batch with another: same inputs of the same shapes, same parameters."""
+        return (
+            self.batches
+            and self.parameters == other.parameters
+            and {name: (array.shape[1:], array.dtype) for name, array in self.inputs.items()}
+            == {name: (array.shape[1:], array.dtype) for name, array in other.inputs.items()}
+        )
+
+    def http(self, version: int | None = None) -> HttpRequest:
+        """The request as HTTP, in the protocol's binary form, to the model or to one version of it."""
+        from tritonclient.http import InferenceServerClient, InferInput
+        from tritonclient.utils import np_to_triton_dtype
+
+        tensors = []
+        for name, array in self.inputs.items():
+            datatype = np_to_triton_dtype(array.dtype)
+            tensors.append(InferInput(name, list(array.shape), datatype).set_data_from_numpy(array))
+        body, header_length = InferenceServerClient.generate_request_body(tensors, parameters=dict(self.parameters))
+        headers = [(b"content-type", b"application/octet-stream")]
+        if header_length is not None:
+            headers.append((b"inference-header-content-length", b"%d" % header_length))
+        suffix = "" if version is None else f"/versions/{version}"
+        path = f"/v2/models/{quote(self.model, safe='')}{suffix}/infer"
+        return HttpRequest("POST", path, tuple(headers), body)
+
+
+def joined(requests: Sequence[GoldenRequest]) -> GoldenRequest:
+    """One request with the rows of several that are `like` the first; what they expect is left out."""
+    first = requests[0]
+    inputs = {name: np.concatenate([each.inputs[name] for each in requests]) for name in first.inputs}
+    return replace(first, inputs=inputs, expected={})
+
+
+def _row(arrays: Mapping[str, Array], number: int) -> Mapping[str, Array]:
+    return {name: array[number : number + 1] for name, array in arrays.items()}

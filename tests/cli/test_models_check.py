@@ -1,0 +1,180 @@
+"""`tidegate models check`: exit codes, what is printed, JSON and SARIF, blast radius, and odd directories."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from tidegate.cli import main
+
+from tests.support.stack import ROOT
+from tests.triton.checks.base import write_base
+
+MODELS = ROOT / "triton_models"
+RULES = ROOT / "routing_rules"
+
+
+def models(*arguments: object) -> Result:
+    """The outcome of `tidegate models` with these arguments; an exception that escapes fails the test."""
+    return CliRunner().invoke(main, ["models", *map(str, arguments)], catch_exceptions=False)
+
+
+def check_json(*arguments: object, exit_code: int = 0) -> Any:
+    result = models("check", *arguments, "--json")
+    assert result.exit_code == exit_code, result.output
+    return json.loads(result.stdout)
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    return write_base(tmp_path / "models")
+
+
+def test_a_clean_repository_is_ok_with_counts() -> None:
+    result = models("check", MODELS)
+    assert result.exit_code == 0
+    assert result.stdout.splitlines()[-1] == "ok: 21 models (7 ensembles), 21 versions, no findings"
+    assert result.stderr == ""
+
+
+def test_findings_go_to_standard_error_with_their_place(repository: Path) -> None:
+    config = repository / "ranker/config.pbtxt"
+    config.write_text(config.read_text().replace("model_version: 1", "model_version: -1", 1))
+    (repository / "picker/1/model.py").rename(repository / "picker/1/models.py")
+    result = models("check", repository)
+    assert result.exit_code == 1
+    first, second, third = result.stderr.splitlines()
+    assert first.startswith("picker/1: error[artefact-missing]: model.py is missing")
+    assert second.startswith("ranker/config.pbtxt:27: warning[step-unpinned]: ")
+    assert second.endswith("(pin it: model_version: 1)")
+    assert third == "1 error, 1 warning in 4 models"
+    assert "ok" not in result.stdout
+
+
+def test_a_warning_alone_fails(repository: Path) -> None:
+    (repository / "picker/.DS_Store").touch()
+    result = models("check", repository, "picker")
+    assert (result.exit_code, result.stderr.splitlines()[-1]) == (1, "0 errors, 1 warning in 1 model")
+
+
+def test_json_has_findings_and_models(repository: Path) -> None:
+    (repository / "scorer/1/model.onnx").write_bytes(b"nothing")
+    document = check_json(repository, "ranker", exit_code=1)
+    assert document["ok"] is False
+    (finding,) = document["findings"]
+    assert finding["message"].startswith("this is no ONNX model: ")
+    assert {key: value for key, value in finding.items() if key != "message"} == {
+        "file": "scorer/1/model.onnx",
+        "line": 0,
+        "model": "scorer",
+        "kind": "onnx-unreadable",
+        "severity": "error",
+        "hint": "export it again",
+    }
+    assert [model["name"] for model in document["models"]] == ["picker", "ranker", "reader", "scorer"]
+    assert document["models"][1] == {
+        "name": "ranker",
+        "backend": "ensemble",
+        "versions": [1],
+        "steps": ["reader", "scorer", "picker"],
+        "used_by": [],
+        "objectives": [],
+    }
+
+
+def test_the_blast_radius_of_a_step_names_ensembles_and_objectives() -> None:
+    shown = models("check", MODELS, "title_topk", "--rules", RULES)
+    assert shown.exit_code == 0
+    line = shown.stdout.splitlines()[0]
+    ensembles = (
+        "title_ranking_ease, title_ranking_popularity, title_ranking_svd, title_search_lexical, title_search_semantic"
+    )
+    assert line == (
+        f"a change of title_topk touches 5 ensembles: {ensembles}; 2 objectives: title_ranking, title_search"
+    )
+    (model,) = check_json(MODELS, "title_topk", "--rules", RULES)["models"]
+    assert model["used_by"] == ensembles.split(", ")
+    assert model["objectives"] == ["title_ranking", "title_search"]
+    assert "objective" not in models("check", MODELS, "title_topk").stdout
+
+
+def test_rules_that_are_broken_are_told(repository: Path, tmp_path: Path) -> None:
+    (tmp_path / "rules").mkdir()
+    result = models("check", repository, "--rules", tmp_path / "rules")
+    assert result.exit_code == 1
+    assert "fleet.yaml" in result.stderr
+
+
+def test_sarif_names_rules_and_lines(repository: Path, tmp_path: Path) -> None:
+    config = repository / "picker/config.pbtxt"
+    config.write_text(config.read_text().replace("KIND_CPU", "KIND_GPU"))
+    file = tmp_path / "findings.sarif"
+    assert models("check", repository, "--sarif", file).exit_code == 1
+    (run,) = json.loads(file.read_text())["runs"]
+    assert [rule["id"] for rule in run["tool"]["driver"]["rules"]] == ["instance-device"]
+    (found,) = run["results"]
+    place = found["locations"][0]["physicalLocation"]
+    assert (found["ruleId"], found["level"], place["region"]["startLine"]) == ("instance-device", "error", 25)
+    assert place["artifactLocation"]["uri"].endswith("models/picker/config.pbtxt")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("{models}", "rankre"), "unknown model 'rankre': did you mean 'ranker'?"),
+        (("{models}/ranker",), "is a model, not a model repository"),
+        (("{models}/ranker/1",), "holds no model"),
+        (("{models}/nowhere",), "does not exist"),
+        (("{models}/ranker/config.pbtxt",), "is a file"),
+        ((), "Missing argument 'DIRECTORY'"),
+        (("{models}", "--sarif", "{models}/no/where"), "cannot be written"),
+    ],
+)
+def test_wrong_usage_is_told(repository: Path, arguments: tuple[str, ...], message: str) -> None:
+    result = models("check", *(argument.format(models=repository) for argument in arguments))
+    assert result.exit_code == 2
+    assert message in result.stderr
+
+
+def test_a_repository_under_fire_never_shows_a_traceback(repository: Path, tmp_path: Path) -> None:
+    """Files cut, doubled and overwritten at random: every outcome is a list of findings."""
+    random_ = random.Random(7)
+    files = sorted(path for path in repository.rglob("*") if path.is_file())
+    contents = {path: path.read_bytes() for path in files}
+    for _ in range(150):
+        path = random_.choice(files)
+        data = bytearray(contents[path])
+        for _ in range(random_.randint(1, 4)):
+            at = random_.randrange(len(data) + 1)
+            match random_.randrange(4):
+                case 0:
+                    del data[at : at + random_.randint(1, 40)]
+                case 1:
+                    data[at:at] = data[random_.randrange(len(data) + 1) :][:50]
+                case 2:
+                    data[at:at] = random_.choice([b"{", b"}", b"[", b'"', b"\0", b"\xff", b"-1", b"()", b":", b"\n"])
+                case _:
+                    data[at : at + 1] = bytes([random_.randrange(256)])
+        path.write_bytes(data)
+        result = models("check", repository)
+        assert result.exit_code in (0, 1), path
+        path.write_bytes(contents[path])
+    assert models("check", repository).exit_code == 0
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_what_may_not_be_read_is_a_finding(repository: Path) -> None:
+    (repository / "picker/config.pbtxt").chmod(0)
+    result = models("check", repository)
+    assert "picker/config.pbtxt: error[unreadable]: cannot be read: Permission denied" in result.stderr
+
+
+def test_help_does_not_import_what_the_commands_need() -> None:
+    result = models("--help")
+    assert result.exit_code == 0
+    assert "Check models by their files alone." in result.stdout
