@@ -62,7 +62,6 @@ class Objects:
         def work(s3: Any) -> Listed | None:
             found = s3.head_object(Bucket=self.bucket, Key=key, ChecksumMode="ENABLED")
             said = found.get("Metadata", {}).get(DIGEST, "")
-            checksum = found.get("ChecksumSHA256", "")
             # Metadata is what the writer says. Of an object that came whole, S3 has checked the same by itself; one that
             # came in parts, which the ETag tells, has a checksum of its parts' checksums.
             is_right = "-" in found["ETag"] or found.get("ChecksumSHA256") == _base64(said)
