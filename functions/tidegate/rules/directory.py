@@ -10,7 +10,8 @@ from typing import Any
 from tidegate.errors import Finding
 from tidegate.rules.callers import check_callers
 from tidegate.rules.contract import Caller
-from tidegate.rules.language import FleetFile, LayerSpec, ObjectiveFile, RuleSpec
+from tidegate.rules.fleet import read_fleet
+from tidegate.rules.language import LayerSpec, ObjectiveFile, RuleSpec
 from tidegate.rules.program import Layer, ObjectiveProgram, Program, World
 from tidegate.rules.semantics import ObjectiveCheck
 from tidegate.rules.shape import Report, check_shape, did_you_mean
@@ -93,35 +94,7 @@ def _world(root: Path, findings: list[Finding]) -> World:
         findings.append(Finding("fleet.yaml", 0, "", "the file is missing", hint))
         return World({}, {}, {}, layers, known=False)
     source = _read(root, file, findings)
-    report = _reporter(source, findings)
-    fleet = check_shape(FleetFile, source.data, report) if source.data is not None else None
-    if fleet is None:
-        return World({}, {}, {}, layers, known=False)
-    for model, placement in fleet.models.items():
-        for index, shard in enumerate(placement.shards):
-            at: Location = ("models", model, "shards", index)
-            if shard not in fleet.shards:
-                hint = did_you_mean(shard, set(fleet.shards), "shard")
-                report(at, f"model {model!r} is placed on the unknown shard {shard!r}", hint)
-            if shard in placement.shards[:index]:
-                report(at, f"model {model!r} names shard {shard!r} twice", "keep one")
-    for alias, target in fleet.aliases.items():
-        if "@" in target:
-            report(("aliases", alias), f"alias {alias!r} points to another alias", "name a model or model/version")
-        elif target.partition("/")[0] not in fleet.models:
-            hint = did_you_mean(target.partition("/")[0], set(fleet.models), "model")
-            report(("aliases", alias), f"alias {alias!r} points to an unknown model", hint)
-    for name, shard_spec in fleet.shards.items():
-        low, high = shard_spec.min_replicas, shard_spec.max_replicas
-        if low is not None and high is not None and low > high:
-            report(("shards", name), "min_replicas is above max_replicas", "make min_replicas the smaller")
-    return World(
-        {name: spec.replicas for name, spec in fleet.shards.items()},
-        {name: tuple(spec.shards) for name, spec in fleet.models.items()},
-        fleet.aliases,
-        layers,
-        known=not source.problems,
-    )
+    return read_fleet(source, _reporter(source, findings), layers)
 
 
 def _layers(root: Path, findings: list[Finding]) -> dict[str, Layer]:

@@ -41,6 +41,8 @@ Rate = (
     Annotated[StrictInt, Field(ge=1, le=1_000_000_000)]
     | Annotated[StrictFloat, Field(ge=0.001, le=1_000_000_000, allow_inf_nan=False)]
 )
+Megabytes = Annotated[StrictInt, Field(ge=0, le=1_000_000_000)]
+TenantGrant = Annotated[StrictStr, Field(pattern=OBJECTIVE_GRANT, max_length=128, examples=["globex"])]
 Bucket = Annotated[StrictInt, Field(ge=0, le=BUCKET_LAST)]
 
 
@@ -186,6 +188,12 @@ class ShardSpec(Model):
     """A shard: an isolated slice of the fleet, and its size in the cloud."""
 
     replicas: Annotated[StrictInt, Field(ge=1, le=1000)] = Field(1, description="Triton servers.")
+    memory_mb: Annotated[StrictInt, Field(ge=1, le=1_000_000_000)] | None = Field(
+        None, description="Memory for models that each of its servers has; unset: no limit."
+    )
+    traffic_per_s: Rate | None = Field(
+        None, description="Requests per second that all its servers take; unset: no limit."
+    )
     instance_type: StrictStr | None = Field(None, description="Cloud: the GPU instance type.")
     min_replicas: Annotated[StrictInt, Field(ge=0)] | None = Field(None, description="Cloud: the fewest servers.")
     max_replicas: Annotated[StrictInt, Field(ge=1)] | None = Field(None, description="Cloud: the most servers.")
@@ -193,10 +201,44 @@ class ShardSpec(Model):
     scale_to_zero: StrictBool = Field(False, description="Cloud: the shard may have no server while nobody asks.")
 
 
-class PlacementSpec(Model):
-    """Where a model is placed."""
+def _placement_kind(value: Any) -> str:
+    return "list" if isinstance(value, list) else "auto"
 
-    shards: Annotated[list[Name], Field(min_length=1)] = Field(description="Preferred first, the rest is failover.")
+
+Placing = Annotated[
+    Annotated[Literal["auto"], Tag("auto")] | Annotated[Annotated[list[Name], Field(min_length=1)], Tag("list")],
+    Discriminator(_placement_kind),
+]
+
+
+class PlacementSpec(Model):
+    """Where a model is placed, and what it asks of a shard."""
+
+    shards: Placing = Field(description="Preferred first, the rest is failover; or auto: the planner's choice.")
+    replicas: Annotated[StrictInt, Field(ge=1, le=1000)] | None = Field(
+        None, description="On how many shards the planner places it; unset: one, more where its traffic asks for it."
+    )
+    memory_mb: Megabytes | None = Field(None, description="Memory of the model itself, without steps that it calls.")
+    traffic_per_s: Rate | None = Field(None, description="Requests per second that it expects.")
+    tenant: Name | None = Field(None, description="Whose it is.")
+
+
+class StepSpec(Model):
+    """What a step of ensembles asks of a shard."""
+
+    memory_mb: Megabytes = Field(description="Its memory; counted once on a shard, however many ensembles call it.")
+
+
+def _grant_kind(value: Any) -> str:
+    return "list" if isinstance(value, list) else "one"
+
+
+class TenantSpec(Model):
+    """A tenant, and whom it shares no shard with."""
+
+    apart_from: Annotated[
+        Annotated[TenantGrant, Tag("one")] | Annotated[list[TenantGrant], Tag("list")], Discriminator(_grant_kind)
+    ] = Field([], description='Tenants whose models are on no shard with its own; "*" for all others.')
 
 
 class FleetFile(Model):
@@ -204,6 +246,8 @@ class FleetFile(Model):
 
     shards: Annotated[dict[Name, ShardSpec], Field(min_length=1)]
     models: Annotated[dict[Name, PlacementSpec], Field(min_length=1)]
+    steps: dict[Name, StepSpec] = Field({}, description="Memory of models that only ensembles call.")
+    tenants: dict[Name, TenantSpec] = {}
     aliases: dict[Annotated[StrictStr, Field(pattern=ALIAS, max_length=256)], TargetText] = {}
 
 
@@ -226,10 +270,6 @@ class LayerSpec(Model):
     key: StrictStr | Annotated[list[StrictStr], Field(min_length=1)]
     holdout: Ranges | None = Field(None, description="Buckets that are in no experiment of the layer.")
     experiments: dict[Annotated[StrictInt, Field(ge=0)] | Name, Ranges] = {}
-
-
-def _grant_kind(value: Any) -> str:
-    return "list" if isinstance(value, list) else "one"
 
 
 ObjectiveGrants = Annotated[

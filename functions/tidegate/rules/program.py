@@ -8,6 +8,7 @@ from typing import Any
 
 from tidegate.rules.conditions import Conjunction
 from tidegate.rules.contract import Attribute, Caller
+from tidegate.rules.placement import FleetDemand
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +47,19 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """What rules may refer to. `known` is False where fleet.yaml could not be read, so that not every target is
-    reported as unknown."""
+    """What rules may refer to.
+
+    `models` has the shards of every model, those of auto models as planned by what is declared alone; `demand` is what
+    they were planned from. `known` is False where fleet.yaml could not be read, so that not every target is reported as
+    unknown.
+    """
 
     shards: Mapping[str, int]
     models: Mapping[str, tuple[str, ...]]
     aliases: Mapping[str, str]
     layers: Mapping[str, Layer]
     known: bool = True
+    demand: FleetDemand = FleetDemand()  # noqa: RUF009  # immutable
 
 
 @dataclass(frozen=True, slots=True)

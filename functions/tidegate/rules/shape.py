@@ -23,14 +23,19 @@ class Report:
 
     It knows which places could not be read or had the wrong shape, so that a mistake is told once and not again as the
     hole that it leaves.
+
+    Attributes:
+        count: how many mistakes it took.
     """
 
     def __init__(self, source: Source, add: Callable[[Location, str, str], None]) -> None:
         self._add = add
+        self.count = 0
         self._broken: set[Location] = set(source.unread)
 
     def __call__(self, at: Location, message: str, hint: str) -> None:
         """Take a mistake."""
+        self.count += 1
         self._add(at, message, hint)
 
     def leave_out(self, at: Location) -> None:

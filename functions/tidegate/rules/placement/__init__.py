@@ -7,6 +7,7 @@ docs/placement.md has the measured distance to the optimum.
 
 from __future__ import annotations
 
+from tidegate.rules.placement.demand import Closure, FleetDemand, ModelDemand
 from tidegate.rules.placement.model import (
     EVERYONE,
     Move,
@@ -22,6 +23,9 @@ from tidegate.rules.placement.planner import plan_placement
 
 __all__ = [
     "EVERYONE",
+    "Closure",
+    "FleetDemand",
+    "ModelDemand",
     "Move",
     "PlacementDecision",
     "PlacementItem",
