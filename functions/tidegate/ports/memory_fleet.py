@@ -169,6 +169,16 @@ class MemoryModelServer:
         return self.endpoint.port
 
     @property
+    def grpc_port(self) -> None:
+        """It has no such door."""
+        return
+
+    @property
+    def metrics_port(self) -> None:
+        """It has no metrics."""
+        return
+
+    @property
     def running(self) -> bool:
         """Whether it has not ended."""
         return not self._how

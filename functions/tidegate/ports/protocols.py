@@ -208,6 +208,16 @@ class ModelServer(Protocol):
         ...
 
     @property
+    def grpc_port(self) -> int | None:
+        """The port of its gRPC door; None where it has none."""
+        ...
+
+    @property
+    def metrics_port(self) -> int | None:
+        """The port of its metrics; None where it has none."""
+        ...
+
+    @property
     def repository(self) -> ModelRepository:
         """Its models."""
         ...

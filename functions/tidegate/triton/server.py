@@ -39,6 +39,7 @@ class TritonServer:
     """
 
     endpoint: Endpoint
+    grpc_port: int
     metrics_port: int
     repository: ModelRepository
     prefix: str
@@ -166,7 +167,7 @@ class TritonLauncher:
             raise
         endpoint = Endpoint(shard, HOST, http_port)
         repository = TritonRepository(self.transport, endpoint, grpc_port)
-        return TritonServer(endpoint, metrics_port, repository, prefix, process, log)
+        return TritonServer(endpoint, grpc_port, metrics_port, repository, prefix, process, log)
 
     def _arguments(self, http_port: int, grpc_port: int, metrics_port: int, prefix: str) -> list[str]:
         arguments = [

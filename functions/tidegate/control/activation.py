@@ -1,0 +1,258 @@
+"""Activation: a stored revision becomes live. Claim, load, validate, flip, confirm, drain, unload."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from tidegate.control.claims import Claims, HeldClaim, check_base
+from tidegate.control.config import ControlConfig, ControlPorts
+from tidegate.control.desired import Desired, StateReader
+from tidegate.control.plans import Plan, same_but_versions
+from tidegate.control.reconcile import Reconciler, ReconcileResult
+from tidegate.control.rollout import Rollout, Wanted
+from tidegate.control.steps import Step, Steps
+from tidegate.errors import ConflictError, PublishError, StoreError, TidegateError
+from tidegate.ports import LiveEntry, Pointer
+from tidegate.rules import Target
+
+POLL_S = 0.25
+CLEAN_UP_S = 10.0
+LAPSES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What is to become live, in place of `base`; `known` are the targets that live serves in just the same way."""
+
+    action: Literal["publish", "rollback"]
+    revision: str
+    base: Pointer | None
+    plans: Mapping[str, Plan]
+    targets: Sequence[Target]
+    by: str
+    why: str = ""
+    known: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Activated:
+    """What came of it: the flip, the gateways that serve the revision and those that did not say so in time, and what
+    remains to be done by the next reconcile, in words."""
+
+    entry: LiveEntry
+    confirmed: tuple[str, ...] = ()
+    unconfirmed: tuple[str, ...] = ()
+    loaded: Mapping[str, int] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "revision": self.entry.revision,
+            "sequence": self.entry.sequence,
+            "by": self.entry.by,
+            "at": self.entry.at,
+            "why": self.entry.why,
+            "action": self.entry.action,
+            "loaded": dict(self.loaded),
+            "confirmed": list(self.confirmed),
+            "unconfirmed": list(self.unconfirmed),
+            "warnings": list(self.warnings),
+        }
+
+
+class Activation:
+    """Makes revisions live, one at a time."""
+
+    def __init__(self, ports: ControlPorts, config: ControlConfig, reader: StateReader, reconciler: Reconciler) -> None:
+        self._ports = ports
+        self._config = config
+        self._reader = reader
+        self._reconciler = reconciler
+        self._claims = Claims(ports, config, reader)
+
+    async def run(self, change: Change, steps: Steps, *, at_once: bool = False) -> Activated:
+        """Make a revision live whose bundle and assignment are stored.
+
+        Args:
+            change: the revision and what it needs.
+            steps: announces what is done.
+            at_once: flip without a claim where every target is READY already. Only right for a revision whose models
+                stay loaded as long as the pointer does not move.
+
+        Raises:
+            PublishError: a step up to the flip failed. What is live was not touched.
+        """
+        rollout = self._rollout(change)
+        if at_once and await self._all_ready(rollout):
+            for name in ("claim", "load", "validate"):
+                steps.skip(name, "everything is READY")
+            with steps.step("flip") as step:
+                entry = await self._flip(change, step)
+            return await self._after(change, entry, steps, rollout)
+        try:
+            return await self._claimed(change, steps, rollout)
+        except PublishError:
+            await self._clean_up(rollout, change)
+            raise
+
+    async def _claimed(self, change: Change, steps: Steps, rollout: Rollout) -> Activated:
+        async with contextlib.AsyncExitStack() as stack:
+            with steps.step("claim") as step:
+                claim = self._claims.publishing(change.revision, change.by, change.base, step.note)
+                held = await stack.enter_async_context(claim)
+                desired = await self._desired(change)
+                rollout.claimed_at = self._ports.clock()
+            with steps.step("load") as step:
+                await rollout.load(desired, step.note)
+                step.outcome = str(rollout.loads)
+            with steps.step("validate") as step:
+                await rollout.validate(held, desired, step.note)
+                step.outcome = f"{len(change.targets)} targets are READY"
+            with steps.step("flip") as step:
+                await self._assure(change, held, rollout, step)
+                entry = await self._flip(change, step)
+            return await self._after(change, entry, steps, rollout)
+
+    def _rollout(self, change: Change) -> Rollout:
+        wanted = Wanted(change.plans, change.targets, change.known)
+        return Rollout(self._ports, self._config, self._claims, wanted)
+
+    async def _all_ready(self, rollout: Rollout) -> bool:
+        try:
+            return await rollout.ready()
+        except StoreError:
+            return False
+
+    async def _desired(self, change: Change) -> Desired:
+        """What the fleet must hold, with the change claimed.
+
+        Raises:
+            PublishError: a model of the change cannot be loaded beside what must stay.
+        """
+        desired = await self._reader.read()
+        for shard, plan in change.plans.items():
+            needed = {load.model: load for load in desired.plan(shard)}
+            for load in plan:
+                if load.model in needed and not same_but_versions(needed[load.model], load):
+                    raise PublishError(
+                        "claim",
+                        f"ensemble {load.model!r} is loaded on shard {shard!r} with other versions of its open steps than "
+                        f"revision {change.revision[:12]} needs, and a server holds one config of it: pin the steps of "
+                        "two ensembles of different names instead",
+                    )
+        return desired
+
+    async def _assure(self, change: Change, held: HeldClaim, rollout: Rollout, step: Step) -> None:
+        """See that everybody still heeds the claim; where it lapsed, claim and validate again."""
+        for _ in range(LAPSES):
+            if self._claims.valid(held):
+                return
+            step.note("the claim has lapsed meanwhile; claiming and validating again")
+            await self._claims.alone(held, change.base, step.note)
+            desired = await self._desired(change)
+            rollout.claimed_at = self._ports.clock()
+            await rollout.validate(held, desired, step.note)
+        raise StoreError("the claim cannot be kept: the store answers too slowly; publish again when it is well")
+
+    async def _flip(self, change: Change, step: Step) -> LiveEntry:
+        base = change.base
+        sequence = 1 if base is None else base.live.sequence + 1
+        entry = LiveEntry(change.revision, sequence, change.by, self._ports.clock(), change.why, change.action)
+        try:
+            await self._ports.bundles.flip(entry, base)
+        except ConflictError:
+            check_base(await self._reader.pointer(), base)
+            raise
+        except StoreError as error:
+            if not await self._is_live(entry):
+                raise StoreError(
+                    f"the pointer could not be moved: {error}; publish again when the store is well"
+                ) from error
+        step.outcome = f"revision {change.revision[:12]} is live"
+        return entry
+
+    async def _is_live(self, entry: LiveEntry) -> bool:
+        """Whether a flip took place whose answer was lost.
+
+        Raises:
+            StoreError: the store does not say.
+        """
+        try:
+            pointer = await self._reader.pointer()
+        except StoreError as error:
+            raise StoreError(
+                f"whether revision {entry.revision[:12]} is live is unknown, as the store does not answer: {error}; see "
+                "`tidegate status` when it does; publishing again is safe"
+            ) from error
+        return pointer is not None and entry in pointer.entries
+
+    async def _after(self, change: Change, entry: LiveEntry, steps: Steps, rollout: Rollout) -> Activated:
+        """What follows the flip. It cannot fail any more: what is not well is told, and left to the next reconcile."""
+        warnings: list[str] = []
+        confirmed: tuple[str, ...] = ()
+        unconfirmed: tuple[str, ...] = ()
+        try:
+            with steps.step("confirm") as step:
+                confirmed, unconfirmed = await self._confirm(entry)
+                step.outcome = f"{len(confirmed)} gateways serve it"
+                if unconfirmed:
+                    step.outcome += f"; {', '.join(unconfirmed)} did not say so in {self._config.confirm_s:g} s"
+                    warnings.append(
+                        f"gateways that do not serve it yet: {', '.join(unconfirmed)}; see `tidegate status`"
+                    )
+            await self._drain(entry, steps)
+            with steps.step("unload") as step:
+                result = await self._reconciler.reconcile(change.by)
+                step.outcome = summary(result)
+        except TidegateError as error:
+            warnings.append(f"{error}; the revision is live, and the next reconcile does the rest")
+        return Activated(entry, confirmed, unconfirmed, dict(rollout.loads.models), tuple(warnings))
+
+    async def _confirm(self, entry: LiveEntry) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        deadline = self._ports.clock() + self._config.confirm_s
+        while True:
+            gateways = await self._ports.registry.gateways()
+            late = tuple(each.id for each in gateways if each.revision != entry.revision)
+            pointer = await self._reader.pointer()
+            overtaken = pointer is None or pointer.live != entry
+            if not late or overtaken or self._ports.clock() > deadline:
+                return tuple(each.id for each in gateways if each.revision == entry.revision), late
+            await asyncio.sleep(POLL_S)
+
+    async def _drain(self, entry: LiveEntry, steps: Steps) -> None:
+        desired = await self._reader.read()
+        leaving = [each.revision[:12] for each in desired.held if each.reason == "draining"]
+        if not leaving:
+            steps.skip("drain", "nothing that served until now is unloaded")
+            return
+        with steps.step("drain") as step:
+            step.note(f"requests of revision {', '.join(leaving)} may be under way")
+            await asyncio.sleep(max(0.0, entry.at + self._config.drain_s - self._ports.clock()))
+
+    async def _clean_up(self, rollout: Rollout, change: Change) -> None:
+        """Tell of wedged endpoints, and unload what a failed publish loaded; what fails of it is left to a reconcile."""
+        with contextlib.suppress(TidegateError, TimeoutError):
+            # After the claim is gone: the successor of a wedged server must not load what wedged it.
+            for entry, note in rollout.wedged.items():
+                await self._ports.registry.mark_wedged(entry.endpoint, note)
+            if rollout.loads.models:
+                async with asyncio.timeout(CLEAN_UP_S):
+                    await self._reconciler.reconcile(change.by)
+
+
+def summary(result: ReconcileResult) -> str:
+    """A reconcile in a few words."""
+    counts = {kind: sum(each.action == kind for each in result.actions) for kind in ("load", "narrow", "unload")}
+    done = [
+        f"{count} {word}"
+        for word, count in zip(("loaded", "narrowed", "unloaded"), counts.values(), strict=True)
+        if count
+    ]
+    failed = [f"{len(result.failed)} failed"] if result.failed else []
+    silent = [f"{len(result.unreachable)} endpoints do not answer"] if result.unreachable else []
+    return ", ".join([*done, *failed, *silent]) or "nothing to do"

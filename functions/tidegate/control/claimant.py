@@ -1,0 +1,40 @@
+"""Tells whether a process that left a claim has certainly ended, so that nobody waits for the dead."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+from pathlib import Path
+
+UNKNOWN = "0" * 12
+
+
+@functools.cache
+def _machine() -> str:
+    """What only processes that see the same process ids have in common; `UNKNOWN` where the system does not say."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        namespace = str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        return UNKNOWN
+    return hashlib.sha256(f"{boot} {namespace}".encode()).hexdigest()[:12]
+
+
+def origin() -> str:
+    """This process, as it stands in the ids of its claims: `<machine>-<process id>`."""
+    return f"{_machine()}-{os.getpid()}"
+
+
+def has_ended(claim_id: str) -> bool:
+    """Whether the process that made a claim's id ran on this machine and runs no more. False where that is uncertain."""
+    parts = claim_id.split("-")
+    if len(parts) != 4 or parts[1] == UNKNOWN or parts[1] != _machine() or not parts[2].isdecimal():
+        return False
+    try:
+        os.kill(int(parts[2]), 0)
+    except ProcessLookupError:
+        return True
+    except (OverflowError, PermissionError):
+        return False
+    return False

@@ -1,0 +1,54 @@
+"""What the control plane is given: the ports that it speaks through, and its times and bounds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tidegate.ports import BundleStore, GoldenRequests, ModelCatalog, ModelStore, Registry, RepositoryOf
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControlPorts:
+    """The stores, the endpoints, and the clock (Unix seconds) that all of the control plane goes by."""
+
+    bundles: BundleStore
+    models: ModelStore
+    registry: Registry
+    repository_of: RepositoryOf
+    catalog: ModelCatalog
+    golden: GoldenRequests
+    clock: Callable[[], float] = time.time
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControlConfig:
+    """The times and bounds of the control plane. All processes of one fleet must have the same of the first four.
+
+    Attributes:
+        keep_revisions: how many revisions that were live before keep their models loaded, so that a rollback to them is
+            one write.
+        drain_s: how long the models of a revision stay loaded after it was live, for the requests under way.
+        claim_ttl_s: how long a claim lasts that is not renewed, in seconds.
+        skew_s: how far clocks of different machines may differ, in seconds.
+        claim_wait_s: how long a publisher waits for another to end.
+        call_timeout_s: time for one call of an endpoint that loads nothing.
+        load_timeout_s: time that loading one model may take.
+        endpoints_at_once: how many endpoints are worked on at the same time.
+        endpoint_wait_s: how long a publisher waits for a shard to have endpoints that answer.
+        settle_s: the longest time between a new server's last look at what it must hold and its being ready.
+        confirm_s: how long a publisher waits for the gateways to serve what it made live.
+    """
+
+    keep_revisions: int = 3
+    drain_s: float = 10.0
+    claim_ttl_s: float = 15.0
+    skew_s: float = 5.0
+    claim_wait_s: float = 60.0
+    call_timeout_s: float = 5.0
+    load_timeout_s: float = 30.0
+    endpoints_at_once: int = 16
+    endpoint_wait_s: float = 45.0
+    settle_s: float = 3.0
+    confirm_s: float = 10.0

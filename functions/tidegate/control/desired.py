@@ -1,0 +1,225 @@
+"""Desired state: what every shard must hold, as a function of the stores, for any process at any time."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from tidegate.control.claimant import has_ended
+from tidegate.control.config import ControlConfig, ControlPorts
+from tidegate.control.plans import NOTHING, Plan, merge
+from tidegate.errors import BundleError, StoreError
+from tidegate.ports import Claim, GatewayReport, Pointer
+from tidegate.rules import Engine, load_bundle
+from tidegate.rules.bundle import Bundle, unpack
+
+Reason = Literal["live", "claimed", "rollback", "draining", "served"]
+"""Why the models of a revision stay loaded: it is live, a publisher claims it, it can be rolled back to, it was live a
+moment ago, or a gateway still serves it."""
+
+CACHED_REVISIONS = 64
+PAST_REVISIONS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A revision whose models must stay loaded; `plans` by shard are None where its assignment cannot be read."""
+
+    revision: str
+    reason: Reason
+    plans: Mapping[str, Plan] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """What the fleet must hold.
+
+    Attributes:
+        pointer: the pointer as read; None where nothing was ever published.
+        claims: the claims that are not expired, of publishers and of repairers.
+        held: the revisions whose models must stay, the live one first.
+        plans: what each shard must hold.
+        problems: in words, what of it could not be read or cannot be loaded together with the rest.
+    """
+
+    pointer: Pointer | None
+    claims: tuple[Claim, ...]
+    held: tuple[Held, ...]
+    plans: Mapping[str, Plan]
+    problems: tuple[str, ...] = ()
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything could be read, so that what is not here may be unloaded."""
+        return all(each.plans is not None for each in self.held)
+
+    @property
+    def live(self) -> Mapping[str, Plan]:
+        """What each shard must hold for the live revision alone."""
+        if self.held and self.held[0].reason == "live" and self.held[0].plans is not None:
+            return self.held[0].plans
+        return {}
+
+    def plan(self, shard: str) -> Plan:
+        """What an endpoint of a shard must hold."""
+        return self.plans.get(shard, NOTHING)
+
+
+class StateReader:
+    """Reads desired state. Bundles and assignments never change, so each is fetched once by a process.
+
+    `ended` has the ids of claims that this process has given up, in case the store could not be told.
+    """
+
+    def __init__(self, ports: ControlPorts, config: ControlConfig) -> None:
+        self._ports = ports
+        self._config = config
+        self._pointer: Pointer | None = None
+        self._assignments: OrderedDict[str, Mapping[str, Plan]] = OrderedDict()
+        self._bundles: OrderedDict[str, Bundle] = OrderedDict()
+        self._engines: OrderedDict[str, Engine] = OrderedDict()
+        self.ended: set[str] = set()
+        self._merged: tuple[tuple[str, ...], Mapping[str, Plan], tuple[str, ...]] | None = None
+
+    async def pointer(self) -> Pointer | None:
+        """The pointer as it is now."""
+        known = None if self._pointer is None else self._pointer.tag
+        self._pointer = await self._ports.bundles.pointer(known) or self._pointer
+        return self._pointer
+
+    async def claims(self) -> tuple[Claim, ...]:
+        """The claims that count: not expired, by whatever clock they were written, and not of a process that has ended."""
+        return tuple(claim for claim in await self._ports.bundles.claims() if self.counts(claim))
+
+    def counts(self, claim: Claim) -> bool:
+        """Whether a claim is to be heeded."""
+        expired = claim.expires_at + self._config.skew_s <= self._ports.clock()
+        return not expired and claim.id not in self.ended and not has_ended(claim.id)
+
+    async def read(self) -> Desired:
+        """Read what the fleet must hold now.
+
+        Claims are read first and the pointer after them: a publisher gives its claim up only after the flip, so whoever
+        does not see its claim any more sees what it made live.
+
+        Raises:
+            StoreError: a store did not answer.
+        """
+        claims = await self.claims()
+        gateways = await self._ports.registry.gateways()
+        pointer = await self.pointer()
+        problems: list[str] = []
+        held = []
+        for revision, reason in self._held(pointer, claims, gateways):
+            try:
+                held.append(Held(revision, reason, await self.assignment(revision)))
+            except BundleError as error:
+                held.append(Held(revision, reason, None))
+                problems.append(f"revision {revision[:12]} ({reason}): {error}")
+        plans, conflicts = self._merge(held)
+        return Desired(pointer, claims, tuple(held), plans, (*problems, *conflicts))
+
+    async def assignment(self, revision: str) -> Mapping[str, Plan]:
+        """What each shard must hold for one revision.
+
+        Raises:
+            BundleError: it is not there, or is damaged.
+        """
+        if revision not in self._assignments:
+            self._assignments[revision] = await self._ports.bundles.assignment(revision)
+            _bound(self._assignments)
+        return self._assignments[revision]
+
+    async def bundle(self, revision: str) -> Bundle:
+        """The bundle of one revision, taken apart.
+
+        Raises:
+            BundleError: it is not there, or is damaged.
+        """
+        if revision not in self._bundles:
+            self._bundles[revision] = unpack(await self._ports.bundles.bundle(revision))
+            _bound(self._bundles)
+        return self._bundles[revision]
+
+    async def engine(self, revision: str) -> Engine:
+        """The rules of one revision.
+
+        Raises:
+            BundleError: they are not there, or are damaged.
+        """
+        if revision not in self._engines:
+            self._engines[revision] = load_bundle(await self._ports.bundles.bundle(revision))
+            _bound(self._engines)
+        return self._engines[revision]
+
+    async def past_steps(self) -> Mapping[str, tuple[str, ...]]:
+        """The steps of the ensembles of the revisions that were live last, as far as these can be read."""
+        for entry in () if self._pointer is None else self._pointer.entries[:PAST_REVISIONS]:
+            with contextlib.suppress(BundleError, StoreError):
+                await self.assignment(entry.revision)
+        return {
+            load.model: load.steps
+            for plans in self._assignments.values()
+            for plan in plans.values()
+            for load in plan
+            if load.steps
+        }
+
+    def _held(
+        self, pointer: Pointer | None, claims: Iterable[Claim], gateways: Iterable[GatewayReport]
+    ) -> Iterator[tuple[str, Reason]]:
+        """The revisions whose models must stay, each once, with the first reason that holds."""
+        seen: set[str] = set()
+        for revision, reason in self._reasons(pointer, claims, gateways):
+            if revision not in seen:
+                seen.add(revision)
+                yield revision, reason
+
+    def _reasons(
+        self, pointer: Pointer | None, claims: Iterable[Claim], gateways: Iterable[GatewayReport]
+    ) -> Iterator[tuple[str, Reason]]:
+        entries = () if pointer is None else pointer.entries
+        if entries:
+            yield entries[0].revision, "live"
+        yield from ((claim.revision, "claimed") for claim in claims if claim.revision)
+        yield from ((revision, "rollback") for revision in rollback_revisions(pointer, self._config.keep_revisions))
+        now = self._ports.clock()
+        for after, entry in itertools.pairwise(entries):
+            if after.at + self._config.drain_s > now:
+                yield entry.revision, "draining"
+        published = {entry.revision for entry in entries}
+        yield from ((each.revision, "served") for each in gateways if each.revision in published)
+
+    def _merge(self, held: list[Held]) -> tuple[Mapping[str, Plan], tuple[str, ...]]:
+        readable = [each for each in held if each.plans is not None]
+        key = tuple(each.revision for each in readable)
+        if self._merged is None or self._merged[0] != key:
+            plans: dict[str, Plan] = {}
+            problems: list[str] = []
+            for shard in sorted({shard for each in readable for shard in each.plans or ()}):
+                plans[shard], conflicts = merge((each.plans or {}).get(shard, NOTHING) for each in readable)
+                problems += [
+                    f"shard {shard!r}: two revisions need {model!r} with different steps, and it is loaded for one: the "
+                    "live one, else the newer"
+                    for model in conflicts
+                ]
+            self._merged = (key, plans, tuple(problems))
+        return self._merged[1:]
+
+
+def rollback_revisions(pointer: Pointer | None, count: int) -> tuple[str, ...]:
+    """The last `count` revisions that were live before and are not now, each once, newest first."""
+    if pointer is None:
+        return ()
+    before = dict.fromkeys(entry.revision for entry in pointer.entries)
+    before.pop(pointer.live.revision)
+    return tuple(before)[:count]
+
+
+def _bound(cache: OrderedDict[str, Any]) -> None:
+    while len(cache) > CACHED_REVISIONS:
+        cache.popitem(last=False)

@@ -1,0 +1,76 @@
+"""The endpoints that may be sent requests, as the registry says."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Mapping, Sequence
+
+from tidegate.errors import StoreError
+from tidegate.ports import Endpoint, RegisteredEndpoint, Registry
+
+logger = logging.getLogger(__name__)
+
+
+class RegistryDirectory:
+    """An `EndpointDirectory` that follows the registry; it keeps what it last knew while that does not answer.
+
+    A wedged endpoint still answers for the models that it has: it is in the directory where its shard has no other.
+    """
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._entries: Mapping[Endpoint, RegisteredEndpoint] = {}
+        self._shards: Mapping[str, tuple[Endpoint, ...]] = {}
+        self._wanted = asyncio.Event()
+
+    def endpoints(self, shard: str) -> Sequence[Endpoint]:
+        """The endpoints of a shard that may be sent requests."""
+        return self._shards.get(shard, ())
+
+    def state(self, endpoint: Endpoint) -> str | None:
+        """The state of an endpoint; None where the registry does not have it."""
+        entry = self._entries.get(endpoint)
+        return None if entry is None else entry.state
+
+    def serving(self, shard: str) -> Sequence[Endpoint]:
+        """The endpoints of a shard that are registered ready or wedged."""
+        return [each for each, entry in self._entries.items() if each.shard == shard and entry.state != "loading"]
+
+    def drop(self, endpoint: Endpoint) -> None:
+        """Leave out an endpoint that is known to have ended."""
+        self._show([entry for entry in self._entries.values() if entry.endpoint != endpoint])
+
+    def poke(self) -> None:
+        """Look at the registry soon."""
+        self._wanted.set()
+
+    async def refresh(self) -> None:
+        """Look at the registry now. Raises `StoreError`; then it stays as it was."""
+        self._show(await self._registry.endpoints())
+
+    async def follow(self, interval_s: float) -> None:
+        """Look at the registry every `interval_s` seconds, and when it is poked, until cancelled."""
+        well = True
+        while True:
+            self._wanted.clear()
+            try:
+                await self.refresh()
+                well = True
+            except StoreError as error:
+                if well:
+                    logger.warning("the registry does not answer, so the endpoints stay as they were: %s", error)
+                well = False
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wanted.wait(), interval_s)
+
+    def _show(self, entries: Sequence[RegisteredEndpoint]) -> None:
+        ready: dict[str, list[Endpoint]] = {}
+        wedged: dict[str, list[Endpoint]] = {}
+        for entry in entries:
+            if entry.state in ("ready", "wedged"):
+                group = ready if entry.state == "ready" else wedged
+                group.setdefault(entry.endpoint.shard, []).append(entry.endpoint)
+        self._entries = {entry.endpoint: entry for entry in entries}
+        self._shards = {shard: tuple(group) for shard, group in (wedged | ready).items()}

@@ -1,0 +1,102 @@
+"""Work on many endpoints at once, where one that hangs holds up nobody but itself."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import TypeVar
+
+from tidegate.control.config import ControlConfig, ControlPorts
+from tidegate.control.plans import Loaded, loaded_versions
+from tidegate.errors import EndpointError, EndpointTimeoutError, ModelLoadError, StackError
+from tidegate.ports import ModelLoad, RegisteredEndpoint
+
+T = TypeVar("T")
+logger = logging.getLogger(__name__)
+
+SLOW_LOAD_S = 2.0
+"""A load longer than this is reported."""
+
+LOAD_GRACE_S = 1.0
+"""How long after its own time-out a load is given up that does not keep to it."""
+
+
+class Endpoints:
+    """Calls of endpoints, each in bounded time."""
+
+    def __init__(self, ports: ControlPorts, config: ControlConfig) -> None:
+        self._ports = ports
+        self._config = config
+
+    async def by_shard(self, state: str = "ready") -> dict[str, list[RegisteredEndpoint]]:
+        """The registered endpoints in a state, by shard. Raises `StoreError`."""
+        found: dict[str, list[RegisteredEndpoint]] = {}
+        for entry in await self._ports.registry.endpoints():
+            if entry.state == state:
+                found.setdefault(entry.endpoint.shard, []).append(entry)
+        return found
+
+    async def loaded(self, entry: RegisteredEndpoint) -> Loaded:
+        """What is READY on an endpoint. Raises `EndpointError`."""
+        try:
+            return loaded_versions(await self._bounded(entry, self._ports.repository_of(entry).loaded()))
+        except StackError as error:
+            raise EndpointError(str(error)) from error
+
+    async def model_ready(self, entry: RegisteredEndpoint, model: str, version: int | None) -> bool:
+        """Whether an endpoint can answer calls of a version of a model. Raises `EndpointError`."""
+        return await self._bounded(entry, self._ports.repository_of(entry).model_ready(model, version))
+
+    async def load(self, entry: RegisteredEndpoint, load: ModelLoad) -> None:
+        """Load a model on an endpoint. Raises `ModelLoadError` or `EndpointError`."""
+        started = time.monotonic()
+        timeout_s = self._config.load_timeout_s
+        work = self._ports.repository_of(entry).load(load, timeout_s)
+        try:
+            await self._bounded(entry, work, timeout_s + LOAD_GRACE_S)
+        except EndpointTimeoutError as error:
+            raise ModelLoadError(load.model, f"did not finish loading within {timeout_s:g} s", hung=True) from error
+        took_s = time.monotonic() - started
+        if took_s > SLOW_LOAD_S:
+            logger.info("loaded %s on %s in %.1f s", load.model, name_of(entry), took_s)
+
+    async def unload(self, entry: RegisteredEndpoint, model: str) -> None:
+        """Unload a model from an endpoint. Raises `EndpointError`."""
+        try:
+            await self._bounded(entry, self._ports.repository_of(entry).unload(model))
+        except StackError as error:
+            raise EndpointError(str(error)) from error
+
+    async def each(
+        self, entries: Iterable[RegisteredEndpoint], work: Callable[[RegisteredEndpoint], Awaitable[T]]
+    ) -> list[T | BaseException]:
+        """Do some work on endpoints, `endpoints_at_once` of them at a time; results and exceptions in their order."""
+        gate = asyncio.Semaphore(self._config.endpoints_at_once)
+
+        async def one(entry: RegisteredEndpoint) -> T:
+            async with gate:
+                return await work(entry)
+
+        return await asyncio.gather(*(one(entry) for entry in entries), return_exceptions=True)
+
+    async def _bounded(self, entry: RegisteredEndpoint, call: Awaitable[T], timeout_s: float | None = None) -> T:
+        limit_s = self._config.call_timeout_s if timeout_s is None else timeout_s
+        try:
+            async with asyncio.timeout(limit_s):
+                return await call
+        except TimeoutError as error:
+            raise EndpointTimeoutError(f"{name_of(entry)} did not answer within {limit_s:g} s") from error
+
+
+def name_of(entry: RegisteredEndpoint) -> str:
+    """An endpoint in words."""
+    return f"{entry.endpoint.url} of shard {entry.endpoint.shard!r}"
+
+
+def raise_first(results: Sequence[object]) -> None:
+    """Raise the first exception among results, if there is one."""
+    for each in results:
+        if isinstance(each, BaseException):
+            raise each

@@ -1,0 +1,142 @@
+"""The servers that this process runs: as many per shard as the rules say, kept in line with the stores."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Mapping
+
+from tidegate.control.desired import Desired
+from tidegate.control.directory import RegistryDirectory
+from tidegate.control.plane import ControlPlane
+from tidegate.control.supervisor import Supervisor
+from tidegate.errors import BundleError, StoreError
+from tidegate.ports import Endpoint, ServerLauncher
+
+logger = logging.getLogger(__name__)
+
+FOLLOW_S = 1.0
+BEAT_S = 10.0
+RECONCILE_S = 5.0
+
+
+class LocalFleet:
+    """Runs servers for every shard that must hold something, reconciles, and follows the registry, until cancelled.
+
+    Args:
+        plane: the control plane of this process.
+        launcher: starts servers.
+        follow_s: how often the stores are asked what the fleet must be; a poke asks at once.
+        beat_s: how often the registry is told that a server is alive; well below its own time-out.
+        reconcile_s: how often the endpoints are compared with what they must hold.
+    """
+
+    def __init__(
+        self,
+        plane: ControlPlane,
+        launcher: ServerLauncher,
+        *,
+        follow_s: float = FOLLOW_S,
+        beat_s: float = BEAT_S,
+        reconcile_s: float = RECONCILE_S,
+    ) -> None:
+        self.directory = RegistryDirectory(plane.ports.registry)
+        self._plane = plane
+        self._launcher = launcher
+        self._follow_s, self._beat_s, self._reconcile_s = follow_s, beat_s, reconcile_s
+        self._supervisors: dict[str, list[tuple[Supervisor, asyncio.Task[None]]]] = {}
+        self._retiring: set[asyncio.Task[None]] = set()
+        self._poked = asyncio.Event()
+
+    def poke(self) -> None:
+        """Look at the stores soon."""
+        self._poked.set()
+        self.directory.poke()
+
+    def pids(self) -> Mapping[Endpoint, int]:
+        """The process ids of the servers that run here."""
+        return {
+            slot.server.endpoint: slot.server.pid
+            for group in self._supervisors.values()
+            for supervisor, _ in group
+            for slot in supervisor.slots
+        }
+
+    async def run(self) -> None:
+        """Run until cancelled; every server is gone then."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self.directory.follow(self._follow_s))
+                group.create_task(self._reconcile())
+                group.create_task(self._resize())
+        finally:
+            tasks = [task for group in self._supervisors.values() for _, task in group] + list(self._retiring)
+            for task in tasks:
+                task.cancel()
+            if tasks:
+                await asyncio.wait(tasks)
+
+    async def _resize(self) -> None:
+        while True:
+            self._poked.clear()
+            try:
+                desired = await self._plane.reader.read()
+                self._apply(await self._sizes(desired))
+            except StoreError as error:
+                logger.warning("the size of the fleet cannot be read, so it stays: %s", error)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._poked.wait(), self._follow_s)
+
+    async def _sizes(self, desired: Desired) -> dict[str, int]:
+        """How many servers each shard must have: as live says, more where a publisher needs more, and for shards that
+        only earlier revisions use as many as these said."""
+        sizes: dict[str, int] = {}
+        for held in desired.held:
+            if held.plans is None:
+                continue
+            try:
+                shards = (await self._plane.reader.bundle(held.revision)).manifest["fleet"]["shards"]
+            except BundleError:
+                shards = {}
+            for shard, plan in held.plans.items():
+                if plan:
+                    there = len(self._supervisors.get(shard, ())) or 1
+                    wanted = shards[shard]["replicas"] if shard in shards else there
+                    known = sizes.get(shard, 0)
+                    sizes[shard] = max(known, wanted) if held.reason in ("live", "claimed") else known or wanted
+        return sizes
+
+    def _apply(self, sizes: Mapping[str, int]) -> None:
+        for shard in sizes.keys() | self._supervisors.keys():
+            group = self._supervisors.setdefault(shard, [])
+            for _ in range(sizes.get(shard, 0) - len(group)):
+                supervisor = Supervisor(shard, self._launcher, self._plane, self.directory, self._beat_s)
+                group.append((supervisor, asyncio.create_task(supervisor.run())))
+            surplus, group[:] = group[sizes.get(shard, 0) :], group[: sizes.get(shard, 0)]
+            for supervisor, task in surplus:
+                retiring = asyncio.create_task(_retire(supervisor, task))
+                self._retiring.add(retiring)
+                retiring.add_done_callback(self._retiring.discard)
+
+    async def _reconcile(self) -> None:
+        while True:
+            await asyncio.sleep(self._reconcile_s)
+            try:
+                result = await self._plane.reconciler.reconcile("the local stack")
+            except StoreError as error:
+                logger.warning("the fleet cannot be reconciled: %s", error)
+                continue
+            for action in result.actions:
+                logger.info("%s %s on shard %s (%s)", action.action, action.model, action.shard, action.url)
+            for problem in result.problems:
+                logger.warning("%s", problem)
+
+
+async def _retire(supervisor: Supervisor, task: asyncio.Task[None]) -> None:
+    """Drain a server that is not needed any more, and end it."""
+    try:
+        await supervisor.drain()
+    finally:
+        task.cancel()
+        await asyncio.wait([task])

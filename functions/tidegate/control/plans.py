@@ -1,0 +1,127 @@
+"""Plans: what an endpoint must hold, how the plans of several revisions go together, and how far an endpoint is from one."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tidegate.ports import ModelLoad, ModelState
+
+Plan = tuple[ModelLoad, ...]
+"""What one endpoint must hold, steps before the ensembles that call them."""
+
+Loaded = Mapping[str, frozenset[int]]
+"""The READY versions of an endpoint, by model."""
+
+NOTHING: Plan = ()
+
+
+def loaded_versions(states: Iterable[ModelState]) -> Loaded:
+    """What an endpoint says that it has loaded, by model."""
+    versions: dict[str, set[int]] = {}
+    for state in states:
+        if state.version is not None and state.state == "READY":
+            versions.setdefault(state.model, set()).add(state.version)
+    return {model: frozenset(found) for model, found in versions.items()}
+
+
+def merge(plans: Iterable[Plan]) -> tuple[Plan, tuple[str, ...]]:
+    """One plan that serves what each of `plans` does, and the models where that is impossible.
+
+    The versions of a model are united. A model of which two plans have different configs can be loaded in one way only:
+    the first plan's counts, and its name is returned beside.
+    """
+    merged: dict[str, ModelLoad] = {}
+    conflicts: dict[str, None] = {}
+    for plan in plans:
+        for load in plan:
+            known = merged.setdefault(load.model, load)
+            if known is load or known == load:
+                continue
+            if not same_but_versions(known, load):
+                conflicts[load.model] = None
+            elif not set(load.versions) <= set(known.versions):
+                merged[load.model] = with_versions(known, {*known.versions, *load.versions})
+    return tuple(merged.values()), tuple(conflicts)
+
+
+def with_versions(load: ModelLoad, versions: Iterable[int]) -> ModelLoad:
+    """The same load with exactly these versions.
+
+    Raises:
+        ValueError: the load has no config, so that the model's own says which versions are served.
+    """
+    wanted = tuple(sorted(versions))
+    if wanted == load.versions:
+        return load
+    if load.config is None:
+        raise ValueError(f"the load of {load.model!r} has no config to name versions in")
+    config = json.loads(load.config) | {"version_policy": {"specific": {"versions": wanted}}}
+    return ModelLoad(load.model, wanted, json.dumps(config, sort_keys=True), load.steps)
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """How far an endpoint is from a plan.
+
+    Attributes:
+        missing: loads of which a version is not READY, steps first.
+        wider: loads that are READY in all their versions, and in others that nobody needs.
+        surplus: models that the plan does not have, ensembles before their steps as far as these are known.
+    """
+
+    missing: Plan = ()
+    wider: Plan = ()
+    surplus: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.missing or self.wider or self.surplus)
+
+
+def difference(plan: Plan, loaded: Loaded, steps: Mapping[str, Sequence[str]]) -> Difference:
+    """Compare a plan with what is loaded; `steps` are the steps of models that are in no plan any more."""
+    missing: list[ModelLoad] = []
+    wider: list[ModelLoad] = []
+    for load in plan:
+        have = loaded.get(load.model, frozenset())
+        if not have.issuperset(load.versions):
+            missing.append(load)
+        elif len(have) > len(load.versions):
+            wider.append(load)
+    surplus = loaded.keys() - {load.model for load in plan}
+    return Difference(tuple(missing), tuple(wider), _callers_first(surplus, steps))
+
+
+def _callers_first(models: Iterable[str], steps: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """Models in an order where each stands before the steps that it calls."""
+    wanted = set(models)
+    ordered: dict[str, None] = {}
+
+    def visit(model: str) -> None:
+        if model in wanted and model not in ordered:
+            wanted.discard(model)
+            for step in steps.get(model, ()):
+                visit(step)
+            ordered[model] = None
+
+    for model in sorted(wanted):
+        visit(model)
+    return tuple(reversed(ordered))
+
+
+def same_but_versions(one: ModelLoad, other: ModelLoad) -> bool:
+    """Whether two loads of a model can be one that serves the versions of both."""
+    if one.config is None or other.config is None:
+        return one == other
+    return one.config == other.config or _bare(one.config) == _bare(other.config)
+
+
+@functools.lru_cache(maxsize=1 << 15)
+def _bare(config: str) -> str:
+    """A config without its version policy."""
+    content: dict[str, Any] = json.loads(config)
+    content.pop("version_policy", None)
+    return json.dumps(content, sort_keys=True)

@@ -1,0 +1,263 @@
+"""Supervision: one server of a shard, kept running, filled and registered by the process that started it.
+
+A server is registered `loading` before this looks at what it must hold, and `ready` at most `settle_s` after the last
+look: so a publisher either is seen here with its claim, or sees the server there and waits for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from tidegate.control.desired import Desired
+from tidegate.control.directory import RegistryDirectory
+from tidegate.control.filling import fill
+from tidegate.control.plane import ControlPlane
+from tidegate.errors import StackError, StoreError
+from tidegate.ports import ModelServer, RegisteredEndpoint, ServerLauncher
+
+logger = logging.getLogger(__name__)
+
+FIRST_BACKOFF_S = 0.2
+LONGEST_BACKOFF_S = 10.0
+WATCH_S = 0.25
+RETRY_S = 1.0
+GOODBYE_S = 2.0
+"""How long a stop waits for the registry, which forgets silent endpoints anyway."""
+
+
+@dataclass(slots=True)
+class Slot:
+    """A running server, and what the registry is told of it. `ended` is done once it has ended, with how."""
+
+    server: ModelServer
+    ended: asyncio.Task[str]
+    state: str = "loading"
+    note: str = ""
+    seen_at: float = 0.0
+    beat: asyncio.Task[None] | None = None
+
+    @property
+    def name(self) -> str:
+        """The server in words."""
+        return f"{self.server.endpoint.url} of shard {self.server.endpoint.shard!r}"
+
+
+class Supervisor:
+    """Keeps one server of a shard; runs until its `run` is cancelled, and leaves nothing behind then.
+
+    Args:
+        shard: the shard.
+        launcher: starts its servers.
+        plane: the control plane of this process.
+        directory: follows the registry, and is told of what happens here.
+        beat_s: how often the registry is told that a server is alive. A server that could not tell for longer than twice
+            that looks again at what it must hold before it is `ready` again, as publishers may have passed it by.
+    """
+
+    def __init__(
+        self, shard: str, launcher: ServerLauncher, plane: ControlPlane, directory: RegistryDirectory, beat_s: float
+    ) -> None:
+        self.shard = shard
+        self._launcher = launcher
+        self._plane = plane
+        self._directory = directory
+        self._beat_s = beat_s
+        self._slots: list[Slot] = []
+        self._retiring: set[asyncio.Task[None]] = set()
+
+    @property
+    def slots(self) -> Sequence[Slot]:
+        """The servers that run now: one, and while it is replaced its successor."""
+        return tuple(self._slots)
+
+    async def run(self) -> None:
+        """Keep a server until cancelled."""
+        try:
+            slot = await self._successor(None)
+            while True:
+                await self._watch(slot)
+                if slot.ended.done():
+                    logger.warning("%s %s; starting another", slot.name, slot.ended.result())
+                    await self._discard(slot)
+                    slot = await self._successor(None)
+                elif self._directory.state(slot.server.endpoint) == "wedged":
+                    logger.warning("%s is wedged; starting its successor", slot.name)
+                    old, slot = slot, await self._successor(slot)
+                    retiring = asyncio.create_task(self._retire(old))
+                    self._retiring.add(retiring)
+                    retiring.add_done_callback(self._retiring.discard)
+                else:
+                    await self._rejoin(slot)
+        finally:
+            await self._stop()
+
+    async def drain(self) -> None:
+        """Take the server out of the registry and wait until the requests that it may have are over; then cancel `run`."""
+        for slot in self._slots:
+            await self._goodbye(slot)
+        await asyncio.sleep(self._plane.config.drain_s)
+
+    async def _watch(self, slot: Slot) -> None:
+        """Wait until a server has ended, is wedged, or has been silent for too long."""
+        while not slot.ended.done():
+            if slot.state != "ready" or self._directory.state(slot.server.endpoint) == "wedged":
+                return
+            await asyncio.wait([slot.ended], timeout=WATCH_S)
+
+    async def _successor(self, replaced: Slot | None) -> Slot:
+        """Start a server and fill it, again and again until one is ready."""
+        backoff_s = FIRST_BACKOFF_S
+        while True:
+            try:
+                slot = await self._launch()
+                try:
+                    await self._make_ready(slot, replaced)
+                except StackError:
+                    await self._discard(slot)
+                    raise
+                return slot
+            except StackError as error:
+                logger.warning("shard %s: %s; starting another server", self.shard, error)
+            if replaced is not None and replaced.ended.done() and replaced in self._slots:
+                await self._discard(replaced)
+            await asyncio.sleep(backoff_s)
+            backoff_s = min(2 * backoff_s, LONGEST_BACKOFF_S)
+
+    async def _launch(self) -> Slot:
+        server = await self._launcher.launch(self.shard)
+        slot = Slot(server, asyncio.create_task(server.wait()))
+        self._slots.append(slot)
+        return slot
+
+    async def _rejoin(self, slot: Slot) -> None:
+        """Bring a server back that the registry may have forgotten."""
+        try:
+            await self._make_ready(slot, None)
+        except StackError as error:
+            logger.warning("%s: %s; starting another", slot.name, error)
+            await self._discard(slot)
+
+    async def _make_ready(self, slot: Slot, replaced: Slot | None) -> None:
+        """Register a server, fill it, and register it ready.
+
+        Raises:
+            StackError: it ended, or a load on it hangs.
+        """
+        plane, settle_s, backoff_s = self._plane, self._plane.config.settle_s, FIRST_BACKOFF_S
+        slot.state = "loading"
+        await self._register(slot)
+        if slot.beat is None:
+            slot.beat = asyncio.create_task(self._heartbeat(slot))
+        while True:
+            desired, looked_at = await self._desired(), plane.ports.clock()
+            plan = desired.plan(self.shard)
+            lacking = await fill(slot.server, plan, plane.failures, plane.config.load_timeout_s)
+            if plane.ports.clock() - looked_at > settle_s / 2:
+                continue
+            if self._needed(lacking, desired) and await self._others_serve(slot, replaced):
+                logger.warning("%s stays out, as others serve what it lacks: %s", slot.name, lacking)
+                await asyncio.wait([slot.ended], timeout=backoff_s)
+                backoff_s = min(2 * backoff_s, LONGEST_BACKOFF_S)
+                continue
+            slot.state = "ready"
+            slot.note = "; ".join(f"{model} is not loaded: {reason}" for model, reason in lacking.items())
+            await self._register(slot)
+            if plane.ports.clock() - looked_at <= settle_s:
+                self._directory.poke()
+                return
+            slot.state = "loading"
+            await self._register(slot)
+
+    async def _desired(self) -> Desired:
+        while True:
+            try:
+                return await self._plane.reader.read()
+            except StoreError as error:
+                logger.warning("shard %s: what it must hold cannot be read: %s", self.shard, error)
+            await asyncio.sleep(RETRY_S)
+
+    def _needed(self, lacking: Mapping[str, str], desired: Desired) -> bool:
+        """Whether something is lacking that live serves, or soon may."""
+        return any(
+            load.model in lacking
+            for held in desired.held
+            if held.reason in ("live", "claimed") and held.plans is not None
+            for load in held.plans.get(self.shard, ())
+        )
+
+    async def _others_serve(self, slot: Slot, replaced: Slot | None) -> bool:
+        if replaced is not None and replaced in self._slots and not replaced.ended.done():
+            return True
+        try:
+            await self._directory.refresh()
+        except StoreError:
+            return True
+        return any(each != slot.server.endpoint for each in self._directory.serving(self.shard))
+
+    async def _heartbeat(self, slot: Slot) -> None:
+        while not slot.ended.done():
+            await asyncio.wait([slot.ended], timeout=self._beat_s)
+            if slot.ended.done():
+                return
+            if self._plane.ports.clock() - slot.seen_at > 2 * self._beat_s and slot.state == "ready":
+                slot.state = "loading"
+            await self._register(slot)
+
+    async def _register(self, slot: Slot) -> None:
+        """Tell the registry, until it has heard."""
+        while True:
+            now = self._plane.ports.clock()
+            server = slot.server
+            entry = RegisteredEndpoint(
+                server.endpoint, slot.state, now, server.grpc_port, server.metrics_port, slot.note
+            )
+            try:
+                await self._plane.ports.registry.register(entry)
+            except StoreError as error:
+                logger.warning("%s cannot be registered: %s", slot.name, error)
+            else:
+                slot.seen_at = now
+                return
+            await asyncio.sleep(RETRY_S)
+            if now - slot.seen_at > 2 * self._beat_s and slot.state == "ready":
+                slot.state = "loading"
+
+    async def _retire(self, slot: Slot) -> None:
+        """End a server whose successor serves, once its requests have had their time."""
+        await self._goodbye(slot)
+        await asyncio.wait([slot.ended], timeout=self._plane.config.drain_s)
+        await self._discard(slot)
+
+    async def _discard(self, slot: Slot) -> None:
+        """End a server at once, and forget it; safe to call again."""
+        if slot not in self._slots:
+            return
+        self._directory.drop(slot.server.endpoint)
+        await self._goodbye(slot)
+        await slot.server.kill()
+        await asyncio.wait([slot.ended])
+        if slot in self._slots:
+            self._slots.remove(slot)
+
+    async def _goodbye(self, slot: Slot) -> None:
+        if slot.beat is not None:
+            slot.beat.cancel()
+            await asyncio.wait([slot.beat])
+        with contextlib.suppress(StoreError, TimeoutError):
+            async with asyncio.timeout(GOODBYE_S):
+                await self._plane.ports.registry.deregister(slot.server.endpoint)
+        self._directory.poke()
+
+    async def _stop(self) -> None:
+        """End every server in bounded time."""
+        for task in tuple(self._retiring):
+            task.cancel()
+        slots = list(self._slots)
+        await asyncio.gather(*(self._goodbye(slot) for slot in slots), *(slot.server.stop() for slot in slots))
+        if slots:
+            await asyncio.wait([slot.ended for slot in slots], timeout=GOODBYE_S)
+        self._slots.clear()

@@ -1,0 +1,120 @@
+"""A fleet in memory with its stores, and control planes that work on it as separate processes would."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+from tidegate.control.config import ControlConfig, ControlPorts
+from tidegate.control.plane import ControlPlane
+from tidegate.control.publish import PublishRequest, PublishResult
+from tidegate.control.reconcile import ReconcileResult
+from tidegate.control.rollback import RollbackResult
+from tidegate.control.sources import GivenRules
+from tidegate.control.steps import StepEvent
+from tidegate.ports import (
+    MemoryBundleStore,
+    MemoryGoldenRequests,
+    MemoryModel,
+    MemoryModelCatalog,
+    MemoryModelRepository,
+    MemoryModelServer,
+    MemoryModelStore,
+    MemoryRegistry,
+    MemoryServerLauncher,
+    RegisteredEndpoint,
+)
+
+from tests.control.rules import bundle
+
+EPOCH = 1_700_000_000.0
+
+MODELS = {
+    "features": MemoryModel((1, 2)),
+    "scorer": MemoryModel((1, 2, 3)),
+    "pipeline": MemoryModel((1,), ("features", "scorer/1")),
+    "popular": MemoryModel((1,)),
+    "fresh": MemoryModel((1,)),
+}
+
+
+def clock() -> float:
+    """Unix seconds by the clock of the running loop."""
+    return EPOCH + asyncio.get_running_loop().time()
+
+
+class Plane:
+    """The stores and servers of one fleet."""
+
+    def __init__(self, models: Mapping[str, MemoryModel] | None = None, config: ControlConfig | None = None) -> None:
+        self.launcher = MemoryServerLauncher()
+        self.faults = self.launcher.faults
+        self.bundles = MemoryBundleStore()
+        self.models = MemoryModelStore()
+        self.registry = MemoryRegistry(clock=clock, timeout_s=1e9)
+        self.catalog = MemoryModelCatalog(MODELS if models is None else models)
+        self.golden = MemoryGoldenRequests()
+        self.config = ControlConfig() if config is None else config
+        self.events: list[StepEvent] = []
+
+    def ports(self) -> ControlPorts:
+        return ControlPorts(
+            bundles=self.bundles,
+            models=self.models,
+            registry=self.registry,
+            repository_of=lambda entry: self.repository(entry),
+            catalog=self.catalog,
+            golden=self.golden,
+            clock=clock,
+        )
+
+    def process(self) -> ControlPlane:
+        """The control plane of another process."""
+        return ControlPlane(self.ports(), self.config)
+
+    def repository(self, entry: RegisteredEndpoint) -> MemoryModelRepository:
+        return self.launcher.server_at(entry.endpoint).repository
+
+    async def add(self, shard: str, state: str = "ready") -> MemoryModelServer:
+        """Start a server that nobody supervises, and register it."""
+        server = await self.launcher.launch(shard)
+        await self.registry.register(RegisteredEndpoint(server.endpoint, state, clock()))
+        return server
+
+    async def publish(
+        self, process: ControlPlane | None = None, *, by: str = "ana", dry_run: bool = False, **rules: str
+    ) -> PublishResult:
+        """Publish rules where each objective serves one target, or what the YAML of its rules says."""
+        request = PublishRequest(rules=GivenRules(bundle(**rules)), by=by, dry_run=dry_run)
+        return await (process or self.process()).publisher.publish(request, self.events.append)
+
+    async def roll_back(self, revision: str | None = None, *, by: str = "ben", why: str = "") -> RollbackResult:
+        return await self.process().rollbacker.roll_back(revision, by=by, why=why, announce=self.events.append)
+
+    async def reconcile(self, *, dry_run: bool = False) -> ReconcileResult:
+        return await self.process().reconciler.reconcile("carl", dry_run=dry_run)
+
+    def steps(self) -> list[str]:
+        """The steps that were announced, with how they ended."""
+        return [f"{event.step} {event.state}" for event in self.events if event.state not in ("begun", "note")]
+
+    def held(self, shard: str) -> list[set[str]]:
+        """What each running server of a shard has READY, as `model/versions`."""
+        return [
+            {
+                f"{load.model}/{','.join(map(str, load.versions))}"
+                for load in server.repository.holds.values()
+                if server.repository.ready(load.model)
+            }
+            for server in self.launcher.running(shard)
+        ]
+
+    def changes(self) -> list[tuple[str, str]]:
+        """What was loaded and unloaded, in order."""
+        return [
+            (event.action, event.model) for event in self.launcher.history if event.action in ("loaded", "unloaded")
+        ]
+
+    def live(self) -> str:
+        """The live revision."""
+        return self.bundles.history[-1].revision
