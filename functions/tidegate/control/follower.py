@@ -1,0 +1,268 @@
+"""Follows the live bundle: what a gateway serves is what the pointer says, or what it last said."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal, Protocol
+
+from tidegate.errors import BundleError, TidegateError
+from tidegate.ports import BundleSource, GatewayReport, GatewayReports
+from tidegate.rules import Engine, load_bundle
+
+logger = logging.getLogger(__name__)
+
+SourceState = Literal["unknown", "current", "empty", "failing", "damaged"]
+"""What the last poll found: nothing was asked yet; the live bundle is served; nothing was ever published; the store did
+not answer, or its pointer is damaged; the live bundle is missing, damaged or of another format."""
+
+
+class FollowerObserver(Protocol):
+    """Is told what a follower does: the source of metrics."""
+
+    def polled(self, state: SourceState, age_s: float | None) -> None:
+        """A poll ended; `age_s` is the time since the last one that succeeded (None: there was none)."""
+        ...
+
+    def swapped(self, revision: str) -> None:
+        """Another revision is served from now on."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FollowerConfig:
+    """The times of a follower.
+
+    Attributes:
+        poll_interval_s: time between two looks at the pointer.
+        report_interval_s: longest time between two reports to the registry.
+    """
+
+    poll_interval_s: float = 2.0
+    report_interval_s: float = 10.0
+
+
+class EngineFollower:
+    """An `EngineSource` of the live bundle, and a `FleetStatus` of what it knows.
+
+    A server runs `run` beside its requests. A function, which is frozen between two requests, calls `poll_if_due` with
+    each: no request waits for either. Whatever the store does, what was served last is served on.
+
+    Args:
+        source: the bundle store.
+        gateway_id: the name of this gateway in the registry.
+        registry: is told which revision is served; None where nobody asks.
+        initial: what is served until the first bundle is there, such as the one that came with the function.
+        config: the times.
+        observer: is told what happens.
+        clock: the time in Unix seconds. Not a monotonic clock, which may stand still while a function is frozen.
+    """
+
+    def __init__(
+        self,
+        source: BundleSource,
+        gateway_id: str,
+        registry: GatewayReports | None = None,
+        initial: Engine | None = None,
+        config: FollowerConfig | None = None,
+        observer: FollowerObserver | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.gateway_id = gateway_id
+        self._source = source
+        self._registry = registry
+        self._engine = initial
+        self._config = FollowerConfig() if config is None else config
+        self._observer = observer
+        self._clock = clock
+        self._since = clock()
+        self._tag: str | None = None
+        self._state: SourceState = "unknown"
+        self._last_error: str | None = None
+        self._failures = 0
+        self._polled_at: float | None = None
+        self._succeeded_at: float | None = None
+        self._reported: tuple[str, float] | None = None
+        self._report_fails = False
+        self._poll_task: asyncio.Task[None] | None = None
+        self._report_task: asyncio.Task[None] | None = None
+
+    def engine(self) -> Engine:
+        """The engine of the live bundle, as far as it is known.
+
+        Raises:
+            BundleError: there is none yet.
+        """
+        if self._engine is None:
+            raise BundleError("the gateway has no rules yet")
+        return self._engine
+
+    @property
+    def revision(self) -> str | None:
+        """The revision that is served; None where there is none yet."""
+        return None if self._engine is None else self._engine.revision
+
+    @property
+    def state(self) -> SourceState:
+        """What the last poll found."""
+        return self._state
+
+    @property
+    def age_s(self) -> float | None:
+        """How old the knowledge of what is live is: seconds since the last poll that succeeded; None: there was none."""
+        return None if self._succeeded_at is None else max(0.0, self._clock() - self._succeeded_at)
+
+    @property
+    def failures(self) -> int:
+        """How many polls have failed since the start."""
+        return self._failures
+
+    @property
+    def last_error(self) -> str | None:
+        """Why the last poll failed; None where it did not."""
+        return self._last_error
+
+    async def run(self) -> None:
+        """Poll and report until cancelled."""
+        try:
+            while True:
+                await self.poll()
+                await asyncio.sleep(self._config.poll_interval_s)
+        finally:
+            if self._report_task is not None:
+                self._report_task.cancel()
+
+    def poll_if_due(self) -> asyncio.Task[None] | None:
+        """Begin a poll if the last one is long enough ago; the task of the one that it began.
+
+        Nobody needs to wait for the task: where the process is frozen first, it goes on with the next request.
+        """
+        now = self._clock()
+        # A clock that was set back must not stop the polls.
+        is_due = self._polled_at is None or not 0 <= now - self._polled_at < self._config.poll_interval_s
+        if not is_due or _is_busy(self._poll_task):
+            return None
+        self._polled_at = now
+        self._poll_task = asyncio.get_running_loop().create_task(self.poll())
+        return self._poll_task
+
+    async def poll(self) -> None:
+        """Look at the pointer, and serve what it says. Raises nothing: see `state` and `last_error`."""
+        self._polled_at = self._clock()
+        try:
+            found = await self._look()
+        except BundleError as error:
+            self._failed("damaged", error)
+        except Exception as error:  # noqa: BLE001  # a gateway that stopped to follow would serve old rules for ever
+            self._failed("failing", error)
+        else:
+            self._succeeded_at = self._clock()
+            self._last_error = None
+            self._enter(found)
+        if self._observer is not None:
+            self._observer.polled(self._state, self.age_s)
+        self._report_if_due()
+
+    async def status(self) -> Mapping[str, Any]:
+        """What is served, and how well it is known, as plain JSON values::
+
+        {"revision": hex digest or null, "since": when this gateway began to serve it (ISO 8601, UTC),
+         "objectives": how many there are,
+         "source": {"state": "unknown" | "current" | "empty" | "failing" | "damaged",
+                    "age_s": seconds since the last look at the pointer that succeeded, or null,
+                    "failures": how many looks have failed, "last_error": null or why the last one did}}
+        """
+        age_s = self.age_s
+        return {
+            "revision": self.revision,
+            "since": datetime.fromtimestamp(self._since, UTC).isoformat(timespec="seconds"),
+            "objectives": 0 if self._engine is None else len(self._engine.objectives),
+            "source": {
+                "state": self._state,
+                "age_s": None if age_s is None else round(age_s, 3),
+                "failures": self._failures,
+                "last_error": self._last_error,
+            },
+        }
+
+    async def _look(self) -> SourceState:
+        pointer = await self._source.pointer(self._tag)
+        if pointer is None:
+            return "empty" if self._tag is None else "current"
+        revision = pointer.live.revision
+        if revision != self.revision:
+            self._swap(_loaded(revision, await self._source.bundle(revision)))
+        # Only now: what could not be loaded is asked for again by the next poll.
+        self._tag = pointer.tag
+        return "current"
+
+    def _swap(self, engine: Engine) -> None:
+        before = self.revision
+        self._engine, self._since = engine, self._clock()
+        logger.info("serving revision %s%s", engine.revision[:12], f", before {before[:12]}" if before else "")
+        if self._observer is not None:
+            self._observer.swapped(engine.revision)
+
+    def _failed(self, state: SourceState, error: Exception) -> None:
+        self._failures += 1
+        self._last_error = str(error) if isinstance(error, TidegateError) else type(error).__name__
+        self._enter(state)
+
+    def _enter(self, state: SourceState) -> None:
+        """Note a state, and log where it is another."""
+        if state == self._state:
+            return
+        served = f"revision {self.revision[:12]} is served on" if self.revision else "there is nothing to serve yet"
+        if state in ("failing", "damaged"):
+            logger.warning("the live bundle cannot be followed, %s: %s", served, self._last_error)
+        elif state == "empty":
+            logger.warning("nothing was ever published, %s", served)
+        elif self._state != "unknown":
+            logger.info("the live bundle can be followed again")
+        self._state = state
+
+    def _report_if_due(self) -> None:
+        if self._registry is None or self._engine is None or _is_busy(self._report_task):
+            return
+        if self._reported is not None:
+            revision, at = self._reported
+            is_recent = 0 <= self._clock() - at < self._config.report_interval_s
+            if is_recent and revision == self._engine.revision:
+                return
+        report = GatewayReport(self.gateway_id, self._engine.revision, self._clock())
+        # Beside the polls: a registry that is slow or down must not delay them.
+        self._report_task = asyncio.get_running_loop().create_task(self._report(self._registry, report))
+
+    async def _report(self, registry: GatewayReports, report: GatewayReport) -> None:
+        try:
+            await registry.report(report)
+        except Exception as error:  # noqa: BLE001  # as in a poll: nobody waits for this task
+            if not self._report_fails:
+                logger.warning("the registry cannot be told which revision is served: %s", error)
+            self._report_fails = True
+        else:
+            self._reported, self._report_fails = (report.revision, report.seen_at), False
+
+
+def _loaded(revision: str, data: bytes) -> Engine:
+    """The engine of a bundle.
+
+    Raises:
+        BundleError: the bytes make none.
+    """
+    try:
+        return load_bundle(data)
+    except BundleError:
+        raise
+    except Exception as error:
+        # Bytes with the right digest and the wrong content, which whoever may write to the store can make.
+        raise BundleError(f"the bundle of revision {revision[:12]} cannot be loaded: {type(error).__name__}") from error
+
+
+def _is_busy(task: asyncio.Task[None] | None) -> bool:
+    """Whether a task still runs; one of an event loop that is no more does not."""
+    return task is not None and not task.done() and task.get_loop() is asyncio.get_running_loop()

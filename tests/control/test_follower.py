@@ -1,0 +1,352 @@
+"""A gateway serves what the pointer says, or what it last said, and no request waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import tempfile
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tidegate.aws.bundle_store import S3BundleStore
+from tidegate.aws.provision import provision
+from tidegate.bootstrap import build_gateway
+from tidegate.control.follower import EngineFollower, FollowerConfig
+from tidegate.errors import BundleError
+from tidegate.ports import (
+    BundleStore,
+    GatewayReport,
+    LiveEntry,
+    MemoryBundleStore,
+    MemoryEndpointDirectory,
+    MemoryRegistry,
+    Pointer,
+)
+from tidegate.rules import compile_directory, load_bundle
+from tidegate.settings import Settings
+
+from tests.support import virtual_time
+from tests.support.aws import LocalAws, local_server, names
+from tests.support.stack import write_rules
+from tests.web.conftest import serving
+
+CONFIG = FollowerConfig(poll_interval_s=2.0, report_interval_s=10.0)
+
+
+@functools.cache
+def bundle(number: int) -> bytes:
+    """A bundle; another number gives another revision."""
+    with tempfile.TemporaryDirectory() as folder:
+        rules = write_rules(Path(folder), {"main": 1}, {"m": ["main"]}, ranking=f"m/{number}")
+        return compile_directory(rules)
+
+
+def revision(number: int) -> str:
+    return load_bundle(bundle(number)).revision
+
+
+async def publish(store: BundleStore, number: int) -> Pointer:
+    """Make a bundle live."""
+    before = await store.pointer()
+    sequence = 1 if before is None else before.live.sequence + 1
+    return await store.flip(LiveEntry(await store.put_bundle(bundle(number)), sequence, "ann", 1.0), before)
+
+
+class Fixture:
+    """A follower of a store in memory, on the virtual clock."""
+
+    def __init__(self, **options: Any) -> None:
+        self.store = MemoryBundleStore()
+        self.registry = MemoryRegistry(clock=self.now)
+        self.told: list[object] = []
+        self.follower = EngineFollower(
+            self.store, "gateway-1", self.registry, config=CONFIG, observer=self, clock=self.now, **options
+        )
+
+    def now(self) -> float:
+        return asyncio.get_event_loop().time()
+
+    def polled(self, state: str, age_s: float | None) -> None:
+        self.told.append((state, age_s))
+
+    def swapped(self, revision: str) -> None:
+        self.told.append(revision)
+
+    async def source(self) -> dict[str, Any]:
+        source: dict[str, Any] = (await self.follower.status())["source"]
+        return source
+
+    async def gateways(self) -> list[GatewayReport]:
+        return list(await self.registry.gateways())
+
+
+def on_virtual_time(work: Coroutine[Any, Any, None]) -> None:
+    virtual_time.run(work)
+
+
+async def following(fixture: Fixture, seconds: float) -> None:
+    """Let a follower run for a while."""
+    task = asyncio.create_task(fixture.follower.run())
+    await asyncio.sleep(seconds)
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled(), "nothing ends it but its owner"
+
+
+def test_a_new_revision_is_served_and_reported_within_the_poll_interval() -> None:
+    async def work() -> None:
+        fixture = Fixture()
+        await publish(fixture.store, 1)
+        task = asyncio.create_task(fixture.follower.run())
+        for number in (1, 2, 1):
+            await publish(fixture.store, number)
+            await asyncio.sleep(CONFIG.poll_interval_s + 0.01)
+            assert fixture.follower.engine().decide("ranking", {}).version == number
+            assert [report.revision for report in await fixture.gateways()] == [revision(number)]
+        task.cancel()
+
+    on_virtual_time(work())
+
+
+def test_before_the_first_publish_there_is_nothing_to_serve_and_it_says_so() -> None:
+    async def work() -> None:
+        fixture = Fixture()
+        with pytest.raises(BundleError, match=r"^the gateway has no rules yet$"):
+            fixture.follower.engine()
+        await fixture.follower.poll()
+        assert (await fixture.follower.status())["revision"] is None
+        assert (await fixture.source())["state"] == "empty"
+        assert await fixture.gateways() == [], "it serves nothing that it could report"
+
+    on_virtual_time(work())
+
+
+def test_the_bundle_it_came_with_is_served_until_the_live_one_is_there() -> None:
+    async def work() -> None:
+        fixture = Fixture(initial=load_bundle(bundle(1)))
+        assert fixture.follower.engine().revision == revision(1)
+        await publish(fixture.store, 1)
+        fixture.store.faults.failing["bundle"] = "need not be read, as it is served"
+        await fixture.follower.poll()
+        assert (fixture.follower.state, fixture.follower.revision) == ("current", revision(1))
+
+    on_virtual_time(work())
+
+
+@pytest.mark.parametrize("method", ["pointer", "bundle"])
+def test_a_store_that_is_down_changes_nothing_but_the_age(method: str, caplog: pytest.LogCaptureFixture) -> None:
+    async def work() -> None:
+        fixture = Fixture()
+        await publish(fixture.store, 1)
+        await fixture.follower.poll()
+        await publish(fixture.store, 2)
+        fixture.store.faults.failing[method] = "the network is gone"
+        await following(fixture, 61)
+        assert fixture.follower.revision == revision(1)
+        assert await fixture.source() == {
+            "state": "failing", "age_s": 61.0, "failures": 31, "last_error": f"{method}: the network is gone",
+        }  # fmt: skip
+        fixture.store.faults.failing.clear()
+        await following(fixture, 1)
+        assert fixture.follower.revision == revision(2)
+        source = await fixture.source()
+        assert (source["state"], source["last_error"], source["failures"]) == ("current", None, 31)
+
+    with caplog.at_level("INFO", "tidegate.control.follower"):
+        on_virtual_time(work())
+    messages = [record.message for record in caplog.records]
+    assert messages == [
+        f"serving revision {revision(1)[:12]}",
+        f"the live bundle cannot be followed, revision {revision(1)[:12]} is served on: {method}: the network is gone",
+        f"serving revision {revision(2)[:12]}, before {revision(1)[:12]}",
+        "the live bundle can be followed again",
+    ]
+
+
+def test_a_damaged_bundle_is_never_served() -> None:
+    async def work() -> None:
+        fixture = Fixture()
+        await publish(fixture.store, 1)
+        await fixture.follower.poll()
+        await publish(fixture.store, 2)
+        fixture.store.faults.damaged.add(revision(2))
+        await following(fixture, 5)
+        assert (fixture.follower.revision, fixture.follower.state) == (revision(1), "damaged")
+        fixture.store.faults.damaged.clear()
+        await following(fixture, 1)
+        assert (fixture.follower.revision, fixture.follower.state) == (revision(2), "current")
+
+    on_virtual_time(work())
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"no bundle", bundle(1)[:-3], bundle(1).replace(b'"format_version":1', b'"format_version":99')]
+)
+def test_bytes_that_are_no_bundle_are_never_served(data: bytes) -> None:
+    async def work() -> None:
+        fixture = Fixture()
+        first = await publish(fixture.store, 1)
+        await fixture.follower.poll()
+        await fixture.store.flip(LiveEntry(await fixture.store.put_bundle(data), 2, "eve", 1.0), first)
+        await fixture.follower.poll()
+        assert (fixture.follower.revision, fixture.follower.state) == (revision(1), "damaged")
+
+    on_virtual_time(work())
+
+
+def test_a_heartbeat_goes_out_without_a_change_and_waits_for_nobody() -> None:
+    async def work() -> None:
+        fixture = Fixture()
+        await publish(fixture.store, 1)
+        await following(fixture, 25)
+        (report,) = await fixture.gateways()
+        assert report == GatewayReport("gateway-1", revision(1), 20.0)
+        # A registry that hangs does not delay the polls.
+        fixture.registry.faults.held["report"] = asyncio.Event()
+        task = asyncio.create_task(fixture.follower.run())
+        await asyncio.sleep(20)
+        await publish(fixture.store, 2)
+        await asyncio.sleep(2.1)
+        assert fixture.follower.revision == revision(2)
+        task.cancel()
+
+    on_virtual_time(work())
+
+
+def test_a_registry_that_was_down_is_told_once_it_is_back(caplog: pytest.LogCaptureFixture) -> None:
+    async def work() -> None:
+        fixture = Fixture()
+        await publish(fixture.store, 1)
+        fixture.registry.faults.failing["report"] = "no table"
+        await following(fixture, 9)
+        assert fixture.follower.state == "current"
+        fixture.registry.faults.failing.clear()
+        await following(fixture, 1)
+        assert [report.revision for report in await fixture.gateways()] == [revision(1)]
+
+    on_virtual_time(work())
+    warnings = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert warnings == ["the registry cannot be told which revision is served: report: no table"]
+
+
+def test_the_observer_is_told_of_polls_and_swaps() -> None:
+    async def work() -> None:
+        fixture = Fixture()
+        await fixture.follower.poll()
+        await publish(fixture.store, 1)
+        await fixture.follower.poll()
+        fixture.store.faults.failing["*"] = "down"
+        await asyncio.sleep(3)
+        await fixture.follower.poll()
+        assert fixture.told == [("empty", 0.0), revision(1), ("current", 0.0), ("failing", 3.0)]
+
+    on_virtual_time(work())
+
+
+def test_a_source_that_misbehaves_does_not_end_the_following() -> None:
+    async def work() -> None:
+        fixture = Fixture()
+        await publish(fixture.store, 1)
+        fixture.store.bundles[revision(1)] = None  # type: ignore[assignment]
+        await following(fixture, 3)
+        assert (fixture.follower.state, fixture.follower.last_error) == ("failing", "TypeError")
+
+    on_virtual_time(work())
+
+
+def test_a_function_polls_with_a_request_when_the_last_poll_is_long_enough_ago() -> None:
+    async def work() -> None:
+        fixture = Fixture()
+        await publish(fixture.store, 1)
+        first = fixture.follower.poll_if_due()
+        assert first is not None
+        assert fixture.follower.poll_if_due() is None, "one is under way"
+        await first
+        assert fixture.follower.revision == revision(1)
+        await publish(fixture.store, 2)
+        assert fixture.follower.poll_if_due() is None
+        assert fixture.follower.revision == revision(1)
+        # Frozen for an hour, it serves this request by what it knows, and the next by what is live.
+        await asyncio.sleep(3600)
+        begun = fixture.follower.poll_if_due()
+        assert begun is not None
+        assert fixture.follower.revision == revision(1), "the request did not wait"
+        await begun
+        assert fixture.follower.revision == revision(2)
+
+    on_virtual_time(work())
+
+
+def test_a_poll_that_its_event_loop_took_along_is_not_waited_for() -> None:
+    store = MemoryBundleStore()
+    follower = EngineFollower(store, "gateway-1", config=FollowerConfig(poll_interval_s=0.0))
+
+    async def begin() -> None:
+        await publish(store, 1)
+        store.faults.held["pointer"] = asyncio.Event()
+        assert follower.poll_if_due() is not None
+        await asyncio.sleep(0.01)
+
+    abandoned = asyncio.new_event_loop()
+    abandoned.run_until_complete(begin())
+    store.faults.held.clear()
+
+    async def next_request() -> None:
+        begun = follower.poll_if_due()
+        assert begun is not None
+        await begun
+
+    asyncio.run(next_request())
+    assert follower.revision == revision(1)
+    for task in asyncio.all_tasks(abandoned):
+        task.cancel()
+    abandoned.run_until_complete(asyncio.sleep(0))
+    abandoned.close()
+
+
+def test_the_bundle_in_s3_is_followed_past_damage_and_a_store_that_ends() -> None:
+    async def work(aws: LocalAws) -> EngineFollower:
+        await provision(aws.clients(), aws.bucket, aws.table)
+        store = S3BundleStore(aws.objects(timeout_s=1.0))
+        follower = EngineFollower(store, "gateway-1")
+        await publish(store, 1)
+        await follower.poll()
+        assert follower.engine().decide("ranking", {}).version == 1
+        await publish(store, 2)
+        aws.s3().put_object(Bucket=aws.bucket, Key=f"bundles/{revision(2)}", Body=bundle(2)[:-10])
+        await follower.poll()
+        assert (follower.revision, follower.state) == (revision(1), "damaged")
+        await store.put_bundle(bundle(2))
+        await follower.poll()
+        assert (follower.revision, follower.state) == (revision(2), "current")
+        return follower
+
+    with local_server() as url:
+        follower = asyncio.run(work(names(url)))
+    asyncio.run(follower.poll())
+    assert (follower.revision, follower.state) == (revision(2), "failing")
+
+
+def test_requests_wait_for_nothing_and_the_fleet_status_says_how_well_the_revision_is_known() -> None:
+    store = MemoryBundleStore()
+    follower = EngineFollower(store, "gateway-1")
+    gateway = build_gateway(Settings(), follower, MemoryEndpointDirectory(), follower)
+    resolve = "/v1/objectives/ranking/resolve"
+    with serving(gateway.app) as host:
+        refused = host.ask("POST", resolve, b'{"context": {}}')
+        assert (refused.status, refused.json["detail"]) == (503, "the gateway has no rules yet")
+
+        async def follow() -> None:
+            await publish(store, 1)
+            await follower.poll()
+            store.faults.held["*"] = asyncio.Event()
+            hanging = asyncio.create_task(follower.poll())
+            decided = await asyncio.to_thread(host.ask, "POST", resolve, b'{"context": {}}')
+            assert (decided.status, decided.json["decision"]["version"]) == (200, 1)
+            hanging.cancel()
+
+        asyncio.run(follow())
+        fleet = host.get("/v1/fleet").json
+        assert (fleet["revision"], fleet["source"]["state"]) == (revision(1), "current")
