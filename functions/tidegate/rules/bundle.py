@@ -46,13 +46,7 @@ def encode(value: Any) -> bytes:
 def pack(manifest: dict[str, Any], lines: list[bytes]) -> bytes:
     """The bytes of a bundle from its manifest and the lines that the manifest refers to (from line 2 on)."""
     body = b"\n".join([encode(manifest), *lines, b""])
-    header = {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        "checksum": f"{crc32(body):08x}",
-        "lines": len(lines) + 2,
-    }
-    return encode(header) + b"\n" + body
+    return _header(body, len(lines) + 2) + b"\n" + body
 
 
 def unpack(data: bytes) -> Bundle:
@@ -76,9 +70,16 @@ def unpack(data: bytes) -> Bundle:
             "compile the rules with this version, or load the bundle with the version that wrote it"
         )
     lines = data.split(b"\n")
-    if lines.pop() != b"" or len(lines) != header.get("lines") or f"{crc32(body):08x}" != header.get("checksum"):
+    # The checksum does not cover the header, so the header is compared with the one that these bytes would have.
+    if lines.pop() != b"" or first != _header(body, len(lines)):
         raise BundleError(
             "the bundle is damaged: its lines or its checksum do not agree with its header; fetch it again"
         )
     manifest: dict[str, Any] = json.loads(lines[1])
     return Bundle(revision_of(data), manifest, lines)
+
+
+def _header(body: bytes, lines: int) -> bytes:
+    return encode(
+        {"format": FORMAT, "format_version": FORMAT_VERSION, "checksum": f"{crc32(body):08x}", "lines": lines}
+    )
