@@ -17,6 +17,8 @@ from typing import Any
 from tidegate.errors import SettingsError
 
 PREFIX = "TIDEGATE_"
+INFRASTRUCTURE = "TIDEGATE_INFRA_"
+"""What begins the variables of the infrastructure's own settings, which are not these."""
 
 
 def _setting(default: Any, doc: str, minimum: float = 0, maximum: float = math.inf) -> Any:
@@ -100,6 +102,32 @@ class Settings:
         30.0, "How long the registry believes in an endpoint or a gateway that is silent, in seconds.", 0.2, 86_400
     )
 
+    shard_endpoints: str | None = _text(
+        None,
+        'Where a deployed gateway reaches each shard: a JSON object of "host:port" by shard.',
+        r"\s*\{.*\}\s*",
+        'a JSON object such as {"alpha": "alpha.internal:80"}',
+    )
+    caller_claim: str | None = _text(
+        "client_id",
+        "Claim of the JWT that names the caller; where a token lacks it, its `sub` does.",
+        r"[!-~]{1,128}",
+        "the name of a claim",
+    )
+    bundle_file: Path | None = _setting(  # noqa: RUF009  # makes a field
+        None, "Bundle that a function serves until it has read the live one, such as one that came with its code."
+    )
+    log_level: str | None = _text(
+        "INFO", "Least severe log lines that a function writes.", "DEBUG|INFO|WARNING|ERROR", "a level such as INFO"
+    )
+    probe_interval_s: float = _setting(5.0, "Time between the two readings of a probe, in seconds.", 0.1, 300)
+    facts_table: str | None = _text(
+        None,
+        "DynamoDB table of the facts that models look up.",
+        r"[A-Za-z0-9_.-]{3,255}",
+        "the name of a table (3 to 255 letters, digits, '_', '-' and '.')",
+    )
+
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
         """Read the settings from `environment` (the process's own where None).
@@ -110,7 +138,11 @@ class Settings:
         """
         environment = os.environ if environment is None else environment
         known = {PREFIX + entry.name.upper(): entry for entry in fields(cls)}
-        found = {name: text for name, text in environment.items() if name.startswith(PREFIX)}
+        found = {
+            name: text
+            for name, text in environment.items()
+            if name.startswith(PREFIX) and not name.startswith(INFRASTRUCTURE)
+        }
         for name in found:
             if name not in known:
                 raise SettingsError(f"{name} is no setting{_suggestion(name, known)}")

@@ -6,7 +6,6 @@ while a request waits for its model, telemetry, and answers that the platform ca
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
@@ -44,8 +43,8 @@ class Freshness(Protocol):
         """How long ago the rules were last known to be live, in seconds; None where they never were."""
         ...
 
-    async def poll_if_due(self) -> None:
-        """Look for other rules if it is time to."""
+    def poll_if_due(self) -> object:
+        """Begin to look for other rules if it is time to; nobody waits for it."""
         ...
 
 
@@ -66,7 +65,6 @@ class HttpFunction:
         self._freshness = freshness
         self._telemetry = telemetry
         self._open_breakers = open_breakers
-        self._poll: asyncio.Task[None] | None = None
         # What is compressed or binary goes out as base64; the protocol's own types are not text.
         self._adapter = Mangum(self._beside_poll, lifespan="off", text_mime_types=["application/json", "text/"])
 
@@ -91,8 +89,8 @@ class HttpFunction:
         return response
 
     async def _beside_poll(self, scope: Scope, receive: Any, send: Any) -> None:
-        if self._poll is None or self._poll.done():
-            self._poll = asyncio.create_task(self._freshness.poll_if_due())
+        # It goes on while the request waits for its model, and if that is too short, beside the next request.
+        self._freshness.poll_if_due()
         await self._app(scope, receive, send)
 
 

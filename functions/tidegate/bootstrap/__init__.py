@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tidegate.dispatch import DispatchConfig, Dispatcher
-from tidegate.ports import EndpointDirectory, EngineSource, FleetStatus, Transport
+from tidegate.ports import EndpointDirectory, EngineSource, FleetStatus, Observe, Transport
 from tidegate.rules import Engine
 from tidegate.settings import Settings
 from tidegate.triton.transport import PooledTransport
 from tidegate.web import create_app
 from tidegate.web.callers import CallerOf, header_caller
+from tidegate.web.observed import unobserved
 
 if TYPE_CHECKING:
     from tidegate.control.local_stack import LocalStack
@@ -21,10 +22,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Gateway:
-    """A wired gateway: `app` is the ASGI app, `close` ends its connections to Triton."""
+    """A wired gateway: `app` is the ASGI app, `close` ends its connections to Triton, and `open_breakers` counts the
+    endpoints that are being left alone now."""
 
     app: Any
     close: Callable[[], Awaitable[None]]
+    open_breakers: Callable[[], int]
 
 
 def build_transport(settings: Settings) -> PooledTransport:
@@ -41,11 +44,12 @@ def build_gateway(
     directory: EndpointDirectory,
     fleet: FleetStatus | None = None,
     caller_of: CallerOf = header_caller,
+    observe: Observe = unobserved,
 ) -> Gateway:
     """The gateway over the engine of `engines` and the endpoints of `directory`; `fleet` answers `GET /v1/fleet`.
 
     `caller_of` gives the name of a request's caller. The default believes the caller's own header, so a gateway that
-    strangers reach is given one that asks its authorizer.
+    strangers reach is given one that asks its authorizer. `observe` is told of every decided inference.
     """
     transport = build_transport(settings)
     config = DispatchConfig(
@@ -62,8 +66,9 @@ def build_gateway(
         fleet=fleet,
         max_body_bytes=settings.max_body_bytes,
         caller_of=caller_of,
+        observe=observe,
     )
-    return Gateway(app, transport.aclose)
+    return Gateway(app, transport.aclose, dispatcher.open_breakers)
 
 
 def build_local_stack(settings: Settings, engine: Engine, models: Path, transport: Transport) -> LocalStack:
@@ -74,7 +79,7 @@ def build_local_stack(settings: Settings, engine: Engine, models: Path, transpor
     """
     from tidegate.control.local_stack import LocalStack
     from tidegate.triton.installation import find_installation
-    from tidegate.triton.model_config import ModelDirectory
+    from tidegate.triton.model_directory import ModelDirectory
     from tidegate.triton.server import TritonLauncher
 
     installation = find_installation(settings.triton_home, settings.cache_dir)

@@ -82,6 +82,10 @@ class Dispatcher:
         """The directory that this dispatcher picks endpoints from."""
         return self._directory
 
+    def open_breakers(self) -> int:
+        """How many endpoints are being left alone now, after repeated failures."""
+        return sum(breaker.is_open for breaker in self._breakers.values())
+
     def deadline_s(self, decision: Decision, caller_ms: float | None = None, function_ms: float | None = None) -> float:
         """The moment, on this dispatcher's clock, by which a decision has to be carried out.
 

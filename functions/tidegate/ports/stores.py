@@ -202,7 +202,15 @@ class GatewayReport:
     seen_at: float
 
 
-class Registry(Protocol):
+class GatewayReports(Protocol):
+    """Is told which revision each gateway serves. The method may raise `StoreError`."""
+
+    async def report(self, gateway: GatewayReport) -> None:
+        """A gateway says which revision it serves."""
+        ...
+
+
+class Registry(GatewayReports, Protocol):
     """Knows which model servers and gateways there are. Every method may raise `StoreError`."""
 
     async def register(self, entry: RegisteredEndpoint) -> None:
@@ -219,10 +227,6 @@ class Registry(Protocol):
 
     async def endpoints(self) -> Sequence[RegisteredEndpoint]:
         """Every endpoint that gave a sign of life within the registry's own time-out, sorted by shard and address."""
-        ...
-
-    async def report(self, gateway: GatewayReport) -> None:
-        """A gateway says which revision it serves."""
         ...
 
     async def gateways(self) -> Sequence[GatewayReport]:

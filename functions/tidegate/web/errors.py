@@ -85,7 +85,10 @@ def wrong_method(allowed: str) -> WebError:
 
 def too_large(limit_bytes: int) -> WebError:
     """A body above the limit (413)."""
-    detail = f"the request body is larger than {limit_bytes} bytes"
+    detail = (
+        f"the request body is larger than {limit_bytes} bytes; ask POST /v1/objectives/{{objective}}/resolve where the "
+        "model is served, and send it there yourself"
+    )
     return WebError(Failure(413, "body-too-large", "The request body is too large", detail))
 
 

@@ -1,0 +1,152 @@
+"""The wiring of the functions that answer HTTP: the local stack's gateway, with AWS around it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from tidegate.aws.authorizer import DEFAULT_CLAIM, authorized_caller
+from tidegate.aws.bundle_source import WireBundleSource
+from tidegate.aws.gateway_reports import WireGatewayReports
+from tidegate.aws.http_function import MOST_REQUEST_BYTES, App, HttpFunction, Scope
+from tidegate.aws.signing import Credentials, Signer
+from tidegate.aws.telemetry import Telemetry
+from tidegate.aws.wire import Wire
+from tidegate.bootstrap import build_gateway
+from tidegate.control.follower import EngineFollower, FollowerConfig
+from tidegate.errors import SettingsError
+from tidegate.ports import Endpoint, MemoryEndpointDirectory
+from tidegate.rules import load_bundle
+from tidegate.settings import Settings
+from tidegate.web.errors import not_found, problem
+
+SHARD_ENDPOINTS = "TIDEGATE_SHARD_ENDPOINTS"
+
+Offers = Callable[[str], bool]
+"""Whether a function answers a path."""
+
+
+def shard_directory(text: str | None) -> MemoryEndpointDirectory:
+    """One endpoint per shard, as a deployed gateway knows it: the shard's own load balancer.
+
+    Args:
+        text: a JSON object of `host:port` by shard.
+
+    Raises:
+        SettingsError: the text is not that.
+    """
+    try:
+        entries = json.loads(text or "{}")
+        return MemoryEndpointDirectory({shard: (_endpoint(shard, address),) for shard, address in entries.items()})
+    except (ValueError, AttributeError) as error:
+        raise SettingsError(
+            f'{SHARD_ENDPOINTS} must be a JSON object of "host:port" by shard, such as {{"alpha": "alpha.internal:80"}}'
+        ) from error
+
+
+def everything(_path: str) -> bool:
+    """The gateway's function answers every path."""
+    return True
+
+
+def resolves(path: str) -> bool:
+    """The resolver's function answers what needs no model server."""
+    parts = path.split("/")[1:]
+    return path == "/openapi.json" or (
+        parts[:2] == ["v1", "objectives"] and (len(parts) == 2 or (len(parts) == 4 and parts[3] == "resolve"))
+    )
+
+
+def build_http_function(
+    service: str, settings: Settings, environment: Mapping[str, str], offers: Offers = everything
+) -> HttpFunction:
+    """A function that answers HTTP: the local stack's gateway behind an adapter.
+
+    Args:
+        service: the function's short name.
+        settings: the settings of the process.
+        environment: where Lambda says region, credentials and the environment's own name.
+        offers: which paths it answers; every other one is a 404.
+
+    Raises:
+        SettingsError: a setting is missing or malformed.
+    """
+    telemetry = Telemetry(service, settings.log_level or "INFO")
+    follower = build_follower(settings, environment)
+    gateway = build_gateway(
+        replace(settings, max_body_bytes=min(settings.max_body_bytes, MOST_REQUEST_BYTES)),
+        follower,
+        shard_directory(settings.shard_endpoints),
+        follower,
+        authorized_caller(settings.caller_claim or DEFAULT_CLAIM),
+        telemetry.observe,
+    )
+    _read_first(follower)
+    return HttpFunction(_only(gateway.app, offers), follower, telemetry, gateway.open_breakers)
+
+
+def _only(app: App, offers: Offers) -> App:
+    async def offered(scope: Scope, receive: Any, send: Any) -> None:
+        if offers(scope["path"]):
+            await app(scope, receive, send)
+        else:
+            await problem(not_found("this function answers only /v1/objectives/{objective}/resolve"))(
+                scope, receive, send
+            )
+
+    return app if offers is everything else offered
+
+
+def build_follower(settings: Settings, environment: Mapping[str, str]) -> EngineFollower:
+    """The follower of the live bundle in S3; it begins with the bundle that came with the asset, where one did.
+
+    Raises:
+        SettingsError: the bucket or the table is not named.
+    """
+    bucket, table = _named("bucket", settings.bucket), _named("registry_table", settings.registry_table)
+    initial = None if settings.bundle_file is None else load_bundle(settings.bundle_file.read_bytes())
+    source = WireBundleSource(_wire("s3", settings, environment), bucket)
+    reports = WireGatewayReports(_wire("dynamodb", settings, environment), table, settings.silence_timeout_s)
+    # The name of the log stream is the one name that an execution environment has.
+    name = environment.get("AWS_LAMBDA_LOG_STREAM_NAME") or f"environment-{os.urandom(8).hex()}"
+    config = FollowerConfig(poll_interval_s=settings.poll_interval_s, report_interval_s=settings.report_interval_s)
+    return EngineFollower(source, name, reports, initial, config)
+
+
+def _read_first(follower: EngineFollower) -> None:
+    """Read the live bundle before the first request, on the event loop that will answer it."""
+    if follower.revision is not None:
+        return
+    try:
+        loop = asyncio.get_event_loop_policy().get_event_loop()
+    except RuntimeError:
+        loop = asyncio.new_event_loop()
+        asyncio.set_event_loop(loop)
+    loop.run_until_complete(follower.poll())
+
+
+def _wire(service: str, settings: Settings, environment: Mapping[str, str]) -> Wire:
+    region = settings.aws_region or environment.get("AWS_REGION")
+    key, secret = environment.get("AWS_ACCESS_KEY_ID"), environment.get("AWS_SECRET_ACCESS_KEY")
+    if not region or not key or not secret:
+        raise SettingsError("AWS_REGION, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY must be set, as Lambda sets them")
+    credentials = Credentials(key, secret, environment.get("AWS_SESSION_TOKEN"))
+    url = settings.aws_endpoint_url or f"https://{service}.{region}.amazonaws.com"
+    return Wire(url, Signer(credentials, region, service), settings.store_timeout_s)
+
+
+def _named(setting: str, value: str | None) -> str:
+    if value is None:
+        raise SettingsError(f"TIDEGATE_{setting.upper()} must be set")
+    return value
+
+
+def _endpoint(shard: str, address: Any) -> Endpoint:
+    host, _, port = str(address).rpartition(":")
+    if not host:
+        raise ValueError(address)
+    return Endpoint(shard, host, int(port))

@@ -1,0 +1,22 @@
+"""The resolver's function: decisions alone, for callers that send their payloads to a shard themselves."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from tidegate.aws.http_function import HttpFunction
+from tidegate.bootstrap.functions import build_http_function, resolves
+from tidegate.settings import Settings
+
+
+@functools.cache
+def _function() -> HttpFunction:
+    return build_http_function("resolve", Settings.from_environment(), os.environ, resolves)
+
+
+def handler(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
+    """Answer one event; the first one wires the function."""
+    return _function()(event, context)
