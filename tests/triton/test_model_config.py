@@ -9,7 +9,7 @@ import pytest
 from tidegate.errors import ModelConfigError
 from tidegate.ports import ModelLoad
 from tidegate.rules import Target
-from tidegate.triton.model_config import ModelDirectory
+from tidegate.triton.model_directory import ModelDirectory
 
 from tests.support.stack import REPOSITORIES, make_repository
 
@@ -20,11 +20,10 @@ def target(model: str, version: int | None = None) -> Target:
     return Target(model if version is None else f"{model}/{version}", model, version, ("a",))
 
 
-def served(load: ModelLoad) -> list[int] | None:
-    """The versions that a load's config override asks Triton for; None without an override."""
-    versions: list[int] | None = None
-    if load.config is not None:
-        versions = json.loads(load.config)["version_policy"]["specific"]["versions"]
+def served(load: ModelLoad) -> list[int]:
+    """The versions that a load's config asks Triton for."""
+    assert load.config is not None
+    versions: list[int] = json.loads(load.config)["version_policy"]["specific"]["versions"]
     return versions
 
 
@@ -37,44 +36,47 @@ def test_a_closure_loads_steps_before_the_ensemble_and_each_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("targets", "versions", "override"),
+    ("targets", "versions"),
     [
-        ([target("versioned")], (3,), None),
-        ([target("versioned", 3)], (3,), None),
-        ([target("versioned", 1)], (1,), [1]),
-        ([target("versioned", 1), target("versioned", 2)], (1, 2), [1, 2]),
-        ([target("versioned", 1), target("versioned")], (1, 3), [1, 3]),
-        ([target("versioned"), target("versioned_pipeline")], (2, 3), [2, 3]),
+        ([target("versioned")], (3,)),
+        ([target("versioned", 3)], (3,)),
+        ([target("versioned", 1)], (1,)),
+        ([target("versioned", 1), target("versioned", 2)], (1, 2)),
+        ([target("versioned", 1), target("versioned")], (1, 3)),
+        ([target("versioned"), target("versioned_pipeline")], (2, 3)),
     ],
 )
-def test_pins_widen_the_versions_that_the_policy_serves(
-    targets: list[Target], versions: tuple[int, ...], override: list[int] | None
-) -> None:
+def test_exactly_the_versions_that_are_needed_are_served(targets: list[Target], versions: tuple[int, ...]) -> None:
     (load,) = (load for load in SMALL.plan(targets) if load.model == "versioned")
-    assert (load.versions, served(load)) == (versions, override)
+    assert (load.versions, served(load)) == (versions, list(versions))
 
 
-@pytest.mark.parametrize(("policy", "versions"), [("all {}", (1, 2, 3)), ("latest { num_versions: 2 }", (2, 3))])
-def test_the_models_own_policy_holds_where_nobody_pins(tmp_path: Path, policy: str, versions: tuple[int, ...]) -> None:
+@pytest.mark.parametrize(
+    ("policy", "version"),
+    [("all {}", 3), ("latest { num_versions: 2 }", 3), ("specific { versions: [ 1, 2 ] }", 2)],
+)
+def test_a_target_without_a_version_gets_the_highest_of_the_models_own_policy(
+    tmp_path: Path, policy: str, version: int
+) -> None:
     models = make_repository(tmp_path, "versioned")
     with (models / "versioned" / "config.pbtxt").open("a") as config:
         config.write(f"version_policy {{ {policy} }}\n")
-    assert ModelDirectory(models).plan([target("versioned")]) == (ModelLoad("versioned", versions),)
+    assert [load.versions for load in ModelDirectory(models).plan([target("versioned")])] == [(version,)]
 
 
-def test_a_pin_may_not_change_what_an_open_target_gets(tmp_path: Path) -> None:
+def test_a_policy_that_serves_nothing_is_refused(tmp_path: Path) -> None:
     models = make_repository(tmp_path, "versioned")
     with (models / "versioned" / "config.pbtxt").open("a") as config:
-        config.write("version_policy { specific { versions: [ 2 ] } }\n")
-    with pytest.raises(ModelConfigError, match="target 'versioned/3' pins version 3 of 'versioned', above version 2"):
-        ModelDirectory(models).plan([target("versioned"), target("versioned", 3)])
+        config.write("version_policy { specific { versions: [ 9 ] } }\n")
+    with pytest.raises(ModelConfigError, match=r"config\.pbtxt: version_policy serves none .* target 'versioned'"):
+        ModelDirectory(models).plan([target("versioned")])
     assert ModelDirectory(models).plan([target("versioned", 3)])[0].versions == (3,)
 
 
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [
-        (target("absent"), "target 'absent' needs model 'absent', but .* has no folder of that name"),
+        (target("absent"), "target 'absent' needs model 'absent', but .* has none of that name"),
         (target("versioned", 9), "target 'versioned/9' needs .*versioned/9, which is missing; versions there: 1, 2, 3"),
         (target("my model"), "Triton hangs on a name with a blank"),
         (target("no_model_py"), r"no_model_py/1/model\.py is missing"),

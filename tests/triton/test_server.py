@@ -14,7 +14,7 @@ from tidegate.errors import EndpointRefusedError, ModelLoadError, StackError
 from tidegate.ports import HttpRequest
 from tidegate.rules import Target
 from tidegate.triton.installation import Installation, find_installation
-from tidegate.triton.model_config import ModelDirectory
+from tidegate.triton.model_directory import ModelDirectory
 from tidegate.triton.server import TritonLauncher, TritonServer
 from tidegate.triton.transport import PooledTransport
 

@@ -40,6 +40,9 @@ class MemoryModelCatalog:
     def __init__(self, models: Mapping[str, MemoryModel]) -> None:
         self.models = dict(models)
 
+    def learn(self, loads: Iterable[ModelLoad]) -> None:
+        """Everything is known already."""
+
     async def resolve(self, targets: Iterable[Target], settled: Mapping[str, Mapping[str, int]]) -> Resolution:
         """A version for every target and every open step: see `ModelCatalog.resolve`.
 

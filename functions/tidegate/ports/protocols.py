@@ -126,6 +126,11 @@ class Resolution:
 class ModelCatalog(Protocol):
     """Knows the models that could be loaded, and what they need."""
 
+    def learn(self, loads: Iterable[ModelLoad]) -> None:
+        """Take loads that were planned before as true without reading their files again, since these never change. None of
+        them may be of an ensemble with open steps, as the load does not say which these were."""
+        ...
+
     async def resolve(self, targets: Iterable[Target], settled: Mapping[str, Mapping[str, int]]) -> Resolution:
         """Give every target and every step of its closure a version.
 
