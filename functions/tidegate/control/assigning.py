@@ -10,6 +10,9 @@ from tidegate.ports import ModelCatalog
 from tidegate.rules import Engine, Target, load_bundle
 from tidegate.rules.resolved import resolve_bundle
 
+Settled = Mapping[str, Mapping[str, int]]
+"""The versions of open steps that are in use and must stay, by ensemble and step."""
+
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
@@ -24,7 +27,7 @@ class Assignment:
 async def assign(
     bundle: bytes,
     catalog: ModelCatalog,
-    settled: Mapping[str, Mapping[str, int]],
+    settled: Settled,
     placement: Mapping[str, Sequence[str]],
 ) -> Assignment:
     """Resolve compiled rules and plan every shard.
@@ -50,14 +53,12 @@ async def assign(
     return Assignment(resolved, engine.revision, plans, resolution.notes)
 
 
-async def closure(
-    catalog: ModelCatalog, targets: Iterable[Target], settled: Mapping[str, Mapping[str, int]]
-) -> tuple[str, ...]:
-    """The models that targets need, steps before the ensembles that call them. Raises `ModelConfigError`."""
+async def closure(catalog: ModelCatalog, targets: Iterable[Target], settled: Settled) -> Plan:
+    """What targets need in all, as loads, steps before the ensembles that call them. Raises `ModelConfigError`."""
     targets = tuple(targets)
     resolution = await catalog.resolve(targets, settled)
     resolved = [replace(target, version=resolution.versions[target.name]) for target in targets]
-    return tuple(load.model for load in await catalog.plan(resolved, resolution.steps))
+    return await catalog.plan(resolved, resolution.steps)
 
 
 def targets_on(engine: Engine, shard: str) -> tuple[Target, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tidegate.control.config import ControlConfig, ControlPorts
 from tidegate.control.desired import StateReader
 from tidegate.control.failures import Failures
-from tidegate.control.publish import Place, Publisher
+from tidegate.control.publish import Publisher
 from tidegate.control.reconcile import Reconciler
 from tidegate.control.rollback import Rollbacker
 
@@ -21,11 +21,11 @@ class ControlPlane:
         rollbacker: makes earlier rules live again.
     """
 
-    def __init__(self, ports: ControlPorts, config: ControlConfig | None = None, place: Place | None = None) -> None:
+    def __init__(self, ports: ControlPorts, config: ControlConfig | None = None) -> None:
         self.ports = ports
         self.config = ControlConfig() if config is None else config
         self.reader = StateReader(ports, self.config)
         self.failures = Failures(ports.clock)
         self.reconciler = Reconciler(ports, self.config, self.reader, self.failures)
-        self.publisher = Publisher(ports, self.config, self.reader, self.reconciler, place)
+        self.publisher = Publisher(ports, self.config, self.reader, self.reconciler)
         self.rollbacker = Rollbacker(ports, self.config, self.reader, self.reconciler)

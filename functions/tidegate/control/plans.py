@@ -113,15 +113,17 @@ def _callers_first(models: Iterable[str], steps: Mapping[str, Sequence[str]]) ->
 
 
 def same_but_versions(one: ModelLoad, other: ModelLoad) -> bool:
-    """Whether two loads of a model can be one that serves the versions of both."""
+    """Whether two loads of a model can be one that serves the versions of both.
+
+    A pushed config never changes, so the versions of its steps are all that two configs of one model can differ in.
+    """
     if one.config is None or other.config is None:
         return one == other
-    return one.config == other.config or _bare(one.config) == _bare(other.config)
+    return one.config == other.config or _step_versions(one.config) == _step_versions(other.config)
 
 
 @functools.lru_cache(maxsize=1 << 15)
-def _bare(config: str) -> str:
-    """A config without its version policy."""
+def _step_versions(config: str) -> tuple[tuple[str, int], ...]:
     content: dict[str, Any] = json.loads(config)
-    content.pop("version_policy", None)
-    return json.dumps(content, sort_keys=True)
+    steps = content.get("ensemble_scheduling", {}).get("step", ())
+    return tuple((step["model_name"], int(step.get("model_version", 0))) for step in steps)

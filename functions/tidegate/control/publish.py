@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -10,16 +10,17 @@ from tidegate.control.activation import Activated, Activation, Change
 from tidegate.control.assigning import Assignment, assign, closure
 from tidegate.control.config import ControlConfig, ControlPorts
 from tidegate.control.desired import Desired, StateReader
+from tidegate.control.placing import place
+from tidegate.control.plans import NOTHING, Plan
 from tidegate.control.reconcile import Reconciler
 from tidegate.control.sources import CheckedRules, ModelsSource, RulesSource
 from tidegate.control.steps import Announce, Step, Steps
 from tidegate.errors import BundleError
-from tidegate.ports import Pointer, PushOutcome
-from tidegate.rules import load_bundle
+from tidegate.ports import ModelCatalog, ModelLoad, PushOutcome
+from tidegate.rules import Engine, load_bundle
 from tidegate.rules.resolved import resolved_steps
 
-Place = Callable[[bytes, Desired], Awaitable[Mapping[str, Sequence[str]]]]
-"""Gives the shards of the models whose placement the rules leave open, for a compiled bundle and what must be loaded now."""
+Status = Literal["published", "unchanged", "planned"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,12 +42,12 @@ class PublishResult:
         status: `published`; `unchanged` where it was live already; `planned` for a dry run.
         revision: the revision of the resolved rules.
         loads: by shard what is not loaded for any other revision, as `model/versions`.
-        pushed: what was sent to the model store; for a dry run what would be looked at.
+        pushed: what was sent to the model store; for a dry run the versions that would be.
         notes: what nobody wrote down and was decided here, and what else there is to know.
         activated: the flip and what followed; None where nothing was flipped.
     """
 
-    status: Literal["published", "unchanged", "planned"]
+    status: Status
     revision: str
     loads: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     pushed: tuple[PushOutcome, ...] = ()
@@ -76,17 +77,9 @@ class PublishResult:
 class Publisher:
     """Publishes, one revision at a time."""
 
-    def __init__(
-        self,
-        ports: ControlPorts,
-        config: ControlConfig,
-        reader: StateReader,
-        reconciler: Reconciler,
-        place: Place | None = None,
-    ) -> None:
+    def __init__(self, ports: ControlPorts, config: ControlConfig, reader: StateReader, reconciler: Reconciler) -> None:
         self._ports = ports
         self._reader = reader
-        self._place = place
         self._activation = Activation(ports, config, reader, reconciler)
 
     async def publish(self, request: PublishRequest, announce: Announce) -> PublishResult:
@@ -97,21 +90,19 @@ class Publisher:
         """
         steps = Steps(announce, self._ports.clock)
         with steps.step("check") as step:
-            checked = await self._check(request, step)
+            checked, needed = await self._check(request, step)
         with steps.step("test") as step:
             step.outcome = await request.rules.test(checked)
         if request.dry_run:
-            return await self._plan(request, checked, steps)
+            return await self._plan(request, checked, needed, steps)
         with steps.step("push") as step:
-            pushed = await self._push(request, checked, step)
+            pushed = await self._push(request.models, needed, step)
         with steps.step("assign") as step:
-            base = await self._reader.pointer()
             desired = await self._reader.read()
-            assignment = await self._assign(request, checked, desired, step, dry_run=False)
-            unchanged = base is not None and base.live.revision == assignment.revision
-            step.outcome = f"revision {assignment.revision[:12]}" + (" is live already" if unchanged else "")
+            assignment = await self._assign(checked, desired, step, self._ports.catalog)
+            # Also where it is live already: that mends what is damaged.
             await self._ports.bundles.put_bundle(assignment.bundle)
-            await self._ports.bundles.put_assignment(assignment.revision, assignment.plans)
+            assignment = replace(assignment, plans=await self._stored(assignment))
         result = PublishResult(
             "unchanged",
             assignment.revision,
@@ -119,67 +110,89 @@ class Publisher:
             pushed,
             (*checked.notes, *assignment.notes),
         )
-        if unchanged:
+        if _is_live(assignment, desired):
             return result
-        change = await self._change(request, assignment, base)
+        change = await self._change(request, assignment, desired)
         return replace(result, status="published", activated=await self._activation.run(change, steps))
 
-    async def _check(self, request: PublishRequest, step: Step) -> CheckedRules:
+    async def _check(self, request: PublishRequest, step: Step) -> tuple[CheckedRules, Plan]:
+        """The checked rules, and what they need of the models of the folder."""
         checked = await request.rules.check()
         step.outcome = checked.summary
         for note in checked.notes:
             step.note(note)
-        if request.models is not None:
-            engine = load_bundle(checked.bundle)
-            settled = await self._settled(await self._reader.read())
-            names = await closure(request.models.catalog, engine.targets(), settled)
-            own = [name for name in names if request.models.folder(name) is not None]
-            for warning in await request.models.check(own):
-                step.note(warning)
-        return checked
-
-    async def _push(self, request: PublishRequest, checked: CheckedRules, step: Step) -> tuple[PushOutcome, ...]:
         models = request.models
         if models is None:
-            step.outcome = "no folder of models was given"
-            return ()
+            return checked, NOTHING
         settled = await self._settled(await self._reader.read())
-        names = await closure(models.catalog, load_bundle(checked.bundle).targets(), settled)
+        loads = await closure(models.catalog, load_bundle(checked.bundle).targets(), settled)
+        needed = tuple(load for load in loads if models.folder(load.model) is not None)
+        for warning in await models.check([load.model for load in needed]):
+            step.note(warning)
+        return checked, needed
+
+    async def _push(self, models: ModelsSource | None, needed: Plan, step: Step) -> tuple[PushOutcome, ...]:
         outcomes = []
-        for name in names:
-            folder = models.folder(name)
+        for load in needed:
+            folder = models.folder(load.model) if models is not None else None
             if folder is not None:
-                outcomes.append(await self._ports.models.push(name, folder, _progress(name, step)))
+                outcomes.append(await self._ports.models.push(load.model, folder, _progress(load.model, step)))
         sent = tuple(outcome for outcome in outcomes if outcome.files)
         files, size_bytes = sum(each.files for each in sent), sum(each.size_bytes for each in sent)
-        step.outcome = (
-            f"{files} files of {len(sent)} models, {size_bytes} bytes" if sent else "everything was pushed before"
-        )
+        told = f"{files} files of {len(sent)} models, {size_bytes} bytes"
+        step.outcome = told if sent else "everything was pushed before"
         return sent
 
-    async def _assign(
-        self, request: PublishRequest, checked: CheckedRules, desired: Desired, step: Step, *, dry_run: bool
-    ) -> Assignment:
-        overlay = dry_run and request.models is not None
-        catalog = request.models.catalog if overlay and request.models is not None else self._ports.catalog
-        placement = {} if self._place is None else await self._place(checked.bundle, desired)
-        assignment = await assign(checked.bundle, catalog, await self._settled(desired), placement)
+    async def _assign(self, checked: CheckedRules, desired: Desired, step: Step, catalog: ModelCatalog) -> Assignment:
+        settled = await self._settled(desired)
+        # An ensemble whose open steps were pinned is read anew, as a load does not say which these were.
+        self._ports.catalog.learn(load for plan in desired.plans.values() for load in plan if load.model not in settled)
+        engine, live = load_bundle(checked.bundle), await self._live(desired)
+        placed = await place(checked.demand, engine, live, catalog, self._ports.models, settled)
+        assignment = await assign(checked.bundle, catalog, settled, {} if placed is None else placed.placement)
         for note in assignment.notes:
             step.note(note)
+        for move in () if placed is None else placed.moves:
+            step.note(f"{move.action} {move.model!r} on shard {move.shard!r}: {move.reason}")
+        already = " is live already" if _is_live(assignment, desired) else ""
+        step.outcome = f"revision {assignment.revision[:12]}{already}"
         return assignment
 
-    async def _plan(self, request: PublishRequest, checked: CheckedRules, steps: Steps) -> PublishResult:
-        steps.skip("push", "dry run")
+    async def _stored(self, assignment: Assignment) -> Mapping[str, Plan]:
+        """The stored plans of a revision: those that are there count, and never change."""
+        try:
+            return await self._reader.assignment(assignment.revision)
+        except BundleError:
+            await self._ports.bundles.put_assignment(assignment.revision, assignment.plans)
+        return assignment.plans
+
+    async def _plan(self, request: PublishRequest, checked: CheckedRules, needed: Plan, steps: Steps) -> PublishResult:
+        """What a publish would do; nothing is written."""
+        with steps.step("push") as step:
+            missing = [await self._unpushed(load) for load in needed]
+            outcomes = tuple(each for each in missing if each.versions)
+            step.outcome = f"dry run: {len(outcomes)} models would be sent" if outcomes else "dry run: nothing to send"
         with steps.step("assign") as step:
-            base = await self._reader.pointer()
             desired = await self._reader.read()
-            assignment = await self._assign(request, checked, desired, step, dry_run=True)
-            unchanged = base is not None and base.live.revision == assignment.revision
-            step.outcome = f"revision {assignment.revision[:12]}" + (" is live already" if unchanged else "")
+            catalog = self._ports.catalog if request.models is None else request.models.catalog
+            assignment = await self._assign(checked, desired, step, catalog)
+        status: Status = "unchanged" if _is_live(assignment, desired) else "planned"
         notes = (*checked.notes, *assignment.notes)
-        return PublishResult(
-            "unchanged" if unchanged else "planned", assignment.revision, _new_loads(assignment, desired), (), notes
-        )
+        return PublishResult(status, assignment.revision, _new_loads(assignment, desired), outcomes, notes)
+
+    async def _unpushed(self, load: ModelLoad) -> PushOutcome:
+        there = await self._ports.models.versions(load.model)
+        return PushOutcome(load.model, tuple(version for version in load.versions if version not in there))
+
+    async def _live(self, desired: Desired) -> Engine | None:
+        """The live rules; None where there are none, or they are damaged."""
+        if desired.pointer is None:
+            return None
+        try:
+            return await self._reader.engine(desired.pointer.live.revision)
+        except BundleError:
+            # Status tells of it; a publish is what mends it.
+            return None
 
     async def _settled(self, desired: Desired) -> Mapping[str, Mapping[str, int]]:
         """The versions of open steps of the revisions whose models are loaded, the live one's first."""
@@ -194,21 +207,24 @@ class Publisher:
                 settled[ensemble] = {**pins, **settled.get(ensemble, {})}
         return settled
 
-    async def _change(self, request: PublishRequest, assignment: Assignment, base: Pointer | None) -> Change:
-        engine = load_bundle(assignment.bundle)
-        known: frozenset[str] = frozenset()
-        if base is not None:
-            try:
-                live = await self._reader.engine(base.live.revision)
-                served = {(each.model, each.version, each.shards) for each in live.targets()}
-                known = frozenset(
-                    each.name for each in engine.targets() if (each.model, each.version, each.shards) in served
-                )
-            except BundleError:
-                known = frozenset()
+    async def _change(self, request: PublishRequest, assignment: Assignment, desired: Desired) -> Change:
+        engine, live = load_bundle(assignment.bundle), await self._live(desired)
+        served = {(each.model, each.version, each.shards) for each in live.targets()} if live is not None else set()
+        known = frozenset(each.name for each in engine.targets() if (each.model, each.version, each.shards) in served)
         return Change(
-            "publish", assignment.revision, base, assignment.plans, engine.targets(), request.by, request.why, known
+            "publish",
+            assignment.revision,
+            desired.pointer,
+            assignment.plans,
+            engine.targets(),
+            request.by,
+            request.why,
+            known,
         )
+
+
+def _is_live(assignment: Assignment, desired: Desired) -> bool:
+    return desired.pointer is not None and desired.pointer.live.revision == assignment.revision
 
 
 def _new_loads(assignment: Assignment, desired: Desired) -> dict[str, tuple[str, ...]]:
@@ -223,6 +239,6 @@ def _new_loads(assignment: Assignment, desired: Desired) -> dict[str, tuple[str,
 
 def _progress(model: str, step: Step) -> Callable[[str, int, int], None]:
     def tell(path: str, sent: int, total: int) -> None:
-        step.note(f"{model}/{path}: {sent} of {total} bytes")
+        step.progress(f"{model}/{path}", sent, total)
 
     return tell

@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Protocol
 
 from tidegate.ports import ModelCatalog
+from tidegate.rules.placement import FleetDemand
 
 
 @dataclass(frozen=True, slots=True)
 class CheckedRules:
-    """Rules without an error: their bundle, not resolved yet, and in words what else was found."""
+    """Rules without an error: their bundle, not resolved yet, what they say about placing, and in words what else was
+    found."""
 
     bundle: bytes
+    demand: FleetDemand = FleetDemand()  # noqa: RUF009  # immutable
     summary: str = ""
     notes: tuple[str, ...] = ()
 
@@ -65,10 +68,11 @@ class GivenRules:
     """A `RulesSource` of a bundle that was checked elsewhere."""
 
     bundle: bytes
+    demand: FleetDemand = FleetDemand()  # noqa: RUF009  # immutable
 
     async def check(self) -> CheckedRules:
         """The bundle."""
-        return CheckedRules(self.bundle, "checked before")
+        return CheckedRules(self.bundle, self.demand, "checked before")
 
     async def test(self, checked: CheckedRules) -> str:  # noqa: ARG002  # the protocol's
         """Nothing is left to test."""

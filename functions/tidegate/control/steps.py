@@ -13,12 +13,14 @@ from tidegate.errors import PublishError, TidegateError
 @dataclass(frozen=True, slots=True)
 class StepEvent:
     """Something to tell of a step: it begins, goes on with `text`, is done with `text` as its outcome, was skipped, or
-    failed with `text` as the reason. `took_s` is how long it took, where it has ended."""
+    failed with `text` as the reason. `took_s` is how long it took, where it has ended; `progress` is how many bytes of
+    how many `text` has come to."""
 
     step: str
-    state: Literal["begun", "note", "done", "skipped", "failed"]
+    state: Literal["begun", "note", "progress", "done", "skipped", "failed"]
     text: str = ""
     took_s: float = 0.0
+    progress: tuple[int, int] = (0, 0)
 
 
 Announce = Callable[[StepEvent], None]
@@ -36,6 +38,10 @@ class Step:
     def note(self, text: str) -> None:
         """Tell that it goes on."""
         self.announce(StepEvent(self.name, "note", text))
+
+    def progress(self, text: str, done: int, total: int) -> None:
+        """Tell how far it is, in bytes."""
+        self.announce(StepEvent(self.name, "progress", text, progress=(done, total)))
 
 
 class Steps:

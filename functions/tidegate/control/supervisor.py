@@ -91,7 +91,8 @@ class Supervisor:
                     self._retiring.add(retiring)
                     retiring.add_done_callback(self._retiring.discard)
                 else:
-                    await self._rejoin(slot)
+                    # The registry may have forgotten it meanwhile.
+                    await self._is_made_ready(slot, None)
         finally:
             await self._stop()
 
@@ -114,14 +115,10 @@ class Supervisor:
         while True:
             try:
                 slot = await self._launch()
-                try:
-                    await self._make_ready(slot, replaced)
-                except StackError:
-                    await self._discard(slot)
-                    raise
-                return slot
+                if await self._is_made_ready(slot, replaced):
+                    return slot
             except StackError as error:
-                logger.warning("shard %s: %s; starting another server", self.shard, error)
+                logger.warning("shard %s: %s", self.shard, error)
             if replaced is not None and replaced.ended.done() and replaced in self._slots:
                 await self._discard(replaced)
             await asyncio.sleep(backoff_s)
@@ -133,13 +130,15 @@ class Supervisor:
         self._slots.append(slot)
         return slot
 
-    async def _rejoin(self, slot: Slot) -> None:
-        """Bring a server back that the registry may have forgotten."""
+    async def _is_made_ready(self, slot: Slot, replaced: Slot | None) -> bool:
+        """Make a server ready; False where it was lost over that, and is gone."""
         try:
-            await self._make_ready(slot, None)
+            await self._make_ready(slot, replaced)
         except StackError as error:
             logger.warning("%s: %s; starting another", slot.name, error)
             await self._discard(slot)
+            return False
+        return True
 
     async def _make_ready(self, slot: Slot, replaced: Slot | None) -> None:
         """Register a server, fill it, and register it ready.
