@@ -58,6 +58,9 @@ class Settings:
     drain_timeout_s: float = _setting(
         10.0, "How long models and servers that no rule reaches wait for the requests under way, in seconds.", 0, 3600
     )
+    keep_revisions: int = _setting(
+        3, "Earlier revisions whose models stay loaded, so that a rollback to them is one write.", 0, 49
+    )
     triton_home: Path | None = _setting(  # noqa: RUF009  # makes a field
         None,
         "Folder with Triton's `bin/tritonserver`, `backends/` and `python_backend_stubs/`; unset: pytriton's wheel.",

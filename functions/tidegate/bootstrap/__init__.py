@@ -4,20 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tidegate.dispatch import DispatchConfig, Dispatcher
-from tidegate.ports import EndpointDirectory, EngineSource, FleetStatus, Observe, Transport
-from tidegate.rules import Engine
+from tidegate.ports import EndpointDirectory, EngineSource, FleetStatus, Observe
 from tidegate.settings import Settings
 from tidegate.triton.transport import PooledTransport
 from tidegate.web import create_app
 from tidegate.web.callers import CallerOf, header_caller
 from tidegate.web.observed import unobserved
-
-if TYPE_CHECKING:
-    from tidegate.control.local_stack import LocalStack
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,22 +64,3 @@ def build_gateway(
         observe=observe,
     )
     return Gateway(app, transport.aclose, dispatcher.open_breakers)
-
-
-def build_local_stack(settings: Settings, engine: Engine, models: Path, transport: Transport) -> LocalStack:
-    """The local fleet over a model repository on disk, not started yet.
-
-    Raises:
-        StackError: there is no Triton on this machine.
-    """
-    from tidegate.control.local_stack import LocalStack
-    from tidegate.triton.installation import find_installation
-    from tidegate.triton.model_directory import ModelDirectory
-    from tidegate.triton.server import TritonLauncher
-
-    installation = find_installation(settings.triton_home, settings.cache_dir)
-    catalog = ModelDirectory(models)
-    launcher = TritonLauncher(
-        installation, models, transport, lambda: not catalog.complete(), settings.server_start_timeout_s
-    )
-    return LocalStack(engine, launcher, catalog, settings.load_timeout_s, settings.drain_timeout_s)

@@ -10,17 +10,16 @@ import socket
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import click
 import uvicorn
 import uvloop
 
-from tidegate.bootstrap import build_gateway, build_local_stack, build_transport
-from tidegate.control.in_flight import App
-from tidegate.control.local_stack import LocalStack
+from tidegate.bootstrap import build_gateway
+from tidegate.bootstrap.local import LocalStack, local_stack
 from tidegate.control.rules_watch import compile_rules, follow
-from tidegate.errors import StackError, TidegateError
-from tidegate.rules import load_bundle
+from tidegate.errors import StackError
 from tidegate.settings import Settings
 
 logger = logging.getLogger("tidegate.up")
@@ -83,22 +82,18 @@ async def _serve(settings: Settings, rules: Path, models: Path, port: int) -> No
     async with contextlib.AsyncExitStack() as started:
         listener = started.enter_context(_bind(port))
         bundle = await compile_rules(rules)
-        transport = build_transport(settings)
-        started.push_async_callback(transport.aclose)
-        stack = build_local_stack(settings, load_bundle(bundle), models, transport)
         # Followed from here on, so that no change during the start is missed.
-        serving = asyncio.Event()
-        follower = asyncio.create_task(_follow(rules, stack, serving))
+        serving: asyncio.Future[LocalStack] = asyncio.get_running_loop().create_future()
+        follower = asyncio.create_task(_follow(rules, serving))
         started.push_async_callback(_cancel, follower)
-        started.push_async_callback(stack.stop)
-        await stack.start()
-        gateway = build_gateway(settings, stack.engines, stack.directory, stack)
+        stack = await started.enter_async_context(local_stack(settings, rules, models, bundle))
+        gateway = build_gateway(settings, stack.follower, stack.fleet.directory, stack)
         started.push_async_callback(gateway.close)
-        server = await started.enter_async_context(_http(stack.in_flight.wrap(gateway.app), listener))
+        server = await started.enter_async_context(_http(gateway.app, listener))
         # Once more, so that leaving ends it before the requests and the fleet.
         started.push_async_callback(_cancel, follower)
         click.echo(f"ready http://{HOST}:{listener.getsockname()[1]}")
-        serving.set()
+        serving.set_result(stack)
         await asyncio.wait([server])
         raise StackError("the HTTP server ended by itself")
 
@@ -134,7 +129,7 @@ class _Server(uvicorn.Server):
 
 
 @contextlib.asynccontextmanager
-async def _http(app: App, listener: socket.socket) -> AsyncIterator[asyncio.Task[None]]:
+async def _http(app: Any, listener: socket.socket) -> AsyncIterator[asyncio.Task[None]]:
     """Serve `app` on a bound socket; leaving lets the requests under way end, for a while."""
     config = uvicorn.Config(
         app,
@@ -161,16 +156,11 @@ async def _http(app: App, listener: socket.socket) -> AsyncIterator[asyncio.Task
         await asyncio.wait([task])
 
 
-async def _follow(rules: Path, stack: LocalStack, serving: asyncio.Event) -> None:
-    """Make every valid change of the rules live; report and note every other."""
+async def _follow(rules: Path, serving: asyncio.Future[LocalStack]) -> None:
+    """Publish every valid change of the rules; report and note every other."""
 
     async def changed() -> None:
-        await serving.wait()
-        try:
-            await stack.apply(load_bundle(await compile_rules(rules)))
-        except TidegateError as error:
-            logger.warning("the new rules are refused, the old ones stay live: %s", error)
-            stack.reject(error)
+        await (await serving).follow_change()
 
     try:
         await follow(rules, changed)

@@ -10,8 +10,8 @@ import signal
 import socket
 import tempfile
 import uuid
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -28,6 +28,9 @@ STOP_GRACE_S = 4.0
 START_ATTEMPTS = 3
 LOG_TAIL_LINES = 15
 LOG_TAIL_BYTES = 8192
+COPIES = "TRITON_AWS_MOUNT_DIRECTORY"
+"""Variable that names the folder where Triton keeps its copies of models from S3."""
+
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  # where POSIX shared memory is on Linux
 
 
@@ -45,6 +48,7 @@ class TritonServer:
     prefix: str
     _process: asyncio.subprocess.Process
     _log: BinaryIO
+    _copies: Path
 
     @property
     def pid(self) -> int:
@@ -106,22 +110,26 @@ class TritonServer:
     def _clean(self) -> None:
         for region in SHARED_MEMORY.glob(f"{self.prefix}*"):
             region.unlink(missing_ok=True)
+        shutil.rmtree(self._copies, ignore_errors=True)
         self._log.close()
 
 
 @dataclass(frozen=True, slots=True)
 class TritonLauncher:
-    """Starts Triton servers over one model directory.
+    """Starts Triton servers over one model repository.
 
+    `models` is a directory, or an address that Triton knows such as `s3://…`; then a server keeps its copies of models in
+    a folder of its own, which is gone with it. `variables` are set in the server's environment.
     `auto_complete` is asked at every start: False passes `--disable-auto-complete-config`, which starts each stub once
     instead of twice and needs complete configs. `start_timeout_s` bounds the time to readiness.
     """
 
     installation: Installation
-    models: Path
+    models: Path | str
     transport: Transport
     auto_complete: Callable[[], bool]
     start_timeout_s: float = 30.0
+    variables: Mapping[str, str] = field(default_factory=dict)
 
     async def launch(self, shard: str) -> TritonServer:
         """Start an empty server of a shard and wait until it is ready to load models.
@@ -150,6 +158,7 @@ class TritonLauncher:
         prefix = f"tidegate_{uuid.uuid4().hex[:12]}_"
         # A file without a name: nothing of it is left, even where this process is killed.
         log = cast("BinaryIO", tempfile.TemporaryFile())  # noqa: SIM115  # the server holds it until it is cleaned up
+        copies = Path(tempfile.mkdtemp(prefix="tidegate-models-"))
         try:
             process = await asyncio.create_subprocess_exec(
                 *_parent_death(),
@@ -157,22 +166,23 @@ class TritonLauncher:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=self.installation.environment(),
+                env={**self.installation.environment(), **self.variables, COPIES: str(copies)},
                 start_new_session=True,
             )
         except BaseException as error:
             log.close()
+            shutil.rmtree(copies, ignore_errors=True)
             if isinstance(error, OSError):
                 raise StackError(f"cannot start {self.installation.server}: {error}") from error
             raise
         endpoint = Endpoint(shard, HOST, http_port)
         repository = TritonRepository(self.transport, endpoint, grpc_port)
-        return TritonServer(endpoint, grpc_port, metrics_port, repository, prefix, process, log)
+        return TritonServer(endpoint, grpc_port, metrics_port, repository, prefix, process, log, copies)
 
     def _arguments(self, http_port: int, grpc_port: int, metrics_port: int, prefix: str) -> list[str]:
         arguments = [
             str(self.installation.server),
-            f"--model-repository={self.models.resolve()}",
+            f"--model-repository={self.models.resolve() if isinstance(self.models, Path) else self.models}",
             f"--backend-directory={self.installation.backend_directory}",
             "--model-control-mode=explicit",
             f"--http-address={HOST}",

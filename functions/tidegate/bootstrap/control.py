@@ -1,0 +1,121 @@
+"""The wiring of the control plane: the same for the command line, the functions and the local stack."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from tidegate.aws.bundle_store import S3BundleStore
+from tidegate.aws.clients import AwsClients, AwsConfig
+from tidegate.aws.layout import MODELS
+from tidegate.aws.model_store import S3ModelStore
+from tidegate.aws.objects import Objects
+from tidegate.aws.registry import DynamoRegistry
+from tidegate.bootstrap.sources import FolderModels
+from tidegate.control.config import ControlConfig, ControlPorts
+from tidegate.control.plane import ControlPlane
+from tidegate.errors import SettingsError
+from tidegate.ports import ModelRepository, RegisteredEndpoint, ServerLauncher, Transport
+from tidegate.settings import Settings
+from tidegate.triton.catalog import StoreFiles, TritonCatalog
+from tidegate.triton.golden.asking import StoredGoldenRequests
+from tidegate.triton.repository import TritonRepository
+
+
+def build_control_plane(settings: Settings, transport: Transport) -> ControlPlane:
+    """The control plane over the stores that the settings name.
+
+    Raises:
+        SettingsError: the bucket or the registry's table is not named.
+    """
+    return ControlPlane(control_ports(settings, transport), control_config(settings))
+
+
+def control_ports(settings: Settings, transport: Transport) -> ControlPorts:
+    """The stores and servers of the control plane.
+
+    Raises:
+        SettingsError: the bucket or the registry's table is not named.
+    """
+    if settings.bucket is None or settings.registry_table is None:
+        raise SettingsError("TIDEGATE_BUCKET and TIDEGATE_REGISTRY_TABLE must name the stores")
+    clients = AwsClients(AwsConfig.from_settings(settings))
+    objects = Objects(clients, settings.bucket)
+    models = S3ModelStore(objects)
+
+    def repository_of(entry: RegisteredEndpoint) -> ModelRepository:
+        return TritonRepository(transport, entry.endpoint, entry.grpc_port)
+
+    return ControlPorts(
+        bundles=S3BundleStore(objects),
+        models=models,
+        registry=DynamoRegistry(clients, settings.registry_table, settings.silence_timeout_s),
+        repository_of=repository_of,
+        catalog=TritonCatalog(StoreFiles(models)),
+        golden=StoredGoldenRequests(models, transport),
+    )
+
+
+def control_config(settings: Settings) -> ControlConfig:
+    """The times and bounds of the control plane."""
+    return ControlConfig(
+        keep_revisions=settings.keep_revisions,
+        drain_s=settings.drain_timeout_s,
+        load_timeout_s=settings.load_timeout_s,
+        confirm_s=max(10.0, 3 * settings.poll_interval_s),
+    )
+
+
+def folder_models(folder: Path, ports: ControlPorts) -> FolderModels:
+    """A folder of models over what was pushed before."""
+    return FolderModels(folder, ports.models)
+
+
+def build_launcher(settings: Settings, models: Path, transport: Transport) -> ServerLauncher:
+    """What starts this machine's Triton servers over the models in S3.
+
+    Args:
+        settings: name the bucket.
+        models: the folder that models come from: its configs say whether Triton has any to complete.
+        transport: reaches the servers.
+
+    Raises:
+        StackError: there is no Triton on this machine.
+    """
+    from tidegate.triton.installation import find_installation
+    from tidegate.triton.model_directory import ModelDirectory
+    from tidegate.triton.server import TritonLauncher
+
+    installation = find_installation(settings.triton_home, settings.cache_dir)
+    directory = ModelDirectory(models)
+    return TritonLauncher(
+        installation,
+        repository_address(settings),
+        transport,
+        lambda: not directory.complete(),
+        settings.server_start_timeout_s,
+        server_variables(settings),
+    )
+
+
+def repository_address(settings: Settings) -> str:
+    """The pushed models as Triton's `--model-repository` takes them."""
+    path = f"{settings.bucket}/{MODELS.rstrip('/')}"
+    return f"s3://{settings.aws_endpoint_url.rstrip('/')}/{path}" if settings.aws_endpoint_url else f"s3://{path}"
+
+
+def server_variables(settings: Settings) -> Mapping[str, str]:
+    """What a Triton server and the models in it need to reach AWS; on this machine the credentials are made up."""
+    config = AwsConfig.from_settings(settings)
+    named = {"TIDEGATE_AWS_ENDPOINT_URL": settings.aws_endpoint_url, "TIDEGATE_FACTS_TABLE": settings.facts_table}
+    variables = {name: value for name, value in named.items() if value is not None}
+    if config.is_local:
+        variables |= {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local"}
+    region = settings.aws_region or ("us-east-1" if config.is_local else None)
+    if region is not None:
+        variables |= {"AWS_REGION": region, "AWS_DEFAULT_REGION": region}
+    if urlsplit(settings.aws_endpoint_url or "").scheme == "http":
+        # The address is of this machine or of a test network; a proxy would not know it.
+        variables["NO_PROXY"] = urlsplit(settings.aws_endpoint_url or "").hostname or ""
+    return variables

@@ -1,0 +1,224 @@
+"""The whole stack on one machine: AWS in memory, Triton servers that load from it, the control plane and the gateway."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import getpass
+import logging
+import socket
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from tidegate.aws.clients import LOCAL_REGION, AwsClients, AwsConfig
+from tidegate.aws.local_server import LocalAws
+from tidegate.aws.provision import provision
+from tidegate.bootstrap import build_transport
+from tidegate.bootstrap.control import build_control_plane, build_launcher, folder_models
+from tidegate.bootstrap.sources import CompiledRules
+from tidegate.control.fleet import LocalFleet
+from tidegate.control.follower import EngineFollower, FollowerConfig
+from tidegate.control.plane import ControlPlane
+from tidegate.control.publish import PublishRequest
+from tidegate.control.sources import GivenRules, RulesSource
+from tidegate.control.steps import StepEvent
+from tidegate.errors import EndpointError, PublishError, StackError, TidegateError
+from tidegate.ports import RegisteredEndpoint, Transport
+from tidegate.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+BUCKET = "tidegate"
+REGISTRY_TABLE = "tidegate-registry"
+FACTS_TABLE = "tidegate-facts"
+GATEWAY = "local"
+
+BEAT_S = 2.0
+SILENCE_S = 15.0
+SETTLED_S = 5.0
+
+
+@dataclass(slots=True)
+class LocalStack:
+    """A running stack; a `FleetStatus`. Made by `local_stack`.
+
+    Attributes:
+        plane: the control plane; any other process may have one of the same stores.
+        fleet: the servers, and the directory of those that may be sent requests.
+        follower: the rules that are live.
+    """
+
+    settings: Settings
+    plane: ControlPlane
+    fleet: LocalFleet
+    follower: EngineFollower
+    _rules: Path
+    _models: Path
+    last_rejected: Mapping[str, Any] | None = None
+
+    async def publish(self, rules: RulesSource, why: str) -> None:
+        """Publish rules, with the models of the folder that they need, and serve them.
+
+        Raises:
+            PublishError: a step failed; what was live is live still.
+        """
+        request = PublishRequest(
+            rules=rules, models=folder_models(self._models, self.plane.ports), by=author(), why=why
+        )
+        await self.plane.publisher.publish(request, _announce)
+        await self.follower.poll()
+        self.last_rejected = None
+
+    async def follow_change(self) -> None:
+        """Publish the rules directory as it is now; what is wrong with it is noted and changes nothing."""
+        try:
+            await self.publish(CompiledRules(self._rules), "the rules directory changed")
+        except TidegateError as error:
+            logger.warning("the new rules are refused, the old ones stay live: %s", error)
+            self.last_rejected = {"at": _now(), "findings": str(error).splitlines()}
+
+    async def status(self) -> Mapping[str, Any]:
+        """The fleet as plain JSON values: see docs/control-plane.md, "Fleet status"."""
+        entries = await self.plane.ports.registry.endpoints()
+        desired = await self.plane.reader.read()
+        described = await asyncio.gather(*(self._endpoint(entry) for entry in entries))
+        shards: dict[str, list[Mapping[str, Any]]] = {shard: [] for shard in desired.plans}
+        for entry, each in zip(entries, described, strict=True):
+            shards.setdefault(entry.endpoint.shard, []).append(each)
+        return {
+            **await self.follower.status(),
+            "shards": [{"name": name, "endpoints": shards[name]} for name in sorted(shards)],
+            "rules": {"last_rejected": self.last_rejected},
+            "control": {
+                "endpoint_url": self.settings.aws_endpoint_url,
+                "bucket": self.settings.bucket,
+                "registry_table": self.settings.registry_table,
+                "region": self.settings.aws_region,
+            },
+        }
+
+    async def _endpoint(self, entry: RegisteredEndpoint) -> Mapping[str, Any]:
+        desired = await self.plane.reader.read()
+        try:
+            loaded = await self.plane.ports.repository_of(entry).loaded()
+        except (EndpointError, StackError):
+            loaded = ()
+        ready = {(state.model, state.version) for state in loaded if state.state == "READY"}
+        models = [{"name": model, "version": version, "state": "READY"} for model, version in ready]
+        for load in desired.plan(entry.endpoint.shard):
+            reason = self.plane.failures.reason(entry.endpoint.shard, load)
+            lacking = {"state": "UNAVAILABLE", "reason": reason} if reason else {"state": "LOADING"}
+            models += [
+                {"name": load.model, "version": version, **lacking}
+                for version in load.versions
+                if (load.model, version) not in ready
+            ]
+        return {
+            "url": entry.endpoint.url,
+            "pid": self.fleet.pids().get(entry.endpoint),
+            "state": entry.state,
+            "models": sorted(models, key=lambda each: (each["name"], each["version"])),
+        }
+
+
+@contextlib.asynccontextmanager
+async def local_stack(settings: Settings, rules: Path, models: Path, bundle: bytes) -> AsyncIterator[LocalStack]:
+    """Start a stack and publish its first rules; leaving stops everything that was started, last first.
+
+    Args:
+        settings: where they name a bucket and a table these are used, else AWS is started in memory.
+        rules: the rules directory.
+        models: the folder that models are pushed from.
+        bundle: the compiled rules, which are published first.
+
+    Raises:
+        StackError: it could not start; whatever had started is gone again.
+    """
+    async with contextlib.AsyncExitStack() as started:
+        settings = await _with_aws(settings, started)
+        transport = build_transport(settings)
+        started.push_async_callback(transport.aclose)
+        stack, running = await _started(settings, rules, models, transport, started)
+        await _first_publish(stack, bundle, running)
+        follower = asyncio.create_task(stack.follower.run())
+        started.push_async_callback(_cancel, follower)
+        yield stack
+
+
+async def _with_aws(settings: Settings, started: contextlib.AsyncExitStack) -> Settings:
+    """The settings with stores in them: those that they name, or new ones in memory."""
+    if settings.bucket is None or settings.registry_table is None:
+        aws = await LocalAws.start()
+        started.push_async_callback(aws.stop)
+        settings = replace(
+            settings,
+            aws_endpoint_url=aws.url,
+            aws_region=settings.aws_region or LOCAL_REGION,
+            bucket=BUCKET,
+            registry_table=REGISTRY_TABLE,
+            facts_table=FACTS_TABLE,
+            silence_timeout_s=SILENCE_S,
+        )
+        assert settings.bucket is not None
+        assert settings.registry_table is not None
+        await provision(AwsClients(AwsConfig.from_settings(settings)), settings.bucket, settings.registry_table)
+    return settings
+
+
+async def _started(
+    settings: Settings, rules: Path, models: Path, transport: Transport, started: contextlib.AsyncExitStack
+) -> tuple[LocalStack, asyncio.Task[None]]:
+    plane = build_control_plane(settings, transport)
+    fleet = LocalFleet(plane, build_launcher(settings, models, transport), beat_s=BEAT_S)
+    config = FollowerConfig(
+        poll_interval_s=settings.poll_interval_s, report_interval_s=min(settings.report_interval_s, SILENCE_S / 3)
+    )
+    follower = EngineFollower(plane.ports.bundles, GATEWAY, plane.ports.registry, config=config)
+    running = asyncio.create_task(fleet.run())
+    started.push_async_callback(_cancel, running)
+    return LocalStack(settings, plane, fleet, follower, rules, models), running
+
+
+async def _first_publish(stack: LocalStack, bundle: bytes, running: asyncio.Task[None]) -> None:
+    """Publish the first rules while the fleet starts."""
+    publishing = asyncio.create_task(stack.publish(GivenRules(bundle), "the stack was started"))
+    try:
+        await asyncio.wait([publishing, running], return_when=asyncio.FIRST_COMPLETED)
+        if not publishing.done():
+            running.result()
+            raise StackError("the fleet ended by itself")
+        publishing.result()
+    except PublishError as error:
+        raise StackError(f"not every target can be served\n{error}") from error
+    finally:
+        await _cancel(publishing)
+    await stack.fleet.directory.refresh()
+
+
+def author() -> str:
+    """Who runs this process, for the history: user and machine."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = "somebody"
+    return f"{user}@{socket.gethostname()}"
+
+
+def _announce(event: StepEvent) -> None:
+    if event.state == "begun":
+        return
+    text = f": {event.text}" if event.text else ""
+    level = logging.DEBUG if event.state == "note" else logging.INFO
+    logger.log(level, "publish: %s %s%s", event.step, event.state, text)
+
+
+async def _cancel(task: asyncio.Task[Any]) -> None:
+    task.cancel()
+    await asyncio.wait([task])
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
