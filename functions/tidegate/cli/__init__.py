@@ -1,4 +1,4 @@
-"""The command line: `tidegate up | status | rules … | models …`. Exit codes: 0 well, 1 findings or failure, 2 wrong usage.
+"""The command line: `tidegate up | status | rules … | models … | fleet …`. Exit codes: 0 well, 1 findings or failure, 2 wrong usage.
 
 A command's module is imported when the command runs, so that `tidegate --help` costs click alone.
 """
@@ -14,6 +14,7 @@ COMMANDS = {
     "up": ("tidegate.cli.up:up", "Start the whole stack on this machine."),
     "rules": ("tidegate.cli.rules:rules", "Check, explain and compile rules."),
     "models": ("tidegate.cli.models:models", "Check, try and draw models."),
+    "fleet": ("tidegate.cli.fleet:fleet", "Plan where models are placed."),
     "status": ("tidegate.cli.status:status", "Show the fleet of a running gateway."),
 }
 """Every command: where it is, and what it does in one line."""
