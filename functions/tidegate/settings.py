@@ -25,9 +25,10 @@ def _setting(default: Any, doc: str, minimum: float = 0, maximum: float = math.i
     return field(default=default, metadata={"doc": doc, "minimum": minimum, "maximum": maximum})
 
 
-def _text(default: str | None, doc: str, pattern: str, words: str) -> Any:
-    """A setting that is a text; `words` say what `pattern` matches as a whole."""
-    return field(default=default, metadata={"doc": doc, "pattern": pattern, "words": words})
+def _text(default: str | None, doc: str, pattern: str, words: str, *, secret: bool = False) -> Any:
+    """A setting that is a text; `words` say what `pattern` matches as a whole. A `secret` is never shown."""
+    metadata = {"doc": doc, "pattern": pattern, "words": words, "secret": secret}
+    return field(default=default, repr=not secret, metadata=metadata)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +112,16 @@ class Settings:
         r"\s*\{.*\}\s*",
         'a JSON object such as {"alpha": "alpha.internal:80"}',
     )
+    shard: str | None = _text(
+        None, "Shard of the Triton server that a shard agent looks after.", r"[^\s/]{1,128}", "the name of a shard"
+    )
+    management_secret: str | None = _text(
+        None,
+        "Secret that opens the management endpoints of Triton servers which restrict them.",
+        r"[!-~]{8,256}",
+        "a secret of 8 to 256 printable characters without a blank",
+        secret=True,
+    )
     caller_claim: str | None = _text(
         "client_id",
         "Claim of the JWT that names the caller; where a token lacks it, its `sub` does.",
@@ -163,7 +174,8 @@ def _parse(name: str, text: str, entry: Field[Any]) -> Any:
         return Path(text).expanduser() if text else None
     if entry.type == "str | None":
         if text and not re.fullmatch(entry.metadata["pattern"], text):
-            raise SettingsError(f"{name} must be {entry.metadata['words']}, not {text!r}")
+            shown = "" if entry.metadata["secret"] else f", not {text!r}"
+            raise SettingsError(f"{name} must be {entry.metadata['words']}{shown}")
         return text or None
     kind, words = (int, "a whole number") if entry.type == "int" else (float, "a number")
     low, high = entry.metadata["minimum"], entry.metadata["maximum"]

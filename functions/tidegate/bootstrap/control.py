@@ -45,7 +45,7 @@ def control_ports(settings: Settings, transport: Transport) -> ControlPorts:
     models = S3ModelStore(objects)
 
     def repository_of(entry: RegisteredEndpoint) -> ModelRepository:
-        return TritonRepository(transport, entry.endpoint, entry.grpc_port)
+        return TritonRepository(transport, entry.endpoint, entry.grpc_port, secret=settings.management_secret)
 
     return ControlPorts(
         bundles=S3BundleStore(objects),

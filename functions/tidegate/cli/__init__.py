@@ -15,6 +15,7 @@ COMMANDS = {
     "rules": ("tidegate.cli.rules:rules", "Check, explain and compile rules."),
     "models": ("tidegate.cli.models:models", "Check, try and draw models."),
     "fleet": ("tidegate.cli.fleet:fleet", "Plan where models are placed."),
+    "shard-agent": ("tidegate.cli.shard_agent:shard_agent", "Look after the Triton server beside this process."),
     "status": ("tidegate.cli.status:status", "Show the fleet of a running gateway."),
 }
 """Every command: where it is, and what it does in one line."""

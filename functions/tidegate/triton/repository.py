@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
@@ -15,6 +15,8 @@ from tidegate.errors import EndpointResetError, EndpointTimeoutError, ModelLoadE
 from tidegate.ports import Endpoint, HttpRequest, HttpResponse, ModelLoad, ModelState, Transport
 
 JSON = ((b"content-type", b"application/json"),)
+MANAGEMENT = "tidegate-management"
+"""Key that opens a server's management endpoints with its secret, a header over HTTP."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +24,8 @@ class TritonRepository:
     """The model repository of one Triton server.
 
     `timeout_s` bounds every call but the loads, which bring their own; `grpc_port` is the server's gRPC door (None: none).
+    `secret` opens the management endpoints of a server that was started with `--http-restricted-api` and
+    `--grpc-restricted-protocol` for the key `tidegate-management`.
 
     Every method may raise `EndpointError`: the server could not be reached, or did not answer in time.
     """
@@ -30,6 +34,7 @@ class TritonRepository:
     endpoint: Endpoint
     grpc_port: int | None = None
     timeout_s: float = 5.0
+    secret: str | None = field(default=None, repr=False)
 
     async def server_live(self) -> bool:
         """Whether the server answers at all."""
@@ -108,9 +113,10 @@ class TritonRepository:
         from tritonclient.grpc.aio import InferenceServerClient
         from tritonclient.utils import InferenceServerException
 
+        headers = {f"triton-grpc-protocol-{MANAGEMENT}": self.secret} if self.secret else None
         async with InferenceServerClient(address) as client:
             try:
-                await client.load_model(load.model, config=load.config, client_timeout=timeout_s)
+                await client.load_model(load.model, headers, config=load.config, client_timeout=timeout_s)
             except InferenceServerException as error:
                 if error.status() == "StatusCode.DEADLINE_EXCEEDED":
                     raise _hung(load, timeout_s) from error
@@ -127,7 +133,8 @@ class TritonRepository:
             raise StackError(f"{self.endpoint.url} refused to unload {model!r}: {_reason(response)}")
 
     async def _send(self, method: str, path: str, body: bytes = b"", timeout_s: float | None = None) -> HttpResponse:
-        request = HttpRequest(method, path, JSON if body else (), body)
+        secret = ((MANAGEMENT.encode(), self.secret.encode()),) if self.secret else ()
+        request = HttpRequest(method, path, (*(JSON if body else ()), *secret), body)
         return await self.transport.send(self.endpoint, request, self.timeout_s if timeout_s is None else timeout_s)
 
     def _object(self, response: HttpResponse) -> Mapping[str, Any]:

@@ -1,0 +1,89 @@
+"""The wiring of a shard agent: beside each deployed Triton server, it loads what the shard must hold, and registers it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Awaitable, Callable
+
+from tidegate.bootstrap import build_transport
+from tidegate.bootstrap.control import build_control_plane
+from tidegate.control.directory import RegistryDirectory
+from tidegate.control.supervisor import Supervisor
+from tidegate.errors import SettingsError, StackError
+from tidegate.settings import Settings
+from tidegate.triton.attached import AttachedLauncher, Doors
+
+FOLLOW_S = 2.0
+READY_PATH = "/ready"
+LONGEST_REQUEST_BYTES = 8192
+
+
+def own_address() -> str:
+    """The address of this machine, or of this task, by which others on its network reach it."""
+    try:
+        return socket.gethostbyname(socket.gethostname())
+    except OSError:
+        return "127.0.0.1"
+
+
+async def run_agent(settings: Settings, doors: Doors, port: int) -> None:
+    """Look after the Triton server beside this process until cancelled.
+
+    Answers `GET /ready` on `port` with 200 while the server holds what its shard must hold, else with 503.
+
+    Raises:
+        StackError: the server ended or is wedged: whoever runs both must start both anew.
+    """
+    if settings.shard is None:
+        raise SettingsError("TIDEGATE_SHARD must name the shard")
+    async with contextlib.AsyncExitStack() as started:
+        transport = build_transport(settings)
+        started.push_async_callback(transport.aclose)
+        plane = build_control_plane(settings, transport)
+        directory = RegistryDirectory(plane.ports.registry)
+        ended = asyncio.Event()
+        launcher = AttachedLauncher(doors, transport, settings.management_secret, ended)
+        supervisor = Supervisor(settings.shard, launcher, plane, directory, settings.report_interval_s)
+
+        def ready() -> bool:
+            return any(slot.state == "ready" and not slot.ended.done() for slot in supervisor.slots)
+
+        server = await asyncio.start_server(_answer(ready), "0.0.0.0", port)  # noqa: S104  # the balancer asks
+        started.push_async_callback(_close, server)
+        tasks = [asyncio.create_task(directory.follow(FOLLOW_S)), asyncio.create_task(supervisor.run())]
+        for task in tasks:
+            started.push_async_callback(_cancel, task)
+        waiting = asyncio.create_task(ended.wait())
+        started.push_async_callback(_cancel, waiting)
+        await asyncio.wait([*tasks, waiting], return_when=asyncio.FIRST_COMPLETED)
+        raise StackError("the Triton server ended, or a load on it hangs; it is started anew with this process")
+
+
+def _answer(ready: Callable[[], bool]) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:
+    """The little HTTP that a health check speaks."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            async with asyncio.timeout(5):
+                request = await reader.readuntil(b"\r\n\r\n")
+            path = request.split(b" ", 2)[1:2]
+            status = b"404 Not Found" if path != [READY_PATH.encode()] else b"503 Service Unavailable"
+            if path == [READY_PATH.encode()] and ready():
+                status = b"200 OK"
+            writer.write(b"HTTP/1.1 " + status + b"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            await writer.drain()
+        writer.close()
+
+    return answer
+
+
+async def _close(server: asyncio.Server) -> None:
+    server.close()
+    await server.wait_closed()
+
+
+async def _cancel(task: asyncio.Task[object]) -> None:
+    task.cancel()
+    await asyncio.wait([task])
