@@ -274,6 +274,8 @@ def test_a_hot_model_gets_the_shards_that_its_traffic_needs_and_a_second_one_fro
     assert {model: len(on) for model, on in plan.placement.items()} == {"cool": 1, "warm": 2, "hot": 2}
     assert sorted(each.after.traffic_per_s for each in plan.shards) == [49, 50, 50, 100]
     assert reasons(plan)["hot"].endswith("; on 2 shards for its traffic")
+    boundless = plan_placement([PlacementItem("hot", 10, 350)], [*shards[:3], shard("d", 500)])
+    assert len(boundless.placement["hot"]) == 4
 
 
 def test_an_own_number_of_shards_is_kept_however_hot_the_model_is() -> None:

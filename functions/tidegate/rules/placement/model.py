@@ -50,8 +50,9 @@ class PlacementItem:
 class Move:
     """One change on one shard.
 
-    `load` has the memory that is loaded for it beside what the shard held before, `unload` what is free afterwards;
-    `prefer` only puts the shard, which holds the model already, before the model's others.
+    `load` has the memory that is loaded for it beside what the shard held before, `unload` what is free afterwards (0 for
+    a model that is no item any more, as nothing is known of its closure); `prefer` only puts the shard, which holds the
+    model already, before the model's others.
     """
 
     model: str

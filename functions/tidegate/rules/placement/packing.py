@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 from tidegate.rules.placement.model import EVERYONE, PlacementItem, ShardCapacity, ShardUse
 
@@ -84,9 +85,8 @@ class Packing:
             for name, size in ({**each.parts, each.model: each.memory_mb}).items():
                 if self.sizes.setdefault(name, size) != size:
                     raise ValueError(f"part {name!r} has {size} MB for {each.model!r} and {self.sizes[name]} MB before")
-        self._limits = sorted(
-            (bin_.traffic_limit for bin_ in self.bins.values()), key=lambda limit: (limit is not None, -(limit or 0))
-        )
+        limits = [bin_.traffic_limit for bin_ in self.bins.values() if bin_.traffic_limit is not None]
+        self._limits = sorted(limits, reverse=True)
         self.items = {each.model: self._item(each) for each in given}
         if len(self.items) != len(given):
             raise ValueError("two items have the same model")
@@ -163,16 +163,11 @@ class Packing:
         return left if last or bin_.traffic_limit is None else min(left, bin_.traffic_limit)
 
     def _replicas_for(self, traffic: int) -> int:
-        """On how many shards a model of this traffic is placed where nobody says it."""
-        largest = self._limits[0] if self._limits else None
-        if not traffic or largest is None or traffic < HOT_SHARE * largest:
+        """On how many shards a model of this traffic is placed where nobody says it. Shards without a limit say nothing."""
+        if not traffic or not self._limits or traffic < HOT_SHARE * self._limits[0]:
             return 1
-        taken, count = 0, 0
-        for limit in self._limits:
-            taken, count = taken + (limit or 0), count + 1
-            if taken >= traffic:
-                break
-        return max(min(2, len(self.bins)), count)
+        needed = next((count for count, taken in enumerate(accumulate(self._limits), 1) if taken >= traffic), None)
+        return min(len(self.bins), max(2, len(self._limits) + 1 if needed is None else needed))
 
     def _item(self, each: PlacementItem) -> Item:
         names = tuple(sorted({each.model, *each.parts}))
