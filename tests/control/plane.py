@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from tidegate.control.config import ControlConfig, ControlPorts
 from tidegate.control.plane import ControlPlane
@@ -24,7 +25,9 @@ from tidegate.ports import (
     MemoryServerLauncher,
     RegisteredEndpoint,
 )
+from tidegate.rules import load_bundle
 
+from tests.control.mortal import Interference, interfered
 from tests.control.rules import bundle
 
 EPOCH = 1_700_000_000.0
@@ -43,8 +46,20 @@ def clock() -> float:
     return EPOCH + asyncio.get_running_loop().time()
 
 
+class Followed(list[Any]):
+    """A list that calls someone after each item that is added."""
+
+    def __init__(self, added: Callable[[], None]) -> None:
+        super().__init__()
+        self._added = added
+
+    def append(self, item: Any) -> None:
+        super().append(item)
+        self._added()
+
+
 class Plane:
-    """The stores and servers of one fleet."""
+    """The stores and servers of one fleet. `violations` has every moment at which live was not served everywhere."""
 
     def __init__(self, models: Mapping[str, MemoryModel] | None = None, config: ControlConfig | None = None) -> None:
         self.launcher = MemoryServerLauncher()
@@ -56,6 +71,16 @@ class Plane:
         self.golden = MemoryGoldenRequests()
         self.config = ControlConfig() if config is None else config
         self.events: list[StepEvent] = []
+        self.violations: list[str] = []
+        self.launcher.history = Followed(self.look)
+        self.bundles.history = Followed(self.look)
+        register = self.registry.register
+
+        async def register_and_look(entry: RegisteredEndpoint) -> None:
+            await register(entry)
+            self.look()
+
+        self.registry.register = register_and_look  # type: ignore[method-assign]
 
     def ports(self) -> ControlPorts:
         return ControlPorts(
@@ -68,9 +93,10 @@ class Plane:
             clock=clock,
         )
 
-    def process(self) -> ControlPlane:
+    def process(self, interference: Interference | None = None) -> ControlPlane:
         """The control plane of another process."""
-        return ControlPlane(self.ports(), self.config)
+        ports = self.ports()
+        return ControlPlane(ports if interference is None else interfered(ports, interference), self.config)
 
     def repository(self, entry: RegisteredEndpoint) -> MemoryModelRepository:
         return self.launcher.server_at(entry.endpoint).repository
@@ -118,3 +144,27 @@ class Plane:
     def live(self) -> str:
         """The live revision."""
         return self.bundles.history[-1].revision
+
+    def broken(self) -> list[str]:
+        """Targets of the live rules that a running server which is registered ready cannot answer, and those that none
+        of a shard's running servers can. Peeks, so that it takes no time."""
+        if not self.bundles.history:
+            return []
+        found = []
+        entries = self.registry._endpoints.values()
+        ready = [self.launcher.server_at(entry.endpoint) for entry in entries if entry.state == "ready"]
+        for target in load_bundle(self.bundles.bundles[self.live()]).targets():
+            assert target.version is not None
+            for shard in target.shards:
+                servers = [server for server in ready if server.running and server.endpoint.shard == shard]
+                found += [
+                    f"{target.name} ({target.model}/{target.version}) on {server.endpoint.url} of {shard}"
+                    for server in servers
+                    if not server.repository.ready(target.model, target.version)
+                ]
+        return found
+
+    def look(self) -> None:
+        """Note where live is not served. Called at whatever may change that."""
+        for each in self.broken():
+            self.violations.append(f"after {self.launcher.history[-1:]}: {each}")

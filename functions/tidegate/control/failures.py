@@ -53,6 +53,11 @@ class Failures:
             return ""
         return known.reason
 
+    def known(self, shard: str, model: str) -> str:
+        """Why the last load of a model failed; empty where it did not."""
+        failure = self._failures.get((shard, model))
+        return "" if failure is None else failure.reason
+
     def waiting(self, missing: Collection[tuple[str, str]]) -> tuple[str, ...]:
         """The failures of what is `missing`, by shard and model, in words."""
         now = self._clock()

@@ -8,6 +8,7 @@ from tidegate.control.failures import Failures
 from tidegate.control.publish import Publisher
 from tidegate.control.reconcile import Reconciler
 from tidegate.control.rollback import Rollbacker
+from tidegate.control.status import StatusReader
 
 
 class ControlPlane:
@@ -19,6 +20,7 @@ class ControlPlane:
         reconciler: makes the fleet hold it.
         publisher: makes rules live.
         rollbacker: makes earlier rules live again.
+        status: tells how the fleet is.
     """
 
     def __init__(self, ports: ControlPorts, config: ControlConfig | None = None) -> None:
@@ -28,4 +30,5 @@ class ControlPlane:
         self.failures = Failures(ports.clock)
         self.reconciler = Reconciler(ports, self.config, self.reader, self.failures)
         self.publisher = Publisher(ports, self.config, self.reader, self.reconciler)
+        self.status = StatusReader(ports, self.reader, self.reconciler, self.failures)
         self.rollbacker = Rollbacker(ports, self.config, self.reader, self.reconciler)

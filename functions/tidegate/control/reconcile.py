@@ -6,7 +6,7 @@ Safe from anywhere, at any time, several at once. Where nothing differs it calls
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -92,6 +92,24 @@ class ReconcileResult:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What endpoints hold beside what they must hold; `unreachable` says why some could not be asked, by address."""
+
+    desired: Desired
+    entries: tuple[RegisteredEndpoint, ...]
+    loaded: Mapping[RegisteredEndpoint, Loaded]
+    differences: Mapping[RegisteredEndpoint, Difference]
+    unreachable: Mapping[str, str]
+
+    def drift(self) -> Iterator[Action]:
+        """What would have to be changed."""
+        for entry, found in self.differences.items():
+            yield from (_action(entry, "unload", model) for model in found.surplus)
+            yield from (_action(entry, "load", load) for load in found.missing)
+            yield from (_action(entry, "narrow", load) for load in found.wider)
+
+
 @dataclass(slots=True)
 class _Pass:
     """A pass that changes something. `known` are the publishers' claims that it heeds."""
@@ -134,30 +152,42 @@ class Reconciler:
             result = result.then(await self._pass(by, dry_run=dry_run))
         return result
 
-    async def _pass(self, by: str, *, dry_run: bool) -> ReconcileResult:
-        entries = [entry for group in (await self._endpoints.by_shard()).values() for entry in group]
+    async def observe(self, states: Collection[str] = ("ready",)) -> Observation:
+        """Compare every endpoint in one of some states with what it must hold. Raises `StoreError`."""
+        entries = [entry for entry in await self._ports.registry.endpoints() if entry.state in states]
         # What is loaded is asked before what should be: whoever loaded it had claimed it before.
         loaded, unreachable = await self._ask(entries)
         desired = await self._reader.read()
         found = {entry: await self._difference(entry.endpoint.shard, have, desired) for entry, have in loaded.items()}
-        self._failures.keep(desired.plans)
-        work = _Pass(desired, frozenset(), self._ports.clock())
-        due = [entry for entry, each in found.items() if each and self._is_due(entry.endpoint.shard, each)]
+        return Observation(desired, tuple(entries), loaded, found, unreachable)
+
+    def waiting(self, seen: Observation) -> tuple[str, ...]:
+        """The loads that failed and are tried again later, of what is missing, in words."""
+        missing = {
+            (entry.endpoint.shard, load.model) for entry, each in seen.differences.items() for load in each.missing
+        }
+        return self._failures.waiting(missing)
+
+    async def _pass(self, by: str, *, dry_run: bool) -> ReconcileResult:
+        seen = await self.observe()
+        self._failures.keep(seen.desired.plans)
+        work = _Pass(seen.desired, frozenset(), self._ports.clock())
+        due = [entry for entry, each in seen.differences.items() if self._is_due(entry.endpoint.shard, each)]
+        unreachable = dict(seen.unreachable)
         if dry_run:
-            work.actions = [action for entry, each in found.items() for action in _actions(entry, each)]
+            work.actions = list(seen.drift())
         elif due:
             async with self._claims.repairing(by):
                 work = await self._repair(due, unreachable)
         if not dry_run:
             await self._claims.clear()
-        missing = {(entry.endpoint.shard, load.model) for entry, each in found.items() for load in each.missing}
         return ReconcileResult(
             tuple(work.actions),
             tuple(work.failed),
             unreachable,
-            self._failures.waiting(missing),
+            self.waiting(seen),
             work.desired.problems,
-            len(entries),
+            len(seen.entries),
             work.interrupted,
         )
 
@@ -219,7 +249,9 @@ class Reconciler:
         work.actions.append(_action(entry, action, load))
         return True
 
-    async def _ask(self, entries: list[RegisteredEndpoint]) -> tuple[dict[RegisteredEndpoint, Loaded], dict[str, str]]:
+    async def _ask(
+        self, entries: Sequence[RegisteredEndpoint]
+    ) -> tuple[dict[RegisteredEndpoint, Loaded], dict[str, str]]:
         loaded: dict[RegisteredEndpoint, Loaded] = {}
         unreachable: dict[str, str] = {}
         for entry, answer in zip(entries, await self._endpoints.each(entries, self._endpoints.loaded), strict=True):
@@ -250,14 +282,6 @@ class Reconciler:
         if found.surplus:
             return True
         return any(not self._failures.reason(shard, load) for load in (*found.missing, *found.wider))
-
-
-def _actions(entry: RegisteredEndpoint, found: Difference) -> list[Action]:
-    return [
-        *(_action(entry, "unload", model) for model in found.surplus),
-        *(_action(entry, "load", load) for load in found.missing),
-        *(_action(entry, "narrow", load) for load in found.wider),
-    ]
 
 
 def _action(entry: RegisteredEndpoint, action: Kind, model: ModelLoad | str, error: str = "") -> Action:
