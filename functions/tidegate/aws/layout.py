@@ -23,10 +23,14 @@ CLAIMS = "claims/"
 POINTER = "live/pointer.json"
 
 PARTITION_KEY, SORT_KEY, EXPIRY = "pk", "sk", "expires_at"
-"""The attributes of the registry's table that DynamoDB itself looks at."""
+"""The attributes of both tables that DynamoDB itself looks at; the table of facts has no expiry."""
 
 ENDPOINTS, GATEWAYS = "endpoint", "gateway"
 """The two partitions of the registry's table."""
+
+FACT_VALUE = "value"
+"""The attribute of the table of facts that holds a fact as JSON text; its partition key is the fact's key, its sort key
+the name of the set of facts."""
 
 _REVISION = re.compile(r"[0-9a-f]{64}")
 _UNIT = re.compile(r"(?P<model>[^/]+)/(?P<unit>config|[1-9][0-9]{0,17})\.json")

@@ -1,4 +1,4 @@
-"""Creates the bucket and the registry's table where they do not exist, for the local stack; on AWS, CDK does."""
+"""Creates the bucket and the tables where they do not exist, for the local stack; on AWS, CDK does."""
 
 from __future__ import annotations
 
@@ -20,6 +20,15 @@ async def provision(clients: AwsClients, bucket: str, table: str) -> None:
         StoreError: AWS did not answer, or refused.
     """
     await clients.call("s3", f"bucket {bucket}", lambda s3: _create_bucket(s3, bucket))
+    await clients.call("dynamodb", f"table {table}", lambda dynamodb: _create_registry(dynamodb, table))
+
+
+async def provision_facts(clients: AwsClients, table: str) -> None:
+    """Create the table of facts, where it is missing.
+
+    Raises:
+        StoreError: AWS did not answer, or refused.
+    """
     await clients.call("dynamodb", f"table {table}", lambda dynamodb: _create_table(dynamodb, table))
 
 
@@ -64,6 +73,10 @@ def _create_table(dynamodb: Any, table: str) -> None:
         if error_code(error) != "ResourceInUseException":
             raise
     dynamodb.get_waiter("table_exists").wait(TableName=table, WaiterConfig=WAIT)
+
+
+def _create_registry(dynamodb: Any, table: str) -> None:
+    _create_table(dynamodb, table)
     expiry = dynamodb.describe_time_to_live(TableName=table)["TimeToLiveDescription"]["TimeToLiveStatus"]
     if expiry == "DISABLED":
         dynamodb.update_time_to_live(

@@ -13,6 +13,9 @@ from tidegate.errors import ImmutableError, ModelConfigError
 from tidegate.ports.stores import ModelFile
 
 SAMPLES = "samples"
+FACTS = "facts"
+"""The folder of a model's facts, which change while the model never does, and so are in a table and not pushed."""
+
 KEEP = ".keep"
 """An empty file of this name keeps a folder that has no other file, since a store of objects has no folders."""
 
@@ -67,8 +70,8 @@ class ModelUnits:
 def read_units(model: str, folder: Path) -> ModelUnits:
     """Take a model's folder apart. Every file is read once, for its checksum.
 
-    Left out are `__pycache__`, `*.pyc`, and what `samples/` holds beside `*.json`. Links to files and folders inside the
-    model's folder are followed; a folder that would be empty gets a `.keep`.
+    Left out are `__pycache__`, `*.pyc`, `facts/`, and what `samples/` holds beside `*.json`. Links to files and folders
+    inside the model's folder are followed; a folder that would be empty gets a `.keep`.
 
     Raises:
         ModelConfigError: the folder cannot be pushed as it stands; the message names the file.
@@ -80,6 +83,8 @@ def read_units(model: str, folder: Path) -> ModelUnits:
     units: dict[int | None, list[UnitFile]] = {None: []}
     samples: dict[str, UnitFile] | None = None
     for name, path in walk.entries(folder, ""):
+        if name == FACTS and path.is_dir():
+            continue
         if name == SAMPLES and path.is_dir():
             samples = dict(walk.samples(path))
             continue

@@ -1,0 +1,68 @@
+"""`tidegate facts seed`."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tidegate.aws.clients import AwsClients, AwsConfig
+from tidegate.aws.facts import SeededFacts, seed_facts
+from tidegate.aws.provision import provision_facts
+from tidegate.cli.rules.options import AS_JSON, print_json
+from tidegate.errors import SettingsError
+from tidegate.ports.fact_files import FactFile, find_fact_files
+from tidegate.settings import PREFIX, Settings
+
+SETTINGS = {"table": "facts_table", "endpoint_url": "aws_endpoint_url", "region": "aws_region"}
+"""The setting that each option is laid over."""
+
+
+def _sound(_: click.Context, option: click.Parameter, text: str | None) -> str | None:
+    """The text of an option, which must be one that its setting may have."""
+    if text is not None:
+        variable = PREFIX + SETTINGS[str(option.name)].upper()
+        try:
+            Settings.from_environment({variable: text})
+        except SettingsError as error:
+            raise click.BadParameter(str(error).removeprefix(f"{variable} ")) from error
+    return text
+
+
+@click.command()
+@click.argument("path", type=click.Path(exists=True, path_type=Path))
+@click.option("--table", callback=_sound, help="DynamoDB table; unset: TIDEGATE_FACTS_TABLE.")
+@click.option("--endpoint-url", callback=_sound, help="Address of DynamoDB; unset: TIDEGATE_AWS_ENDPOINT_URL, or AWS.")
+@click.option("--region", callback=_sound, help="AWS region; unset: TIDEGATE_AWS_REGION, or as AWS's own settings say.")
+@click.option("--create", is_flag=True, help="Create the table where it is missing.")
+@AS_JSON
+def seed(
+    path: Path, table: str | None, endpoint_url: str | None, region: str | None, create: bool, as_json: bool
+) -> None:
+    """Write the facts of PATH to the table: a seed file, a model's folder, or a model repository.
+
+    A seed file is <model>/facts/<name>.jsonl with lines {"key": …, "value": …}. All files are checked before anything is
+    written. A fact that is there is replaced, one that no file has stays.
+    """
+    given = {"table": table, "endpoint_url": endpoint_url, "region": region}
+    changes: dict[str, Any] = {SETTINGS[option]: text for option, text in given.items() if text is not None}
+    settings = dataclasses.replace(Settings.from_environment(), **changes)
+    if settings.facts_table is None:
+        raise click.UsageError("name the table with --table, or in TIDEGATE_FACTS_TABLE")
+    files = find_fact_files(path)
+    seeded = asyncio.run(_seed(settings, settings.facts_table, files, create=create))
+    if as_json:
+        print_json({"table": settings.facts_table, "facts": {each.name: each.count for each in seeded}})
+    for each in () if as_json else seeded:
+        click.echo(f"{each.name}: {each.count} facts in table {settings.facts_table}")
+
+
+async def _seed(settings: Settings, table: str, files: Sequence[FactFile], *, create: bool) -> tuple[SeededFacts, ...]:
+    clients = AwsClients(AwsConfig.from_settings(settings))
+    if create:
+        await provision_facts(clients, table)
+    return await seed_facts(clients, table, files)
