@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -35,6 +36,10 @@ PAIR = {
 }
 LOAD_TIMEOUT = ("--load-timeout-s", "5")
 """Short, for the models that hang; long enough for the others on a busy machine."""
+
+
+UNLOADED_SOON = {"TIDEGATE_KEEP_REVISIONS": "0", "TIDEGATE_DRAIN_TIMEOUT_S": "1"}
+"""No revision is kept for a rollback, so that what no rule reaches is seen to go."""
 
 
 def tidegate(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -123,7 +128,9 @@ def test_each_shard_holds_what_its_targets_need_and_nothing_else(stack: RunningS
 
 def test_status_shows_the_fleet_as_a_table_and_as_json(stack: RunningStack) -> None:
     fleet = json.loads(tidegate("status", "--url", stack.url, "--json").stdout)
-    assert fleet == stack.get("/v1/fleet")
+    told = stack.get("/v1/fleet")
+    assert fleet | {"source": None} == told | {"source": None}
+    assert fleet["source"]["state"] == told["source"]["state"] == "current"
     assert fleet["objectives"] == 3
     assert fleet["rules"] == {"last_rejected": None}
     table = tidegate("status", "--url", stack.url + "/").stdout
@@ -138,14 +145,12 @@ def test_a_server_that_is_killed_comes_back_with_its_models(stack: RunningStack)
     server = next(each for each in stack.servers() if each.pid == victim)
     with Callers(stack, "picked") as callers:
         os.kill(victim, signal.SIGKILL)
-        revived = eventually(
-            lambda: (endpoint := stack.fleet()["a"][0])["state"] == "ready" and endpoint["pid"] != victim and endpoint
+        assert eventually(
+            lambda: (
+                victim not in {endpoint["pid"] for endpoint in stack.fleet()["a"]}
+                and stack.models("a") == [{"simple/1", "versioned/2"}] * 2
+            )
         )
-        assert revived
-        assert {model["name"]: model["state"] for model in revived["models"]} == {
-            "simple": "READY",
-            "versioned": "READY",
-        }
     assert callers.answers
     assert callers.failures == []
     assert server.leftovers() == []
@@ -213,22 +218,11 @@ def test_a_model_that_hangs_ends_the_start_with_an_error_that_names_it(models: P
     with started_stack(rules, models, tmp_path / "errors", *LOAD_TIMEOUT) as stack:
         eventually(stack.servers)
         assert stack.wait_exit(20) == 1
-        assert "model 'hangs' on shard 'a': did not finish loading within 5 s" in stack.errors
-        assert "'simple'" not in stack.errors.partition("error:")[2]
+        error = stack.errors.partition("error:")[2]
+        assert re.search(r"model 'hangs' on \S+ of shard 'a': did not finish loading within 5 s", error)
+        assert "'simple'" not in error
         assert "Traceback" not in stack.errors
         assert stack.leftovers() == []
-
-
-def test_what_hangs_on_one_shard_is_served_by_the_next(tmp_path: Path) -> None:
-    models = make_repository(tmp_path / "models", "hangs_once", "simple")
-    placement = {"hangs_once": ["a", "b"], "simple": ["a", "b"]}
-    rules = write_rules(tmp_path / "rules", {"a": 1, "b": 1}, placement, own="hangs_once", other="simple")
-    with running_stack(rules, models, tmp_path / "errors", *LOAD_TIMEOUT) as stack:
-        assert stack.version("own") == 1
-        endpoints = [endpoint for group in stack.fleet().values() for endpoint in group]
-        states = [{model["name"]: model["state"] for model in endpoint["models"]} for endpoint in endpoints]
-        assert sorted(state["hangs_once"] for state in states) == ["READY", "UNAVAILABLE"]
-        assert [state["simple"] for state in states] == ["READY", "READY"]
 
 
 @pytest.mark.parametrize(
@@ -283,7 +277,8 @@ def edited(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def running(edited: Path, models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
-    with running_stack(edited, models, tmp_path_factory.mktemp("log") / "errors", *LOAD_TIMEOUT) as running:
+    log = tmp_path_factory.mktemp("log") / "errors"
+    with running_stack(edited, models, log, *LOAD_TIMEOUT, variables=UNLOADED_SOON) as running:
         yield running
 
 
@@ -328,11 +323,11 @@ def test_an_ensembles_pinned_step_is_loaded_with_it(fresh: RunningStack, edited:
 
 def test_a_request_under_way_keeps_its_model(fresh: RunningStack, edited: Path) -> None:
     answers: list[int] = []
-    caller = threading.Thread(target=lambda: answers.append(fresh.version("picked", sleep_ms=2500)))
+    caller = threading.Thread(target=lambda: answers.append(fresh.version("picked", sleep_ms=10_000)))
     caller.start()
     time.sleep(0.3)
     objectives(edited, picked="versioned/3")
-    assert eventually(lambda: fresh.version("picked") == 3, 2)
+    assert eventually(lambda: fresh.version("picked") == 3, 9)
     assert not answers
     caller.join()
     assert answers == [2]

@@ -17,6 +17,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
@@ -25,6 +26,8 @@ READY_TIMEOUT_S = 60
 STOP_TIMEOUT_S = 15
 TIMEOUT_MS = 20_000
 SHARED_MEMORY = Path("/dev/shm")
+
+NOTHING: Mapping[str, str] = MappingProxyType({})
 
 _PREFIX = re.compile(r"shm-region-prefix-name=(\S+)")
 
@@ -130,10 +133,13 @@ class RunningStack:
 
 
 @contextlib.contextmanager
-def started_stack(rules: Path, models: Path, log: Path, *arguments: str) -> Iterator[RunningStack]:
+def started_stack(
+    rules: Path, models: Path, log: Path, *arguments: str, variables: Mapping[str, str] = NOTHING
+) -> Iterator[RunningStack]:
     """Start `tidegate up` on a free port and do not wait; it is gone afterwards, whatever happens."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TIDEGATE_")}
     environment |= {"TIDEGATE_CACHE_DIR": str(ROOT / ".cache" / "tidegate"), "PYTHONPATH": str(ROOT / "functions")}
+    environment |= variables
     command = [sys.executable, "-m", "tidegate.cli", "up", "--rules", str(rules), "--models", str(models)]
     command += [] if "--port" in arguments else ["--port", "0"]
     with log.open("wb") as errors:
@@ -158,7 +164,9 @@ def started_stack(rules: Path, models: Path, log: Path, *arguments: str) -> Iter
 
 
 @contextlib.contextmanager
-def running_stack(rules: Path, models: Path, log: Path, *arguments: str) -> Iterator[RunningStack]:
+def running_stack(
+    rules: Path, models: Path, log: Path, *arguments: str, variables: Mapping[str, str] = NOTHING
+) -> Iterator[RunningStack]:
     """Run `tidegate up` over a rules directory and a model repository, and wait until it is ready.
 
     Args:
@@ -166,8 +174,9 @@ def running_stack(rules: Path, models: Path, log: Path, *arguments: str) -> Iter
         models: the model repository.
         log: the file that gets what it writes to standard error.
         arguments: further options of `tidegate up`.
+        variables: settings of the stack, as environment variables.
     """
-    with started_stack(rules, models, log, *arguments) as stack:
+    with started_stack(rules, models, log, *arguments, variables=variables) as stack:
         yield stack.wait_ready()
 
 

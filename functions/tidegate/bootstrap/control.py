@@ -12,28 +12,41 @@ from tidegate.aws.layout import MODELS
 from tidegate.aws.model_store import S3ModelStore
 from tidegate.aws.objects import Objects
 from tidegate.aws.registry import DynamoRegistry
-from tidegate.bootstrap.sources import FolderModels
 from tidegate.control.config import ControlConfig, ControlPorts
 from tidegate.control.plane import ControlPlane
 from tidegate.errors import SettingsError
-from tidegate.ports import ModelRepository, RegisteredEndpoint, ServerLauncher, Transport
+from tidegate.ports import (
+    GoldenRequests,
+    MemoryGoldenRequests,
+    MemoryModelCatalog,
+    ModelCatalog,
+    ModelRepository,
+    RegisteredEndpoint,
+    Registry,
+    ServerLauncher,
+    Transport,
+)
 from tidegate.settings import Settings
-from tidegate.triton.catalog import StoreFiles, TritonCatalog
-from tidegate.triton.golden.asking import StoredGoldenRequests
 from tidegate.triton.repository import TritonRepository
 
 
-def build_control_plane(settings: Settings, transport: Transport) -> ControlPlane:
-    """The control plane over the stores that the settings name.
+def build_control_plane(settings: Settings, transport: Transport, *, publishes: bool = True) -> ControlPlane:
+    """The control plane over the stores that the settings name: see `control_ports`.
 
     Raises:
         SettingsError: the bucket or the registry's table is not named.
     """
-    return ControlPlane(control_ports(settings, transport), control_config(settings))
+    return ControlPlane(control_ports(settings, transport, publishes=publishes), control_config(settings))
 
 
-def control_ports(settings: Settings, transport: Transport) -> ControlPorts:
+def control_ports(settings: Settings, transport: Transport, *, publishes: bool = True) -> ControlPorts:
     """The stores and servers of the control plane.
+
+    Args:
+        settings: name the stores.
+        transport: reaches the servers.
+        publishes: whether new rules are published too. What reconciles and rolls back needs neither the models' configs
+            nor gRPC, and so none of tritonclient's 200 MB.
 
     Raises:
         SettingsError: the bucket or the registry's table is not named.
@@ -45,16 +58,38 @@ def control_ports(settings: Settings, transport: Transport) -> ControlPorts:
     models = S3ModelStore(objects)
 
     def repository_of(entry: RegisteredEndpoint) -> ModelRepository:
-        return TritonRepository(transport, entry.endpoint, entry.grpc_port, secret=settings.management_secret)
+        grpc_port = entry.grpc_port if publishes else None
+        return TritonRepository(transport, entry.endpoint, grpc_port, secret=settings.management_secret)
 
+    catalog: ModelCatalog
+    golden: GoldenRequests
+    if publishes:
+        from tidegate.triton.catalog import StoreFiles, TritonCatalog
+        from tidegate.triton.golden.asking import StoredGoldenRequests
+
+        catalog, golden = TritonCatalog(StoreFiles(models)), StoredGoldenRequests(models, transport)
+    else:
+        catalog, golden = MemoryModelCatalog({}), MemoryGoldenRequests()
     return ControlPorts(
         bundles=S3BundleStore(objects),
         models=models,
         registry=DynamoRegistry(clients, settings.registry_table, settings.silence_timeout_s),
         repository_of=repository_of,
-        catalog=TritonCatalog(StoreFiles(models)),
-        golden=StoredGoldenRequests(models, transport),
+        catalog=catalog,
+        golden=golden,
     )
+
+
+def registry_of(settings: Settings) -> Registry:
+    """The registry alone.
+
+    Raises:
+        SettingsError: its table is not named.
+    """
+    if settings.registry_table is None:
+        raise SettingsError("TIDEGATE_REGISTRY_TABLE must name the registry's table")
+    clients = AwsClients(AwsConfig.from_settings(settings))
+    return DynamoRegistry(clients, settings.registry_table, settings.silence_timeout_s)
 
 
 def control_config(settings: Settings) -> ControlConfig:
@@ -65,11 +100,6 @@ def control_config(settings: Settings) -> ControlConfig:
         load_timeout_s=settings.load_timeout_s,
         confirm_s=max(10.0, 3 * settings.poll_interval_s),
     )
-
-
-def folder_models(folder: Path, ports: ControlPorts) -> FolderModels:
-    """A folder of models over what was pushed before."""
-    return FolderModels(folder, ports.models)
 
 
 def build_launcher(settings: Settings, models: Path, transport: Transport) -> ServerLauncher:

@@ -17,8 +17,8 @@ from tidegate.aws.clients import LOCAL_REGION, AwsClients, AwsConfig
 from tidegate.aws.local_server import LocalAws
 from tidegate.aws.provision import provision
 from tidegate.bootstrap import build_transport
-from tidegate.bootstrap.control import build_control_plane, build_launcher, folder_models
-from tidegate.bootstrap.sources import CompiledRules
+from tidegate.bootstrap.control import build_control_plane, build_launcher
+from tidegate.bootstrap.sources import CompiledRules, FolderModels
 from tidegate.control.fleet import LocalFleet
 from tidegate.control.follower import EngineFollower, FollowerConfig
 from tidegate.control.plane import ControlPlane
@@ -65,9 +65,8 @@ class LocalStack:
         Raises:
             PublishError: a step failed; what was live is live still.
         """
-        request = PublishRequest(
-            rules=rules, models=folder_models(self._models, self.plane.ports), by=author(), why=why
-        )
+        models = FolderModels(self._models, self.plane.ports.models, strict=False)
+        request = PublishRequest(rules=rules, models=models, by=author(), why=why)
         await self.plane.publisher.publish(request, _announce)
         await self.follower.poll()
         self.last_rejected = None
@@ -208,11 +207,10 @@ def author() -> str:
 
 
 def _announce(event: StepEvent) -> None:
-    if event.state == "begun":
-        return
-    text = f": {event.text}" if event.text else ""
-    level = logging.DEBUG if event.state == "note" else logging.INFO
-    logger.log(level, "publish: %s %s%s", event.step, event.state, text)
+    if event.state in ("done", "failed"):
+        logger.info("publish: %s %s: %s", event.step, event.state, event.text)
+    elif event.state == "note":
+        logger.info("publish: %s: %s", event.step, event.text)
 
 
 async def _cancel(task: asyncio.Task[Any]) -> None:

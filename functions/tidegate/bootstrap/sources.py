@@ -35,11 +35,14 @@ class CompiledRules:
 
 @dataclass(frozen=True, slots=True)
 class FolderModels:
-    """A `ModelsSource` of a folder, over what was pushed before. The folder is read anew by every `catalog`."""
+    """A `ModelsSource` of a folder, over what was pushed before. The folder is read anew by every `catalog`.
+
+    A `strict` one refuses models with errors; another one only tells of them, and leaves it to Triton whether they load.
+    """
 
     path: Path
     store: ModelStore
-    checks: bool = True
+    strict: bool = True
 
     @property
     def catalog(self) -> ModelCatalog:
@@ -52,17 +55,15 @@ class FolderModels:
         return folder if folder.is_dir() else None
 
     async def check(self, models: Iterable[str]) -> tuple[str, ...]:
-        """Check models of the folder by their files; warnings, in words.
+        """Check models of the folder by their files; what is not refused, in words.
 
         Raises:
-            ModelConfigError: they have errors; the message has every one.
+            ModelConfigError: they have errors, and this is strict; the message has every one.
         """
-        if not self.checks:
-            return ()
-        from tidegate.triton.checks import KINDS, check_models
+        from tidegate.triton.checks import check_models
 
         findings = await asyncio.to_thread(check_models, self.path, tuple(models))
-        errors = [str(finding) for finding in findings if KINDS[finding.kind].severity == "error"]
-        if errors:
+        errors = [str(finding) for finding in findings if finding.severity == "error"]
+        if errors and self.strict:
             raise ModelConfigError("the models have errors\n" + "\n".join(errors))
         return tuple(str(finding) for finding in findings)
