@@ -38,7 +38,7 @@ LOAD_TIMEOUT = ("--load-timeout-s", "5")
 """Short, for the models that hang; long enough for the others on a busy machine."""
 
 
-UNLOADED_SOON = {"TIDEGATE_KEEP_REVISIONS": "0", "TIDEGATE_DRAIN_TIMEOUT_S": "1"}
+UNLOADED_SOON = {"TIDEGATE_KEEP_REVISIONS": "0", "TIDEGATE_DRAIN_TIMEOUT_S": "5"}
 """No revision is kept for a rollback, so that what no rule reaches is seen to go."""
 
 
@@ -323,11 +323,11 @@ def test_an_ensembles_pinned_step_is_loaded_with_it(fresh: RunningStack, edited:
 
 def test_a_request_under_way_keeps_its_model(fresh: RunningStack, edited: Path) -> None:
     answers: list[int] = []
-    caller = threading.Thread(target=lambda: answers.append(fresh.version("picked", sleep_ms=10_000)))
+    caller = threading.Thread(target=lambda: answers.append(fresh.version("picked", sleep_ms=6_000)))
     caller.start()
     time.sleep(0.3)
     objectives(edited, picked="versioned/3")
-    assert eventually(lambda: fresh.version("picked") == 3, 9)
+    assert eventually(lambda: fresh.version("picked") == 3, 5.5)
     assert not answers
     caller.join()
     assert answers == [2]

@@ -268,7 +268,6 @@ def test_the_broken_repository_of_the_fleets_tests_is_found_broken() -> None:
     found = {(finding.model, finding.kind) for finding in check_closure(repository, repository.names())}
     assert found == {
         ("hangs", "python-endless"),
-        ("hangs_once", "python-endless"),
         ("no_class", "python-class"),
         ("no_model_py", "artefact-missing"),
     }
