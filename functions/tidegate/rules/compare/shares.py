@@ -1,0 +1,199 @@
+"""The share of an objective's traffic that moves between two revisions, and from which target to which."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from math import ceil, log, sqrt
+from typing import Any
+
+from tidegate.rules.bundle import encode
+from tidegate.rules.compare.axes import Axes, build_axes
+from tidegate.rules.compare.axis import by_weight
+from tidegate.rules.compare.contests import Outcome, outcomes
+from tidegate.rules.compare.revision import Side
+from tidegate.rules.compare.space import Leaf, Space, State, Walked
+from tidegate.rules.decision import Decision
+
+STEP_BUDGET = 500_000
+SAMPLE_SIZE = 20_000
+SAMPLE_SEED = 20_260_501
+CONFIDENCE = 0.95
+
+EXACT_BITS = 4096
+"""A sum of shares whose denominator grows beyond this is carried on in floating point (an error of about 1e-16)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """A share (0–1) of the traffic, by the rule and target that serve it in the old and in the new revision.
+
+    A target is `model` or `model/version`, or in parentheses why there is none; a rule is empty where there is none.
+    `retuned`: the target is the same, its parameters, fallbacks, shadows or timeouts are not.
+    """
+
+    old_rule: str
+    new_rule: str
+    old_target: str
+    new_target: str
+    share: float
+    retuned: bool
+
+    @property
+    def moved(self) -> bool:
+        """Whether another target serves it."""
+        return self.old_target != self.new_target
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """How far a share is from the true one at the most, with 95 % confidence, and how many contexts were drawn for that;
+    (0, 0) where it is exact."""
+
+    bound: float = 0.0
+    drawn: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectiveShares:
+    """What moves in one objective; the shares of `flows` sum to 1.
+
+    `weighting` is `uniform` (over context classes) or `log`, and `contexts` how many the log had (0: none). `changing` tells
+    how exact the shares are of flows that move or are retuned, `staying` of those that are neither.
+    """
+
+    objective: str
+    weighting: str
+    moved: float
+    retuned: float
+    flows: tuple[Flow, ...]
+    changing: Estimate = Estimate()
+    staying: Estimate = Estimate()
+    contexts: int = 0
+
+    def by_target(self) -> list[tuple[str, str, float]]:
+        """(old target, new target, share), the largest first."""
+        sums: dict[tuple[str, str], float] = {}
+        for flow in self.flows:
+            pair = flow.old_target, flow.new_target
+            sums[pair] = sums.get(pair, 0.0) + flow.share
+        return [(old, new, share) for (old, new), share in sorted(sums.items(), key=lambda each: (-each[1], each[0]))]
+
+
+def uniform_shares(old: Side, new: Side, at: float, budget: int = STEP_BUDGET) -> ObjectiveShares:
+    """The shares with every case of every attribute weighted alike, at a moment in Unix seconds.
+
+    Beyond `budget` steps the states reached so far become strata, and contexts are drawn from each.
+    """
+    axes = build_axes(old, new)
+    space, chance = axes.space, random.Random(SAMPLE_SEED)  # noqa: S311  # a repeatable sample, no secret
+    changing = space.walk({axes.start(at): 1}, budget)
+    staying = space.walk(changing.alike, budget, into_alike=True)
+    leaves: dict[Leaf, Fraction] = {}
+    estimates = []
+    for walked in (changing, staying):
+        for leaf, weight in walked.leaves.items():
+            _add(leaves, leaf, Fraction(weight, space.total))
+        estimates.append(_sampled(space, walked, chance, leaves))
+    return summary(axes, "uniform", leaves, changing=estimates[0], staying=_worse(*estimates))
+
+
+def _sampled(space: Space, walked: Walked, chance: random.Random, leaves: dict[Leaf, Fraction]) -> Estimate:
+    """Draw contexts of the undecided states, and add what they decide."""
+    size, spread = 0, 0.0
+    undecided = {state: weight * space.weight(state[0]) for state, weight in walked.undecided.items()}
+    for state, share, draws in _strata(undecided, space.total, chance):
+        counted = Counter(space.complete(state, chance) for _ in range(draws))
+        size, spread = size + draws, spread + float(share) ** 2 / draws
+        for leaf, count in counted.items():
+            _add(leaves, leaf, share * Fraction(count, draws))
+    # Hoeffding's inequality for independent draws, of which each weighs share / draws of its stratum.
+    return Estimate(min(1.0, sqrt(log(2 / (1 - CONFIDENCE)) / 2 * spread)), size)
+
+
+def _worse(changing: Estimate, staying: Estimate) -> Estimate:
+    """What neither moves nor is retuned may be in either part."""
+    return Estimate(min(1.0, sqrt(changing.bound**2 + staying.bound**2)), changing.drawn + staying.drawn)
+
+
+def _strata(states: Mapping[State, int], total: int, chance: random.Random) -> Iterator[tuple[State, Fraction, int]]:
+    """The states with their shares and numbers of draws; where they are too many, as many drawn by their weights."""
+    whole = sum(states.values())
+    if len(states) <= SAMPLE_SIZE:
+        for state, weight in states.items():
+            yield state, Fraction(weight, total), max(1, ceil(weight * SAMPLE_SIZE / whole))
+        return
+    draw = by_weight(states)
+    for _ in range(SAMPLE_SIZE):
+        yield draw(chance), Fraction(whole, total * SAMPLE_SIZE), 1
+
+
+def _add(leaves: dict[Leaf, Fraction], leaf: Leaf, share: Fraction) -> None:
+    leaves[leaf] = leaves.get(leaf, Fraction(0)) + share
+
+
+def summary(
+    axes: Axes,
+    weighting: str,
+    leaves: Mapping[Leaf, Fraction],
+    *,
+    contexts: int = 0,
+    changing: Estimate = Estimate(),
+    staying: Estimate = Estimate(),
+) -> ObjectiveShares:
+    """The shares of an objective from the share of each leaf; they sum to 1."""
+    sums: dict[tuple[str, str, str, str, bool], Fraction | float] = {}
+    for leaf, weight in leaves.items():
+        for old, new, share in outcomes(axes, leaf):
+            source, target = target_text(old), target_text(new)
+            retuned = source == target and settings_of(old) != settings_of(new)
+            key = (_rule(old), _rule(new), source, target, retuned)
+            sums[key] = _plus(sums.get(key, Fraction(0)), weight * share)
+    flows = [Flow(*key[:4], float(share), key[4]) for key, share in sums.items() if share]
+    moved = _sum(share for key, share in sums.items() if key[2] != key[3])
+    retuned = _sum(share for key, share in sums.items() if key[4])
+    flows.sort(key=lambda flow: (-flow.share, flow.old_rule, flow.new_rule, flow.old_target, flow.new_target))
+    name = axes.joint.sides[0].objective.name
+    return ObjectiveShares(name, weighting, moved, retuned, tuple(flows), changing, staying, contexts)
+
+
+def _sum(shares: Iterable[Fraction | float]) -> float:
+    total: Fraction | float = Fraction(0)
+    for share in shares:
+        total = _plus(total, share)
+    return float(total)
+
+
+def _plus(one: Fraction | float, other: Fraction | float) -> Fraction | float:
+    total = one + other
+    if isinstance(total, Fraction) and total.denominator.bit_length() > EXACT_BITS:
+        return float(total)
+    return total
+
+
+def target_text(outcome: Outcome) -> str:
+    """What serves: `model` or `model/version`, or why nothing does."""
+    if isinstance(outcome, str):
+        return outcome
+    return outcome.model if outcome.version is None else f"{outcome.model}/{outcome.version}"
+
+
+def _rule(outcome: Outcome) -> str:
+    return outcome.rule if isinstance(outcome, Decision) else ""
+
+
+def settings_of(outcome: Outcome) -> Any:
+    """What goes with the target: equal where parameters, fallbacks, shadows and timeouts are."""
+    if isinstance(outcome, str):
+        return outcome
+    return (
+        # To a model `true` is not 1, as to Python it is.
+        encode(dict(outcome.parameters)),
+        [(target.model, target.version) for target in outcome.fallbacks],
+        [(shadow.target.model, shadow.target.version, shadow.percent) for shadow in outcome.shadows],
+        outcome.timeout_ms,
+        outcome.hedge_after_ms,
+    )

@@ -1,0 +1,231 @@
+"""The space of contexts as independent axes, and the walk that takes it apart.
+
+An axis is an attribute, an element of a set, a caller's allocation to an experiment, or the bucket of a layer. A state is
+what is known of a context: which rows may still match, and which axes are open. The walk opens the axis that tells most
+about the first undecided row, groups its cases by the rows that they leave, and goes on with each group. States that are
+alike are one, and a state whose first rows match whatever comes is a leaf, so the walk costs what the rules tell apart and
+not the product of all values. Weights are whole numbers, so shares are exact.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import inf
+
+from tidegate.rules.compare.axis import ABSENT, Axis, Effect, Markers, places
+from tidegate.rules.compare.joint import NEW, OLD, REFUSED_BY, Joint
+
+State = tuple[int, int, int, Markers, tuple[str | None, ...]]
+"""The open axes and the rows that may match (masks), who refuses, the sticky attributes, the allocated cells."""
+
+Leaf = tuple[int | None, int | None, Markers, tuple[str | None, ...]]
+"""The matching row of each revision (None: it refuses, -1: there is none), the sticky attributes, the allocated cells."""
+
+REFUSED_BY_BOTH = REFUSED_BY[OLD] | REFUSED_BY[NEW]
+
+MOST_LOOKED_AT = 64
+"""How many rows are looked at for one that is certain to match."""
+
+CASES_PER_STEP = 64
+STEP_BITS = 8192
+"""A budget's step is one part that a state is taken into, or so many cases that are looked at, of rows so wide."""
+
+
+@dataclass(frozen=True, slots=True)
+class Walked:
+    """Where a walk came to, with weights.
+
+    `leaves` are decided but for the hash; in `alike` no rule is left that only one revision has, so that nothing moves
+    there; `undecided` are what the budget, or axes without a list of cases, left.
+    """
+
+    leaves: Mapping[Leaf, int]
+    alike: Mapping[State, int]
+    undecided: Mapping[State, int]
+
+
+class Space:
+    """The axes of two revisions and the walk through them."""
+
+    def __init__(self, joint: Joint, axes: Sequence[Axis], hashing: int, allocated: Sequence[int]) -> None:
+        """`hashing` are the rows whose choice hashes a sticky attribute, `allocated` those of each caller's experiment."""
+        self.axes = tuple(axes)
+        self._of, self._of_one = joint.of, joint.of_one
+        self._hashing, self._allocated = hashing, tuple(allocated)
+        self.all_axes = (1 << len(axes)) - 1
+        self._refusing = 0
+        for place, axis in enumerate(axes):
+            if axis.may_refuse:
+                self._refusing |= 1 << place | axis.after
+        self._of_two = sum(1 << place for place, axis in enumerate(axes) if axis.total == 2)
+        self._axes_of_row = [0] * joint.count
+        for place, axis in enumerate(axes):
+            for row in places(axis.rows):
+                self._axes_of_row[row] |= 1 << place
+
+    @property
+    def total(self) -> int:
+        """The weight of all contexts."""
+        return self.weight(self.all_axes)
+
+    def walk(self, start: Mapping[State, int], budget: float = inf, *, into_alike: bool = False) -> Walked:
+        """Take states apart, most open axes first.
+
+        Args:
+            start: states and their weights.
+            budget: how many cases are looked at before the walk ends.
+            into_alike: go on where nothing moves, to tell what serves there.
+        """
+        levels: list[dict[State, int]] = [{} for _ in range(len(self.axes) + 1)]
+        leaves: dict[Leaf, int] = {}
+        alike: dict[State, int] = {}
+        undecided: dict[State, int] = {}
+
+        def put(state: State, weight: int) -> None:
+            settled, factor = self._settled(state)
+            weight *= factor
+            if settled[0] == 0:
+                leaf = self.leaf_of(settled)
+                leaves[leaf] = leaves.get(leaf, 0) + weight
+            elif not into_alike and self._is_alike(settled):
+                alike[settled] = alike.get(settled, 0) + weight
+            else:
+                level = levels[settled[0].bit_count()]
+                level[settled] = level.get(settled, 0) + weight
+
+        for state, weight in start.items():
+            put(state, weight)
+        for level in reversed(levels):
+            while level:
+                state, weight = level.popitem()
+                axis = self._next_axis(state) if budget > 0 else None
+                if axis is None:
+                    undecided[state] = weight
+                    continue
+                parts = self._parts(state, axis)
+                cost = len(parts) + self.axes[axis].size // CASES_PER_STEP
+                budget -= cost * (1 + state[1].bit_length() // STEP_BITS)
+                for after, share in parts.items():
+                    put(after, weight * share)
+        return Walked(leaves, alike, undecided)
+
+    def complete(self, state: State, chance: random.Random) -> Leaf:
+        """A random completion of a state."""
+        for place in places(state[0]):
+            axis = self.axes[place]
+            if state[0] >> place & 1 and (axis.rows & state[1] or axis.may_refuse):
+                rows, effect = axis.draw(state[3], chance)
+                state = self._taken(state, place, state[1] & rows, effect)
+        return self.leaf_of(self._settled(state)[0])
+
+    def leaf_of(self, state: State) -> Leaf:
+        """What a state without open axes decides."""
+        return self._first(state, OLD), self._first(state, NEW), state[3], state[4]
+
+    def _first(self, state: State, side: int) -> int | None:
+        if state[2] & REFUSED_BY[side]:
+            return None
+        mine = state[1] & self._of[side]
+        return (mine & -mine).bit_length() - 1
+
+    def _is_alike(self, state: State) -> bool:
+        return state[0] & self._refusing == 0 and state[2] == 0 and state[1] & self._of_one == 0
+
+    def _settled(self, state: State) -> tuple[State, int]:
+        """The state without what can no longer decide: rows below a certain match, axes that no row left looks at.
+
+        The factor is the weight of the axes that are closed so.
+        """
+        axes, rows, refused, keys, cells = state
+        kept = axes
+        if refused == REFUSED_BY_BOTH:
+            rows = kept = 0
+        else:
+            if refused:
+                rows &= self._of[NEW if refused == REFUSED_BY[OLD] else OLD]
+            found = self._relevant(axes, rows, refused)
+            if found is not None:
+                rows, looked = found
+                kept = looked | axes & self._refusing
+        if keys and not rows & self._hashing:
+            keys = (ABSENT,) * len(keys)
+        if cells:
+            cells = tuple(cell if rows & mine else None for cell, mine in zip(cells, self._allocated, strict=True))
+        return (kept, rows, refused, keys, cells), self.weight(axes ^ kept)
+
+    def _relevant(self, axes: int, rows: int, refused: int) -> tuple[int, int] | None:
+        """The rows that may match, down to the first of each revision that is certain to, and the axes they look at.
+
+        None: there is more to look at than is worth it.
+        """
+        relevant, looked = 0, 0
+        for side in (OLD, NEW):
+            if refused & REFUSED_BY[side]:
+                continue
+            mine = rows & self._of[side]
+            for count, row in enumerate(places(mine)):
+                if count == MOST_LOOKED_AT:
+                    return None
+                open_axes = self._axes_of_row[row] & axes
+                looked |= open_axes
+                if not open_axes:
+                    mine &= (2 << row) - 1
+                    break
+            relevant |= mine
+        return relevant, looked
+
+    def weight(self, axes: int) -> int:
+        """The weight of all cases of some axes."""
+        weight = 1 << (axes & self._of_two).bit_count()
+        for place in places(axes & ~self._of_two):
+            weight *= self.axes[place].total
+        return weight
+
+    def _next_axis(self, state: State) -> int | None:
+        """The axis to open: one that may refuse, else of the first undecided row (of one revision alone, if there is
+        one) the axis that most rows look at. None where it has too many cases to list."""
+        axes, rows, _, _, _ = state
+        candidates = axes & self._refusing or self._axes_of_first(axes, rows & self._of_one)
+        candidates = candidates or self._axes_of_first(axes, rows)
+        for chosen in (candidates, axes):
+            listed = [place for place in places(chosen) if self.axes[place].cases is not None]
+            if listed:
+                best = max(listed, key=lambda place: self._worth(place, rows))
+                return self._first_of(best, axes)
+        return None
+
+    def _axes_of_first(self, axes: int, rows: int) -> int:
+        """The open axes that the first undecided of some rows looks at."""
+        return next((found for row in places(rows) if (found := self._axes_of_row[row] & axes)), 0)
+
+    def _worth(self, place: int, rows: int) -> tuple[int, int]:
+        axis = self.axes[place]
+        return (axis.rows & rows).bit_count(), -axis.size
+
+    def _first_of(self, place: int, axes: int) -> int | None:
+        """The axis itself, or one that must be closed before it."""
+        before = self.axes[place].after & axes
+        if not before:
+            return place
+        earlier = next(places(before))
+        return self._first_of(earlier, axes) if self.axes[earlier].cases is not None else None
+
+    def _parts(self, state: State, place: int) -> dict[State, int]:
+        axis = self.axes[place]
+        assert axis.cases is not None
+        parts: dict[State, int] = {}
+        for rows, effect, weight in axis.cases(state[3]).of(state[1]):
+            after = self._taken(state, place, rows, effect)
+            parts[after] = parts.get(after, 0) + weight * self.weight(effect.closes & state[0])
+        return parts
+
+    def _taken(self, state: State, place: int, rows: int, effect: Effect) -> State:
+        axes, _, refused, keys, cells = state
+        axis = self.axes[place]
+        if axis.key is not None and effect.marker is not None:
+            keys = (*keys[: axis.key], effect.marker, *keys[axis.key + 1 :])
+        if axis.cell is not None:
+            cells = (*cells[: axis.cell], effect.cell, *cells[axis.cell + 1 :])
+        return axes & ~(1 << place | effect.closes), rows, refused | effect.refused, keys, cells

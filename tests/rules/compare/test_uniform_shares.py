@@ -1,0 +1,93 @@
+"""Uniform shares are what counting every case gives, for random revisions over the whole language."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, Phase, assume, given, settings
+from tidegate.rules import compile_directory
+from tidegate.rules.compare.changes import Change
+from tidegate.rules.compare.report import Diff, compare
+from tidegate.rules.compare.revision import Revision, open_revision
+
+from tests.rules.compare.brute_force import moved_by_counting, too_many
+from tests.rules.compare.strategies import OBJECTIVE, Revisions, revisions
+from tests.rules.oracle import Directory, instant
+from tests.rules.strategies import write_directory
+
+AT = instant("2026-03-01T11:00:00Z")
+MOST_CONTEXTS = 400
+thorough = settings(
+    max_examples=250,
+    deadline=None,
+    derandomize=True,
+    phases=(Phase.explicit, Phase.generate, Phase.shrink),
+    suppress_health_check=list(HealthCheck),
+)
+brief = settings(thorough, max_examples=100)
+
+Shares = dict[tuple[str, str], float]
+
+
+def opened(directory: Directory) -> Revision:
+    with tempfile.TemporaryDirectory() as root:
+        return open_revision(compile_directory(write_directory(directory, Path(root))))
+
+
+def by_target(diff: Diff) -> Shares:
+    (shares,) = diff.shares
+    return {(old, new): share for old, new, share in shares.by_target()}
+
+
+@thorough
+@given(revisions())
+def test_shares_are_what_counting_gives(pair: Revisions) -> None:
+    old, new = pair
+    assume(not too_many(old, new, OBJECTIVE, MOST_CONTEXTS))
+    diff = compare(opened(old), opened(new), AT)
+    (shares,) = diff.shares
+    counted = {pair: share for pair, share in moved_by_counting(old, new, OBJECTIVE, AT).items() if share > 1e-12}
+    assert by_target(diff) == pytest.approx(counted, abs=1e-9)
+    assert shares.moved == pytest.approx(sum(share for (was, now), share in counted.items() if was != now), abs=1e-9)
+    assert shares.changing.drawn == shares.staying.drawn == 0
+
+
+@brief
+@given(revisions())
+def test_shares_add_up_and_are_mirrored(pair: Revisions) -> None:
+    old, new = map(opened, pair)
+    there, back = compare(old, new, AT), compare(new, old, AT)
+    assert sum(by_target(there).values()) == pytest.approx(1, abs=1e-12)
+    mirrored = {(now, was): share for (was, now), share in by_target(back).items()}
+    assert by_target(there) == pytest.approx(mirrored, abs=1e-12)
+    assert there.shares[0].moved == pytest.approx(back.shares[0].moved, abs=1e-12)
+    assert there.shares[0].retuned == pytest.approx(back.shares[0].retuned, abs=1e-12)
+    renamed = {change.old: change.new for change in there.changes if change.kind == "renamed"}
+    assert {mirror(change, renamed) for change in back.changes} == {identity(change) for change in there.changes}
+
+
+@brief
+@given(revisions())
+def test_nothing_changed_exactly_where_the_bundles_are_alike(pair: Revisions) -> None:
+    old, new = map(opened, pair)
+    assert compare(old, old, AT).is_empty
+    assert compare(old, new, AT).is_empty == (old.bundle.revision == new.bundle.revision)
+    (shares,) = compare(new, new, AT).shares
+    assert shares.moved == shares.retuned == 0
+    assert all(flow.old_target == flow.new_target and flow.old_rule == flow.new_rule for flow in shares.flows)
+
+
+OPPOSITE = {"added": "removed", "removed": "added"}
+
+
+def identity(change: Change) -> tuple[str, ...]:
+    name = "" if change.kind == "renamed" else change.name
+    return (change.kind, change.subject, change.objective, name, change.field, repr(change.old), repr(change.new))
+
+
+def mirror(change: Change, renamed: Mapping[str, str]) -> tuple[str, ...]:
+    kind, subject, objective, name, field, old, new = identity(change)
+    return (OPPOSITE.get(kind, kind), subject, objective, renamed.get(name, name), field, new, old)
