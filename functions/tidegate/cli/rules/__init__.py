@@ -11,6 +11,7 @@ COMMANDS = {
     "test": ("tidegate.cli.rules.test:test", "Run the cases of a rules directory."),
     "schema": ("tidegate.cli.rules.schema:schema", "Write the JSON Schemas that editors check the files with."),
     "new": ("tidegate.cli.rules.new:new", "Write a first, valid objective with cases."),
+    "replay": ("tidegate.cli.rules.replay:replay", "Tell what the contexts of a log would have got."),
     "graph": ("tidegate.cli.rules.graph:graph", "Draw objectives, rules, targets and shards."),
     "explain": ("tidegate.cli.rules.explain:explain", "Tell what a context decides, and why."),
     "compile": ("tidegate.cli.rules.compile:compile_", "Compile the rules to a bundle."),
