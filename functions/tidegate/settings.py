@@ -122,6 +122,13 @@ class Settings:
         "a secret of 8 to 256 printable characters without a blank",
         secret=True,
     )
+    management_secret_arn: str | None = _text(
+        None,
+        "ARN in Secrets Manager of the management secret, for the functions that need it.",
+        r"arn:[!-~]{1,2000}",
+        "an ARN",
+    )
+    guard_window_s: float = _setting(1800.0, "How long after a publish an alarm takes it back, in seconds.", 1, 604_800)
     caller_claim: str | None = _text(
         "client_id",
         "Claim of the JWT that names the caller; where a token lacks it, its `sub` does.",
@@ -133,6 +140,9 @@ class Settings:
     )
     log_level: str | None = _text(
         "INFO", "Least severe log lines that a function writes.", "DEBUG|INFO|WARNING|ERROR", "a level such as INFO"
+    )
+    reconcile_interval_s: float = _setting(
+        5.0, "How often the local stack compares its servers with what they must hold, in seconds.", 0.1, 86_400
     )
     probe_interval_s: float = _setting(5.0, "Time between the two readings of a probe, in seconds.", 0.1, 300)
     facts_table: str | None = _text(

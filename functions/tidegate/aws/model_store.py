@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
@@ -15,6 +16,24 @@ from tidegate.aws.upload import PART_BYTES, Uploader
 from tidegate.errors import StoreError
 from tidegate.ports import ModelFile, PushOutcome, PushProgress
 from tidegate.ports.model_units import ModelUnits, UnitFile, check_name, read_units, version_of
+
+
+@dataclass(frozen=True, slots=True)
+class PushPlan:
+    """What a push would do: the versions that it would add and the files that it would send, sorted by path.
+
+    `is_done` says that nothing is left to do.
+    """
+
+    model: str
+    versions: tuple[int, ...]
+    files: tuple[ModelFile, ...]
+    is_done: bool
+
+    @property
+    def size_bytes(self) -> int:
+        """How much would be sent."""
+        return sum(file.size_bytes for file in self.files)
 
 
 class S3ModelStore:
@@ -100,8 +119,8 @@ class S3ModelStore:
         await self._send_samples(pushed, samples, tally)
         return PushOutcome(model, tuple(added), len(to_send) + len(samples), tally.total)
 
-    async def would_send(self, model: str, folder: Path) -> Sequence[ModelFile]:
-        """What a push would send now, sorted by path; nothing is changed.
+    async def plan(self, model: str, folder: Path) -> PushPlan:
+        """What a push would do now; nothing is changed.
 
         Raises:
             ImmutableError: a config or a version that is there has other files.
@@ -110,8 +129,14 @@ class S3ModelStore:
         """
         pushed, pushes = await self._look(model, folder)
         samples = await self._compare(pushed, pushes)
-        to_send = [file for push in pushes for file in push.to_send]
-        return sorted((each.file for each in [*to_send, *samples.values()]), key=lambda file: file.path)
+        to_send = [file.file for push in pushes for file in push.to_send]
+        to_send += [each.file for each in samples.values()]
+        return PushPlan(
+            model,
+            tuple(push.version for push in pushes if push.version is not None and not push.is_there),
+            tuple(sorted(to_send, key=lambda file: file.path)),
+            is_done=not to_send and all(push.is_there for push in pushes),
+        )
 
     async def _manifest(self, model: str, version: int | None) -> tuple[StoredFile, ...] | None:
         """A unit's manifest, which never changes once it is there."""

@@ -49,6 +49,11 @@ class UnitPush:
         self._intent_etag = ""
         self._etags: dict[str, str] = {}
 
+    @property
+    def is_there(self) -> bool:
+        """Whether the unit is there whole; known after `look`."""
+        return self._manifest is not None
+
     async def look(self) -> None:
         """See what is there of the unit.
 

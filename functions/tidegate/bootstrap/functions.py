@@ -104,13 +104,19 @@ def _only(app: App, offers: Offers) -> App:
 def build_follower(settings: Settings, environment: Mapping[str, str]) -> EngineFollower:
     """The follower of the live bundle in S3; it begins with the bundle that came with the asset, where one did.
 
+    It reports to the registry where the settings name one.
+
     Raises:
-        SettingsError: the bucket or the table is not named.
+        SettingsError: the bucket is not named.
     """
-    bucket, table = _named("bucket", settings.bucket), _named("registry_table", settings.registry_table)
+    if settings.bucket is None:
+        raise SettingsError("TIDEGATE_BUCKET must be set")
     initial = None if settings.bundle_file is None else load_bundle(settings.bundle_file.read_bytes())
-    source = WireBundleSource(_wire("s3", settings, environment), bucket)
-    reports = WireGatewayReports(_wire("dynamodb", settings, environment), table, settings.silence_timeout_s)
+    source = WireBundleSource(_wire("s3", settings, environment), settings.bucket)
+    reports = None
+    if settings.registry_table is not None:
+        wire = _wire("dynamodb", settings, environment)
+        reports = WireGatewayReports(wire, settings.registry_table, settings.silence_timeout_s)
     # The name of the log stream is the one name that an execution environment has.
     name = environment.get("AWS_LAMBDA_LOG_STREAM_NAME") or f"environment-{os.urandom(8).hex()}"
     config = FollowerConfig(poll_interval_s=settings.poll_interval_s, report_interval_s=settings.report_interval_s)
@@ -137,12 +143,6 @@ def _wire(service: str, settings: Settings, environment: Mapping[str, str]) -> W
     credentials = Credentials(key, secret, environment.get("AWS_SESSION_TOKEN"))
     url = settings.aws_endpoint_url or f"https://{service}.{region}.amazonaws.com"
     return Wire(url, Signer(credentials, region, service), settings.store_timeout_s)
-
-
-def _named(setting: str, value: str | None) -> str:
-    if value is None:
-        raise SettingsError(f"TIDEGATE_{setting.upper()} must be set")
-    return value
 
 
 def _endpoint(shard: str, address: Any) -> Endpoint:

@@ -171,7 +171,12 @@ async def _started(
     settings: Settings, rules: Path, models: Path, transport: Transport, started: contextlib.AsyncExitStack
 ) -> tuple[LocalStack, asyncio.Task[None]]:
     plane = build_control_plane(settings, transport)
-    fleet = LocalFleet(plane, build_launcher(settings, models, transport), beat_s=BEAT_S)
+    fleet = LocalFleet(
+        plane,
+        build_launcher(settings, models, transport),
+        beat_s=BEAT_S,
+        reconcile_s=settings.reconcile_interval_s,
+    )
     config = FollowerConfig(
         poll_interval_s=settings.poll_interval_s, report_interval_s=min(settings.report_interval_s, SILENCE_S / 3)
     )

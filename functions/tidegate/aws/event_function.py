@@ -1,0 +1,92 @@
+"""What the functions that events start have in common: what an event holds, one event loop, logs and metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TypeVar
+from urllib.parse import unquote_plus
+
+from aws_lambda_powertools import Logger
+from aws_lambda_powertools.metrics import EphemeralMetrics
+from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType, process_partial_response
+
+from tidegate.aws.telemetry import NAMESPACE
+
+T = TypeVar("T")
+Event = Mapping[str, Any]
+
+
+class EventFunction:
+    """The surroundings of one function: its logger, and the event loop that its work runs on from call to call.
+
+    Args:
+        service: the function's short name: the dimension `service` of its metrics.
+        level: of the logs.
+    """
+
+    def __init__(self, service: str, level: str = "INFO") -> None:
+        self.service = service
+        self.logger = Logger(service=service, level=level)
+        self._runner = asyncio.Runner()
+        project = logging.getLogger("tidegate")
+        project.handlers = [self.logger.registered_handler]
+        project.setLevel(level)
+        project.propagate = False
+
+    def begin(self, context: Any) -> None:
+        """Begin an invocation: what is logged from here on carries its id."""
+        self.logger.append_keys(correlation_id=context.aws_request_id)
+
+    def run(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Do some work to its end."""
+
+        async def worked() -> T:
+            return await work()
+
+        return self._runner.run(worked())
+
+    def metrics(self, **dimensions: str) -> EphemeralMetrics:
+        """Metrics with these dimensions; flush them when they are complete."""
+        made = EphemeralMetrics(namespace=NAMESPACE, service=self.service)
+        for name, value in dimensions.items():
+            made.add_dimension(name, value)
+        return made
+
+    def each_message(self, event: Event, context: Any, work: Callable[[Event], object]) -> dict[str, Any]:
+        """Do some work for each message of a queue; those that failed alone come again, and in the end go to its
+        dead-letter queue."""
+        processor = BatchProcessor(event_type=EventType.SQS, raise_on_entire_batch_failure=False)
+
+        def one(record: Mapping[str, Any]) -> object:
+            return work(json.loads(record["body"]))
+
+        answer: dict[str, Any] = dict(
+            process_partial_response(
+                event=dict(event),
+                record_handler=one,
+                processor=processor,
+                context=context,
+            )
+        )
+        return answer
+
+
+def is_from_queue(event: object) -> bool:
+    """Whether an event is a batch of messages of an SQS queue."""
+    records = event.get("Records") if isinstance(event, Mapping) else None
+    return isinstance(records, list) and bool(records) and records[0].get("eventSource") == "aws:sqs"
+
+
+def created_object(message: Event) -> tuple[str, str] | None:
+    """Bucket and key of the object that a message says was created, by EventBridge or by S3 itself; None for another."""
+    detail = message.get("detail")
+    if message.get("source") == "aws.s3" and isinstance(detail, Mapping):
+        return detail["bucket"]["name"], detail["object"]["key"]
+    records = message.get("Records")
+    if isinstance(records, list) and records and records[0].get("eventSource") == "aws:s3":
+        # S3's own notifications have keys encoded as in a form: EventBridge's do not.
+        return records[0]["s3"]["bucket"]["name"], unquote_plus(records[0]["s3"]["object"]["key"])
+    return None

@@ -1,0 +1,58 @@
+"""Doing something once for each event, however often it is delivered, by Powertools' Idempotency in the registry's table."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from tidegate.aws.layout import EXPIRY, PARTITION_KEY, SORT_KEY
+from tidegate.errors import SettingsError
+from tidegate.settings import Settings
+
+KEPT_S = 24 * 3600
+PARTITION = "once"
+
+Work = Callable[[Mapping[str, Any]], dict[str, Any]]
+
+
+def once_per(settings: Settings, work: Work) -> Work:
+    """`work`, which gives the first result again for data that it was called with within a day.
+
+    A result that was an exception is not kept: the next delivery tries again.
+
+    Raises:
+        SettingsError: the registry's table is not named.
+    """
+    if settings.registry_table is None:
+        raise SettingsError("TIDEGATE_REGISTRY_TABLE must be set")
+    store = _store(settings.registry_table, settings.aws_endpoint_url, settings.aws_region)
+
+    from aws_lambda_powertools.utilities.idempotency import IdempotencyConfig, idempotent_function
+
+    def called(*, data: Mapping[str, Any]) -> dict[str, Any]:
+        return work(data)
+
+    decorated = idempotent_function(
+        called,
+        data_keyword_argument="data",
+        persistence_store=store,
+        config=IdempotencyConfig(expires_after_seconds=KEPT_S),
+    )
+    return lambda data: decorated(data=dict(data))
+
+
+@functools.cache
+def _store(table: str, endpoint_url: str | None, region: str | None) -> Any:
+    import boto3
+    from aws_lambda_powertools.utilities.idempotency import DynamoDBPersistenceLayer
+
+    client = boto3.client("dynamodb", endpoint_url=endpoint_url, region_name=region) if endpoint_url else None
+    return DynamoDBPersistenceLayer(
+        table_name=table,
+        key_attr=PARTITION_KEY,
+        sort_key_attr=SORT_KEY,
+        static_pk_value=PARTITION,
+        expiry_attr=EXPIRY,
+        boto3_client=client,
+    )

@@ -1,0 +1,62 @@
+"""The probe's function: on a schedule, how busy each shard's servers are, as the metrics that autoscaling goes by."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+from tidegate.aws.event_function import EventFunction
+from tidegate.bootstrap import build_transport
+from tidegate.bootstrap.control import registry_of
+from tidegate.control.probe import ShardHealth, probe
+from tidegate.ports import Registry, Transport
+from tidegate.settings import Settings
+
+MOST_MODELS = 50
+"""Models per shard that are reported by name, the busiest first; each is a metric that is paid for."""
+
+
+@functools.cache
+def _wired() -> tuple[EventFunction, Registry, Transport, float]:
+    settings = Settings.from_environment()
+    function = EventFunction("probe", settings.log_level or "INFO")
+    return function, registry_of(settings), build_transport(settings), settings.probe_interval_s
+
+
+def handler(event: Mapping[str, Any], context: Any) -> dict[str, Any]:  # noqa: ARG001  # a schedule says nothing
+    """Probe every registered server.
+
+    Raises:
+        StoreError: the registry did not answer.
+    """
+    function, registry, transport, interval_s = _wired()
+    function.begin(context)
+    found = function.run(lambda: probe(registry, transport, interval_s))
+    for shard in found:
+        _report(function, shard)
+    return {"shards": {shard.shard: _as_dict(shard) for shard in found}}
+
+
+def _report(function: EventFunction, shard: ShardHealth) -> None:
+    metrics = function.metrics(Shard=shard.shard)
+    metrics.add_metric("QueueTimeRatio", "None", shard.queue_ratio)
+    metrics.add_metric("ReadyEndpoints", "Count", shard.ready)
+    metrics.add_metric("UnreachableEndpoints", "Count", shard.unreachable)
+    metrics.flush_metrics()
+    for model in sorted(shard.models, key=lambda each: -each.computed_us)[:MOST_MODELS]:
+        by_model = function.metrics(Shard=shard.shard, Model=model.model)
+        by_model.add_metric("QueueTimeRatio", "None", model.ratio)
+        by_model.flush_metrics()
+    if shard.unreachable:
+        function.logger.warning("servers do not answer", extra={"shard": shard.shard, "count": shard.unreachable})
+
+
+def _as_dict(shard: ShardHealth) -> dict[str, Any]:
+    return {
+        "registered": shard.registered,
+        "ready": shard.ready,
+        "unreachable": shard.unreachable,
+        "queue_time_ratio": shard.queue_ratio,
+        "models": {model.model: model.ratio for model in shard.models},
+    }

@@ -1,0 +1,55 @@
+"""The reconciler's function: on pushed models, on a moved pointer, and on a schedule that makes up for lost events."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+from tidegate.aws.event_function import EventFunction, is_from_queue
+from tidegate.aws.secrets import with_management_secret
+from tidegate.bootstrap import build_transport
+from tidegate.bootstrap.control import build_control_plane
+from tidegate.control.plane import ControlPlane
+from tidegate.control.reconcile import ReconcileResult
+from tidegate.settings import Settings
+
+
+@functools.cache
+def _wired() -> tuple[EventFunction, ControlPlane]:
+    settings = with_management_secret(Settings.from_environment())
+    function = EventFunction("reconcile", settings.log_level or "INFO")
+    return function, build_control_plane(settings, build_transport(settings), publishes=False)
+
+
+def handler(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
+    """Reconcile once, however many messages say that something changed.
+
+    Raises:
+        StoreError: a store did not answer; the schedule calls again.
+    """
+    function, plane = _wired()
+    function.begin(context)
+
+    @functools.cache
+    def once() -> ReconcileResult:
+        result = function.run(lambda: plane.reconciler.reconcile("the reconciler"))
+        _report(function, result)
+        return result
+
+    if is_from_queue(event):
+        return function.each_message(event, context, lambda _message: once())
+    return once().as_dict()
+
+
+def _report(function: EventFunction, result: ReconcileResult) -> None:
+    found = result.as_dict()
+    level = (
+        function.logger.info if result.converged or not (result.failed or result.problems) else function.logger.warning
+    )
+    level("reconciled", extra={"reconciled": found})
+    metrics = function.metrics()
+    metrics.add_metric("Changes", "Count", len(result.actions))
+    metrics.add_metric("FailedLoads", "Count", len(result.failed) + len(result.waiting))
+    metrics.add_metric("UnreachableEndpoints", "Count", len(result.unreachable))
+    metrics.flush_metrics()

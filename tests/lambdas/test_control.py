@@ -1,0 +1,121 @@
+"""The functions of the control plane under Lambda's own runtime client, on a running stack's stores and Triton servers."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.lambdas.conftest import EVENTS, Starter
+from tests.support.lambda_runtime import Environment, FunctionError
+from tests.support.stack import RunningStack, eventually, make_repository, running_stack, write_rules
+from tests.web.conftest import free_port
+
+NOT_BY_ITSELF = {"TIDEGATE_RECONCILE_INTERVAL_S": "86400"}
+"""The stack leaves reconciling to the function."""
+
+
+def recorded(name: str) -> Any:
+    return json.loads((EVENTS / f"{name}.json").read_text())
+
+
+def from_queue(*bodies: str) -> dict[str, Any]:
+    """A batch of messages with these bodies, numbered."""
+    (record,) = recorded("queue")["Records"]
+    return {"Records": [record | {"messageId": f"m{number}", "body": body} for number, body in enumerate(bodies)]}
+
+
+@pytest.fixture(scope="module")
+def rules(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("rules")
+
+
+@pytest.fixture(scope="module")
+def stack(rules: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
+    """One shard of two servers that hold versions 1 and 2 of a model, of which 2 is live and 1 was before."""
+    folder = tmp_path_factory.mktemp("stack")
+    models = make_repository(folder / "models", "versioned")
+    write_rules(rules, {"a": 2}, {"versioned": ["a"]}, picked="versioned/1")
+    with running_stack(rules, models, folder / "errors", variables=NOT_BY_ITSELF) as running:
+        write_rules(rules, {"a": 2}, {"versioned": ["a"]}, picked="versioned/2")
+        assert eventually(lambda: running.version("picked") == 2), running.errors
+        assert eventually(lambda: running.models("a") == [{"versioned/1", "versioned/2"}] * 2)
+        yield running
+
+
+def variables(stack: RunningStack) -> dict[str, str]:
+    control = stack.get("/v1/fleet")["control"]
+    return {
+        "TIDEGATE_BUCKET": control["bucket"],
+        "TIDEGATE_REGISTRY_TABLE": control["registry_table"],
+        "TIDEGATE_AWS_ENDPOINT_URL": control["endpoint_url"],
+        "TIDEGATE_PROBE_INTERVAL_S": "0.5",
+    }
+
+
+def metrics(environment: Environment, name: str) -> list[Mapping[str, Any]]:
+    """Every line of metrics that has a metric of this name."""
+    lines = [json.loads(line) for line in environment.log.splitlines() if line.startswith('{"_aws"')]
+    return [line for line in lines if name in line]
+
+
+def test_a_model_that_was_unloaded_by_hand_is_loaded_again(stack: RunningStack, start: Starter) -> None:
+    reconcile = start("reconcile", variables(stack))
+    assert reconcile.invoke(recorded("schedule"))["converged"], "nothing is to be done"
+    url = stack.fleet()["a"][0]["url"]
+    unload = urllib.request.Request(f"{url}/v2/repository/models/versioned/unload", data=b"{}", method="POST")
+    urllib.request.urlopen(unload, timeout=20).close()
+    answer = reconcile.invoke(from_queue(json.dumps(recorded("object_created"))))
+    assert answer == {"batchItemFailures": []}
+    assert stack.models("a") == [{"versioned/1", "versioned/2"}] * 2
+    assert "reconciled" in reconcile.log
+    assert any(line["Changes"] == [1.0] for line in metrics(reconcile, "Changes"))
+
+
+def test_only_the_message_that_cannot_be_read_comes_again(stack: RunningStack, start: Starter) -> None:
+    reconcile = start("reconcile", variables(stack))
+    good = json.dumps(recorded("object_created"))
+    answer = reconcile.invoke(from_queue(good, "{not json", good))
+    assert answer == {"batchItemFailures": [{"itemIdentifier": "m1"}]}
+
+
+def test_the_probe_tells_how_busy_each_shard_is(stack: RunningStack, start: Starter) -> None:
+    probe = start("probe", variables(stack))
+    answer = probe.invoke(recorded("schedule"))
+    assert answer["shards"]["a"]["ready"] == answer["shards"]["a"]["registered"] == 2
+    assert answer["shards"]["a"]["queue_time_ratio"] >= 0
+    (line,) = metrics(probe, "ReadyEndpoints")
+    assert (line["Shard"], line["ReadyEndpoints"], line["service"]) == ("a", [2.0], "probe")
+    assert line["_aws"]["CloudWatchMetrics"][0]["Namespace"] == "Tidegate"
+
+
+def test_an_alarm_takes_a_publish_back_once(stack: RunningStack, start: Starter) -> None:
+    rollback = start("rollback", variables(stack))
+    quiet = recorded("alarm")
+    quiet["alarmData"]["state"]["value"] = "OK"
+    assert rollback.invoke(quiet)["status"] == "ignored"
+    assert stack.version("picked") == 2
+    answer = rollback.invoke(recorded("alarm"))
+    assert answer["status"] == "rolled back", answer
+    assert eventually(lambda: stack.version("picked") == 1)
+    assert stack.get("/v1/fleet")["revision"] == answer["revision"]
+    assert rollback.invoke(recorded("alarm")) == answer, "the same change of state, delivered again"
+    again = rollback.invoke(recorded("alarm_by_sns"))
+    assert again["status"] == "kept"
+    assert "a rollback already" in again["reason"]
+    assert stack.version("picked") == 1
+    assert "the guard was called" in rollback.log
+
+
+def test_a_store_that_is_down_is_an_error_that_the_platform_repeats(start: Starter, stack: RunningStack) -> None:
+    down = variables(stack) | {"TIDEGATE_AWS_ENDPOINT_URL": f"http://127.0.0.1:{free_port()}"}
+    reconcile = start("reconcile", down)
+    with pytest.raises(FunctionError) as caught:
+        reconcile.invoke(recorded("schedule"))
+    assert caught.value.document["errorType"] == "StoreError"
+    failed = reconcile.invoke(from_queue("{}", "{}"))
+    assert [each["itemIdentifier"] for each in failed["batchItemFailures"]] == ["m0", "m1"]
