@@ -28,7 +28,7 @@ class Interference:
     def came(self) -> bool:
         return False
 
-    async def around(self, port: str, call: Callable[[], Awaitable[Any]]) -> Any:
+    async def around(self, port: str, method: str, call: Callable[[], Awaitable[Any]]) -> Any:
         return await call()
 
 
@@ -42,7 +42,7 @@ class Death(Interference):
     def came(self) -> bool:
         return self.left <= 0
 
-    async def around(self, port: str, call: Callable[[], Awaitable[Any]]) -> Any:
+    async def around(self, port: str, method: str, call: Callable[[], Awaitable[Any]]) -> Any:
         if self.came:
             raise Killed
         self.left -= 1
@@ -65,7 +65,7 @@ class Outage(Interference):
     def came(self) -> bool:
         return self.calls >= self.nth
 
-    async def around(self, port: str, call: Callable[[], Awaitable[Any]]) -> Any:
+    async def around(self, port: str, method: str, call: Callable[[], Awaitable[Any]]) -> Any:
         if port not in STORES:
             return await call()
         self.calls += 1
@@ -78,6 +78,20 @@ class Outage(Interference):
         return result
 
 
+class Hold(Interference):
+    """Holds every call of one method before it happens: `held` is set while one is, and it goes on once `go` is set."""
+
+    def __init__(self, port: str, method: str) -> None:
+        self.place = (port, method)
+        self.held, self.go = asyncio.Event(), asyncio.Event()
+
+    async def around(self, port: str, method: str, call: Callable[[], Awaitable[Any]]) -> Any:
+        if (port, method) == self.place:
+            self.held.set()
+            await self.go.wait()
+        return await call()
+
+
 class Delays(Interference):
     """Every call takes some time before and after it happens; the process may be killed at any moment."""
 
@@ -87,7 +101,7 @@ class Delays(Interference):
         self._chance = chance
         self.dead = False
 
-    async def around(self, port: str, call: Callable[[], Awaitable[Any]]) -> Any:
+    async def around(self, port: str, method: str, call: Callable[[], Awaitable[Any]]) -> Any:
         await self._wait()
         result = await call()
         await self._wait()
@@ -114,7 +128,7 @@ class _Interfered:
 
         @functools.wraps(attribute)
         async def call(*arguments: Any, **options: Any) -> Any:
-            return await self._interference.around(self._name, lambda: attribute(*arguments, **options))
+            return await self._interference.around(self._name, name, lambda: attribute(*arguments, **options))
 
         return call
 

@@ -143,7 +143,7 @@ class Rollout:
             asked = (entry.endpoint.url, target.name)
             if target.name in self._wanted.known or asked in self._golden:
                 continue
-            failure = await self._ports.golden.failure(entry.endpoint, target)
+            failure = await self._endpoints.golden(entry, target)
             if failure:
                 raise PublishError("validate", f"target {target.name!r} on {name_of(entry)}: {failure}; mend the model")
             self._golden.add(asked)

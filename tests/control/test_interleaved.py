@@ -1,0 +1,95 @@
+"""Publishers, rollbacks and reconcilers at the same time, slow stores, processes that are killed and servers that end:
+whatever the order, live is served by every server that is ready, and in the end the fleet holds what the stores say."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tidegate.control.fleet import LocalFleet
+from tidegate.errors import PublishError, StoreError
+
+from tests.control.mortal import Delays, Killed
+from tests.control.plane import Plane
+from tests.support.virtual_time import run
+
+TARGETS = ["features", "features/1", "scorer", "scorer/1", "scorer/2", "pipeline", "popular", "fresh"]
+SETTLED_S = 150.0
+
+
+@dataclass(frozen=True)
+class Deed:
+    """What one process does, when it begins, and when it is killed (None: it is not)."""
+
+    act: str
+    targets: tuple[str, ...]
+    at_s: float
+    killed_after_s: float | None
+
+
+deeds = st.builds(
+    Deed,
+    st.sampled_from(["publish", "publish", "publish", "roll back", "reconcile", "crash"]),
+    st.lists(st.sampled_from(TARGETS), min_size=1, max_size=3, unique=True).map(tuple),
+    st.sampled_from([0.0, 0.0, 0.5, 1.0, 3.0, 10.0, 25.0]),
+    st.sampled_from([None, None, None, 0.1, 0.7, 2.0, 6.0]),
+)
+
+
+async def do(plane: Plane, deed: Deed, chance: random.Random) -> None:
+    await asyncio.sleep(deed.at_s)
+    if deed.act == "crash":
+        running = plane.launcher.running()
+        if running:
+            chance.choice(running).end()
+        return
+    delays = Delays(chance)
+    process = plane.process(delays)
+    task = asyncio.create_task(_act(plane, process, deed))
+    if deed.killed_after_s is not None:
+        await asyncio.wait([task], timeout=deed.killed_after_s)
+        delays.dead = True
+    with contextlib.suppress(PublishError, StoreError, Killed):
+        await task
+
+
+async def _act(plane: Plane, process: object, deed: Deed) -> None:
+    if deed.act == "publish":
+        await plane.publish(process, **{f"o{number}": target for number, target in enumerate(deed.targets)})  # type: ignore[arg-type]
+    elif deed.act == "roll back":
+        await process.rollbacker.roll_back(None, by="ben", announce=plane.events.append)  # type: ignore[attr-defined]
+    else:
+        await process.reconciler.reconcile("carl")  # type: ignore[attr-defined]
+
+
+async def play(seed: int, planned: Sequence[Deed]) -> None:
+    plane, chance = Plane(), random.Random(seed)
+    fleet = asyncio.create_task(LocalFleet(plane.process(), plane.launcher).run())
+    try:
+        await plane.publish(first="pipeline", second="popular")
+        await asyncio.sleep(20)
+        await asyncio.gather(*(do(plane, deed, chance) for deed in planned))
+        await asyncio.sleep(SETTLED_S)
+        assert plane.violations == []
+        assert (await plane.reconcile()).converged
+        assert await plane.bundles.claims() == []
+        ready = [entry for entry in await plane.registry.endpoints() if entry.state == "ready"]
+        assert len(ready) == len(plane.launcher.running())
+        result = await plane.publish(first="scorer/2", second="fresh")
+        assert plane.live() == result.revision
+        assert plane.violations == []
+    finally:
+        fleet.cancel()
+        await asyncio.wait([fleet])
+    assert plane.launcher.running() == []
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32), st.lists(deeds, min_size=1, max_size=7))
+def test_live_is_served_whatever_happens_at_the_same_time(seed: int, planned: list[Deed]) -> None:
+    run(play(seed, planned))
