@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import platform
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -185,6 +186,18 @@ def test_a_config_that_triton_must_complete_still_loads(installation: Installati
         await server.repository.load(directory.plan([target("simple")])[0], 20)
         inputs = (await server.repository.metadata("simple"))["inputs"]
         assert [tensor["name"] for tensor in inputs] == ["INPUT0", "INPUT1"]
+
+    serve(installation, models, use)
+
+
+def test_models_run_on_the_very_python_whose_packages_they_see(installation: Installation, tmp_path: Path) -> None:
+    models = make_repository(tmp_path, "simple")
+    model = models / "simple" / "1" / "model.py"
+    check = f"import platform, ssl\nassert platform.python_version() == {platform.python_version()!r}\n"
+    model.write_text(model.read_text().replace("import", f"{check}import", 1))
+
+    async def use(server: TritonServer, directory: ModelDirectory) -> None:
+        await server.repository.load(directory.plan([target("simple")])[0], 20)
 
     serve(installation, models, use)
 

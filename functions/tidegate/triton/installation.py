@@ -23,8 +23,11 @@ from tidegate.errors import StackError
 BACKENDS = Path(__file__).parent / "backends"
 """Python-based backends that ship with Tidegate: one folder with a `model.py` each."""
 
-LAYOUT = b"3"
+LAYOUT = b"4"
 """Part of the cache's key: raise it when this module writes the cache differently from the same sources."""
+
+SHARED = "shared"
+"""The folder with Python's own shared library, beside the `bin` of the Python that models run on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +48,9 @@ class Installation:
         """The process environment to start the server with: this process's own, with the paths that Triton needs."""
         environment = dict(os.environ)
         environment["PATH"] = os.pathsep.join(filter(None, [str(self.python_bin), environment.get("PATH", os.defpath)]))
-        if self.libraries is not None:
-            paths = [str(self.libraries), environment.get("LD_LIBRARY_PATH", "")]
-            environment["LD_LIBRARY_PATH"] = os.pathsep.join(filter(None, paths))
+        libraries = "" if self.libraries is None else str(self.libraries)
+        paths = [str(self.python_bin.parent / SHARED), libraries, environment.get("LD_LIBRARY_PATH", "")]
+        environment["LD_LIBRARY_PATH"] = os.pathsep.join(filter(None, paths))
         return environment
 
 
@@ -124,16 +127,22 @@ def _sources(folder: Path) -> Iterator[Path]:
 
 
 def _build_python(cache: Path) -> Path:
-    """Build an environment that sees this one's packages and writes no bytecode.
+    """Build an environment that sees this one's packages, runs on this one's own Python and writes no bytecode.
 
     A stub's interpreter ignores the environment variables that would stop it from writing `__pycache__` beside a
     `model.py`, and Triton takes that folder for a change of the model: it would load the model a second time.
+
+    A stub is linked to `libpython3.x.so.1.0` and would take the system's, whose patch version may be another than that of
+    the standard library here; modules of it such as `ssl` then miss symbols. The library has a folder to itself, since
+    what else stands beside it is not meant for Triton.
     """
     executable = Path(getattr(sys, "_base_executable", sys.executable)).resolve()
     packages = dict.fromkeys([*site.getsitepackages(), sysconfig.get_paths()["purelib"]])
     lines = ["import site, sys; sys.dont_write_bytecode = True"]
     lines += [f"import site; site.addsitedir({path!r})" for path in packages]
-    key = hashlib.sha256("\0".join([LAYOUT.decode(), str(executable), *lines]).encode()).hexdigest()[:16]
+    library = _shared_library()
+    parts = [LAYOUT.decode(), str(executable), str(library), *lines]
+    key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
     def build(folder: Path) -> None:
         (folder / "bin").mkdir()
@@ -142,8 +151,18 @@ def _build_python(cache: Path) -> Path:
         own = folder / "lib" / f"python{_python_version()}" / "site-packages"
         own.mkdir(parents=True)
         (own / "tidegate_packages.pth").write_text("\n".join(lines) + "\n")
+        (folder / SHARED).mkdir()
+        if library is not None:
+            (folder / SHARED / library.name).symlink_to(library)
 
     return _once(cache / f"python-{key}", build)
+
+
+def _shared_library() -> Path | None:
+    """The shared library of the Python that runs this; None where it was built without one."""
+    name = f"libpython{_python_version()}.so.1.0"
+    path = Path(sysconfig.get_config_var("LIBDIR") or "", name)
+    return path if path.is_file() else None
 
 
 def _once(target: Path, build: Callable[[Path], None]) -> Path:
