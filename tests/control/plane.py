@@ -108,10 +108,16 @@ class Plane:
         return server
 
     async def publish(
-        self, process: ControlPlane | None = None, *, by: str = "ana", dry_run: bool = False, **rules: str
+        self,
+        process: ControlPlane | None = None,
+        *,
+        by: str = "ana",
+        dry_run: bool = False,
+        placement: Mapping[str, list[str]] | None = None,
+        **rules: str,
     ) -> PublishResult:
         """Publish rules where each objective serves one target, or what the YAML of its rules says."""
-        request = PublishRequest(rules=GivenRules(bundle(**rules)), by=by, dry_run=dry_run)
+        request = PublishRequest(rules=GivenRules(bundle(placement, **rules)), by=by, dry_run=dry_run)
         return await (process or self.process()).publisher.publish(request, self.events.append)
 
     async def roll_back(self, revision: str | None = None, *, by: str = "ben", why: str = "") -> RollbackResult:

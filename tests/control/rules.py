@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from tidegate.rules import compile_directory
@@ -14,11 +15,13 @@ SHARDS = {"a": 2, "b": 1}
 PLACEMENT = {"features": ["a"], "scorer": ["a", "b"], "pipeline": ["a"], "popular": ["b"], "fresh": ["a"]}
 
 
-def bundle(**objectives: str) -> bytes:
-    """The bundle of rules where each objective serves one target, or what the YAML of its rules says."""
-    return compiled(
-        tuple(SHARDS.items()), tuple((name, tuple(on)) for name, on in PLACEMENT.items()), tuple(objectives.items())
-    )
+def bundle(placement: Mapping[str, list[str]] | None = None, **objectives: str) -> bytes:
+    """The bundle of rules where each objective serves one target, or what the YAML of its rules says.
+
+    `placement` is added to that of the models of this package.
+    """
+    placed = {name: tuple(on) for name, on in {**PLACEMENT, **(placement or {})}.items()}
+    return compiled(tuple(SHARDS.items()), tuple(placed.items()), tuple(objectives.items()))
 
 
 @functools.cache

@@ -13,12 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tidegate.control.fleet import LocalFleet
 from tidegate.errors import PublishError, StoreError
+from tidegate.ports import MemoryModel
 
 from tests.control.mortal import Delays, Killed
-from tests.control.plane import Plane
+from tests.control.plane import MODELS, Plane
 from tests.support.virtual_time import run
 
-TARGETS = ["features", "features/1", "scorer", "scorer/1", "scorer/2", "pipeline", "popular", "fresh"]
+TARGETS = ["features", "features/1", "scorer", "scorer/1", "scorer/2", "pipeline", "popular", "fresh", "bad"]
+"""`bad` fails wherever it is loaded."""
 SETTLED_S = 150.0
 
 
@@ -60,15 +62,17 @@ async def do(plane: Plane, deed: Deed, chance: random.Random) -> None:
 
 async def _act(plane: Plane, process: object, deed: Deed) -> None:
     if deed.act == "publish":
-        await plane.publish(process, **{f"o{number}": target for number, target in enumerate(deed.targets)})  # type: ignore[arg-type]
+        rules = {f"o{number}": target for number, target in enumerate(deed.targets)}
+        await plane.publish(process, placement={"bad": ["a"]}, **rules)  # type: ignore[arg-type]
     elif deed.act == "roll back":
         await process.rollbacker.roll_back(None, by="ben", announce=plane.events.append)  # type: ignore[attr-defined]
     else:
         await process.reconciler.reconcile("carl")  # type: ignore[attr-defined]
 
 
-async def play(seed: int, planned: Sequence[Deed]) -> None:
-    plane, chance = Plane(), random.Random(seed)
+async def play(seed: int, fault: str, planned: Sequence[Deed]) -> None:
+    plane, chance = Plane({**MODELS, "bad": MemoryModel()}), random.Random(seed)
+    setattr(plane.faults, fault, {"bad": "damaged"})
     fleet = asyncio.create_task(LocalFleet(plane.process(), plane.launcher).run())
     try:
         await plane.publish(first="pipeline", second="popular")
@@ -90,6 +94,6 @@ async def play(seed: int, planned: Sequence[Deed]) -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(0, 2**32), st.lists(deeds, min_size=1, max_size=7))
-def test_live_is_served_whatever_happens_at_the_same_time(seed: int, planned: list[Deed]) -> None:
-    run(play(seed, planned))
+@given(st.integers(0, 2**32), st.sampled_from(["refused", "hanging", "fatal"]), st.lists(deeds, min_size=1, max_size=7))
+def test_live_is_served_whatever_happens_at_the_same_time(seed: int, fault: str, planned: list[Deed]) -> None:
+    run(play(seed, fault, planned))

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-import pytest
-from tidegate.errors import PublishError
+import asyncio
+from pathlib import Path
 
-from tests.control.plane import Plane
+import pytest
+from tidegate.control.publish import PublishRequest
+from tidegate.control.sources import CheckedRules, GivenRules
+from tidegate.errors import Finding, ImmutableError, PublishError, RulesError, TidegateError
+from tidegate.ports import GatewayReport, MemoryFaults, MemoryModel
+from tidegate.rules import load_bundle
+
+from tests.control.plane import MODELS, Plane, clock
+from tests.control.rules import bundle
 from tests.support.virtual_time import run
 
+OPEN = {**MODELS, "loose": MemoryModel((1,), ("scorer",))}
 
-async def started() -> Plane:
-    plane = Plane()
+
+async def started(models: dict[str, MemoryModel] | None = None) -> Plane:
+    plane = Plane(models)
     for shard in ("a", "a", "b"):
         await plane.add(shard)
     return plane
@@ -29,48 +39,346 @@ def test_a_publish_loads_the_closures_everywhere_flips_and_says_each_step() -> N
             "confirm done", "drain skipped", "unload done",
         ]  # fmt: skip
         assert await plane.bundles.claims() == []
+        (entry,) = plane.bundles.history
+        assert (entry.by, entry.action, entry.sequence) == ("ana", "publish", 1)
 
     run(work())
 
 
-def test_a_second_publish_keeps_what_can_be_rolled_back_to_and_a_rollback_is_one_write() -> None:
+def test_every_target_gets_a_version_and_a_later_push_changes_nothing_live() -> None:
     async def work() -> None:
         plane = await started()
-        first = await plane.publish(main="scorer/1")
-        await plane.publish(main="scorer/2")
-        assert plane.held("a") == [{"scorer/1,2"}] * 2
-        changes = plane.changes()
-        back = await plane.roll_back()
-        assert back.revision == first.revision == plane.live()
-        assert plane.changes() == changes
+        result = await plane.publish(main="scorer", other="scorer/1")
+        targets = {each.name: each.version for each in load_bundle(plane.bundles.bundles[result.revision]).targets()}
+        assert targets == {"scorer": 3, "scorer/1": 1}
+        plane.catalog.models["scorer"] = MemoryModel((1, 2, 3, 4))
+        assert (await plane.reconcile()).converged
+        assert plane.held("b") == [{"scorer/1,3"}]
+        again = await plane.publish(main="scorer", other="scorer/1")
+        assert again.revision != result.revision
+        assert plane.held("b") == [{"scorer/1,3,4"}]
 
     run(work())
 
 
-def test_a_model_that_is_refused_leaves_live_untouched() -> None:
+def test_an_open_step_is_pinned_told_and_stays_while_it_is_in_use() -> None:
+    async def work() -> None:
+        plane = await started(OPEN)
+        rules = {"main": "loose"}
+        result = await plane.publish(placement={"loose": ["a"]}, **rules)
+        assert any("'loose' leaves the version of step 'scorer' open; it gets 3" in note for note in result.notes)
+        plane.catalog.models["scorer"] = MemoryModel((1, 2, 3, 4))
+        again = await plane.publish(placement={"loose": ["a"]}, **rules)
+        assert again.status == "unchanged"
+        other = await plane.publish(placement={"loose": ["a"]}, main="loose", other="popular")
+        assert other.status == "published"
+        assert plane.held("a") == [{"scorer/3", "loose/1"}] * 2
+
+    run(work())
+
+
+def test_the_same_rules_again_are_a_cheap_success() -> None:
     async def work() -> None:
         plane = await started()
         first = await plane.publish(main="scorer/1")
-        plane.faults.refused["fresh"] = "the artefact is damaged"
-        with pytest.raises(
-            PublishError, match=r"model 'fresh' on http://memory:1 of shard 'a'.*the artefact is damaged"
-        ):
+        plane.events.clear()
+        again = await plane.publish(main="scorer/1")
+        assert (again.status, again.revision, again.activated) == ("unchanged", first.revision, None)
+        assert plane.steps() == ["check done", "test done", "push done", "assign done"]
+        assert len(plane.bundles.history) == 1
+
+    run(work())
+
+
+def test_a_dry_run_plans_and_writes_nothing() -> None:
+    async def work() -> None:
+        plane = await started()
+        await plane.publish(main="scorer/1")
+        done, bundles = plane.changes(), dict(plane.bundles.bundles)
+        result = await plane.publish(main="scorer/2", other="fresh", dry_run=True)
+        assert result.status == "planned"
+        assert result.loads == {"a": ("fresh/1", "scorer/2"), "b": ("scorer/2",)}
+        assert (plane.changes(), plane.bundles.bundles) == (done, bundles)
+        published = await plane.publish(main="scorer/2", other="fresh")
+        assert published.revision == result.revision
+
+    run(work())
+
+
+def test_golden_requests_are_asked_of_what_is_new_on_every_endpoint() -> None:
+    async def work() -> None:
+        plane = await started()
+        await plane.publish(main="scorer/1", other="popular")
+        plane.golden.asked.clear()
+        await plane.publish(main="scorer/2", other="popular")
+        asked = [(endpoint.shard, target) for endpoint, target in plane.golden.asked]
+        assert sorted(asked) == [("a", "scorer/2"), ("a", "scorer/2"), ("b", "scorer/2")]
+
+    run(work())
+
+
+@pytest.mark.parametrize("fault", ["refused", "hanging", "fatal"])
+def test_a_model_that_fails_leaves_live_untouched_and_costs_one_server_at_most(fault: str) -> None:
+    async def work() -> None:
+        plane = await started()
+        first = await plane.publish(main="scorer/1")
+        setattr(plane.faults, fault, {"fresh": "no GPU"} if fault == "refused" else {"fresh"})
+        with pytest.raises(PublishError) as failure:
             await plane.publish(main="fresh", other="scorer/2")
+        assert failure.value.step == "load"
+        assert "'fresh'" in str(failure.value)
+        assert plane.live() == first.revision
+        assert await plane.bundles.claims() == []
+        healthy = [held for held in plane.held("a") if "fresh/1" not in held]
+        assert {"scorer/1"} in healthy
+        wedged = [entry for entry in await plane.registry.endpoints() if entry.state == "wedged"]
+        assert len(wedged) == (fault == "hanging")
+        assert len(plane.launcher.running("a")) == (1 if fault == "fatal" else 2)
+        assert plane.violations == []
+
+    run(work())
+
+
+def test_a_wrong_answer_leaves_live_untouched_and_unloads_what_was_loaded() -> None:
+    async def work() -> None:
+        plane = await started()
+        first = await plane.publish(main="scorer/1")
+        plane.golden.wrong["fresh"] = "output SCORES has 1 row for 2"
+        with pytest.raises(
+            PublishError, match=r"target 'fresh' on .*: output SCORES has 1 row for 2; mend the model"
+        ) as failure:
+            await plane.publish(main="fresh")
+        assert failure.value.step == "validate"
         assert plane.live() == first.revision
         assert plane.held("a") == [{"scorer/1"}] * 2
-        assert await plane.bundles.claims() == []
+        assert (await plane.reconcile()).converged
 
     run(work())
 
 
-def test_nothing_is_done_in_steady_state() -> None:
+def test_rules_or_cases_that_fail_end_before_anything_is_written() -> None:
+    class Bad(GivenRules):
+        async def check(self) -> CheckedRules:
+            raise RulesError([Finding("fleet.yaml", 3, "", "no such shard")])
+
+    class Failing(GivenRules):
+        async def test(self, checked: CheckedRules) -> str:
+            raise TidegateError("cases/main.yaml:4: expected popular, got fresh")
+
     async def work() -> None:
         plane = await started()
-        await plane.publish(main="pipeline", other="popular")
-        changes = plane.changes()
-        result = await plane.reconcile()
-        assert result.converged
-        assert result.endpoints == 3
-        assert plane.changes() == changes
+        publisher = plane.process().publisher
+        for rules, step, text in (
+            (Bad, "check", "fleet.yaml:3: no such shard"),
+            (Failing, "test", "cases/main.yaml:4"),
+        ):
+            with pytest.raises(PublishError, match=text) as failure:
+                await publisher.publish(
+                    PublishRequest(rules=rules(bundle(main="popular")), by="ana"), plane.events.append
+                )
+            assert failure.value.step == step
+        assert plane.bundles.bundles == {}
+        assert plane.changes() == []
+
+    run(work())
+
+
+def test_a_target_that_was_never_pushed_is_refused_at_assign() -> None:
+    async def work() -> None:
+        plane = await started({"popular": MemoryModel()})
+        with pytest.raises(PublishError, match="target 'scorer/1' needs model 'scorer'") as failure:
+            await plane.publish(main="scorer/1")
+        assert failure.value.step == "assign"
+
+    run(work())
+
+
+def test_a_shard_without_a_server_is_named_after_a_while() -> None:
+    async def work() -> None:
+        plane = Plane()
+        await plane.add("a")
+        with pytest.raises(PublishError, match="shard 'b' has no server that is ready"):
+            await plane.publish(main="popular")
+        assert plane.bundles.history == []
+
+    run(work())
+
+
+def test_an_endpoint_that_ends_before_the_flip_is_waited_for_until_the_registry_forgets_it() -> None:
+    async def work() -> None:
+        plane = await started()
+        await plane.publish(main="scorer/1")
+        gone = plane.launcher.running("a")[0]
+        gone.end()
+
+        async def forget() -> None:
+            await asyncio.sleep(20)
+            await plane.registry.deregister(gone.endpoint)
+
+        task = asyncio.create_task(forget())
+        result = await plane.publish(main="scorer/2")
+        assert task.done()
+        assert plane.live() == result.revision
+
+    run(work())
+
+
+def test_an_endpoint_that_never_answers_nor_goes_ends_the_publish() -> None:
+    async def work() -> None:
+        plane = await started()
+        first = await plane.publish(main="scorer/1")
+        plane.launcher.running("a")[0].end()
+        with pytest.raises(PublishError, match=r"http://memory:1 refused the connection.*see `tidegate status`"):
+            await plane.publish(main="scorer/2")
+        assert plane.live() == first.revision
+
+    run(work())
+
+
+def test_a_publish_waits_for_the_gateways_and_says_who_is_late() -> None:
+    async def work() -> None:
+        plane = await started()
+        first = await plane.publish(main="scorer/1")
+        for name in ("quick", "late"):
+            await plane.registry.report(GatewayReport(name, first.revision, clock()))
+
+        async def follow() -> None:
+            while plane.live() == first.revision:
+                await asyncio.sleep(0.1)
+            await asyncio.sleep(1)
+            await plane.registry.report(GatewayReport("quick", plane.live(), clock()))
+
+        task = asyncio.create_task(follow())
+        result = await plane.publish(main="scorer/2")
+        assert task.done()
+        assert result.activated is not None
+        assert (result.activated.confirmed, result.activated.unconfirmed) == (("quick",), ("late",))
+        assert "gateways that do not serve it yet: late" in result.activated.warnings[0]
+        for target in ("scorer/3", "fresh", "popular", "features"):
+            await plane.registry.report(GatewayReport("quick", plane.live(), clock()))
+            await plane.publish(main=target, other="popular")
+        assert plane.held("b")[0] >= {"popular/1"}
+        assert any("scorer/1" in model for model in plane.held("a")[0]), "the late gateway still serves it"
+
+    run(work())
+
+
+def test_what_follows_the_flip_fails_no_publish() -> None:
+    async def work() -> None:
+        plane = await started()
+        await plane.publish(main="scorer/1")
+        plane.registry.faults.failing["gateways"] = "down"
+        with pytest.raises(PublishError):
+            await plane.publish(main="scorer/2")
+        plane.registry.faults.failing.clear()
+        flip = plane.bundles.flip
+
+        async def flip_and_lose(*arguments: object) -> object:
+            pointer = await flip(*arguments)  # type: ignore[arg-type]
+            plane.registry.faults.failing["gateways"] = "down"
+            return pointer
+
+        plane.bundles.flip = flip_and_lose  # type: ignore[method-assign, assignment]
+        result = await plane.publish(main="scorer/2")
+        assert plane.live() == result.revision
+        assert result.activated is not None
+        assert "the next reconcile does the rest" in result.activated.warnings[0]
+
+    run(work())
+
+
+def test_a_flip_whose_answer_is_lost_counts() -> None:
+    async def work() -> None:
+        plane = await started()
+        plane.bundles.faults.lost["flip"] = "connection reset"
+        result = await plane.publish(main="scorer/1")
+        assert result.status == "published"
+        assert plane.live() == result.revision
+
+    run(work())
+
+
+def test_a_publish_mends_a_damaged_live_revision() -> None:
+    async def work() -> None:
+        plane = await started()
+        first = await plane.publish(main="scorer/1")
+        plane.bundles.faults.damaged.add(first.revision)
+        result = await plane.publish(main="scorer/2")
+        assert plane.live() == result.revision
+        assert plane.held("b") == [{"scorer/1,2"}]
+
+    run(work())
+
+
+def test_with_nothing_kept_the_old_models_go_after_the_drain() -> None:
+    async def work() -> None:
+        from tidegate.control.config import ControlConfig
+
+        plane = Plane(config=ControlConfig(keep_revisions=0, drain_s=7))
+        await plane.add("a")
+        await plane.add("b")
+        await plane.publish(main="scorer/1")
+        began = clock()
+        await plane.publish(main="scorer/2")
+        assert 7 <= clock() - began < 9
+        assert "drain done" in plane.steps()
+        assert plane.held("a") == [{"scorer/2"}]
+
+    run(work())
+
+
+class Folder:
+    """A `ModelsSource` of a test."""
+
+    def __init__(self, plane: Plane, path: Path) -> None:
+        self.catalog = plane.catalog
+        self.path = path
+        self.checked: list[str] = []
+
+    def folder(self, model: str) -> Path | None:
+        path = self.path / model
+        return path if path.is_dir() else None
+
+    async def check(self, models: object) -> tuple[str, ...]:
+        self.checked += list(models)  # type: ignore[call-overload]
+        return ("scorer has no samples",)
+
+
+def test_what_the_targets_need_of_the_folder_is_checked_and_pushed(tmp_path: Path) -> None:
+    for name in ("scorer", "features", "fresh"):
+        (tmp_path / name / "1").mkdir(parents=True)
+        (tmp_path / name / "1" / "model.py").write_text("pass")
+
+    async def work() -> None:
+        plane = await started()
+        folder = Folder(plane, tmp_path)
+        request = PublishRequest(rules=GivenRules(bundle(main="pipeline")), models=folder, by="ana")
+        planned = await plane.process().publisher.publish(
+            PublishRequest(rules=request.rules, models=folder, by="ana", dry_run=True), plane.events.append
+        )
+        assert {each.model for each in planned.pushed} == {"scorer", "features"}
+        assert plane.models.units == {}
+        result = await plane.process().publisher.publish(request, plane.events.append)
+        assert {(each.model, each.versions) for each in result.pushed} == {("scorer", (1,)), ("features", (1,))}
+        assert folder.checked[:2] == ["features", "scorer"]
+        assert any(event.text == "scorer has no samples" for event in plane.events)
+        (tmp_path / "scorer" / "1" / "model.py").write_text("changed")
+        with pytest.raises(PublishError) as failure:
+            await plane.process().publisher.publish(request, plane.events.append)
+        assert failure.value.step == "push"
+        assert isinstance(failure.value.__cause__, ImmutableError)
+
+    run(work())
+
+
+def test_a_fault_on_one_endpoint_alone_is_found_before_the_flip() -> None:
+    async def work() -> None:
+        plane = await started()
+        first = await plane.publish(main="scorer/1")
+        plane.launcher.running("a")[1].repository.faults = MemoryFaults(refused={"fresh": "no GPU here"})
+        with pytest.raises(PublishError, match="'fresh' on http://memory:2 of shard 'a': refused: no GPU here"):
+            await plane.publish(main="fresh")
+        assert plane.live() == first.revision
+        assert plane.held("a") == [{"scorer/1"}] * 2
 
     run(work())

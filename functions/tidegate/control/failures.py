@@ -32,10 +32,13 @@ class Failures:
 
     def remember(self, shard: str, load: ModelLoad, reason: str, *, hung: bool = False) -> None:
         """Leave a load alone for a while, twice as long as the last time. `hung`: it costs a server."""
-        known = self._failures.get((shard, load.model))
-        wait_s = FIRST_BACKOFF_S if known is None else 2 * known.wait_s
+        known, now = self._failures.get((shard, load.model)), self._clock()
+        wait_s = FIRST_BACKOFF_S
+        if known is not None:
+            # Where it is not due yet, this is another endpoint of the same attempt.
+            wait_s = known.wait_s if known.retry_at > now else 2 * known.wait_s
         wait_s = min(max(wait_s, FIRST_BACKOFF_HUNG_S if hung else 0.0), LONGEST_BACKOFF_S)
-        self._failures[shard, load.model] = _Failure(frozenset(load.versions), reason, wait_s, self._clock() + wait_s)
+        self._failures[shard, load.model] = _Failure(frozenset(load.versions), reason, wait_s, now + wait_s)
 
     def forget(self, shard: str, model: str) -> None:
         """It has been loaded."""
