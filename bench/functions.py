@@ -61,7 +61,7 @@ def run() -> str:
         control = fleet["control"]
         shards = {"TIDEGATE_SHARD_ENDPOINTS": json.dumps({fleet["shards"][0]["name"]: triton.netloc})}
         cold = _cold(control, shards, code, folder)
-        warm = _warm(_variables(control) | shards, code, folder, triton.hostname or "", triton.port or 80)
+        warm = _warm({**_variables(control), **shards}, code, folder, triton.hostname or "", triton.port or 80)
         imports = _imports(code)
     return _report(cold, warm, imports)
 
@@ -83,7 +83,7 @@ def _cold(control: Mapping[str, str], shards: Mapping[str, str], code: Path, fol
     event = _event("/v1/objectives/bench", b"", {}, "GET")
     times: dict[str, list[float]] = {"init": [], "first": [], "both": []}
     for number in range(COLD_ROUNDS + 1):
-        variables = _variables(control, "bench-cold") | shards
+        variables = {**_variables(control, "bench-cold"), **shards}
         with Environment("tidegate.lambdas.gateway.handler", variables, folder / "log", code) as environment:
             began = time.perf_counter()
             response = environment.invoke(event)

@@ -17,6 +17,7 @@ COMMANDS = {
     "fleet": ("tidegate.cli.fleet:fleet", "Plan where models are placed."),
     "shard-agent": ("tidegate.cli.shard_agent:shard_agent", "Look after the Triton server beside this process."),
     "facts": ("tidegate.cli.facts:facts", "Fill the table that models look facts up in."),
+    "settings": ("tidegate.cli.settings:settings", "Show every setting of the processes."),
     "status": ("tidegate.cli.status:status", "Show the fleet of a running gateway."),
 }
 """Every command: where it is, and what it does in one line."""
