@@ -1,0 +1,136 @@
+"""Reads what decides about the infrastructure: a stage's settings and the shards of fleet.yaml, every error located."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+from tidegate.errors import Finding, RulesError, SettingsError
+from tidegate.rules.directory import read_directory
+from tidegate.rules.language import FleetFile
+from tidegate.rules.shape import Report, check_shape
+from tidegate.rules.source import Location, read_source
+from tidegate.settings import INFRASTRUCTURE as PREFIX
+
+from infra.settings import Settings, conflicts
+from infra.shards import Shard, shard_conflicts, to_shards
+
+STAGE = re.compile(r"[a-z][a-z0-9]{1,15}")
+"""Without a hyphen, so that the names of two stages' resources cannot meet."""
+SETTINGS_FOLDER = Path(__file__).parent / "settings"
+
+
+def read_settings(stage: str, environment: Mapping[str, str], folder: Path = SETTINGS_FOLDER) -> Settings:
+    """The settings of a stage: `<folder>/<stage>.yaml`, and over it the `TIDEGATE_INFRA_*` variables of `environment`.
+
+    Raises:
+        SettingsError: the stage is unknown, or a setting is unknown or wrong; every error has its file and line, or names
+            its variable.
+    """
+    if not STAGE.fullmatch(stage):
+        raise SettingsError(
+            f"{stage!r} is no name of a stage: 2 to 16 lower-case letters and digits, beginning with a letter"
+        )
+    file = folder / f"{stage}.yaml"
+    if not file.is_file():
+        known = ", ".join(sorted(each.stem for each in folder.glob("*.yaml"))) or "none"
+        raise SettingsError(f"stage {stage!r} has no settings: write {file} (stages: {known})")
+    source = read_source(file, f"settings/{file.name}")
+    findings = [Finding(source.file, line, "", message, hint) for line, message, hint in source.problems]
+
+    def add(at: Location, message: str, hint: str) -> None:
+        findings.append(Finding(source.file, source.line(at), "", message, hint))
+
+    data = source.data
+    # A file of comments alone means: every default.
+    if data is None and [message for _, message, _ in source.problems] == ["the file is empty"]:
+        data, findings = {}, []
+    settings = check_shape(Settings, data, Report(source, add)) if data is not None else None
+    if settings is None or findings:
+        raise _settings_error(findings)
+    variables = _variables(environment)
+    settings = _overlaid(data, variables)
+    for path, message, hint in conflicts(settings):
+        variable = next((name for name, at in variables.items() if path[: len(at[0])] == at[0]), None)
+        if variable is None:
+            add(path, message, hint)
+        else:
+            raise SettingsError(f"{variable}: {message} ({hint})")
+    if findings:
+        raise _settings_error(findings)
+    return settings
+
+
+def _settings_error(findings: list[Finding]) -> SettingsError:
+    noun = "error" if len(findings) == 1 else "errors"
+    return SettingsError(f"{len(findings)} {noun} in the settings\n" + "\n".join(map(str, sorted(findings))))
+
+
+def _variables(environment: Mapping[str, str]) -> dict[str, tuple[tuple[str, ...], Any]]:
+    """The variables that are settings: name -> (path of the setting, value)."""
+    found: dict[str, tuple[tuple[str, ...], Any]] = {}
+    for name, text in sorted(environment.items()):
+        if not name.startswith(PREFIX):
+            continue
+        path = tuple(part.lower() for part in name.removeprefix(PREFIX).split("__"))
+        try:
+            found[name] = path, yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise SettingsError(f"{name} is not valid YAML") from error
+    return found
+
+
+def _overlaid(data: dict[str, Any], variables: Mapping[str, tuple[tuple[str, ...], Any]]) -> Settings:
+    merged = copy.deepcopy(data)
+    for name, (path, value) in variables.items():
+        here = merged
+        for step in path[:-1]:
+            here = here.setdefault(step, {})
+            if not isinstance(here, dict):
+                raise SettingsError(f"{name} is no setting; see docs/infra-settings.md")
+        here[path[-1]] = value
+    try:
+        return Settings.model_validate(merged)
+    except ValidationError as error:
+        detail = error.errors(include_url=False, include_input=False)[0]
+    place = tuple(str(step) for step in detail["loc"])
+    name = next((name for name, (path, _) in variables.items() if _meet(place, path)), "the settings")
+    if detail["type"] == "extra_forbidden":
+        raise SettingsError(f"{name} is no setting; see docs/infra-settings.md")
+    raise SettingsError(f"{name} is wrong: {detail['msg']}")
+
+
+def _meet(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
+    """Whether one path leads to the other."""
+    shared = min(len(one), len(other))
+    return one[:shared] == other[:shared]
+
+
+def read_shards(rules: Path, settings: Settings) -> tuple[Shard, ...]:
+    """The shards of a rules directory's fleet.yaml, sorted by name.
+
+    Raises:
+        RulesError: the rules do not compile, or a shard cannot be built; every error has its file and line.
+    """
+    _, findings = read_directory(rules)
+    if findings:
+        raise RulesError(findings)
+    file = next(each for each in (rules / "fleet.yaml", rules / "fleet.yml") if each.exists())
+    source = read_source(file, file.name)
+
+    def add(at: Location, message: str, hint: str) -> None:
+        findings.append(Finding(source.file, source.line(at), "", message, hint))
+
+    fleet = check_shape(FleetFile, source.data, Report(source, add))
+    assert fleet is not None, "read_directory has found no error in it"
+    shards = to_shards(fleet.shards, settings)
+    for name, key, message, hint in shard_conflicts(fleet.shards, shards, settings):
+        add(("shards", name, key) if key else ("shards", name), message, hint)
+    if findings:
+        raise RulesError(findings)
+    return shards

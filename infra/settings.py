@@ -1,0 +1,310 @@
+"""The settings of the infrastructure: one typed model for every choice, read from `infra/settings/<stage>.yaml`.
+
+A variable `TIDEGATE_INFRA_<NAME>` of the environment goes over the file; two underscores lead into a group, and the value
+is read as YAML: `TIDEGATE_INFRA_ALARMS__P99_MS=250`, `TIDEGATE_INFRA_AUTHORIZER='{kind: iam}'`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr
+
+LOG_RETENTION_DAYS = (1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 3653)
+"""The retentions that CloudWatch Logs knows."""
+
+MAX_HTTP_API_TIMEOUT_S = 29
+"""An HTTP API gives up after 30 s; a function that ends before can still say why."""
+
+CertificateArn = Annotated[
+    StrictStr,
+    Field(
+        pattern=r"^arn:[a-z0-9-]+:acm:[a-z0-9-]+:[0-9]{12}:certificate/.+$",
+        examples=["arn:aws:acm:eu-west-1:111122223333:certificate/…"],
+    ),
+]
+HttpsUrl = Annotated[StrictStr, Field(pattern=r"^https://[^\s/?#]+\S*$", examples=["https://issuer.example.com/"])]
+ImageTag = Annotated[StrictStr, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$", examples=["24.10-py3"])]
+InstanceType = Annotated[
+    StrictStr, Field(pattern=r"^[a-z][a-z0-9-]*\.[a-z0-9-]+$", max_length=32, examples=["g5.xlarge"])
+]
+Percentage = Annotated[StrictInt, Field(ge=1, le=100)]
+Ratio = (
+    Annotated[StrictInt, Field(ge=1, le=1_000)] | Annotated[StrictFloat, Field(ge=0.01, le=1_000, allow_inf_nan=False)]
+)
+
+
+class Group(BaseModel):
+    """Base of every group of settings."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+GroupType = TypeVar("GroupType", bound=Group)
+
+
+def _all_defaults(group: type[GroupType]) -> Callable[[], GroupType]:
+    return lambda: group.model_validate({})
+
+
+class JwtAuthorizer(Group):
+    """Callers send a JSON Web Token of an OpenID Connect issuer."""
+
+    kind: Literal["jwt"] = Field(description="A JSON Web Token.")
+    issuer: HttpsUrl = Field(
+        description="The token's `iss`, whose `/.well-known/openid-configuration` API Gateway reads."
+    )
+    audience: Annotated[list[Annotated[StrictStr, Field(min_length=1)]], Field(min_length=1)] = Field(
+        description="The accepted `aud` or `client_id`."
+    )
+    scopes: list[Annotated[StrictStr, Field(min_length=1)]] = Field(
+        [], description="Scopes of which a token needs one."
+    )
+    caller_claim: Annotated[StrictStr, Field(pattern=r"^[!-~]{1,128}$", examples=["client_id"])] = Field(
+        "client_id", description="The claim that names the caller; where a token lacks it, its `sub` does."
+    )
+
+
+class IamAuthorizer(Group):
+    """Callers sign their requests (Signature Version 4) and hold the callers' managed policy."""
+
+    kind: Literal["iam"] = Field(description="A signed request.")
+
+
+Authorizer = Annotated[JwtAuthorizer | IamAuthorizer, Field(discriminator="kind")]
+
+
+class Domain(Group):
+    """A domain name of one's own for the HTTP API; the default address is then switched off."""
+
+    name: Annotated[StrictStr, Field(pattern=r"^[a-z0-9-]+(\.[a-z0-9-]+)+$", examples=["tidegate.example.com"])] = (
+        Field(description="The domain name.")
+    )
+    certificate_arn: CertificateArn = Field(description="Its ACM certificate, in the stack's region.")
+
+
+class Throttling(Group):
+    """What the HTTP API lets through, over all callers."""
+
+    rate_per_s: Annotated[StrictInt, Field(ge=1, le=1_000_000)] = Field(1_000, description="Requests per second.")
+    burst: Annotated[StrictInt, Field(ge=1, le=1_000_000)] = Field(
+        2_000, description="Requests that may come at once, above the rate."
+    )
+
+
+class DoorFunction(Group):
+    """A function in the path of requests."""
+
+    memory_mib: Annotated[StrictInt, Field(ge=128, le=10_240)] = Field(
+        1_769, description="Memory; 1769 MiB come with one whole CPU."
+    )
+    timeout_s: Annotated[StrictInt, Field(ge=1, le=MAX_HTTP_API_TIMEOUT_S)] = Field(
+        MAX_HTTP_API_TIMEOUT_S, description="Time-out of one request; an HTTP API itself gives up after 30 s."
+    )
+    reserved_concurrency: Annotated[StrictInt, Field(ge=1, le=100_000)] | None = Field(
+        None,
+        description="The most requests at a time, taken from the account's pool; unset: what the account has left.",
+    )
+    provisioned_concurrency: Annotated[StrictInt, Field(ge=0, le=100_000)] = Field(
+        0, description="Environments that are kept initialised; 0: none."
+    )
+
+
+class ResolveFunction(DoorFunction):
+    """The function in the path of requests for a decision alone: it waits for nobody."""
+
+    memory_mib: Annotated[StrictInt, Field(ge=128, le=10_240)] = Field(512, description="Memory.")
+
+
+class ControlFunctions(Group):
+    """The functions beside the path of requests."""
+
+    memory_mib: Annotated[StrictInt, Field(ge=128, le=10_240)] = Field(1_024, description="Memory of each of them.")
+    reconcile_timeout_s: Annotated[StrictInt, Field(ge=30, le=900)] = Field(
+        600, description="Time-out of one reconciliation, loads included."
+    )
+    validate_timeout_s: Annotated[StrictInt, Field(ge=10, le=900)] = Field(
+        120, description="Time-out of compiling and proving one set of rules."
+    )
+    reconcile_every_min: Annotated[StrictInt, Field(ge=1, le=60)] = Field(
+        1, description="Period of the schedule that makes up for lost events."
+    )
+    probe_every_min: Annotated[StrictInt, Field(ge=1, le=5)] = Field(
+        1, description="Period of the probe, whose metric the shards scale on."
+    )
+
+
+class Triton(Group):
+    """The model servers of every shard."""
+
+    image_tag: ImageTag = Field(
+        "24.10-py3", description="Tag of the mirrored Triton image in the stage's ECR repository."
+    )
+    image_source: Annotated[StrictStr, Field(pattern=r"^[^\s:]+$")] = Field(
+        "nvcr.io/nvidia/tritonserver", description="The image that is mirrored, without its tag."
+    )
+    agent_tag: ImageTag = Field("1", description="Tag of the shard agent's image in the stage's ECR repository.")
+    default_instance_type: InstanceType = Field(
+        "g4dn.xlarge", description="Instance type of shards whose `instance_type` in fleet.yaml is unset."
+    )
+    gpus_per_replica: Annotated[StrictInt, Field(ge=1, le=16)] = Field(1, description="GPUs of one Triton server.")
+    memory_reservation_mib: Annotated[StrictInt, Field(ge=512, le=2_000_000)] = Field(
+        8_192, description="Memory that one Triton server is placed by; it may use more where the instance has it."
+    )
+    shared_memory_mib: Annotated[StrictInt, Field(ge=64, le=1_000_000)] = Field(
+        1_024, description="`/dev/shm` of one Triton server, through which its Python steps exchange tensors."
+    )
+    root_volume_gib: Annotated[StrictInt, Field(ge=50, le=16_000)] = Field(
+        100, description="Disk of an instance: the image alone unpacks to more than 20 GiB, and models are kept on it."
+    )
+    auto_complete_config: StrictBool = Field(
+        False, description="Let Triton complete partial model configs, at the price of starting each Python step twice."
+    )
+    start_timeout_s: Annotated[StrictInt, Field(ge=60, le=7_200)] = Field(
+        900, description="How long a new server may load its models before its failing health check replaces it."
+    )
+    drain_s: Annotated[StrictInt, Field(ge=5, le=110)] = Field(
+        35, description="How long a server that goes is left to finish its requests; the longest request is 29 s."
+    )
+
+
+class Scaling(Group):
+    """How shards follow their load."""
+
+    queue_time_ratio_target: Ratio = Field(0.5, description="Target of the time in Triton's queue per time in compute.")
+    scale_out_cooldown_s: Annotated[StrictInt, Field(ge=0, le=3_600)] = Field(
+        120, description="Time between two steps up."
+    )
+    scale_in_cooldown_s: Annotated[StrictInt, Field(ge=0, le=3_600)] = Field(
+        600, description="Time between two steps down."
+    )
+    idle_min: Annotated[StrictInt, Field(ge=5, le=60)] = Field(
+        15, description="Minutes without a request after which a `scale_to_zero` shard has no server."
+    )
+
+
+class Alarms(Group):
+    """Thresholds of the alarms."""
+
+    emails: list[Annotated[StrictStr, Field(pattern=r"^[^\s@]+@[^\s@]+$", examples=["ops@example.com"])]] = Field(
+        [], description="Addresses that alarms are sent to; each has to confirm once."
+    )
+    errors_5xx_percent: Percentage = Field(1, description="Answers with a 5xx status, of all answers in a minute.")
+    p99_ms: Annotated[StrictInt, Field(ge=1, le=30_000)] = Field(500, description="99th percentile of the latency.")
+    fallback_percent: Percentage = Field(
+        5, description="Requests that a fallback answered, of all requests in a minute."
+    )
+    bundle_age_s: Annotated[StrictInt, Field(ge=30, le=86_400)] = Field(
+        300, description="Time since a gateway last reached the bundle store."
+    )
+    queue_time_ratio: Ratio = Field(
+        2.0, description="Time in a shard's queue per time in compute that scaling did not bring down."
+    )
+    unhealthy_min: Annotated[StrictInt, Field(ge=1, le=60)] = Field(
+        3, description="Minutes that a shard may be without a healthy server."
+    )
+    cold_start_min: Annotated[StrictInt, Field(ge=5, le=120)] = Field(
+        20, description="A `scale_to_zero` shard alarms when it turned requests away in two such spans on end."
+    )
+    min_requests: Annotated[StrictInt, Field(ge=1, le=1_000_000)] = Field(
+        20, description="Requests in a minute below which no rate of errors or fallbacks is judged."
+    )
+    rollback: StrictBool = Field(
+        True, description="Move the pointer to the revision before when the rate of 5xx or fallbacks alarms."
+    )
+
+
+class Settings(Group):
+    """Every choice of one stage."""
+
+    vpc_cidr: StrictStr = Field("10.42.0.0/16", description="Address range of the VPC, /16 to /20.")
+    availability_zones: Annotated[StrictInt, Field(ge=2, le=3)] = Field(
+        2, description="Availability zones; each must offer the shards' instance types."
+    )
+    nat_gateways: Annotated[StrictInt, Field(ge=0, le=3)] = Field(
+        0, description="NAT gateways for servers and functions that must reach the internet; 0: nothing can."
+    )
+    encryption: Literal["customer_key", "service_managed"] = Field(
+        "customer_key",
+        description="`customer_key`: one KMS key of the stage for everything stored; `service_managed`: each service's own.",
+    )
+    retain_data: StrictBool = Field(
+        True, description="Keep bucket, tables, key, images and secret when the stacks are destroyed."
+    )
+    termination_protection: StrictBool = Field(False, description="Refuse to destroy the network and storage stacks.")
+    log_retention_days: StrictInt = Field(30, description="How long logs are kept; a value that CloudWatch Logs knows.")
+    access_log_retention_days: Annotated[StrictInt, Field(ge=1, le=3_650)] = Field(
+        90, description="How long the access logs of bucket and balancers are kept."
+    )
+    old_version_days: Annotated[StrictInt, Field(ge=1, le=3_650)] = Field(
+        90, description="How long replaced and deleted versions of objects are kept."
+    )
+    metrics_namespace: Annotated[StrictStr, Field(pattern=r"^[A-Za-z0-9._/#-]{1,255}$", examples=["Tidegate"])] = Field(
+        "Tidegate",
+        description="CloudWatch namespace; stages that share an account and region need different ones.",
+    )
+    architecture: Literal["arm64", "x86_64"] = Field("arm64", description="CPU of the functions.")
+    python_version: Literal["3.11", "3.12", "3.13", "3.14"] = Field(
+        "3.11", description="Python of the functions; the assets' compiled modules must be built for it."
+    )
+    door: Literal["http_api", "function_url", "both"] = Field(
+        "http_api",
+        description="Where requests come in: an API Gateway HTTP API, a Lambda Function URL with IAM, or both.",
+    )
+    authorizer: Authorizer = Field(IamAuthorizer(kind="iam"), description="Who may call the HTTP API.")
+    domain: Domain | None = Field(None, description="A domain name of one's own for the HTTP API.")
+    throttling: Throttling = Field(
+        default_factory=_all_defaults(Throttling), description="What the HTTP API lets through."
+    )
+    gateway: DoorFunction = Field(default_factory=_all_defaults(DoorFunction), description="The gateway function.")
+    resolve: ResolveFunction = Field(
+        default_factory=_all_defaults(ResolveFunction), description="The resolve function."
+    )
+    control: ControlFunctions = Field(
+        default_factory=_all_defaults(ControlFunctions), description="The functions beside the path of requests."
+    )
+    triton: Triton = Field(default_factory=_all_defaults(Triton), description="The model servers.")
+    scaling: Scaling = Field(default_factory=_all_defaults(Scaling), description="How shards follow their load.")
+    alarms: Alarms = Field(
+        default_factory=_all_defaults(Alarms), description="When people, and the rollback, are called."
+    )
+    tags: dict[
+        Annotated[StrictStr, Field(pattern=r"^[A-Za-z0-9_.:/=+@-]{1,128}$")],
+        Annotated[StrictStr, Field(pattern=r"^[A-Za-z0-9 _.:/=+@-]{0,256}$")],
+    ] = Field({}, description="Tags of every resource, beside `tidegate:stage`.")
+
+
+def conflicts(settings: Settings) -> list[tuple[tuple[str, ...], str, str]]:
+    """What no single setting's type can say: (path of the setting, what is wrong, what would be right)."""
+    found: list[tuple[tuple[str, ...], str, str]] = []
+    try:
+        network = ipaddress.IPv4Network(settings.vpc_cidr)
+        private = network.is_private and 16 <= network.prefixlen <= 20
+    except ValueError:
+        private = False
+    if not private:
+        hint = "write a private IPv4 range from /16 to /20 whose host bits are 0, such as 10.42.0.0/16"
+        found.append((("vpc_cidr",), f"{settings.vpc_cidr!r} is no address range for the VPC", hint))
+    if settings.log_retention_days not in LOG_RETENTION_DAYS:
+        days = ", ".join(map(str, LOG_RETENTION_DAYS))
+        message = f"CloudWatch Logs has no retention of {settings.log_retention_days} days"
+        found.append((("log_retention_days",), message, f"write one of {days}"))
+    if settings.nat_gateways > settings.availability_zones:
+        message = "there are more NAT gateways than availability zones"
+        found.append((("nat_gateways",), message, f"write at most {settings.availability_zones}"))
+    if settings.domain is not None and settings.door == "function_url":
+        message = "a Function URL cannot have a domain name of its own"
+        found.append((("domain",), message, "delete it, or choose the door http_api"))
+    for name, function in (("gateway", settings.gateway), ("resolve", settings.resolve)):
+        reserved = function.reserved_concurrency
+        if reserved is not None and function.provisioned_concurrency > reserved:
+            message = "provisioned_concurrency is above reserved_concurrency"
+            found.append(((name, "provisioned_concurrency"), message, f"write at most {reserved}"))
+    found += [
+        (("tags", tag), f"tag {tag!r} is reserved", "choose another prefix")
+        for tag in sorted(settings.tags)
+        if tag.startswith(("aws:", "tidegate:"))
+    ]
+    return found

@@ -1,0 +1,174 @@
+"""Where requests come in: an HTTP API with an authorizer on every route, a Function URL with IAM, or both."""
+
+from __future__ import annotations
+
+import json
+
+import aws_cdk as cdk
+from aws_cdk import aws_apigatewayv2 as api
+from aws_cdk import aws_apigatewayv2_authorizers as authorizers
+from aws_cdk import aws_apigatewayv2_integrations as integrations
+from aws_cdk import aws_certificatemanager as acm
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_lambda as lambda_
+from constructs import Construct
+
+from infra.settings import Domain, JwtAuthorizer
+from infra.stacks.functions import FunctionsStack
+from infra.stacks.parts import Stage, explain, log_group, statement
+from infra.stacks.storage import StorageStack
+
+ROUTES = (
+    ("gateway", "/v2", (api.HttpMethod.GET,)),
+    ("gateway", "/v2/{path+}", (api.HttpMethod.GET, api.HttpMethod.POST)),
+    ("gateway", "/v1/{path+}", (api.HttpMethod.GET, api.HttpMethod.POST)),
+    ("gateway", "/openapi.json", (api.HttpMethod.GET,)),
+    ("resolve", "/v1/objectives/{objective}/resolve", (api.HttpMethod.POST,)),
+)
+"""(function, path, methods); the most specific route wins."""
+
+ACCESS_LOG = {
+    "requestId": "$context.requestId",
+    "time": "$context.requestTime",
+    # The route, not the path: no query string, no address, no name of a caller stands in a log.
+    "route": "$context.routeKey",
+    "status": "$context.status",
+    "latencyMs": "$context.responseLatency",
+    "integrationLatencyMs": "$context.integrationLatency",
+    "integrationStatus": "$context.integration.integrationStatus",
+    "error": "$context.error.messageString",
+    "authorizerError": "$context.authorizer.error",
+    "responseBytes": "$context.responseLength",
+}
+
+
+class EdgeStack(cdk.Stack):
+    """The doors. `api_id` is None without an HTTP API."""
+
+    def __init__(
+        self, scope: Construct, construct_id: str, *, stage: Stage, functions: FunctionsStack, storage: StorageStack
+    ) -> None:
+        super().__init__(
+            scope, construct_id, stack_name=stage.called("edge"), description="Tidegate: where requests come in"
+        )
+        self.stage, self._functions, self._storage = stage, functions, storage
+        invoke: list[iam.PolicyStatement] = []
+        self.api_id: str | None = None
+        if stage.settings.door in ("http_api", "both"):
+            http_api = self._http_api()
+            self.api_id = http_api.api_id
+            if not isinstance(stage.settings.authorizer, JwtAuthorizer):
+                routes = f"arn:{self.partition}:execute-api:{self.region}:{self.account}:{http_api.api_id}/*"
+                invoke.append(statement(["execute-api:Invoke"], [routes]))
+        if stage.settings.door in ("function_url", "both"):
+            invoke += self._function_url()
+        if invoke:
+            self._callers(invoke)
+
+    def _http_api(self) -> api.HttpApi:
+        domain = self.stage.settings.domain
+        http_api = api.HttpApi(
+            self,
+            "Api",
+            api_name=self.stage.called("api"),
+            description="Tidegate: /v2 (Open Inference Protocol) and /v1",
+            create_default_stage=False,
+            disable_execute_api_endpoint=domain is not None,
+            default_authorizer=self._authorizer(),
+        )
+        whole = {name: self._integration(name) for name in ("gateway", "resolve")}
+        authorizer = self.stage.settings.authorizer
+        scopes = authorizer.scopes if isinstance(authorizer, JwtAuthorizer) else []
+        for name, path, methods in ROUTES:
+            http_api.add_routes(
+                path=path, methods=list(methods), integration=whole[name], authorization_scopes=scopes or None
+            )
+        logs = log_group(
+            self, "AccessLogs", self.stage, f"/aws/vendedlogs/tidegate/{self.stage.name}/api", self._storage.key
+        )
+        throttling = self.stage.settings.throttling
+        stage = api.CfnStage(
+            self,
+            "Stage",
+            api_id=http_api.api_id,
+            stage_name="$default",
+            auto_deploy=True,
+            access_log_settings=api.CfnStage.AccessLogSettingsProperty(
+                destination_arn=logs.log_group_arn, format=json.dumps(ACCESS_LOG, separators=(",", ":"))
+            ),
+            default_route_settings=api.CfnStage.RouteSettingsProperty(
+                detailed_metrics_enabled=True,
+                throttling_rate_limit=throttling.rate_per_s,
+                throttling_burst_limit=throttling.burst,
+            ),
+        )
+        if domain is not None:
+            self._domain(domain, http_api, stage)
+        else:
+            cdk.CfnOutput(self, "ApiUrl", value=http_api.api_endpoint, description="The HTTP API")
+        return http_api
+
+    def _authorizer(self) -> api.IHttpRouteAuthorizer:
+        settings = self.stage.settings.authorizer
+        if isinstance(settings, JwtAuthorizer):
+            return authorizers.HttpJwtAuthorizer("Jwt", settings.issuer, jwt_audience=settings.audience)
+        return authorizers.HttpIamAuthorizer()
+
+    def _integration(self, name: str) -> integrations.HttpLambdaIntegration:
+        return integrations.HttpLambdaIntegration(
+            name.title(),
+            self._functions.doors[name],
+            payload_format_version=api.PayloadFormatVersion.VERSION_2_0,
+        )
+
+    def _domain(self, domain: Domain, http_api: api.HttpApi, stage: api.CfnStage) -> None:
+        name = api.DomainName(
+            self,
+            "Domain",
+            domain_name=domain.name,
+            certificate=acm.Certificate.from_certificate_arn(self, "Certificate", domain.certificate_arn),
+            security_policy=api.SecurityPolicy.TLS_1_2,
+        )
+        mapping = api.CfnApiMapping(
+            self, "Mapping", api_id=http_api.api_id, domain_name=name.name, stage=stage.stage_name
+        )
+        mapping.add_resource_dependency(stage)
+        cdk.CfnOutput(self, "ApiUrl", value=f"https://{domain.name}", description="The HTTP API")
+        cdk.CfnOutput(
+            self,
+            "DomainTarget",
+            value=name.regional_domain_name,
+            description=f"Point {domain.name} here (alias or CNAME)",
+        )
+
+    def _function_url(self) -> list[iam.PolicyStatement]:
+        door = self._functions.doors["gateway"]
+        url = lambda_.FunctionUrl(
+            self,
+            "Url",
+            function=door,
+            auth_type=lambda_.FunctionUrlAuthType.AWS_IAM,
+            invoke_mode=lambda_.InvokeMode.BUFFERED,
+        )
+        cdk.CfnOutput(self, "FunctionUrl", value=url.url, description="The gateway's Function URL")
+        arn = door.function_arn
+        return [
+            statement(["lambda:InvokeFunctionUrl"], [arn], {"StringEquals": {"lambda:FunctionUrlAuthType": "AWS_IAM"}}),
+            # Both are needed for a URL; the condition keeps it from being invoked in any other way.
+            statement(["lambda:InvokeFunction"], [arn], {"Bool": {"lambda:InvokedViaFunctionUrl": "true"}}),
+        ]
+
+    def _callers(self, statements: list[iam.PolicyStatement]) -> None:
+        policy = iam.ManagedPolicy(
+            self,
+            "Callers",
+            managed_policy_name=self.stage.called("callers"),
+            description="Attach it to whoever may call Tidegate; callers.yaml says what each of them may use",
+            statements=statements,
+        )
+        cdk.CfnOutput(self, "CallersPolicyArn", value=policy.managed_policy_arn, description="Attach it to callers")
+        if self.api_id is not None:
+            api_ref = cdk.Stack.of(self).resolve(self.api_id)["Ref"]
+            every_route = f"arn:<AWS::Partition>:execute-api:<AWS::Region>:<AWS::AccountId>:<{api_ref}>/*"
+            reason = "A caller may use every route; callers.yaml says which objectives."
+            explain(policy, nag={f"AwsSolutions-IAM5[Resource::{every_route}]": reason})

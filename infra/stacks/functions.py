@@ -1,0 +1,318 @@
+"""The functions, each with a role of its own, and what calls them beside requests: events, queues, schedules."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import aws_cdk as cdk
+from aws_cdk import aws_ec2 as ec2
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_lambda as lambda_
+from aws_cdk import aws_lambda_destinations as destinations
+from aws_cdk import aws_lambda_event_sources as sources
+from aws_cdk import aws_sns as sns
+from aws_cdk import aws_sqs as sqs
+from constructs import Construct
+from tidegate.aws.layout import MANIFESTS
+from tidegate.errors import SettingsError
+
+from infra.contract import HANDLER, LIVE, RULES
+from infra.settings import JwtAuthorizer
+from infra.shards import Shard
+from infra.stacks.events import Events, make_queue
+from infra.stacks.grants import add_grants, add_runtime, explain_role
+from infra.stacks.network import NetworkStack
+from infra.stacks.parts import Stage, explain, log_group
+from infra.stacks.shard.balancer import shard_endpoint
+from infra.stacks.storage import StorageStack
+
+MAX_ENVIRONMENT_BYTES = 4_096
+"""What Lambda allows for all variables of a function together."""
+
+OTHER_VARIABLES_BYTES = 640
+"""A generous bound of every variable but TIDEGATE_SHARD_ENDPOINTS, whose final values are not known before deployment."""
+
+ALIAS = "live"
+
+
+@dataclass(frozen=True, slots=True)
+class Assets:
+    """The folders that become the functions' code: small for the doors, with the control plane's libraries for the rest."""
+
+    gateway: Path
+    control: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """One function. `group` is its security group; `asynchronous` says that it is invoked by events, not by requests."""
+
+    name: str
+    description: str
+    asset: Path
+    group: ec2.ISecurityGroup
+    memory_mib: int
+    timeout_s: int
+    variables: Mapping[str, str] = field(default_factory=dict)
+    reserved_concurrency: int | None = None
+    provisioned_concurrency: int = 0
+    asynchronous: bool = False
+
+
+def endpoints_variable(shards: Iterable[Shard]) -> str:
+    """The value of TIDEGATE_SHARD_ENDPOINTS: each shard's `host:port` as a JSON object.
+
+    Raises:
+        SettingsError: it would not fit into a function's environment.
+    """
+    value = json.dumps({shard.name: shard_endpoint(shard.label) for shard in shards}, separators=(",", ":"))
+    room = MAX_ENVIRONMENT_BYTES - OTHER_VARIABLES_BYTES
+    if len(value) > room:
+        raise SettingsError(
+            f"the names and addresses of all shards take {len(value)} bytes, and a function's environment has room for "
+            f"{room}: shorten the shards' names, or divide the fleet over several stages"
+        )
+    return value
+
+
+class FunctionsStack(cdk.Stack):
+    """Every function, by its short name in `functions`; `doors` are gateway and resolve as requests should reach them."""
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        stage: Stage,
+        shards: Iterable[Shard],
+        assets: Assets,
+        network: NetworkStack,
+        storage: StorageStack,
+    ) -> None:
+        super().__init__(
+            scope,
+            construct_id,
+            stack_name=stage.called("functions"),
+            description="Tidegate: the functions, their queues and schedules",
+        )
+        self.stage, self._network, self._storage = stage, network, storage
+        specs = {spec.name: spec for spec in self._specs(shards, assets)}
+        self.functions = {name: self._function(spec) for name, spec in specs.items()}
+        self.doors: dict[str, lambda_.IFunction] = {
+            name: self._door(self.functions[name], specs[name].provisioned_concurrency)
+            for name in ("gateway", "resolve")
+        }
+        self._wire()
+
+    def _specs(self, shards: Iterable[Shard], assets: Assets) -> list[Spec]:
+        settings, storage, network = self.stage.settings, self._storage, self._network
+        endpoints = {"TIDEGATE_SHARD_ENDPOINTS": endpoints_variable(shards)}
+        bucket = {"TIDEGATE_BUCKET": storage.bucket.bucket_name}
+        registry = {"TIDEGATE_REGISTRY_TABLE": storage.registry.table_name}
+        authorizer = settings.authorizer
+        claim = {"TIDEGATE_CALLER_CLAIM": authorizer.caller_claim} if isinstance(authorizer, JwtAuthorizer) else {}
+        secret = {"TIDEGATE_MANAGEMENT_SECRET_ARN": storage.management_secret.secret_arn}
+        control = settings.control
+        doors = [
+            Spec(
+                name=name,
+                description=description,
+                asset=assets.gateway,
+                group=group,
+                memory_mib=door.memory_mib,
+                timeout_s=door.timeout_s,
+                variables=variables,
+                reserved_concurrency=door.reserved_concurrency,
+                provisioned_concurrency=door.provisioned_concurrency,
+            )
+            for name, description, door, group, variables in (
+                (
+                    "gateway",
+                    "Decides, and calls the model",
+                    settings.gateway,
+                    network.gateway_group,
+                    bucket | registry | endpoints | claim,
+                ),
+                (
+                    "resolve",
+                    "Decides, and tells the decision",
+                    settings.resolve,
+                    network.isolated_group,
+                    bucket | registry | endpoints | claim,
+                ),
+            )
+        ]
+        beside = [
+            Spec(
+                name=name,
+                description=description,
+                asset=assets.control,
+                group=group,
+                memory_mib=control.memory_mib,
+                timeout_s=timeout_s,
+                variables=variables,
+                asynchronous=True,
+            )
+            for name, description, group, timeout_s, variables in (
+                (
+                    "validate_rules",
+                    "Compiles, proves and tests pushed rules",
+                    network.isolated_group,
+                    control.validate_timeout_s,
+                    bucket | registry,
+                ),
+                (
+                    "reconcile",
+                    "Has every server hold what it should",
+                    network.control_group,
+                    control.reconcile_timeout_s,
+                    bucket | registry | secret,
+                ),
+                ("probe", "Measures the servers' queues", network.control_group, 50, registry),
+                ("rollback", "Moves the pointer back, once", network.isolated_group, 60, bucket | registry),
+            )
+        ]
+        return doors + beside
+
+    def _function(self, spec: Spec) -> lambda_.Function:
+        stage, key = self.stage, self._storage.key
+        full_name = stage.called(spec.name.replace("_", "-"))
+        construct_id = spec.name.title().replace("_", "")
+        group = log_group(self, f"{construct_id}Logs", stage, f"/tidegate/{stage.name}/functions/{spec.name}", key)
+        role = iam.Role(
+            self,
+            f"{construct_id}Role",
+            assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"),
+            description=f"Function {full_name}",
+        )
+        arn = f"arn:{self.partition}:lambda:{self.region}:{self.account}:function:{full_name}"
+        add_runtime(role, arn, group.log_group_arn)
+        add_grants(role, spec.name, stage, self._storage)
+        function = lambda_.Function(
+            self,
+            construct_id,
+            function_name=full_name,
+            description=spec.description,
+            runtime=lambda_.Runtime(f"python{stage.settings.python_version}", lambda_.RuntimeFamily.PYTHON),
+            architecture=lambda_.Architecture.ARM_64
+            if stage.settings.architecture == "arm64"
+            else lambda_.Architecture.X86_64,
+            handler=HANDLER.format(name=spec.name),
+            code=lambda_.Code.from_asset(str(spec.asset)),
+            role=role,
+            memory_size=spec.memory_mib,
+            timeout=cdk.Duration.seconds(spec.timeout_s),
+            reserved_concurrent_executions=spec.reserved_concurrency,
+            vpc=self._network.vpc,
+            vpc_subnets=self._network.subnets,
+            security_groups=[spec.group],
+            tracing=lambda_.Tracing.ACTIVE,
+            log_group=group,
+            environment=self._powertools(spec.name) | dict(spec.variables),
+            environment_encryption=key,
+        )
+        explain_role(role, self._storage, spec.name)
+        self._explain(function, spec)
+        return function
+
+    def _powertools(self, name: str) -> dict[str, str]:
+        return {
+            "POWERTOOLS_SERVICE_NAME": name,
+            "POWERTOOLS_METRICS_NAMESPACE": self.stage.settings.metrics_namespace,
+            # Events, answers and the texts of errors may hold personal data.
+            "POWERTOOLS_LOGGER_LOG_EVENT": "false",
+            "POWERTOOLS_TRACER_CAPTURE_RESPONSE": "false",
+            "POWERTOOLS_TRACER_CAPTURE_ERROR": "false",
+        }
+
+    def _explain(self, function: lambda_.Function, spec: Spec) -> None:
+        reasons = {
+            "CKV_AWS_272": "Code signing needs a signing profile of the organisation; the asset is built reproducibly instead.",
+        }
+        if spec.reserved_concurrency is None:
+            reasons["CKV_AWS_115"] = (
+                "A reservation takes from the account's pool: it is a setting for the doors, and the functions beside them "
+                "run one at a time."
+            )
+        if not spec.asynchronous:
+            reasons["CKV_AWS_116"] = "It is invoked synchronously: the caller has the answer, there is nothing to keep."
+        else:
+            reasons["CKV_AWS_116"] = "Its failures go to a dead-letter queue through its invocation's destination."
+        if self._storage.key is None:
+            reasons["CKV_AWS_173"] = "The operator chose encryption: service_managed. No variable holds a secret."
+        runtime = "The assets hold compiled modules for this Python, and it is the one that the tests run on."
+        explain(
+            function,
+            nag={"AwsSolutions-L1": runtime},
+            checkov=reasons,
+            cfn_lint={"W3005": "CDK states the dependency on the role beside the one on its policy, which is needed."},
+        )
+
+    def _door(self, function: lambda_.Function, provisioned: int) -> lambda_.IFunction:
+        if not provisioned:
+            return function
+        return lambda_.Alias(
+            function,
+            "Live",
+            alias_name=ALIAS,
+            version=function.current_version,
+            provisioned_concurrent_executions=provisioned,
+        )
+
+    def _wire(self) -> None:
+        stage, storage, control = self.stage, self._storage, self.stage.settings.control
+        functions = self.functions
+        dead = make_queue(self, "Dead", stage.called("dead"), storage.key)
+        self.dead_queues = {"dead": dead}
+        # By their ARNs alone: as wholes they would grant more of the key than sending needs.
+        failures = destinations.SqsDestination(sqs.Queue.from_queue_arn(self, "DeadByArn", dead.queue_arn))
+        people = destinations.SnsDestination(sns.Topic.from_topic_arn(self, "TopicByArn", storage.topic.topic_arn))
+        events = Events(self, stage=stage, undelivered=dead)
+        for name, timeout_s, prefixes, what in (
+            ("reconcile", control.reconcile_timeout_s, [MANIFESTS, LIVE], "A model was pushed, or the pointer moved"),
+            ("validate_rules", control.validate_timeout_s, [RULES], "Rules were pushed"),
+        ):
+            hyphenated = name.replace("_", "-")
+            title = name.title().replace("_", "")
+            failed = make_queue(self, f"{title}Dead", stage.called(f"{hyphenated}-dead"), storage.key)
+            self.dead_queues[f"{hyphenated}-dead"] = failed
+            queue = make_queue(
+                self,
+                f"{title}Queue",
+                stage.called(hyphenated),
+                storage.key,
+                visibility=cdk.Duration.seconds(timeout_s + 60),
+                dead=failed,
+            )
+            events.object_created(f"{title}Events", what, storage.bucket.bucket_name, prefixes, queue)
+            functions[name].add_event_source(
+                sources.SqsEventSource(
+                    queue,
+                    batch_size=10,
+                    # A push is many objects: one run takes them together.
+                    max_batching_window=cdk.Duration.seconds(5),
+                    report_batch_item_failures=True,
+                    max_concurrency=2,
+                )
+            )
+        events.every(
+            "ReconcileSchedule", "Makes up for lost events", control.reconcile_every_min, functions["reconcile"]
+        )
+        events.every("ProbeSchedule", "Measures the shards' queues", control.probe_every_min, functions["probe"])
+        for name in ("reconcile", "probe"):
+            functions[name].configure_async_invoke(
+                on_failure=failures,
+                # The schedule comes again before a retry would.
+                retry_attempts=0,
+                max_event_age=cdk.Duration.minutes(1),
+            )
+        functions["validate_rules"].configure_async_invoke(on_failure=failures)
+        functions["rollback"].configure_async_invoke(
+            on_success=people,
+            on_failure=failures,
+            retry_attempts=2,
+            max_event_age=cdk.Duration.minutes(10),
+        )

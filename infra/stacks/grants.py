@@ -1,0 +1,128 @@
+"""What each function may do with the stage's data: one table, and nothing beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_s3 as s3
+from tidegate.aws.layout import ASSIGNMENTS, BUNDLES, CLAIMS, HISTORY, MANIFESTS, MODELS, PUSHES, SAMPLES
+
+from infra.contract import LIVE, RULES
+from infra.stacks.parts import NO_RESOURCE_LEVEL, Stage, explain, statement
+from infra.stacks.storage import StorageStack
+
+READ_ITEMS = ("dynamodb:GetItem", "dynamodb:Query")
+WRITE_ITEMS = ("dynamodb:DeleteItem", "dynamodb:PutItem", "dynamodb:UpdateItem")
+INTERFACES = (
+    "ec2:AssignPrivateIpAddresses",
+    "ec2:CreateNetworkInterface",
+    "ec2:DeleteNetworkInterface",
+    "ec2:DescribeNetworkInterfaces",
+    "ec2:DescribeSubnets",
+    "ec2:UnassignPrivateIpAddresses",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """Prefixes of the bucket that a function reads, writes and deletes under, its actions on the registry, and whether it
+    reads the management secret and publishes metrics by itself."""
+
+    reads: tuple[str, ...] = ()
+    writes: tuple[str, ...] = ()
+    deletes: tuple[str, ...] = ()
+    registry: tuple[str, ...] = ()
+    management_secret: bool = False
+    metrics: bool = False
+
+
+GRANTS: Mapping[str, Grant] = {
+    "gateway": Grant(reads=(BUNDLES, LIVE), registry=("dynamodb:PutItem", "dynamodb:UpdateItem")),
+    "resolve": Grant(reads=(BUNDLES, LIVE), registry=("dynamodb:PutItem", "dynamodb:UpdateItem")),
+    "validate_rules": Grant(
+        reads=(BUNDLES, LIVE, MANIFESTS, MODELS, RULES), writes=(BUNDLES,), registry=(*READ_ITEMS, *WRITE_ITEMS)
+    ),
+    "reconcile": Grant(
+        reads=(ASSIGNMENTS, BUNDLES, CLAIMS, HISTORY, LIVE, MANIFESTS, MODELS, PUSHES, SAMPLES),
+        writes=(ASSIGNMENTS, BUNDLES, CLAIMS, HISTORY, LIVE),
+        deletes=(CLAIMS,),
+        registry=(*READ_ITEMS, *WRITE_ITEMS),
+        management_secret=True,
+    ),
+    "probe": Grant(registry=READ_ITEMS, metrics=True),
+    "rollback": Grant(
+        reads=(ASSIGNMENTS, BUNDLES, CLAIMS, HISTORY, LIVE),
+        writes=(CLAIMS, HISTORY, LIVE),
+        deletes=(CLAIMS,),
+        registry=(*READ_ITEMS, *WRITE_ITEMS),
+    ),
+}
+"""The grants by function. Powertools' idempotency keeps its records in the registry."""
+
+
+def add_grants(role: iam.Role, name: str, stage: Stage, storage: StorageStack) -> None:
+    """Give the role of function `name` what the table says."""
+    grant = GRANTS[name]
+    bucket = storage.bucket
+    if grant.reads:
+        role.add_to_policy(statement(["s3:GetObject"], objects_under(bucket, grant.reads)))
+        role.add_to_policy(list_statement(bucket, grant.reads))
+    if grant.writes:
+        role.add_to_policy(statement(["s3:PutObject"], objects_under(bucket, grant.writes)))
+    if grant.deletes:
+        role.add_to_policy(statement(["s3:DeleteObject"], objects_under(bucket, grant.deletes)))
+    if grant.registry:
+        role.add_to_policy(statement(sorted(grant.registry), [storage.registry.table_arn]))
+    if grant.management_secret:
+        role.add_to_policy(statement(["secretsmanager:GetSecretValue"], [storage.management_secret.secret_arn]))
+    if grant.metrics:
+        namespace = {"StringEquals": {"cloudwatch:namespace": stage.settings.metrics_namespace}}
+        role.add_to_policy(statement(["cloudwatch:PutMetricData"], ["*"], namespace))
+    if storage.key is not None:
+        # Beside objects and items, the queues that take a function's failures are encrypted.
+        role.add_to_policy(statement(["kms:Decrypt", "kms:GenerateDataKey"], [storage.key.key_arn]))
+
+
+def list_statement(bucket: s3.IBucket, prefixes: tuple[str, ...]) -> iam.PolicyStatement:
+    """Leave to list under prefixes.
+
+    `IfExists`, because S3 asks for the same permission to answer 404 instead of 403 for an object that is not there, and
+    that request has no prefix.
+    """
+    patterns = [pattern for prefix in prefixes for pattern in (prefix.rstrip("/"), f"{prefix}*")]
+    return statement(["s3:ListBucket"], [bucket.bucket_arn], {"StringLikeIfExists": {"s3:prefix": patterns}})
+
+
+def add_runtime(role: iam.Role, function_arn: str, log_group_arn: str) -> None:
+    """Give a role what Lambda itself needs: its log, its network interfaces, its traces."""
+    role.add_to_policy(statement(["logs:CreateLogStream", "logs:PutLogEvents"], [log_group_arn]))
+    role.add_to_policy(statement(list(INTERFACES), ["*"]))
+    # Lambda makes the interfaces, the function's own code may not: https://docs.aws.amazon.com/lambda/latest/dg/configuration-vpc.html
+    role.add_to_policy(
+        iam.PolicyStatement(
+            effect=iam.Effect.DENY,
+            actions=list(INTERFACES),
+            resources=["*"],
+            conditions={"ArnEquals": {"lambda:SourceFunctionArn": function_arn}},
+        )
+    )
+    role.add_to_policy(statement(["xray:PutTelemetryRecords", "xray:PutTraceSegments"], ["*"]))
+
+
+def explain_role(role: iam.Role, storage: StorageStack, name: str) -> None:
+    """Write down why wildcards stand in a function's policy."""
+    grant = GRANTS[name]
+    everything = f"Network interfaces (denied to the function's own code), traces and metrics. {NO_RESOURCE_LEVEL}"
+    reasons = storage.prefix_reasons((*grant.reads, *grant.writes, *grant.deletes))
+    explain(
+        role.node.find_child("DefaultPolicy"),
+        nag=reasons | {"AwsSolutions-IAM5[Resource::*]": everything},
+        checkov={"CKV_AWS_111": everything},
+    )
+
+
+def objects_under(bucket: s3.IBucket, prefixes: tuple[str, ...]) -> list[str]:
+    """The ARNs of all objects under prefixes."""
+    return [bucket.arn_for_objects(f"{prefix}*") for prefix in prefixes]

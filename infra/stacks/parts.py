@@ -1,0 +1,85 @@
+"""Parts that several stacks use: what they know of their stage, log groups, and written reasons for findings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import aws_cdk as cdk
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_kms as kms
+from aws_cdk import aws_logs as logs
+from constructs import Construct, IConstruct
+
+from infra.settings import Settings
+
+NO_RESOURCE_LEVEL = "The service knows no resource-level permissions for these actions."
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One deployment of everything: its name and its settings."""
+
+    name: str
+    settings: Settings
+
+    def called(self, part: str) -> str:
+        """The name of a resource that people look for: `tidegate-<stage>-<part>`."""
+        return f"tidegate-{self.name}-{part}"
+
+    @property
+    def on_delete(self) -> cdk.RemovalPolicy:
+        """What happens to stored data when its stack is destroyed."""
+        return cdk.RemovalPolicy.RETAIN if self.settings.retain_data else cdk.RemovalPolicy.DESTROY
+
+
+def explain(
+    construct: IConstruct,
+    *,
+    nag: Mapping[str, str] | None = None,
+    checkov: Mapping[str, str] | None = None,
+    cfn_lint: Mapping[str, str] | None = None,
+) -> None:
+    """Write down why findings about a construct are accepted: check id -> reason.
+
+    cdk-nag looks at the construct and everything in it, checkov and cfn-lint at the one resource that the construct makes;
+    their reasons stand in that resource's metadata, so whoever reviews the template reads them there.
+    """
+    for check, reason in sorted((nag or {}).items()):
+        cdk.Validations.of(construct).acknowledge(cdk.Acknowledgment(id=check, reason=reason))
+    if not checkov and not cfn_lint:
+        return
+    resource = construct if cdk.CfnResource.is_cfn_resource(construct) else construct.node.default_child
+    assert isinstance(resource, cdk.CfnResource), construct.node.path
+    if checkov:
+        skips = [{"id": check, "comment": reason} for check, reason in sorted(checkov.items())]
+        resource.add_metadata("checkov", {"skip": skips})
+    if cfn_lint:
+        resource.add_metadata("cfn-lint", {"config": {"ignore_checks": sorted(cfn_lint)}, "reasons": dict(cfn_lint)})
+
+
+def log_group(scope: Construct, construct_id: str, stage: Stage, name: str, key: kms.IKey | None) -> logs.LogGroup:
+    """A log group with the stage's retention and encryption. Logs are not kept beyond their stack: they hold no data."""
+    group = logs.LogGroup(
+        scope,
+        construct_id,
+        log_group_name=name,
+        encryption_key=key,
+        removal_policy=cdk.RemovalPolicy.DESTROY,
+    )
+    resource = group.node.default_child
+    assert isinstance(resource, logs.CfnLogGroup)
+    resource.retention_in_days = stage.settings.log_retention_days
+    reasons = {"CKV_AWS_338": "The retention is the operator's choice: log_retention_days."}
+    if key is None:
+        reasons["CKV_AWS_158"] = "The operator chose encryption: service_managed."
+    explain(group, checkov=reasons)
+    return group
+
+
+def statement(
+    actions: list[str], resources: list[str], conditions: Mapping[str, Any] | None = None
+) -> iam.PolicyStatement:
+    """An allowing statement."""
+    return iam.PolicyStatement(actions=actions, resources=resources, conditions=dict(conditions or {}) or None)

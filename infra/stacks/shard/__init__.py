@@ -1,0 +1,60 @@
+"""One shard: its instances, its Triton servers, the balancer in front of them, its scaling and its alarms."""
+
+from __future__ import annotations
+
+import aws_cdk as cdk
+from aws_cdk import aws_ecs as ecs
+from constructs import Construct
+
+from infra.shards import Shard
+from infra.stacks.network import NetworkStack
+from infra.stacks.parts import Stage, explain
+from infra.stacks.shard.alarms import add_alarms
+from infra.stacks.shard.balancer import Balancer
+from infra.stacks.shard.instances import Instances
+from infra.stacks.shard.scaling import add_scaling
+from infra.stacks.shard.servers import Servers
+from infra.stacks.storage import StorageStack
+
+__all__ = ["ShardStack"]
+
+
+class ShardStack(cdk.NestedStack):
+    """A shard's own cluster and everything in it."""
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        stage: Stage,
+        shard: Shard,
+        network: NetworkStack,
+        storage: StorageStack,
+    ) -> None:
+        super().__init__(scope, construct_id, description=f"Tidegate: shard {shard.name}")
+        self.shard = shard
+        cluster = ecs.CfnCluster(
+            self,
+            "Cluster",
+            cluster_name=stage.called(shard.label),
+            cluster_settings=[ecs.CfnCluster.ClusterSettingsProperty(name="containerInsights", value="enabled")],
+        )
+        explain(
+            cluster,
+            checkov={"CKV_AWS_224": "Nobody may run commands in its containers, so there is no session to log."},
+        )
+        instances = Instances(self, stage=stage, shard=shard, network=network, cluster=cluster)
+        balancer = Balancer(self, stage=stage, shard=shard, network=network, storage=storage)
+        servers = Servers(
+            self,
+            stage=stage,
+            shard=shard,
+            network=network,
+            storage=storage,
+            cluster=cluster,
+            instances=instances,
+            balancer=balancer,
+        )
+        add_scaling(self, stage=stage, shard=shard, servers=servers, balancer=balancer)
+        add_alarms(self, stage=stage, shard=shard, balancer=balancer, topic=storage.topic)

@@ -1,0 +1,276 @@
+"""The Triton servers of a shard: one task per server, Triton and beside it the agent that loads its models."""
+
+from __future__ import annotations
+
+import aws_cdk as cdk
+from aws_cdk import aws_ecs as ecs
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_secretsmanager as secrets
+from constructs import Construct
+from tidegate.aws.layout import ASSIGNMENTS, BUNDLES, CLAIMS, MANIFESTS, MODELS, SAMPLES
+from tidegate.triton.repository import MANAGEMENT
+from tidegate.triton.server import PARAMETER_HEADERS
+
+from infra.contract import (
+    AGENT_COMMAND,
+    AGENT_PORT,
+    GRPC_PORT,
+    HTTP_PORT,
+    LIVE,
+    METRICS_PORT,
+    RESTRICTED_APIS,
+)
+from infra.shards import Shard
+from infra.stacks.grants import list_statement, objects_under
+from infra.stacks.network import NetworkStack
+from infra.stacks.parts import NO_RESOURCE_LEVEL, Stage, explain, log_group, statement
+from infra.stacks.shard.balancer import Balancer
+from infra.stacks.shard.instances import SURGE, Instances
+from infra.stacks.storage import StorageStack
+
+TASK_PREFIXES = (MODELS, MANIFESTS, SAMPLES, ASSIGNMENTS, BUNDLES, CLAIMS, LIVE)
+"""What the tasks of a shard read: Triton the models, the agent what its shard must hold."""
+
+SECRET_VARIABLE = "TIDEGATE_MANAGEMENT_SECRET"  # noqa: S105  # a variable's name
+HEALTH_CHECK = f"curl --silent --fail --max-time 4 http://127.0.0.1:{HTTP_PORT}/v2/health/live"
+
+
+def triton_command(repository: str, *, auto_complete_config: bool, exit_timeout_s: int) -> str:
+    """The shell command that becomes Triton over the model repository `repository` (an S3 address).
+
+    The management secret comes from the variable TIDEGATE_MANAGEMENT_SECRET, so that no template and no task definition
+    holds it.
+    """
+    restricted = f"{','.join(RESTRICTED_APIS)},{MANAGEMENT}=${SECRET_VARIABLE}"
+    arguments = [
+        f"--model-repository={repository}",
+        "--model-control-mode=explicit",
+        f"'--http-header-forward-pattern={PARAMETER_HEADERS}'",
+        f'"--http-restricted-api={restricted}"',
+        f'"--grpc-restricted-protocol={restricted}"',
+        f"--http-port={HTTP_PORT}",
+        f"--grpc-port={GRPC_PORT}",
+        f"--metrics-port={METRICS_PORT}",
+        "--allow-metrics=true",
+        "--allow-gpu-metrics=true",
+        # A server without a model is ready to be given some; whether it holds what it must is the agent's to say.
+        "--strict-readiness=false",
+        "--exit-on-error=true",
+        f"--exit-timeout-secs={exit_timeout_s}",
+        "--log-format=ISO8601",
+    ]
+    if not auto_complete_config:
+        arguments.append("--disable-auto-complete-config")
+    return " ".join(["exec tritonserver", *arguments])
+
+
+class Servers(Construct):
+    """The service of one shard."""
+
+    def __init__(
+        self,
+        scope: Construct,
+        *,
+        stage: Stage,
+        shard: Shard,
+        network: NetworkStack,
+        storage: StorageStack,
+        cluster: ecs.CfnCluster,
+        instances: Instances,
+        balancer: Balancer,
+    ) -> None:
+        super().__init__(scope, "Servers")
+        self._stage, self._shard, self._storage = stage, shard, storage
+        self._logs = log_group(self, "Logs", stage, f"/tidegate/{stage.name}/shards/{shard.label}", storage.key)
+        # By its ARN alone: as a whole it would write the shard's role into the key's policy, and so tie storage to the shard.
+        self._secret = ecs.Secret.from_secrets_manager(
+            secrets.Secret.from_secret_complete_arn(self, "Secret", storage.management_secret.secret_arn)
+        )
+        task_role, execution_role = self._task_role(), self._execution_role()
+        self.task = ecs.Ec2TaskDefinition(
+            self,
+            "Task",
+            family=stage.called(shard.label),
+            network_mode=ecs.NetworkMode.AWS_VPC,
+            task_role=task_role,
+            execution_role=execution_role,
+        )
+        triton = self._triton()
+        agent = self._agent()
+        agent.add_container_dependencies(
+            ecs.ContainerDependency(container=triton, condition=ecs.ContainerDependencyCondition.START)
+        )
+        self._explain(task_role, execution_role)
+        self.service = self._service(network, cluster, instances, balancer)
+
+    def _execution_role(self) -> iam.Role:
+        role = iam.Role(
+            self,
+            "ExecutionRole",
+            assumed_by=iam.ServicePrincipal("ecs-tasks.amazonaws.com"),
+            description="Pulls the images, reads the management secret, writes the logs",
+        )
+        if self._storage.key is not None:
+            role.add_to_policy(statement(["kms:Decrypt"], [self._storage.key.key_arn]))
+        return role
+
+    def _task_role(self) -> iam.Role:
+        storage = self._storage
+        role = iam.Role(
+            self,
+            "TaskRole",
+            assumed_by=iam.ServicePrincipal("ecs-tasks.amazonaws.com"),
+            description="Triton reads models and facts, the agent reads its assignment and registers",
+        )
+        role.add_to_policy(statement(["s3:GetObject"], objects_under(storage.bucket, TASK_PREFIXES)))
+        role.add_to_policy(list_statement(storage.bucket, TASK_PREFIXES))
+        role.add_to_policy(
+            statement(["dynamodb:BatchGetItem", "dynamodb:GetItem", "dynamodb:Query"], [storage.facts.table_arn])
+        )
+        role.add_to_policy(
+            statement(
+                ["dynamodb:DeleteItem", "dynamodb:PutItem", "dynamodb:Query", "dynamodb:UpdateItem"],
+                [storage.registry.table_arn],
+            )
+        )
+        if storage.key is not None:
+            role.add_to_policy(statement(["kms:Decrypt"], [storage.key.key_arn]))
+        return role
+
+    def _triton(self) -> ecs.ContainerDefinition:
+        triton = self._stage.settings.triton
+        memory = ecs.LinuxParameters(
+            self, "TritonLinux", init_process_enabled=True, shared_memory_size=triton.shared_memory_mib
+        )
+        command = triton_command(
+            f"s3://{self._storage.bucket.bucket_name}/{MODELS.rstrip('/')}",
+            auto_complete_config=triton.auto_complete_config,
+            exit_timeout_s=triton.drain_s - 1,
+        )
+        container = self.task.add_container(
+            "triton",
+            image=ecs.ContainerImage.from_ecr_repository(self._storage.triton_images, triton.image_tag),
+            entry_point=["/bin/sh", "-c"],
+            command=[command],
+            essential=True,
+            gpu_count=triton.gpus_per_replica,
+            memory_reservation_mib=triton.memory_reservation_mib,
+            linux_parameters=memory,
+            stop_timeout=cdk.Duration.seconds(triton.drain_s + 5),
+            health_check=ecs.HealthCheck(
+                command=["CMD-SHELL", HEALTH_CHECK],
+                interval=cdk.Duration.seconds(10),
+                timeout=cdk.Duration.seconds(5),
+                retries=3,
+                start_period=cdk.Duration.seconds(120),
+            ),
+            environment={
+                "AWS_REGION": cdk.Aws.REGION,
+                "AWS_DEFAULT_REGION": cdk.Aws.REGION,
+                # Preprocessing steps look a member's history up themselves.
+                "TIDEGATE_FACTS_TABLE": self._storage.facts.table_name,
+            },
+            secrets={SECRET_VARIABLE: self._secret},
+            logging=self._log_driver("triton"),
+        )
+        container.add_port_mappings(
+            *(ecs.PortMapping(container_port=port) for port in (HTTP_PORT, GRPC_PORT, METRICS_PORT))
+        )
+        return container
+
+    def _agent(self) -> ecs.ContainerDefinition:
+        storage = self._storage
+        container = self.task.add_container(
+            "agent",
+            image=ecs.ContainerImage.from_ecr_repository(storage.agent_images, self._stage.settings.triton.agent_tag),
+            command=list(AGENT_COMMAND),
+            essential=True,
+            memory_reservation_mib=256,
+            readonly_root_filesystem=True,
+            stop_timeout=cdk.Duration.seconds(self._stage.settings.triton.drain_s + 5),
+            environment={
+                "AWS_REGION": cdk.Aws.REGION,
+                "TIDEGATE_BUCKET": storage.bucket.bucket_name,
+                "TIDEGATE_REGISTRY_TABLE": storage.registry.table_name,
+                "TIDEGATE_SHARD": self._shard.name,
+            },
+            secrets={SECRET_VARIABLE: self._secret},
+            logging=self._log_driver("agent"),
+        )
+        container.add_port_mappings(ecs.PortMapping(container_port=AGENT_PORT))
+        return container
+
+    def _log_driver(self, prefix: str) -> ecs.LogDriver:
+        return ecs.LogDrivers.aws_logs(
+            stream_prefix=prefix,
+            log_group=self._logs,
+            # A stalled log must not stall inference.
+            mode=ecs.AwsLogDriverMode.NON_BLOCKING,
+            max_buffer_size=cdk.Size.mebibytes(4),
+        )
+
+    def _explain(self, task_role: iam.Role, execution_role: iam.Role) -> None:
+        explain(
+            self.task,
+            nag={
+                "AwsSolutions-ECS2": "The variables name tables, a bucket and a region; the one secret comes by reference.",
+            },
+            checkov={
+                "CKV_AWS_336": (
+                    "The agent's root is read-only. Triton's is not: it copies models from S3 to its own disk, and backends "
+                    "write caches there."
+                ),
+            },
+        )
+        explain(task_role.node.find_child("DefaultPolicy"), nag=self._storage.prefix_reasons(TASK_PREFIXES))
+        explain(
+            execution_role.node.find_child("DefaultPolicy"),
+            nag={"AwsSolutions-IAM5[Resource::*]": f"ecr:GetAuthorizationToken. {NO_RESOURCE_LEVEL}"},
+        )
+
+    def _service(
+        self, network: NetworkStack, cluster: ecs.CfnCluster, instances: Instances, balancer: Balancer
+    ) -> ecs.CfnService:
+        of = ecs.CfnService
+        subnets = network.vpc.select_subnets(subnet_type=network.subnets.subnet_type).subnet_ids
+        service = of(
+            self,
+            "Service",
+            cluster=cluster.ref,
+            task_definition=self.task.task_definition_arn,
+            # How many there are is the scaling's to say, so no desired count stands here.
+            capacity_provider_strategy=[
+                of.CapacityProviderStrategyItemProperty(capacity_provider=instances.provider.ref, weight=1)
+            ],
+            deployment_configuration=of.DeploymentConfigurationProperty(
+                minimum_healthy_percent=100,
+                maximum_percent=100 * SURGE,
+                deployment_circuit_breaker=of.DeploymentCircuitBreakerProperty(enable=True, rollback=True),
+            ),
+            health_check_grace_period_seconds=self._stage.settings.triton.start_timeout_s,
+            placement_strategies=[
+                of.PlacementStrategyProperty(type="spread", field="attribute:ecs.availability-zone"),
+                of.PlacementStrategyProperty(type="binpack", field="MEMORY"),
+            ],
+            network_configuration=of.NetworkConfigurationProperty(
+                awsvpc_configuration=of.AwsVpcConfigurationProperty(
+                    assign_public_ip="DISABLED",
+                    subnets=subnets,
+                    security_groups=[network.servers_group.security_group_id],
+                )
+            ),
+            load_balancers=[
+                of.LoadBalancerProperty(
+                    container_name="triton",
+                    container_port=HTTP_PORT,
+                    target_group_arn=balancer.target_group.ref,
+                )
+            ],
+            enable_execute_command=False,
+            enable_ecs_managed_tags=True,
+            propagate_tags="SERVICE",
+        )
+        # Made last and deleted first: a provider in use cannot be taken from its cluster.
+        service.add_resource_dependency(instances.association)
+        service.add_resource_dependency(balancer.served)
+        return service

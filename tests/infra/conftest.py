@@ -1,0 +1,82 @@
+"""Templates that many tests look at; each takes seconds to make, so they are made once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from infra.assembly import Assembly
+from infra.checks import Found, synthesize_and_check
+from infra.function_assets import placeholder_assets
+from infra.reading import read_settings, read_shards
+from tests.docs.blocks import ROOT
+from tests.infra.fleets import NO_VARIABLES, write_rules, write_stage
+
+SHARDS = {
+    "alpha": {"replicas": 2},
+    "Fast_pool.v2": {
+        "replicas": 3,
+        "instance_type": "g5.2xlarge",
+        "min_replicas": 2,
+        "max_replicas": 6,
+        "spot_percent": 70,
+    },
+    "sleepy": {"scale_to_zero": True, "max_replicas": 3, "spot_percent": 100},
+}
+
+EVERY_CHOICE = {
+    "door": "both",
+    "encryption": "service_managed",
+    "authorizer": {
+        "kind": "jwt",
+        "issuer": "https://issuer.example.com/",
+        "audience": ["tidegate"],
+        "scopes": ["infer"],
+    },
+    "domain": {
+        "name": "tidegate.example.com",
+        "certificate_arn": "arn:aws:acm:eu-west-1:111122223333:certificate/1a2b",
+    },
+    "nat_gateways": 1,
+    "availability_zones": 3,
+    "architecture": "x86_64",
+    "metrics_namespace": "Tidegate/test",
+    "retain_data": False,
+    "gateway": {"provisioned_concurrency": 2, "reserved_concurrency": 10},
+    "triton": {"auto_complete_config": True, "image_tag": "25.01-py3"},
+    "alarms": {"emails": ["ops@example.com"], "rollback": False},
+    "tags": {"team": "serving"},
+    "termination_protection": True,
+}
+"""The other one of every choice."""
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """Templates, and what every check found in them."""
+
+    assembly: Assembly
+    found: list[Found]
+    folder: Path
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """The project's own fleet on its stage `prod`."""
+    folder = tmp_path_factory.mktemp("project") / "out"
+    settings = read_settings("prod", NO_VARIABLES)
+    shards = read_shards(ROOT / "routing_rules", settings)
+    found = synthesize_and_check("prod", settings, shards, placeholder_assets(), folder)
+    return Made(Assembly.read(folder), found, folder)
+
+
+@pytest.fixture(scope="session")
+def other(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """Every kind of shard on a stage that chooses everything that is no default."""
+    root = tmp_path_factory.mktemp("other")
+    settings = read_settings("test", NO_VARIABLES, write_stage(root / "settings", "test", EVERY_CHOICE))
+    shards = read_shards(write_rules(root / "rules", SHARDS), settings)
+    found = synthesize_and_check("test", settings, shards, placeholder_assets(), root / "out")
+    return Made(Assembly.read(root / "out"), found, root / "out")

@@ -1,0 +1,116 @@
+"""A stage's settings: every mistake is told with its place, and the page about them is true."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tidegate.errors import SettingsError
+from tidegate.settings import Settings as FunctionSettings
+
+from infra.reading import read_settings
+from infra.settings import JwtAuthorizer
+from infra.settings_page import PAGE, page
+from tests.infra.fleets import NO_VARIABLES
+
+
+def stage(folder: Path, text: str) -> Path:
+    (folder / "test.yaml").write_text(text, encoding="utf-8")
+    return folder
+
+
+def test_a_file_of_comments_means_every_default(tmp_path: Path) -> None:
+    settings = read_settings("test", NO_VARIABLES, stage(tmp_path, "# nothing\n"))
+    assert settings.availability_zones == 2
+    assert settings.authorizer.kind == "iam"
+    assert (settings.gateway.memory_mib, settings.resolve.memory_mib) == (1769, 512)
+
+
+def test_a_variable_goes_over_the_file(tmp_path: Path) -> None:
+    folder = stage(tmp_path, "log_retention_days: 14\nalarms: {p99_ms: 100, fallback_percent: 7}\n")
+    variables = {
+        "TIDEGATE_INFRA_ALARMS__P99_MS": "250",
+        "TIDEGATE_INFRA_AUTHORIZER": "{kind: jwt, issuer: 'https://issuer.example.com', audience: [a]}",
+        "PATH": "/usr/bin",
+        "TIDEGATE_LOAD_TIMEOUT_S": "5",
+    }
+    settings = read_settings("test", variables, folder)
+    assert (settings.alarms.p99_ms, settings.alarms.fallback_percent, settings.log_retention_days) == (250, 7, 14)
+    assert isinstance(settings.authorizer, JwtAuthorizer)
+    assert settings.authorizer.audience == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("encrypton: customer_key\n", "settings/test.yaml:1: unknown key 'encrypton' (did you mean 'encryption'?)"),
+        ("# a\nencryption: none\n", "settings/test.yaml:2: 'encryption' is not what may stand here (write one of"),
+        (
+            "triton:\n  drain_s: 300\n",
+            "settings/test.yaml:2: 'drain_s' is out of range (write an integer from 5 to 110)",
+        ),
+        ("authorizer: {kind: jwt, audience: [a]}\n", "settings/test.yaml:1: key 'issuer' is missing"),
+        ("authorizer: {kind: none}\n", "settings/test.yaml:1: 'authorizer' is not what may stand here"),
+        ("vpc_cidr: 8.8.0.0/16\n", "settings/test.yaml:1: '8.8.0.0/16' is no address range for the VPC"),
+        ("vpc_cidr: 10.0.0.1/16\n", "'10.0.0.1/16' is no address range for the VPC"),
+        ("log_retention_days: 31\n", "CloudWatch Logs has no retention of 31 days (write one of 1, 3, 5"),
+        ("nat_gateways: 3\n", "there are more NAT gateways than availability zones (write at most 2)"),
+        ("gateway: {reserved_concurrency: 2, provisioned_concurrency: 3}\n", "is above reserved_concurrency"),
+        (
+            "door: function_url\ndomain: {name: a.example.com, certificate_arn: 'arn:aws:acm:eu-west-1:111122223333:certificate/a'}\n",
+            "test.yaml:2: a Function URL cannot have a domain name",
+        ),
+        ("tags: {'aws:x': y}\n", "tag 'aws:x' is reserved"),
+        ("retain_data: yes\n", "'retain_data' is not what may stand here, got text (write true or false)"),
+        ("gateway: {timeout_s: 30}\n", "'timeout_s' is out of range (write an integer from 1 to 29)"),
+        ("a: [\n", "settings/test.yaml:"),
+        ("retain_data: true\nretain_data: false\n", "settings/test.yaml:2: duplicate key 'retain_data'"),
+        ("- a\n", "1 error in the settings"),
+    ],
+)
+def test_a_mistake_is_told_with_its_place(tmp_path: Path, text: str, told: str) -> None:
+    with pytest.raises(SettingsError) as raised:
+        read_settings("test", NO_VARIABLES, stage(tmp_path, text))
+    assert told in str(raised.value)
+
+
+def test_every_mistake_is_told_in_one_run(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"^3 errors in the settings\n"):
+        read_settings(
+            "test", NO_VARIABLES, stage(tmp_path, "nat_gateways: x\ndoor: window\ngateway: {memory_mib: 1}\n")
+        )
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("TIDEGATE_INFRA_ALARM__P99_MS", "5", "TIDEGATE_INFRA_ALARM__P99_MS is no setting"),
+        ("TIDEGATE_INFRA_DOOR__X", "5", "TIDEGATE_INFRA_DOOR__X is"),
+        ("TIDEGATE_INFRA_ALARMS__P99_MS", "fast", "TIDEGATE_INFRA_ALARMS__P99_MS is wrong: "),
+        ("TIDEGATE_INFRA_VPC_CIDR", "1.2.3.4", "TIDEGATE_INFRA_VPC_CIDR: '1.2.3.4' is no address range"),
+        ("TIDEGATE_INFRA_TAGS", "{", "TIDEGATE_INFRA_TAGS is not valid YAML"),
+    ],
+)
+def test_a_wrong_variable_is_named(tmp_path: Path, name: str, value: str, told: str) -> None:
+    with pytest.raises(SettingsError) as raised:
+        read_settings("test", {name: value}, stage(tmp_path, "# nothing\n"))
+    assert str(raised.value).startswith(told)
+
+
+@pytest.mark.parametrize("name", ["", "x", "Prod", "a b", "../prod", "a" * 17, "pre-prod", "prod\n"])
+def test_a_stage_has_a_name_that_resources_can_have(name: str) -> None:
+    with pytest.raises(SettingsError, match="is no name of a stage"):
+        read_settings(name, NO_VARIABLES)
+
+
+def test_an_unknown_stage_names_the_known_ones() -> None:
+    with pytest.raises(SettingsError, match=r"stage 'staging' has no settings: .*\(stages: dev, prod\)"):
+        read_settings("staging", NO_VARIABLES)
+
+
+def test_the_page_about_settings_is_current() -> None:
+    assert PAGE.read_text(encoding="utf-8") == page(), "run `python -m infra settings`"
+
+
+def test_the_functions_settings_leave_the_infrastructures_variables_alone() -> None:
+    assert FunctionSettings.from_environment({"TIDEGATE_INFRA_DOOR": "both"}) == FunctionSettings()

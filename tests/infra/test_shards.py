@@ -1,0 +1,105 @@
+"""The shards of fleet.yaml: names of any kind, sizes, and mistakes that are told with their line."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tidegate.errors import RulesError, SettingsError
+
+from infra.reading import read_settings, read_shards
+from infra.settings import Settings
+from infra.shards import MAX_LABEL, Shard, label_of
+from infra.stacks.functions import endpoints_variable
+from infra.stacks.parts import Stage
+from infra.stacks.shard.balancer import balancer_name
+from tests.infra.fleets import NO_VARIABLES, write_rules, write_stage
+
+NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}", fullmatch=True)
+
+
+def shards_of(folder: Path, shards: dict[str, Any], **settings: Any) -> tuple[Shard, ...]:
+    read = read_settings("test", NO_VARIABLES, write_stage(folder / "settings", "test", settings))
+    return read_shards(write_rules(folder / "rules", shards), read)
+
+
+@given(NAMES)
+def test_a_label_can_stand_in_dns_and_is_short(name: str) -> None:
+    label = label_of(name)
+    assert re.fullmatch(r"[a-z]([a-z0-9-]*[a-z0-9])?", label)
+    assert len(label) <= MAX_LABEL
+
+
+@given(NAMES, NAMES)
+def test_different_names_have_different_labels(one: str, two: str) -> None:
+    assert (label_of(one) == label_of(two)) == (one == two)
+
+
+@given(NAMES, st.from_regex(r"[a-z][a-z0-9]{1,15}", fullmatch=True))
+def test_a_balancers_name_is_one(name: str, stage: str) -> None:
+    made = balancer_name(Stage(stage, Settings.model_validate({})), label_of(name))
+    assert re.fullmatch(r"tidegate-[a-z0-9-]*[a-z0-9]", made)
+    assert len(made) <= 32
+
+
+def test_a_plain_name_is_its_own_label() -> None:
+    assert label_of("alpha") == "alpha"
+    assert label_of("eu-west-2a") == "eu-west-2a"
+    assert label_of("a_b") != label_of("a.b")
+    assert label_of("a_b").startswith("a-b-")
+
+
+def test_defaults_are_filled_in(tmp_path: Path) -> None:
+    shards = {
+        "a": {"replicas": 2},
+        "b": {"scale_to_zero": True},
+        "c": {"min_replicas": 2, "max_replicas": 9, "replicas": 4, "instance_type": "g5.12xlarge", "spot_percent": 30},
+        "d": {},
+    }
+    found = {shard.name: shard for shard in shards_of(tmp_path, shards)}
+    sizes = {name: (shard.min_replicas, shard.max_replicas) for name, shard in found.items()}
+    assert sizes == {"a": (2, 2), "b": (0, 1), "c": (2, 9), "d": (1, 1)}
+    assert found["a"].instance_type == "g4dn.xlarge"
+    assert (found["c"].min_instances, found["c"].max_instances) == (1, 3), "four GPUs on each instance"
+    assert found["c"].spot_percent == 30
+
+
+@pytest.mark.parametrize(
+    ("shard", "told"),
+    [
+        ({"min_replicas": 0}, "fleet.yaml:3: min_replicas is 0 without scale_to_zero (write scale_to_zero: true"),
+        ({"min_replicas": 1, "scale_to_zero": True}, "fleet.yaml:3: min_replicas is 1 and scale_to_zero is true"),
+        ({"replicas": 4, "max_replicas": 2}, "max_replicas 2 is below replicas 4"),
+        ({"instance_type": "m5.large"}, "fleet.yaml:3: 'm5.large' cannot run Triton: it has no NVIDIA GPU"),
+        ({"instance_type": "g4ad.xlarge"}, "its GPUs are AMD's"),
+        ({"instance_type": "g5g.xlarge"}, "the Triton image is for x86-64"),
+        ({"instance_type": "big"}, "'big' cannot run Triton: it is no instance type"),
+        ({"instance_type": "g5.xlarge; rm"}, "it is no instance type"),
+        ({"spot_percent": 33.5}, "spot_percent 33.5 is no whole number"),
+        ({"replica": 3}, "fleet.yaml:3: unknown key 'replica' (did you mean 'replicas'?)"),
+        ({"min_replicas": 3, "max_replicas": 2}, "min_replicas is above max_replicas"),
+    ],
+)
+def test_what_cannot_be_built_is_told_with_its_line(tmp_path: Path, shard: dict[str, Any], told: str) -> None:
+    with pytest.raises(RulesError) as raised:
+        shards_of(tmp_path, {"a": shard})
+    assert told in str(raised.value)
+
+
+def test_more_gpus_than_an_instance_has_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(RulesError, match=r"it has 1 GPUs, and the setting triton.gpus_per_replica is 4"):
+        shards_of(tmp_path, {"a": {"instance_type": "g5.xlarge"}}, triton={"gpus_per_replica": 4})
+
+
+def test_a_fleet_that_no_environment_holds_is_refused() -> None:
+    def fleet(count: int) -> list[Shard]:
+        names = [f"shard-{number:04}" for number in range(count)]
+        return [Shard(name, label_of(name), "g5.xlarge", 1, 1, 1, 1, 0, scale_to_zero=False) for name in names]
+
+    assert endpoints_variable(fleet(2)).startswith('{"shard-0000":"shard-0000.tidegate.internal:80",')
+    with pytest.raises(SettingsError, match="shorten the shards' names, or divide the fleet"):
+        endpoints_variable(fleet(200))

@@ -1,0 +1,573 @@
+"""What the templates say: who may do what, how Triton runs, what scales, what alarms, who may call."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from tidegate.settings import Settings
+
+from infra.assembly import Assembly, Resource, as_list, text_of
+from infra.contract import REFUSED_PATHS
+from tests.infra.conftest import Made
+from tests.infra.fleets import as_text, named, only
+
+RUNTIME = {
+    "ec2:AssignPrivateIpAddresses",
+    "ec2:CreateNetworkInterface",
+    "ec2:DeleteNetworkInterface",
+    "ec2:DescribeNetworkInterfaces",
+    "ec2:DescribeSubnets",
+    "ec2:UnassignPrivateIpAddresses",
+    "kms:Decrypt",
+    "kms:GenerateDataKey",
+    "logs:CreateLogStream",
+    "logs:PutLogEvents",
+    "xray:PutTelemetryRecords",
+    "xray:PutTraceSegments",
+}
+"""What Lambda itself needs, and the key."""
+
+READS = {"s3:GetObject", "s3:ListBucket"}
+ITEMS = {"dynamodb:DeleteItem", "dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:Query", "dynamodb:UpdateItem"}
+FROM_A_QUEUE = {
+    "sqs:ChangeMessageVisibility",
+    "sqs:DeleteMessage",
+    "sqs:GetQueueAttributes",
+    "sqs:GetQueueUrl",
+    "sqs:ReceiveMessage",
+}
+TO_DEAD_LETTERS = {"sqs:SendMessage", "sqs:GetQueueAttributes", "sqs:GetQueueUrl"}
+
+ACTIONS: dict[str, set[str]] = {
+    "Gateway": RUNTIME | READS | {"dynamodb:PutItem", "dynamodb:UpdateItem"},
+    "Resolve": RUNTIME | READS | {"dynamodb:PutItem", "dynamodb:UpdateItem"},
+    "ValidateRules": RUNTIME | READS | ITEMS | {"s3:PutObject"} | FROM_A_QUEUE | TO_DEAD_LETTERS,
+    "Reconcile": RUNTIME
+    | READS
+    | ITEMS
+    | {"s3:PutObject", "s3:DeleteObject", "secretsmanager:GetSecretValue"}
+    | FROM_A_QUEUE
+    | TO_DEAD_LETTERS,
+    "Probe": RUNTIME | {"dynamodb:GetItem", "dynamodb:Query", "cloudwatch:PutMetricData"} | TO_DEAD_LETTERS,
+    "Rollback": RUNTIME | READS | ITEMS | {"s3:PutObject", "s3:DeleteObject", "sns:Publish"} | TO_DEAD_LETTERS,
+    "InstancesRole": {
+        "ecs:DeregisterContainerInstance",
+        "ecs:DiscoverPollEndpoint",
+        "ecs:Poll",
+        "ecs:RegisterContainerInstance",
+        "ecs:StartTelemetrySession",
+        "ecs:SubmitAttachmentStateChanges",
+        "ecs:SubmitContainerStateChange",
+        "ecs:SubmitTaskStateChange",
+        "ecs:UpdateContainerInstancesState",
+    },
+    "ServersTaskRole": READS
+    | ITEMS - {"dynamodb:GetItem"}
+    | {"dynamodb:BatchGetItem", "dynamodb:GetItem", "kms:Decrypt"},
+    "ServersExecutionRole": {
+        "ecr:BatchCheckLayerAvailability",
+        "ecr:BatchGetImage",
+        "ecr:GetAuthorizationToken",
+        "ecr:GetDownloadUrlForLayer",
+        "kms:Decrypt",
+        "logs:CreateLogStream",
+        "logs:PutLogEvents",
+        "secretsmanager:DescribeSecret",
+        "secretsmanager:GetSecretValue",
+    },
+    "FlowLogsRole": {"logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"},
+}
+"""Every role's actions, by the beginning of its policy's logical id."""
+
+
+def allowed(policy: Resource) -> set[str]:
+    return {
+        action
+        for statement in policy.properties["PolicyDocument"]["Statement"]
+        if statement["Effect"] == "Allow"
+        for action in as_list(statement["Action"])
+    }
+
+
+def test_every_role_may_do_exactly_this(project: Made) -> None:
+    seen = set()
+    for policy in project.assembly.resources("AWS::IAM::Policy"):
+        role = policy.id.partition("RoleDefaultPolicy")[0]
+        role = role if role in ACTIONS else f"{role}Role"
+        seen.add(role)
+        assert allowed(policy) == ACTIONS[role], policy.id
+    assert seen == set(ACTIONS)
+
+
+@pytest.mark.parametrize(
+    ("role", "action", "prefixes"),
+    [
+        ("Gateway", "s3:GetObject", {"bundles", "live"}),
+        ("Rollback", "s3:PutObject", {"claims", "history", "live"}),
+        ("ValidateRules", "s3:PutObject", {"bundles"}),
+        ("Reconcile", "s3:DeleteObject", {"claims"}),
+    ],
+)
+def test_a_function_reaches_only_its_own_part_of_the_bucket(
+    project: Made, role: str, action: str, prefixes: set[str]
+) -> None:
+    (policy,) = [
+        each
+        for each in project.assembly.resources("AWS::IAM::Policy")
+        if each.template == "Functions" and each.id.startswith(f"{role}Role")
+    ]
+    resources = [
+        text_of(resource)
+        for statement in policy.properties["PolicyDocument"]["Statement"]
+        if action in as_list(statement["Action"])
+        for resource in as_list(statement["Resource"])
+    ]
+    assert {resource.split("}/")[1].removesuffix("/*") for resource in resources} == prefixes
+
+
+def test_an_object_that_is_not_there_is_a_404(project: Made) -> None:
+    for policy in project.assembly.resources("AWS::IAM::Policy"):
+        for statement in policy.properties["PolicyDocument"]["Statement"]:
+            if "s3:ListBucket" in as_list(statement["Action"]):
+                assert set(statement["Condition"]) == {"StringLikeIfExists"}, policy.id
+
+
+def test_the_variables_of_functions_and_agents_are_settings(project: Made) -> None:
+    filled = {"TIDEGATE_BUCKET": "a-bucket", "TIDEGATE_REGISTRY_TABLE": "a-table", "TIDEGATE_FACTS_TABLE": "a-table"}
+    found: list[dict[str, Any]] = [
+        each.properties["Environment"]["Variables"] for each in project.assembly.resources("AWS::Lambda::Function")
+    ]
+    for task in project.assembly.resources("AWS::ECS::TaskDefinition"):
+        for container in task.properties["ContainerDefinitions"]:
+            variables = {each["Name"]: each["Value"] for each in container["Environment"]}
+            secrets = {each["Name"]: "a-secret-value" for each in container["Secrets"]}
+            found.append(variables | secrets)
+    assert len(found) == 6 + 2 * 2
+    for variables in found:
+        ours = {name: filled.get(name, value) for name, value in variables.items() if name.startswith("TIDEGATE_")}
+        # The function fetches the secret itself, under a name that no process's settings have.
+        ours.pop("TIDEGATE_MANAGEMENT_SECRET_ARN", None)
+        Settings.from_environment(ours)
+
+
+def container(assembly: Assembly, name: str, template: str = "") -> dict[str, Any]:
+    task = next(each for each in assembly.resources("AWS::ECS::TaskDefinition") if each.template.startswith(template))
+    (found,) = [each for each in task.properties["ContainerDefinitions"] if each["Name"] == name]
+    return dict(found)
+
+
+def test_triton_runs_the_mirrored_image_on_a_gpu(project: Made) -> None:
+    triton = container(project.assembly, "triton")
+    image = text_of(triton["Image"])
+    assert image.endswith(":24.10-py3")
+    assert ".dkr.ecr." in image
+    assert "TritonImages" in image
+    assert triton["ResourceRequirements"] == [{"Type": "GPU", "Value": "1"}]
+    assert triton["LinuxParameters"]["SharedMemorySize"] == 1024
+    assert triton["Essential"] is True
+
+
+@pytest.mark.parametrize(
+    "flag",
+    [
+        "--model-control-mode=explicit",
+        "'--http-header-forward-pattern=(?i)^tidegate-param-.*'",
+        '"--http-restricted-api=model-repository,shared-memory,trace,logging,tidegate-management=$TIDEGATE_MANAGEMENT_SECRET"',
+        '"--grpc-restricted-protocol=model-repository,shared-memory,trace,logging,tidegate-management=$TIDEGATE_MANAGEMENT_SECRET"',
+        "--disable-auto-complete-config",
+        "--exit-on-error=true",
+        "--allow-metrics=true",
+        "--exit-timeout-secs=34",
+    ],
+)
+def test_triton_has_the_flag(project: Made, flag: str) -> None:
+    assert flag in text_of(container(project.assembly, "triton")["Command"][0]).split(" ")
+
+
+def test_triton_reads_its_models_from_the_bucket(project: Made) -> None:
+    command = text_of(container(project.assembly, "triton")["Command"][0])
+    assert " --model-repository=s3://${" in command
+    assert "}/models " in command
+
+
+def test_a_setting_has_triton_complete_configs(other: Made) -> None:
+    triton = container(other.assembly, "triton")
+    assert "--disable-auto-complete-config" not in text_of(triton["Command"][0])
+    assert text_of(triton["Image"]).endswith(":25.01-py3")
+
+
+def test_no_task_definition_holds_the_management_secret(project: Made) -> None:
+    for name in ("triton", "agent"):
+        (secret,) = container(project.assembly, name)["Secrets"]
+        assert secret["Name"] == "TIDEGATE_MANAGEMENT_SECRET"
+        assert "ManagementSecret" in as_text(secret["ValueFrom"])
+
+
+def test_a_server_takes_requests_only_once_its_agent_says_so(project: Made) -> None:
+    agent = container(project.assembly, "agent")
+    assert agent["Command"] == ["python", "-m", "tidegate.cli", "shard-agent"]
+    assert agent["ReadonlyRootFilesystem"] is True
+    assert agent["DependsOn"] == [{"ContainerName": "triton", "Condition": "START"}]
+    group = only(project.assembly, "AWS::ElasticLoadBalancingV2::TargetGroup", "FleetShardalpha")
+    assert group.properties["HealthCheckPort"] == str(agent["PortMappings"][0]["ContainerPort"])
+    assert group.properties["HealthCheckPath"] == "/ready"
+    assert group.properties["Port"] == 8000
+
+
+def test_a_replacement_is_healthy_before_a_server_drains(project: Made) -> None:
+    service = only(project.assembly, "AWS::ECS::Service", "FleetShardalpha").properties
+    deployment = service["DeploymentConfiguration"]
+    assert (deployment["MinimumHealthyPercent"], deployment["MaximumPercent"]) == (100, 200)
+    assert deployment["DeploymentCircuitBreaker"] == {"Enable": True, "Rollback": True}
+    assert "DesiredCount" not in service, "a deployment must not undo the scaling"
+    provider = only(project.assembly, "AWS::ECS::CapacityProvider", "FleetShardalpha").properties
+    assert provider["AutoScalingGroupProvider"]["ManagedDraining"] == "ENABLED"
+    group = only(project.assembly, "AWS::AutoScaling::AutoScalingGroup", "FleetShardalpha").properties
+    assert (group["MinSize"], group["MaxSize"]) == ("2", "4")
+
+
+def attributes(resource: Resource, name: str) -> dict[str, Any]:
+    return {each["Key"]: each["Value"] for each in resource.properties[name]}
+
+
+def test_the_balancer_spreads_by_outstanding_requests_and_drains(project: Made) -> None:
+    group = only(project.assembly, "AWS::ElasticLoadBalancingV2::TargetGroup", "FleetShardbeta")
+    of_group = attributes(group, "TargetGroupAttributes")
+    assert of_group["load_balancing.algorithm.type"] == "least_outstanding_requests"
+    assert of_group["deregistration_delay.timeout_seconds"] == "35"
+    balancer = only(project.assembly, "AWS::ElasticLoadBalancingV2::LoadBalancer", "FleetShardbeta")
+    of_balancer = attributes(balancer, "LoadBalancerAttributes")
+    assert of_balancer["routing.http.drop_invalid_header_fields.enabled"] == "false", "Tidegate-Param-top_k would go"
+    assert of_balancer["access_logs.s3.enabled"] == "true"
+
+
+def test_management_paths_are_refused_and_inference_is_served(project: Made) -> None:
+    rules = [
+        each.properties
+        for each in project.assembly.resources("AWS::ElasticLoadBalancingV2::ListenerRule")
+        if each.template.startswith("FleetShardalpha")
+    ]
+    by_priority = sorted(rules, key=lambda rule: rule["Priority"])
+    kinds = [rule["Actions"][0]["Type"] for rule in by_priority]
+    assert kinds == ["fixed-response", "fixed-response", "forward"]
+    refused = [path for rule in by_priority[:2] for path in rule["Conditions"][0]["PathPatternConfig"]["Values"]]
+    assert sorted(refused) == sorted(REFUSED_PATHS)
+    assert by_priority[0]["Actions"][0]["FixedResponseConfig"]["StatusCode"] == "403"
+    assert "error" in json.loads(by_priority[0]["Actions"][0]["FixedResponseConfig"]["MessageBody"])
+    assert by_priority[2]["Conditions"][0]["PathPatternConfig"]["Values"] == ["/v2", "/v2/health/*", "/v2/models/*"]
+
+
+def ingress(assembly: Assembly) -> set[tuple[str, str, int]]:
+    """(from, to, port) of every rule, by the beginnings of the groups' logical ids."""
+
+    def group(reference: Any) -> str:
+        return str(reference["Fn::GetAtt"][0])[:-8]
+
+    return {
+        (
+            group(each.properties["SourceSecurityGroupId"]),
+            group(each.properties["GroupId"]),
+            each.properties["FromPort"],
+        )
+        for each in assembly.resources("AWS::EC2::SecurityGroupIngress")
+    }
+
+
+def test_who_may_speak_to_whom(project: Made) -> None:
+    assert ingress(project.assembly) == {
+        ("Gateway", "Balancers", 80),
+        ("Balancers", "Servers", 8000),
+        ("Balancers", "Servers", 8003),
+        ("Control", "Servers", 8000),
+        ("Control", "Servers", 8001),
+        ("Control", "Servers", 8002),
+        ("Control", "Endpoints", 443),
+        ("Servers", "Endpoints", 443),
+        ("Instances", "Endpoints", 443),
+    }
+    for group in project.assembly.resources("AWS::EC2::SecurityGroup"):
+        assert "SecurityGroupIngress" not in group.properties
+
+
+def test_nothing_reaches_the_internet_by_default(project: Made) -> None:
+    for kind in ("InternetGateway", "NatGateway", "EIP", "EgressOnlyInternetGateway"):
+        assert not list(project.assembly.resources(f"AWS::EC2::{kind}"))
+    services = {
+        text_of(each.properties["ServiceName"]).rpartition("}.")[2]
+        for each in project.assembly.resources("AWS::EC2::VPCEndpoint")
+    }
+    assert {"s3", "dynamodb", "ecr.api", "ecr.dkr", "logs", "secretsmanager", "ecs-agent"} <= services
+    assert len(list(project.assembly.resources("AWS::EC2::Subnet"))) == 3, "one private subnet per zone of prod"
+
+
+def test_a_nat_gateway_is_a_choice(other: Made) -> None:
+    assert len(list(other.assembly.resources("AWS::EC2::NatGateway"))) == 1
+
+
+def test_instances_are_hardened(project: Made) -> None:
+    data = only(project.assembly, "AWS::EC2::LaunchTemplate", "FleetShardalpha").properties["LaunchTemplateData"]
+    assert data["MetadataOptions"] == {"HttpTokens": "required", "HttpPutResponseHopLimit": 1}
+    user_data = text_of(data["UserData"]["Fn::Base64"])
+    assert "ECS_AWSVPC_BLOCK_IMDS=true" in user_data
+    assert "ECS_CLUSTER=tidegate-prod-alpha" in user_data
+
+
+def test_a_shard_scales_on_its_own_queue(project: Made) -> None:
+    policy = only(project.assembly, "AWS::ApplicationAutoScaling::ScalingPolicy", "FleetShardalpha").properties
+    tracking = policy["TargetTrackingScalingPolicyConfiguration"]
+    assert tracking["CustomizedMetricSpecification"] == {
+        "Namespace": "Tidegate",
+        "MetricName": "QueueTimeRatio",
+        "Dimensions": [{"Name": "Shard", "Value": "alpha"}],
+        "Statistic": "Average",
+    }
+    assert tracking["TargetValue"] == 0.5
+    target = only(project.assembly, "AWS::ApplicationAutoScaling::ScalableTarget", "FleetShardalpha").properties
+    assert (target["MinCapacity"], target["MaxCapacity"]) == (2, 2)
+
+
+def test_a_shard_is_as_fleet_yaml_says(other: Made) -> None:
+    group = only(other.assembly, "AWS::AutoScaling::AutoScalingGroup", "FleetShardfastpool").properties
+    policy = group["MixedInstancesPolicy"]
+    assert policy["InstancesDistribution"]["OnDemandPercentageAboveBaseCapacity"] == 30
+    assert policy["LaunchTemplate"]["Overrides"] == [{"InstanceType": "g5.2xlarge"}]
+    assert (group["MinSize"], group["MaxSize"]) == ("2", "12")
+    target = only(other.assembly, "AWS::ApplicationAutoScaling::ScalableTarget", "FleetShardfastpool").properties
+    assert (target["MinCapacity"], target["MaxCapacity"]) == (2, 6)
+    task = only(other.assembly, "AWS::ECS::TaskDefinition", "FleetShardfastpool").properties
+    agent = next(each for each in task["ContainerDefinitions"] if each["Name"] == "agent")
+    assert {"Name": "TIDEGATE_SHARD", "Value": "Fast_pool.v2"} in agent["Environment"], "its name, not its label"
+
+
+def test_a_shard_that_scales_to_zero_wakes_and_sleeps(other: Made) -> None:
+    assembly = other.assembly
+    target = only(assembly, "AWS::ApplicationAutoScaling::ScalableTarget", "FleetShardsleepy").properties
+    assert (target["MinCapacity"], target["MaxCapacity"]) == (0, 3)
+    policies = {
+        each.id: each.properties
+        for each in assembly.resources("AWS::ApplicationAutoScaling::ScalingPolicy")
+        if each.template.startswith("FleetShardsleepy")
+    }
+    tracking = [each for each in policies.values() if each["PolicyType"] == "TargetTrackingScaling"]
+    assert tracking[0]["TargetTrackingScalingPolicyConfiguration"]["DisableScaleIn"] is True
+    steps = {}
+    for alarm in assembly.resources("AWS::CloudWatch::Alarm"):
+        for action in alarm.properties["AlarmActions"]:
+            step = policies.get(action.get("Ref", ""), {}).get("StepScalingPolicyConfiguration")
+            if step:
+                adjustment = step["StepAdjustments"][0]["ScalingAdjustment"]
+                steps[step["AdjustmentType"], adjustment] = alarm.properties
+    assert set(steps) == {("ChangeInCapacity", 1), ("ChangeInCapacity", -1), ("ExactCapacity", 0)}
+    assert steps["ChangeInCapacity", 1]["MetricName"] == "HTTPCode_ELB_503_Count"
+    assert steps["ExactCapacity", 0]["EvaluationPeriods"] == 15
+    assert steps["ExactCapacity", 0]["TreatMissingData"] == "breaching"
+
+
+def alarms(assembly: Assembly) -> dict[str, dict[str, Any]]:
+    return {
+        str(each.properties["AlarmName"]).split("-", 2)[2]: dict(each.properties)
+        for each in assembly.resources("AWS::CloudWatch::Alarm")
+        if "AlarmName" in each.properties
+    }
+
+
+def test_every_concern_has_its_alarm(project: Made) -> None:
+    names = set(alarms(project.assembly))
+    functions = ("gateway", "resolve", "validate-rules", "reconcile", "probe", "rollback")
+    assert names == {
+        "api-5xx",
+        "api-p99",
+        "fallbacks",
+        "gateway-bundle-age",
+        "resolve-bundle-age",
+        "reconcile-silent",
+        "probe-silent",
+        "dead-depth",
+        "reconcile-dead-depth",
+        "validate-rules-dead-depth",
+        *(f"{name}-{what}" for name in functions for what in ("throttles", "errors")),
+        *(f"{shard}-{what}" for shard in ("alpha", "beta") for what in ("unserved", "queue")),
+    }
+
+
+def test_every_alarm_names_its_runbook_and_calls_people(project: Made) -> None:
+    for name, alarm in alarms(project.assembly).items():
+        assert "Runbook: docs/operations.md#" in alarm["AlarmDescription"], name
+        assert any("Alarms" in as_text(action) for action in alarm["AlarmActions"]), name
+
+
+def test_a_rise_of_errors_or_fallbacks_rolls_back(project: Made) -> None:
+    rolled_back_by = {
+        name for name, alarm in alarms(project.assembly).items() if "Rollback" in as_text(alarm["AlarmActions"])
+    }
+    assert rolled_back_by == {"api-5xx", "fallbacks"}
+    permissions = [
+        each.properties
+        for each in project.assembly.resources("AWS::Lambda::Permission")
+        if each.properties["Principal"] == "lambda.alarms.cloudwatch.amazonaws.com"
+    ]
+    assert len(permissions) == 2
+    assert all("SourceAccount" in each and "SourceArn" in each for each in permissions)
+
+
+def test_what_the_rollback_did_is_told(project: Made) -> None:
+    config = next(
+        each.properties
+        for each in project.assembly.resources("AWS::Lambda::EventInvokeConfig")
+        if "OnSuccess" in each.properties["DestinationConfig"]
+    )
+    assert "Rollback" in as_text(config["FunctionName"])
+    assert "Alarms" in as_text(config["DestinationConfig"]["OnSuccess"])
+
+
+def test_the_rollback_by_alarm_can_be_switched_off(other: Made) -> None:
+    assert all("Rollback" not in as_text(each["AlarmActions"]) for each in alarms(other.assembly).values())
+    assert {"url-5xx", "url-p99"} <= set(alarms(other.assembly))
+
+
+def test_the_alarm_on_fallbacks_looks_at_what_the_gateway_emits(project: Made) -> None:
+    metrics = {each["Id"]: each for each in alarms(project.assembly)["fallbacks"]["Metrics"]}
+    for metric, name in (("part", "Fallbacks"), ("whole", "Requests")):
+        stated = metrics[metric]["MetricStat"]["Metric"]
+        assert (stated["Namespace"], stated["MetricName"]) == ("Tidegate", name)
+        assert stated["Dimensions"] == [{"Name": "service", "Value": "gateway"}]
+    gateway = named(project.assembly, "AWS::Lambda::Function", FunctionName="tidegate-prod-gateway")
+    variables = gateway.properties["Environment"]["Variables"]
+    assert variables["POWERTOOLS_SERVICE_NAME"] == "gateway"
+    assert variables["POWERTOOLS_METRICS_NAMESPACE"] == "Tidegate"
+
+
+def test_there_is_a_dashboard_per_concern(project: Made) -> None:
+    found = {each.properties["DashboardName"] for each in project.assembly.resources("AWS::CloudWatch::Dashboard")}
+    assert found == {"tidegate-prod-requests", "tidegate-prod-fleet", "tidegate-prod-control"}
+
+
+def routes(assembly: Assembly) -> dict[str, dict[str, Any]]:
+    return {
+        each.properties["RouteKey"]: dict(each.properties) for each in assembly.resources("AWS::ApiGatewayV2::Route")
+    }
+
+
+def test_every_route_asks_for_a_signature_by_default(project: Made) -> None:
+    found = routes(project.assembly)
+    assert set(found) == {
+        "GET /v2",
+        "GET /v2/{path+}",
+        "POST /v2/{path+}",
+        "GET /v1/{path+}",
+        "POST /v1/{path+}",
+        "GET /openapi.json",
+        "POST /v1/objectives/{objective}/resolve",
+    }
+    assert {each["AuthorizationType"] for each in found.values()} == {"AWS_IAM"}
+    policy = only(project.assembly, "AWS::IAM::ManagedPolicy")
+    assert allowed(policy) == {"execute-api:Invoke"}
+
+
+def test_every_route_asks_for_a_token_where_the_setting_says_so(other: Made) -> None:
+    for route in routes(other.assembly).values():
+        assert route["AuthorizationType"] == "JWT"
+        assert route["AuthorizationScopes"] == ["infer"]
+    authorizer = only(other.assembly, "AWS::ApiGatewayV2::Authorizer").properties
+    assert authorizer["JwtConfiguration"] == {"Audience": ["tidegate"], "Issuer": "https://issuer.example.com/"}
+    gateway = named(other.assembly, "AWS::Lambda::Function", FunctionName="tidegate-test-gateway")
+    assert gateway.properties["Environment"]["Variables"]["TIDEGATE_CALLER_CLAIM"] == "client_id"
+
+
+def test_a_function_url_asks_for_a_signature(other: Made) -> None:
+    assert only(other.assembly, "AWS::Lambda::Url").properties["AuthType"] == "AWS_IAM"
+    callers = only(other.assembly, "AWS::IAM::ManagedPolicy").properties["PolicyDocument"]["Statement"]
+    conditions = {as_text(each["Action"]): each.get("Condition") for each in callers}
+    assert conditions == {
+        '"lambda:InvokeFunctionUrl"': {"StringEquals": {"lambda:FunctionUrlAuthType": "AWS_IAM"}},
+        '"lambda:InvokeFunction"': {"Bool": {"lambda:InvokedViaFunctionUrl": "true"}},
+    }
+
+
+def test_the_api_throttles_and_logs_nothing_personal(project: Made) -> None:
+    stage = only(project.assembly, "AWS::ApiGatewayV2::Stage").properties
+    assert stage["DefaultRouteSettings"]["ThrottlingRateLimit"] == 1000
+    assert stage["DefaultRouteSettings"]["ThrottlingBurstLimit"] == 2000
+    logged = set(json.loads(stage["AccessLogSettings"]["Format"]).values())
+    personal = ("querystring", "path", "sourceIp", "userAgent", "identity", "header", "claims", "principalId")
+    assert not [field for field in logged for word in personal if word.lower() in field.lower()]
+
+
+def test_a_domain_takes_tls_only_and_closes_the_default_address(other: Made) -> None:
+    domain = only(other.assembly, "AWS::ApiGatewayV2::DomainName").properties
+    assert [each["SecurityPolicy"] for each in domain["DomainNameConfigurations"]] == ["TLS_1_2"]
+    assert only(other.assembly, "AWS::ApiGatewayV2::Api").properties["DisableExecuteApiEndpoint"] is True
+
+
+def test_one_key_encrypts_everything_that_is_stored(project: Made) -> None:
+    bucket = named(
+        project.assembly,
+        "AWS::S3::Bucket",
+        NotificationConfiguration={"EventBridgeConfiguration": {"EventBridgeEnabled": True}},
+    )
+    rule = bucket.properties["BucketEncryption"]["ServerSideEncryptionConfiguration"][0]
+    assert rule["ServerSideEncryptionByDefault"]["SSEAlgorithm"] == "aws:kms"
+    assert rule["BucketKeyEnabled"] is True
+    for kind, name in (
+        ("AWS::SQS::Queue", "KmsMasterKeyId"),
+        ("AWS::SNS::Topic", "KmsMasterKeyId"),
+        ("AWS::SecretsManager::Secret", "KmsKeyId"),
+        ("AWS::Logs::LogGroup", "KmsKeyId"),
+        ("AWS::Lambda::Function", "KmsKeyArn"),
+    ):
+        for resource in project.assembly.resources(kind):
+            assert name in resource.properties, str(resource)
+
+
+def test_tables_expire_and_can_be_restored(project: Made) -> None:
+    registry, facts = sorted(
+        project.assembly.resources("AWS::DynamoDB::Table"),
+        key=lambda table: "TimeToLiveSpecification" not in table.properties,
+    )
+    assert registry.properties["TimeToLiveSpecification"] == {"AttributeName": "expires_at", "Enabled": True}
+    for table in (registry, facts):
+        assert [each["AttributeName"] for each in table.properties["KeySchema"]] == ["pk", "sk"]
+        assert table.properties["BillingMode"] == "PAY_PER_REQUEST"
+        assert table.properties["PointInTimeRecoverySpecification"]["PointInTimeRecoveryEnabled"] is True
+
+
+def test_data_outlives_its_stack_where_the_setting_says_so(project: Made, other: Made) -> None:
+    kinds = ("AWS::S3::Bucket", "AWS::DynamoDB::Table", "AWS::KMS::Key", "AWS::ECR::Repository")
+    assert {each.body["DeletionPolicy"] for each in project.assembly.resources(*kinds)} == {"Retain"}
+    assert {each.body["DeletionPolicy"] for each in other.assembly.resources(*kinds)} == {"Delete"}
+
+
+def test_events_reach_the_functions_through_queues_with_dead_letters(project: Made) -> None:
+    mappings = list(project.assembly.resources("AWS::Lambda::EventSourceMapping"))
+    assert len(mappings) == 2
+    for mapping in mappings:
+        assert mapping.properties["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
+    watched = {}
+    for rule in project.assembly.resources("AWS::Events::Rule"):
+        if "EventPattern" in rule.properties:
+            keys = rule.properties["EventPattern"]["detail"]["object"]["key"]
+            watched[rule.properties["Name"]] = [each["prefix"] for each in keys]
+            assert "DeadLetterConfig" in rule.properties["Targets"][0]
+        else:
+            assert rule.properties["ScheduleExpression"] == "rate(1 minute)"
+    assert watched == {
+        "tidegate-prod-reconcile-events": ["manifests/", "live/"],
+        "tidegate-prod-validate-rules-events": ["rules/"],
+    }
+    queues = {each.properties["QueueName"]: each.properties for each in project.assembly.resources("AWS::SQS::Queue")}
+    for name in ("tidegate-prod-reconcile", "tidegate-prod-validate-rules"):
+        assert queues[name]["RedrivePolicy"]["maxReceiveCount"] == 5
+
+
+def test_functions_run_where_and_as_told(project: Made, other: Made) -> None:
+    for made, architecture in ((project, "arm64"), (other, "x86_64")):
+        for function in made.assembly.resources("AWS::Lambda::Function"):
+            assert function.properties["Architectures"] == [architecture]
+            assert function.properties["Runtime"] == "python3.11"
+            assert function.properties["Handler"].startswith("tidegate.lambdas.")
+            assert function.properties["VpcConfig"]["SubnetIds"]
+            assert function.properties["TracingConfig"] == {"Mode": "Active"}
+    alias = only(other.assembly, "AWS::Lambda::Alias").properties
+    assert alias["ProvisionedConcurrencyConfig"]["ProvisionedConcurrentExecutions"] == 2
