@@ -174,8 +174,8 @@ def test_triton_runs_the_mirrored_image_on_a_gpu(project: Made) -> None:
     [
         "--model-control-mode=explicit",
         "'--http-header-forward-pattern=(?i)^tidegate-param-.*'",
-        '"--http-restricted-api=model-repository,shared-memory,trace,logging,tidegate-management=$TIDEGATE_MANAGEMENT_SECRET"',
-        '"--grpc-restricted-protocol=model-repository,shared-memory,trace,logging,tidegate-management=$TIDEGATE_MANAGEMENT_SECRET"',
+        '"--http-restricted-api=model-repository,shared-memory,trace,logging:tidegate-management=$TIDEGATE_MANAGEMENT_SECRET"',
+        '"--grpc-restricted-protocol=model-repository,shared-memory,trace,logging:tidegate-management=$TIDEGATE_MANAGEMENT_SECRET"',
         "--disable-auto-complete-config",
         "--exit-on-error=true",
         "--allow-metrics=true",

@@ -41,7 +41,7 @@ def triton_command(repository: str, *, auto_complete_config: bool, exit_timeout_
     The management secret comes from the variable TIDEGATE_MANAGEMENT_SECRET, so that no template and no task definition
     holds it.
     """
-    restricted = f"{','.join(RESTRICTED_APIS)},{MANAGEMENT}=${SECRET_VARIABLE}"
+    restricted = f"{','.join(RESTRICTED_APIS)}:{MANAGEMENT}=${SECRET_VARIABLE}"
     arguments = [
         f"--model-repository={repository}",
         "--model-control-mode=explicit",
