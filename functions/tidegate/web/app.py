@@ -16,7 +16,8 @@ from tidegate.web.limits import function_time_left_ms
 from tidegate.web.metadata import MetadataCache
 from tidegate.web.objectives import JsonDoor
 from tidegate.web.observed import unobserved
-from tidegate.web.oip import OipDoor, TimeLeft
+from tidegate.web.oip import OipDoor
+from tidegate.web.parts import DoorParts, TimeLeft
 
 
 class Gateway(Starlette):
@@ -60,23 +61,19 @@ def create_app(
         observe: is told of every inference that was decided, before its answer is sent.
         routes: further routes, after the gateway's own.
     """
-    decided = DecisionHeaders()
-    metadata = MetadataCache(dispatcher)
-    grants = Grants(caller_of)
-    door = JsonDoor(
+    parts = DoorParts(
         engines=engines,
         dispatcher=dispatcher,
-        decided=decided,
-        metadata=metadata,
-        grants=grants,
-        fleet=fleet,
+        decided=DecisionHeaders(),
+        metadata=MetadataCache(dispatcher),
+        grants=Grants(caller_of),
         time_left_ms=time_left_ms,
         max_body_bytes=max_body_bytes,
-        decision_ttl_ms=decision_ttl_ms,
         observe=observe,
     )
+    door = JsonDoor(parts, fleet, decision_ttl_ms)
     app = Gateway(routes=[*door.routes(), *routes], exception_handlers=door.exception_handlers())
     # A redirect would send a caller, with its context, to whatever host its request named.
     app.router.redirect_slashes = False
-    app.oip = OipDoor(engines, dispatcher, decided, metadata, grants, time_left_ms, max_body_bytes, observe)
+    app.oip = OipDoor(parts)
     return app

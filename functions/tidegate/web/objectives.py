@@ -15,16 +15,15 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.routing import BaseRoute, Route
 
-from tidegate.dispatch import Call, Dispatcher, Outcome
+from tidegate.dispatch import Call, Outcome
 from tidegate.dispatch.verdict import error_text
 from tidegate.errors import DispatchError, NoRuleError, UnknownObjectiveError
-from tidegate.ports import EngineSource, FleetStatus, Observe
+from tidegate.ports import FleetStatus
 from tidegate.rules import Engine
 from tidegate.rules.contract import Caller, Objective
 from tidegate.rules.decision import Decision, Target
-from tidegate.web.callers import Grants, check_version, pinned_target
+from tidegate.web.callers import check_version, pinned_target
 from tidegate.web.context import with_declared_headers
-from tidegate.web.decided import DecisionHeaders
 from tidegate.web.errors import (
     WebError,
     bad_model_answer,
@@ -38,10 +37,11 @@ from tidegate.web.errors import (
 from tidegate.web.http import Answer, BodyTooLargeError, ClientGoneError, RawHeaders, read_body
 from tidegate.web.json_body import read_document
 from tidegate.web.limits import caller_timeout_ms
-from tidegate.web.metadata import MetadataCache, ModelMetadata
-from tidegate.web.observed import answered, unanswered, unobserved
-from tidegate.web.oip import TimeLeft, server_timing
+from tidegate.web.metadata import ModelMetadata
+from tidegate.web.observed import answered, unanswered
+from tidegate.web.oip import server_timing
 from tidegate.web.openapi import DOCUMENT
+from tidegate.web.parts import DoorParts
 from tidegate.web.tensors import decode_outputs, encode_inputs
 
 Endpoint = Callable[[Request], Awaitable[Answer]]
@@ -66,30 +66,10 @@ class _Asked:
 class JsonDoor:
     """The routes of `/v1`, and `/openapi.json`."""
 
-    def __init__(
-        self,
-        *,
-        engines: EngineSource,
-        dispatcher: Dispatcher,
-        decided: DecisionHeaders,
-        metadata: MetadataCache,
-        grants: Grants,
-        fleet: FleetStatus | None,
-        time_left_ms: TimeLeft,
-        max_body_bytes: int,
-        decision_ttl_ms: int,
-        observe: Observe = unobserved,
-    ) -> None:
-        self._engines = engines
-        self._dispatcher = dispatcher
-        self._decided = decided
-        self._metadata = metadata
-        self._grants = grants
+    def __init__(self, parts: DoorParts, fleet: FleetStatus | None, decision_ttl_ms: int) -> None:
+        self._parts = parts
         self._fleet = fleet
-        self._time_left_ms = time_left_ms
-        self._max_body_bytes = max_body_bytes
         self._decision_ttl_ms = decision_ttl_ms
-        self._observe = observe
 
     def routes(self) -> list[BaseRoute]:
         """The door's route table."""
@@ -113,7 +93,7 @@ class JsonDoor:
             try:
                 return await endpoint(request)
             except BodyTooLargeError:
-                return problem(too_large(self._max_body_bytes))
+                return problem(too_large(self._parts.max_body_bytes))
             except ClientGoneError:
                 return Answer(400, (), b"")
             except Exception as error:  # noqa: BLE001  # problem() tells the foreseen from the unforeseen
@@ -128,10 +108,10 @@ class JsonDoor:
             outcome = await self._exchange(asked, request.scope["headers"])
             outputs = _outputs(outcome)
         except Exception as error:  # noqa: BLE001  # problem() tells the foreseen from the unforeseen
-            answer = problem(error, self._decided.shown(decision))
-            self._observe(unanswered(decision, error, answer.status, asked.started_s, asked.decided_s))
+            answer = problem(error, self._parts.decided.shown(decision))
+            self._parts.observe(unanswered(decision, error, answer.status, asked.started_s, asked.decided_s))
             return answer
-        self._observe(answered(decision, outcome, asked.started_s, asked.decided_s))
+        self._parts.observe(answered(decision, outcome, asked.started_s, asked.decided_s))
         version = outcome.target.version
         served = {
             "model": outcome.target.model,
@@ -143,7 +123,7 @@ class JsonDoor:
         if asked.explanation is not None:
             document["explanation"] = asked.explanation
         timing = (b"server-timing", server_timing(asked.started_s, asked.decided_s, outcome.triton_ms))
-        return json_answer(document, (*self._decided.shown(decision, outcome.target, outcome.shard), timing))
+        return json_answer(document, (*self._parts.decided.shown(decision, outcome.target, outcome.shard), timing))
 
     async def _resolve(self, request: Request) -> Answer:
         asked = await self._ask(request, ("context",))
@@ -157,13 +137,13 @@ class JsonDoor:
         }
         if asked.explanation is not None:
             document["explanation"] = asked.explanation
-        return json_answer(document, self._decided.shown(decision))
+        return json_answer(document, self._parts.decided.shown(decision))
 
     async def _list(self, request: Request) -> Answer:
-        engine = self._engines.engine()
+        engine = self._parts.engines.engine()
         objectives = [
             {"name": objective.name, "summary": objective.summary, "owner": objective.owner}
-            for objective in self._grants.usable(engine, request.scope)
+            for objective in self._parts.grants.usable(engine, request.scope)
         ]
         return json_answer({"objectives": objectives, "revision": engine.revision})
 
@@ -172,8 +152,8 @@ class JsonDoor:
         decision = engine.representative(objective.name)
         metadata: ModelMetadata | None = None
         try:
-            deadline_s = self._dispatcher.deadline_s(decision, None, self._time_left_ms(request.scope))
-            metadata = await self._metadata.get(decision, deadline_s, _METADATA_MAX_AGE_S)
+            deadline_s = self._parts.dispatcher.deadline_s(decision, None, self._parts.time_left_ms(request.scope))
+            metadata = await self._parts.metadata.get(decision, deadline_s, _METADATA_MAX_AGE_S)
         except (DispatchError, WebError):
             # The contract holds without the model: its tensors are null until it can be asked again.
             metadata = None
@@ -201,9 +181,9 @@ class JsonDoor:
 
     def _objective(self, request: Request) -> tuple[Engine, Objective, Caller | None]:
         """The engine, and in it the objective that the request names and the caller that may use it."""
-        engine = self._engines.engine()
+        engine = self._parts.engines.engine()
         name = request.path_params["objective"]
-        caller = self._grants.check(engine, request.scope, name)
+        caller = self._parts.grants.check(engine, request.scope, name)
         objective = engine.objectives.get(name)
         if objective is None:
             raise UnknownObjectiveError(name)
@@ -213,7 +193,7 @@ class JsonDoor:
         """Read a request and decide it."""
         engine, objective, caller = self._objective(request)
         headers = request.scope["headers"]
-        body = await read_body(request.receive, headers, self._max_body_bytes)
+        body = await read_body(request.receive, headers, self._parts.max_body_bytes)
         started_s = time.perf_counter()
         pinned = pinned_target(engine, caller, headers)
         caller_ms = caller_timeout_ms(headers)
@@ -230,17 +210,17 @@ class JsonDoor:
         if pinned is not None:
             decision = engine.override(decision, pinned)
         decided_s = time.perf_counter()
-        deadline_s = self._dispatcher.deadline_s(decision, caller_ms, self._time_left_ms(request.scope))
+        deadline_s = self._parts.dispatcher.deadline_s(decision, caller_ms, self._parts.time_left_ms(request.scope))
         if pinned is not None:
-            await check_version(self._metadata, engine, decision, deadline_s)
+            await check_version(self._parts.metadata, engine, decision, deadline_s)
         return _Asked(decision, explanation, document.get("inputs", {}), deadline_s, started_s, decided_s)
 
     async def _exchange(self, asked: _Asked, headers: RawHeaders) -> Outcome:
         """Send the inputs as tensors; once more when the model's contract has changed since it was last asked."""
-        metadata = await self._metadata.get(asked.decision, asked.deadline_s, _METADATA_MAX_AGE_S)
+        metadata = await self._parts.metadata.get(asked.decision, asked.deadline_s, _METADATA_MAX_AGE_S)
         outcome = await self._send(asked, metadata, headers)
         if outcome.response.status in (400, 404) and _CONTRACT_CHANGED.search(error_text(outcome.response) or ""):
-            fresh = await self._metadata.get(asked.decision, asked.deadline_s, 0.0)
+            fresh = await self._parts.metadata.get(asked.decision, asked.deadline_s, 0.0)
             if fresh.inputs != metadata.inputs:
                 outcome = await self._send(asked, fresh, headers)
         return outcome
@@ -251,15 +231,15 @@ class JsonDoor:
             (b"Content-Type", b"application/octet-stream"),
             (b"Inference-Header-Content-Length", b"%d" % header_length),
             *(header for header in headers if header[0] in _TRACING),
-            *self._decided.parameters(asked.decision),
+            *self._parts.decided.parameters(asked.decision),
         ]
-        return await self._dispatcher.dispatch(
+        return await self._parts.dispatcher.dispatch(
             asked.decision, Call("POST", "/infer", forwarded, body), asked.deadline_s
         )
 
     def _place(self, target: Target) -> dict[str, Any]:
         """Where a target is served: what a proxy routes on, and what a caller may speak to by itself."""
-        endpoints = self._dispatcher.directory.endpoints
+        endpoints = self._parts.dispatcher.directory.endpoints
         return {
             "routing_key": target.shards[0],
             "path": Call("POST", "/infer").path_for(target, False),

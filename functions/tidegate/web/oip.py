@@ -9,17 +9,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from tidegate.dispatch import Call, Dispatcher, Outcome
+from tidegate.dispatch import Call, Outcome
 from tidegate.errors import ContextError, NoRuleError, TidegateError, UnavailableError
-from tidegate.ports import EngineSource, Observe
 from tidegate.rules import Engine
 from tidegate.rules.decision import Decision
-from tidegate.web.callers import Grants, check_version, pinned_target
+from tidegate.web.callers import check_version, pinned_target
 from tidegate.web.context import oip_context
-from tidegate.web.decided import DecisionHeaders
 from tidegate.web.errors import (
     forbidden,
     not_found,
@@ -41,8 +38,8 @@ from tidegate.web.http import (
     response_headers,
 )
 from tidegate.web.limits import caller_timeout_ms
-from tidegate.web.metadata import MetadataCache
-from tidegate.web.observed import answered, unanswered, unobserved
+from tidegate.web.observed import answered, unanswered
+from tidegate.web.parts import DoorParts
 
 _READ = frozenset({"", "ready", "config", "stats"})
 _GENERATE = frozenset({"generate", "generate_stream"})
@@ -55,31 +52,24 @@ _SERVER_METADATA_MAX_AGE_S = 60.0
 _VERSIONS_MAX_AGE_S = 1.0
 _LONGEST_VERSION = 20
 
-TimeLeft = Callable[[Scope], float | None]
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What a request asks for and what was decided; `version` is the one in its path, as it was written."""
+
+    engine: Engine
+    objective: str
+    version: str | None
+    decision: Decision
+    pinned: bool
+    deadline_s: float
 
 
 class OipDoor:
     """The ASGI app of `/v2`."""
 
-    def __init__(
-        self,
-        engines: EngineSource,
-        dispatcher: Dispatcher,
-        decided: DecisionHeaders,
-        metadata: MetadataCache,
-        grants: Grants,
-        time_left_ms: TimeLeft,
-        max_body_bytes: int,
-        observe: Observe = unobserved,
-    ) -> None:
-        self._engines = engines
-        self._dispatcher = dispatcher
-        self._decided = decided
-        self._metadata = metadata
-        self._grants = grants
-        self._time_left_ms = time_left_ms
-        self._max_body_bytes = max_body_bytes
-        self._observe = observe
+    def __init__(self, parts: DoorParts) -> None:
+        self._parts = parts
         self._server: tuple[float, Answer] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -89,7 +79,7 @@ class OipDoor:
         except ClientGoneError:
             return
         except BodyTooLargeError:
-            answer = oip_failure(too_large(self._max_body_bytes))
+            answer = oip_failure(too_large(self._parts.max_body_bytes))
         except Exception as error:  # noqa: BLE001  # oip_failure() tells the foreseen from the unforeseen
             answer = oip_failure(error)
         await answer(scope, receive, send)
@@ -141,10 +131,10 @@ class OipDoor:
 
     async def _infer(self, scope: Scope, receive: Receive, objective: str, version: str | None) -> Answer:
         headers = scope["headers"]
-        body = await read_body(receive, headers, self._max_body_bytes)
+        body = await read_body(receive, headers, self._parts.max_body_bytes)
         started_s = time.perf_counter()
-        engine = self._engines.engine()
-        caller = self._grants.check(engine, scope, objective)
+        engine = self._parts.engines.engine()
+        caller = self._parts.grants.check(engine, scope, objective)
         contract = engine.objectives.get(objective)
         if contract is None:
             return _unknown(objective)
@@ -156,28 +146,25 @@ class OipDoor:
             decision = engine.override(decision, pinned)
         decided_s = time.perf_counter()
         forwarded = request_headers(headers)
-        forwarded.extend(self._decided.parameters(decision))
+        forwarded.extend(self._parts.decided.parameters(decision))
         call = Call("POST", "/infer", forwarded, body, sequence_id=context.sequence_id)
         try:
-            deadline_s = self._dispatcher.deadline_s(decision, caller_ms, self._time_left_ms(scope))
-            if pinned is not None:
-                await check_version(self._metadata, engine, decision, deadline_s)
-            if version is not None:
-                call = await self._of_version(call, decision, objective, version, deadline_s)
-            outcome = await self._dispatcher.dispatch(decision, call, deadline_s)
+            deadline_s = self._parts.dispatcher.deadline_s(decision, caller_ms, self._parts.time_left_ms(scope))
+            asked = _Asked(engine, objective, version, decision, pinned is not None, deadline_s)
+            outcome = await self._carry_out(asked, call)
         except Exception as error:  # noqa: BLE001  # oip_failure() tells the foreseen from the unforeseen
-            answer = oip_failure(error, self._decided.shown(decision))
-            self._observe(unanswered(decision, error, answer.status, started_s, decided_s))
+            answer = oip_failure(error, self._parts.decided.shown(decision))
+            self._parts.observe(unanswered(decision, error, answer.status, started_s, decided_s))
             return answer
-        self._observe(answered(decision, outcome, started_s, decided_s))
+        self._parts.observe(answered(decision, outcome, started_s, decided_s))
         return self._answer(decision, outcome, started_s, decided_s)
 
     async def _read(self, scope: Scope, objective: str, version: str | None, action: str) -> Answer:
         """Pass a model-bound GET on, by the context that the request has, else to what stands for the objective."""
         headers = scope["headers"]
         started_s = time.perf_counter()
-        engine = self._engines.engine()
-        caller = self._grants.check(engine, scope, objective)
+        engine = self._parts.engines.engine()
+        caller = self._parts.grants.check(engine, scope, objective)
         contract = engine.objectives.get(objective)
         if contract is None:
             return _unknown(objective, action)
@@ -192,25 +179,29 @@ class OipDoor:
         decided_s = time.perf_counter()
         call = Call("GET", f"/{action}" if action else "", request_headers(headers))
         try:
-            deadline_s = self._dispatcher.deadline_s(decision, caller_ms, self._time_left_ms(scope))
-            if pinned is not None:
-                await check_version(self._metadata, engine, decision, deadline_s)
-            if version is not None:
-                call = await self._of_version(call, decision, objective, version, deadline_s)
-            outcome = await self._dispatcher.dispatch(decision, call, deadline_s)
+            deadline_s = self._parts.dispatcher.deadline_s(decision, caller_ms, self._parts.time_left_ms(scope))
+            asked = _Asked(engine, objective, version, decision, pinned is not None, deadline_s)
+            outcome = await self._carry_out(asked, call)
         except Exception as error:  # noqa: BLE001  # oip_failure() tells the foreseen from the unforeseen
-            return oip_failure(error, self._decided.shown(decision))
+            return oip_failure(error, self._parts.decided.shown(decision))
         return self._answer(decision, outcome, started_s, decided_s)
 
     def _answer(self, decision: Decision, outcome: Outcome, started_s: float, decided_s: float) -> Answer:
         """Triton's answer as it came, and the decision in its headers."""
         response = outcome.response
         headers = response_headers(response.headers)
-        headers.extend(self._decided.shown(decision, outcome.target, outcome.shard))
+        headers.extend(self._parts.decided.shown(decision, outcome.target, outcome.shard))
         headers.append((b"server-timing", server_timing(started_s, decided_s, outcome.triton_ms)))
         return Answer(response.status, headers, response.body)
 
-    async def _of_version(self, call: Call, decision: Decision, objective: str, text: str, deadline_s: float) -> Call:
+    async def _carry_out(self, asked: _Asked, call: Call) -> Outcome:
+        if asked.pinned:
+            await check_version(self._parts.metadata, asked.engine, asked.decision, asked.deadline_s)
+        if asked.version is not None:
+            call = await self._of_version(call, asked, asked.version)
+        return await self._parts.dispatcher.dispatch(asked.decision, call, asked.deadline_s)
+
+    async def _of_version(self, call: Call, asked: _Asked, text: str) -> Call:
         """`call` for the version that the caller named: it may name what the rules pick, but pins nothing with it.
 
         A version that the model does not serve is for Triton to refuse, so its first answer is final.
@@ -221,15 +212,17 @@ class OipDoor:
         if len(text) > _LONGEST_VERSION:
             raise not_found()
         number = int(text)
-        if number == decision.version:
+        if number == asked.decision.version:
             return call
-        metadata = await self._metadata.get(decision, deadline_s, _VERSIONS_MAX_AGE_S, all_versions=True)
+        metadata = await self._parts.metadata.get(
+            asked.decision, asked.deadline_s, _VERSIONS_MAX_AGE_S, all_versions=True
+        )
         if number not in metadata.versions:
             return replace(call, version=number, final=True)
-        if decision.version is None and number == max(metadata.versions):
+        if asked.decision.version is None and number == max(metadata.versions):
             return replace(call, version=number)
         raise forbidden(
-            f"objective '{objective}' does not serve version {number}: its rules pick the version, ask without one"
+            f"objective '{asked.objective}' does not serve version {number}: its rules pick the version, ask without one"
         )
 
     async def _server_metadata(self) -> Answer:
@@ -237,12 +230,12 @@ class OipDoor:
         now_s = time.monotonic()
         if self._server is not None and now_s - self._server[0] <= _SERVER_METADATA_MAX_AGE_S:
             return self._server[1]
-        engine = self._engines.engine()
+        engine = self._parts.engines.engine()
         if not engine.objectives:
             raise UnavailableError("the live rules hold no objective")
         decision = engine.representative(next(iter(engine.objectives)))
-        deadline_s = self._dispatcher.deadline_s(decision)
-        outcome = await self._dispatcher.dispatch(decision, Call("GET", path="/v2"), deadline_s)
+        deadline_s = self._parts.dispatcher.deadline_s(decision)
+        outcome = await self._parts.dispatcher.dispatch(decision, Call("GET", path="/v2"), deadline_s)
         try:
             document = json.loads(outcome.response.body)
             offered = set(document["extensions"])
@@ -258,13 +251,13 @@ class OipDoor:
     def _ready(self) -> bool:
         """Whether rules are loaded and every objective has a shard with a known endpoint."""
         try:
-            engine = self._engines.engine()
+            engine = self._parts.engines.engine()
         except TidegateError:
             return False
         return all(self._reachable(engine, name) for name in engine.objectives)
 
     def _reachable(self, engine: Engine, objective: str) -> bool:
-        endpoints = self._dispatcher.directory.endpoints
+        endpoints = self._parts.dispatcher.directory.endpoints
         return any(endpoints(shard) for target in engine.targets(objective) for shard in target.shards)
 
 

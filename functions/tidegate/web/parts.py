@@ -1,0 +1,30 @@
+"""What both doors stand on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tidegate.dispatch import Dispatcher
+from tidegate.ports import EngineSource, Observe
+from tidegate.web.callers import Grants
+from tidegate.web.decided import DecisionHeaders
+from tidegate.web.http import Scope
+from tidegate.web.metadata import MetadataCache
+
+TimeLeft = Callable[[Scope], float | None]
+"""What the function that runs the app has left for a request, in milliseconds, or None."""
+
+
+@dataclass(frozen=True, slots=True)
+class DoorParts:
+    """The parts and bounds of a gateway that its doors share; see `create_app`."""
+
+    engines: EngineSource
+    dispatcher: Dispatcher
+    decided: DecisionHeaders
+    metadata: MetadataCache
+    grants: Grants
+    time_left_ms: TimeLeft
+    max_body_bytes: int
+    observe: Observe
