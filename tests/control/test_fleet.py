@@ -6,9 +6,15 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
+import pytest
+from tidegate.control.config import ControlConfig
 from tidegate.control.fleet import LocalFleet
+from tidegate.control.publish import PublishRequest
+from tidegate.control.sources import GivenRules
+from tidegate.errors import PublishError
 
 from tests.control.plane import Plane
+from tests.control.rules import compiled
 from tests.support.virtual_time import run
 
 
@@ -53,6 +59,46 @@ def test_a_server_that_ends_is_replaced_and_filled() -> None:
     run(work())
 
 
+def test_a_server_that_comes_back_gets_no_requests_before_it_holds_everything() -> None:
+    async def work() -> None:
+        plane = Plane()
+        async with running(plane) as fleet:
+            await plane.publish(main="pipeline", other="popular")
+            await asyncio.sleep(5)
+            lost = fleet.directory.endpoints("a")[0]
+            gate = plane.faults.held["pipeline"] = asyncio.Event()
+            plane.launcher.server_at(lost).end()
+            await asyncio.sleep(5)
+            assert len(plane.launcher.running("a")) == 2
+            assert len(fleet.directory.endpoints("a")) == 1
+            assert lost not in fleet.directory.endpoints("a")
+            gate.set()
+            await asyncio.sleep(5)
+            assert len(fleet.directory.endpoints("a")) == 2
+            assert plane.held("a") == [{"features/2", "scorer/1", "pipeline/1"}] * 2
+
+    run(work())
+
+
+def test_a_server_that_cannot_load_everything_stays_out_until_it_can_while_others_serve() -> None:
+    async def work() -> None:
+        plane = Plane()
+        async with running(plane) as fleet:
+            await plane.publish(main="pipeline", other="popular")
+            await asyncio.sleep(5)
+            plane.faults.refused["features"] = "the feature store is down"
+            plane.launcher.running("a")[0].end()
+            await asyncio.sleep(60)
+            assert len(fleet.directory.endpoints("a")) == 1
+            assert plane.broken() == []
+            plane.faults.refused.clear()
+            await asyncio.sleep(120)
+            assert len(fleet.directory.endpoints("a")) == 2
+            assert plane.held("a") == [{"features/2", "scorer/1", "pipeline/1"}] * 2
+
+    run(work())
+
+
 def test_a_load_that_hangs_fails_the_publish_and_its_server_is_replaced() -> None:
     async def work() -> None:
         plane = Plane()
@@ -71,3 +117,63 @@ def test_a_load_that_hangs_fails_the_publish_and_its_server_is_replaced() -> Non
             assert plane.held("a") == [{"scorer/1"}] * 2
 
     run(work())
+
+
+def test_a_wedged_server_serves_on_where_its_successor_cannot_hold_what_is_live() -> None:
+    async def work() -> None:
+        plane = Plane()
+        async with running(plane) as fleet:
+            await plane.publish(main="popular")
+            await asyncio.sleep(5)
+            (only,) = fleet.directory.endpoints("b")
+            plane.faults.hanging.add("scorer")
+            plane.faults.refused["popular"] = "the artefact has been overwritten"
+            with pytest.raises(PublishError, match=r"'scorer' on .* of shard 'b'"):
+                await _publish(plane, {"b": 1}, {"popular": ["b"], "scorer": ["b"]}, main="popular", other="scorer")
+            await asyncio.sleep(60)
+            assert fleet.directory.endpoints("b") == (only,)
+            assert plane.launcher.server_at(only).repository.ready("popular")
+
+    run(work())
+
+
+def test_shards_and_replicas_come_and_go_without_a_gap() -> None:
+    async def work() -> None:
+        plane = Plane(config=ControlConfig(keep_revisions=0))
+        async with running(plane) as fleet:
+            await plane.publish(main="scorer/1")
+            await asyncio.sleep(30)
+            (kept,) = fleet.directory.endpoints("b")
+            await _publish(plane, {"b": 2, "c": 1}, {"scorer": ["c", "b"]}, main="scorer/1")
+            await asyncio.sleep(60)
+            assert {shard: len(plane.launcher.running(shard)) for shard in "abc"} == {"a": 0, "b": 2, "c": 1}
+            assert kept in fleet.directory.endpoints("b")
+            assert fleet.directory.endpoints("a") == ()
+            await plane.publish(main="scorer/1")
+            await asyncio.sleep(60)
+            assert {shard: len(plane.launcher.running(shard)) for shard in "abc"} == {"a": 2, "b": 1, "c": 0}
+            assert plane.violations == []
+
+    run(work())
+
+
+def test_a_fleet_is_stopped_in_the_middle_of_a_publish() -> None:
+    async def work() -> None:
+        plane = Plane()
+        async with running(plane):
+            await plane.publish(main="scorer/1")
+            await asyncio.sleep(5)
+            plane.faults.held["fresh"] = asyncio.Event()
+            publishing = asyncio.create_task(plane.publish(main="fresh"))
+            await asyncio.sleep(1)
+        publishing.cancel()
+        await asyncio.wait([publishing])
+
+    run(work())
+
+
+async def _publish(plane: Plane, shards: dict[str, int], placement: dict[str, list[str]], **objectives: str) -> None:
+    """Publish rules that have other shards."""
+    placed = tuple((model, tuple(on)) for model, on in placement.items())
+    rules = GivenRules(compiled(tuple(shards.items()), placed, tuple(objectives.items())))
+    await plane.process().publisher.publish(PublishRequest(rules=rules, by="ana"), plane.events.append)
