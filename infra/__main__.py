@@ -1,0 +1,256 @@
+"""`python -m infra`: check, deploy and destroy a stage. `make infra-check`, `make infra` and `make infra-destroy` run it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from tidegate.errors import TidegateError
+
+if TYPE_CHECKING:
+    from infra.account import Account
+    from infra.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[1]
+BUILD = ROOT / "build"
+STACKS = ("Storage", "Network", "Fleet", "Functions", "Edge", "Observability")
+
+STAGE = click.option(
+    "--stage", default="dev", show_default=True, help="The stage: its settings are in infra/settings/."
+)
+RULES = click.option(
+    "--rules",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    default=Path("routing_rules"),
+    show_default=True,
+    help="The rules directory, whose fleet.yaml names the shards.",
+)
+YES = click.option("--yes", is_flag=True, help="Do not ask before anything is changed.")
+
+
+def told(command: Callable[..., Any]) -> Callable[..., Any]:
+    """End a command with the message of a `TidegateError` and exit code 1 instead of a traceback."""
+
+    @wraps(command)
+    def run(*arguments: Any, **options: Any) -> Any:
+        try:
+            return command(*arguments, **options)
+        except TidegateError as error:
+            click.echo(f"error: {error}", err=True)
+            raise click.exceptions.Exit(1) from error
+
+    return run
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """The infrastructure: check it without an account, deploy it, destroy it."""
+
+
+@main.command()
+@STAGE
+@RULES
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+@told
+def check(stage: str, rules: Path, as_json: bool) -> None:
+    """Synthesize the templates and audit them, without an account and without a network.
+
+    The result is in build/infra/STAGE: the templates, and REVIEW.md. Exit code 1: there is a finding without a written
+    reason, or the settings or rules are wrong.
+    """
+    if not _checked(stage, rules, as_json=as_json):
+        raise click.exceptions.Exit(1)
+
+
+def _checked(stage: str, rules: Path, *, as_json: bool = False) -> bool:
+    from infra.assembly import Assembly
+    from infra.checks import CHECKS, synthesize_and_check
+    from infra.function_assets import find_assets, placeholder_assets
+    from infra.reading import read_settings, read_shards
+    from infra.review import write_review
+
+    settings = read_settings(stage, os.environ)
+    shards = read_shards(rules, settings)
+    assets = find_assets(BUILD, settings)
+    out = BUILD / "infra" / stage
+    found = synthesize_and_check(stage, settings, shards, assets or placeholder_assets(), out)
+    assembly = Assembly.read(out)
+    review = write_review(assembly, out, stage)
+    count = sum(1 for _ in assembly.resources())
+    if as_json:
+        findings = [{"check": each.check, "place": each.place, "message": each.message} for each in found]
+        click.echo(json.dumps({"ok": not found, "out": str(out), "resources": count, "findings": findings}, indent=2))
+        return not found
+    for each in found:
+        click.echo(str(each), err=True)
+    if assets is None:
+        click.echo("note: the functions' assets are not built (make package): a placeholder stands in the templates")
+    noun = "shard" if len(shards) == 1 else "shards"
+    click.echo(f"stage {stage}: {count} resources, {len(shards)} {noun}; {len(found)} findings by {', '.join(CHECKS)}")
+    click.echo(f"templates: {out.relative_to(ROOT)}; to review: {review.relative_to(ROOT)}")
+    return not found
+
+
+@main.command()
+@STAGE
+@RULES
+@click.option("--stacks", default="", metavar="NAMES", help=f"These stacks only, of {', '.join(STACKS)}.")
+@YES
+@told
+def deploy(stage: str, rules: Path, stacks: str, yes: bool) -> None:
+    """Check, look at the account, show the difference, ask, deploy. Nothing is changed before all of it is in order."""
+    from infra.assembly import Assembly
+    from infra.cdk_cli import run_cdk
+    from infra.reading import read_settings
+
+    chosen = _stacks(stacks)
+    if not _checked(stage, rules):
+        click.echo("error: nothing was deployed: fix the findings above, or write down why they are accepted", err=True)
+        raise click.exceptions.Exit(1)
+    out = BUILD / "infra" / stage
+    account = _ready(stage, read_settings(stage, os.environ), chosen, Assembly.read(out).bootstrap_version)
+    names = list(chosen) if stacks else ["--all"]
+    only = ["--exclusively"] if stacks else []
+    click.echo(f"The difference to what is deployed in {account.id}/{account.region}:")
+    if run_cdk(["diff", *names, *only], out, account.region):
+        raise click.exceptions.Exit(1)
+    _confirm(f"Deploy stage {stage} to account {account.id}, region {account.region}?", yes)
+    outputs = out.with_name(f"{stage}.outputs.json")
+    code = run_cdk(
+        ["deploy", *names, *only, "--require-approval", "never", "--outputs-file", str(outputs)], out, account.region
+    )
+    raise click.exceptions.Exit(code)
+
+
+def _stacks(text: str) -> tuple[str, ...]:
+    chosen = tuple(text.replace(",", " ").split())
+    unknown = [name for name in chosen if name not in STACKS]
+    if unknown:
+        raise click.BadParameter(
+            f"{unknown[0]!r} is no stack; the stacks are {', '.join(STACKS)}", param_hint="--stacks"
+        )
+    return chosen or STACKS
+
+
+def _ready(stage: str, settings: Settings, stacks: tuple[str, ...], bootstrap_version: int) -> Account:
+    """The account, where everything that a deployment of `stacks` needs is there."""
+    import boto3
+
+    from infra.account import preflight
+    from infra.function_assets import find_assets
+
+    result = preflight(stage, settings, stacks, bootstrap_version, boto3.Session())
+    missing = list(result.missing)
+    if "Functions" in stacks and find_assets(BUILD, settings) is None:
+        missing.append("the functions' assets: run `make package`")
+    if result.account is not None and not missing and not result.unchecked:
+        return result.account
+    click.echo("error: nothing was changed. Missing:", err=True)
+    for each in missing:
+        click.echo(f"  - {each}", err=True)
+    for each in result.unchecked:
+        click.echo(f"  - not looked at: {each}", err=True)
+    click.echo(
+        "docs/operations.md has the first deployment step by step. Without an account, `make infra-check` makes and audits "
+        "the templates, and `make up` runs the whole stack on this machine.",
+        err=True,
+    )
+    raise click.exceptions.Exit(1)
+
+
+def _confirm(question: str, yes: bool) -> None:
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        click.echo("error: nothing was changed: there is no terminal to ask on; say YES=1 (--yes)", err=True)
+        raise click.exceptions.Exit(1)
+    if not click.confirm(question):
+        click.echo("nothing was changed")
+        raise click.exceptions.Exit(1)
+
+
+@main.command()
+@STAGE
+@RULES
+@YES
+@told
+def destroy(stage: str, rules: Path, yes: bool) -> None:
+    """Take a stage down: every stack, and the data too where the setting retain_data is false."""
+    import boto3
+
+    from infra.app import synthesize
+    from infra.cdk_cli import run_cdk
+    from infra.destroying import empty_buckets
+    from infra.function_assets import placeholder_assets
+    from infra.reading import read_settings, read_shards
+
+    settings = read_settings(stage, os.environ)
+    if settings.termination_protection:
+        click.echo(
+            f"error: nothing was destroyed: stage {stage} has termination_protection; set it to false, `make infra`, and "
+            "come again",
+            err=True,
+        )
+        raise click.exceptions.Exit(1)
+    shards = read_shards(rules, settings)
+    account = _ready(stage, settings, (), 0)
+    out = BUILD / "infra" / stage
+    shutil.rmtree(out, ignore_errors=True)
+    synthesize(stage, settings, shards, placeholder_assets(), out, nag=False)
+    data = "its data is kept" if settings.retain_data else "ITS MODELS, RULES, TABLES AND IMAGES ARE DELETED TOO"
+    _confirm(f"Destroy stage {stage} in account {account.id}, region {account.region}; {data}?", yes)
+    if not settings.retain_data:
+        for name, count in empty_buckets(stage, boto3.Session(region_name=account.region)).items():
+            click.echo(f"{name}: {count} versions of objects deleted")
+    raise click.exceptions.Exit(run_cdk(["destroy", "--all", "--force"], out, account.region))
+
+
+@main.command()
+@told
+def bootstrap() -> None:
+    """Make what CDK itself needs once per account and region: a bucket for assets, and the roles that deploy."""
+    import boto3
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    from infra.cdk_cli import run_cdk
+
+    session = boto3.Session()
+    try:
+        if session.get_credentials() is None or session.region_name is None:
+            raise click.ClickException(
+                "nothing was made: it needs AWS credentials and a region (AWS_PROFILE, AWS_REGION)"
+            )
+        identity = session.client("sts").get_caller_identity()
+    except (BotoCoreError, ClientError) as error:
+        raise click.ClickException(f"nothing was made: {str(error).splitlines()[0]}") from error
+    environment = f"aws://{identity['Account']}/{session.region_name}"
+    raise click.exceptions.Exit(run_cdk(["bootstrap", environment], None, session.region_name))
+
+
+@main.command()
+@click.option("--check", "only_check", is_flag=True, help="Write nothing; fail where the page is not as it would be.")
+@told
+def settings(only_check: bool) -> None:
+    """Write docs/infra-settings.md from the settings' own model."""
+    from infra.settings_page import PAGE, page
+
+    text = page()
+    if PAGE.exists() and PAGE.read_text(encoding="utf-8") == text:
+        click.echo(f"{PAGE.relative_to(ROOT)}: current")
+    elif only_check:
+        click.echo(f"error: {PAGE.relative_to(ROOT)} is not current: run `python -m infra settings`", err=True)
+        raise click.exceptions.Exit(1)
+    else:
+        PAGE.write_text(text, encoding="utf-8")
+        click.echo(f"{PAGE.relative_to(ROOT)}: written")
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m infra")

@@ -1,0 +1,115 @@
+"""What a deployment needs of the account, asked before anything is changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from infra.settings import Settings
+
+BOOTSTRAP_PARAMETER = "/cdk-bootstrap/hnb659fds/version"
+"""Where `cdk bootstrap` writes down which version it has made."""
+
+REGION_HINT = "set AWS_REGION"
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """The account and region that a deployment goes to."""
+
+    id: str
+    region: str
+
+
+@dataclass(frozen=True, slots=True)
+class Preflight:
+    """The account, None where it is not known; what is missing; and what could not be looked at."""
+
+    account: Account | None
+    missing: tuple[str, ...]
+    unchecked: tuple[str, ...]
+
+
+def preflight(stage: str, settings: Settings, stacks: Sequence[str], bootstrap_version: int, session: Any) -> Preflight:
+    """Look at everything that a deployment of `stacks` needs; nothing is changed.
+
+    Args:
+        stage: the stage's name.
+        settings: its settings.
+        stacks: the stacks that will be deployed, such as `Fleet`.
+        bootstrap_version: the version of the CDK bootstrap stack that the assembly needs.
+        session: a boto3 session.
+    """
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    problems: list[str] = []
+    region = session.region_name
+    if region is None:
+        problems.append(f"an AWS region: {REGION_HINT}")
+    later = ["the CDK bootstrap stack"] + (["the mirrored images"] if "Fleet" in stacks else [])
+    try:
+        if session.get_credentials() is None:
+            raise LookupError
+        # The region does not matter for who one is, and may still be missing.
+        identity = session.client("sts", region_name=region or "us-east-1").get_caller_identity()
+    except LookupError:
+        problems.append(
+            "AWS credentials: run `aws configure sso` or set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        )
+        return Preflight(None, tuple(problems), tuple(later))
+    except (BotoCoreError, ClientError) as error:
+        problems.append(f"valid AWS credentials: {_words(error)}")
+        return Preflight(None, tuple(problems), tuple(later))
+    if region is None:
+        return Preflight(None, tuple(problems), tuple(later))
+    account = Account(identity["Account"], region)
+    checks: dict[str, Callable[[], Iterator[str]]] = {
+        "the CDK bootstrap stack": lambda: _bootstrap(session, account, bootstrap_version),
+    }
+    if "Fleet" in stacks:
+        checks["the mirrored images"] = lambda: _images(session, account, stage, settings)
+    unchecked = []
+    for what, check in checks.items():
+        try:
+            problems += check()
+        except (BotoCoreError, ClientError) as error:
+            unchecked.append(f"{what}: {_words(error)}")
+    return Preflight(account, tuple(problems), tuple(unchecked))
+
+
+def _bootstrap(session: Any, account: Account, wanted: int) -> Iterator[str]:
+    ssm = session.client("ssm")
+    try:
+        version = int(ssm.get_parameter(Name=BOOTSTRAP_PARAMETER)["Parameter"]["Value"])
+    except ssm.exceptions.ParameterNotFound:
+        version = 0
+    if version < wanted:
+        state = f"its version is {version}, needed is {wanted}" if version else "there is none"
+        yield (f"the CDK bootstrap stack in {account.id}/{account.region} ({state}): run `make infra-bootstrap`")
+
+
+def _images(session: Any, account: Account, stage: str, settings: Settings) -> Iterator[str]:
+    ecr = session.client("ecr")
+    triton = settings.triton
+    registry = f"{account.id}.dkr.ecr.{account.region}.amazonaws.com"
+    wanted: Mapping[str, tuple[str, str]] = {
+        f"tidegate-{stage}/triton": (
+            triton.image_tag,
+            f"mirror {triton.image_source}:{triton.image_tag}",
+        ),
+        f"tidegate-{stage}/agent": (triton.agent_tag, "build infra/agent/Dockerfile and push it"),
+    }
+    for repository, (tag, how) in wanted.items():
+        try:
+            ecr.describe_images(repositoryName=repository, imageIds=[{"imageTag": tag}])
+        except ecr.exceptions.RepositoryNotFoundException:
+            yield (
+                f"the image repository {repository}: deploy it first with `make infra STAGE={stage} STACKS='Storage Network'`"
+            )
+        except ecr.exceptions.ImageNotFoundException:
+            yield f"the image {registry}/{repository}:{tag}: {how}, see docs/operations.md#mirror-the-images"
+
+
+def _words(error: Exception) -> str:
+    return str(error).splitlines()[0]
