@@ -126,10 +126,18 @@ def test_each_shard_holds_what_its_targets_need_and_nothing_else(stack: RunningS
     assert stack.models("b") == [{"simple/1", "simple_pipeline/1", "versioned/2"}]
 
 
+def lasting(value: Any) -> Any:
+    """JSON values without the times at which something was heard of last."""
+    if isinstance(value, dict):
+        return {key: lasting(each) for key, each in value.items() if key != "seen_at"}
+    return [lasting(each) for each in value] if isinstance(value, list) else value
+
+
 def test_status_shows_the_fleet_as_a_table_and_as_json(stack: RunningStack) -> None:
     fleet = json.loads(tidegate("status", "--url", stack.url, "--json").stdout)
     told = stack.get("/v1/fleet")
-    assert fleet | {"source": None} == told | {"source": None}
+    passing = {"source": None, "gateways": None}
+    assert lasting(fleet | passing) == lasting(told | passing)
     assert fleet["source"]["state"] == told["source"]["state"] == "current"
     assert fleet["objectives"] == 3
     assert fleet["rules"] == {"last_rejected": None}

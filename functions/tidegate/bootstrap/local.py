@@ -24,9 +24,10 @@ from tidegate.control.follower import EngineFollower, FollowerConfig
 from tidegate.control.plane import ControlPlane
 from tidegate.control.publish import PublishRequest
 from tidegate.control.sources import GivenRules, RulesSource
+from tidegate.control.status import unread
 from tidegate.control.steps import StepEvent
-from tidegate.errors import EndpointError, PublishError, StackError, TidegateError
-from tidegate.ports import RegisteredEndpoint, Transport
+from tidegate.errors import PublishError, StackError, StoreError, TidegateError
+from tidegate.ports import Transport
 from tidegate.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -81,15 +82,14 @@ class LocalStack:
 
     async def status(self) -> Mapping[str, Any]:
         """The fleet as plain JSON values: see docs/control-plane.md, "Fleet status"."""
-        entries = await self.plane.ports.registry.endpoints()
-        desired = await self.plane.reader.read()
-        described = await asyncio.gather(*(self._endpoint(entry) for entry in entries))
-        shards: dict[str, list[Mapping[str, Any]]] = {shard: [] for shard in desired.plans}
-        for entry, each in zip(entries, described, strict=True):
-            shards.setdefault(entry.endpoint.shard, []).append(each)
+        try:
+            report = await self.plane.status.read(self.fleet.pids())
+        except StoreError as error:
+            # What is served goes on being served, and that is worth telling.
+            report = unread(str(error))
         return {
+            **report.as_dict(),
             **await self.follower.status(),
-            "shards": [{"name": name, "endpoints": shards[name]} for name in sorted(shards)],
             "rules": {"last_rejected": self.last_rejected},
             "control": {
                 "endpoint_url": self.settings.aws_endpoint_url,
@@ -97,29 +97,6 @@ class LocalStack:
                 "registry_table": self.settings.registry_table,
                 "region": self.settings.aws_region,
             },
-        }
-
-    async def _endpoint(self, entry: RegisteredEndpoint) -> Mapping[str, Any]:
-        desired = await self.plane.reader.read()
-        try:
-            loaded = await self.plane.ports.repository_of(entry).loaded()
-        except (EndpointError, StackError):
-            loaded = ()
-        ready = {(state.model, state.version) for state in loaded if state.state == "READY"}
-        models = [{"name": model, "version": version, "state": "READY"} for model, version in ready]
-        for load in desired.plan(entry.endpoint.shard):
-            reason = self.plane.failures.reason(entry.endpoint.shard, load)
-            lacking = {"state": "UNAVAILABLE", "reason": reason} if reason else {"state": "LOADING"}
-            models += [
-                {"name": load.model, "version": version, **lacking}
-                for version in load.versions
-                if (load.model, version) not in ready
-            ]
-        return {
-            "url": entry.endpoint.url,
-            "pid": self.fleet.pids().get(entry.endpoint),
-            "state": entry.state,
-            "models": sorted(models, key=lambda each: (each["name"], each["version"])),
         }
 
 

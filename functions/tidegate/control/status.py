@@ -74,6 +74,11 @@ class ShardStatus:
     replicas: int
     endpoints: tuple[EndpointStatus, ...]
 
+    @property
+    def short(self) -> int:
+        """How many servers that are ready it lacks."""
+        return max(0, self.replicas - sum(each.state == "ready" for each in self.endpoints))
+
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         return {"name": self.name, "replicas": self.replicas, "endpoints": [each.as_dict() for each in self.endpoints]}
@@ -133,10 +138,18 @@ class FleetReport:
         """The live revision; None where nothing was ever published."""
         return next((each for each in self.revisions if each.reason == "live"), None)
 
+    @property
+    def well(self) -> bool:
+        """Whether something is live, every shard has its servers ready with all that they must hold, and everything could
+        be read. What is loaded and not needed any more harms nobody."""
+        lacking = any(action.action == "load" for action in self.drift)
+        return self.live is not None and not (lacking or self.problems or any(each.short for each in self.shards))
+
     def as_dict(self) -> dict[str, Any]:
-        """Plain JSON values: see docs/architecture.md, "Fleet status"."""
+        """Plain JSON values: see docs/control-plane.md, "Fleet status"."""
         live = self.live
         return {
+            "well": self.well,
             "revision": None if live is None else live.revision,
             "since": None if live is None or live.at is None else _iso(live.at),
             "objectives": self.objectives,
@@ -154,6 +167,11 @@ class FleetReport:
             "waiting": list(self.waiting),
             "problems": list(self.problems),
         }
+
+
+def unread(problem: str) -> FleetReport:
+    """The report of a fleet of which nothing could be read."""
+    return FleetReport((), (), 0, (), (), (), (), (), (problem,))
 
 
 class StatusReader:

@@ -1,0 +1,140 @@
+"""The status of a fleet in memory: what is live, what every server holds and why, and what is not as it should be."""
+
+from __future__ import annotations
+
+import asyncio
+
+from tidegate.control.status import FleetReport
+from tidegate.ports import GatewayReport, ModelLoad
+
+from tests.control.plane import Plane, clock
+from tests.support.virtual_time import run
+
+
+async def _served(plane: Plane) -> FleetReport:
+    """A fleet where `scorer/2` is live and `pipeline` was before."""
+    for shard in ("a", "a", "b"):
+        await plane.add(shard)
+    await plane.publish(main="pipeline")
+    await asyncio.sleep(30)
+    await plane.publish(main="scorer/2")
+    await asyncio.sleep(30)
+    return await plane.process().status.read()
+
+
+def test_a_fleet_that_is_well_says_what_is_loaded_where_and_for_what() -> None:
+    async def work() -> None:
+        plane = Plane()
+        report = await _served(plane)
+        assert report.well
+        assert report.drift == ()
+        assert [each.reason for each in report.revisions] == ["live", "rollback"]
+        assert report.live is not None
+        assert (report.live.revision, report.live.by) == (plane.live(), "ana")
+        assert [each.revision for each in report.history] == [each.revision for each in report.revisions]
+        assert [(shard.name, shard.replicas, len(shard.endpoints)) for shard in report.shards] == [
+            ("a", 2, 2),
+            ("b", 1, 1),
+        ]
+        models = {
+            f"{each.name}/{each.version}": each.needed_by
+            for shard in report.shards
+            for endpoint in shard.endpoints
+            for each in endpoint.models
+            if each.state == "READY"
+        }
+        assert models == {
+            "features/2": ("rollback",),
+            "pipeline/1": ("rollback",),
+            "scorer/1": ("rollback",),
+            "scorer/2": ("live",),
+        }
+
+    run(work())
+
+
+def test_what_is_missing_is_told_and_not_well() -> None:
+    async def work() -> None:
+        plane = Plane()
+        await _served(plane)
+        first = plane.launcher.running("a")[0]
+        await first.repository.unload("scorer")
+        report = await plane.process().status.read()
+        assert not report.well
+        assert [(each.action, each.model, each.url) for each in report.drift] == [
+            ("load", "scorer", first.endpoint.url),
+            ("load", "pipeline", first.endpoint.url),
+        ]
+        (endpoint,) = (each for each in report.shards[0].endpoints if each.url == first.endpoint.url)
+        assert {(each.name, each.version) for each in endpoint.models if each.state == "UNAVAILABLE"} == {
+            ("pipeline", 1),
+            ("scorer", 1),
+            ("scorer", 2),
+        }
+        assert [each.state for each in report.shards[0].endpoints] == ["ready", "ready"]
+
+    run(work())
+
+
+def test_a_server_that_does_not_answer_or_is_not_there_is_told() -> None:
+    async def work() -> None:
+        plane = Plane()
+        await _served(plane)
+        gone = plane.launcher.running("b")[0]
+        gone.end()
+        report = await plane.process().status.read()
+        (endpoint,) = report.shards[1].endpoints
+        assert (endpoint.state, report.well) == ("down", False)
+        assert "refused the connection" in endpoint.note
+        await plane.registry.deregister(gone.endpoint)
+        later = await plane.process().status.read()
+        assert (later.shards[1].endpoints, later.shards[1].short, later.well) == ((), 1, False)
+
+    run(work())
+
+
+def test_what_is_loaded_and_not_needed_is_drift_and_harms_nobody() -> None:
+    async def work() -> None:
+        plane = Plane()
+        await _served(plane)
+        server = plane.launcher.running("a")[0]
+        await server.repository.load(ModelLoad("fresh", (1,)), 1.0)
+        report = await plane.process().status.read()
+        assert [(each.action, each.model) for each in report.drift] == [("unload", "fresh")]
+        assert report.well
+
+    run(work())
+
+
+def test_a_publisher_at_work_and_the_gateways_are_told() -> None:
+    async def work() -> None:
+        plane = Plane()
+        before = await _served(plane)
+        assert before.live is not None
+        await plane.registry.report(GatewayReport("gate", before.live.revision, clock()))
+        plane.faults.held["popular"] = asyncio.Event()
+        publishing = asyncio.create_task(plane.publish(by="ben", main="popular"))
+        await asyncio.sleep(1)
+        report = await plane.process().status.read()
+        (claim,) = report.claims
+        assert claim.by == "ben"
+        assert [each.reason for each in report.revisions] == ["live", "claimed", "rollback"]
+        assert report.revisions[1].by == "ben"
+        assert [(each.id, each.revision) for each in report.gateways] == [("gate", before.live.revision)]
+        plane.faults.held["popular"].set()
+        await publishing
+
+    run(work())
+
+
+def test_nothing_published_is_not_well_and_everything_is_json() -> None:
+    async def work() -> None:
+        plane = Plane()
+        report = await plane.process().status.read()
+        told = report.as_dict()
+        assert (told["revision"], told["since"], told["well"], told["shards"]) == (None, None, False, [])
+        full = (await _served(plane)).as_dict()
+        assert full["since"] > "2023-11-14"
+        assert full["shards"][0]["endpoints"][0]["models"][0]["needed_by"] == ["rollback"]
+
+    run(work())
