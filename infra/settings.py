@@ -128,6 +128,9 @@ class ControlFunctions(Group):
     validate_timeout_s: Annotated[StrictInt, Field(ge=10, le=900)] = Field(
         120, description="Time-out of compiling and proving one set of rules."
     )
+    rollback_timeout_s: Annotated[StrictInt, Field(ge=30, le=900)] = Field(
+        300, description="Time-out of one rollback; where a server lacks a model of the revision before, it loads it."
+    )
     reconcile_every_min: Annotated[StrictInt, Field(ge=1, le=60)] = Field(
         1, description="Period of the schedule that makes up for lost events."
     )

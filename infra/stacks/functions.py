@@ -172,7 +172,14 @@ class FunctionsStack(cdk.Stack):
                     bucket | registry | secret,
                 ),
                 ("probe", "Measures the servers' queues", network.control_group, 50, registry),
-                ("rollback", "Moves the pointer back, once", network.isolated_group, 60, bucket | registry),
+                (
+                    "rollback",
+                    "Moves the pointer back, once",
+                    # It asks every server whether it holds what becomes live, and loads what one lacks.
+                    network.control_group,
+                    control.rollback_timeout_s,
+                    bucket | registry | secret,
+                ),
             )
         ]
         return doors + beside
@@ -190,7 +197,7 @@ class FunctionsStack(cdk.Stack):
         )
         arn = f"arn:{self.partition}:lambda:{self.region}:{self.account}:function:{full_name}"
         add_runtime(role, arn, group.log_group_arn)
-        add_grants(role, spec.name, stage, self._storage)
+        add_grants(role, spec.name, self._storage)
         function = lambda_.Function(
             self,
             construct_id,

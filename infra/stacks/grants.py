@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_s3 as s3
-from tidegate.aws.layout import ASSIGNMENTS, BUNDLES, CLAIMS, HISTORY, MANIFESTS, MODELS, PUSHES, SAMPLES
+from tidegate.aws.layout import ASSIGNMENTS, BUNDLES, CLAIMS, HISTORY, MANIFESTS, MODELS
 
 from infra.contract import LIVE, RULES
-from infra.stacks.parts import NO_RESOURCE_LEVEL, Stage, explain, statement
+from infra.stacks.parts import NO_RESOURCE_LEVEL, explain, statement
 from infra.stacks.storage import StorageStack
 
 READ_ITEMS = ("dynamodb:GetItem", "dynamodb:Query")
@@ -28,41 +28,41 @@ INTERFACES = (
 @dataclass(frozen=True, slots=True)
 class Grant:
     """Prefixes of the bucket that a function reads, writes and deletes under, its actions on the registry, and whether it
-    reads the management secret and publishes metrics by itself."""
+    reads the management secret. Metrics need no grant: they are lines of the log."""
 
     reads: tuple[str, ...] = ()
     writes: tuple[str, ...] = ()
     deletes: tuple[str, ...] = ()
     registry: tuple[str, ...] = ()
     management_secret: bool = False
-    metrics: bool = False
 
 
 GRANTS: Mapping[str, Grant] = {
-    "gateway": Grant(reads=(BUNDLES, LIVE), registry=("dynamodb:PutItem", "dynamodb:UpdateItem")),
-    "resolve": Grant(reads=(BUNDLES, LIVE), registry=("dynamodb:PutItem", "dynamodb:UpdateItem")),
+    "gateway": Grant(reads=(BUNDLES, LIVE), registry=("dynamodb:PutItem",)),
+    "resolve": Grant(reads=(BUNDLES, LIVE), registry=("dynamodb:PutItem",)),
     "validate_rules": Grant(
         reads=(BUNDLES, LIVE, MANIFESTS, MODELS, RULES), writes=(BUNDLES,), registry=(*READ_ITEMS, *WRITE_ITEMS)
     ),
     "reconcile": Grant(
-        reads=(ASSIGNMENTS, BUNDLES, CLAIMS, HISTORY, LIVE, MANIFESTS, MODELS, PUSHES, SAMPLES),
-        writes=(ASSIGNMENTS, BUNDLES, CLAIMS, HISTORY, LIVE),
+        reads=(ASSIGNMENTS, BUNDLES, CLAIMS, LIVE),
+        writes=(CLAIMS,),
         deletes=(CLAIMS,),
-        registry=(*READ_ITEMS, *WRITE_ITEMS),
+        registry=("dynamodb:Query", "dynamodb:UpdateItem"),
         management_secret=True,
     ),
-    "probe": Grant(registry=READ_ITEMS, metrics=True),
+    "probe": Grant(registry=("dynamodb:Query",)),
     "rollback": Grant(
         reads=(ASSIGNMENTS, BUNDLES, CLAIMS, HISTORY, LIVE),
         writes=(CLAIMS, HISTORY, LIVE),
         deletes=(CLAIMS,),
         registry=(*READ_ITEMS, *WRITE_ITEMS),
+        management_secret=True,
     ),
 }
 """The grants by function. Powertools' idempotency keeps its records in the registry."""
 
 
-def add_grants(role: iam.Role, name: str, stage: Stage, storage: StorageStack) -> None:
+def add_grants(role: iam.Role, name: str, storage: StorageStack) -> None:
     """Give the role of function `name` what the table says."""
     grant = GRANTS[name]
     bucket = storage.bucket
@@ -77,9 +77,6 @@ def add_grants(role: iam.Role, name: str, stage: Stage, storage: StorageStack) -
         role.add_to_policy(statement(sorted(grant.registry), [storage.registry.table_arn]))
     if grant.management_secret:
         role.add_to_policy(statement(["secretsmanager:GetSecretValue"], [storage.management_secret.secret_arn]))
-    if grant.metrics:
-        namespace = {"StringEquals": {"cloudwatch:namespace": stage.settings.metrics_namespace}}
-        role.add_to_policy(statement(["cloudwatch:PutMetricData"], ["*"], namespace))
     if storage.key is not None:
         # Beside objects and items, the queues that take a function's failures are encrypted.
         role.add_to_policy(statement(["kms:Decrypt", "kms:GenerateDataKey"], [storage.key.key_arn]))
@@ -114,7 +111,7 @@ def add_runtime(role: iam.Role, function_arn: str, log_group_arn: str) -> None:
 def explain_role(role: iam.Role, storage: StorageStack, name: str) -> None:
     """Write down why wildcards stand in a function's policy."""
     grant = GRANTS[name]
-    everything = f"Network interfaces (denied to the function's own code), traces and metrics. {NO_RESOURCE_LEVEL}"
+    everything = f"Network interfaces (denied to the function's own code) and traces. {NO_RESOURCE_LEVEL}"
     reasons = storage.prefix_reasons((*grant.reads, *grant.writes, *grant.deletes))
     explain(
         role.node.find_child("DefaultPolicy"),

@@ -12,7 +12,7 @@ from infra.contract import AGENT_PORT, GRPC_PORT, HTTP_PORT, METRICS_PORT
 from infra.stacks.parts import Stage, explain, log_group, statement
 from infra.stacks.storage import StorageStack
 
-INTERFACES = ("ecr.api", "ecr.dkr", "ecs", "ecs-agent", "ecs-telemetry", "logs", "monitoring", "secretsmanager")
+INTERFACES = ("ecr.api", "ecr.dkr", "ecs", "ecs-agent", "ecs-telemetry", "logs", "secretsmanager")
 """The services that servers and functions reach through an interface endpoint; S3 and DynamoDB have gateways."""
 
 ZONE = "tidegate.internal"
@@ -39,7 +39,7 @@ class NetworkStack(cdk.Stack):
         self.vpc = self._vpc(private, has_nat)
         self._flow_logs()
         self.gateway_group = self._group("Gateway", "The gateway function")
-        self.control_group = self._group("Control", "The functions that reach every server: reconcile and probe")
+        self.control_group = self._group("Control", "The functions that reach every server: reconcile, probe, rollback")
         self.isolated_group = self._group("Isolated", "The functions that reach no server")
         self.balancer_group = self._group("Balancers", "Load balancers of the shards")
         self.servers_group = self._group("Servers", "Triton servers and their agents")

@@ -13,7 +13,7 @@ from aws_lambda_powertools import Logger
 from aws_lambda_powertools.metrics import EphemeralMetrics
 from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType, process_partial_response
 
-from tidegate.aws.telemetry import NAMESPACE
+from tidegate.aws.telemetry import namespace
 
 T = TypeVar("T")
 Event = Mapping[str, Any]
@@ -50,7 +50,7 @@ class EventFunction:
 
     def metrics(self, **dimensions: str) -> EphemeralMetrics:
         """Metrics with these dimensions; flush them when they are complete."""
-        made = EphemeralMetrics(namespace=NAMESPACE, service=self.service)
+        made = EphemeralMetrics(namespace=namespace(), service=self.service)
         for name, value in dimensions.items():
             made.add_dimension(name, value)
         return made

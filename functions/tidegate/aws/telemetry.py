@@ -7,6 +7,7 @@ objective and variant, which people compare. Neither logs nor metrics hold a val
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,11 +16,16 @@ from aws_lambda_powertools.metrics import EphemeralMetrics, MetricUnit
 
 from tidegate.ports import Served
 
-NAMESPACE = "Tidegate"
+DEFAULT_NAMESPACE = "Tidegate"
 MOST_DIMENSIONS = 200
 """Distinct pairs of objective and variant that a process reports by name; each is a metric that is paid for."""
 
 OTHER = "other"
+
+
+def namespace() -> str:
+    """The CloudWatch namespace of the metrics, as Powertools' own variable says."""
+    return os.environ.get("POWERTOOLS_METRICS_NAMESPACE") or DEFAULT_NAMESPACE
 
 
 class Telemetry:
@@ -78,7 +84,7 @@ class Telemetry:
         self._cold = False
 
     def _by_function(self, status: int, bundle_age_s: float | None, open_breakers: int) -> None:
-        metrics = EphemeralMetrics(namespace=NAMESPACE, service=self._service)
+        metrics = EphemeralMetrics(namespace=namespace(), service=self._service)
         metrics.add_metric("Requests", MetricUnit.Count, 1)
         metrics.add_metric("ClientErrors", MetricUnit.Count, int(400 <= status < 500))
         metrics.add_metric("ServerErrors", MetricUnit.Count, int(status >= 500))
@@ -97,7 +103,7 @@ class Telemetry:
             if len(self._reported) >= MOST_DIMENSIONS:
                 pair = (OTHER, OTHER)
             self._reported.add(pair)
-        metrics = EphemeralMetrics(namespace=NAMESPACE, service=self._service)
+        metrics = EphemeralMetrics(namespace=namespace(), service=self._service)
         metrics.add_dimension("Objective", pair[0])
         metrics.add_dimension("Variant", pair[1])
         metrics.add_metric("Requests", MetricUnit.Count, 1)

@@ -9,6 +9,7 @@ from typing import Any
 
 from tidegate.aws.event_function import EventFunction
 from tidegate.aws.idempotency import once_per
+from tidegate.aws.secrets import with_management_secret
 from tidegate.bootstrap import build_transport
 from tidegate.bootstrap.control import build_control_plane
 from tidegate.control.guard import guard
@@ -18,7 +19,7 @@ from tidegate.settings import Settings
 
 @functools.cache
 def _wired() -> tuple[EventFunction, ControlPlane, Settings]:
-    settings = Settings.from_environment()
+    settings = with_management_secret(Settings.from_environment())
     function = EventFunction("rollback", settings.log_level or "INFO")
     return function, build_control_plane(settings, build_transport(settings), publishes=False), settings
 
