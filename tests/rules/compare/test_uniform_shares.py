@@ -39,7 +39,7 @@ def opened(directory: Directory) -> Revision:
 
 def by_target(diff: Diff) -> Shares:
     (shares,) = diff.shares
-    return {(old, new): share for old, new, share in shares.by_target()}
+    return {(old, new): share for old, new, share, _ in shares.by_target()}
 
 
 @thorough

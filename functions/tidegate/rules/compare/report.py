@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,13 +17,14 @@ NO_OBJECTIVE = "(no objective)"
 
 @dataclass(frozen=True, slots=True)
 class Diff:
-    """What changed and what moves. `shares` has every objective of either revision, sorted by name; with a log, those that
-    it has contexts of."""
+    """What changed and what moves. `shares` has every objective of either revision, sorted by name, but for those that the
+    log has no context of, which are `unseen`."""
 
     old_revision: str
     new_revision: str
     changes: tuple[Change, ...]
     shares: tuple[ObjectiveShares, ...]
+    unseen: tuple[str, ...] = ()
 
     @property
     def is_empty(self) -> bool:
@@ -36,6 +37,7 @@ class Diff:
             "changed": not self.is_empty,
             "changes": [change.as_dict() for change in self.changes],
             "objectives": [_shares_dict(each) for each in self.shares],
+            "unseen": list(self.unseen),
         }
 
 
@@ -49,7 +51,10 @@ def _shares_dict(shares: ObjectiveShares) -> dict[str, Any]:
         "bound": shares.changing.bound,
         "unmoved_bound": shares.staying.bound,
         "drawn": shares.staying.drawn,
-        "flows": [{"from": old, "to": new, "share": share} for old, new, share in shares.by_target()],
+        "flows": [
+            {"from": old, "to": new, "share": share, "retuned": retuned}
+            for old, new, share, retuned in shares.by_target()
+        ],
         "rules": [_flow_dict(flow) for flow in shares.flows],
     }
 
@@ -104,7 +109,7 @@ class LoggedComparison:
         }
 
     def diff(self) -> Diff:
-        """What has been gathered; an objective that the log does not have is left out of the shares."""
+        """What has been gathered."""
         shares = []
         for name, gathered in self._gathered.items():
             if gathered.count:
@@ -112,7 +117,8 @@ class LoggedComparison:
                 is_one_sided = name not in self._old.objectives or name not in self._new.objectives
                 is_added = name not in self._old.objectives
                 shares.append(_one_sided(found, is_added=is_added) if is_one_sided else found)
-        return _diff(self._old, self._new, self._objective, shares)
+        unseen = [name for name, gathered in self._gathered.items() if not gathered.count]
+        return _diff(self._old, self._new, self._objective, shares, unseen)
 
 
 def _objectives(old: Revision, new: Revision, objective: str | None) -> list[str]:
@@ -130,6 +136,12 @@ def _one_sided(shares: ObjectiveShares, *, is_added: bool) -> ObjectiveShares:
     return replace(shares, flows=flows, moved=1.0, changing=shares.staying)
 
 
-def _diff(old: Revision, new: Revision, objective: str | None, shares: list[ObjectiveShares]) -> Diff:
+def _diff(
+    old: Revision,
+    new: Revision,
+    objective: str | None,
+    shares: Sequence[ObjectiveShares],
+    unseen: Sequence[str] = (),
+) -> Diff:
     changes = [each for each in changes_between(old, new) if objective is None or each.objective in ("", objective)]
-    return Diff(old.bundle.revision, new.bundle.revision, tuple(changes), tuple(shares))
+    return Diff(old.bundle.revision, new.bundle.revision, tuple(changes), tuple(shares), tuple(unseen))

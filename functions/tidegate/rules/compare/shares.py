@@ -74,13 +74,15 @@ class ObjectiveShares:
     staying: Estimate = Estimate()
     contexts: int = 0
 
-    def by_target(self) -> list[tuple[str, str, float]]:
-        """(old target, new target, share), the largest first."""
-        sums: dict[tuple[str, str], float] = {}
+    def by_target(self) -> list[tuple[str, str, float, float]]:
+        """(old target, new target, share, how much of the share is retuned), the largest first."""
+        sums: dict[tuple[str, str], tuple[float, float]] = {}
         for flow in self.flows:
             pair = flow.old_target, flow.new_target
-            sums[pair] = sums.get(pair, 0.0) + flow.share
-        return [(old, new, share) for (old, new), share in sorted(sums.items(), key=lambda each: (-each[1], each[0]))]
+            share, retuned = sums.get(pair, (0.0, 0.0))
+            sums[pair] = share + flow.share, retuned + (flow.share if flow.retuned else 0.0)
+        ordered = sorted(sums.items(), key=lambda each: (-each[1][0], each[0]))
+        return [(old, new, share, retuned) for (old, new), (share, retuned) in ordered]
 
 
 def uniform_shares(old: Side, new: Side, at: float, budget: int = STEP_BUDGET) -> ObjectiveShares:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from tidegate.rules.pictures.graph import Graph, ObjectiveNode, RuleNode
-from tidegate.rules.pictures.svg import PALETTE, Picture, shortened
+from tidegate.rules.pictures.svg import PALETTE, Picture, band_path, shortened, swing
 
 MARGIN = 24.0
 HEADER = 56.0
@@ -181,23 +181,15 @@ def _card(
         picture.text(x + 12, middle + 14, shortened(detail, room * 1.1), "soft small")
 
 
-def _curve(x1: float, y1: float, x2: float, y2: float) -> str:
-    middle = (x1 + x2) / 2
-    return f"C{middle:.1f} {y1:.1f} {middle:.1f} {y2:.1f} {x2:.1f} {y2:.1f}"
-
-
 def _band(
     picture: Picture, x1: float, y1: float, x2: float, y2: float, thickness: float, colour: int, tip: str
 ) -> None:
-    half = thickness / 2
-    there = f"M{x1:.1f} {y1 - half:.1f}{_curve(x1, y1 - half, x2, y2 - half)}"
-    back = f"L{x2:.1f} {y2 + half:.1f}{_curve(x2, y2 + half, x1, y1 + half)}Z"
-    picture.path(there + back, f"flow c{colour}", tip=tip)
+    picture.path(band_path(x1, y1, x2, y2, thickness), f"flow c{colour}", tip=tip)
 
 
 def _thin(picture: Picture, x1: float, y1: float, x2: float, y2: float, tip: str) -> None:
     """A line without an area: there and back along one curve, so that its stroke alone is seen."""
-    picture.path(f"M{x1:.1f} {y1:.1f}{_curve(x1, y1, x2, y2)}{_curve(x2, y2, x1, y1)}Z", "grid", tip=tip)
+    picture.path(f"M{x1:.1f} {y1:.1f}{swing(x1, y1, x2, y2)}{swing(x2, y2, x1, y1)}Z", "grid", tip=tip)
 
 
 def _right(column: str) -> float:

@@ -78,6 +78,19 @@ class Picture:
         self._parts.append(f"<{element} {attributes} class={quoteattr(kind)}>{inside}</{element}>")
 
 
+def band_path(x1: float, y1: float, x2: float, y2: float, thickness: float) -> str:
+    """The path of a band of even thickness that swings from one point to another, by their middles."""
+    half = thickness / 2
+    there = f"M{_n(x1)} {_n(y1 - half)}{swing(x1, y1 - half, x2, y2 - half)}"
+    return f"{there}L{_n(x2)} {_n(y2 + half)}{swing(x2, y2 + half, x1, y1 + half)}Z"
+
+
+def swing(x1: float, y1: float, x2: float, y2: float) -> str:
+    """The step of a path that swings from where it stands, (x1, y1), to (x2, y2), level at both ends."""
+    middle = _n((x1 + x2) / 2)
+    return f"C{middle} {_n(y1)} {middle} {_n(y2)} {_n(x2)} {_n(y2)}"
+
+
 def shortened(text: str, width: float) -> str:
     """The text, cut in its middle where it is wider than `width` pixels."""
     most = max(3, int(width / CHARACTER_WIDTH))
