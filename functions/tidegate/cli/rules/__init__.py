@@ -12,6 +12,7 @@ COMMANDS = {
     "schema": ("tidegate.cli.rules.schema:schema", "Write the JSON Schemas that editors check the files with."),
     "new": ("tidegate.cli.rules.new:new", "Write a first, valid objective with cases."),
     "replay": ("tidegate.cli.rules.replay:replay", "Tell what the contexts of a log would have got."),
+    "diff": ("tidegate.cli.rules.diff:diff", "Tell what changed between two revisions, and which share moves."),
     "graph": ("tidegate.cli.rules.graph:graph", "Draw objectives, rules, targets and shards."),
     "explain": ("tidegate.cli.rules.explain:explain", "Tell what a context decides, and why."),
     "compile": ("tidegate.cli.rules.compile:compile_", "Compile the rules to a bundle."),

@@ -1,0 +1,125 @@
+"""`tidegate rules diff`."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tidegate.cli.rules.compiled import check_objective, findings_json
+from tidegate.cli.rules.log_file import LOG, open_log, progress
+from tidegate.cli.rules.options import AS_JSON, print_json
+from tidegate.cli.rules.revisions import read_revision
+from tidegate.cli.rules.skipped import Skipped
+from tidegate.errors import RulesError
+from tidegate.rules.compare.report import FORMAT_VERSION, Diff, LoggedComparison, compare
+from tidegate.rules.compare.revision import Revision
+from tidegate.rules.replay.records import moment, records
+
+OTHER_OBJECTIVE = "of no objective that is compared"
+
+
+@click.command()
+@click.argument("old")
+@click.argument("new")
+@click.option(
+    "--log", type=LOG, help="Weigh contexts as this log has them: JSON lines, plain or gzip; - is standard input."
+)
+@click.option("--objective", help="Compare this objective alone; it is also that of lines of the log which name none.")
+@click.option("--at", help="Compare at this time, ISO 8601 (UTC where it has no offset); now where left out.")
+@click.option("--svg", type=click.Path(dir_okay=False, path_type=Path), help="Draw the flows into this file.")
+@AS_JSON
+def diff(
+    old: str, new: str, log: Path | None, objective: str | None, at: str | None, svg: Path | None, as_json: bool
+) -> None:
+    """Tell what changed from OLD to NEW, and exactly which share of the traffic moves to another target.
+
+    OLD and NEW are rules directories, compiled bundles, or either in a git revision: HEAD~1:routing_rules. The share is
+    exact over members; over contexts every case of every attribute counts alike, or each context as often as the log has
+    it. Exit code 1: something changed, or the rules of one side have errors.
+    """
+    at_s = _moment(at)
+    before, after = _read(old, "OLD", as_json=as_json), _read(new, "NEW", as_json=as_json)
+    if objective is not None:
+        check_objective(objective, {*before.objectives, *after.objectives})
+    if log is None:
+        found, skipped = compare(before, after, time.time() if at_s is None else at_s, objective=objective), None
+    else:
+        found, skipped = _with_log(LoggedComparison(before, after, objective), log, objective, at_s)
+    if as_json:
+        print_json(_as_dict(found, (old, new), at_s, skipped))
+    else:
+        from tidegate.cli.rules.diff_tables import show_diff
+
+        show_diff(found, old, new, skipped)
+    if svg is not None:
+        _draw(svg, found, as_json=as_json)
+    if not found.is_empty:
+        raise click.exceptions.Exit(1)
+
+
+def _moment(text: str | None) -> float | None:
+    try:
+        return None if text is None else moment(text)
+    except ValueError as error:
+        raise click.BadParameter('write ISO 8601, such as "2026-11-01T00:00:00Z"', param_hint="--at") from error
+
+
+def _read(name: str, argument: str, *, as_json: bool) -> Revision:
+    try:
+        return read_revision(name, argument)
+    except RulesError as error:
+        if as_json:
+            print_json({"ok": False, "side": argument.lower(), "findings": findings_json(error.findings)})
+        else:
+            click.echo(f"{argument} ({name}): {error}", err=True)
+        raise click.exceptions.Exit(1) from error
+
+
+def _with_log(
+    comparison: LoggedComparison, path: Path, objective: str | None, at_s: float | None
+) -> tuple[Diff, Skipped]:
+    skipped, now_s, contexts = Skipped(), time.time(), 0
+    with open_log(path) as log, progress(log) as on_block:
+        for number, name, context, moment_s in records(log, objective, on_block):
+            if name is None:
+                skipped.add(number, context)
+            elif (add := comparison.add.get(name)) is None:
+                skipped.add(number, OTHER_OBJECTIVE)
+            else:
+                contexts += 1
+                add(context, at_s if at_s is not None else now_s if moment_s is None else moment_s)
+    if not contexts:
+        raise click.BadParameter(
+            ": ".join(filter(None, [f"no line of {log.name} is a context that is compared", skipped.words()])),
+            param_hint="--log",
+        )
+    return comparison.diff(), skipped
+
+
+def _draw(file: Path, found: Diff, *, as_json: bool) -> None:
+    from tidegate.rules.pictures.flows_svg import flows_svg
+
+    try:
+        file.write_text(flows_svg(found.shares), encoding="utf-8")
+    except OSError as error:
+        raise click.BadParameter(f"{file} cannot be written: {error.strerror}", param_hint="--svg") from error
+    click.echo(f"{file}: written", err=as_json)
+
+
+def _as_dict(found: Diff, names: tuple[str, str], at_s: float | None, skipped: Skipped | None) -> dict[str, Any]:
+    revisions = (found.old_revision, found.new_revision)
+    old, new = ({"name": name, "revision": revision} for name, revision in zip(names, revisions, strict=True))
+    return {
+        "format_version": FORMAT_VERSION,
+        "ok": True,
+        "old": old,
+        "new": new,
+        "at": None if at_s is None else datetime.fromtimestamp(at_s, UTC).isoformat().replace("+00:00", "Z"),
+        "weighting": "uniform" if skipped is None else "log",
+        "skipped": [] if skipped is None else skipped.as_list(),
+        **found.as_dict(),
+    }

@@ -1,0 +1,80 @@
+"""A comparison as text: per objective what moves and from where to where, then what changed."""
+
+from __future__ import annotations
+
+from itertools import groupby
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from tidegate.cli.rules.skipped import Skipped
+from tidegate.rules.compare.report import Diff
+from tidegate.rules.compare.shares import ObjectiveShares
+from tidegate.rules.pictures.flows_svg import headline
+from tidegate.rules.replay.words import percent
+
+PLAIN_WIDTH = 160
+"""Columns where the output is no terminal, so that nothing is cut for a file or another program."""
+
+SHOWN_FLOWS = 20
+SHOWN_CHANGES = 50
+REVISION_DIGITS = 12
+
+
+def show_diff(found: Diff, old: str, new: str, skipped: Skipped | None) -> None:
+    """Print a comparison on standard output."""
+    console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+    if not console.is_terminal:
+        console.width = PLAIN_WIDTH
+    console.print(f"{old} ({found.old_revision[:REVISION_DIGITS]}) → {new} ({found.new_revision[:REVISION_DIGITS]})")
+    if skipped is not None and skipped.words():
+        console.print(skipped.words())
+    if found.is_empty:
+        console.print("nothing changed")
+        return
+    still = [each.objective for each in found.shares if not each.moved and not each.retuned]
+    for shares in found.shares:
+        if shares.objective not in still:
+            _show_shares(console, shares)
+    if still:
+        console.print()
+        console.print(f"nothing moves: {', '.join(still)}")
+    if found.unseen:
+        console.print()
+        console.print(f"no context of the log: {', '.join(found.unseen)}")
+    _show_changes(console, found)
+
+
+def _show_shares(console: Console, shares: ObjectiveShares) -> None:
+    console.print()
+    console.print(f"{shares.objective}: {headline(shares)}", style="bold")
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
+    table.add_column("share", justify="right", no_wrap=True)
+    for column in ("from", "to", "rules", ""):
+        table.add_column(column, overflow="fold")
+    changing = [flow for flow in shares.flows if flow.moved or flow.retuned]
+    for flow in changing[:SHOWN_FLOWS]:
+        rules = flow.old_rule or "-"
+        if flow.new_rule != flow.old_rule:
+            rules += f" → {flow.new_rule or '-'}"
+        how = "moved" if flow.moved else "retuned"
+        table.add_row(percent(flow.share), Text(flow.old_target), Text(flow.new_target), Text(rules), how)
+    if len(changing) > SHOWN_FLOWS:
+        rest = sum(flow.share for flow in changing[SHOWN_FLOWS:])
+        table.add_row(percent(rest), f"{len(changing) - SHOWN_FLOWS:,} smaller flows; --json has all")
+    table.add_row(percent(1 - shares.moved - shares.retuned), "unchanged")
+    console.print(table)
+
+
+def _show_changes(console: Console, found: Diff) -> None:
+    for objective, group in groupby(found.changes, key=lambda change: change.objective):
+        changes = list(group)
+        console.print()
+        console.print(
+            f"changes of {objective}" if objective else "changes of the fleet, layers and callers", style="bold"
+        )
+        for change in changes[:SHOWN_CHANGES]:
+            console.print(f"  {change.text}")
+        if len(changes) > SHOWN_CHANGES:
+            console.print(f"  … and {len(changes) - SHOWN_CHANGES:,} more; --json has all")

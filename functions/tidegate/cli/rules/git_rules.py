@@ -1,0 +1,142 @@
+"""Rules as they stand in a git revision, read from git's objects: the work tree and the index stay untouched."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import click
+
+from tidegate.rules.directory import SUFFIXES
+
+OBJECTIVES = "objectives"
+SYMBOLIC_LINK = "120000"
+
+
+@dataclass(frozen=True, slots=True)
+class GitObject:
+    """What `REVISION:PATH` names: a folder (`tree`) or a file (`blob`), by the digest of its content."""
+
+    name: str
+    kind: str
+    digest: str
+
+
+def find(name: str) -> GitObject:
+    """Look up `REVISION:PATH`, of the repository of the working directory.
+
+    Raises:
+        click.UsageError: there is no such thing.
+    """
+    revision, path = _taken_apart(name)
+    if not name or name.startswith("-"):
+        raise click.UsageError(f"{name!r} names no git revision: write REVISION:PATH, such as HEAD~1:routing_rules")
+    found = _git("rev-parse", "--verify", "--quiet", name)
+    if found.returncode or not found.stdout:
+        raise _not_found(name, revision, path)
+    digest = found.stdout.decode().strip()
+    kind = _output("cat-file", "-t", digest).decode().strip()
+    if kind not in ("tree", "blob"):
+        raise click.UsageError(
+            f"{name!r} is a {kind}, and no path in one: write {name}:PATH, such as {name}:routing_rules"
+        )
+    return GitObject(name, kind, digest)
+
+
+def content(found: GitObject) -> bytes:
+    """The bytes of a file."""
+    return _output("cat-file", "blob", found.digest)
+
+
+def write_rules(found: GitObject, folder: Path) -> None:
+    """Write the files that rules are read from, and no others, into an empty folder.
+
+    Raises:
+        click.UsageError: one of them is a symbolic link.
+    """
+    files = dict(_files_of_rules(found))
+    answered = _output("cat-file", "--batch", given="".join(f"{digest}\n" for digest in files.values()).encode())
+    for path in files:
+        header, _, answered = answered.partition(b"\n")
+        size = int(header.rsplit(b" ", 1)[1])
+        file = folder / path
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(answered[:size])
+        answered = answered[size + 1 :]
+
+
+def _files_of_rules(found: GitObject) -> Iterator[tuple[str, str]]:
+    """The path and the digest of each file of rules below a folder."""
+    for line in (
+        _output("ls-tree", "-r", "-z", "--full-tree", found.digest).decode(errors="surrogateescape").split("\0")
+    ):
+        if not line:
+            continue
+        about, _, path = line.partition("\t")
+        mode, _, digest = about.split(" ")
+        parts = PurePosixPath(path)
+        is_link = mode == SYMBOLIC_LINK
+        if path == OBJECTIVES or (parts.suffix in SUFFIXES and str(parts.parent) in (".", OBJECTIVES)):
+            if is_link:
+                raise click.UsageError(
+                    f"{path} in {found.name!r} is a symbolic link, which is not followed in a revision"
+                )
+            if mode.startswith("100"):
+                yield path, digest
+
+
+def _taken_apart(name: str) -> tuple[str, str | None]:
+    # A revision may itself have colons within braces: HEAD@{10:00}.
+    start = name.rfind("}") + 1
+    at = name.find(":", start)
+    return (name, None) if at < 0 else (name[:at], name[at + 1 :])
+
+
+def _not_found(name: str, revision: str, path: str | None) -> click.UsageError:
+    place = _git("rev-parse", "--show-prefix")
+    if place.returncode:
+        return click.UsageError(f"{name!r} is no directory and no bundle, and git says here: {_complaint(place)}")
+    if _git("rev-parse", "--verify", "--quiet", f"{revision}^{{object}}").returncode:
+        message = f"{name!r} is no directory and no bundle, and git knows no revision {revision!r}"
+        if _git("rev-parse", "--is-shallow-repository").stdout.strip() == b"true":
+            message += "; this clone is shallow: fetch its history first (git fetch --unshallow)"
+        return click.UsageError(message)
+    prefix = place.stdout.decode().strip()
+    if path is None:
+        return click.UsageError(f"{name!r} is no directory and no bundle; for a git revision write {name}:PATH")
+    message = f"git revision {revision!r} has no path {path!r}"
+    if prefix and path and not _git("rev-parse", "--verify", "--quiet", f"{revision}:{prefix}{path}").returncode:
+        message += f"; paths count from the root of the repository: write {revision}:{prefix}{path}"
+    return click.UsageError(message)
+
+
+def _output(*arguments: str, given: bytes = b"") -> bytes:
+    done = _git(*arguments, given=given)
+    if done.returncode:
+        raise click.UsageError(f"git {arguments[0]} failed: {_complaint(done)}")
+    return done.stdout
+
+
+def _git(*arguments: str, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    # In English, since its complaints are handed on.
+    environment = os.environ | {"LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0"}
+    try:
+        return subprocess.run(  # noqa: S603  # no shell, and a revision cannot be an option
+            ["git", *arguments],  # noqa: S607  # git is the one on the user's PATH
+            input=given,
+            capture_output=True,
+            env=environment,
+            check=False,
+        )
+    except FileNotFoundError as error:
+        raise click.UsageError("git is not installed, and is needed to read a revision") from error
+    except (OSError, ValueError) as error:
+        raise click.UsageError(f"git cannot be run: {error}") from error
+
+
+def _complaint(done: subprocess.CompletedProcess[bytes]) -> str:
+    lines = done.stderr.decode(errors="replace").strip().splitlines()
+    return lines[0] if lines else f"exit code {done.returncode}"
