@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from tidegate.control.config import ControlConfig
 from tidegate.control.publish import PublishRequest
 from tidegate.control.sources import CheckedRules, GivenRules
 from tidegate.errors import Finding, ImmutableError, PublishError, RulesError, TidegateError
@@ -97,10 +98,35 @@ def test_a_dry_run_plans_and_writes_nothing() -> None:
         done, bundles = plane.changes(), dict(plane.bundles.bundles)
         result = await plane.publish(main="scorer/2", other="fresh", dry_run=True)
         assert result.status == "planned"
-        assert result.loads == {"a": ("fresh/1", "scorer/2"), "b": ("scorer/2",)}
+        assert result.outlook.loads == {"a": ("fresh/1", "scorer/2"), "b": ("scorer/2",)}
+        assert result.outlook.unloads == {}
+        assert [(each.kind, each.subject, each.name) for each in result.outlook.changes] == [
+            ("changed", "rule", "default"),
+            ("added", "objective", "other"),
+        ]
         assert (plane.changes(), plane.bundles.bundles) == (done, bundles)
         published = await plane.publish(main="scorer/2", other="fresh")
         assert published.revision == result.revision
+
+    run(work())
+
+
+def test_a_dry_run_says_what_leaves_with_the_last_revision_that_is_kept() -> None:
+    async def work() -> None:
+        plane = Plane(config=ControlConfig(keep_revisions=1))
+        for shard in ("a", "b"):
+            await plane.add(shard)
+        for target in ("pipeline", "scorer/2"):
+            await plane.publish(main=target)
+            await asyncio.sleep(60)
+        result = await plane.publish(main="fresh", dry_run=True)
+        assert result.outlook.loads == {"a": ("fresh/1",)}
+        assert result.outlook.unloads == {"a": ("features/2", "pipeline/1", "scorer/1")}
+        back = await plane.publish(main="pipeline", dry_run=True)
+        assert (back.outlook.loads, back.outlook.unloads) == ({}, {})
+        assert plane.held("a") == [{"features/2", "pipeline/1", "scorer/1,2"}]
+        await plane.publish(main="fresh")
+        assert plane.held("a") == [{"scorer/2", "fresh/1"}]
 
     run(work())
 

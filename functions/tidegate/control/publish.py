@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from tidegate.control.activation import Activated, Activation, Change
 from tidegate.control.assigning import Assignment, assign, closure
 from tidegate.control.config import ControlConfig, ControlPorts
 from tidegate.control.desired import Desired, StateReader
+from tidegate.control.outlook import Outlook, outlook
 from tidegate.control.placing import place
 from tidegate.control.plans import NOTHING, Plan
 from tidegate.control.reconcile import Reconciler
@@ -41,7 +44,7 @@ class PublishResult:
     Attributes:
         status: `published`; `unchanged` where it was live already; `planned` for a dry run.
         revision: the revision of the resolved rules.
-        loads: by shard what is not loaded for any other revision, as `model/versions`.
+        outlook: what it changes of the rules and of what is loaded.
         pushed: what was sent to the model store; for a dry run the versions that would be.
         notes: what nobody wrote down and was decided here, and what else there is to know.
         activated: the flip and what followed; None where nothing was flipped.
@@ -49,7 +52,7 @@ class PublishResult:
 
     status: Status
     revision: str
-    loads: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    outlook: Outlook = Outlook()  # noqa: RUF009  # immutable
     pushed: tuple[PushOutcome, ...] = ()
     notes: tuple[str, ...] = ()
     activated: Activated | None = None
@@ -59,7 +62,9 @@ class PublishResult:
         return {
             "status": self.status,
             "revision": self.revision,
-            "loads": {shard: list(loads) for shard, loads in self.loads.items()},
+            "changes": [each.as_dict() for each in self.outlook.changes],
+            "loads": {shard: list(models) for shard, models in self.outlook.loads.items()},
+            "unloads": {shard: list(models) for shard, models in self.outlook.unloads.items()},
             "pushed": [
                 {
                     "model": each.model,
@@ -79,6 +84,7 @@ class Publisher:
 
     def __init__(self, ports: ControlPorts, config: ControlConfig, reader: StateReader, reconciler: Reconciler) -> None:
         self._ports = ports
+        self._keep_revisions = config.keep_revisions
         self._reader = reader
         self._activation = Activation(ports, config, reader, reconciler)
 
@@ -103,13 +109,9 @@ class Publisher:
             # Also where it is live already: that mends what is damaged.
             await self._ports.bundles.put_bundle(assignment.bundle)
             assignment = replace(assignment, plans=await self._stored(assignment))
-        result = PublishResult(
-            "unchanged",
-            assignment.revision,
-            _new_loads(assignment, desired),
-            pushed,
-            (*checked.notes, *assignment.notes),
-        )
+            seen = await self._outlook(assignment, desired)
+        notes = (*checked.notes, *assignment.notes)
+        result = PublishResult("unchanged", assignment.revision, seen, pushed, notes)
         if _is_live(assignment, desired):
             return result
         change = await self._change(request, assignment, desired)
@@ -176,9 +178,10 @@ class Publisher:
             desired = await self._reader.read()
             catalog = self._ports.catalog if request.models is None else request.models.catalog
             assignment = await self._assign(checked, desired, step, catalog)
+            seen = await self._outlook(assignment, desired)
         status: Status = "unchanged" if _is_live(assignment, desired) else "planned"
         notes = (*checked.notes, *assignment.notes)
-        return PublishResult(status, assignment.revision, _new_loads(assignment, desired), outcomes, notes)
+        return PublishResult(status, assignment.revision, seen, outcomes, notes)
 
     async def _unpushed(self, load: ModelLoad) -> PushOutcome:
         there = await self._ports.models.versions(load.model)
@@ -193,6 +196,13 @@ class Publisher:
         except BundleError:
             # Status tells of it; a publish is what mends it.
             return None
+
+    async def _outlook(self, assignment: Assignment, desired: Desired) -> Outlook:
+        live = None
+        if desired.pointer is not None:
+            with contextlib.suppress(BundleError):
+                live = await self._ports.bundles.bundle(desired.pointer.live.revision)
+        return await asyncio.to_thread(outlook, assignment, desired, live, self._keep_revisions)
 
     async def _settled(self, desired: Desired) -> Mapping[str, Mapping[str, int]]:
         """The versions of open steps of the revisions whose models are loaded, the live one's first."""
@@ -225,16 +235,6 @@ class Publisher:
 
 def _is_live(assignment: Assignment, desired: Desired) -> bool:
     return desired.pointer is not None and desired.pointer.live.revision == assignment.revision
-
-
-def _new_loads(assignment: Assignment, desired: Desired) -> dict[str, tuple[str, ...]]:
-    found = {}
-    for shard, plan in assignment.plans.items():
-        there = {load.model: set(load.versions) for load in desired.plan(shard)}
-        fresh = [load for load in plan if not set(load.versions) <= there.get(load.model, set())]
-        if fresh:
-            found[shard] = tuple(f"{load.model}/{','.join(map(str, load.versions))}" for load in fresh)
-    return found
 
 
 def _progress(model: str, step: Step) -> Callable[[str, int, int], None]:
