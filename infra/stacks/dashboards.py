@@ -9,10 +9,10 @@ import aws_cdk as cdk
 from aws_cdk import aws_cloudwatch as cloudwatch
 from constructs import Construct
 
-from infra.contract import BUNDLE_AGE, FALLBACKS, READY_ENDPOINTS, REQUESTS, SERVICE_DIMENSION, SHARD_DIMENSION
+from infra.contract import BUNDLE_AGE, FALLBACKS, READY_ENDPOINTS, REQUESTS, SERVICE_DIMENSION
 from infra.shards import Shard
 from infra.stacks.parts import Stage
-from infra.stacks.shard.scaling import queue_time_ratio
+from infra.stacks.shard.scaling import probe_dimensions, queue_time_ratio
 
 MINUTE = cdk.Duration.minutes(1)
 FUNCTIONS = ("gateway", "resolve", "validate_rules", "reconcile", "probe", "rollback")
@@ -122,7 +122,7 @@ def _fleet(stage: Stage, shards: list[Shard]) -> list[list[cloudwatch.IWidget]]:
         cloudwatch.Metric(
             namespace=stage.settings.metrics_namespace,
             metric_name=READY_ENDPOINTS,
-            dimensions_map={SHARD_DIMENSION: shard.name},
+            dimensions_map=probe_dimensions(shard.name),
             statistic="Minimum",
             label=shard.name,
             period=MINUTE,

@@ -328,7 +328,7 @@ def test_a_shard_scales_on_its_own_queue(project: Made) -> None:
     assert tracking["CustomizedMetricSpecification"] == {
         "Namespace": "Tidegate",
         "MetricName": "QueueTimeRatio",
-        "Dimensions": [{"Name": "Shard", "Value": "alpha"}],
+        "Dimensions": [{"Name": "Shard", "Value": "alpha"}, {"Name": "service", "Value": "probe"}],
         "Statistic": "Average",
     }
     assert tracking["TargetValue"] == 0.5

@@ -12,7 +12,7 @@ from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_cloudwatch_actions as actions
 from constructs import Construct
 
-from infra.contract import QUEUE_TIME_RATIO, SHARD_DIMENSION
+from infra.contract import QUEUE_TIME_RATIO, SERVICE_DIMENSION, SHARD_DIMENSION
 from infra.settings import Scaling
 from infra.shards import Shard
 from infra.stacks.parts import Stage
@@ -25,12 +25,17 @@ IDLE_QUEUE_SHARE = 0.1
 """A shard that keeps its queue below this share of the target has a server too many."""
 
 
+def probe_dimensions(shard: str) -> dict[str, str]:
+    """The dimensions of what the probe publishes of a shard; CloudWatch finds a metric by all of its dimensions only."""
+    return {SHARD_DIMENSION: shard, SERVICE_DIMENSION: "probe"}
+
+
 def queue_time_ratio(stage: Stage, shard: str) -> cloudwatch.Metric:
     """The metric that the probe publishes for a shard."""
     return cloudwatch.Metric(
         namespace=stage.settings.metrics_namespace,
         metric_name=QUEUE_TIME_RATIO,
-        dimensions_map={SHARD_DIMENSION: shard},
+        dimensions_map=probe_dimensions(shard),
         statistic="Average",
         period=MINUTE,
     )

@@ -1,0 +1,230 @@
+"""The processes of a stage as the templates describe them: their commands, handlers, variables and rights, on the real Triton
+and Lambda's own runtime client, with moto in place of AWS."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from tidegate.triton.repository import MANAGEMENT
+
+from infra.assembly import Assembly
+from tests.infra.conftest import Made
+from tests.infra.deployed import (
+    AWS_VARIABLES,
+    Asked,
+    Triton,
+    ask,
+    deployed_triton,
+    policy_of,
+    recorded_aws,
+    refused,
+    running,
+    wait_for,
+)
+from tests.infra.fleets import named
+from tests.infra.test_templates import container, text_of
+from tests.lambdas.conftest import EVENTS, http_event, read
+from tests.support.lambda_runtime import Environment
+from tests.support.stack import ROOT, RunningStack, eventually, make_repository, running_stack, write_rules
+from tests.web.conftest import free_port
+
+SECRET = "a-secret-of-the-test-0123456789"
+BOTH = {"versioned/1", "versioned/2"}
+
+
+@dataclass(slots=True)
+class Stage:
+    """A running stack's stores, and beside its own server one that was started as on AWS."""
+
+    assembly: Assembly
+    stack: RunningStack
+    asked: Asked
+    agent_asked: Asked
+    secret_arn: str
+    triton: Triton
+    statuses: list[int]
+    folder: Path
+    bucket: str = field(init=False)
+    table: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        control = self.stack.get("/v1/fleet")["control"]
+        self.bucket, self.table = control["bucket"], control["registry_table"]
+
+    def loaded(self) -> set[str]:
+        """What is READY on the server."""
+        status, body = self.triton.ask("/v2/repository/index", b"{}", {MANAGEMENT: SECRET})
+        assert status == 200, body
+        return {f"{each['name']}/{each['version']}" for each in json.loads(body) if each.get("state") == "READY"}
+
+    @contextlib.contextmanager
+    def function(self, name: str) -> Iterator[Environment]:
+        """A function with its template's handler and variables; whatever it asks AWS for must be granted to its role."""
+        resource = named(
+            self.assembly, "AWS::Lambda::Function", FunctionName=f"tidegate-prod-{name.replace('_', '-')}"
+        ).properties
+        variables = self.filled(resource["Environment"]["Variables"], self.asked)
+        self.asked.calls.clear()
+        with Environment(resource["Handler"], variables, self.folder / f"{name}.log") as environment:
+            yield environment
+        role = policy_of(self.assembly, f"{name.title().replace('_', '')}Role", "Functions")
+        assert not refused(self.asked.calls, role), self.asked.calls
+
+    def filled(self, variables: Mapping[str, Any], aws: Asked) -> dict[str, str]:
+        """The variables of a template with what is only known on deployment; `aws` stands in for AWS."""
+        known = {
+            "TIDEGATE_BUCKET": self.bucket,
+            "TIDEGATE_REGISTRY_TABLE": self.table,
+            "TIDEGATE_MANAGEMENT_SECRET_ARN": self.secret_arn,
+            "TIDEGATE_SHARD_ENDPOINTS": json.dumps({"alpha": f"127.0.0.1:{self.triton.http_port}"}),
+            "AWS_REGION": "us-east-1",
+        }
+        filled = {name: known.get(name, value) for name, value in variables.items()}
+        return filled | {"TIDEGATE_AWS_ENDPOINT_URL": aws.url, "TIDEGATE_PROBE_INTERVAL_S": "0.5"}
+
+
+@pytest.fixture(scope="module")
+def stage(project: Made, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """Shard `alpha` with two versions of a model, of which 2 is live and 1 was before."""
+    folder = tmp_path_factory.mktemp("deployed")
+    models, rules = make_repository(folder / "models", "versioned"), folder / "rules"
+    write_rules(rules, {"alpha": 1}, {"versioned": ["alpha"]}, picked="versioned/1")
+    # Reconciling is left to the function, and AWS's models are reached under their deployed name.
+    with running_stack(rules, models, folder / "errors", variables={"TIDEGATE_RECONCILE_INTERVAL_S": "86400"}) as stack:
+        write_rules(rules, {"alpha": 1}, {"versioned": ["alpha"]}, picked="versioned/2")
+        assert eventually(lambda: stack.version("picked") == 2), stack.errors
+        assert eventually(lambda: stack.models("alpha") == [BOTH])
+        control = stack.get("/v1/fleet")["control"]
+        url, bucket = control["endpoint_url"].rstrip("/"), control["bucket"]
+        secrets = boto3.client(
+            "secretsmanager",
+            endpoint_url=url,
+            region_name="us-east-1",
+            aws_access_key_id="a",
+            aws_secret_access_key="b",
+        )
+        arn = secrets.create_secret(Name="management", SecretString=SECRET)["ARN"]
+        command = text_of(container(project.assembly, "triton", "FleetShardalpha")["Command"][0])
+        with (
+            recorded_aws(url) as asked,
+            recorded_aws(url) as agent_asked,
+            deployed_triton(command, f"s3://{url}/{bucket}/models", SECRET, folder) as triton,
+        ):
+            made = Stage(project.assembly, stack, asked, agent_asked, arn, triton, [], folder)
+            with agent(made):
+                yield made
+
+
+@contextlib.contextmanager
+def agent(stage: Stage) -> Iterator[None]:
+    """The shard agent beside the server, by its own command; ready at the end of its start."""
+    described = container(stage.assembly, "agent", "FleetShardalpha")
+    port = free_port()
+    program, *arguments = described["Command"]
+    assert program == "python"
+    ports = {"http": stage.triton.http_port, "grpc": stage.triton.grpc_port, "metrics": stage.triton.metrics_port}
+    arguments += [f"--{name}-port={number}" for name, number in ports.items()]
+    arguments += ["--host=127.0.0.1", f"--port={port}"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("TIDEGATE_")}
+    environment |= AWS_VARIABLES | {"PYTHONPATH": str(ROOT / "functions")}
+    environment |= stage.filled({each["Name"]: each["Value"] for each in described["Environment"]}, stage.agent_asked)
+    environment |= {each["Name"]: SECRET for each in described["Secrets"]}
+    log = stage.folder / "agent.log"
+
+    def ready() -> bool:
+        stage.statuses.append(ask(f"http://127.0.0.1:{port}/ready")[0])
+        return stage.statuses[-1] == 200
+
+    with running([sys.executable, *arguments], environment, log) as process:
+        wait_for(ready, process, log)
+        yield
+
+
+def recorded(name: str) -> Any:
+    return json.loads((EVENTS / f"{name}.json").read_text())
+
+
+def test_a_new_server_is_healthy_only_with_everything_that_its_shard_must_hold(stage: Stage) -> None:
+    assert stage.statuses[-1] == 200
+    assert set(stage.statuses) <= {503, 200}
+    assert stage.loaded() == BOTH
+    urls = {endpoint["url"] for endpoint in eventually(lambda: stage.stack.fleet()["alpha"][1:] or None)}
+    assert f"http://127.0.0.1:{stage.triton.http_port}" in urls | {
+        endpoint["url"] for endpoint in stage.stack.fleet()["alpha"]
+    }
+
+
+def test_the_agent_asks_for_nothing_that_its_role_lacks(stage: Stage) -> None:
+    assert ("s3:GetObject", "live/pointer.json") in stage.agent_asked.calls
+    assert ("dynamodb:PutItem", "") in stage.agent_asked.calls
+    role = policy_of(stage.assembly, "ServersTaskRole", "FleetShardalpha")
+    assert not refused(stage.agent_asked.calls, role)
+
+
+def test_what_a_role_lacks_would_be_seen(stage: Stage) -> None:
+    role = policy_of(stage.assembly, "GatewayRole", "Functions")
+    assert refused({("s3:GetObject", "models/a/config.pbtxt"), ("dynamodb:Scan", "")}, role) == [
+        "dynamodb:Scan ",
+        "s3:GetObject models/a/config.pbtxt",
+    ]
+
+
+def test_the_reconciler_loads_what_went_missing(stage: Stage) -> None:
+    status, _ = stage.triton.ask("/v2/repository/models/versioned/unload", b"{}", {MANAGEMENT: SECRET})
+    assert status == 200
+    assert eventually(lambda: not stage.loaded())
+    with stage.function("reconcile") as reconcile:
+        answer = reconcile.invoke(recorded("schedule"))
+        assert not answer["failed"], answer
+        # The agent looks after its server too: whoever comes first loads.
+        assert eventually(lambda: stage.loaded() == BOTH)
+        assert eventually(lambda: reconcile.invoke(recorded("schedule"))["converged"])
+    assert ("s3:GetObject", "live/pointer.json") in stage.asked.calls
+    assert ("secretsmanager:GetSecretValue", "") in stage.asked.calls
+
+
+def test_the_probe_measures_under_the_namespace_that_alarms_look_at(stage: Stage) -> None:
+    with stage.function("probe") as probe:
+        assert probe.invoke(recorded("schedule"))["shards"]["alpha"]["ready"] == 2
+        (line,) = [json.loads(each) for each in probe.log.splitlines() if '"ReadyEndpoints"' in each]
+    (described,) = line["_aws"]["CloudWatchMetrics"]
+    alarm = next(
+        each.properties
+        for each in stage.assembly.resources("AWS::CloudWatch::Alarm")
+        if each.properties.get("AlarmName") == "tidegate-prod-alpha-queue"
+    )
+    assert described["Namespace"] == alarm["Namespace"]
+    watched = {each["Name"]: each["Value"] for each in alarm["Dimensions"]}
+    assert {name: line[name] for name in watched} == watched
+    # CloudWatch takes a metric for the one that an alarm names only where the dimensions are exactly the same.
+    assert set(watched) in [set(each) for each in described["Dimensions"]]
+    assert alarm["MetricName"] in line
+
+
+def test_an_alarm_rolls_back_over_servers_that_ask_for_the_secret(stage: Stage) -> None:
+    with stage.function("rollback") as rollback:
+        answer = rollback.invoke(recorded("alarm"))
+        assert answer["status"] == "rolled back", answer
+    assert ("s3:PutObject", "live/pointer.json") in stage.asked.calls
+    assert eventually(lambda: stage.stack.version("picked") == 1)
+
+
+@pytest.mark.parametrize("door", ["gateway", "resolve"])
+def test_a_door_decides_with_the_rights_and_variables_of_its_template(stage: Stage, door: str) -> None:
+    with stage.function(door) as function:
+        answer = read(function.invoke(http_event("/v1/objectives/picked/resolve", {"context": {}}), 30_000))
+        assert answer.status == 200, answer.body
+        line = next(json.loads(each) for each in function.log.splitlines() if '"Requests"' in each)
+    (described,) = line["_aws"]["CloudWatchMetrics"]
+    assert (described["Namespace"], line["service"]) == ("Tidegate", door)
+    assert ["service"] in described["Dimensions"]
+    assert ("s3:GetObject", "live/pointer.json") in stage.asked.calls
