@@ -202,18 +202,23 @@ class Rollout:
         self.loads.endpoints.add(entry.endpoint.url)
 
     async def _groups(self, note: Note) -> dict[str, list[RegisteredEndpoint]]:
-        """The ready endpoints of each shard that must hold something; waits for shards that have none.
+        """The ready endpoints of each shard that must hold something; waits for shards that have none, as long as one of
+        their servers that are starting gets further.
 
         Raises:
-            PublishError: a shard has none in `endpoint_wait_s`.
+            PublishError: a shard has none, and nothing got further for `endpoint_wait_s`.
         """
         deadline = self._ports.clock() + self._config.endpoint_wait_s
+        furthest = 0
         told = False
         while True:
             entries = await self._endpoints.by_shard()
             missing = [shard for shard in self._shards() if shard not in entries]
             if not missing:
                 return {shard: entries[shard] for shard in self._shards()}
+            loaded = await self._loaded_so_far(missing)
+            if loaded > furthest:
+                furthest, deadline = loaded, self._ports.clock() + self._config.endpoint_wait_s
             if self._ports.clock() > deadline:
                 raise PublishError(
                     "load",
@@ -224,6 +229,13 @@ class Rollout:
                 note(f"waiting for a server of {', '.join(missing)}")
             told = True
             await asyncio.sleep(POLL_S)
+
+    async def _loaded_so_far(self, shards: Sequence[str]) -> int:
+        """How many models the servers of shards that are starting have loaded: hundreds take minutes."""
+        loading = await self._endpoints.by_shard("loading")
+        entries = [entry for shard in shards for entry in loading.get(shard, ())]
+        answers = await self._endpoints.each(entries, self._endpoints.loaded)
+        return sum(len(each) for each in answers if not isinstance(each, BaseException))
 
     def _shards(self) -> list[str]:
         return [shard for shard, plan in self._wanted.plans.items() if plan]
