@@ -127,6 +127,7 @@ def known_buckets(app: WsgiApp) -> WsgiApp:
 
 def main(port: int) -> None:
     """Serve until standard input ends."""
+    import functools
     import logging
     import os
     import threading
@@ -134,8 +135,15 @@ def main(port: int) -> None:
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
     from werkzeug.serving import make_server
 
+    class Dispatcher(DomainDispatcherApplication):
+        """moto's, which lists the folder of its own package with every request to find the service of a host."""
+
+        @functools.cache  # noqa: B019  # there is one, as long as the process
+        def get_backend_for_host(self, host: str | None) -> Any:
+            return super().get_backend_for_host(host)
+
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    app = known_buckets(one_writer(DomainDispatcherApplication(create_backend_app)))
+    app = known_buckets(one_writer(Dispatcher(create_backend_app)))
     server = make_server(HOST, port, app, threaded=True)
 
     def end_with_parent() -> None:
