@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Mapping, Set
+from functools import cache
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,23 @@ def read_directory(path: str | PathLike[str]) -> tuple[Program, list[Finding]]:
         objectives.append(objective)
     callers = _callers(root, seen.keys() | unreadable, world, findings)
     return Program(world, tuple(objectives), callers), sorted(set(findings))
+
+
+def places(path: str | PathLike[str]) -> Callable[[str, Location], tuple[str, int]]:
+    """Where the entries of a directory's `fleet` and `layers` files stand.
+
+    Returns:
+        A function from the stem of a file and a path of keys to the file's name and the line. A file is read when it is
+        first asked for.
+    """
+    root = Path(path)
+
+    @cache
+    def source(stem: str) -> Source:
+        file = _named(root, stem)
+        return read_source(file, file.name)
+
+    return lambda stem, at: (source(stem).file, source(stem).line(at))
 
 
 def _unknown_files(root: Path, findings: list[Finding]) -> None:

@@ -1,0 +1,95 @@
+"""The axes of experiments: whose buckets of a layer a request is in, and which cell its caller allocates to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tidegate.rules.analysis.axis import Axis, Conditions
+from tidegate.rules.analysis.bitsets import bitset
+from tidegate.rules.sticky import BUCKETS, key_text, layer_bucket
+
+NOBODY = 0
+"""The class of buckets that no experiment of the objective owns."""
+
+KEYLESS = 1
+"""The class of a request without the layer's key."""
+
+_FIRST = 2
+
+
+class LayerAxis(Axis):
+    """Whose buckets of a layer a request is in. A condition is an experiment's id."""
+
+    def __init__(
+        self,
+        name: str,
+        key: Sequence[str],
+        conditions: Conditions,
+        ranges: Mapping[str, Sequence[Sequence[int]]],
+    ) -> None:
+        """Build the axis.
+
+        Args:
+            name: the layer's.
+            key: the attributes of its key.
+            conditions: what boxes ask.
+            ranges: the inclusive bucket ranges of every experiment that boxes ask for.
+        """
+        super().__init__(conditions)
+        self.name, self.key = name, tuple(key)
+        self._owner = [NOBODY] * BUCKETS
+        for number, experiment in enumerate(conditions.distinct):
+            for first, last in ranges[experiment]:
+                self._owner[first : last + 1] = [_FIRST + number] * (last + 1 - first)
+        self._owners = bitset(set(self._owner))
+        self._begin([self.free, self.free, *(self.free | mask for mask in self.boxes)])
+
+    def candidates(self, condition: int | None) -> int:
+        """The classes worth looking at where the key may have any bucket."""
+        if condition is not None:
+            return 1 << _FIRST + condition & self._owners
+        # Nobody's buckets are in the fewest boxes.
+        return 1 << NOBODY if self._owners >> NOBODY & 1 else self._owners
+
+    def candidates_at(self, condition: int | None, number: int) -> int:
+        """The classes worth looking at where the class is known."""
+        return 1 << number if condition is None or number == _FIRST + condition else 0
+
+    def class_of(self, value: Any) -> int:
+        """The class of the bucket that a key has."""
+        return self._owner[layer_bucket(self.name, key_text(value))]
+
+
+class AllocationAxis(Axis):
+    """Which cell a caller allocates a request to, of all experiments whose callers do. A condition is an experiment's id
+    and its cells, in the order of the rule.
+
+    A class is no cell at all, or one cell of one experiment: who is allocated to more is held by more boxes.
+    """
+
+    def __init__(self, conditions: Conditions) -> None:
+        super().__init__(conditions)
+        self._cells: list[tuple[str, Any] | None] = [None]
+        self._number_of: dict[tuple[str, str], int] = {}
+        masks = [self.free]
+        for (experiment, cells), boxes in zip(conditions.distinct, self.boxes, strict=True):
+            for cell in cells:
+                number = self._number_of.setdefault((experiment, str(cell)), len(masks))
+                if number == len(masks):
+                    self._cells.append((experiment, cell))
+                    masks.append(self.free)
+                masks[number] |= boxes
+        self._begin(masks)
+
+    def candidates(self, condition: int | None) -> int:
+        """The classes worth looking at within a condition: its experiment's cells, or no cell at all."""
+        if condition is None:
+            return 1
+        experiment, cells = self.conditions.distinct[condition]
+        return bitset([self._number_of[experiment, str(cell)] for cell in cells])
+
+    def allocations(self, number: int) -> dict[str, Any]:
+        """The caller's allocations of a class."""
+        cell = self._cells[number]
+        return {} if cell is None else dict([cell])

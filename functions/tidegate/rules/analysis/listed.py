@@ -1,0 +1,201 @@
+"""The axis of an attribute whose conditions are equality, `in`, `not`, `prefix`, `suffix` and `present`.
+
+A class is the absent attribute, listed values that no condition tells apart, or *others*: values that no condition lists, of
+which a prefix and a suffix are known. Others with a longer prefix are held by more boxes, and so is a listed value that no
+`not` names. So of what a condition allows, few classes are worth looking at: others with no more of a prefix and a suffix
+than it wants, and what some `not` names. Others exist, endlessly many, wherever the domain is open, since characters
+that no condition mentions exist.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import count, product
+from typing import Any
+
+from tidegate.rules.analysis.affixes import AffixMasks, shortest
+from tidegate.rules.analysis.axis import ABSENT, AttributeAxis, Conditions, Owners
+from tidegate.rules.analysis.bitsets import bitset, members
+from tidegate.rules.analysis.samples import other_texts
+from tidegate.rules.conditions import AFFIX, Row, holds
+from tidegate.rules.contract import Attribute
+
+Affixes = tuple[str, str]
+"""A prefix and a suffix that others have."""
+
+
+class ListedAxis(AttributeAxis):
+    """The axis of a string or boolean, or of a number without ordered conditions."""
+
+    def __init__(
+        self, attribute: Attribute, conditions: Conditions, owners_of: Callable[[Any], Owners] | None = None
+    ) -> None:
+        """Build the axis.
+
+        Args:
+            attribute: the attribute.
+            conditions: what boxes ask; each is a tuple of predicates.
+            owners_of: for an attribute that keys layers, the owners of the buckets of a value.
+
+        Raises:
+            TooManyClassesError: there are more classes than are looked at.
+        """
+        super().__init__(conditions)
+        self._attribute, self._owners_of = attribute, owners_of
+        self._may_be_absent = not attribute.required and attribute.default is None
+        self._domain = domain_of(attribute)
+        self._prefixes = AffixMasks(conditions, self.boxes, "prefix")
+        self._suffixes = AffixMasks(conditions, self.boxes, "suffix")
+        self._are_alike = owners_of is None and not self._prefixes.slots and not self._suffixes.slots
+        self._values: list[Any] = [None]
+        self._class_of: dict[Any, int] = {}
+        self._others: dict[int, Affixes] = {}
+        self._class_of_others: dict[Affixes, int] = {}
+        self._held: dict[int, int] = {}
+        self._read_conditions()
+        telling = self._domain
+        if telling is None:
+            telling = [value for number in self._but for value in self._but[number]]
+        self._telling = self._classes(telling)
+        self._check_size(len(self._values))
+        absent = self.free | sum(self.boxes[number] for number in self._want_absence)
+        self._begin([absent, *map(self._mask_of, self._values[1:])])
+
+    def candidates(self, condition: int | None) -> int:
+        """The classes worth looking at within a condition (None: within none)."""
+        absent = 1 << ABSENT if self._may_be_absent else 0
+        terms: Row = ()
+        known, allows_others = self._telling, True
+        if condition is not None:
+            absent = absent if condition in self._want_absence else 0
+            terms = self.conditions.distinct[condition]
+            allows_others = condition in self._but
+            known = (
+                known & ~self._classes(self._but[condition]) if allows_others else self._classes(self._only[condition])
+            )
+            known = self._with_affixes(known, terms)
+        if allows_others and self._domain is None:
+            for pair in product(shortest(terms, "prefix"), shortest(terms, "suffix")):
+                known |= 1 << self._class_with(pair)
+        return absent | known
+
+    def inside(self, classes: int, box: int) -> int:
+        """Those of some classes that a box holds."""
+        condition = self.conditions.of_box.get(box)
+        if condition is None:
+            return classes
+        held = self._held.get(condition)
+        if held is None:
+            masks = self._blocks.masks
+            held = self._held[condition] = bitset([number for number, mask in enumerate(masks) if mask >> box & 1])
+        return classes & held | bitset(
+            [number for number in self._late_classes(classes) if self.mask(number) >> box & 1]
+        )
+
+    def owners(self, number: int) -> Iterable[Owners | None]:
+        """Whose buckets the values of a class have; None: for any owners a value exists."""
+        if number in self._others or self._owners_of is None:
+            return (None,)
+        return (self._owners_of(self._values[number]),)
+
+    def values(self, number: int) -> Iterator[Any]:
+        """Values of a class."""
+        if number not in self._others:
+            yield self._values[number]
+        elif self._attribute.type != "string":
+            yield from (value for value in count(1) if value not in self._flips)
+        else:
+            prefix, suffix = self._others[number]
+            used = self._prefixes.characters | self._suffixes.characters
+            mask = self.mask(number)
+            for text in other_texts(self._attribute.name, self._flips.keys(), used, prefix, suffix):
+                if text not in self._flips and self._on_others & self._met(text, text) == mask:
+                    yield text
+
+    def _read_conditions(self) -> None:
+        """Note for each condition the only values that it holds on, or all but which; and by value, on which conditions it
+        makes a difference to be that value rather than others."""
+        self._want_absence: set[int] = set()
+        self._only: dict[int, list[Any]] = {}
+        self._but: dict[int, list[Any]] = {}
+        self._flips: dict[Any, list[int]] = {}
+        self._on_others = self.free
+        for number, terms in enumerate(self.conditions.distinct):
+            if all(term.operator == "present" and not term.operand for term in terms):
+                self._want_absence.add(number)
+            plain = [(term.operator, _set(term.operand)) for term in terms if term.operator not in AFFIX]
+            holds_on_others = all(
+                operator == "not" or (operator == "present" and operand) for operator, operand in plain
+            )
+            differing = (self._but if holds_on_others else self._only)[number] = []
+            if holds_on_others:
+                self._on_others |= self.boxes[number]
+            for value in dict.fromkeys(
+                text for term in terms if term.operator in ("in", "not") for text in term.operand
+            ):
+                flips = self._flips.setdefault(value, [])
+                if all(holds(operator, operand, value) for operator, operand in plain) != holds_on_others:
+                    flips.append(number)
+                    differing.append(value)
+
+    def _late_mask(self, number: int) -> int:
+        if number in self._others:
+            return self._on_others & self._met(*self._others[number])
+        return self._mask_of(self._values[number])
+
+    def _mask_of(self, value: Any) -> int:
+        mask = self._on_others
+        for condition in self._flips.get(value, ()):
+            mask ^= self.boxes[condition]
+        return mask & self._met(value, value)
+
+    def _met(self, start: Any, end: Any) -> int:
+        return self._prefixes.met(start) & self._suffixes.met(end)
+
+    def _with_affixes(self, classes: int, terms: Row) -> int:
+        """Those of some classes of listed values that have the prefixes and suffixes of a condition."""
+        affixes = [term for term in terms if term.operator in AFFIX]
+        if not affixes:
+            return classes
+        return bitset(
+            [
+                number
+                for number in members(classes)
+                if all(holds(term.operator, term.operand, self._values[number]) for term in affixes)
+            ]
+        )
+
+    def _classes(self, values: Iterable[Any]) -> int:
+        """The classes of listed values."""
+        numbers = []
+        for value in values:
+            # Where only lists are compared, values that stand in the same lists are alike.
+            alike = tuple(self._flips.get(value, ())) if self._are_alike else value
+            number = self._class_of.setdefault(alike, len(self._values))
+            if number == len(self._values):
+                self._values.append(value)
+            numbers.append(number)
+        return bitset(numbers)
+
+    def _class_with(self, affixes: Affixes) -> int:
+        """The class of others with a prefix and a suffix."""
+        number = self._class_of_others.setdefault(affixes, len(self._values))
+        if number == len(self._values):
+            self._values.append(None)
+            self._others[number] = affixes
+        return number
+
+
+def domain_of(attribute: Attribute) -> Sequence[Any] | None:
+    """The closed domain of an attribute; None: it is open."""
+    if attribute.values is None and attribute.type == "boolean":
+        return (False, True)
+    return attribute.values
+
+
+def _listed_by(terms: Row) -> Iterable[Any]:
+    return dict.fromkeys(value for term in terms if term.operator in ("in", "not") for value in term.operand)
+
+
+def _set(operand: Any) -> Any:
+    return frozenset(operand) if isinstance(operand, tuple) else operand

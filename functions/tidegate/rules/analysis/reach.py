@@ -1,0 +1,178 @@
+"""Which rules of an objective can be reached, and whether every context is served."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from tidegate.rules.analysis.axis import TooManyClassesError
+from tidegate.rules.analysis.bitsets import between, members
+from tidegate.rules.analysis.cover import minimal_cover
+from tidegate.rules.analysis.search import Outcome, search
+from tidegate.rules.analysis.space import Region, Space
+
+FIRST_STEPS = 200
+"""Every question may take so many steps at first; those left undecided then share equally what is left of the budget."""
+
+COVER_STEPS = 5_000
+"""How many steps may be taken to make one cover minimal."""
+
+COVERS = 500
+"""So many covers are made minimal; who reads more?"""
+
+
+class Reach(Enum):
+    """What is known of a rule."""
+
+    REACHED = "reached"
+    COVERED = "covered"
+    CONTRADICTORY = "contradictory"
+    OVER = "over"
+    UNDECIDED = "undecided"
+
+
+@dataclass(frozen=True, slots=True)
+class RuleReach:
+    """The answer for one rule.
+
+    Where it is covered (or reachable only at times that are over, and covered since), `covered_by` are the positions of
+    rules that cover it together, ascending. `minimal`: none of them can be left out.
+    """
+
+    reach: Reach
+    covered_by: tuple[int, ...] = ()
+    minimal: bool = True
+
+
+class Reachability:
+    """The answers for one objective: for every rule in order (`rules`), and a hole that no rule covers at times that are not
+    over (`hole`). `steps` is how many steps they took."""
+
+    def __init__(self, space: Space, steps: int) -> None:
+        """Answer.
+
+        Args:
+            space: the objective's.
+            steps: how many steps may be taken to decide.
+        """
+        self._space, self._steps = space, steps
+        self._unreached = 0
+        """Boxes that no context reaches at times that are not over. What they hold, others above them hold too."""
+        self._never = 0
+        """Boxes that no context ever reaches."""
+        self._used: dict[int, int] = {}
+        """By rule, boxes that were found to hold its own together."""
+        self._covers = COVERS
+        self.steps = 0
+        found = [self._decide(rule, self._share(1, FIRST_STEPS)) for rule in range(len(space.boxes_of))]
+        self.hole = self._left_of_everything(self._share(1, FIRST_STEPS))
+        undecided = [rule for rule, reach in enumerate(found) if reach is Reach.UNDECIDED]
+        if not self.hole.decided:
+            self.hole = self._left_of_everything(self._share(len(undecided) + 1))
+        for left, rule in zip(range(len(undecided), 0, -1), undecided, strict=True):
+            found[rule] = self._decide(rule, self._share(left))
+        self.rules = [self._explained(rule, reach) for rule, reach in enumerate(found)]
+
+    def is_reached_without(self, attributes: Sequence[str], rule: int) -> bool:
+        """Whether a context without some attributes reaches a rule at a time that is not over; False where undecided."""
+        boxes = range(*self._space.boxes_of[rule])
+        regions = (
+            region
+            for box in boxes
+            if not self._unreached >> box & 1
+            for region in self._space.regions(self._space.boxes[box].conditions, absent=attributes)
+        )
+        return self._left_of(regions, self._above(rule, self._unreached), FIRST_STEPS).hole is not None
+
+    def _share(self, questions: int, most: int | None = None) -> int:
+        """The steps that one of some questions may take. Each may take one, however few are left."""
+        share = max((self._steps - self.steps) // questions, 1)
+        return share if most is None else min(share, most)
+
+    def _decide(self, rule: int, steps: int) -> Reach:
+        now = self._unreached_boxes(rule, steps, with_past=False)
+        if now.hole is not None:
+            return Reach.REACHED
+        if not now.decided:
+            return Reach.UNDECIDED
+        self._unreached |= between(*self._space.boxes_of[rule])
+        self._used[rule] = now.used
+        ever = self._unreached_boxes(rule, steps, with_past=True) if self._space.has_past else now
+        if ever.hole is not None:
+            return Reach.OVER
+        if ever.decided:
+            self._never |= between(*self._space.boxes_of[rule])
+            self._used[rule] = ever.used
+            if not any(True for _ in self._regions(rule, with_past=True)):
+                return Reach.CONTRADICTORY
+        return Reach.COVERED
+
+    def _unreached_boxes(self, rule: int, steps: int, *, with_past: bool) -> Outcome:
+        """What the rules above leave of a rule's boxes."""
+        above = self._above(rule, self._never if with_past else self._unreached)
+        return self._left_of(self._regions(rule, with_past=with_past), above, steps)
+
+    def _left_of_everything(self, steps: int) -> Outcome:
+        """What all rules leave of all contexts."""
+        boxes = between(0, len(self._space.boxes)) & ~self._unreached
+        return self._left_of(self._space.regions({}), boxes, steps)
+
+    def _regions(self, rule: int, *, with_past: bool) -> Iterable[Region]:
+        for box in range(*self._space.boxes_of[rule]):
+            yield from self._space.regions(self._space.boxes[box].conditions, with_past=with_past)
+
+    def _above(self, rule: int, without: int) -> int:
+        """The boxes of the rules above one."""
+        return between(0, self._space.boxes_of[rule][0]) & ~without
+
+    def _left_of(self, regions: Iterable[Region], boxes: int, steps: int) -> Outcome:
+        """What boxes leave of regions: a hole in the first that has one, or all that hold them together."""
+        used, left, decided = 0, steps, True
+        try:
+            for region in regions:
+                if left < 1:
+                    return Outcome(None, used, decided=False)
+                outcome, taken = search(self._space.axes, region, boxes, left)
+                left -= taken
+                self.steps += taken
+                if outcome.hole is not None:
+                    return outcome
+                used |= outcome.used
+                decided = decided and outcome.decided
+        except TooManyClassesError:
+            decided = False
+        return Outcome(None, used, decided)
+
+    def _explained(self, rule: int, reach: Reach) -> RuleReach:
+        """The answer with the rules that cover a rule."""
+        if reach is not Reach.COVERED and reach is not Reach.OVER:
+            return RuleReach(reach)
+        with_past = reach is Reach.COVERED and bool(self._never >> self._space.boxes_of[rule][0] & 1)
+        regions = list(self._regions(rule, with_past=with_past))
+        above = self._above(rule, self._never if with_past else self._unreached)
+        alone = self._holding_alone(regions, above)
+        if alone is not None:
+            return RuleReach(reach, (alone,))
+        used = self._used[rule]
+        if used & ~above:
+            # One of them was found to be covered itself since.
+            used = self._left_of(regions, above, self._steps).used
+        self._covers -= 1
+        return RuleReach(reach, *minimal_cover(self._space, regions, used, COVER_STEPS if self._covers >= 0 else 0))
+
+    def _holding_alone(self, regions: Sequence[Region], above: int) -> int | None:
+        """The first rule of which single boxes hold each of some regions, or None."""
+        common: set[int] | None = None
+        for region in regions:
+            holding = above
+            for span in region:
+                holding &= span.containing
+            rules = self._rules_of(holding)
+            common = rules if common is None else common & rules
+            if not common:
+                return None
+        return min(common) if common else None
+
+    def _rules_of(self, boxes: int) -> set[int]:
+        return {self._space.boxes[box].rule for box in members(boxes)}
