@@ -152,7 +152,9 @@ class Triton(Group):
     default_instance_type: InstanceType = Field(
         "g4dn.xlarge", description="Instance type of shards whose `instance_type` in fleet.yaml is unset."
     )
-    gpus_per_replica: Annotated[StrictInt, Field(ge=1, le=16)] = Field(1, description="GPUs of one Triton server.")
+    gpus_per_replica: Annotated[StrictInt, Field(ge=1, le=16)] = Field(
+        1, description="GPUs of one Triton server, where its instances have any."
+    )
     memory_reservation_mib: Annotated[StrictInt, Field(ge=512, le=2_000_000)] = Field(
         8_192, description="Memory that one Triton server is placed by; it may use more where the instance has it."
     )

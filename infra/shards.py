@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from tidegate.rules.language import ShardSpec
@@ -16,8 +16,7 @@ MAX_LABEL = 24
 """Longest label; a readable part and the 9 characters of a digest fit in."""
 
 _PLAIN = re.compile(r"^[a-z]([a-z0-9-]*[a-z0-9])?$")
-_GPU_FAMILY = re.compile(r"^(g[0-9]|gr[0-9]|p[0-9])")
-_INSTANCE_TYPE = re.compile(r"^[a-z][a-z0-9-]*\.[a-z0-9-]+$")
+_INSTANCE_TYPE = re.compile(r"([a-z]+)([0-9]+)([a-z]*)\.(metal|nano|micro|small|medium|large|[0-9]*xlarge)")
 GPUS = {
     **{
         f"{family}.{size}": gpus
@@ -40,7 +39,17 @@ GPUS = {
 }
 """GPUs of the instance types that are known here; of any other type one is assumed."""
 
-_NO_NVIDIA = {"g4ad": "its GPUs are AMD's", "g5g": "its CPUs are Arm, and the Triton image is for x86-64"}
+_GPU_LETTERS = ("g", "gr", "p")
+_CPU_LETTERS = ("c", "hpc", "i", "m", "r", "t", "x", "z")
+_TOO_OLD = ("g2", "g3", "g3s", "p2")
+_ARM = "its CPUs are Arm, and the images are for x86-64"
+_GIB_PER_VCPU = {"c": 2, "m": 4, "r": 8}
+_VCPUS = {"medium": 1, "large": 2, "xlarge": 4}
+AGENT_MIB = 256
+"""Memory that a server's agent is placed by."""
+
+KEPT_BY_THE_SYSTEM = 0.08
+"""Share of an instance's memory that its kernel and the ECS agent keep for themselves, about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,18 +57,26 @@ class Shard:
     """A shard, with every default filled in.
 
     `label` is its name where only lower-case letters, digits and hyphens may stand (DNS, load balancers, logical ids).
-    `min_instances` and `max_instances` hold its servers by their GPUs, `spot_percent` is the share of them on spot capacity.
+    `gpus` is how many each server has; without one (0), a server has an instance to itself. `min_instances` and
+    `max_instances` hold the servers, `spot_percent` is the share of instances on spot capacity.
     """
 
     name: str
     label: str
     instance_type: str
+    gpus: int
     min_replicas: int
     max_replicas: int
     min_instances: int
     max_instances: int
     spot_percent: int
     scale_to_zero: bool
+
+
+def has_gpus(instance_type: str) -> bool:
+    """Whether an instance type has NVIDIA GPUs."""
+    match = _INSTANCE_TYPE.fullmatch(instance_type)
+    return match is not None and match[1] in _GPU_LETTERS
 
 
 def label_of(name: str) -> str:
@@ -87,11 +104,13 @@ def _shard(name: str, spec: ShardSpec, settings: Settings) -> Shard:
         fewest = 0 if spec.scale_to_zero else min(spec.replicas, spec.max_replicas or spec.replicas)
     most = spec.max_replicas if spec.max_replicas is not None else max(spec.replicas, fewest, 1)
     instance_type = spec.instance_type or settings.triton.default_instance_type
-    servers_per_instance = max(1, GPUS.get(instance_type, 1) // settings.triton.gpus_per_replica)
+    gpus = settings.triton.gpus_per_replica if has_gpus(instance_type) else 0
+    servers_per_instance = max(1, GPUS.get(instance_type, 1) // gpus) if gpus else 1
     return Shard(
         name=name,
         label=label_of(name),
         instance_type=instance_type,
+        gpus=gpus,
         min_replicas=fewest,
         max_replicas=most,
         min_instances=-(-fewest // servers_per_instance),
@@ -114,10 +133,10 @@ def shard_conflicts(
             message = f"shards {other!r} and {name!r} have the same label {shard.label!r}"
             found.append((name, "", message, "rename one"))
         found += [(name, key, message, hint) for key, message, hint in _size_conflicts(spec)]
-        problem = _instance_problem(shard.instance_type, settings.triton.gpus_per_replica)
-        if problem:
-            hint = "write a type with NVIDIA GPUs, such as g4dn.xlarge, g5.xlarge or g6.2xlarge"
-            found.append((name, "instance_type", f"{shard.instance_type!r} cannot run Triton: {problem}", hint))
+        for key, message, hint in _instance_problems(shard.instance_type, settings):
+            # Where fleet.yaml names no type, the stage's default is to blame, and the message names it.
+            at = key if getattr(spec, key, None) is not None else ""
+            found.append((name, at, message, hint))
         if spec.spot_percent is not None and spec.spot_percent != math.floor(spec.spot_percent):
             message = f"spot_percent {spec.spot_percent:g} is no whole number, and Auto Scaling takes no other"
             found.append((name, "spot_percent", message, "write an integer from 0 to 100"))
@@ -136,13 +155,50 @@ def _size_conflicts(spec: ShardSpec) -> list[tuple[str, str, str]]:
     return []
 
 
-def _instance_problem(instance_type: str, gpus: int) -> str:
-    family = instance_type.partition(".")[0]
-    if not _INSTANCE_TYPE.match(instance_type):
+def _instance_problems(instance_type: str, settings: Settings) -> Iterator[tuple[str, str, str]]:
+    problem = _unfit(instance_type)
+    if problem:
+        hint = "write a type with NVIDIA GPUs such as g4dn.xlarge, g5.xlarge or g6.2xlarge, or one without such as c7i.4xlarge"
+        yield "instance_type", f"{instance_type!r} cannot run Triton: {problem}", hint
+        return
+    triton = settings.triton
+    has = GPUS.get(instance_type, triton.gpus_per_replica)
+    if has_gpus(instance_type) and has < triton.gpus_per_replica:
+        message = f"{instance_type!r} has {has} GPU{'s' if has > 1 else ''}, and a server has {triton.gpus_per_replica}"
+        yield "instance_type", message, "write a larger type, or lower the setting triton.gpus_per_replica"
+    memory_mib = _memory_mib(instance_type)
+    needed_mib = triton.memory_reservation_mib + AGENT_MIB
+    if memory_mib is not None and memory_mib * (1 - KEPT_BY_THE_SYSTEM) < needed_mib:
+        message = (
+            f"{instance_type!r} has {memory_mib / 1024:g} GiB of memory, and a server is placed by {needed_mib} MiB"
+        )
+        yield "instance_type", message, "write a larger type, or lower the setting triton.memory_reservation_mib"
+
+
+def _unfit(instance_type: str) -> str:
+    """Why Triton cannot run there; empty where it can."""
+    match = _INSTANCE_TYPE.fullmatch(instance_type)
+    if match is None:
         return "it is no instance type"
-    if family in _NO_NVIDIA:
-        return _NO_NVIDIA[family]
-    if not _GPU_FAMILY.match(family):
-        return "it has no NVIDIA GPU"
-    has = GPUS.get(instance_type, gpus)
-    return f"it has {has} GPUs, and the setting triton.gpus_per_replica is {gpus}" if has < gpus else ""
+    letters, generation, options, _size = match.groups()
+    family = letters + generation + options
+    if family in _TOO_OLD:
+        return "its GPUs are older than the Triton image supports"
+    if "g" in options or family == "a1":
+        return _ARM
+    if letters == "g" and options == "ad":
+        return "its GPUs are AMD's"
+    if letters not in (*_GPU_LETTERS, *_CPU_LETTERS):
+        return "it has neither NVIDIA GPUs nor is it of a family of general use"
+    return ""
+
+
+def _memory_mib(instance_type: str) -> int | None:
+    """An instance's memory where its name tells: that of the families c, m and r."""
+    match = _INSTANCE_TYPE.fullmatch(instance_type)
+    if match is None or match[1] not in _GIB_PER_VCPU:
+        return None
+    size = match[4]
+    many = size.removesuffix("xlarge")
+    vcpus = _VCPUS.get(size) or (4 * int(many) if many.isdigit() else None)
+    return None if vcpus is None else vcpus * _GIB_PER_VCPU[match[1]] * 1024

@@ -23,6 +23,7 @@ SHARDS = {
         "max_replicas": 6,
         "spot_percent": 70,
     },
+    "CPU_only": {"instance_type": "c7i.4xlarge"},
     "sleepy": {"scale_to_zero": True, "max_replicas": 3, "spot_percent": 100},
 }
 

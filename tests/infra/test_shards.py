@@ -74,9 +74,17 @@ def test_defaults_are_filled_in(tmp_path: Path) -> None:
         ({"min_replicas": 0}, "fleet.yaml:3: min_replicas is 0 without scale_to_zero (write scale_to_zero: true"),
         ({"min_replicas": 1, "scale_to_zero": True}, "fleet.yaml:3: min_replicas is 1 and scale_to_zero is true"),
         ({"replicas": 4, "max_replicas": 2}, "max_replicas 2 is below replicas 4"),
-        ({"instance_type": "m5.large"}, "fleet.yaml:3: 'm5.large' cannot run Triton: it has no NVIDIA GPU"),
+        (
+            {"instance_type": "m5.large"},
+            "fleet.yaml:3: 'm5.large' has 8 GiB of memory, and a server is placed by 8448 MiB",
+        ),
+        ({"instance_type": "c7i.xlarge"}, "write a larger type, or lower the setting triton.memory_reservation_mib"),
         ({"instance_type": "g4ad.xlarge"}, "its GPUs are AMD's"),
-        ({"instance_type": "g5g.xlarge"}, "the Triton image is for x86-64"),
+        ({"instance_type": "g5g.xlarge"}, "the images are for x86-64"),
+        ({"instance_type": "m7g.4xlarge"}, "'m7g.4xlarge' cannot run Triton: its CPUs are Arm"),
+        ({"instance_type": "inf2.xlarge"}, "it has neither NVIDIA GPUs nor"),
+        ({"instance_type": "p2.xlarge"}, "its GPUs are older than the Triton image supports"),
+        ({"instance_type": "g5.huge"}, "it is no instance type"),
         ({"instance_type": "big"}, "'big' cannot run Triton: it is no instance type"),
         ({"instance_type": "g5.xlarge; rm"}, "it is no instance type"),
         ({"spot_percent": 33.5}, "spot_percent 33.5 is no whole number"),
@@ -90,15 +98,34 @@ def test_what_cannot_be_built_is_told_with_its_line(tmp_path: Path, shard: dict[
     assert told in str(raised.value)
 
 
+def test_a_default_that_does_not_fit_is_told_at_the_shard(tmp_path: Path) -> None:
+    with pytest.raises(RulesError, match=r"fleet.yaml:2: 'm7g.xlarge' cannot run Triton"):
+        shards_of(tmp_path, {"a": {}}, triton={"default_instance_type": "m7g.xlarge"})
+
+
+@pytest.mark.parametrize("instance_type", ["c7i.4xlarge", "m6a.xlarge", "r5.large", "t3.2xlarge", "z1d.xlarge"])
+def test_a_shard_may_do_without_gpus(tmp_path: Path, instance_type: str) -> None:
+    (shard,) = shards_of(tmp_path, {"a": {"instance_type": instance_type, "replicas": 3}})
+    assert shard.gpus == 0
+    assert (shard.min_instances, shard.max_instances) == (3, 3), "each server has an instance to itself"
+
+
+@pytest.mark.parametrize(("gpus", "instances"), [(1, 1), (2, 2), (4, 4)])
+def test_instances_are_counted_by_their_gpus(tmp_path: Path, gpus: int, instances: int) -> None:
+    shards = {"a": {"instance_type": "g5.12xlarge", "replicas": 4}}
+    (shard,) = shards_of(tmp_path, shards, triton={"gpus_per_replica": gpus})
+    assert (shard.gpus, shard.max_instances) == (gpus, instances)
+
+
 def test_more_gpus_than_an_instance_has_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(RulesError, match=r"it has 1 GPUs, and the setting triton.gpus_per_replica is 4"):
+    with pytest.raises(RulesError, match=r"'g5.xlarge' has 1 GPU, and a server has 4 "):
         shards_of(tmp_path, {"a": {"instance_type": "g5.xlarge"}}, triton={"gpus_per_replica": 4})
 
 
 def test_a_fleet_that_no_environment_holds_is_refused() -> None:
     def fleet(count: int) -> list[Shard]:
         names = [f"shard-{number:04}" for number in range(count)]
-        return [Shard(name, label_of(name), "g5.xlarge", 1, 1, 1, 1, 0, scale_to_zero=False) for name in names]
+        return [Shard(name, label_of(name), "g5.xlarge", 1, 1, 1, 1, 1, 0, scale_to_zero=False) for name in names]
 
     assert endpoints_variable(fleet(2)).startswith('{"shard-0000":"shard-0000.tidegate.internal:80",')
     with pytest.raises(SettingsError, match="shorten the shards' names, or divide the fleet"):

@@ -349,6 +349,21 @@ def test_a_shard_is_as_fleet_yaml_says(other: Made) -> None:
     assert {"Name": "TIDEGATE_SHARD", "Value": "Fast_pool.v2"} in agent["Environment"], "its name, not its label"
 
 
+def test_a_shard_without_gpus_has_a_server_on_each_instance(other: Made) -> None:
+    beginning = "FleetShardcpuonly"
+    task = only(other.assembly, "AWS::ECS::TaskDefinition", beginning).properties
+    triton = next(each for each in task["ContainerDefinitions"] if each["Name"] == "triton")
+    assert "ResourceRequirements" not in triton
+    assert "--allow-gpu-metrics=false" in text_of(triton["Command"][0]).split(" ")
+    service = only(other.assembly, "AWS::ECS::Service", beginning).properties
+    assert service["PlacementConstraints"] == [{"Type": "distinctInstance"}]
+    data = only(other.assembly, "AWS::EC2::LaunchTemplate", beginning).properties["LaunchTemplateData"]
+    assert "ECS_ENABLE_GPU_SUPPORT=false" in text_of(data["UserData"]["Fn::Base64"])
+    assert "gpu" not in as_text(data["ImageId"]).lower()
+    with_gpus = only(other.assembly, "AWS::EC2::LaunchTemplate", "FleetShardfastpool").properties
+    assert "gpu" in as_text(with_gpus["LaunchTemplateData"]["ImageId"]).lower()
+
+
 def test_a_shard_that_scales_to_zero_wakes_and_sleeps(other: Made) -> None:
     assembly = other.assembly
     target = only(assembly, "AWS::ApplicationAutoScaling::ScalableTarget", "FleetShardsleepy").properties

@@ -1,4 +1,4 @@
-"""The GPU instances of a shard: an Auto Scaling group that ECS sizes, and drains before it takes an instance away."""
+"""The instances of a shard: an Auto Scaling group that ECS sizes, and drains before it takes an instance away."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MAX_PAUSE_S = 3600
 USER_DATA = """#!/bin/bash
 cat >> /etc/ecs/ecs.config <<'CONFIG'
 ECS_CLUSTER={cluster}
-ECS_ENABLE_GPU_SUPPORT=true
+ECS_ENABLE_GPU_SUPPORT={has_gpus}
 ECS_ENABLE_SPOT_INSTANCE_DRAINING=true
 ECS_AWSVPC_BLOCK_IMDS=true
 ECS_IMAGE_PULL_BEHAVIOR=prefer-cached
@@ -108,7 +108,8 @@ class Instances(Construct):
     def _template(
         self, stage: Stage, shard: Shard, network: NetworkStack, cluster: ecs.CfnCluster, role: iam.Role
     ) -> ec2.CfnLaunchTemplate:
-        image = ecs.EcsOptimizedImage.amazon_linux2023(ecs.AmiHardwareType.GPU).get_image(self)
+        hardware = ecs.AmiHardwareType.GPU if shard.gpus else ecs.AmiHardwareType.STANDARD
+        image = ecs.EcsOptimizedImage.amazon_linux2023(hardware).get_image(self)
         profile = iam.CfnInstanceProfile(self, "Profile", roles=[role.role_name])
         of = ec2.CfnLaunchTemplate
         names = [cdk.CfnTag(key="Name", value=stage.called(shard.label))]
@@ -133,7 +134,9 @@ class Instances(Construct):
                         ),
                     )
                 ],
-                user_data=cdk.Fn.base64(USER_DATA.format(cluster=cluster.cluster_name)),
+                user_data=cdk.Fn.base64(
+                    USER_DATA.format(cluster=cluster.cluster_name, has_gpus=str(bool(shard.gpus)).lower())
+                ),
                 tag_specifications=[
                     of.TagSpecificationProperty(resource_type="instance", tags=names),
                     of.TagSpecificationProperty(resource_type="volume", tags=names),

@@ -20,7 +20,7 @@ from infra.contract import (
     METRICS_PORT,
     RESTRICTED_APIS,
 )
-from infra.shards import Shard
+from infra.shards import AGENT_MIB, Shard
 from infra.stacks.grants import list_statement, objects_under
 from infra.stacks.network import NetworkStack
 from infra.stacks.parts import NO_RESOURCE_LEVEL, Stage, explain, log_group, statement
@@ -35,7 +35,7 @@ SECRET_VARIABLE = "TIDEGATE_MANAGEMENT_SECRET"  # noqa: S105  # a variable's nam
 HEALTH_CHECK = f"curl --silent --fail --max-time 4 http://127.0.0.1:{HTTP_PORT}/v2/health/live"
 
 
-def triton_command(repository: str, *, auto_complete_config: bool, exit_timeout_s: int) -> str:
+def triton_command(repository: str, *, has_gpus: bool, auto_complete_config: bool, exit_timeout_s: int) -> str:
     """The shell command that becomes Triton over the model repository `repository` (an S3 address).
 
     The management secret comes from the variable TIDEGATE_MANAGEMENT_SECRET, so that no template and no task definition
@@ -52,7 +52,7 @@ def triton_command(repository: str, *, auto_complete_config: bool, exit_timeout_
         f"--grpc-port={GRPC_PORT}",
         f"--metrics-port={METRICS_PORT}",
         "--allow-metrics=true",
-        "--allow-gpu-metrics=true",
+        f"--allow-gpu-metrics={str(has_gpus).lower()}",
         # A server without a model is ready to be given some; whether it holds what it must is the agent's to say.
         "--strict-readiness=false",
         "--exit-on-error=true",
@@ -144,6 +144,7 @@ class Servers(Construct):
         )
         command = triton_command(
             f"s3://{self._storage.bucket.bucket_name}/{MODELS.rstrip('/')}",
+            has_gpus=self._shard.gpus > 0,
             auto_complete_config=triton.auto_complete_config,
             exit_timeout_s=triton.drain_s - 1,
         )
@@ -153,7 +154,7 @@ class Servers(Construct):
             entry_point=["/bin/sh", "-c"],
             command=[command],
             essential=True,
-            gpu_count=triton.gpus_per_replica,
+            gpu_count=self._shard.gpus or None,
             memory_reservation_mib=triton.memory_reservation_mib,
             linux_parameters=memory,
             stop_timeout=cdk.Duration.seconds(triton.drain_s + 5),
@@ -185,7 +186,7 @@ class Servers(Construct):
             image=ecs.ContainerImage.from_ecr_repository(storage.agent_images, self._stage.settings.triton.agent_tag),
             command=list(AGENT_COMMAND),
             essential=True,
-            memory_reservation_mib=256,
+            memory_reservation_mib=AGENT_MIB,
             readonly_root_filesystem=True,
             stop_timeout=cdk.Duration.seconds(self._stage.settings.triton.drain_s + 5),
             environment={
@@ -248,6 +249,10 @@ class Servers(Construct):
                 deployment_circuit_breaker=of.DeploymentCircuitBreakerProperty(enable=True, rollback=True),
             ),
             health_check_grace_period_seconds=self._stage.settings.triton.start_timeout_s,
+            # Nothing but its GPUs keeps two servers apart.
+            placement_constraints=None
+            if self._shard.gpus
+            else [of.PlacementConstraintProperty(type="distinctInstance")],
             placement_strategies=[
                 of.PlacementStrategyProperty(type="spread", field="attribute:ecs.availability-zone"),
                 of.PlacementStrategyProperty(type="binpack", field="MEMORY"),
