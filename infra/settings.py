@@ -7,16 +7,38 @@ is read as YAML: `TIDEGATE_INFRA_ALARMS__P99_MS=250`, `TIDEGATE_INFRA_AUTHORIZER
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr
+from tidegate.errors import SettingsError
+from tidegate.settings import PREFIX
+from tidegate.settings import Settings as ProcessSettings
 
 LOG_RETENTION_DAYS = (1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 3653)
 """The retentions that CloudWatch Logs knows."""
 
 MAX_HTTP_API_TIMEOUT_S = 29
 """An HTTP API gives up after 30 s; a function that ends before can still say why."""
+
+OWN_VARIABLES = frozenset(
+    {
+        "aws_endpoint_url",
+        "aws_region",
+        "bucket",
+        "bundle_file",
+        "cache_dir",
+        "caller_claim",
+        "facts_table",
+        "management_secret",
+        "management_secret_arn",
+        "registry_table",
+        "shard",
+        "shard_endpoints",
+        "triton_home",
+    }
+)
+"""Settings of the processes that follow from the templates, or mean nothing in the cloud."""
 
 CertificateArn = Annotated[
     StrictStr,
@@ -275,6 +297,10 @@ class Settings(Group):
     alarms: Alarms = Field(
         default_factory=_all_defaults(Alarms), description="When people, and the rollback, are called."
     )
+    variables: dict[StrictStr, StrictStr | StrictInt | StrictFloat] = Field(
+        {"load_timeout_s": 300, "server_start_timeout_s": 300},
+        description="Settings of every function and shard agent, by their names in [settings.md](settings.md).",
+    )
     tags: dict[
         Annotated[StrictStr, Field(pattern=r"^[A-Za-z0-9_.:/=+@-]{1,128}$")],
         Annotated[StrictStr, Field(pattern=r"^[A-Za-z0-9 _.:/=+@-]{0,256}$")],
@@ -307,9 +333,27 @@ def conflicts(settings: Settings) -> list[tuple[tuple[str, ...], str, str]]:
         if reserved is not None and function.provisioned_concurrency > reserved:
             message = "provisioned_concurrency is above reserved_concurrency"
             found.append(((name, "provisioned_concurrency"), message, f"write at most {reserved}"))
+    found += _variable_conflicts(settings)
     found += [
         (("tags", tag), f"tag {tag!r} is reserved", "choose another prefix")
         for tag in sorted(settings.tags)
         if tag.startswith(("aws:", "tidegate:"))
     ]
     return found
+
+
+def _variable_conflicts(settings: Settings) -> Iterator[tuple[tuple[str, ...], str, str]]:
+    for name, value in settings.variables.items():
+        at = ("variables", name)
+        if name in OWN_VARIABLES:
+            yield at, f"{name!r} is set by the templates themselves", "delete it"
+            continue
+        try:
+            ProcessSettings.from_environment({PREFIX + name.upper(): str(value)})
+        except SettingsError as error:
+            yield at, str(error), "see docs/settings.md"
+
+
+def process_variables(settings: Settings) -> dict[str, str]:
+    """The setting `variables` as a process gets it."""
+    return {PREFIX + name.upper(): str(value) for name, value in sorted(settings.variables.items())}

@@ -89,7 +89,8 @@ def _words(annotation: Any, metadata: Any = ()) -> str:
     if origin is list:
         return f"list of {_words(get_args(annotation)[0])}"
     if origin is dict:
-        return "mapping of text to text"
+        values = get_args(annotation)[1]
+        return f"mapping of names to {_words(values)}"
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return "group"
     noun = {bool: "true or false", int: "integer", float: "number", str: "text"}[annotation]

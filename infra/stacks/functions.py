@@ -20,7 +20,7 @@ from tidegate.aws.layout import MANIFESTS
 from tidegate.errors import SettingsError
 
 from infra.contract import HANDLER, LIVE, RULES
-from infra.settings import JwtAuthorizer
+from infra.settings import JwtAuthorizer, process_variables
 from infra.shards import Shard
 from infra.stacks.events import Events, make_queue
 from infra.stacks.grants import add_grants, add_runtime, explain_role
@@ -218,7 +218,7 @@ class FunctionsStack(cdk.Stack):
             security_groups=[spec.group],
             tracing=lambda_.Tracing.ACTIVE,
             log_group=group,
-            environment=self._powertools(spec.name) | dict(spec.variables),
+            environment=self._powertools(spec.name) | process_variables(stage.settings) | dict(spec.variables),
             environment_encryption=key,
         )
         explain_role(role, self._storage, spec.name)

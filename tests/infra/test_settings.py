@@ -61,6 +61,12 @@ def test_a_variable_goes_over_the_file(tmp_path: Path) -> None:
             "test.yaml:2: a Function URL cannot have a domain name",
         ),
         ("tags: {'aws:x': y}\n", "tag 'aws:x' is reserved"),
+        (
+            "variables:\n  load_timeout: 5\n",
+            "test.yaml:2: TIDEGATE_LOAD_TIMEOUT is no setting; did you mean TIDEGATE_LOAD_TIM",
+        ),
+        ("variables: {load_timeout_s: -5}\n", "TIDEGATE_LOAD_TIMEOUT_S must be a number from 0.1 to 3600, not '-5'"),
+        ("variables: {bucket: mine}\n", "'bucket' is set by the templates themselves (delete it)"),
         ("retain_data: yes\n", "'retain_data' is not what may stand here, got text (write true or false)"),
         ("gateway: {timeout_s: 30}\n", "'timeout_s' is out of range (write an integer from 1 to 29)"),
         ("a: [\n", "settings/test.yaml:"),

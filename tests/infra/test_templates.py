@@ -160,6 +160,14 @@ def test_the_variables_of_functions_and_agents_are_settings(project: Made) -> No
         Settings.from_environment(ours)
 
 
+def test_a_setting_of_the_processes_reaches_every_function_and_agent(project: Made) -> None:
+    for function in project.assembly.resources("AWS::Lambda::Function"):
+        assert function.properties["Environment"]["Variables"]["TIDEGATE_LOAD_TIMEOUT_S"] == "300"
+    for shard in ("alpha", "beta"):
+        agent = container(project.assembly, "agent", f"FleetShard{shard}")
+        assert {"Name": "TIDEGATE_LOAD_TIMEOUT_S", "Value": "300"} in agent["Environment"]
+
+
 def container(assembly: Assembly, name: str, template: str = "") -> dict[str, Any]:
     task = next(each for each in assembly.resources("AWS::ECS::TaskDefinition") if each.template.startswith(template))
     (found,) = [each for each in task.properties["ContainerDefinitions"] if each["Name"] == name]

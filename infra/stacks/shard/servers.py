@@ -20,6 +20,7 @@ from infra.contract import (
     METRICS_PORT,
     RESTRICTED_APIS,
 )
+from infra.settings import process_variables
 from infra.shards import AGENT_MIB, Shard
 from infra.stacks.grants import list_statement, objects_under
 from infra.stacks.network import NetworkStack
@@ -190,6 +191,7 @@ class Servers(Construct):
             readonly_root_filesystem=True,
             stop_timeout=cdk.Duration.seconds(self._stage.settings.triton.drain_s + 5),
             environment={
+                **process_variables(self._stage.settings),
                 "AWS_REGION": cdk.Aws.REGION,
                 "TIDEGATE_BUCKET": storage.bucket.bucket_name,
                 "TIDEGATE_REGISTRY_TABLE": storage.registry.table_name,
