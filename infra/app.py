@@ -44,9 +44,7 @@ def synthesize(
     storage = StorageStack(app, "Storage", stage=stage)
     network = NetworkStack(app, "Network", stage=stage, storage=storage)
     FleetStack(app, "Fleet", stage=stage, shards=shards, network=network, storage=storage)
-    functions = FunctionsStack(
-        app, "Functions", stage=stage, shards=shards, assets=assets, network=network, storage=storage
-    )
+    functions = FunctionsStack(app, "Functions", stage=stage, assets=assets, network=network, storage=storage)
     edge = EdgeStack(app, "Edge", stage=stage, functions=functions, storage=storage)
     ObservabilityStack(
         app, "Observability", stage=stage, shards=shards, storage=storage, functions=functions, edge=edge

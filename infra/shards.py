@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from tidegate.aws.shard_names import label_of
 from tidegate.rules.language import ShardSpec
 
 from infra.settings import Settings
 
-MAX_LABEL = 24
-"""Longest label; a readable part and the 9 characters of a digest fit in."""
-
-_PLAIN = re.compile(r"^[a-z]([a-z0-9-]*[a-z0-9])?$")
 _INSTANCE_TYPE = re.compile(r"([a-z]+)([0-9]+)([a-z]*)\.(metal|nano|micro|small|medium|large|[0-9]*xlarge)")
 GPUS = {
     **{
@@ -77,20 +73,6 @@ def has_gpus(instance_type: str) -> bool:
     """Whether an instance type has NVIDIA GPUs."""
     match = _INSTANCE_TYPE.fullmatch(instance_type)
     return match is not None and match[1] in _GPU_LETTERS
-
-
-def label_of(name: str) -> str:
-    """The label of a shard: its name where that is one already, else a readable part and a digest of the name.
-
-    It depends on the name alone, so that no shard is rebuilt because another comes or goes.
-    """
-    if _PLAIN.match(name) and len(name) <= MAX_LABEL and "--" not in name:
-        return name
-    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
-    readable = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
-    if not readable[:1].isalpha():
-        readable = f"s{readable}"
-    return f"{readable[: MAX_LABEL - 9].strip('-')}-{digest}"
 
 
 def to_shards(specs: Mapping[str, ShardSpec], settings: Settings) -> tuple[Shard, ...]:

@@ -108,7 +108,8 @@ class Settings:
 
     shard_endpoints: str | None = _text(
         None,
-        'Where a deployed gateway reaches each shard: a JSON object of "host:port" by shard.',
+        'Where a deployed gateway reaches each shard: a JSON object of "host:port" by shard; "*" is every other shard, with '
+        '"{label}" for its name as a DNS label.',
         r"\s*\{.*\}\s*",
         'a JSON object such as {"alpha": "alpha.internal:80"}',
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,23 +17,14 @@ from aws_cdk import aws_sns as sns
 from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 from tidegate.aws.layout import MANIFESTS
-from tidegate.errors import SettingsError
 
 from infra.contract import HANDLER, LIVE, RULES
 from infra.settings import JwtAuthorizer, process_variables
-from infra.shards import Shard
 from infra.stacks.events import Events, make_queue
 from infra.stacks.grants import add_grants, add_runtime, explain_role
-from infra.stacks.network import NetworkStack
+from infra.stacks.network import BALANCER_PORT, ZONE, NetworkStack
 from infra.stacks.parts import Stage, explain, log_group
-from infra.stacks.shard.balancer import shard_endpoint
 from infra.stacks.storage import StorageStack
-
-MAX_ENVIRONMENT_BYTES = 4_096
-"""What Lambda allows for all variables of a function together."""
-
-OTHER_VARIABLES_BYTES = 640
-"""A generous bound of every variable but TIDEGATE_SHARD_ENDPOINTS, whose final values are not known before deployment."""
 
 ALIAS = "live"
 
@@ -62,20 +53,10 @@ class Spec:
     asynchronous: bool = False
 
 
-def endpoints_variable(shards: Iterable[Shard]) -> str:
-    """The value of TIDEGATE_SHARD_ENDPOINTS: each shard's `host:port` as a JSON object.
-
-    Raises:
-        SettingsError: it would not fit into a function's environment.
-    """
-    value = json.dumps({shard.name: shard_endpoint(shard.label) for shard in shards}, separators=(",", ":"))
-    room = MAX_ENVIRONMENT_BYTES - OTHER_VARIABLES_BYTES
-    if len(value) > room:
-        raise SettingsError(
-            f"the names and addresses of all shards take {len(value)} bytes, and a function's environment has room for "
-            f"{room}: shorten the shards' names, or divide the fleet over several stages"
-        )
-    return value
+def endpoints_variable() -> str:
+    """The value of TIDEGATE_SHARD_ENDPOINTS: where every shard's balancer is, by its label, so that a shard more or less
+    changes no function."""
+    return json.dumps({"*": f"{{label}}.{ZONE}:{BALANCER_PORT}"})
 
 
 class FunctionsStack(cdk.Stack):
@@ -87,7 +68,6 @@ class FunctionsStack(cdk.Stack):
         construct_id: str,
         *,
         stage: Stage,
-        shards: Iterable[Shard],
         assets: Assets,
         network: NetworkStack,
         storage: StorageStack,
@@ -99,7 +79,7 @@ class FunctionsStack(cdk.Stack):
             description="Tidegate: the functions, their queues and schedules",
         )
         self.stage, self._network, self._storage = stage, network, storage
-        specs = {spec.name: spec for spec in self._specs(shards, assets)}
+        specs = {spec.name: spec for spec in self._specs(assets)}
         self.functions = {name: self._function(spec) for name, spec in specs.items()}
         self.doors: dict[str, lambda_.IFunction] = {
             name: self._door(self.functions[name], specs[name].provisioned_concurrency)
@@ -107,9 +87,9 @@ class FunctionsStack(cdk.Stack):
         }
         self._wire()
 
-    def _specs(self, shards: Iterable[Shard], assets: Assets) -> list[Spec]:
+    def _specs(self, assets: Assets) -> list[Spec]:
         settings, storage, network = self.stage.settings, self._storage, self._network
-        endpoints = {"TIDEGATE_SHARD_ENDPOINTS": endpoints_variable(shards)}
+        endpoints = {"TIDEGATE_SHARD_ENDPOINTS": endpoints_variable()}
         bucket = {"TIDEGATE_BUCKET": storage.bucket.bucket_name}
         registry = {"TIDEGATE_REGISTRY_TABLE": storage.registry.table_name}
         authorizer = settings.authorizer

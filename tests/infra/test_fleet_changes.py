@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+from tidegate.bootstrap.functions import shard_directory
 
 from infra.assembly import Assembly, text_of
 from tests.infra.conftest import SHARDS
@@ -80,28 +81,21 @@ def test_only_what_names_every_shard_changes(before: Assembly, after: Assembly) 
         for logical_id, body in template["Resources"].items()
         if body != after.templates[name]["Resources"][logical_id]
     }
-    assert changed == {("Functions", "AWS::Lambda::Function"), ("Observability", "AWS::CloudWatch::Dashboard")}
-    told = [
-        json.loads(function.properties["Environment"]["Variables"]["TIDEGATE_SHARD_ENDPOINTS"])
-        for function in after.resources("AWS::Lambda::Function")
-        if "TIDEGATE_SHARD_ENDPOINTS" in function.properties["Environment"]["Variables"]
-    ]
-    assert len(told) == 2, "gateway and resolve"
-    for endpoints in told:
-        assert set(endpoints) == {NEW, *SHARDS}
+    assert changed == {("Observability", "AWS::CloudWatch::Dashboard")}
 
 
-def test_the_gateway_is_told_the_names_that_the_shards_have(after: Assembly) -> None:
+def test_the_gateway_finds_the_names_that_the_shards_have(after: Assembly) -> None:
     function = next(
         each
         for each in after.resources("AWS::Lambda::Function")
         if each.properties["FunctionName"] == "tidegate-test-gateway"
     )
-    endpoints = json.loads(function.properties["Environment"]["Variables"]["TIDEGATE_SHARD_ENDPOINTS"])
+    directory = shard_directory(function.properties["Environment"]["Variables"]["TIDEGATE_SHARD_ENDPOINTS"])
+    found = [directory.endpoints(shard)[0] for shard in (NEW, *SHARDS)]
     records = {each.properties["Name"] for each in after.resources("AWS::Route53::RecordSet")}
     ports = {each.properties["Port"] for each in after.resources("AWS::ElasticLoadBalancingV2::Listener")}
-    assert {f"{address.partition(':')[0]}." for address in endpoints.values()} == records
-    assert {int(address.partition(":")[2]) for address in endpoints.values()} == ports == {80}
+    assert {f"{each.host}." for each in found} == records
+    assert {each.port for each in found} == ports == {80}
 
 
 def test_no_other_stack_refers_to_a_shards_resources(after: Assembly) -> None:

@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tidegate.errors import RulesError, SettingsError
+from tidegate.aws.shard_names import MAX_LABEL, label_of
+from tidegate.bootstrap.functions import shard_directory
+from tidegate.errors import RulesError
 
 from infra.reading import read_settings, read_shards
 from infra.settings import Settings
-from infra.shards import MAX_LABEL, Shard, label_of
+from infra.shards import Shard
 from infra.stacks.functions import endpoints_variable
 from infra.stacks.parts import Stage
 from infra.stacks.shard.balancer import balancer_name
@@ -122,11 +124,7 @@ def test_more_gpus_than_an_instance_has_are_refused(tmp_path: Path) -> None:
         shards_of(tmp_path, {"a": {"instance_type": "g5.xlarge"}}, triton={"gpus_per_replica": 4})
 
 
-def test_a_fleet_that_no_environment_holds_is_refused() -> None:
-    def fleet(count: int) -> list[Shard]:
-        names = [f"shard-{number:04}" for number in range(count)]
-        return [Shard(name, label_of(name), "g5.xlarge", 1, 1, 1, 1, 1, 0, scale_to_zero=False) for name in names]
-
-    assert endpoints_variable(fleet(2)).startswith('{"shard-0000":"shard-0000.tidegate.internal:80",')
-    with pytest.raises(SettingsError, match="shorten the shards' names, or divide the fleet"):
-        endpoints_variable(fleet(200))
+@given(NAMES)
+def test_the_gateway_finds_a_shard_by_its_name_alone(name: str) -> None:
+    (endpoint,) = shard_directory(endpoints_variable()).endpoints(name)
+    assert (endpoint.host, endpoint.port) == (f"{label_of(name)}.tidegate.internal", 80)

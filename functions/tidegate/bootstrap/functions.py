@@ -5,21 +5,22 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tidegate.aws.authorizer import DEFAULT_CLAIM, authorized_caller
 from tidegate.aws.bundle_source import WireBundleSource
 from tidegate.aws.gateway_reports import WireGatewayReports
 from tidegate.aws.http_function import MOST_REQUEST_BYTES, App, HttpFunction, Scope
+from tidegate.aws.shard_names import label_of
 from tidegate.aws.signing import Credentials, Signer
 from tidegate.aws.telemetry import Telemetry
 from tidegate.aws.wire import Wire
 from tidegate.bootstrap import build_gateway
 from tidegate.control.follower import EngineFollower, FollowerConfig
 from tidegate.errors import SettingsError
-from tidegate.ports import Endpoint, MemoryEndpointDirectory
+from tidegate.ports import Endpoint, EndpointDirectory
 from tidegate.rules import load_bundle
 from tidegate.settings import Settings
 from tidegate.web.errors import not_found, problem
@@ -30,22 +31,42 @@ Offers = Callable[[str], bool]
 """Whether a function answers a path."""
 
 
-def shard_directory(text: str | None) -> MemoryEndpointDirectory:
+EVERY_SHARD = "*"
+
+
+@dataclass(frozen=True, slots=True)
+class BalancerDirectory:
     """One endpoint per shard, as a deployed gateway knows it: the shard's own load balancer.
 
+    `balancers` has `host:port` by shard; the entry `*` is that of every other one, with `{label}` for the shard's label.
+    """
+
+    balancers: Mapping[str, str]
+
+    def endpoints(self, shard: str) -> Sequence[Endpoint]:
+        """The endpoint of a shard; none where it is not known."""
+        address = self.balancers.get(shard) or self.balancers.get(EVERY_SHARD, "")
+        return (_endpoint(shard, address.replace("{label}", label_of(shard))),) if address else ()
+
+
+def shard_directory(text: str | None) -> EndpointDirectory:
+    """The directory of a deployed gateway.
+
     Args:
-        text: a JSON object of `host:port` by shard.
+        text: a JSON object of `host:port` by shard: see `BalancerDirectory`.
 
     Raises:
         SettingsError: the text is not that.
     """
     try:
         entries = json.loads(text or "{}")
-        return MemoryEndpointDirectory({shard: (_endpoint(shard, address),) for shard, address in entries.items()})
+        for shard, address in entries.items():
+            _endpoint(shard, address)
     except (ValueError, AttributeError) as error:
         raise SettingsError(
             f'{SHARD_ENDPOINTS} must be a JSON object of "host:port" by shard, such as {{"alpha": "alpha.internal:80"}}'
         ) from error
+    return BalancerDirectory(entries)
 
 
 def everything(_path: str) -> bool:

@@ -25,11 +25,6 @@ IN_CLEAR = (
 )
 
 
-def shard_endpoint(label: str) -> str:
-    """Where the gateway finds a shard: `host:port` of its balancer, by the shard's label alone."""
-    return f"{label}.{ZONE}:{BALANCER_PORT}"
-
-
 def balancer_name(stage: Stage, label: str) -> str:
     """The balancer's name, cut to the 32 characters that it may have."""
     name = stage.called(label)
