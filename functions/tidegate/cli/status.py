@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-TIMEOUT_S = 5.0
+from tidegate.cli.control import read_fleet
+
 PLAIN_WIDTH = 160
 """Columns where the output is no terminal, so that nothing is cut for a file or another program."""
 
@@ -17,32 +18,15 @@ PLAIN_WIDTH = 160
 @click.option("--json", "as_json", is_flag=True, help="Print the answer of /v1/fleet as it is.")
 def status(url: str, as_json: bool) -> None:
     """Show the fleet of a running gateway: the live revision, and every model on every endpoint."""
-    fleet = _fetch(url)
+    if not url.startswith(("http://", "https://")):
+        raise click.BadParameter(f"{url!r} is no http:// or https:// address", param_hint="--url")
+    fleet = read_fleet(url)
     if as_json:
         import json
 
         click.echo(json.dumps(fleet, indent=2))
         return
     _show(fleet)
-
-
-def _fetch(url: str) -> Mapping[str, Any]:
-    import json
-    import urllib.request
-
-    from tidegate.errors import UnavailableError
-
-    address = f"{url.rstrip('/')}/v1/fleet"
-    if not address.startswith(("http://", "https://")):
-        raise click.BadParameter(f"{url!r} is no http:// or https:// address", param_hint="--url")
-    try:
-        with urllib.request.urlopen(address, timeout=TIMEOUT_S) as response:  # noqa: S310  # the scheme is checked
-            fleet: Mapping[str, Any] = json.load(response)
-    except ValueError as error:
-        raise click.BadParameter(f"{address} gives no JSON: {error}", param_hint="--url") from error
-    except OSError as error:
-        raise UnavailableError(f"cannot read {address}: {error}; is the gateway running?") from error
-    return fleet
 
 
 def _show(fleet: Mapping[str, Any]) -> None:

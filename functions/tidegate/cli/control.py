@@ -1,0 +1,186 @@
+"""Which stores a command works on: as its options say, as a running stack says, or as the settings say.
+
+A command that works on the stores takes them so::
+
+    @click.command()
+    @STORE_OPTIONS
+    def command(stores: StoreOptions) -> None:
+        settings = resolve_settings(stores)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import click
+
+from tidegate.errors import SettingsError, UnavailableError
+from tidegate.settings import PREFIX, Settings
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+LOCAL_STACK = "http://127.0.0.1:8080"
+"""Where `tidegate up` answers unless told otherwise."""
+
+FLEET = "/v1/fleet"
+TIMEOUT_S = 5.0
+
+SETTINGS = {
+    "endpoint_url": "aws_endpoint_url",
+    "bucket": "bucket",
+    "registry_table": "registry_table",
+    "region": "aws_region",
+}
+"""The setting that says the same as an option, or as an entry of `control` in a stack's `/v1/fleet`."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreOptions:
+    """What a command's options say about the stores; None where they say nothing.
+
+    Attributes:
+        stack: address of a running stack, whose stores are meant.
+        endpoint_url: address of S3 and DynamoDB.
+        bucket: S3 bucket of the models and the bundles.
+        registry_table: DynamoDB table of the registry.
+        region: AWS region.
+    """
+
+    stack: str | None = None
+    endpoint_url: str | None = None
+    bucket: str | None = None
+    registry_table: str | None = None
+    region: str | None = None
+
+    @property
+    def named(self) -> dict[str, str]:
+        """The settings that options name, by the setting's name."""
+        texts = {setting: getattr(self, option) for option, setting in SETTINGS.items()}
+        return {setting: text for setting, text in texts.items() if text is not None}
+
+
+def _sound(_: click.Context, option: click.Parameter, text: str | None) -> str | None:
+    """The text of an option, which must be one that its setting may have."""
+    if text is not None:
+        variable = PREFIX + SETTINGS[str(option.name)].upper()
+        try:
+            Settings.from_environment({variable: text})
+        except SettingsError as error:
+            raise click.BadParameter(str(error).removeprefix(f"{variable} ")) from error
+    return text
+
+
+def _address(_: click.Context, _option: click.Parameter, text: str | None) -> str | None:
+    if text is not None and not text.startswith(("http://", "https://")):
+        raise click.BadParameter(f"{text!r} is no http:// or https:// address")
+    return text
+
+
+_OPTIONS = (
+    click.option("--stack", callback=_address, help=f"Running stack whose stores are meant: {LOCAL_STACK}."),
+    click.option("--endpoint-url", callback=_sound, help="Address of S3 and DynamoDB; else TIDEGATE_AWS_ENDPOINT_URL."),
+    click.option("--bucket", callback=_sound, help="S3 bucket of models and bundles; else TIDEGATE_BUCKET."),
+    click.option("--registry-table", callback=_sound, help="Table of the registry; else TIDEGATE_REGISTRY_TABLE."),
+    click.option("--region", callback=_sound, help="AWS region; else TIDEGATE_AWS_REGION."),
+)
+
+
+def STORE_OPTIONS(command: F) -> F:  # noqa: N802  # stands among click's decorators, which are constants here
+    """Give a command the options that name the stores; it gets them as its argument `stores`."""
+
+    @functools.wraps(command)
+    def with_stores(**arguments: Any) -> Any:
+        own = {field.name: arguments.pop(field.name) for field in dataclasses.fields(StoreOptions)}
+        return command(stores=StoreOptions(**own), **arguments)
+
+    wrapped: Any = with_stores
+    for option in reversed(_OPTIONS):
+        wrapped = option(wrapped)
+    result: F = wrapped
+    return result
+
+
+def resolve_settings(options: StoreOptions, *, registry: bool = True) -> Settings:
+    """The settings with the stores in them: those of the stack that `options` name; else what the other options name,
+    laid over the settings; else those of the stack at `LOCAL_STACK`, if one runs there.
+
+    Args:
+        options: what the command was told.
+        registry: whether the command needs the registry's table beside the bucket.
+
+    Raises:
+        click.UsageError: nothing names the stores, or two things do; it says all ways to name them.
+        UnavailableError: the stack that was named does not answer.
+        SettingsError: a setting, or what a stack says of its stores, is malformed.
+    """
+    settings = Settings.from_environment()
+    if options.stack is not None:
+        if options.named:
+            raise click.UsageError("--stack names all stores: leave it, or the options that name them one by one, out")
+        return _of_stack(settings, options.stack)
+    named: dict[str, Any] = options.named
+    settings = dataclasses.replace(settings, **named)
+    missing = [
+        name
+        for name in ("bucket", "registry_table")
+        if getattr(settings, name) is None and (registry or name == "bucket")
+    ]
+    if not missing:
+        return settings
+    if not options.named and settings.bucket is None and settings.registry_table is None:
+        # Nobody has said anything; half of what was said is not filled up with another stack's.
+        try:
+            return _of_stack(settings, LOCAL_STACK)
+        except UnavailableError:
+            pass
+    raise click.UsageError(_nowhere(missing))
+
+
+def _nowhere(missing: list[str]) -> str:
+    words = {"bucket": "the bucket", "registry_table": "the registry's table"}
+    options = " and ".join(f"--{name.replace('_', '-')}" for name in missing)
+    variables = " and ".join(PREFIX + name.upper() for name in missing)
+    return (
+        f"nothing names {' and '.join(words[name] for name in missing)}: give {options}, or --stack with the address of "
+        f"a running stack such as {LOCAL_STACK}, or set {variables}"
+    )
+
+
+def _of_stack(settings: Settings, url: str) -> Settings:
+    """The settings with the stores of a stack in place of all that they name."""
+    control = read_fleet(url).get("control")
+    if not isinstance(control, Mapping) or not control.get("bucket") or not control.get("registry_table"):
+        raise UnavailableError(
+            f"{url} does not tell its stores, as only a stack of `tidegate up` does: name them with --bucket and "
+            "--registry-table, or in TIDEGATE_BUCKET and TIDEGATE_REGISTRY_TABLE"
+        )
+    said = {setting: control.get(name) for name, setting in SETTINGS.items()}
+    checked = Settings.from_environment({PREFIX + name.upper(): str(text) for name, text in said.items() if text})
+    changes: dict[str, Any] = {name: getattr(checked, name) for name in said}
+    return dataclasses.replace(settings, **changes)
+
+
+def read_fleet(url: str) -> Mapping[str, Any]:
+    """The fleet as the gateway or stack at an address tells it: see docs/control-plane.md, "Fleet status".
+
+    Raises:
+        UnavailableError: nothing answers there, or not with a fleet.
+    """
+    import json
+    import urllib.request
+
+    address = url.rstrip("/") + FLEET
+    try:
+        with urllib.request.urlopen(address, timeout=TIMEOUT_S) as response:  # noqa: S310  # the scheme is checked
+            fleet = json.load(response)
+    except ValueError as error:
+        raise UnavailableError(f"{address} gives no JSON: {error}; is it a gateway?") from error
+    except OSError as error:
+        raise UnavailableError(f"cannot read {address}: {error}; is the gateway running?") from error
+    if not isinstance(fleet, dict):
+        raise UnavailableError(f"{address} gives no fleet; is it a gateway?")
+    return fleet
