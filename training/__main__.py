@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from training.artefacts import stale_because, write_stamp
+from training.artefacts import remove_outdated, stale_because, write_stamp
 from training.wheels import WheelError
 
 ROOT = Path(__file__).parents[1]
@@ -43,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         print("If the change is meant, run again with --accept-metrics and commit the file.", file=sys.stderr)
         return 1
+    remove_outdated(artefacts)
     write_stamp(artefacts, metrics)
     print(f"built {len(artefacts.digests)} artefacts in {time.perf_counter() - started:.0f} s; metrics as recorded")
     return 0

@@ -72,6 +72,16 @@ def write_stamp(artefacts: Artefacts, metrics: Mapping[str, Any]) -> None:
     (artefacts.root / STAMP).write_text(json.dumps(stamp, indent=2) + "\n", "utf-8")
 
 
+def remove_outdated(artefacts: Artefacts) -> None:
+    """Delete what the build before wrote and this one does not: nothing reads it, and it would be pushed."""
+    try:
+        before = json.loads((artefacts.root / STAMP).read_text("utf-8"))["artefacts"]
+    except (OSError, ValueError, KeyError):
+        return
+    for path in before.keys() - artefacts.digests.keys():
+        (artefacts.root / path).unlink(missing_ok=True)
+
+
 def stale_because(root: Path) -> str | None:
     """Why the artefacts under `root` must be built, or None where all are there, whole and up to date."""
     try:

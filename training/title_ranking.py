@@ -8,6 +8,7 @@ https://arxiv.org/abs/1905.03375.
 from __future__ import annotations
 
 import io
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +21,7 @@ from training.movielens import MovieLens
 from training.onnx_graph import FLOAT, Signature, graph, node, run
 
 MIN_LIKES = 10
-"""Members with fewer likes are in the snapshot, but neither trained on nor tested with."""
+"""Members with fewer likes have a history, but neither trained on nor tested with."""
 
 HELD_OUT_SHARE = 5
 """One member in five is tested with and not trained on."""
@@ -58,9 +59,10 @@ class Cases:
 
 
 def build(data: MovieLens, out: Artefacts) -> dict[str, Any]:
-    """Write the catalogue, the history snapshot and the three scorers; return their offline metrics."""
+    """Write the catalogue, members' histories and the three scorers; return their offline metrics."""
     out.write("title_topk/1/catalogue.json", data.catalogue())
-    out.write("title_history/1/member_history.npz", _snapshot(data))
+    out.write("title_history/1/titles.npz", _title_ids(data))
+    out.write("title_history/facts/member_history.jsonl", _histories(data))
 
     histories, tested = _split(data)
     titles = len(data.titles)
@@ -82,22 +84,27 @@ def build(data: MovieLens, out: Artefacts) -> dict[str, Any]:
     return counts | {"likes": int(data.is_liked.sum()), "ease_penalty": penalty} | _metrics(cases, scores)
 
 
-def _snapshot(data: MovieLens) -> bytes:
-    """Members' histories, packed: what `title_history` looks up."""
-    members, row = np.unique(data.member, return_inverse=True)
-    seen = np.zeros((len(members), len(data.titles)), np.bool_)
-    liked = np.zeros_like(seen)
-    seen[row, data.position] = True
-    liked[row[data.is_liked], data.position[data.is_liked]] = True
+def _title_ids(data: MovieLens) -> bytes:
+    """The catalogue's ids, in its order: which column of a history a title is."""
     buffer = io.BytesIO()
-    np.savez(
-        buffer,
-        members=members.astype(np.bytes_),
-        titles=np.int64(len(data.titles)),
-        seen=np.packbits(seen, axis=1),
-        liked=np.packbits(liked, axis=1),
-    )
+    np.savez(buffer, ids=np.array([title.id for title in data.titles], np.int64))
     return buffer.getvalue()
+
+
+def _histories(data: MovieLens) -> bytes:
+    """Members' histories as the seed file of the facts that `title_history` looks up."""
+    ids = np.array([title.id for title in data.titles])[data.position]
+    lines = []
+    for member in np.unique(data.member):
+        own = data.member == member
+        value = {"liked": _sorted(ids[own & data.is_liked]), "rated": _sorted(ids[own])}
+        lines.append(json.dumps({"key": str(member), "value": value}, separators=(",", ":")) + "\n")
+    return "".join(lines).encode()
+
+
+def _sorted(ids: npt.NDArray[np.int64]) -> list[int]:
+    found: list[int] = np.unique(ids).tolist()
+    return found
 
 
 def _split(data: MovieLens) -> tuple[list[History], list[History]]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tidegate.aws.model_store import S3ModelStore
+from tidegate.aws.model_store import PushPlan, S3ModelStore
 from tidegate.aws.objects import Objects
 from tidegate.errors import ImmutableError, ModelConfigError, StoreError
 from tidegate.ports import PushOutcome
@@ -197,14 +197,20 @@ def test_answers_that_are_lost_do_no_harm(aws: LocalAws, folder: Path) -> None:
 
 def test_a_dry_run_says_what_a_push_would_send_and_changes_nothing(aws: LocalAws, folder: Path, other: Path) -> None:
     store = S3ModelStore(aws.objects())
-    assert [file.path for file in asyncio.run(store.would_send("m", folder))] == sorted(
-        ["config.pbtxt", "labels.txt", "1/model.py", "2/.keep", "samples/a.json"]
-    )
+    plan = asyncio.run(store.plan("m", folder))
+    assert [file.path for file in plan.files] == [
+        "1/model.py",
+        "2/.keep",
+        "config.pbtxt",
+        "labels.txt",
+        "samples/a.json",
+    ]
+    assert (plan.versions, plan.size_bytes, plan.is_done) == ((1, 2), 17, False)
     assert list(asyncio.run(aws.objects().list(""))) == []
     asyncio.run(push(store, folder))
-    assert list(asyncio.run(store.would_send("m", folder))) == []
+    assert asyncio.run(store.plan("m", folder)) == PushPlan("m", (), (), is_done=True)
     with pytest.raises(ImmutableError):
-        asyncio.run(store.would_send("m", other))
+        asyncio.run(store.plan("m", other))
 
 
 @pytest.mark.parametrize("server", [closed_port, silent_server, lambda: failing_server(503)])

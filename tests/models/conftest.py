@@ -1,7 +1,8 @@
-"""One real Triton with the example models, built where they are not up to date."""
+"""One real Triton with the example models, built where they are not up to date, and the table that they look facts up in."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import signal
@@ -19,8 +20,13 @@ from typing import Any
 import numpy as np
 import pytest
 import tritonclient.http as triton
+from tidegate.aws.facts import seed_facts
+from tidegate.aws.provision import provision_facts
+from tidegate.ports.fact_files import find_fact_files
 from tidegate.triton.installation import find_installation
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
+
+from tests.support.aws import LocalAws, local_server
 
 ROOT = Path(__file__).parents[2]
 MODELS = ROOT / "triton_models"
@@ -29,6 +35,8 @@ BUILD_TIMEOUT_S = 180
 START_TIMEOUT_S = 60
 LOAD_TIMEOUT_S = 60
 STOP_TIMEOUT_S = 10
+FACTS_TIMEOUT_MS = 10_000
+"""Far more than a look-up takes here: on a busy machine, an answer without a history would be a wrong one."""
 
 RANKING = ("title_ranking_popularity", "title_ranking_svd", "title_ranking_ease")
 SEARCH = ("title_search_lexical", "title_search_semantic")
@@ -37,10 +45,12 @@ PURCHASE = ("purchase_propensity_base", "purchase_propensity_gbdt")
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A running Triton, spoken to with the stock client."""
+    """A running Triton, spoken to with the stock client; `log_path` is its log, `metrics_url` where its metrics are."""
 
     url: str
     client: triton.InferenceServerClient
+    log_path: Path = Path(os.devnull)
+    metrics_url: str = ""
 
     def load(self, *models: str) -> None:
         """Load models; raises InferenceServerException where Triton refuses one."""
@@ -101,20 +111,32 @@ def extra_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def server(artefacts: Path, extra_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def facts(artefacts: Path) -> Iterator[LocalAws]:
+    """A local AWS whose table has the facts of the example models."""
+    with local_server() as url:
+        aws = LocalAws(url, "", "facts")
+        asyncio.run(provision_facts(aws.clients(), aws.table))
+        asyncio.run(seed_facts(aws.clients(), aws.table, find_fact_files(artefacts)))
+        yield aws
+
+
+@pytest.fixture(scope="session")
+def server(
+    artefacts: Path, extra_models: Path, facts: LocalAws, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
     """Triton in EXPLICIT mode with every ensemble loaded."""
     folder = tmp_path_factory.mktemp("triton")
     prefix = f"tidegate_test_{uuid.uuid4().hex[:8]}_"
-    port = _free_port()
-    command = _command([artefacts, extra_models], _backends(folder), prefix, port)
+    port, metrics_port = _free_port(), _free_port()
+    command = _command([artefacts, extra_models], _backends(folder), prefix, port, metrics_port)
     log_path = folder / "triton.log"
     with log_path.open("wb") as log:
-        process = subprocess.Popen(command, env=_environment(), stdout=log, stderr=log, start_new_session=True)
+        process = subprocess.Popen(command, env=_environment(facts), stdout=log, stderr=log, start_new_session=True)
     url = f"127.0.0.1:{port}"
     client = new_client(url)
     try:
         _await_live(client, process, log_path)
-        running = Server(url, client)
+        running = Server(url, client, log_path, f"http://127.0.0.1:{metrics_port}/metrics")
         running.load(*RANKING, *SEARCH, *PURCHASE)
         yield running
     finally:
@@ -151,7 +173,7 @@ def _backends(folder: Path) -> Path:
     return folder / "backends"
 
 
-def _command(repositories: list[Path], backends: Path, prefix: str, port: int) -> list[str]:
+def _command(repositories: list[Path], backends: Path, prefix: str, port: int, metrics_port: int) -> list[str]:
     flags = {
         "backend-directory": backends,
         "backend-config": f"python,shm-region-prefix-name={prefix}",
@@ -160,7 +182,8 @@ def _command(repositories: list[Path], backends: Path, prefix: str, port: int) -
         "http-port": port,
         "http-header-forward-pattern": "(?i)tidegate-param-.*",
         "allow-grpc": "false",
-        "allow-metrics": "false",
+        "metrics-address": "127.0.0.1",
+        "metrics-port": metrics_port,
     }
     paths = [f"--model-repository={path}" for path in repositories]
     return [
@@ -170,9 +193,16 @@ def _command(repositories: list[Path], backends: Path, prefix: str, port: int) -
     ]
 
 
-def _environment() -> dict[str, str]:
+def _environment(facts: LocalAws) -> dict[str, str]:
     """Stubs of this environment write no `__pycache__` into the model repository, which would not be clean then."""
-    return find_installation(cache_dir=ROOT / ".cache" / "tidegate").environment()
+    return find_installation(cache_dir=ROOT / ".cache" / "tidegate").environment() | {
+        "TIDEGATE_FACTS_TABLE": facts.table,
+        "TIDEGATE_AWS_ENDPOINT_URL": facts.url,
+        "TIDEGATE_FACTS_TIMEOUT_MS": str(FACTS_TIMEOUT_MS),
+        "AWS_REGION": "us-east-1",
+        "AWS_ACCESS_KEY_ID": "local",
+        "AWS_SECRET_ACCESS_KEY": "local",
+    }
 
 
 def _await_live(client: triton.InferenceServerClient, process: subprocess.Popen[bytes], log: Path) -> None:

@@ -55,7 +55,11 @@ def test_copies_of_the_parameter_reader_are_identical() -> None:
 
 
 def test_artefacts_are_never_committed(artefacts: Path) -> None:
-    built = [path for path in artefacts.glob("*/1/*") if path.suffix not in (".py", ".pyc") and path.name != ".keep"]
+    built = [
+        path
+        for path in (*artefacts.glob("*/1/*"), *artefacts.glob("*/facts/*"))
+        if path.suffix not in (".py", ".pyc") and path.name != ".keep"
+    ]
     built = [path for path in built if path.is_file()]
     assert built
     command = ["git", "check-ignore", "--stdin"]
