@@ -8,6 +8,7 @@ from tidegate.cli.lazy import LazyGroup
 
 COMMANDS = {
     "check": ("tidegate.cli.models.check:check", "Check models by their files alone."),
+    "smoke": ("tidegate.cli.models.smoke:smoke_", "Load models on a scratch Triton and judge their answers."),
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -29,6 +30,7 @@ class GoldenRequest:
         expected: what outputs must be, by name; empty where nothing is expected.
         absolute: how far a number may be from what is expected, or from itself in another batch.
         relative: the same as a share of the number; both together count.
+        is_sequence: whether the model takes sequences: the request then is one of its own, with start and end.
         made_up: whether the inputs were made from the config, so that the model may well refuse them.
     """
 
@@ -40,6 +42,7 @@ class GoldenRequest:
     expected: Mapping[str, Array] = field(default_factory=dict)
     absolute: float = ABSOLUTE
     relative: float = RELATIVE
+    is_sequence: bool = False
     made_up: bool = False
 
     @property
@@ -73,7 +76,13 @@ class GoldenRequest:
         for name, array in self.inputs.items():
             datatype = np_to_triton_dtype(array.dtype)
             tensors.append(InferInput(name, list(array.shape), datatype).set_data_from_numpy(array))
-        body, header_length = InferenceServerClient.generate_request_body(tensors, parameters=dict(self.parameters))
+        body, header_length = InferenceServerClient.generate_request_body(
+            tensors,
+            parameters=dict(self.parameters),
+            sequence_id=random.getrandbits(62) + 1 if self.is_sequence else 0,
+            sequence_start=True,
+            sequence_end=True,
+        )
         headers = [(b"content-type", b"application/octet-stream")]
         if header_length is not None:
             headers.append((b"inference-header-content-length", b"%d" % header_length))

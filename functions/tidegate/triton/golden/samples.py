@@ -101,6 +101,7 @@ def _request(model: ModelFolder, text: str, file: str) -> GoldenRequest:
         expected=expected,
         absolute=absolute,
         relative=relative,
+        is_sequence=model.message.HasField("sequence_batching"),
     )
     _check_rows(model, request)
     return request

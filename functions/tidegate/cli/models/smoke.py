@@ -1,0 +1,68 @@
+"""`tidegate models smoke`."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import click
+
+from tidegate.cli.models.options import open_repository, print_findings
+from tidegate.cli.rules.options import AS_JSON, DIRECTORY, print_json
+from tidegate.settings import Settings
+from tidegate.triton.installation import find_installation
+from tidegate.triton.smoke import ModelSmoke, SmokeReport, smoke
+
+
+@click.command("smoke")
+@click.argument("directory", type=DIRECTORY)
+@click.argument("models", nargs=-1, required=True, metavar="MODEL...")
+@click.option(
+    "--timeout-s",
+    type=click.FloatRange(0.1, 3600),
+    default=60.0,
+    show_default=True,
+    help="Longest load of one model, and longest answer, in seconds.",
+)
+@AS_JSON
+def smoke_(directory: Path, models: tuple[str, ...], timeout_s: float, as_json: bool) -> None:
+    """Load MODEL with everything that it calls on a scratch Triton, and judge its answers to its golden requests.
+
+    Every row of DIRECTORY/MODEL/samples/*.json is asked alone and in a batch of 3. What Triton itself does not check is:
+    declared types and shapes, one row for each row, finite numbers, and that a row's answer does not depend on the rows
+    beside it. An ensemble's steps are asked one by one, too. Without samples, inputs are made from the config. The server
+    is gone afterwards, however it went. Exit code 1: there is a finding.
+    """
+    open_repository(directory, models)
+    settings = Settings.from_environment()
+    installation = find_installation(settings.triton_home, settings.cache_dir)
+    report = asyncio.run(smoke(directory, tuple(dict.fromkeys(models)), installation, timeout_s))
+    findings = sorted(report.findings)
+    if as_json:
+        print_json(_as_dict(report))
+    else:
+        for seen in report.models:
+            click.echo(_words(seen))
+        if findings:
+            print_findings(findings, len(report.models))
+    if findings:
+        raise click.exceptions.Exit(1)
+
+
+def _as_dict(report: SmokeReport) -> dict[str, object]:
+    return {
+        "ok": not report.findings,
+        "findings": [finding.as_dict() for finding in sorted(report.findings)],
+        "models": [seen.as_dict() for seen in report.models],
+    }
+
+
+def _words(seen: ModelSmoke) -> str:
+    if seen.load_ms is None:
+        return f"{seen.model}: not loaded"
+    parts = [f"loaded in {seen.load_ms / 1000:.1f} s", f"{seen.samples} sample{'' if seen.samples == 1 else 's'}"]
+    if seen.requests:
+        parts.append(f"{seen.requests} requests")
+    if seen.p50_ms is not None:
+        parts.append(f"p50 {seen.p50_ms:.1f} ms")
+    return f"{seen.model}: {', '.join([*parts, *seen.notes])}"

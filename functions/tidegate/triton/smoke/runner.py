@@ -1,0 +1,174 @@
+"""Runs the servers of a smoke test: loads closures, replaces a server that hangs or ends, leaves nothing behind."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from tidegate.errors import EndpointError, ModelConfigError, ModelLoadError
+from tidegate.ports import ModelLoad
+from tidegate.rules import Target
+from tidegate.triton.checks.findings import ModelFinding
+from tidegate.triton.checks.folder import ModelFolder, Repository
+from tidegate.triton.golden.made_up import made_up_request
+from tidegate.triton.golden.requests import GoldenRequest
+from tidegate.triton.golden.samples import read_samples
+from tidegate.triton.installation import Installation
+from tidegate.triton.model_config import CONFIG
+from tidegate.triton.model_directory import ModelDirectory
+from tidegate.triton.server import TritonLauncher, TritonServer
+from tidegate.triton.smoke.asking import Asker, ModelLostError, ServerLostError, in_batches
+from tidegate.triton.smoke.report import ModelSmoke, SmokeReport
+from tidegate.triton.smoke.steps import ask_steps
+from tidegate.triton.transport import PooledTransport
+
+
+async def smoke(directory: Path, models: Sequence[str], installation: Installation, timeout_s: float) -> SmokeReport:
+    """Load models on a scratch Triton, ask them their golden requests, and judge the answers.
+
+    Models share a server as long as it lives. One that hangs or takes the server down costs that server alone: the next
+    model gets another.
+
+    Args:
+        directory: the model repository; nothing is written there.
+        models: names of models that have a folder.
+        installation: the Triton to start.
+        timeout_s: how long one load, and one answer, may take.
+
+    Raises:
+        StackError: no server could be started.
+    """
+    run = _Run(directory, installation, timeout_s)
+    try:
+        for name in models:
+            await run.try_model(name)
+    finally:
+        await run.close()
+    return run.report
+
+
+class _Run:
+    def __init__(self, directory: Path, installation: Installation, timeout_s: float) -> None:
+        self.report = SmokeReport()
+        self._repository = Repository(directory)
+        self._directory = ModelDirectory(directory)
+        self._transport = PooledTransport()
+        self._timeout_s = timeout_s
+        self._launcher = TritonLauncher(
+            installation, directory, self._transport, lambda: not self._directory.complete()
+        )
+        self._server: TritonServer | None = None
+        self._failed: dict[str, str] = {}
+
+    async def try_model(self, name: str) -> None:
+        """Load a model with everything that it calls, and ask it."""
+        seen = ModelSmoke(name)
+        self.report.models.append(seen)
+        model = self._repository.model(name)
+        if model is None:
+            self._refuse(name, f"there is no model {name!r}", "")
+            return
+        try:
+            plan = self._directory.plan([Target(name, name, None, ())])
+        except ModelConfigError as error:
+            self._refuse(name, str(error), "tidegate models check tells everything that is wrong")
+            return
+        started = time.monotonic()
+        if not await self._load(name, plan):
+            return
+        seen.load_ms = (time.monotonic() - started) * 1000
+        await self._ask(model, seen)
+
+    async def close(self) -> None:
+        """End the server, if there is one."""
+        server, self._server = self._server, None
+        try:
+            if server is not None:
+                await server.stop()
+        finally:
+            await self._transport.aclose()
+
+    async def _load(self, name: str, plan: Sequence[ModelLoad]) -> bool:
+        """Load a closure; False, and a finding, where a part of it does not load."""
+        for load in plan:
+            blocked = [step for step in load.steps if step in self._failed]
+            if load.model in self._failed or blocked:
+                reason = f"its step {blocked[0]!r} did not load" if blocked else self._failed[load.model]
+                self._failed.setdefault(load.model, reason)
+                if load.model == name:
+                    self._refuse(name, reason, "")
+                continue
+            try:
+                server = await self._running()
+                await server.repository.load(load, self._timeout_s)
+            except ModelLoadError as error:
+                kind = "load-hung" if error.hung else "load-refused"
+                self._failed[load.model] = str(error)
+                self._refuse(load.model, str(error), "", kind)
+                if error.hung:
+                    await self._drop()
+            except EndpointError as error:
+                self._failed[load.model] = f"the server ended while it loaded this model: {error}"
+                self._refuse(load.model, self._failed[load.model], "")
+                await self._drop()
+        return name not in self._failed
+
+    async def _ask(self, model: ModelFolder, seen: ModelSmoke) -> None:
+        requests = self._requests(model, seen)
+        if not requests:
+            return
+        server = await self._running()
+        asker = Asker(self._transport, server.endpoint, self._timeout_s)
+        try:
+            answered = await asker.ask_all(model, requests)
+            if model.is_ensemble and (answered or not requests[0].made_up):
+                for request in (*requests, *in_batches(answered, model.message.max_batch_size)):
+                    await ask_steps(asker, self._repository, model, request)
+            if answered:
+                seen.p50_ms = await asker.median_ms(answered[0])
+        except ServerLostError:
+            await self._drop()
+        except ModelLostError:
+            seen.notes.append("asked no further after its process ended")
+        finally:
+            seen.requests = asker.requests
+            self.report.add(*asker.findings)
+
+    def _requests(self, model: ModelFolder, seen: ModelSmoke) -> tuple[GoldenRequest, ...]:
+        """What to ask a model: its samples, or something made up."""
+        before = len(model.report.findings)
+        samples = read_samples(model)
+        seen.samples = len(samples)
+        self.report.add(*model.report.findings[before:])
+        if self._is_decoupled(model):
+            seen.notes.append("its answers are decoupled: it was loaded and not asked")
+            return ()
+        if samples or len(model.report.findings) > before:
+            return samples
+        made_up = made_up_request(model)
+        hint = "write samples/*.json: docs/model-repository.md, Samples"
+        what = "inputs were made from its config" if made_up else "its config does not tell what to ask"
+        message = f"there is no golden request; {what}"
+        self.report.add(ModelFinding(model.name, 0, "samples-missing", message, hint, model.name))
+        return () if made_up is None else (made_up,)
+
+    def _is_decoupled(self, model: ModelFolder) -> bool:
+        closure = (self._repository.model(name) for name in self._repository.closure([model.name]))
+        return any(each is not None and each.message.model_transaction_policy.decoupled for each in closure)
+
+    async def _running(self) -> TritonServer:
+        if self._server is None:
+            self._server = await self._launcher.launch("smoke")
+        return self._server
+
+    async def _drop(self) -> None:
+        """Kill a server that hangs or has ended."""
+        server, self._server = self._server, None
+        if server is not None:
+            with contextlib.suppress(ProcessLookupError):
+                await server.kill()
+
+    def _refuse(self, model: str, message: str, hint: str, kind: str = "load-refused") -> None:
+        self.report.add(ModelFinding(f"{model}/{CONFIG}", 0, kind, message, hint, model))
