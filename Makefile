@@ -95,6 +95,8 @@ lock: env ## Resolve the requirements anew (needs pip-tools on the PATH).
 		-o requirements/checkov.lock requirements/checkov.in
 	pip-compile --quiet --generate-hashes --strip-extras --no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
 		-o requirements/agent.lock requirements/agent.in
+	pip-compile --quiet --generate-hashes --strip-extras --no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
+		-o requirements/triton.lock requirements/triton.in
 
 clean: ## Remove what was built: the environment, the models' artefacts, caches.
 	@git clean -fdXq -- $(MODELS)

@@ -47,7 +47,7 @@ def preflight(stage: str, settings: Settings, stacks: Sequence[str], bootstrap_v
     region = session.region_name
     if region is None:
         problems.append(f"an AWS region: {REGION_HINT}")
-    later = ["the CDK bootstrap stack"] + (["the mirrored images"] if "Fleet" in stacks else [])
+    later = ["the CDK bootstrap stack"] + (["the images"] if "Fleet" in stacks else [])
     try:
         if session.get_credentials() is None:
             raise LookupError
@@ -68,7 +68,7 @@ def preflight(stage: str, settings: Settings, stacks: Sequence[str], bootstrap_v
         "the CDK bootstrap stack": lambda: _bootstrap(session, account, bootstrap_version),
     }
     if "Fleet" in stacks:
-        checks["the mirrored images"] = lambda: _images(session, account, stage, settings)
+        checks["the images"] = lambda: _images(session, account, stage, settings)
     unchecked = []
     for what, check in checks.items():
         try:
@@ -96,7 +96,7 @@ def _images(session: Any, account: Account, stage: str, settings: Settings) -> I
     wanted: Mapping[str, tuple[str, str]] = {
         f"tidegate-{stage}/triton": (
             triton.image_tag,
-            f"mirror {triton.image_source}:{triton.image_tag}",
+            f"build infra/triton/Dockerfile on {triton.image_source}:{triton.image_tag} and push it",
         ),
         f"tidegate-{stage}/agent": (triton.agent_tag, "build infra/agent/Dockerfile and push it"),
     }
@@ -108,7 +108,7 @@ def _images(session: Any, account: Account, stage: str, settings: Settings) -> I
                 f"the image repository {repository}: deploy it first with `make infra STAGE={stage} STACKS='Storage Network'`"
             )
         except ecr.exceptions.ImageNotFoundException:
-            yield f"the image {registry}/{repository}:{tag}: {how}, see docs/operations.md#mirror-the-images"
+            yield f"the image {registry}/{repository}:{tag}: {how}, see docs/operations.md#push-the-images"
 
 
 def _words(error: Exception) -> str:

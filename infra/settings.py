@@ -165,10 +165,10 @@ class Triton(Group):
     """The model servers of every shard."""
 
     image_tag: ImageTag = Field(
-        "24.10-py3", description="Tag of the mirrored Triton image in the stage's ECR repository."
+        "24.10-py3", description="Tag of the Triton image: NVIDIA's own, which ours is built on and named like."
     )
     image_source: Annotated[StrictStr, Field(pattern=r"^[^\s:]+$")] = Field(
-        "nvcr.io/nvidia/tritonserver", description="The image that is mirrored, without its tag."
+        "nvcr.io/nvidia/tritonserver", description="The image that ours is built on, without its tag."
     )
     agent_tag: ImageTag = Field("1", description="Tag of the shard agent's image in the stage's ECR repository.")
     default_instance_type: InstanceType = Field(

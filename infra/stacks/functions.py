@@ -21,7 +21,7 @@ from tidegate.aws.layout import MANIFESTS
 from infra.contract import HANDLER, LIVE, RULES
 from infra.settings import JwtAuthorizer, process_variables
 from infra.stacks.events import Events, make_queue
-from infra.stacks.grants import add_grants, add_runtime, explain_role
+from infra.stacks.grants import add_grants, add_runtime, explain_role, publishers_policy
 from infra.stacks.network import BALANCER_PORT, ZONE, NetworkStack
 from infra.stacks.parts import Stage, explain, log_group
 from infra.stacks.storage import StorageStack
@@ -86,6 +86,10 @@ class FunctionsStack(cdk.Stack):
             for name in ("gateway", "resolve")
         }
         self._wire()
+        publishers = publishers_policy(self, stage, storage)
+        cdk.CfnOutput(
+            self, "PublishersPolicyArn", value=publishers.managed_policy_arn, description="Attach it to who publishes"
+        )
 
     def _specs(self, assets: Assets) -> list[Spec]:
         settings, storage, network = self.stage.settings, self._storage, self._network

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_s3 as s3
-from tidegate.aws.layout import ASSIGNMENTS, BUNDLES, CLAIMS, HISTORY, MANIFESTS, MODELS
+from constructs import Construct
+from tidegate.aws.layout import ASSIGNMENTS, BUNDLES, CLAIMS, HISTORY, MANIFESTS, MODELS, PUSHES, SAMPLES
 
 from infra.contract import LIVE, RULES
-from infra.stacks.parts import NO_RESOURCE_LEVEL, explain, statement
+from infra.stacks.parts import NO_RESOURCE_LEVEL, Stage, explain, statement
 from infra.stacks.storage import StorageStack
 
 READ_ITEMS = ("dynamodb:GetItem", "dynamodb:Query")
@@ -62,24 +63,53 @@ GRANTS: Mapping[str, Grant] = {
 """The grants by function. Powertools' idempotency keeps its records in the registry."""
 
 
+PUBLISHERS = Grant(
+    reads=(ASSIGNMENTS, BUNDLES, CLAIMS, HISTORY, LIVE, MANIFESTS, MODELS, PUSHES, RULES, SAMPLES),
+    writes=(ASSIGNMENTS, BUNDLES, CLAIMS, HISTORY, LIVE, MANIFESTS, MODELS, PUSHES, RULES, SAMPLES),
+    deletes=(CLAIMS, MODELS, PUSHES, SAMPLES),
+    registry=("dynamodb:Query", "dynamodb:UpdateItem"),
+    management_secret=True,
+)
+"""What people and build jobs need that push models, publish rules and roll back."""
+
+
 def add_grants(role: iam.Role, name: str, storage: StorageStack) -> None:
     """Give the role of function `name` what the table says."""
-    grant = GRANTS[name]
+    for each in statements(GRANTS[name], storage):
+        role.add_to_policy(each)
+
+
+def statements(grant: Grant, storage: StorageStack) -> Iterator[iam.PolicyStatement]:
+    """A grant in the words of IAM."""
     bucket = storage.bucket
     if grant.reads:
-        role.add_to_policy(statement(["s3:GetObject"], objects_under(bucket, grant.reads)))
-        role.add_to_policy(list_statement(bucket, grant.reads))
+        yield statement(["s3:GetObject"], objects_under(bucket, grant.reads))
+        yield list_statement(bucket, grant.reads)
     if grant.writes:
-        role.add_to_policy(statement(["s3:PutObject"], objects_under(bucket, grant.writes)))
+        yield statement(["s3:PutObject"], objects_under(bucket, grant.writes))
     if grant.deletes:
-        role.add_to_policy(statement(["s3:DeleteObject"], objects_under(bucket, grant.deletes)))
+        yield statement(["s3:DeleteObject"], objects_under(bucket, grant.deletes))
     if grant.registry:
-        role.add_to_policy(statement(sorted(grant.registry), [storage.registry.table_arn]))
+        yield statement(sorted(grant.registry), [storage.registry.table_arn])
     if grant.management_secret:
-        role.add_to_policy(statement(["secretsmanager:GetSecretValue"], [storage.management_secret.secret_arn]))
+        yield statement(["secretsmanager:GetSecretValue"], [storage.management_secret.secret_arn])
     if storage.key is not None:
         # Beside objects and items, the queues that take a function's failures are encrypted.
-        role.add_to_policy(statement(["kms:Decrypt", "kms:GenerateDataKey"], [storage.key.key_arn]))
+        yield statement(["kms:Decrypt", "kms:GenerateDataKey"], [storage.key.key_arn])
+
+
+def publishers_policy(scope: Construct, stage: Stage, storage: StorageStack) -> iam.ManagedPolicy:
+    """The policy of whoever publishes; the table of facts is theirs to fill too."""
+    fill = ("dynamodb:BatchWriteItem", "dynamodb:DescribeTable", "dynamodb:GetItem", "dynamodb:Query")
+    policy = iam.ManagedPolicy(
+        scope,
+        "Publishers",
+        managed_policy_name=stage.called("publishers"),
+        description="Attach it to whoever pushes models, publishes rules and rolls back",
+        statements=[*statements(PUBLISHERS, storage), statement(list(fill), [storage.facts.table_arn])],
+    )
+    explain(policy, nag=storage.prefix_reasons(PUBLISHERS.reads))
+    return policy
 
 
 def list_statement(bucket: s3.IBucket, prefixes: tuple[str, ...]) -> iam.PolicyStatement:

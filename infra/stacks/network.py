@@ -56,6 +56,13 @@ class NetworkStack(cdk.Stack):
             },
         )
 
+        subnets = cdk.Fn.join(",", self.vpc.select_subnets(subnet_type=private).subnet_ids)
+        for name, value, what in (
+            ("ControlGroupId", self.control_group.security_group_id, "What publishes is in this security group,"),
+            ("SubnetIds", subnets, "and in these subnets"),
+        ):
+            cdk.CfnOutput(self, name, value=value, description=what)
+
     def _vpc(self, private: ec2.SubnetType, has_nat: bool) -> ec2.Vpc:
         count = self.stage.settings.availability_zones
         subnets = [ec2.SubnetConfiguration(name="Private", subnet_type=private)]

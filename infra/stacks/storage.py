@@ -43,12 +43,16 @@ class StorageStack(cdk.Stack):
         self.triton_images = self._images("TritonImages", "triton")
         self.agent_images = self._images("AgentImages", "agent")
         self.topic = self._topic()
-        cdk.CfnOutput(self, "BucketName", value=self.bucket.bucket_name, description="Models, bundles and the pointer")
-        cdk.CfnOutput(self, "LogsBucketName", value=self.logs_bucket.bucket_name, description="Access logs")
-        cdk.CfnOutput(
-            self, "TritonImagesUri", value=self.triton_images.repository_uri, description="Mirror Triton here"
-        )
-        cdk.CfnOutput(self, "AgentImagesUri", value=self.agent_images.repository_uri, description="Push the agent here")
+        for name, value, what in (
+            ("BucketName", self.bucket.bucket_name, "TIDEGATE_BUCKET: models, bundles and the pointer"),
+            ("LogsBucketName", self.logs_bucket.bucket_name, "Access logs"),
+            ("RegistryTableName", self.registry.table_name, "TIDEGATE_REGISTRY_TABLE"),
+            ("FactsTableName", self.facts.table_name, "TIDEGATE_FACTS_TABLE"),
+            ("ManagementSecretArn", self.management_secret.secret_arn, "TIDEGATE_MANAGEMENT_SECRET_ARN"),
+            ("TritonImagesUri", self.triton_images.repository_uri, "Push Triton here"),
+            ("AgentImagesUri", self.agent_images.repository_uri, "Push the agent here"),
+        ):
+            cdk.CfnOutput(self, name, value=value, description=what)
 
     def prefix_reasons(self, prefixes: Iterable[str]) -> dict[str, str]:
         """Why a policy of another stack may end a resource with `*`: cdk-nag's check -> reason, for prefixes of the bucket."""

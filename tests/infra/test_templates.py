@@ -493,8 +493,24 @@ def test_every_route_asks_for_a_signature_by_default(project: Made) -> None:
         "POST /v1/objectives/{objective}/resolve",
     }
     assert {each["AuthorizationType"] for each in found.values()} == {"AWS_IAM"}
-    policy = only(project.assembly, "AWS::IAM::ManagedPolicy")
+    policy = only(project.assembly, "AWS::IAM::ManagedPolicy", "Edge")
     assert allowed(policy) == {"execute-api:Invoke"}
+
+
+def test_whoever_publishes_may_change_models_and_rules_alone(project: Made) -> None:
+    policy = only(project.assembly, "AWS::IAM::ManagedPolicy", "Functions")
+    assert allowed(policy) == READS | {
+        "dynamodb:BatchWriteItem",
+        "dynamodb:DescribeTable",
+        "dynamodb:GetItem",
+        "dynamodb:Query",
+        "dynamodb:UpdateItem",
+        "kms:Decrypt",
+        "kms:GenerateDataKey",
+        "s3:DeleteObject",
+        "s3:PutObject",
+        "secretsmanager:GetSecretValue",
+    }
 
 
 def test_every_route_asks_for_a_token_where_the_setting_says_so(other: Made) -> None:
@@ -509,7 +525,7 @@ def test_every_route_asks_for_a_token_where_the_setting_says_so(other: Made) -> 
 
 def test_a_function_url_asks_for_a_signature(other: Made) -> None:
     assert only(other.assembly, "AWS::Lambda::Url").properties["AuthType"] == "AWS_IAM"
-    callers = only(other.assembly, "AWS::IAM::ManagedPolicy").properties["PolicyDocument"]["Statement"]
+    callers = only(other.assembly, "AWS::IAM::ManagedPolicy", "Edge").properties["PolicyDocument"]["Statement"]
     conditions = {as_text(each["Action"]): each.get("Condition") for each in callers}
     assert conditions == {
         '"lambda:InvokeFunctionUrl"': {"StringEquals": {"lambda:FunctionUrlAuthType": "AWS_IAM"}},
