@@ -84,7 +84,7 @@ def test_what_was_pushed_is_there_by_unit(store: ModelStore, folder: Path) -> No
         return [file.path for file in await store.files("ranker", version)]
 
     async def work() -> None:
-        assert list(await store.models()) == ["ranker"]
+        assert {model: list(found) for model, found in (await store.models()).items()} == {"ranker": [1, 2]}
         assert list(await store.versions("ranker")) == [1, 2]
         assert await paths(None) == ["config.pbtxt", "configs/gpu.pbtxt", "labels.txt"]
         assert await paths(1) == ["1/model.py", "1/parts/weights.bin"]
@@ -103,7 +103,7 @@ def test_what_was_pushed_is_there_by_unit(store: ModelStore, folder: Path) -> No
 
 def test_an_unknown_model_has_nothing(store: ModelStore) -> None:
     async def work() -> None:
-        assert list(await store.models()) == []
+        assert await store.models() == {}
         assert list(await store.versions("ranker")) == []
         assert list(await store.files("ranker", None)) == []
         assert await store.read("ranker", "config.pbtxt") is None
@@ -216,7 +216,7 @@ def test_a_folder_that_cannot_be_pushed_is_refused_whole(
     error = refused(store, folder)
     assert isinstance(error, ModelConfigError)
     assert message in str(error)
-    assert asyncio.run(store.models()) == []
+    assert asyncio.run(store.models()) == {}
     assert held(store) == {}
 
 

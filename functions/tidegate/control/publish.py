@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -12,6 +12,7 @@ from tidegate.control.activation import Activated, Activation, Change
 from tidegate.control.assigning import Assignment, assign, closure
 from tidegate.control.config import ControlConfig, ControlPorts
 from tidegate.control.desired import Desired, StateReader
+from tidegate.control.endpoints import raise_first
 from tidegate.control.outlook import Outlook, outlook
 from tidegate.control.placing import place
 from tidegate.control.plans import NOTHING, Plan
@@ -24,6 +25,8 @@ from tidegate.rules import Engine, load_bundle
 from tidegate.rules.resolved import resolved_steps
 
 Status = Literal["published", "unchanged", "planned"]
+
+PUSHES_AT_ONCE = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,12 +137,18 @@ class Publisher:
         return checked, needed
 
     async def _push(self, models: ModelsSource | None, needed: Plan, step: Step) -> tuple[PushOutcome, ...]:
-        outcomes = []
-        for load in needed:
-            folder = models.folder(load.model) if models is not None else None
-            if folder is not None:
-                outcomes.append(await self._ports.models.push(load.model, folder, _progress(load.model, step)))
-        sent = tuple(outcome for outcome in outcomes if outcome.files)
+        found = {load.model: None if models is None else models.folder(load.model) for load in needed}
+        folders = {model: folder for model, folder in found.items() if folder is not None}
+        gate = asyncio.Semaphore(PUSHES_AT_ONCE)
+
+        async def push(model: str) -> PushOutcome:
+            async with gate:
+                return await self._ports.models.push(model, folders[model], _progress(model, step))
+
+        unpushed = await self._ports.models.unpushed(folders)
+        outcomes = await asyncio.gather(*(push(model) for model in unpushed), return_exceptions=True)
+        raise_first(outcomes)
+        sent = tuple(outcome for outcome in outcomes if not isinstance(outcome, BaseException) and outcome.files)
         files, size_bytes = sum(each.files for each in sent), sum(each.size_bytes for each in sent)
         told = f"{files} files of {len(sent)} models, {size_bytes} bytes"
         step.outcome = told if sent else "everything was pushed before"
@@ -171,7 +180,8 @@ class Publisher:
     async def _plan(self, request: PublishRequest, checked: CheckedRules, needed: Plan, steps: Steps) -> PublishResult:
         """What a publish would do; nothing is written."""
         with steps.step("push") as step:
-            missing = [await self._unpushed(load) for load in needed]
+            there = await self._ports.models.models()
+            missing = [_unpushed(load, there.get(load.model, ())) for load in needed]
             outcomes = tuple(each for each in missing if each.versions)
             step.outcome = f"dry run: {len(outcomes)} models would be sent" if outcomes else "dry run: nothing to send"
         with steps.step("assign") as step:
@@ -182,10 +192,6 @@ class Publisher:
         status: Status = "unchanged" if _is_live(assignment, desired) else "planned"
         notes = (*checked.notes, *assignment.notes)
         return PublishResult(status, assignment.revision, seen, outcomes, notes)
-
-    async def _unpushed(self, load: ModelLoad) -> PushOutcome:
-        there = await self._ports.models.versions(load.model)
-        return PushOutcome(load.model, tuple(version for version in load.versions if version not in there))
 
     async def _live(self, desired: Desired) -> Engine | None:
         """The live rules; None where there are none, or they are damaged."""
@@ -235,6 +241,10 @@ class Publisher:
 
 def _is_live(assignment: Assignment, desired: Desired) -> bool:
     return desired.pointer is not None and desired.pointer.live.revision == assignment.revision
+
+
+def _unpushed(load: ModelLoad, there: Collection[int]) -> PushOutcome:
+    return PushOutcome(load.model, tuple(version for version in load.versions if version not in there))
 
 
 def _progress(model: str, step: Step) -> Callable[[str, int, int], None]:

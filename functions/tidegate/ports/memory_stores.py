@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from tidegate.errors import BundleError, StoreError
+from tidegate.errors import BundleError, ModelConfigError, StoreError
 from tidegate.ports.model_units import UnitFile, check_unchanged, read_units
 from tidegate.ports.protocols import Endpoint, ModelLoad
 from tidegate.ports.store_rules import SILENCE_S, by_address, check_sequence, entries_after, moved
@@ -76,10 +76,13 @@ class MemoryModelStore:
         self.contents: dict[tuple[str, str], bytes] = {}
         self._samples: dict[str, dict[str, bytes]] = {}
 
-    async def models(self) -> Sequence[str]:
-        """The names of all models of which at least one version is there, sorted."""
+    async def models(self) -> Mapping[str, Sequence[int]]:
+        """The models of which at least one version is there, sorted by name, with their versions, ascending."""
         async with self.faults.around("models"):
-            return sorted({model for model, version in self.units if version is not None})
+            found: dict[str, list[int]] = {}
+            for model, version in sorted((model, version) for model, version in self.units if version is not None):
+                found.setdefault(model, []).append(version)
+            return found
 
     async def versions(self, model: str) -> Sequence[int]:
         """The versions of a model that are there whole, ascending."""
@@ -129,10 +132,28 @@ class MemoryModelStore:
             versions = tuple(version for version in fresh if version is not None)
             return PushOutcome(model, versions, len(sent), total)
 
+    async def unpushed(self, folders: Mapping[str, Path]) -> Sequence[str]:
+        """Those of some models whose push may have something to do, or be refused."""
+        async with self.faults.around("unpushed"):
+            return [model for model, folder in folders.items() if not self._has(model, folder)]
+
     async def samples(self, model: str) -> Mapping[str, bytes]:
         """The golden requests of a model as JSON by file name."""
         async with self.faults.around("samples"):
             return dict(self._samples.get(model, {}))
+
+    def _has(self, model: str, folder: Path) -> bool:
+        try:
+            pushed = read_units(model, folder)
+            samples = {name: each.read(model) for name, each in (pushed.samples or {}).items()}
+        except ModelConfigError:
+            return False
+        if pushed.samples is not None and samples != self._samples.get(model, {}):
+            return False
+        return all(
+            self.units.get((model, version)) == tuple(each.file for each in files)
+            for version, files in pushed.units.items()
+        )
 
     def _send_samples(
         self, model: str, wanted: Mapping[str, UnitFile] | None, contents: dict[str, bytes]

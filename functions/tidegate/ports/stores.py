@@ -40,8 +40,8 @@ class ModelStore(Protocol):
     all its files are, and never changes from then on.
     """
 
-    async def models(self) -> Sequence[str]:
-        """The names of all models of which at least one version is there, sorted."""
+    async def models(self) -> Mapping[str, Sequence[int]]:
+        """The models of which at least one version is there, sorted by name, with their versions, ascending."""
         ...
 
     async def versions(self, model: str) -> Sequence[int]:
@@ -63,6 +63,11 @@ class ModelStore(Protocol):
             ImmutableError: a config or a version that is there has other files; nothing was changed.
             ModelConfigError: the folder cannot be pushed as it stands, such as for a link that leads out of it.
         """
+        ...
+
+    async def unpushed(self, folders: Mapping[str, Path]) -> Sequence[str]:
+        """Those of some models whose push may have something to do, or be refused. What is left out is there, file by
+        file as in its folder. For hundreds of models this costs a few calls of the store."""
         ...
 
     async def samples(self, model: str) -> Mapping[str, bytes]:

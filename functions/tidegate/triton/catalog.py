@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -19,6 +19,8 @@ from tidegate.triton.model_config import CONFIG, artefact, check_python, is_pyth
 from tidegate.triton.planning import Planner, Steps
 
 AT_ONCE = 16
+FEW = 8
+"""Up to so many models are each asked for their versions; of more, all versions of all models are."""
 
 
 class ModelFiles(Protocol):
@@ -35,6 +37,10 @@ class ModelFiles(Protocol):
 
     async def versions(self, model: str) -> Sequence[int]:
         """The versions of a model, ascending; none for an unknown one."""
+        ...
+
+    async def all_versions(self) -> Mapping[str, Sequence[int]]:
+        """The versions of every model that has one."""
         ...
 
     async def files(self, model: str, version: int) -> Collection[str]:
@@ -67,6 +73,11 @@ class DirectoryFiles:
         names = [entry.name for entry in folder.iterdir() if entry.is_dir()] if folder.is_dir() else []
         return sorted(int(name) for name in names if name.isdecimal() and not name.startswith("0"))
 
+    async def all_versions(self) -> Mapping[str, Sequence[int]]:
+        """The versions of every folder."""
+        folders = [entry.name for entry in self.path.iterdir() if entry.is_dir()] if self.path.is_dir() else []
+        return {model: versions for model in folders if (versions := await self.versions(model))}
+
     async def files(self, model: str, version: int) -> Collection[str]:
         """The paths of a version's files."""
         folder = self.path / model / str(version)
@@ -96,6 +107,10 @@ class StoreFiles:
         """The versions that were pushed whole."""
         return await self.store.versions(model)
 
+    async def all_versions(self) -> Mapping[str, Sequence[int]]:
+        """The versions of every pushed model."""
+        return await self.store.models()
+
     async def files(self, model: str, version: int) -> Collection[str]:
         """The paths of a version's files."""
         return {file.path.partition("/")[2] for file in await self.store.files(model, version)}
@@ -124,6 +139,11 @@ class OverlayFiles:
     async def versions(self, model: str) -> Sequence[int]:
         """The versions of both."""
         return sorted({*await self.directory.versions(model), *await self.store.versions(model)})
+
+    async def all_versions(self) -> Mapping[str, Sequence[int]]:
+        """The versions of both."""
+        here, there = await self.directory.all_versions(), await self.store.all_versions()
+        return {model: sorted({*here.get(model, ()), *there.get(model, ())}) for model in here.keys() | there.keys()}
 
     async def files(self, model: str, version: int) -> Collection[str]:
         """The directory's files of a version, else the store's."""
@@ -208,7 +228,8 @@ class TritonCatalog:
             unread = {model for model, version in asked if version is None and model not in self._configs}
             models = {model for model, _ in asked if model not in snapshot.configs} | unread
             await asyncio.gather(*(self._read_config(model, snapshot, own=model in unread) for model in models))
-            await asyncio.gather(*(self._read_versions(model, version, snapshot) for model, version in asked))
+            listed = await self._files.all_versions() if self._unknown(asked) > FEW else None
+            await asyncio.gather(*(self._read_versions(model, version, snapshot, listed) for model, version in asked))
             asked = {
                 (
                     step.model_name,
@@ -233,11 +254,19 @@ class TritonCatalog:
             self._configs[model] = parse_config(text, model, f"{self._files.where}/{model}/{CONFIG}")
         snapshot.configs[model] = self._configs[model]
 
-    async def _read_versions(self, model: str, version: int | None, snapshot: _Snapshot) -> None:
+    def _unknown(self, asked: Iterable[tuple[str, int | None]]) -> int:
+        """Of how many models somebody must be asked which versions there are."""
+        return sum(version is None or version not in self._checked.get(model, ()) for model, version in asked)
+
+    async def _read_versions(
+        self, model: str, version: int | None, snapshot: _Snapshot, listed: Mapping[str, Sequence[int]] | None
+    ) -> None:
         """Find out which versions there are; a version that was checked before is there, so nobody is asked about it."""
         present = snapshot.present.setdefault(model, set())
         if version is not None and version in self._checked.get(model, ()):
             present.add(version)
+        elif listed is not None:
+            present.update(listed.get(model, ()))
         elif version is None or version not in present:
             async with self._gate:
                 present.update(await self._files.versions(model))
