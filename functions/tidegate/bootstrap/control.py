@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import getpass
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -100,6 +102,15 @@ def control_config(settings: Settings) -> ControlConfig:
         load_timeout_s=settings.load_timeout_s,
         confirm_s=max(10.0, 3 * settings.poll_interval_s),
     )
+
+
+def author() -> str:
+    """Who runs this process, for the history: user and machine."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = "somebody"
+    return f"{user}@{socket.gethostname()}"
 
 
 def build_launcher(settings: Settings, models: Path, transport: Transport) -> ServerLauncher:

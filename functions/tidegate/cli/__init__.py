@@ -1,4 +1,4 @@
-"""The command line: `tidegate up | status | rules … | models … | fleet …`. Exit codes: 0 well, 1 findings or failure, 2 wrong usage.
+"""The command line. Exit codes: 0 well, 1 findings or failure, 2 wrong usage.
 
 A command's module is imported when the command runs, so that `tidegate --help` costs click alone.
 """
@@ -15,10 +15,14 @@ COMMANDS = {
     "rules": ("tidegate.cli.rules:rules", "Check, explain and compile rules."),
     "models": ("tidegate.cli.models:models", "Check, try and draw models."),
     "fleet": ("tidegate.cli.fleet:fleet", "Plan where models are placed."),
+    "publish": ("tidegate.cli.publish:publish", "Make rules live, with the models that they need."),
+    "rollback": ("tidegate.cli.rollback:rollback", "Make an earlier revision live again."),
+    "reconcile": ("tidegate.cli.reconcile:reconcile", "Make every server hold what it must."),
+    "history": ("tidegate.cli.history:history", "List what was live when, by whom and why."),
     "shard-agent": ("tidegate.cli.shard_agent:shard_agent", "Look after the Triton server beside this process."),
     "facts": ("tidegate.cli.facts:facts", "Fill the table that models look facts up in."),
     "settings": ("tidegate.cli.settings:settings", "Show every setting of the processes."),
-    "status": ("tidegate.cli.status:status", "Show the fleet of a running gateway."),
+    "status": ("tidegate.cli.status:status", "Show the fleet at a glance."),
 }
 """Every command: where it is, and what it does in one line."""
 

@@ -1,60 +1,119 @@
-"""`tidegate status`: the fleet of a running gateway."""
+"""`tidegate status`: the fleet at a glance."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+import json
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from tidegate.cli.control import read_fleet
+from tidegate.cli.control import LOCAL_STACK, STORE_OPTIONS, StoreOptions, read_fleet, resolve_settings
+from tidegate.cli.rules.options import print_json
+from tidegate.errors import TidegateError, UnavailableError
 
-PLAIN_WIDTH = 160
-"""Columns where the output is no terminal, so that nothing is cut for a file or another program."""
+if TYPE_CHECKING:
+    from tidegate.control.plane import ControlPlane
+
+Fleet = Mapping[str, Any]
+Read = Callable[[], Fleet]
 
 
 @click.command()
-@click.option("--url", default="http://127.0.0.1:8080", show_default=True, help="Address of the gateway.")
-@click.option("--json", "as_json", is_flag=True, help="Print the answer of /v1/fleet as it is.")
-def status(url: str, as_json: bool) -> None:
-    """Show the fleet of a running gateway: the live revision, and every model on every endpoint."""
-    if not url.startswith(("http://", "https://")):
-        raise click.BadParameter(f"{url!r} is no http:// or https:// address", param_hint="--url")
-    fleet = read_fleet(url)
-    if as_json:
-        import json
+@click.option("--url", help="Gateway to ask for its own view, in place of the stores.")
+@click.option("--models", is_flag=True, help="Show every model on every server.")
+@click.option("--watch", is_flag=True, help="Look again and again, until Ctrl-C.")
+@click.option(
+    "--interval-s", type=click.FloatRange(0.1, 3600), default=2.0, show_default=True, help="Time between two looks."
+)
+@STORE_OPTIONS
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON; with --watch one line for each look.")
+def status(stores: StoreOptions, url: str | None, models: bool, watch: bool, interval_s: float, as_json: bool) -> None:
+    """Show the fleet: what is live, its shards, servers and models, what stays loaded, and what is not as it should be.
 
-        click.echo(json.dumps(fleet, indent=2))
+    Reads the stores and asks every server; a stack that runs on this machine, or that --stack names, is asked itself and
+    tells its processes too. Exit code 1: the fleet is not well, or cannot be read.
+    """
+    read = _reader(stores, url)
+    if watch:
+        _watch(read, interval_s, models=models, as_json=as_json)
         return
-    _show(fleet)
+    fleet = read()
+    if as_json:
+        print_json(fleet)
+    else:
+        from tidegate.cli.fleet_tables import console, fleet_view
+
+        console().print(fleet_view(fleet, models=models))
+    if not fleet.get("well", True):
+        raise click.exceptions.Exit(1)
 
 
-def _show(fleet: Mapping[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
+def _reader(stores: StoreOptions, url: str | None) -> Read:
+    """What reads the fleet. Raises as `resolve_settings`."""
+    if url is not None and not url.startswith(("http://", "https://")):
+        raise click.BadParameter(f"{url!r} is no http:// or https:// address", param_hint="--url")
+    if url is not None and (stores.named or stores.stack is not None):
+        raise click.UsageError("--url asks a gateway: leave it, or what names the stores, out")
+    address = url or stores.stack
+    if address is not None:
+        return lambda: read_fleet(address)
+    if not _named(stores):
+        try:
+            read_fleet(LOCAL_STACK)
+        except UnavailableError:
+            pass
+        else:
+            return lambda: read_fleet(LOCAL_STACK)
+    settings = resolve_settings(stores)
 
-    console = Console()
-    if not console.is_terminal:
-        console.width = PLAIN_WIDTH
-    console.print(
-        f"revision {fleet['revision'][:12]}, live since {fleet['since']}, {fleet['objectives']} objectives",
-        highlight=False,
-    )
-    table = Table("shard", "endpoint", "pid", "state", "model", "version", "model state")
-    for row in _rows(fleet):
-        table.add_row(*row)
-    console.print(table)
-    rejected = fleet.get("rules", {}).get("last_rejected")
-    if rejected:
-        console.print(f"rules refused at {rejected['at']}:", style="bold red", highlight=False)
-        for line in rejected["findings"]:
-            console.print(f"  {line}", highlight=False, markup=False)
+    async def work(plane: ControlPlane) -> Fleet:
+        return (await plane.status.read()).as_dict()
+
+    def read() -> Fleet:
+        from tidegate.cli.working import run_on_plane
+
+        return run_on_plane(settings, work)
+
+    return read
 
 
-def _rows(fleet: Mapping[str, Any]) -> Iterator[list[str]]:
-    for shard in fleet["shards"]:
-        for endpoint in shard["endpoints"]:
-            head = [shard["name"], endpoint["url"] or "-", str(endpoint["pid"] or "-"), endpoint["state"]]
-            for model in endpoint["models"] or [{"name": "-", "version": "-", "state": "-"}]:
-                yield [*head, model["name"], str(model["version"]), model["state"]]
-                head = [""] * 4
+def _named(stores: StoreOptions) -> bool:
+    """Whether options or settings say anything of the stores."""
+    from tidegate.settings import Settings
+
+    settings = Settings.from_environment()
+    return bool(stores.named) or settings.bucket is not None or settings.registry_table is not None
+
+
+def _watch(read: Read, interval_s: float, *, models: bool, as_json: bool) -> None:
+    """Show the fleet until Ctrl-C; what cannot be read now is told, and asked again."""
+    from rich.live import Live
+    from rich.text import Text
+
+    from tidegate.cli.fleet_tables import console, fleet_view
+
+    out = console()
+    live = None if as_json or not out.is_terminal else Live(console=out, auto_refresh=False, screen=True)
+    try:
+        if live is not None:
+            live.start()
+        while True:
+            try:
+                fleet = read()
+                line, view = json.dumps(fleet), fleet_view(fleet, models=models)
+            except TidegateError as error:
+                line, view = json.dumps({"error": str(error)}), Text(f"error: {error}", "red")
+            if live is not None:
+                live.update(view, refresh=True)
+            elif as_json:
+                click.echo(line)
+            else:
+                out.print(view)
+            time.sleep(interval_s)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        if live is not None:
+            live.stop()

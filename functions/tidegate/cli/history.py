@@ -1,0 +1,62 @@
+"""`tidegate history`: what was live when, by whom and why."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tidegate.cli.control import STORE_OPTIONS, StoreOptions, resolve_settings
+from tidegate.cli.rules.options import AS_JSON, print_json
+from tidegate.cli.working import run_on_plane
+
+if TYPE_CHECKING:
+    from tidegate.control.plane import ControlPlane
+    from tidegate.ports import Pointer
+
+
+@click.command()
+@click.option("--limit", type=click.IntRange(1, 50), default=20, show_default=True, help="Show the last so many flips.")
+@STORE_OPTIONS
+@AS_JSON
+def history(stores: StoreOptions, limit: int, as_json: bool) -> None:
+    """List what was made live, newest first: when, by whom, why, and what a rollback to it would take."""
+    from tidegate.control.desired import rollback_revisions
+
+    settings = resolve_settings(stores)
+
+    async def work(plane: ControlPlane) -> Pointer | None:
+        return await plane.reader.pointer()
+
+    pointer = run_on_plane(settings, work)
+    kept = rollback_revisions(pointer, settings.keep_revisions)
+    rows: list[dict[str, Any]] = [
+        {
+            "flip": entry.sequence,
+            "at": datetime.fromtimestamp(entry.at, UTC).isoformat(timespec="seconds"),
+            "action": entry.action,
+            "revision": entry.revision,
+            "by": entry.by,
+            "why": entry.why,
+            "live": pointer is not None and entry == pointer.live,
+            "loaded": pointer is not None and entry.revision in (pointer.live.revision, *kept),
+        }
+        for entry in (() if pointer is None else pointer.entries[:limit])
+    ]
+    if as_json:
+        print_json({"history": rows})
+    elif not rows:
+        click.echo("nothing was ever published here")
+    else:
+        _show(rows)
+
+
+def _show(rows: list[dict[str, Any]]) -> None:
+    from tidegate.cli.fleet_tables import console, table
+
+    found = table("flip", "at", "action", "revision", "by", "rollback", "why")
+    for row in rows:
+        takes = "live" if row["live"] else "at once" if row["loaded"] else "loads first"
+        found.add_row(str(row["flip"]), row["at"], row["action"], row["revision"][:12], row["by"], takes, row["why"])
+    console().print(found)

@@ -1,0 +1,109 @@
+"""`tidegate publish`: rules, and the models that they need, become what is live."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tidegate.cli.control import STORE_OPTIONS, StoreOptions, resolve_settings
+from tidegate.cli.rules.options import DIRECTORY
+from tidegate.cli.step_lines import announcer, with_result
+from tidegate.cli.working import run_on_plane
+
+if TYPE_CHECKING:
+    from tidegate.control.plane import ControlPlane
+    from tidegate.control.publish import PublishResult
+    from tidegate.rules.compare.changes import Change
+
+SHOWN_CHANGES = 20
+
+
+@click.command()
+@click.option("--rules", type=DIRECTORY, required=True, help="Directory of the rules.")
+@click.option(
+    "--models",
+    type=DIRECTORY,
+    help="Triton model repository to push from; left out where everything was pushed before.",
+)
+@click.option("--why", default="", help="Why, for the history.")
+@click.option("--by", help="Who publishes, for the history; user and machine where left out.")
+@click.option("--dry-run", is_flag=True, help="Check, say what would change, and change nothing.")
+@STORE_OPTIONS
+@click.option("--json", "as_json", is_flag=True, help="Print each event, and last the result, as a line of JSON.")
+def publish(
+    stores: StoreOptions, rules: Path, models: Path | None, why: str, by: str | None, dry_run: bool, as_json: bool
+) -> None:
+    """Make rules live, with the models that they need.
+
+    Checks the rules, runs their cases, pushes models that are new, loads them on every server of their shards, sees that
+    every target is READY and answers its golden requests, and only then makes the rules live. A failure before that
+    changes nothing for callers. The stores are those of the options, else those of the settings, else those of the stack
+    that runs on this machine.
+    """
+    from tidegate.bootstrap.control import author
+    from tidegate.bootstrap.sources import CompiledRules, FolderModels
+    from tidegate.control.publish import PublishRequest
+
+    settings = resolve_settings(stores)
+
+    async def work(plane: ControlPlane) -> PublishResult:
+        request = PublishRequest(
+            rules=CompiledRules(rules),
+            models=None if models is None else FolderModels(models, plane.ports.models),
+            by=by or author(),
+            why=why,
+            dry_run=dry_run,
+        )
+        return await plane.publisher.publish(request, announcer(as_json=as_json))
+
+    def published() -> Mapping[str, Any]:
+        result = run_on_plane(settings, work, publishes=True)
+        if not as_json:
+            _show(result)
+        return result.as_dict()
+
+    with_result(as_json, published)
+
+
+def _show(result: PublishResult) -> None:
+    changes = result.outlook.changes
+    if result.status == "planned":
+        click.echo(f"rules: {counted(changes)}")
+        for change in changes[:SHOWN_CHANGES]:
+            where = f"{change.objective}: " if change.objective and change.subject != "objective" else ""
+            click.echo(f"  {where}{change.text}")
+        if len(changes) > SHOWN_CHANGES:
+            click.echo(f"  and {len(changes) - SHOWN_CHANGES} more; `tidegate rules diff` has them all")
+        _show_models(result)
+        click.echo(f"dry run: nothing was changed; revision {result.revision[:12]} would be live")
+    elif result.activated is None:
+        click.echo(f"revision {result.revision[:12]} is live already")
+    else:
+        entry = result.activated.entry
+        click.echo(f"revision {result.revision[:12]} is live (flip {entry.sequence}); {counted(changes)}")
+        for warning in result.activated.warnings:
+            click.echo(f"warning: {warning}", err=True)
+
+
+def _show_models(result: PublishResult) -> None:
+    outlook = result.outlook
+    if not (outlook.loads or outlook.unloads):
+        click.echo("models: nothing to load or unload")
+    for shard in sorted({*outlook.loads, *outlook.unloads}):
+        for action, found in (("load", outlook.loads), ("unload once drained", outlook.unloads)):
+            if shard in found:
+                click.echo(f"shard {shard}: {action} {', '.join(found[shard])}")
+
+
+def counted(changes: Iterable[Change]) -> str:
+    """How many changes of which kind there are, in words."""
+    counts = Counter(f"{change.subject} {change.kind}" for change in changes)
+    if not counts:
+        return "no change of the rules"
+    total = sum(counts.values())
+    parts = ", ".join(f"{count} × {what}" for what, count in counts.most_common())
+    return f"{total} change{'' if total == 1 else 's'} of the rules ({parts})"

@@ -1,0 +1,113 @@
+"""Shows the steps of a publish or a rollback as they happen: lines for people, or one JSON value a line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tidegate.errors import PublishError, RulesError, TidegateError
+
+if TYPE_CHECKING:
+    from rich.status import Status
+
+    from tidegate.control.steps import StepEvent
+
+PLAIN_WIDTH = 160
+"""Columns where the output is no terminal, so that nothing is cut for a file or another program."""
+
+MARKS = {"done": "[green]✓[/]", "failed": "[red]✗[/]", "skipped": "[dim]-[/]"}
+
+
+def announcer(*, as_json: bool) -> Callable[[StepEvent], None]:
+    """What takes the steps' events and shows them on standard output."""
+    return _print_json if as_json else StepLines()
+
+
+def with_result(as_json: bool, work: Callable[[], Mapping[str, Any]]) -> None:
+    """Do the work of a command whose steps `announcer` shows; with `as_json` the last line has what came of it.
+
+    Raises:
+        TidegateError: the work's own, once the last line has it too.
+    """
+    try:
+        result = work()
+    except TidegateError as error:
+        if as_json:
+            print_line({"event": "result", "ok": False, **failure(error)})
+        raise
+    if as_json:
+        print_line({"event": "result", "ok": True, **result})
+
+
+def failure(error: TidegateError) -> dict[str, Any]:
+    """An error as plain JSON values: the step where there was one, the message, and the findings that rules have."""
+    from tidegate.cli.rules.compiled import findings_json
+
+    step = {"step": error.step} if isinstance(error, PublishError) else {}
+    cause = error if isinstance(error, RulesError) else error.__cause__
+    findings = {"findings": findings_json(cause.findings)} if isinstance(cause, RulesError) else {}
+    return {**step, "error": str(error), **findings}
+
+
+def print_line(value: Mapping[str, Any]) -> None:
+    """Print a JSON value on a line of its own."""
+    click.echo(json.dumps(value, ensure_ascii=False))
+
+
+def _print_json(event: StepEvent) -> None:
+    line: dict[str, Any] = {"event": "step", "step": event.step, "state": event.state}
+    if event.text:
+        line["text"] = event.text
+    if event.state in ("done", "failed"):
+        line["took_s"] = round(event.took_s, 3)
+    if event.state == "progress":
+        line["sent_bytes"], line["total_bytes"] = event.progress
+    print_line(line)
+
+
+class StepLines:
+    """Prints a line for each step that ends and for each note; on a terminal it also shows what is under way."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+
+        self._console = Console(highlight=False)
+        if not self._console.is_terminal:
+            self._console.width = PLAIN_WIDTH
+        self._status: Status | None = None
+
+    def __call__(self, event: StepEvent) -> None:
+        """Show an event."""
+        from rich.markup import escape
+
+        if event.state == "begun":
+            self._spin(event.step)
+        elif event.state == "progress":
+            sent, total = event.progress
+            share = f"{sent / total:.0%}" if total else ""
+            self._spin(f"{event.step}: {escape(event.text)} {share}")
+        elif event.state == "note":
+            for line in event.text.splitlines():
+                self._console.print(f"  [dim]{escape(line)}[/]", soft_wrap=True)
+        else:
+            self._still()
+            took = "" if event.state == "skipped" else f"{event.took_s:.1f} s"
+            # The reason of a failure is the command's error, which follows.
+            text = "" if event.state == "failed" else escape(event.text)
+            self._console.print(f"{MARKS[event.state]} {event.step:<9}{took:>7}  {text}".rstrip(), soft_wrap=True)
+
+    def _spin(self, text: str) -> None:
+        if not self._console.is_terminal:
+            return
+        if self._status is None:
+            self._status = self._console.status(text)
+            self._status.start()
+        self._status.update(text)
+
+    def _still(self) -> None:
+        if self._status is not None:
+            self._status.stop()
+            self._status = None

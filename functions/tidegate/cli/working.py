@@ -1,0 +1,46 @@
+"""Runs a command's work on the control plane: wired, interruptible, and nothing left open."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, TypeVar
+
+from tidegate.errors import TidegateError
+
+if TYPE_CHECKING:
+    from tidegate.control.plane import ControlPlane
+    from tidegate.settings import Settings
+
+T = TypeVar("T")
+
+
+def run_on_plane(settings: Settings, work: Callable[[ControlPlane], Awaitable[T]], *, publishes: bool = False) -> T:
+    """Do some work on the control plane of the stores that the settings name; what came of it.
+
+    SIGTERM and Ctrl-C end the work in order, so that it gives up its claim. `publishes`: it makes new rules live, so that
+    it needs to read models' configs.
+
+    Raises:
+        TidegateError: the work failed, or was interrupted.
+    """
+    from tidegate.bootstrap import build_transport
+    from tidegate.bootstrap.control import build_control_plane
+
+    async def main() -> T:
+        task = asyncio.current_task()
+        assert task is not None
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        transport = build_transport(settings)
+        try:
+            return await work(build_control_plane(settings, transport, publishes=publishes))
+        finally:
+            await transport.aclose()
+
+    try:
+        return asyncio.run(main())
+    except (KeyboardInterrupt, asyncio.CancelledError) as error:
+        raise TidegateError(
+            "interrupted; `tidegate status` says what is live, and the next reconcile or publish tidies up"
+        ) from error
