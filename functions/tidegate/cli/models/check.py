@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,12 @@ import click
 from tidegate.cli.models.options import MODELS, open_repository, print_findings
 from tidegate.cli.rules.compiled import sound_program
 from tidegate.cli.rules.options import AS_JSON, DIRECTORY, print_json
+from tidegate.cli.sarif import SARIF, write_sarif
 from tidegate.rules.program import Program
 from tidegate.rules.semantics import resolve_target
 from tidegate.triton.checks import ModelFinding, Repository, check_closure
 from tidegate.triton.checks.blast_radius import BlastRadius, blast_radius
-from tidegate.triton.checks.sarif import sarif
+from tidegate.triton.checks.kinds import KINDS
 
 SHOWN_STEPS = 20
 
@@ -25,9 +25,7 @@ SHOWN_STEPS = 20
 @click.argument("directory", type=DIRECTORY)
 @MODELS
 @click.option("--rules", "rules_directory", type=DIRECTORY, help="Name the objectives that each model serves, too.")
-@click.option(
-    "--sarif", "sarif_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the findings as SARIF."
-)
+@SARIF
 @AS_JSON
 def check(
     directory: Path, models: tuple[str, ...], rules_directory: Path | None, sarif_file: Path | None, as_json: bool
@@ -43,7 +41,7 @@ def check(
     findings = check_closure(repository, models or repository.names())
     touched = blast_radius(repository, names, {} if program is None else objectives_by_model(program))
     if sarif_file is not None:
-        _write(sarif_file, sarif(findings, directory))
+        write_sarif(sarif_file, "models check", KINDS, findings, directory)
     if as_json:
         print_json(_as_dict(repository, findings, touched))
     else:
@@ -111,10 +109,3 @@ def _as_dict(
             }
         )
     return {"ok": not findings, "findings": [finding.as_dict() for finding in findings], "models": described}
-
-
-def _write(file: Path, document: Mapping[str, Any]) -> None:
-    try:
-        file.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise click.BadParameter(f"{file} cannot be written: {error.strerror}", param_hint="--sarif") from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import click
 
 from tidegate.cli.rules.compiled import check_objective, compiled
 from tidegate.cli.rules.explanation import explanation_lines
-from tidegate.cli.rules.options import AS_JSON, DIRECTORY, print_json
+from tidegate.cli.rules.options import AS_JSON, AT, DIRECTORY, print_json
 from tidegate.errors import ContextError
 
 
@@ -19,20 +18,19 @@ from tidegate.errors import ContextError
 @click.argument("directory", type=DIRECTORY)
 @click.option("--objective", required=True, help="The objective that is asked for.")
 @click.option("--context", default="{}", help="The context, a JSON object.")
-@click.option("--at", help="The time of the request, ISO 8601 (UTC where it has no offset); now where left out.")
+@AT
 @AS_JSON
-def explain(directory: Path, objective: str, context: str, at: str | None, as_json: bool) -> None:
+def explain(directory: Path, objective: str, context: str, at: float | None, as_json: bool) -> None:
     """Tell what a context decides, and for every rule why it matches or not.
 
     The arithmetic of a split, and of a layer's bucket, is spelled out so that it can be recomputed. Exit code 1: the
     context is refused, or no rule matches it.
     """
     values = _context(context)
-    moment = _time(at)
     program, engine, _ = compiled(directory, as_json=as_json)
     check_objective(objective, engine.objectives)
     try:
-        explanation = engine.explain(objective, values, at=moment)
+        explanation = engine.explain(objective, values, at=at)
     except ContextError as error:
         if as_json:
             refused = {"attribute": error.attribute, "message": str(error)}
@@ -56,13 +54,3 @@ def _context(text: str) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise click.BadParameter('write a JSON object, such as \'{"country": "US"}\'', param_hint="--context")
     return values
-
-
-def _time(text: str | None) -> float | None:
-    if text is None:
-        return None
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise click.BadParameter('write ISO 8601, such as "2026-11-01T00:00:00Z"', param_hint="--at") from error
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,23 @@ import click
 
 DIRECTORY = click.Path(exists=True, file_okay=False, path_type=Path)
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+
+
+def _moment(_context: click.Context, _parameter: click.Parameter, text: str | None) -> float | None:
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError) as error:
+        raise click.BadParameter('write ISO 8601, such as "2026-11-01T00:00:00Z"') from error
+
+
+AT = click.option(
+    "--at",
+    callback=_moment,
+    help="The time to decide at, ISO 8601 (UTC where it has no offset); now where left out.",
+)
 
 
 def print_json(value: Any) -> None:

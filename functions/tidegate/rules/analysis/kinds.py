@@ -13,16 +13,16 @@ Severity = Literal["error", "warning"]
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of finding. `id` is stable; `summary` is one sentence, `help` says what to do about it."""
+    """A kind of finding. `name` is stable; `meaning` is one sentence, `remedy` says what to do about it."""
 
-    id: str
+    name: str
     severity: Severity
-    summary: str
-    help: str
+    meaning: str
+    remedy: str
 
 
 KINDS: Mapping[str, Kind] = {
-    kind.id: kind
+    kind.name: kind
     for kind in (
         Kind(
             "author-error",
@@ -98,7 +98,7 @@ KINDS: Mapping[str, Kind] = {
         ),
     )
 }
-"""Every kind by its id, in the order of the documentation."""
+"""Every kind by its name, in the order of the documentation."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -122,6 +122,12 @@ class CheckFinding:
     def severity(self) -> Severity:
         """How grave it is: errors make the check fail."""
         return KINDS[self.kind].severity
+
+    def __str__(self) -> str:
+        place = f"{self.file}:{self.line}" if self.line else self.file
+        subject = f"rule {self.rule!r}: " if self.rule else ""
+        hint = f" ({self.hint})" if self.hint else ""
+        return f"{place}: {self.severity}[{self.kind}]: {subject}{self.message}{hint}"
 
     def as_dict(self) -> dict[str, Any]:
         """All fields as JSON values."""

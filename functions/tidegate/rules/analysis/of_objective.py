@@ -88,7 +88,7 @@ class _Analysis:
                     rule,
                     "unreachable-rule",
                     f"no request can reach this rule: {_quoted(names)}{together} {verb} all that it matches",
-                    f"move it above {'them' if len(names) > 1 else 'it'}, narrow what stands above, or delete it",
+                    f"move the rule above {'them' if len(names) > 1 else 'that one'}, narrow what stands above, or delete it",
                     names,
                 )
             case Reach.CONTRADICTORY:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tidegate.rules.analysis.kinds import CheckFinding
@@ -41,7 +41,6 @@ def analyse(
     at: float,
     places: Places,
     budget: int = DEFAULT_BUDGET,
-    progress: Callable[[str], None] = lambda _objective: None,
 ) -> Analysis:
     """Analyse rules that compile.
 
@@ -52,13 +51,11 @@ def analyse(
         places: where the entries of fleet.yaml and layers.yaml stand (`tidegate.rules.directory.places`).
         budget: how many steps may be taken, at least 1. What is undecided then is told as undecided. The objectives share
             them equally; what one leaves is the next ones'.
-        progress: is told every objective's name before its analysis.
     """
     findings: list[CheckFinding] = []
     coverage: dict[str, Coverage] = {}
     taken = 0
     for number, objective in enumerate(program.objectives):
-        progress(objective.name)
         share = max((budget - taken) // (len(program.objectives) - number), 1)
         found = analyse_objective(objective, program.world, engine, at=at, steps=share)
         findings += found.findings
