@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from tidegate.control.rules_watch import compile_rules
+from tidegate.control.rules_child import prove_in_child
 from tidegate.control.sources import CheckedRules
-from tidegate.errors import ModelConfigError
+from tidegate.errors import ModelConfigError, RulesError
 from tidegate.ports import ModelCatalog, ModelStore
+from tidegate.rules.proving import CaseTally
 from tidegate.triton.catalog import DirectoryFiles, OverlayFiles, StoreFiles, TritonCatalog
 
 
@@ -24,13 +26,48 @@ class CompiledRules:
         """Compile them in a child process.
 
         Raises:
-            TidegateError: they do not compile.
+            RulesError: they do not compile.
         """
-        return CheckedRules(await compile_rules(self.path), summary="the rules compile")
+        proof = await prove_in_child(self.path, time.time(), only_compile=True)
+        if proof.errors:
+            raise RulesError(list(proof.errors))
+        return CheckedRules(proof.bundle, proof.demand, proof.summary)
 
     async def test(self, checked: CheckedRules) -> str:  # noqa: ARG002  # the protocol's
         """Cases are for `tidegate rules test` and `tidegate publish`."""
         return "not while rules are followed"
+
+
+@dataclass(slots=True)
+class ProvedRules:
+    """A `RulesSource` of a directory that is compiled, analysed and tested: what goes live where others depend on it."""
+
+    path: Path
+    _tested: dict[bytes, CaseTally] = field(default_factory=dict, init=False)
+
+    async def check(self) -> CheckedRules:
+        """Compile and analyse them in a child process; warnings are the notes.
+
+        Raises:
+            RulesError: they have errors.
+        """
+        proof = await prove_in_child(self.path, time.time())
+        if proof.errors:
+            raise RulesError(list(proof.errors))
+        self._tested = {proof.bundle: proof.cases}
+        return CheckedRules(proof.bundle, proof.demand, proof.summary, tuple(map(str, proof.warnings)))
+
+    async def test(self, checked: CheckedRules) -> str:
+        """What came of the cases, which ran with the check.
+
+        Raises:
+            RulesError: a case fails, or a file of cases has errors.
+            KeyError: `checked` does not come from this source's last check.
+        """
+        tally = self._tested[checked.bundle]
+        if tally.failures:
+            raise RulesError(list(tally.failures))
+        return tally.summary()
 
 
 @dataclass(frozen=True, slots=True)
