@@ -8,7 +8,9 @@ from tidegate.cli.lazy import LazyGroup
 
 COMMANDS = {
     "check": ("tidegate.cli.models.check:check", "Check models by their files alone."),
+    "graph": ("tidegate.cli.models.graph:graph", "Draw an ensemble: what flows through which steps."),
     "smoke": ("tidegate.cli.models.smoke:smoke_", "Load models on a scratch Triton and judge their answers."),
+    "push": ("tidegate.cli.models.push:push", "Push models to the bucket that every shard loads from."),
 }
 
 

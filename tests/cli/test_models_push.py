@@ -1,0 +1,250 @@
+"""`tidegate models push` as a user runs it: one process after another against a bucket."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import pty
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tidegate.aws.model_store import S3ModelStore
+from tidegate.aws.provision import provision
+
+from tests.support.aws import LocalAws, closed_port, failing_server, forgetful_proxy, local_server, names
+from tests.triton.checks.base import write_base
+
+TIMEOUT_S = 60
+
+
+@pytest.fixture(scope="module")
+def aws_url() -> Iterator[str]:
+    with local_server() as url:
+        yield url
+
+
+@pytest.fixture
+def aws(aws_url: str) -> LocalAws:
+    local = names(aws_url)
+    asyncio.run(provision(local.clients(), local.bucket, local.table))
+    return local
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """An ensemble and what it calls, without a finding."""
+    return write_base(tmp_path / "models")
+
+
+def environment(**variables: str) -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith("TIDEGATE_")} | variables
+
+
+def command(repository: Path, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", "tidegate.cli", "models", "push", str(repository), *arguments]
+
+
+def push(
+    aws: LocalAws, repository: Path, *arguments: str, exit_code: int = 0, url: str = ""
+) -> subprocess.CompletedProcess[str]:
+    stores = (f"--endpoint-url={url or aws.url}", f"--bucket={aws.bucket}")
+    done = subprocess.run(
+        command(repository, *stores, *arguments),
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
+        env=environment(),
+    )
+    assert done.returncode == exit_code, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def push_json(aws: LocalAws, repository: Path, *arguments: str, exit_code: int = 0) -> Any:
+    return json.loads(push(aws, repository, *arguments, "--json", exit_code=exit_code).stdout)
+
+
+def keys(aws: LocalAws, prefix: str = "models/") -> list[str]:
+    return [found.key for found in asyncio.run(aws.objects().list(prefix))]
+
+
+def on_disk(repository: Path) -> list[str]:
+    """The keys that the models' files have in the bucket; golden requests stand elsewhere."""
+    files = [path.relative_to(repository) for path in repository.rglob("*") if path.is_file()]
+    return sorted(f"models/{path}" for path in files if path.parts[1] != "samples")
+
+
+def test_a_push_sends_everything_once(aws: LocalAws, repository: Path) -> None:
+    first = push_json(aws, repository)
+    assert first["ok"] and first["findings"] == first["refused"] == []
+    order = [model["name"] for model in first["models"]]
+    assert sorted(order) == sorted(path.name for path in repository.iterdir())
+    assert order.index("picker") < order.index("ranker"), "an ensemble comes after what it calls"
+    assert all(model["versions_added"] for model in first["models"])
+    assert keys(aws) == on_disk(repository)
+    etags = {found.key: found.etag for found in asyncio.run(aws.objects().list(""))}
+    second = push(aws, repository).stdout.splitlines()
+    assert second == [f"bucket {aws.bucket}: 0 files of 0 models sent, 0 bytes; {len(order)} there already"]
+    assert {found.key: found.etag for found in asyncio.run(aws.objects().list(""))} == etags
+
+
+def test_a_named_model_is_pushed_with_what_it_calls_and_no_more(aws: LocalAws, repository: Path) -> None:
+    pushed = push_json(aws, repository, "picker")
+    assert [model["name"] for model in pushed["models"]] == ["picker"]
+    assert {key.split("/")[1] for key in keys(aws)} == {"picker"}
+    new = repository / "picker" / "2"
+    new.mkdir()
+    (new / "model.py").write_bytes((repository / "picker" / "1" / "model.py").read_bytes())
+    (model,) = push_json(aws, repository, "picker")["models"]
+    assert (model["versions_added"], model["files_sent"]) == ([2], ["2/model.py"])
+
+
+def test_what_was_pushed_never_changes_and_nothing_else_is_sent_then(aws: LocalAws, repository: Path) -> None:
+    push(aws, repository, "picker")
+    before = keys(aws, "")
+    with (repository / "picker" / "1" / "model.py").open("a") as file:
+        file.write("# changed\n")
+    (repository / "picker" / "1" / "table.txt").write_text("new")
+    refused = push(aws, repository, exit_code=1)
+    assert "model 'picker': version 1 has been pushed and never changes" in refused.stderr
+    assert "1/model.py differs, 1/table.txt is new" in refused.stderr
+    assert "push it as another version" in refused.stderr
+    document = push_json(aws, repository, exit_code=1)
+    (reason,) = document["refused"]
+    assert (document["ok"], reason["model"], reason["files"]) == (False, "picker", ["1/model.py", "1/table.txt"])
+    assert keys(aws, "") == before
+
+
+def test_a_dry_run_says_what_would_be_sent_or_refused(aws: LocalAws, repository: Path) -> None:
+    planned = push_json(aws, repository, "--dry-run")
+    assert keys(aws, "") == []
+    assert push_json(aws, repository)["models"] == planned["models"]
+    (repository / "picker" / "1" / "model.py").write_text((repository / "picker" / "1" / "model.py").read_text() + "\n")
+    assert "1/model.py differs" in push(aws, repository, "--dry-run", exit_code=1).stderr
+
+
+def test_models_with_errors_are_not_pushed(aws: LocalAws, repository: Path) -> None:
+    (repository / "picker" / "1" / "model.py").unlink()
+    refused = push(aws, repository, exit_code=1)
+    assert "picker/1: error[" in refused.stderr
+    assert refused.stderr.splitlines()[-1] == "nothing was pushed: the models have errors"
+    document = push_json(aws, repository, exit_code=1)
+    assert (document["ok"], document["models"]) == (False, [])
+    assert {finding["model"] for finding in document["findings"]} >= {"picker"}
+    assert keys(aws, "") == []
+
+
+@pytest.mark.parametrize("point", [1, 3])
+def test_a_killed_push_is_taken_up(aws: LocalAws, repository: Path, point: int) -> None:
+    (repository / "picker" / "1" / "table.bin").write_bytes(os.urandom(100_000))
+    for samples in repository.glob("*/samples"):
+        shutil.rmtree(samples)
+    files = len(on_disk(repository))
+    reached, release = threading.Event(), threading.Event()
+    sent: list[str] = []
+
+    def hold(method: str, path: str) -> bool:
+        if method == "PUT" and "/models/" in path:
+            sent.append(path)
+            if len(sent) == point:
+                reached.set()
+            if len(sent) >= point:
+                release.wait(TIMEOUT_S)
+                return True
+        return False
+
+    with forgetful_proxy(aws.url, hold) as url:
+        stores = (f"--endpoint-url={url}", f"--bucket={aws.bucket}")
+        process = subprocess.Popen(command(repository, *stores), env=environment(), stderr=subprocess.DEVNULL)
+        try:
+            assert reached.wait(TIMEOUT_S)
+        finally:
+            process.kill()
+            process.wait()
+            release.set()
+    there = len(keys(aws))
+    assert point <= there < files
+    document = push_json(aws, repository)
+    assert sum(len(model["files_sent"]) for model in document["models"]) == files - there
+    assert keys(aws) == on_disk(repository)
+    store = S3ModelStore(aws.objects())
+    for path in on_disk(repository):
+        _, model, file = path.split("/", 2)
+        assert asyncio.run(store.read(model, file)) == (repository / model / file).read_bytes()
+
+
+def test_empty_folders_links_and_bytecode(aws: LocalAws, repository: Path) -> None:
+    (repository / "picker" / "1" / "assets").mkdir()
+    cache = repository / "picker" / "1" / "__pycache__"
+    cache.mkdir()
+    (cache / "model.cpython-311.pyc").write_bytes(b"compiled")
+    assert "picker/1/__pycache__: warning[stray-bytecode]" in push(aws, repository).stderr
+    assert "models/picker/1/assets/.keep" in keys(aws)
+    assert not [key for key in keys(aws, "") if "pycache" in key or key.endswith(".pyc")]
+    outside = repository.parent / "outside.txt"
+    outside.write_text("outside")
+    (repository / "scorer" / "1" / "outside.txt").symlink_to(outside)
+    refused = push(aws, repository, "scorer", exit_code=1)
+    assert "scorer/1/outside.txt" in refused.stderr
+
+
+def test_a_store_that_is_down_or_not_there_is_told(aws: LocalAws, repository: Path) -> None:
+    with closed_port() as url:
+        assert f"S3 at {url} did not answer" in push(aws, repository, exit_code=1, url=url).stderr
+    with failing_server(500) as url:
+        assert f"S3 at {url} refused" in push(aws, repository, exit_code=1, url=url).stderr
+    nowhere = LocalAws(aws.url, "nowhere-at-all", "t")
+    assert "there is no bucket 'nowhere-at-all'" in push(nowhere, repository, exit_code=1).stderr
+
+
+def test_a_terminal_shows_a_progress_bar(aws: LocalAws, repository: Path) -> None:
+    master, slave = pty.openpty()
+    stores = (f"--endpoint-url={aws.url}", f"--bucket={aws.bucket}")
+    process = subprocess.Popen(
+        command(repository, *stores), stdout=subprocess.PIPE, stderr=slave, env=environment(TERM="xterm", COLUMNS="120")
+    )
+    os.close(slave)
+    shown = b""
+    while True:
+        try:
+            read = os.read(master, 65536)
+        except OSError:
+            break
+        shown += read
+        if not read:
+            break
+    process.communicate(timeout=TIMEOUT_S)
+    os.close(master)
+    assert process.returncode == 0
+    assert "━".encode() in shown
+
+
+def test_wrong_usage_is_told(repository: Path) -> None:
+    def usage(*arguments: str, **variables: str) -> str:
+        done = subprocess.run(
+            command(*map(Path, arguments[:1]), *arguments[1:]),
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+            check=False,
+            env=environment(**variables),
+        )
+        assert done.returncode == 2, done.stderr
+        return " ".join(done.stderr.replace("│", " ").split())
+
+    assert "unknown model 'pickr'" in usage(str(repository), "pickr", "--bucket=some")
+    assert "is a model, not a model repository" in usage(str(repository / "picker"), "--bucket=some")
+    assert "--stack names all stores" in usage(str(repository), "--stack=http://127.0.0.1:9", "--bucket=some")
+    assert "no http:// or https:// address" in usage(str(repository), "--stack=localhost")
+    assert "must be the name of a bucket" in usage(str(repository), "--bucket=X")
+    message = usage(str(repository), "--region=eu-west-1")
+    assert "nothing names the bucket: give --bucket, or --stack" in message
+    assert "or set TIDEGATE_BUCKET" in message
