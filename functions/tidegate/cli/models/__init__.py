@@ -16,4 +16,4 @@ COMMANDS = {
 
 @click.group(cls=LazyGroup, commands_by_name=COMMANDS)
 def models() -> None:
-    """Check the models of a Triton model repository."""
+    """Check, try and draw the models of a Triton model repository."""

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tidegate.rules.pictures.graph import Graph, graph_of
+from tidegate.rules.pictures.mermaid_text import link_label, quoted
 from tidegate.rules.program import Program
 
 MAX_EDGES = 480
 MAX_CHARACTERS = 48_000
 """Mermaid draws at most 500 edges and 50 000 characters, and a page cannot raise that."""
-
-_LABEL_CHARACTERS = 80
-_ENTITIES = {"#": "#35;", '"': "#quot;", "<": "#lt;", ">": "#gt;", "&": "#amp;", "`": "#96;", "\\": "#92;"}
 
 
 def mermaid(program: Program, objective: str | None = None) -> str:
@@ -31,36 +29,23 @@ def _lines(graph: Graph) -> Iterator[str]:
     shards = {shard: f"s{number}" for number, shard in enumerate(graph.shards)}
     yield "flowchart LR"
     for target in graph.targets:
-        yield f"  {targets[target.name]}[{_quoted(target.name, target.resolved)}]"
+        yield f"  {targets[target.name]}[{quoted(target.name, target.resolved)}]"
     for shard, replicas in graph.shards.items():
-        yield f"  {shards[shard]}[({_quoted(shard, f'{replicas} replica' + ('' if replicas == 1 else 's'))})]"
+        yield f"  {shards[shard]}[({quoted(shard, f'{replicas} replica' + ('' if replicas == 1 else 's'))})]"
     for number, objective in enumerate(graph.objectives):
-        yield f"  o{number}([{_quoted(objective.name, objective.owner)}])"
+        yield f"  o{number}([{quoted(objective.name, objective.owner)}])"
         for position, rule in enumerate(objective.rules):
             node = f"r{number}_{position}"
-            yield f"  {node}[{_quoted(rule.label, rule.detail)}]"
+            yield f"  {node}[{quoted(rule.label, rule.detail)}]"
             yield f"  o{number} --> {node}"
             for served in rule.serves:
-                yield f"  {node} --> {_label(served.label)}{targets[served.target]}"
+                yield f"  {node} --> {link_label(served.label)}{targets[served.target]}"
             for name, percent in rule.shadows:
-                yield f"  {node} -.-> {_label(f'shadow {percent:g} %')}{targets[name]}"
+                yield f"  {node} -.-> {link_label(f'shadow {percent:g} %')}{targets[name]}"
         fallbacks = dict.fromkeys(name for rule in objective.rules for name in rule.fallbacks)
         for name in fallbacks:
-            yield f"  o{number} -.-> {_label('fallback')}{targets[name]}"
+            yield f"  o{number} -.-> {link_label('fallback')}{targets[name]}"
     for target in graph.targets:
         for place, shard in enumerate(target.shards):
             arrow = "-->" if place == 0 else "-.->"
             yield f"  {targets[target.name]} {arrow} {shards[shard]}"
-
-
-def _label(text: str) -> str:
-    return f'|"{_escaped(text)}"| ' if text else ""
-
-
-def _quoted(first: str, second: str) -> str:
-    return f'"{_escaped(first)}{"<br>" + _escaped(second) if second else ""}"'
-
-
-def _escaped(text: str) -> str:
-    short = text if len(text) <= _LABEL_CHARACTERS else text[: _LABEL_CHARACTERS - 1] + "…"
-    return "".join(_ENTITIES.get(each, each if each.isprintable() else " ") for each in short)

@@ -1,0 +1,1 @@
+"""Pictures of ensembles, as Mermaid text and as SVG."""
