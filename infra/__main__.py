@@ -235,6 +235,39 @@ def bootstrap() -> None:
 
 
 @main.command()
+@STAGE
+@RULES
+@click.option("--json", "as_json", is_flag=True, help="Print the lines as JSON.")
+@told
+def costs(stage: str, rules: Path, as_json: bool) -> None:
+    """Estimate what a stage costs a month, idle and under load: its resources times the list prices in infra/costs.py."""
+    from tempfile import TemporaryDirectory
+
+    from infra.app import synthesize
+    from infra.assembly import Assembly
+    from infra.costs import LOADS, PRICE_DATE, PRICE_REGION, assumptions_table, cost_lines, cost_table, totals
+    from infra.function_assets import placeholder_assets
+    from infra.reading import read_settings, read_shards
+
+    settings = read_settings(stage, os.environ)
+    shards = read_shards(rules, settings)
+    with TemporaryDirectory() as folder:
+        assembly = Assembly.read(synthesize(stage, settings, shards, placeholder_assets(), Path(folder), nag=False))
+    lines = cost_lines(assembly, shards, settings)
+    if as_json:
+        names = [load.name for load in LOADS]
+        found = [
+            {"what": line.what, "arithmetic": line.how, **dict(zip(names, line.dollars, strict=True))} for line in lines
+        ]
+        result = {"currency": "USD", "prices": {"date": PRICE_DATE, "region": PRICE_REGION}, "lines": found}
+        click.echo(json.dumps(result | {"sums": dict(zip(names, totals(lines), strict=True))}, indent=2))
+        return
+    click.echo(cost_table(lines))
+    click.echo()
+    click.echo(assumptions_table())
+
+
+@main.command()
 @click.option("--check", "only_check", is_flag=True, help="Write nothing; fail where the page is not as it would be.")
 @told
 def settings(only_check: bool) -> None:

@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import threading
 import time
 import urllib.error
@@ -24,7 +25,9 @@ from tidegate.triton.installation import find_installation
 from tidegate.triton.server import _free_ports
 
 from infra.assembly import Assembly, Resource, as_list, text_of
+from infra.contract import AGENT_READY_PATH
 from infra.stacks.shard.servers import SECRET_VARIABLE
+from tests.docs.blocks import ROOT
 
 AWS_VARIABLES = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_DEFAULT_REGION": "us-east-1"}
 
@@ -77,6 +80,32 @@ def deployed_triton(command: str, repository: str, secret: str, folder: Path) ->
         server = Triton(*ports)
         wait_for(lambda: server.ask("/v2/health/ready")[0] == 200, process, log)
         yield server
+
+
+@contextlib.contextmanager
+def deployed_agent(
+    described: Mapping[str, Any], triton: Triton, secret: str, variables: Mapping[str, str], folder: Path
+) -> Iterator[list[int]]:
+    """The shard agent beside a server, as the container definition `described` starts it; it is ready. What its health check
+    answered until then."""
+    (port,) = _free_ports(1)
+    program, *arguments = described["Command"]
+    assert program == "python"
+    arguments += [f"--http-port={triton.http_port}", f"--grpc-port={triton.grpc_port}", "--host=127.0.0.1"]
+    arguments += [f"--metrics-port={triton.metrics_port}", f"--port={port}"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("TIDEGATE_")}
+    environment |= AWS_VARIABLES | {"PYTHONPATH": str(ROOT / "functions")} | dict(variables)
+    environment |= {each["Name"]: secret for each in described["Secrets"]}
+    statuses: list[int] = []
+
+    def ready() -> bool:
+        statuses.append(ask(f"http://127.0.0.1:{port}{AGENT_READY_PATH}")[0])
+        return statuses[-1] == 200
+
+    log = folder / "agent.log"
+    with running([sys.executable, *arguments], environment, log) as process:
+        wait_for(ready, process, log)
+        yield statuses
 
 
 @contextlib.contextmanager

@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,23 +17,19 @@ from tidegate.triton.repository import MANAGEMENT
 from infra.assembly import Assembly
 from tests.infra.conftest import Made
 from tests.infra.deployed import (
-    AWS_VARIABLES,
     Asked,
     Triton,
-    ask,
+    deployed_agent,
     deployed_triton,
     policy_of,
     recorded_aws,
     refused,
-    running,
-    wait_for,
 )
 from tests.infra.fleets import named
 from tests.infra.test_templates import container, text_of
 from tests.lambdas.conftest import EVENTS, http_event, read
 from tests.support.lambda_runtime import Environment
-from tests.support.stack import ROOT, RunningStack, eventually, make_repository, running_stack, write_rules
-from tests.web.conftest import free_port
+from tests.support.stack import RunningStack, eventually, make_repository, running_stack, write_rules
 
 SECRET = "a-secret-of-the-test-0123456789"
 BOTH = {"versioned/1", "versioned/2"}
@@ -120,33 +114,11 @@ def stage(project: Made, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
             deployed_triton(command, f"s3://{url}/{bucket}/models", SECRET, folder) as triton,
         ):
             made = Stage(project.assembly, stack, asked, agent_asked, arn, triton, [], folder)
-            with agent(made):
+            described = container(project.assembly, "agent", "FleetShardalpha")
+            variables = made.filled({each["Name"]: each["Value"] for each in described["Environment"]}, agent_asked)
+            with deployed_agent(described, triton, SECRET, variables, folder) as statuses:
+                made.statuses += statuses
                 yield made
-
-
-@contextlib.contextmanager
-def agent(stage: Stage) -> Iterator[None]:
-    """The shard agent beside the server, by its own command; ready at the end of its start."""
-    described = container(stage.assembly, "agent", "FleetShardalpha")
-    port = free_port()
-    program, *arguments = described["Command"]
-    assert program == "python"
-    ports = {"http": stage.triton.http_port, "grpc": stage.triton.grpc_port, "metrics": stage.triton.metrics_port}
-    arguments += [f"--{name}-port={number}" for name, number in ports.items()]
-    arguments += ["--host=127.0.0.1", f"--port={port}"]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("TIDEGATE_")}
-    environment |= AWS_VARIABLES | {"PYTHONPATH": str(ROOT / "functions")}
-    environment |= stage.filled({each["Name"]: each["Value"] for each in described["Environment"]}, stage.agent_asked)
-    environment |= {each["Name"]: SECRET for each in described["Secrets"]}
-    log = stage.folder / "agent.log"
-
-    def ready() -> bool:
-        stage.statuses.append(ask(f"http://127.0.0.1:{port}/ready")[0])
-        return stage.statuses[-1] == 200
-
-    with running([sys.executable, *arguments], environment, log) as process:
-        wait_for(ready, process, log)
-        yield
 
 
 def recorded(name: str) -> Any:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import tritonclient.grpc as triton_grpc
+from tidegate.aws.provision import provision
 from tidegate.triton.repository import MANAGEMENT
 from tritonclient.utils import InferenceServerException
 
 from tests.docs.blocks import ROOT
 from tests.infra.conftest import Made
-from tests.infra.deployed import Triton, deployed_triton
+from tests.infra.deployed import Triton, deployed_agent, deployed_triton
 from tests.infra.test_templates import container, text_of
 from tests.support.aws import local_server, names
 
@@ -80,3 +83,19 @@ def test_whoever_has_the_secret_loads_from_s3_and_callers_infer(server: Triton) 
     )
     assert status == 200, answer
     assert b"param-top_k" in answer.lower(), "a rule's parameter reaches the model as a header"
+
+
+def test_a_first_deployment_is_healthy_before_anything_is_published(
+    project: Made, server: Triton, tmp_path: Path
+) -> None:
+    with local_server() as url:
+        local = names(url)
+        asyncio.run(provision(local.clients(), local.bucket, local.table))
+        variables = {
+            "TIDEGATE_BUCKET": local.bucket,
+            "TIDEGATE_REGISTRY_TABLE": local.table,
+            "TIDEGATE_SHARD": "alpha",
+            "TIDEGATE_AWS_ENDPOINT_URL": url,
+        }
+        with deployed_agent(container(project.assembly, "agent"), server, SECRET, variables, tmp_path) as statuses:
+            assert statuses[-1] == 200

@@ -1,0 +1,108 @@
+"""docs/operations.md: every command is run here, or known to be one that needs an account; every link and table is true."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from decimal import Decimal
+
+import pytest
+from click.testing import CliRunner
+from tidegate.cli import main
+
+from infra.__main__ import main as infra
+from tests.docs.blocks import ROOT, blocks
+
+PAGE = "docs/operations.md"
+TEXT = (ROOT / PAGE).read_text(encoding="utf-8")
+COMMANDS = [
+    line.removeprefix("$ ").strip()
+    for line in TEXT.splitlines()
+    if line.strip().startswith("$ ")
+    for line in (line.strip(),)
+]
+TIDEGATE = [command for command in COMMANDS if command.startswith("tidegate ")]
+MAKE = [command for command in COMMANDS if command.startswith("make ")]
+NEEDS_AN_ACCOUNT = ("export ", "aws ", "docker ", "curl ")
+
+
+def test_every_command_is_of_a_known_kind() -> None:
+    rest = [command for command in COMMANDS if command not in TIDEGATE and command not in MAKE]
+    assert all(command.startswith(NEEDS_AN_ACCOUNT) for command in rest), rest
+    assert TIDEGATE
+    assert MAKE
+
+
+@pytest.mark.parametrize("command", sorted(set(TIDEGATE)))
+def test_a_tidegate_command_has_the_options_that_the_page_gives_it(command: str) -> None:
+    words = [word for word in command.split()[1:] if not word.startswith("'")]
+    options = [word for word in words if word.startswith("--")]
+    names = words[: next((at for at, word in enumerate(words) if word.startswith("-")), len(words))]
+    # An argument, such as a folder, is no command.
+    group, *more = names
+    told = CliRunner().invoke(main, [group, *(more[:1] if group in ("facts", "models") else []), "--help"])
+    assert told.exit_code == 0, told.output
+    for option in options:
+        assert option in told.output, option
+
+
+@pytest.mark.parametrize("command", sorted(set(MAKE)))
+def test_a_make_command_would_run_what_the_page_says(command: str) -> None:
+    done = subprocess.run(
+        ["bash", "-c", f"{command} --dry-run"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    target = command.split()[1]
+    verb = {"infra-check": "check", "infra": "deploy", "infra-bootstrap": "bootstrap", "infra-destroy": "destroy"}
+    assert f"-m infra {verb[target]}" in done.stdout
+    for setting in re.findall(r"(?:STAGE|RULES)=(\S+)", command):
+        assert setting in done.stdout
+    assert verb[target] in infra.commands
+
+
+def test_the_shard_of_the_page_is_one_that_fleet_yaml_may_have() -> None:
+    import yaml
+    from tidegate.rules.language import ShardSpec
+
+    (block,) = [yaml.safe_load(each) for each in re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)]
+    (spec,) = block["shards"].values()
+    assert ShardSpec.model_validate(spec).max_replicas == 6
+
+
+def test_the_costs_are_those_of_the_templates() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "infra", "costs"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() in TEXT, "run `python -m infra costs` and put its tables between the marks"
+
+
+def test_the_costs_add_up() -> None:
+    rows = [
+        [cell.strip(" *") for cell in line.strip("|").split("|")]
+        for line in TEXT.splitlines()
+        if re.search(r"\| \**[\d,]+\.\d\d\** \|$", line)
+    ]
+    *lines, total = [[Decimal(cell.replace(",", "")) for cell in row[2:]] for row in rows if len(row) == 5]
+    assert len(lines) > 15
+    assert [sum(column) for column in zip(*lines, strict=True)] == total
+
+
+def test_every_link_to_a_heading_is_one() -> None:
+    headings = {
+        re.sub(r"[^a-z0-9 -]", "", line.lstrip("# ").lower()).replace(" ", "-")
+        for line in TEXT.splitlines()
+        if line.startswith("#")
+    }
+    linked = set(re.findall(r"\]\(#([a-z0-9-]+)\)", TEXT))
+    for file in sorted((ROOT / "infra").rglob("*.py")):
+        source = file.read_text(encoding="utf-8")
+        linked |= set(re.findall(r"operations\.md#([a-z0-9-]+)", source))
+        linked |= set(re.findall(r"_runbook\([\"']([a-z0-9-]+)[\"']\)", source))
+    assert {"push-the-images", "a-shard-is-down"} <= linked
+    assert linked <= headings
+
+
+def test_the_page_is_among_those_whose_blocks_are_read() -> None:
+    assert blocks(PAGE)
