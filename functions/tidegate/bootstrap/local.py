@@ -18,6 +18,7 @@ from tidegate.aws.local_server import LocalAws
 from tidegate.aws.provision import provision
 from tidegate.bootstrap import build_transport
 from tidegate.bootstrap.control import build_control_plane, build_launcher
+from tidegate.bootstrap.local_facts import seed_local_facts
 from tidegate.bootstrap.sources import CompiledRules, FolderModels
 from tidegate.control.fleet import LocalFleet
 from tidegate.control.follower import EngineFollower, FollowerConfig
@@ -96,6 +97,7 @@ class LocalStack:
                 "bucket": self.settings.bucket,
                 "registry_table": self.settings.registry_table,
                 "region": self.settings.aws_region,
+                "facts_table": self.settings.facts_table,
             },
         }
 
@@ -114,10 +116,16 @@ async def local_stack(settings: Settings, rules: Path, models: Path, bundle: byt
         StackError: it could not start; whatever had started is gone again.
     """
     async with contextlib.AsyncExitStack() as started:
+        given = settings
         settings = await _with_aws(settings, started)
+        # Beside the start of the servers. A table that was given belongs to somebody, who seeds it.
+        seeding = asyncio.create_task(seed_local_facts(settings, models) if settings is not given else asyncio.sleep(0))
+        started.push_async_callback(_cancel, seeding)
         transport = build_transport(settings)
         started.push_async_callback(transport.aclose)
         stack, running = await _started(settings, rules, models, transport, started)
+        # Before any model answers: it would keep in mind that a member has no history.
+        await seeding
         await _first_publish(stack, bundle, running)
         follower = asyncio.create_task(stack.follower.run())
         started.push_async_callback(_cancel, follower)

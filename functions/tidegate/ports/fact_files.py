@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,14 +76,24 @@ def find_fact_files(path: Path) -> tuple[FactFile, ...]:
     Raises:
         ModelConfigError: there are none, or a file's name cannot be that of a set; it says what would be right.
     """
-    if not path.is_dir():
-        found = [path]
-    else:
-        found = sorted(path.glob(f"{FACTS}/*{SUFFIX}")) or sorted(path.glob(f"*/{FACTS}/*{SUFFIX}"))
+    found = look_for_fact_files(path) if path.is_dir() else _named([path])
     if not found:
         raise ModelConfigError(f"{path} has no seed files: a model's are in <model>/{FACTS}/<name>{SUFFIX}")
+    return found
+
+
+def look_for_fact_files(folder: Path) -> tuple[FactFile, ...]:
+    """The seed files of a model's folder, or of all models of a repository; empty where there are none.
+
+    Raises:
+        ModelConfigError: a file's name cannot be that of a set; it says what would be right.
+    """
+    return _named(sorted(folder.glob(f"{FACTS}/*{SUFFIX}")) or sorted(folder.glob(f"*/{FACTS}/*{SUFFIX}")))
+
+
+def _named(paths: Iterable[Path]) -> tuple[FactFile, ...]:
     files: dict[str, FactFile] = {}
-    for each in found:
+    for each in paths:
         if each.suffix != SUFFIX or not _NAME.fullmatch(each.stem):
             hint = f"name it <name>{SUFFIX}, the name of letters, digits, '_', '.' and '-'"
             raise ModelConfigError(f"{each} is no seed file: {hint}")
