@@ -16,10 +16,11 @@ PARTITION = "once"
 Work = Callable[[Mapping[str, Any]], dict[str, Any]]
 
 
-def once_per(settings: Settings, work: Work) -> Work:
+def once_per(settings: Settings, work: Work, context: Any) -> Work:
     """`work`, which gives the first result again for data that it was called with within a day.
 
-    A result that was an exception is not kept: the next delivery tries again.
+    A result that was an exception is not kept: the next delivery tries again. So does one that comes after the invocation
+    of `context`, Lambda's, ran out of time.
 
     Raises:
         SettingsError: the registry's table is not named.
@@ -33,11 +34,13 @@ def once_per(settings: Settings, work: Work) -> Work:
     def called(*, data: Mapping[str, Any]) -> dict[str, Any]:
         return work(data)
 
+    config = IdempotencyConfig(expires_after_seconds=KEPT_S)
+    config.register_lambda_context(context)
     decorated = idempotent_function(
         called,
         data_keyword_argument="data",
         persistence_store=store,
-        config=IdempotencyConfig(expires_after_seconds=KEPT_S),
+        config=config,
     )
     return lambda data: decorated(data=dict(data))
 
