@@ -22,6 +22,13 @@ HISTORY = "history/"
 CLAIMS = "claims/"
 POINTER = "live/pointer.json"
 
+RULES = "rules/"
+"""Archives of rules that are uploaded to be judged: `rules/<name>.zip`."""
+
+ARCHIVE_SUFFIX = ".zip"
+VERDICTS = "verdicts/"
+"""What was found out about them: `verdicts/<name>.json`. Not below `RULES`, so that no verdict starts the judge."""
+
 PARTITION_KEY, SORT_KEY, EXPIRY = "pk", "sk", "expires_at"
 """The attributes of both tables that DynamoDB itself looks at; the table of facts has no expiry."""
 
@@ -52,6 +59,11 @@ def parse_unit(prefix: str, key: str) -> tuple[str, int | None] | None:
     if match is None:
         return None
     return match["model"], None if match["unit"] == "config" else int(match["unit"])
+
+
+def verdict_key(archive_key: str) -> str:
+    """The key of the verdict on the archive `rules/<name>.zip`."""
+    return f"{VERDICTS}{archive_key.removeprefix(RULES).removesuffix(ARCHIVE_SUFFIX)}.json"
 
 
 def bundle_key(revision: str) -> str:
