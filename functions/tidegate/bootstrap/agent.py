@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 
 from tidegate.bootstrap import build_transport
 from tidegate.bootstrap.control import build_control_plane
+from tidegate.bootstrap.tasks import cancel
 from tidegate.control.directory import RegistryDirectory
 from tidegate.control.supervisor import Supervisor
 from tidegate.errors import SettingsError, StackError
@@ -54,9 +55,9 @@ async def run_agent(settings: Settings, doors: Doors, port: int) -> None:
         started.push_async_callback(_close, server)
         tasks = [asyncio.create_task(directory.follow(FOLLOW_S)), asyncio.create_task(supervisor.run())]
         for task in tasks:
-            started.push_async_callback(_cancel, task)
+            started.push_async_callback(cancel, task)
         waiting = asyncio.create_task(ended.wait())
-        started.push_async_callback(_cancel, waiting)
+        started.push_async_callback(cancel, waiting)
         await asyncio.wait([*tasks, waiting], return_when=asyncio.FIRST_COMPLETED)
         raise StackError("the Triton server ended, or a load on it hangs; it is started anew with this process")
 
@@ -82,8 +83,3 @@ def _answer(ready: Callable[[], bool]) -> Callable[[asyncio.StreamReader, asynci
 async def _close(server: asyncio.Server) -> None:
     server.close()
     await server.wait_closed()
-
-
-async def _cancel(task: asyncio.Task[object]) -> None:
-    task.cancel()
-    await asyncio.wait([task])

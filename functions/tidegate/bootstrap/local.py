@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import getpass
 import logging
-import socket
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -17,14 +15,14 @@ from tidegate.aws.clients import LOCAL_REGION, AwsClients, AwsConfig
 from tidegate.aws.local_server import LocalAws
 from tidegate.aws.provision import provision
 from tidegate.bootstrap import build_transport
-from tidegate.bootstrap.control import build_control_plane, build_launcher
-from tidegate.bootstrap.local_facts import seed_local_facts
+from tidegate.bootstrap.control import author, build_control_plane, build_launcher
 from tidegate.bootstrap.sources import CompiledRules, FolderModels
+from tidegate.bootstrap.tasks import cancel
 from tidegate.control.fleet import LocalFleet
 from tidegate.control.follower import EngineFollower, FollowerConfig
 from tidegate.control.plane import ControlPlane
 from tidegate.control.publish import PublishRequest
-from tidegate.control.sources import GivenRules, RulesSource
+from tidegate.control.sources import CheckedRules, GivenRules, RulesSource
 from tidegate.control.status import unread
 from tidegate.control.steps import StepEvent
 from tidegate.errors import PublishError, StackError, StoreError, TidegateError
@@ -97,38 +95,33 @@ class LocalStack:
                 "bucket": self.settings.bucket,
                 "registry_table": self.settings.registry_table,
                 "region": self.settings.aws_region,
-                "facts_table": self.settings.facts_table,
             },
         }
 
 
 @contextlib.asynccontextmanager
-async def local_stack(settings: Settings, rules: Path, models: Path, bundle: bytes) -> AsyncIterator[LocalStack]:
+async def local_stack(
+    settings: Settings, rules: Path, models: Path, checked: CheckedRules
+) -> AsyncIterator[LocalStack]:
     """Start a stack and publish its first rules; leaving stops everything that was started, last first.
 
     Args:
         settings: where they name a bucket and a table these are used, else AWS is started in memory.
         rules: the rules directory.
         models: the folder that models are pushed from.
-        bundle: the compiled rules, which are published first.
+        checked: the compiled rules, which are published first.
 
     Raises:
         StackError: it could not start; whatever had started is gone again.
     """
     async with contextlib.AsyncExitStack() as started:
-        given = settings
         settings = await _with_aws(settings, started)
-        # Beside the start of the servers. A table that was given belongs to somebody, who seeds it.
-        seeding = asyncio.create_task(seed_local_facts(settings, models) if settings is not given else asyncio.sleep(0))
-        started.push_async_callback(_cancel, seeding)
         transport = build_transport(settings)
         started.push_async_callback(transport.aclose)
         stack, running = await _started(settings, rules, models, transport, started)
-        # Before any model answers: it would keep in mind that a member has no history.
-        await seeding
-        await _first_publish(stack, bundle, running)
+        await _first_publish(stack, checked, running)
         follower = asyncio.create_task(stack.follower.run())
-        started.push_async_callback(_cancel, follower)
+        started.push_async_callback(cancel, follower)
         yield stack
 
 
@@ -167,13 +160,14 @@ async def _started(
     )
     follower = EngineFollower(plane.ports.bundles, GATEWAY, plane.ports.registry, config=config)
     running = asyncio.create_task(fleet.run())
-    started.push_async_callback(_cancel, running)
+    started.push_async_callback(cancel, running)
     return LocalStack(settings, plane, fleet, follower, rules, models), running
 
 
-async def _first_publish(stack: LocalStack, bundle: bytes, running: asyncio.Task[None]) -> None:
+async def _first_publish(stack: LocalStack, checked: CheckedRules, running: asyncio.Task[None]) -> None:
     """Publish the first rules while the fleet starts."""
-    publishing = asyncio.create_task(stack.publish(GivenRules(bundle), "the stack was started"))
+    rules = GivenRules(checked.bundle, checked.demand)
+    publishing = asyncio.create_task(stack.publish(rules, "the stack was started"))
     try:
         await asyncio.wait([publishing, running], return_when=asyncio.FIRST_COMPLETED)
         if not publishing.done():
@@ -183,17 +177,8 @@ async def _first_publish(stack: LocalStack, bundle: bytes, running: asyncio.Task
     except PublishError as error:
         raise StackError(f"not every target can be served\n{error}") from error
     finally:
-        await _cancel(publishing)
+        await cancel(publishing)
     await stack.fleet.directory.refresh()
-
-
-def author() -> str:
-    """Who runs this process, for the history: user and machine."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):
-        user = "somebody"
-    return f"{user}@{socket.gethostname()}"
 
 
 def _announce(event: StepEvent) -> None:
@@ -201,11 +186,6 @@ def _announce(event: StepEvent) -> None:
         logger.info("publish: %s %s: %s", event.step, event.state, event.text)
     elif event.state == "note":
         logger.info("publish: %s: %s", event.step, event.text)
-
-
-async def _cancel(task: asyncio.Task[Any]) -> None:
-    task.cancel()
-    await asyncio.wait([task])
 
 
 def _now() -> str:

@@ -45,14 +45,14 @@ def publish(
     that runs on this machine.
     """
     from tidegate.bootstrap.control import author
-    from tidegate.bootstrap.sources import CompiledRules, FolderModels
+    from tidegate.bootstrap.sources import FolderModels, ProvedRules
     from tidegate.control.publish import PublishRequest
 
     settings = resolve_settings(stores)
 
     async def work(plane: ControlPlane) -> PublishResult:
         request = PublishRequest(
-            rules=CompiledRules(rules),
+            rules=ProvedRules(rules),
             models=None if models is None else FolderModels(models, plane.ports.models),
             by=by or author(),
             why=why,

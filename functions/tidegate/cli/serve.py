@@ -18,7 +18,9 @@ import uvloop
 
 from tidegate.bootstrap import build_gateway
 from tidegate.bootstrap.local import LocalStack, local_stack
-from tidegate.control.rules_watch import compile_rules, follow
+from tidegate.bootstrap.sources import CompiledRules
+from tidegate.bootstrap.tasks import cancel
+from tidegate.control.rules_watch import follow
 from tidegate.errors import StackError
 from tidegate.settings import Settings
 
@@ -81,17 +83,17 @@ async def _serve(settings: Settings, rules: Path, models: Path, port: int) -> No
     """Start and serve until cancelled; leaving undoes everything that was started, last first."""
     async with contextlib.AsyncExitStack() as started:
         listener = started.enter_context(_bind(port))
-        bundle = await compile_rules(rules)
+        checked = await CompiledRules(rules).check()
         # Followed from here on, so that no change during the start is missed.
         serving: asyncio.Future[LocalStack] = asyncio.get_running_loop().create_future()
         follower = asyncio.create_task(_follow(rules, serving))
-        started.push_async_callback(_cancel, follower)
-        stack = await started.enter_async_context(local_stack(settings, rules, models, bundle))
+        started.push_async_callback(cancel, follower)
+        stack = await started.enter_async_context(local_stack(settings, rules, models, checked))
         gateway = build_gateway(settings, stack.follower, stack.fleet.directory, stack)
         started.push_async_callback(gateway.close)
         server = await started.enter_async_context(_http(gateway.app, listener))
         # Once more, so that leaving ends it before the requests and the fleet.
-        started.push_async_callback(_cancel, follower)
+        started.push_async_callback(cancel, follower)
         click.echo(f"ready http://{HOST}:{listener.getsockname()[1]}")
         serving.set_result(stack)
         await asyncio.wait([server])
@@ -166,8 +168,3 @@ async def _follow(rules: Path, serving: asyncio.Future[LocalStack]) -> None:
         await follow(rules, changed)
     except (OSError, RuntimeError) as error:
         logger.warning("changes of %s are no longer followed: %s", rules, error)
-
-
-async def _cancel(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.wait([task])
