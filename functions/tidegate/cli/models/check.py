@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from tidegate.cli.models.options import MODELS, open_repository, print_findings
+from tidegate.cli.models.options import MODELS, count, open_repository, print_findings
 from tidegate.cli.rules.compiled import sound_program
 from tidegate.cli.rules.options import AS_JSON, DIRECTORY, print_json
 from tidegate.cli.sarif import SARIF, write_sarif
@@ -78,17 +78,17 @@ def _show(
     if not findings:
         ensembles = sum(1 for name in names if (model := repository.model(name)) is not None and model.is_ensemble)
         versions = sum(len(model.versions) for name in names if (model := repository.model(name)) is not None)
-        click.echo(f"ok: {len(names)} models ({ensembles} ensembles), {versions} versions, no findings")
+        click.echo(
+            f"ok: {count(len(names), 'model')} ({count(ensembles, 'ensemble')}), {count(versions, 'version')}, no findings"
+        )
 
 
 def _words(touched: BlastRadius, with_rules: bool) -> str:
     parts = []
     if touched.ensembles:
-        noun = "ensemble" if len(touched.ensembles) == 1 else "ensembles"
-        parts.append(f"{len(touched.ensembles)} {noun}: {', '.join(touched.ensembles)}")
+        parts.append(f"{count(len(touched.ensembles), 'ensemble')}: {', '.join(touched.ensembles)}")
     if with_rules and touched.objectives:
-        noun = "objective" if len(touched.objectives) == 1 else "objectives"
-        parts.append(f"{len(touched.objectives)} {noun}: {', '.join(touched.objectives)}")
+        parts.append(f"{count(len(touched.objectives), 'objective')}: {', '.join(touched.objectives)}")
     return f"a change of {touched.model} touches {'; '.join(parts)}"
 
 

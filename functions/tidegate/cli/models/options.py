@@ -46,9 +46,10 @@ def print_findings(findings: Sequence[ModelFinding], checked: int) -> None:
     for finding in findings:
         click.echo(str(finding), err=True)
     errors = sum(finding.severity == "error" for finding in findings)
-    models = _count(checked, "model")
-    click.echo(f"{_count(errors, 'error')}, {_count(len(findings) - errors, 'warning')} in {models}", err=True)
+    models = count(checked, "model")
+    click.echo(f"{count(errors, 'error')}, {count(len(findings) - errors, 'warning')} in {models}", err=True)
 
 
-def _count(number: int, noun: str) -> str:
+def count(number: int, noun: str) -> str:
+    """A number of things in words, such as `1 model`."""
     return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -45,4 +45,4 @@ class SmokeReport:
 
     def add(self, *findings: ModelFinding) -> None:
         """Note findings."""
-        self.findings += [finding for finding in findings if finding not in self.findings]
+        self.findings += [finding for finding in dict.fromkeys(findings) if finding not in self.findings]

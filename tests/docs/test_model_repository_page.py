@@ -1,0 +1,87 @@
+"""The models, commands and findings of docs/model-repository.md are what the page says."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tidegate.triton.checks.kinds import CHECKED, SMOKED, Kind
+
+from tests.docs.blocks import ROOT, Block, blocks
+
+NAME = "docs/model-repository.md"
+PAGE = blocks(NAME)
+SAMPLE = "my_models/short_text/samples/words.json"
+MEASURED = re.compile(r"\b[0-9.]+ (s|ms|bytes|requests)\b")
+
+
+def written(block: Block) -> tuple[str, str] | None:
+    """The file that a block shows, and its text."""
+    first, _, rest = block.text.partition("\n")
+    if block.language == "json":
+        return SAMPLE, block.text
+    return (first.removeprefix("# "), rest) if first.startswith("# my_models/") else None
+
+
+def commands(block: Block) -> list[tuple[str, str]]:
+    """The commands of a console block with what each prints."""
+    parts = re.split(r"^\$ ", block.text, flags=re.MULTILINE)[1:]
+    return [(part.partition("\n")[0], part.partition("\n")[2]) for part in parts]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with the page's models."""
+    root = tmp_path_factory.mktemp("page")
+    files = dict(found for block in PAGE if (found := written(block)) is not None)
+    assert len(files) == 4
+    for name, text in {**files, "my_models/short_text/1/.keep": "An ensemble has no files of its own.\n"}.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    return root
+
+
+def run(command: str, place: Path) -> subprocess.CompletedProcess[str]:
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = os.environ | {"PATH": path, "TIDEGATE_CACHE_DIR": str(ROOT / ".cache" / "tidegate")}
+    return subprocess.run(
+        ["bash", "-c", command],
+        cwd=place,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_every_command_prints_what_the_page_shows(place: Path) -> None:
+    shown = [each for block in PAGE if block.language == "console" for each in commands(block)]
+    assert {command.split()[2] for command, _ in shown if command.startswith("tidegate ")} == {
+        "check", "smoke", "graph",
+    }  # fmt: skip
+    for command, expected in shown:
+        done = run(command, place)
+        lines, wanted = (sorted(MEASURED.sub(r"N \1", text).splitlines()) for text in (done.stdout, expected))
+        assert lines == wanted, command
+        assert done.returncode == (1 if "error[" in expected else 0), command
+
+
+def test_the_pages_python_runs_and_finds_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    (block,) = (each for each in PAGE if each.language == "python" and written(each) is None)
+    program = block.text.replace('"triton_models"', repr(str(ROOT / "triton_models")))
+    exec(compile(program, str(block), "exec"), {"__name__": "page"})
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("kinds", [CHECKED, SMOKED], ids=["check", "smoke"])
+def test_the_table_of_findings_is_that_of_the_code(kinds: tuple[Kind, ...]) -> None:
+    rows = [f"| `{kind.name}` | {kind.severity} | {kind.meaning} | {kind.remedy} |" for kind in kinds]
+    assert "\n".join(["| kind | | what it means | what to do |", "|---|---|---|---|", *rows]) in (
+        ROOT / NAME
+    ).read_text(encoding="utf-8"), "the page's table is not the one of tidegate.triton.checks.kinds"
