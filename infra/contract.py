@@ -14,8 +14,7 @@ AGENT_COMMAND: Final = ("python", "-m", "tidegate.cli", "shard-agent")
 """Loads what a shard must hold on the Triton beside it, and keeps its entry in the registry alive."""
 
 LIVE: Final = POINTER.rpartition("/")[0] + "/"
-RULES: Final = "rules/"
-"""Where the pointer is, and where rules are pushed to be validated."""
+"""Where the pointer is."""
 
 HTTP_PORT: Final = 8000
 GRPC_PORT: Final = 8001

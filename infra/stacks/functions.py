@@ -16,9 +16,9 @@ from aws_cdk import aws_lambda_event_sources as sources
 from aws_cdk import aws_sns as sns
 from aws_cdk import aws_sqs as sqs
 from constructs import Construct
-from tidegate.aws.layout import MANIFESTS
+from tidegate.aws.layout import MANIFESTS, RULES
 
-from infra.contract import HANDLER, LIVE, RULES
+from infra.contract import HANDLER, LIVE
 from infra.settings import JwtAuthorizer, process_variables
 from infra.stacks.events import Events, make_queue
 from infra.stacks.grants import add_grants, add_runtime, explain_role, publishers_policy

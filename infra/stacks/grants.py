@@ -8,9 +8,20 @@ from dataclasses import dataclass
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_s3 as s3
 from constructs import Construct
-from tidegate.aws.layout import ASSIGNMENTS, BUNDLES, CLAIMS, HISTORY, MANIFESTS, MODELS, PUSHES, SAMPLES
+from tidegate.aws.layout import (
+    ASSIGNMENTS,
+    BUNDLES,
+    CLAIMS,
+    HISTORY,
+    MANIFESTS,
+    MODELS,
+    PUSHES,
+    RULES,
+    SAMPLES,
+    VERDICTS,
+)
 
-from infra.contract import LIVE, RULES
+from infra.contract import LIVE
 from infra.stacks.parts import NO_RESOURCE_LEVEL, Stage, explain, statement
 from infra.stacks.storage import StorageStack
 
@@ -41,9 +52,7 @@ class Grant:
 GRANTS: Mapping[str, Grant] = {
     "gateway": Grant(reads=(BUNDLES, LIVE), registry=("dynamodb:PutItem",)),
     "resolve": Grant(reads=(BUNDLES, LIVE), registry=("dynamodb:PutItem",)),
-    "validate_rules": Grant(
-        reads=(BUNDLES, LIVE, MANIFESTS, MODELS, RULES), writes=(BUNDLES,), registry=(*READ_ITEMS, *WRITE_ITEMS)
-    ),
+    "validate_rules": Grant(reads=(RULES,), writes=(VERDICTS,), registry=(*READ_ITEMS, *WRITE_ITEMS)),
     "reconcile": Grant(
         reads=(ASSIGNMENTS, BUNDLES, CLAIMS, LIVE),
         writes=(CLAIMS,),
@@ -64,7 +73,7 @@ GRANTS: Mapping[str, Grant] = {
 
 
 PUBLISHERS = Grant(
-    reads=(ASSIGNMENTS, BUNDLES, CLAIMS, HISTORY, LIVE, MANIFESTS, MODELS, PUSHES, RULES, SAMPLES),
+    reads=(ASSIGNMENTS, BUNDLES, CLAIMS, HISTORY, LIVE, MANIFESTS, MODELS, PUSHES, RULES, SAMPLES, VERDICTS),
     writes=(ASSIGNMENTS, BUNDLES, CLAIMS, HISTORY, LIVE, MANIFESTS, MODELS, PUSHES, RULES, SAMPLES),
     deletes=(CLAIMS, MODELS, PUSHES, SAMPLES),
     registry=("dynamodb:Query", "dynamodb:UpdateItem"),

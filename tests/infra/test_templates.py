@@ -109,7 +109,8 @@ def test_every_role_may_do_exactly_this(project: Made) -> None:
     [
         ("Gateway", "s3:GetObject", {"bundles", "live"}),
         ("Rollback", "s3:PutObject", {"claims", "history", "live"}),
-        ("ValidateRules", "s3:PutObject", {"bundles"}),
+        ("ValidateRules", "s3:PutObject", {"verdicts"}),
+        ("ValidateRules", "s3:GetObject", {"rules"}),
         ("Reconcile", "s3:GetObject", {"assignments", "bundles", "claims", "live"}),
         ("Reconcile", "s3:PutObject", {"claims"}),
         ("Reconcile", "s3:DeleteObject", {"claims"}),
