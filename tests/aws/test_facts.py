@@ -159,7 +159,7 @@ def test_wrong_usage_ends_with_2_and_says_what_would_be_right(
     repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cases = {
-        (repository,): "name the table with --table, or in TIDEGATE_FACTS_TABLE",
+        (repository,): "name it with --table, with --stack URL, or in TIDEGATE_FACTS_TABLE",
         (repository / "nothing", "--table", "abc"): "does not exist",
         (repository, "--table", "a b"): "must be the name of a table",
         (repository, "--table", "abc", "--endpoint-url", "localhost:1"): "must be an http:// or https:// address",

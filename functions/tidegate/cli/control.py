@@ -74,14 +74,15 @@ def _sound(_: click.Context, option: click.Parameter, text: str | None) -> str |
     return text
 
 
-def _address(_: click.Context, _option: click.Parameter, text: str | None) -> str | None:
+def http_address(_: click.Context, _option: click.Parameter, text: str | None) -> str | None:
+    """The text of an option that is the address of a gateway."""
     if text is not None and not text.startswith(("http://", "https://")):
         raise click.BadParameter(f"{text!r} is no http:// or https:// address")
     return text
 
 
 _OPTIONS = (
-    click.option("--stack", callback=_address, help=f"Running stack whose stores are meant: {LOCAL_STACK}."),
+    click.option("--stack", callback=http_address, help=f"Running stack whose stores are meant: {LOCAL_STACK}."),
     click.option("--endpoint-url", callback=_sound, help="Address of S3 and DynamoDB; else TIDEGATE_AWS_ENDPOINT_URL."),
     click.option("--bucket", callback=_sound, help="S3 bucket of models and bundles; else TIDEGATE_BUCKET."),
     click.option("--registry-table", callback=_sound, help="Table of the registry; else TIDEGATE_REGISTRY_TABLE."),
@@ -121,7 +122,7 @@ def resolve_settings(options: StoreOptions, *, registry: bool = True) -> Setting
     if options.stack is not None:
         if options.named:
             raise click.UsageError("--stack names all stores: leave it, or the options that name them one by one, out")
-        return _of_stack(settings, options.stack)
+        return settings_of_stack(settings, options.stack)
     named: dict[str, Any] = options.named
     settings = dataclasses.replace(settings, **named)
     missing = [
@@ -134,7 +135,7 @@ def resolve_settings(options: StoreOptions, *, registry: bool = True) -> Setting
     if not options.named and settings.bucket is None and settings.registry_table is None:
         # Nobody has said anything; half of what was said is not filled up with another stack's.
         try:
-            return _of_stack(settings, LOCAL_STACK)
+            return settings_of_stack(settings, LOCAL_STACK)
         except UnavailableError:
             pass
     raise click.UsageError(_nowhere(missing))
@@ -150,15 +151,22 @@ def _nowhere(missing: list[str]) -> str:
     )
 
 
-def _of_stack(settings: Settings, url: str) -> Settings:
-    """The settings with the stores of a stack in place of all that they name."""
+def settings_of_stack(settings: Settings, url: str) -> Settings:
+    """The settings with the stores of a stack, and its table of facts, in place of all that they name.
+
+    Raises:
+        UnavailableError: nothing answers at the address, or it does not tell its stores.
+        SettingsError: what it tells is malformed.
+    """
     control = read_fleet(url).get("control")
     if not isinstance(control, Mapping) or not control.get("bucket") or not control.get("registry_table"):
         raise UnavailableError(
             f"{url} does not tell its stores, as only a stack of `tidegate up` does: name them with --bucket and "
             "--registry-table, or in TIDEGATE_BUCKET and TIDEGATE_REGISTRY_TABLE"
         )
-    said = {setting: control.get(name) for name, setting in SETTINGS.items()}
+    said = {setting: control.get(name) for name, setting in SETTINGS.items()} | {
+        "facts_table": control.get("facts_table")
+    }
     checked = Settings.from_environment({PREFIX + name.upper(): str(text) for name, text in said.items() if text})
     changes: dict[str, Any] = {name: getattr(checked, name) for name in said}
     return dataclasses.replace(settings, **changes)

@@ -13,6 +13,7 @@ import click
 from tidegate.aws.clients import AwsClients, AwsConfig
 from tidegate.aws.facts import SeededFacts, seed_facts
 from tidegate.aws.provision import provision_facts
+from tidegate.cli.control import LOCAL_STACK, http_address, settings_of_stack
 from tidegate.cli.rules.options import AS_JSON, print_json
 from tidegate.errors import SettingsError
 from tidegate.ports.fact_files import FactFile, find_fact_files
@@ -35,13 +36,20 @@ def _sound(_: click.Context, option: click.Parameter, text: str | None) -> str |
 
 @click.command()
 @click.argument("path", type=click.Path(exists=True, path_type=Path))
+@click.option("--stack", callback=http_address, help=f"Running stack whose table is meant: {LOCAL_STACK}.")
 @click.option("--table", callback=_sound, help="DynamoDB table; unset: TIDEGATE_FACTS_TABLE.")
 @click.option("--endpoint-url", callback=_sound, help="Address of DynamoDB; unset: TIDEGATE_AWS_ENDPOINT_URL, or AWS.")
 @click.option("--region", callback=_sound, help="AWS region; unset: TIDEGATE_AWS_REGION, or as AWS's own settings say.")
 @click.option("--create", is_flag=True, help="Create the table where it is missing.")
 @AS_JSON
 def seed(
-    path: Path, table: str | None, endpoint_url: str | None, region: str | None, create: bool, as_json: bool
+    path: Path,
+    stack: str | None,
+    table: str | None,
+    endpoint_url: str | None,
+    region: str | None,
+    create: bool,
+    as_json: bool,
 ) -> None:
     """Write the facts of PATH to the table: a seed file, a model's folder, or a model repository.
 
@@ -50,9 +58,14 @@ def seed(
     """
     given = {"table": table, "endpoint_url": endpoint_url, "region": region}
     changes: dict[str, Any] = {SETTINGS[option]: text for option, text in given.items() if text is not None}
+    if stack is not None and changes:
+        raise click.UsageError("--stack names the table and where it is: leave it, or the other options, out")
     settings = dataclasses.replace(Settings.from_environment(), **changes)
+    if stack is not None:
+        settings = settings_of_stack(settings, stack)
     if settings.facts_table is None:
-        raise click.UsageError("name the table with --table, or in TIDEGATE_FACTS_TABLE")
+        where = f"{stack} has no table of facts" if stack else "nothing names the table"
+        raise click.UsageError(f"{where}: name it with --table, with --stack URL, or in TIDEGATE_FACTS_TABLE")
     files = find_fact_files(path)
     seeded = asyncio.run(_seed(settings, settings.facts_table, files, create=create))
     if as_json:
