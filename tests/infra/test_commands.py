@@ -1,0 +1,184 @@
+"""`python -m infra`: what it says and does without an account, and what it asks one before it changes anything."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from infra.account import BOOTSTRAP_PARAMETER, Preflight, preflight
+from infra.destroying import empty_buckets
+from infra.review import write_review
+from infra.settings import Settings
+from tests.infra.conftest import Made
+from tests.infra.deployed import AWS_VARIABLES
+from tests.infra.fleets import write_rules
+from tests.support.aws import local_server
+from tests.support.stack import ROOT
+
+SETTINGS = Settings.model_validate({})
+STACKS = ("Storage", "Network", "Fleet")
+BOOTSTRAP_VERSION = 6
+
+
+def infra(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a command without credentials, whatever this machine has."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "TIDEGATE_"))}
+    nowhere = {
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+    return subprocess.run(
+        [sys.executable, "-m", "infra", *arguments],
+        cwd=ROOT,
+        env=kept | nowhere | variables,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+def test_a_deployment_without_an_account_names_all_that_is_missing() -> None:
+    done = infra("deploy", "--stage", "dev")
+    assert done.returncode == 1
+    assert "0 findings by cdk-nag, audit, cfn-lint, checkov" in done.stdout
+    assert "to review: build/infra/dev/REVIEW.md" in done.stdout
+    for named in (
+        "nothing was changed. Missing:",
+        "an AWS region: set AWS_REGION",
+        "AWS credentials: run `aws configure sso`",
+        "not looked at: the CDK bootstrap stack",
+        "not looked at: the images",
+        "docs/operations.md",
+    ):
+        assert named in done.stderr, named
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables", "code", "told"),
+    [
+        (("check", "--stage", "staging"), {}, 1, "stage 'staging' has no settings"),
+        (("check", "--rules", "nowhere"), {}, 2, "Directory 'nowhere' does not exist"),
+        (("check",), {"TIDEGATE_INFRA_DOOR": "window"}, 1, "TIDEGATE_INFRA_DOOR is wrong"),
+        (("deploy", "--stacks", "Everything"), {}, 2, "'Everything' is no stack; the stacks are Storage, Network"),
+        (("destroy", "--stage", "prod"), {}, 1, "stage prod has termination_protection"),
+        (("destroy", "--stage", "dev"), {}, 1, "error: nothing was changed. Missing:"),
+        (("bootstrap",), {}, 1, "it needs AWS credentials and a region"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
+)
+def test_a_mistake_is_told_in_words(
+    arguments: tuple[str, ...], variables: Mapping[str, str], code: int, told: str
+) -> None:
+    done = infra(*arguments, **variables)
+    assert done.returncode == code, done.stderr
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_shard_that_cannot_be_deployed_is_told_with_its_line(tmp_path: Path) -> None:
+    rules = write_rules(tmp_path / "rules", {"a": {}, "b": {"instance_type": "m7g.xlarge"}})
+    done = infra("check", "--rules", str(rules))
+    assert done.returncode == 1
+    assert "fleet.yaml:4: 'm7g.xlarge' cannot run Triton: its CPUs are Arm" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_costs_are_printed_as_json_too() -> None:
+    found = json.loads(infra("costs", "--json").stdout)
+    assert found["prices"]["region"] == "us-east-1"
+    for load, total in found["sums"].items():
+        assert total == pytest.approx(sum(round(line[load], 2) for line in found["lines"]))
+
+
+def test_a_price_that_is_not_known_is_told(tmp_path: Path) -> None:
+    rules = write_rules(tmp_path / "rules", {"a": {"instance_type": "p5.48xlarge"}})
+    done = infra("costs", "--rules", str(rules))
+    assert done.returncode == 1
+    assert "the price of p5.48xlarge (shard 'a') is not known" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def session() -> Iterator[boto3.Session]:
+    """An account on this machine."""
+    with local_server() as url, pytest.MonkeyPatch.context() as patch:
+        for name, value in {**AWS_VARIABLES, "AWS_ENDPOINT_URL": url}.items():
+            patch.setenv(name, value)
+        yield boto3.Session()
+
+
+def looked_at(session: Any) -> Preflight:
+    return preflight("dev", SETTINGS, STACKS, BOOTSTRAP_VERSION, session)
+
+
+def test_an_account_is_asked_for_everything_in_the_order_in_which_it_is_made(session: Any) -> None:
+    first = looked_at(session)
+    assert first.account is not None
+    assert (first.account.region, first.unchecked) == ("us-east-1", ())
+    bootstrap, *repositories = first.missing
+    assert "(there is none): run `make infra-bootstrap`" in bootstrap
+    assert len(repositories) == 2
+    assert all("make infra STAGE=dev STACKS='Storage Network'" in each for each in repositories)
+
+    session.client("ssm").put_parameter(Name=BOOTSTRAP_PARAMETER, Value="5", Type="String")
+    assert "its version is 5, needed is 6" in looked_at(session).missing[0]
+    session.client("ssm").put_parameter(Name=BOOTSTRAP_PARAMETER, Value="6", Type="String", Overwrite=True)
+
+    ecr = session.client("ecr")
+    for name in ("triton", "agent"):
+        ecr.create_repository(repositoryName=f"tidegate-dev/{name}")
+    triton, agent = looked_at(session).missing
+    assert (
+        "/tidegate-dev/triton:24.10-py3: build infra/triton/Dockerfile on nvcr.io/nvidia/tritonserver:24.10" in triton
+    )
+    assert (
+        "/tidegate-dev/agent:1: build infra/agent/Dockerfile and push it, see docs/operations.md#push-the-im" in agent
+    )
+
+    manifest = {"schemaVersion": 2, "mediaType": "application/vnd.docker.distribution.manifest.v2+json", "layers": []}
+    for name, tag in (("triton", SETTINGS.triton.image_tag), ("agent", SETTINGS.triton.agent_tag)):
+        ecr.put_image(repositoryName=f"tidegate-dev/{name}", imageManifest=json.dumps(manifest), imageTag=tag)
+    assert looked_at(session).missing == ()
+
+
+def test_a_stage_whose_data_is_not_kept_is_emptied_before_it_goes(session: Any) -> None:
+    assert empty_buckets("dev", session) == {}, "a stage that is not there"
+    bucket = {"Type": "AWS::S3::Bucket"}
+    template = {
+        "Resources": {"Bucket": bucket, "Logs": bucket},
+        "Outputs": {"BucketName": {"Value": {"Ref": "Bucket"}}, "LogsBucketName": {"Value": {"Ref": "Logs"}}},
+    }
+    session.client("cloudformation").create_stack(StackName="tidegate-dev-storage", TemplateBody=json.dumps(template))
+    outputs = session.client("cloudformation").describe_stacks(StackName="tidegate-dev-storage")["Stacks"][0]["Outputs"]
+    name = next(each["OutputValue"] for each in outputs if each["OutputKey"] == "BucketName")
+    s3 = session.client("s3")
+    s3.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Enabled"})
+    for text in (b"1", b"2"):
+        s3.put_object(Bucket=name, Key="models/a", Body=text)
+    s3.delete_object(Bucket=name, Key="models/a")
+    assert empty_buckets("dev", session)[name] == 3, "two versions and a marker"
+    assert "Versions" not in s3.list_object_versions(Bucket=name)
+
+
+def test_the_outputs_that_are_emptied_are_those_of_the_template(project: Made) -> None:
+    assert {"BucketName", "LogsBucketName"} <= set(project.assembly.templates["Storage"]["Outputs"])
+
+
+def test_the_review_lists_every_right_and_every_accepted_finding(project: Made, tmp_path: Path) -> None:
+    text = write_review(project.assembly, tmp_path, "prod").read_text(encoding="utf-8")
+    for policy in project.assembly.resources("AWS::IAM::Policy", "AWS::IAM::ManagedPolicy"):
+        assert f"| {policy.template}/{policy.id} |" in text
+    assert "secretsmanager:GetSecretValue" in text
+    assert "| CKV_AWS_131 | Names of parameters may hold an underscore" in text
+    assert f"| Fleet | {len(project.assembly.templates['Fleet']['Resources'])} |" in text
