@@ -1,0 +1,137 @@
+"""Publishes into a running stack as a user does, ensembles to publish, and callers that never stop."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tests.support.model_folders import write_model
+from tests.support.stack import ROOT, RunningStack
+
+TIMEOUT_S = 90
+TIMES = {"TIDEGATE_KEEP_REVISIONS": "0", "TIDEGATE_DRAIN_TIMEOUT_S": "1", "TIDEGATE_STORE_TIMEOUT_S": "1"}
+"""For the stack and the commands: each publish has something to load and something to unload, and a store that is down
+is soon found out."""
+
+ENSEMBLE = """name: "{name}"
+platform: "ensemble"
+max_batch_size: 0
+input [ {{ name: "SLEEP_MS" data_type: TYPE_INT32 dims: [ 1 ] }} ]
+output [ {{ name: "VERSION" data_type: TYPE_INT32 dims: [ 1 ] }} ]
+ensemble_scheduling {{
+  step [
+    {{
+      model_name: "{step}"
+      model_version: {version}
+      input_map {{ key: "SLEEP_MS" value: "SLEEP_MS" }}
+      output_map {{ key: "VERSION" value: "VERSION" }}
+    }}
+  ]
+}}
+"""
+
+
+def write_ensemble(models: Path, name: str, version: int, step: str = "versioned") -> Path:
+    """An ensemble of one step, whose version is what the ensemble answers."""
+    content = ENSEMBLE.format(name=name, step=step, version=version).encode()
+    return write_model(models / name, {"config.pbtxt": content, "1/.keep": b""})
+
+
+def command(*arguments: str) -> subprocess.Popen[str]:
+    """A `tidegate` process; its output is to be read."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("TIDEGATE_")}
+    return subprocess.Popen(
+        [sys.executable, "-m", "tidegate.cli", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment | TIMES | {"PYTHONPATH": str(ROOT / "functions")},
+    )
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """What a `tidegate` command says."""
+    with command(*arguments) as process:
+        try:
+            output, errors = process.communicate(timeout=TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+    return subprocess.CompletedProcess(arguments, process.returncode, output, errors)
+
+
+def publish_arguments(stack: RunningStack, rules: Path, models: Path) -> list[str]:
+    """The command that publishes into a stack."""
+    return ["publish", "--rules", str(rules), "--models", str(models), "--json", "--stack", stack.url]
+
+
+def published(stack: RunningStack, rules: Path, models: Path) -> dict[str, Any]:
+    """Publish; the result."""
+    done = run(*publish_arguments(stack, rules, models))
+    assert done.returncode == 0, done.stdout + done.stderr
+    for line in done.stdout.splitlines():
+        event = json.loads(line)
+        if "took_s" in event:
+            print(f"{event['step']} {event['took_s']} s")
+    return last_line(done.stdout)
+
+
+def last_line(output: str) -> dict[str, Any]:
+    """The result of a command that prints a JSON value a line."""
+    result: dict[str, Any] = json.loads(output.splitlines()[-1])
+    return result
+
+
+def events(process: subprocess.Popen[str]) -> Iterator[dict[str, Any]]:
+    """The events of a command as they happen."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        yield json.loads(line)
+
+
+class Callers:
+    """Callers that ask for an objective at a constant rate, and keep what was not answered with 200.
+
+    Each request has its time by a clock that does not wait for answers, so that a slow answer is not hidden by the
+    requests that were not sent meanwhile.
+    """
+
+    THREADS = 5
+
+    def __init__(self, stack: RunningStack, objective: str, per_s: int = 50, **context: Any) -> None:
+        self.failures: list[str] = []
+        self.answers: list[int] = []
+        self.first: dict[int, float] = {}
+        self._stack, self._objective, self._context = stack, objective, context
+        self._interval_s = self.THREADS / per_s
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._call, args=(n,)) for n in range(self.THREADS)]
+
+    def __enter__(self) -> Callers:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _call(self, number: int) -> None:
+        due = time.monotonic() + self._interval_s * number / self.THREADS
+        while not self._stop.wait(max(0.0, due - time.monotonic())):
+            due += self._interval_s
+            try:
+                version = self._stack.version(self._objective, **self._context)
+            except (AssertionError, OSError) as error:
+                self.failures.append(repr(error))
+            else:
+                self.answers.append(version)
+                self.first.setdefault(version, time.monotonic())
