@@ -4,7 +4,9 @@ and Lambda's own runtime client, with moto in place of AWS."""
 from __future__ import annotations
 
 import contextlib
+import io
 import json
+import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,8 +30,9 @@ from tests.infra.deployed import (
 from tests.infra.fleets import named
 from tests.infra.test_templates import container, text_of
 from tests.lambdas.conftest import EVENTS, http_event, read
+from tests.support.aws import LocalAws
 from tests.support.lambda_runtime import Environment
-from tests.support.stack import RunningStack, eventually, make_repository, running_stack, write_rules
+from tests.support.stack import ROOT, RunningStack, eventually, make_repository, running_stack, write_rules
 
 SECRET = "a-secret-of-the-test-0123456789"
 BOTH = {"versioned/1", "versioned/2"}
@@ -162,6 +165,24 @@ def test_the_reconciler_loads_what_went_missing(stage: Stage) -> None:
         assert eventually(lambda: reconcile.invoke(recorded("schedule"))["converged"])
     assert ("s3:GetObject", "live/pointer.json") in stage.asked.calls
     assert ("secretsmanager:GetSecretValue", "") in stage.asked.calls
+
+
+def test_rules_that_land_in_the_bucket_are_judged(stage: Stage) -> None:
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as packed:
+        for file in sorted((ROOT / "routing_rules").rglob("*.yaml")):
+            packed.write(file, file.relative_to(ROOT / "routing_rules"))
+    local = LocalAws(stage.stack.get("/v1/fleet")["control"]["endpoint_url"].rstrip("/"), stage.bucket, stage.table)
+    local.s3().put_object(Bucket=stage.bucket, Key="rules/all.zip", Body=archive.getvalue())
+    message = recorded("object_created")
+    message["detail"] |= {"bucket": {"name": stage.bucket}, "object": {"key": "rules/all.zip"}}
+    (record,) = recorded("queue")["Records"]
+    with stage.function("validate_rules") as validate:
+        answer = validate.invoke({"Records": [record | {"body": json.dumps(message)}]}, 60_000)
+        assert answer == {"batchItemFailures": []}, validate.log
+    (key,) = [key for action, key in stage.asked.calls if action == "s3:PutObject"]
+    verdict = json.loads(local.s3().get_object(Bucket=stage.bucket, Key=key)["Body"].read())
+    assert verdict["status"] == "accepted", verdict
 
 
 def test_the_probe_measures_under_the_namespace_that_alarms_look_at(stage: Stage) -> None:
