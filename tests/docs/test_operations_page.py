@@ -24,7 +24,7 @@ COMMANDS = [
 ]
 TIDEGATE = [command for command in COMMANDS if command.startswith("tidegate ")]
 MAKE = [command for command in COMMANDS if command.startswith("make ")]
-NEEDS_AN_ACCOUNT = ("export ", "aws ", "docker ", "curl ")
+NEEDS_AN_ACCOUNT = ("export ", "aws ", "docker ", "curl ", "(cd ")
 
 
 def test_every_command_is_of_a_known_kind() -> None:
