@@ -103,14 +103,15 @@ def prove(directory: str | PathLike[str], *, at: float, only_compile: bool = Fal
     if only_compile:
         return Proof(bundle, engine.revision, program.world.demand, (), CaseTally(), "the rules compile")
     analysis = analyse(program, engine, at=at, places=places(directory))
-    rules = sum(len(objective.rules) for objective in program.objectives)
-    summary = (
-        f"{len(program.objectives)} objectives, {rules} rules: every rule can be reached, every context is served"
-        if not analysis.errors
-        else ""
-    )
+    summary = "" if analysis.errors else _proved(program)
     tally = _test(directory, program, engine, at)
     return Proof(bundle, engine.revision, program.world.demand, analysis.findings, tally, summary)
+
+
+def _proved(program: Program) -> str:
+    objectives, rules = len(program.objectives), sum(len(objective.rules) for objective in program.objectives)
+    counted = f"{objectives} objective{'s' * (objectives != 1)}, {rules} rule{'s' * (rules != 1)}"
+    return f"{counted}: every rule can be reached, every context is served"
 
 
 def _test(directory: str | PathLike[str], program: Program, engine: Engine, at: float) -> CaseTally:
