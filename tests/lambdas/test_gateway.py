@@ -12,9 +12,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tidegate.aws.telemetry import MOST_DIMENSIONS
 from tidegate.rules import compile_directory
 
 from tests.lambdas.conftest import Deployment, Starter, ask
+from tests.support.lambda_runtime import Environment
 from tests.web.conftest import HERE as WEB
 from tests.web.conftest import Host, free_port
 
@@ -198,6 +200,56 @@ def test_logs_and_metrics_are_structured_and_hold_no_value_of_a_context(
     assert {line["correlation_id"] for line in lines if "correlation_id" in line} <= {"UmF3UmVxdWVzdElk"}
 
 
+def metric_lines(environment: Environment) -> list[dict[str, Any]]:
+    """Every line of metrics, as CloudWatch reads it."""
+    return [json.loads(line) for line in environment.log.splitlines() if line.startswith('{"_aws"')]
+
+
+def test_an_answer_tells_its_times_and_a_fallback_its_breaker(
+    deployment: Deployment, start: Starter, shards: dict[str, int], tmp_path: Path
+) -> None:
+    rules = tmp_path / "rules"
+    (rules / "objectives").mkdir(parents=True)
+    (rules / "fleet.yaml").write_text(
+        "shards: {main: {}, spare: {}}\nmodels: {echo: {shards: [main]}, pair_sum: {shards: [spare]}}\n"
+    )
+    (rules / "objectives" / "guarded.yaml").write_text(
+        "objective: guarded\nsummary: Has a fallback.\nowner: tests\ncontext: {member_id: {type: string}}\n"
+        "fallback: [pair_sum]\nrules: [{id: only, serve: echo}]\n"
+    )
+    deployment.publish(compile_directory(rules))
+    variables = deployment.variables({**shards, "main": free_port()})
+    gateway = start("gateway", {**variables, "TIDEGATE_BREAKER_FAILURES": "1", "TIDEGATE_BREAKER_OPEN_MS": "600000"})
+    answer = ask(gateway, "/v2/models/guarded/infer", PAIR)
+    assert (answer.status, answer.headers["tidegate-model"]) == (200, "pair_sum"), answer.body
+    (by_function,) = [line for line in metric_lines(gateway) if "BundleAgeSeconds" in line]
+    assert (by_function["Fallbacks"], by_function["OpenBreakers"], by_function["ColdStarts"]) == ([1.0], [1.0], [1.0])
+    assert by_function["DispatchTime"][0] >= by_function["TritonTime"][0] > 0
+    assert by_function["DecideTime"][0] > 0
+    (by_objective,) = [line for line in metric_lines(gateway) if "Objective" in line]
+    assert (by_objective["Objective"], by_objective["Fallbacks"]) == ("guarded", [1.0])
+    assert by_objective["FailedAttempts"][0] >= 1
+    units = {each["Name"]: each["Unit"] for each in by_objective["_aws"]["CloudWatchMetrics"][0]["Metrics"]}
+    assert units["DecideTime"] == units["DispatchTime"] == units["TritonTime"] == "Milliseconds"
+
+
+def test_metrics_name_so_many_objectives_and_no_more(deployment: Deployment, start: Starter, tmp_path: Path) -> None:
+    rules = tmp_path / "many"
+    (rules / "objectives").mkdir(parents=True)
+    (rules / "fleet.yaml").write_text("shards: {main: {}}\nmodels: {pair_sum: {shards: [main]}}\n")
+    names = [f"objective_{number}" for number in range(MOST_DIMENSIONS + 5)]
+    for name in names:
+        text = f"objective: {name}\nsummary: One of many.\nowner: tests\ncontext: {{}}\n"
+        (rules / "objectives" / f"{name}.yaml").write_text(f"{text}rules: [{{id: only, serve: pair_sum}}]\n")
+    deployment.publish(compile_directory(rules))
+    # No server is needed: an inference that fails was decided, and counts.
+    gateway = start("gateway", deployment.variables({"main": free_port()}))
+    for name in names:
+        assert ask(gateway, f"/v2/models/{name}/infer", PAIR).status == 503
+    named = {line["Objective"] for line in metric_lines(gateway) if "Objective" in line}
+    assert named == {*names[:MOST_DIMENSIONS], "other"}
+
+
 def compile_with(folder: Path, objective: str, target: str) -> bytes:
     """The rules with one rule that serves one target."""
     rules = folder / "rules"
@@ -239,12 +291,11 @@ def test_a_caller_is_who_the_authorizer_says(
     assert "assumed-role/home-screen' may not use 'adding'" in refused.json["error"]
 
 
-def test_the_resolver_decides_and_reaches_no_server(
-    deployment: Deployment, start: Starter, shards: dict[str, int]
-) -> None:
+@pytest.mark.parametrize("kind", ["http_api", "function_url"])
+def test_the_resolver_decides_and_reaches_no_server(deployment: Deployment, start: Starter, kind: str) -> None:
     deployment.publish(RULES)
     resolver = start("resolve", deployment.variables({"main": free_port()}))
-    answer = ask(resolver, "/v1/objectives/adding/resolve", {"context": {"country": "NL"}})
+    answer = ask(resolver, "/v1/objectives/adding/resolve", {"context": {"country": "NL"}}, kind=kind)
     assert answer.status == 200, answer.body
     assert answer.json["decision"]["rule"] == "pinned"
     assert answer.json["endpoints"]
