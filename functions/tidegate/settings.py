@@ -152,6 +152,12 @@ class Settings:
         r"[A-Za-z0-9_.-]{3,255}",
         "the name of a table (3 to 255 letters, digits, '_', '-' and '.')",
     )
+    facts_timeout_ms: float = _setting(
+        50.0,
+        "Time that a model may take to look facts up, in milliseconds, where its config does not say.",
+        1,
+        60_000,
+    )
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:

@@ -38,8 +38,6 @@ def stack(artefacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         r'(key: "facts_cache_ttl_s"\s+value: { string_value: )"60"', rf'\1"{CACHE_TTL_S}"', config.read_text()
     )
     assert count == 1
-    # Far more than a look-up takes: on a busy machine, an answer without a history would be a wrong one.
-    text += 'parameters { key: "facts_timeout_ms" value: { string_value: "5000" } }\n'
     config.write_text(text)
     (folder / "rules" / "objectives").mkdir(parents=True)
     fleet = {"shards": {"a": {"replicas": 1}}, "models": {model: {"shards": ["a"]} for model in MODELS[:2]}}
@@ -53,7 +51,9 @@ def stack(artefacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         "rules": [{"id": "default", "serve": "title_ranking_ease"}],
     }
     (folder / "rules" / "objectives" / "title_ranking.yaml").write_text(json.dumps(objective))
-    with running_stack(folder / "rules", folder / "models", folder / "log") as running:
+    # Far more than a look-up takes: on a busy machine, an answer without a history would be a wrong one.
+    variables = {"TIDEGATE_FACTS_TIMEOUT_MS": "5000"}
+    with running_stack(folder / "rules", folder / "models", folder / "log", variables=variables) as running:
         yield running
 
 

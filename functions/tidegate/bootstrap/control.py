@@ -149,7 +149,11 @@ def repository_address(settings: Settings) -> str:
 def server_variables(settings: Settings) -> Mapping[str, str]:
     """What a Triton server and the models in it need to reach AWS; on this machine the credentials are made up."""
     config = AwsConfig.from_settings(settings)
-    named = {"TIDEGATE_AWS_ENDPOINT_URL": settings.aws_endpoint_url, "TIDEGATE_FACTS_TABLE": settings.facts_table}
+    named = {
+        "TIDEGATE_AWS_ENDPOINT_URL": settings.aws_endpoint_url,
+        "TIDEGATE_FACTS_TABLE": settings.facts_table,
+        "TIDEGATE_FACTS_TIMEOUT_MS": f"{settings.facts_timeout_ms:g}",
+    }
     variables = {name: value for name, value in named.items() if value is not None}
     if config.is_local:
         variables |= {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local"}

@@ -140,6 +140,7 @@ class Servers(Construct):
 
     def _triton(self) -> ecs.ContainerDefinition:
         triton = self._stage.settings.triton
+        variables = process_variables(self._stage.settings)
         memory = ecs.LinuxParameters(
             self, "TritonLinux", init_process_enabled=True, shared_memory_size=triton.shared_memory_mib
         )
@@ -171,6 +172,7 @@ class Servers(Construct):
                 "AWS_DEFAULT_REGION": cdk.Aws.REGION,
                 # Preprocessing steps look a member's history up themselves.
                 "TIDEGATE_FACTS_TABLE": self._storage.facts.table_name,
+                **{name: text for name, text in variables.items() if name == "TIDEGATE_FACTS_TIMEOUT_MS"},
             },
             secrets={SECRET_VARIABLE: self._secret},
             logging=self._log_driver("triton"),
