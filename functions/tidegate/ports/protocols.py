@@ -256,5 +256,5 @@ class FleetStatus(Protocol):
     """Describes the fleet for people and tools."""
 
     async def status(self) -> Mapping[str, Any]:
-        """The fleet as plain JSON values: see docs/architecture.md, "Fleet status"."""
+        """The fleet as plain JSON values: see docs/control-plane.md, "Fleet status"."""
         ...
