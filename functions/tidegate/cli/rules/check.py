@@ -63,7 +63,7 @@ def _show(analysis: Analysis, engine: Engine | None) -> None:
         click.echo(f"{counts}; nothing else is checked until the rules compile")
         return
     served = sum(coverage.served is True for coverage in analysis.coverage.values())
-    click.echo(f"{served} of {_noun(len(analysis.coverage), 'objective')} proved to serve every context")
+    click.echo(f"{served} of {len(analysis.coverage)} objectives proved to serve every context")
     click.echo(f"{counts}, revision {engine.revision[:12]}")
 
 
