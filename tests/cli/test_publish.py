@@ -1,0 +1,368 @@
+"""`tidegate publish | rollback | reconcile | status | history` as an operator uses them on a running stack."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pty
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.stack import ROOT, RunningStack, eventually, make_repository, running_stack, write_rules
+from tests.web.conftest import free_port
+
+TIMES = {"TIDEGATE_DRAIN_TIMEOUT_S": "0", "TIDEGATE_POLL_INTERVAL_S": "0.2", "TIDEGATE_KEEP_REVISIONS": "1"}
+NOT_BY_ITSELF = {"TIDEGATE_RECONCILE_INTERVAL_S": "86400"}
+"""The stack leaves reconciling to the command."""
+
+PLACEMENT = {name: ["a"] for name in ("versioned", "simple", "simple_string", "refused")}
+
+
+class Cli:
+    """`tidegate` in processes of its own, on the stores of a stack."""
+
+    def __init__(self, stack: RunningStack, rules: Path, models: Path) -> None:
+        self.stack, self.rules, self.models = stack, rules, models
+        self.base = ""
+
+    def command(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "tidegate.cli", *arguments, "--stack", self.stack.url]
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return run(self.command(*arguments))
+
+    def write(self, **objectives: str) -> None:
+        """Write the rules that are published next."""
+        for path in (self.rules / "objectives").glob("*.yaml"):
+            path.unlink()
+        write_rules(self.rules, {"a": 2}, PLACEMENT, **objectives)
+
+    def publish(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return self.run("publish", "--rules", str(self.rules), "--models", str(self.models), *arguments)
+
+    def live(self) -> str:
+        """The revision that the gateway serves."""
+        revision: str = self.stack.get("/v1/fleet")["revision"]
+        return revision
+
+    def history(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = json.loads(self.run("history", "--json").stdout)["history"]
+        return found
+
+
+def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    own = {name: value for name, value in os.environ.items() if not name.startswith("TIDEGATE_")}
+    return own | TIMES | {"PYTHONPATH": str(ROOT / "functions")} | dict(extra or {})
+
+
+def run(command: list[str], extra: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=60, check=False, env=environment(extra), cwd=ROOT
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def cli(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
+    """One shard of two servers. The stack follows a folder that nobody edits; what is published is in another."""
+    folder = tmp_path_factory.mktemp("stack")
+    models = make_repository(folder / "models", *PLACEMENT)
+    followed = write_rules(folder / "followed", {"a": 2}, PLACEMENT, picked="versioned/1")
+    with running_stack(followed, models, folder / "errors", variables=TIMES | NOT_BY_ITSELF) as stack:
+        yield Cli(stack, folder / "rules", models)
+
+
+@pytest.fixture
+def published(cli: Cli) -> Cli:
+    """A stack where `versioned/2` is live."""
+    cli.write(picked="versioned/2")
+    if cli.live() != cli.base:
+        done = cli.publish("--why", "the test begins")
+        assert done.returncode == 0, done.stderr
+        cli.base = cli.live()
+    return cli
+
+
+def lines(done: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_a_changed_rule_goes_live_step_by_step(published: Cli) -> None:
+    published.write(picked="versioned/3", other="simple")
+    done = published.publish("--why", "version 3 is better", "--by", "ana")
+    assert done.returncode == 0, done.stderr
+    marks = [line.split()[1] for line in done.stdout.splitlines() if line[0] in "✓-"]
+    assert marks == [
+        "check", "test", "push", "assign", "claim", "load", "validate", "flip", "confirm", "drain", "unload",
+    ]  # fmt: skip
+    assert len(re.findall(r"loading versioned/\S*3 on http://127\.0\.0\.1:", done.stdout)) == 2
+    assert "2 changes of the rules (1 × objective added, 1 × rule changed)" in done.stdout
+    assert published.stack.version("picked") == 3
+    newest = published.history()[0]
+    assert (newest["action"], newest["by"], newest["why"]) == ("publish", "ana", "version 3 is better")
+    assert (newest["live"], newest["loaded"], newest["revision"]) == (True, True, published.live())
+    again = published.publish()
+    assert (again.returncode, "is live already" in again.stdout) == (0, True)
+
+
+def test_a_dry_run_shows_what_would_change_and_changes_nothing(published: Cli) -> None:
+    before, held = published.history(), published.stack.models("a")
+    published.write(picked="[{id: us, when: {country: US}, serve: simple_string}, {id: default, serve: versioned/3}]")
+    text = published.publish("--dry-run")
+    assert text.returncode == 0, text.stderr
+    assert "rules: 2 changes of the rules (1 × rule added, 1 × rule changed)" in text.stdout
+    assert "picked: rule us added at place 1" in text.stdout
+    assert re.search(r"shard a: load .*simple_string/1", text.stdout)
+    done = lines(published.publish("--dry-run", "--json"))
+    result = done[-1]
+    assert (result["event"], result["ok"], result["status"]) == ("result", True, "planned")
+    assert "simple_string/1" in result["loads"]["a"]
+    assert result["pushed"][0]["model"] == "simple_string"
+    assert {(each["subject"], each["kind"]) for each in result["changes"]} == {("rule", "added"), ("rule", "changed")}
+    assert {each["step"] for each in done[:-1]} == {"check", "test", "push", "assign"}
+    assert (published.history(), published.stack.models("a")) == (before, held)
+
+
+def test_rules_that_do_not_compile_are_refused_with_their_place(published: Cli) -> None:
+    live = published.live()
+    published.write(picked="versionde/9")
+    done = published.publish()
+    assert done.returncode == 1
+    assert "objectives/picked.yaml:6: rule 'default'" in done.stderr
+    assert "✗ check" in done.stdout
+    result = lines(published.publish("--json"))[-1]
+    assert (result["ok"], result["step"]) == (False, "check")
+    assert "objectives/picked.yaml:6" in result["error"]
+    assert published.live() == live
+
+
+def test_a_dead_rule_and_a_failing_case_are_refused_with_their_place(published: Cli) -> None:
+    live = published.live()
+    published.write(picked="[{id: all, serve: versioned/2}, {id: late, when: {country: US}, serve: versioned/3}]")
+    result = lines(published.publish("--json"))[-1]
+    (finding,) = result["findings"]
+    assert (result["step"], finding["file"], finding["rule"]) == ("check", "objectives/picked.yaml", "late")
+    assert finding["line"] == 6
+    published.write(picked="versioned/3")
+    cases = published.rules / "cases" / "picked.yaml"
+    cases.parent.mkdir()
+    try:
+        cases.write_text("objective: picked\ncases:\n  - {name: second, context: {}, expect: {target: versioned/2}}\n")
+        result = lines(published.publish("--json"))[-1]
+    finally:
+        shutil.rmtree(cases.parent)
+    (finding,) = result["findings"]
+    assert (result["step"], finding["file"], finding["line"]) == ("test", "cases/picked.yaml", 3)
+    assert published.live() == live
+
+
+def test_auto_models_are_placed_by_what_was_pushed(published: Cli) -> None:
+    """Nothing declares its memory, so that a compile finds room; a publish counts files, of 1 MB at least each."""
+    published.write(picked="versioned/2", other="simple")
+    fleet = published.rules / "fleet.yaml"
+    text = "shards: {{a: {{replicas: 2, memory_mb: {}}}}}\nmodels: {{versioned: {{shards: [a]}}, simple: {{shards: auto}}}}\n"
+    fleet.write_text(text.format(1))
+    result = lines(published.publish("--dry-run", "--json"))[-1]
+    assert (result["ok"], result["step"]) == (False, "assign")
+    assert "the models do not fit on the shards" in result["error"]
+    fleet.write_text(text.format(2))
+    assert published.publish("--dry-run").returncode == 0
+
+
+def test_a_model_that_triton_refuses_leaves_live_untouched(published: Cli) -> None:
+    live = published.live()
+    published.write(picked="refused")
+    done = published.publish("--json")
+    result = lines(done)[-1]
+    assert (done.returncode, result["step"]) == (1, "load")
+    assert "damaged on purpose" in result["error"]
+    assert "mend the model in a new version" in done.stderr
+    assert published.live() == live
+    assert published.stack.version("picked") == 2
+
+
+def test_a_model_that_is_nowhere_is_named(published: Cli) -> None:
+    published.write(picked="versioned/7")
+    done = published.publish()
+    assert done.returncode == 1
+    assert "versioned/7, which is missing; versions there: 1, 2, 3" in done.stderr
+
+
+def test_of_two_publishers_one_wins_and_the_other_is_told_by_whom(published: Cli, tmp_path: Path) -> None:
+    folders = {"ana": "simple", "ben": "versioned/3"}
+    started = {}
+    for by, target in folders.items():
+        rules = write_rules(tmp_path / by, {"a": 2}, PLACEMENT, picked=target)
+        arguments = ["publish", "--rules", str(rules), "--models", str(published.models), "--by", by]
+        started[by] = subprocess.Popen(
+            published.command(*arguments),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment(),
+        )
+    ended = {by: process.communicate(timeout=60) for by, process in started.items()}
+    codes = {by: process.returncode for by, process in started.items()}
+    entries = [each["by"] for each in published.history()]
+    if sorted(codes.values()) == [0, 0]:
+        # The second read the pointer only after the first had moved it: it is a change on top of the other.
+        assert set(entries[:2]) == {"ana", "ben"}
+    else:
+        (winner,) = (by for by, code in codes.items() if code == 0)
+        (loser,) = (by for by, code in codes.items() if code == 1)
+        assert entries[0] == winner
+        assert loser not in entries[:1]
+        assert winner in ended[loser][1]
+        assert "publish again" in ended[loser][1]
+    assert all("Traceback" not in errors for _, errors in ended.values())
+
+
+def test_a_rollback_is_one_write_and_names_who_and_why(published: Cli) -> None:
+    before = published.live()
+    published.write(picked="versioned/3")
+    assert published.publish().returncode == 0
+    done = published.run("rollback", "--why", "version 3 is worse", "--by", "ben")
+    assert done.returncode == 0, done.stderr
+    assert "- load" in done.stdout
+    assert f"revision {before[:12]} is live, in place of" in done.stdout
+    assert eventually(lambda: published.stack.version("picked") == 2)
+    newest = published.history()[0]
+    assert (newest["action"], newest["by"], newest["why"]) == ("rollback", "ben", "version 3 is worse")
+
+
+def test_a_rollback_to_a_named_revision_loads_what_is_gone(published: Cli) -> None:
+    wanted = published.live()
+    for target in ("versioned/3", "simple"):
+        published.write(picked=target)
+        assert published.publish().returncode == 0
+    assert eventually(lambda: all("versioned/2" not in held for held in published.stack.models("a")))
+    done = published.run("rollback", wanted[:10], "--json")
+    told = lines(done)
+    assert (done.returncode, told[-1]["status"], told[-1]["revision"]) == (0, "rolled back", wanted)
+    assert told[-1]["activated"]["loaded"] == {"versioned": 2}
+    assert published.stack.version("picked") == 2
+    again = published.run("rollback", wanted[:10])
+    assert (again.returncode, "is live already" in again.stdout) == (0, True)
+
+
+def test_a_revision_that_never_was_is_refused_with_those_that_were(published: Cli) -> None:
+    done = published.run("rollback", "nothing")
+    assert done.returncode == 1
+    assert "no revision that was live begins with 'nothing'" in done.stderr
+    assert published.live()[:12] in done.stderr
+
+
+def unload(stack: RunningStack, model: str) -> str:
+    url: str = stack.fleet()["a"][0]["url"]
+    request = urllib.request.Request(f"{url}/v2/repository/models/{model}/unload", data=b"{}", method="POST")
+    urllib.request.urlopen(request, timeout=20).close()
+    return url
+
+
+def test_a_model_that_was_unloaded_by_hand_is_drift_until_a_reconcile(published: Cli) -> None:
+    assert published.run("reconcile").returncode == 0
+    assert published.run("status").returncode == 0
+    url = unload(published.stack, "versioned")
+    status = published.run("status")
+    assert status.returncode == 1
+    assert "NOT WELL" in status.stdout
+    assert re.search(rf"drift: load versioned/\S+ on {url} of shard a", status.stdout)
+    plan = published.run("reconcile", "--dry-run", "--json")
+    assert plan.returncode == 1
+    (action,) = json.loads(plan.stdout)["actions"]
+    assert (action["action"], action["model"], action["url"]) == ("load", "versioned", url)
+    done = published.run("reconcile")
+    assert (done.returncode, "load versioned" in done.stdout) == (0, True)
+    assert published.run("reconcile").stdout == "2 servers hold what they must\n"
+    assert json.loads(published.run("status", "--json").stdout)["drift"] == []
+
+
+def test_status_reads_the_stores_as_it_reads_the_stack(published: Cli) -> None:
+    control = published.stack.get("/v1/fleet")["control"]
+    options = ["--bucket", control["bucket"], "--registry-table", control["registry_table"]]
+    options += ["--endpoint-url", control["endpoint_url"]]
+    tidegate = [sys.executable, "-m", "tidegate.cli", "status"]
+    of_stores = json.loads(run([*tidegate, *options, "--json"]).stdout)
+    of_stack = json.loads(published.run("status", "--json").stdout)
+    for key in ("well", "revision", "revisions", "history", "objectives", "drift", "problems"):
+        assert of_stores[key] == of_stack[key], key
+    assert of_stores["revisions"][0]["why"] == of_stack["history"][0]["why"]
+    endpoints = [each["url"] for each in of_stores["shards"][0]["endpoints"]]
+    table = run([*tidegate, *options]).stdout
+    assert all(url in table for url in endpoints)
+    assert "2 of 2" in table
+    assert "gateway local serves" in table
+    models = run([*tidegate, *options, "--models"]).stdout
+    assert re.search(r"versioned\s+│ 2\s+│ READY\s+│ live", models)
+
+
+def test_a_watch_looks_again_until_it_is_interrupted(published: Cli) -> None:
+    command = published.command("status", "--watch", "--interval-s", "0.2", "--json")
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(), text=True
+    ) as process:
+        assert process.stdout is not None
+        first, second = (json.loads(process.stdout.readline()) for _ in range(2))
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=20)
+    assert first["revision"] == second["revision"] == published.live()
+    assert (process.returncode, errors) == (0, "")
+
+
+def test_a_watch_on_a_terminal_redraws(published: Cli) -> None:
+    ours, theirs = pty.openpty()
+    command = published.command("status", "--watch", "--interval-s", "0.2")
+    with subprocess.Popen(command, stdout=theirs, stderr=theirs, env=environment({"TERM": "xterm"})) as process:
+        os.close(theirs)
+        shown = b""
+        while shown.count(published.live()[:12].encode()) < 2:
+            shown += os.read(ours, 65536)
+        process.send_signal(signal.SIGINT)
+        with contextlib.suppress(OSError):
+            while os.read(ours, 65536):
+                pass
+        assert process.wait(20) == 0
+    os.close(ours)
+
+
+def test_history_is_a_table(published: Cli) -> None:
+    table = published.run("history", "--limit", "1").stdout
+    assert published.live()[:12] in table
+    assert "the test begins" in table or "live" in table
+
+
+@pytest.mark.parametrize("command", ["rollback", "status"])
+def test_without_stores_it_says_how_to_name_them(command: str) -> None:
+    done = run([sys.executable, "-m", "tidegate.cli", command])
+    assert done.returncode == 2
+    assert "--stack with the address of a running stack" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["publish", "rollback", "status"])
+def test_stores_that_do_not_answer_are_an_error_that_names_them(command: str, published: Cli) -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+    options = ["--bucket", "nowhere", "--registry-table", "nowhere", "--endpoint-url", url]
+    more = ["--rules", str(published.rules), "--models", str(published.models)] if command == "publish" else []
+    done = run([sys.executable, "-m", "tidegate.cli", command, *more, *options])
+    assert done.returncode == 1
+    assert re.search(rf"(S3|DynamoDB) at {url} did not answer", done.stderr)
+
+
+def test_a_table_or_bucket_that_is_missing_is_named(cli: Cli) -> None:
+    control = cli.stack.get("/v1/fleet")["control"]
+    base = [sys.executable, "-m", "tidegate.cli", "status", "--endpoint-url", control["endpoint_url"]]
+    table = run([*base, "--bucket", control["bucket"], "--registry-table", "nowhere"])
+    assert (table.returncode, "nowhere" in table.stderr) == (1, True)
+    bucket = run([*base, "--bucket", "nowhere", "--registry-table", control["registry_table"]])
+    assert (bucket.returncode, "there is no bucket 'nowhere'" in bucket.stderr) == (1, True)

@@ -1,0 +1,67 @@
+"""The commands of docs/control-plane.md do what the page says, on the example stack."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.docs.blocks import ROOT, blocks
+from tests.support.stack import RunningStack, eventually
+
+PAGE = "docs/control-plane.md"
+COMMANDS = [
+    line.removeprefix("$ ")
+    for block in blocks(PAGE)
+    for line in block.text.splitlines()
+    if line.startswith("$ ") and not line.startswith("$ tidegate models push ")
+]
+READING = [command for command in COMMANDS if not command.startswith("tidegate rollback")]
+
+
+def run(command: str, stack: RunningStack) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("TIDEGATE_")}
+    environment["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    return subprocess.run(
+        ["bash", "-c", f"{command} --stack {stack.url}"],
+        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+
+
+def test_the_page_has_each_command() -> None:
+    assert {command.split()[1] for command in COMMANDS} == {"publish", "rollback", "reconcile", "history", "status"}
+
+
+@pytest.mark.parametrize("command", READING)
+def test_a_documented_command_succeeds_on_a_fleet_that_is_well(command: str, example_stack: RunningStack) -> None:
+    assert eventually(lambda: example_stack.get("/v1/fleet")["drift"] == [])
+    done = run(command, example_stack)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert example_stack.get("/v1/fleet")["revision"][:12] in done.stdout or command.startswith("tidegate reconcile")
+
+
+def test_the_documented_rollback_takes_a_publish_back(example_stack: RunningStack, tmp_path: Path) -> None:
+    (command,) = (each for each in COMMANDS if each not in READING)
+    before = example_stack.get("/v1/fleet")["revision"]
+    rules = shutil.copytree(ROOT / "routing_rules", tmp_path / "rules")
+    page = rules / "objectives" / "title_ranking.yaml"
+    page.write_text(page.read_text().replace("summary: ", "summary: Changed. ", 1))
+    assert run(f"tidegate publish --rules {rules}", example_stack).returncode == 0
+    done = run(f"{command} --json", example_stack)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["revision"] == before
+    assert eventually(lambda: example_stack.get("/v1/fleet")["revision"] == before)
+
+
+def test_every_key_of_the_status_is_on_the_page(example_stack: RunningStack) -> None:
+    page = (ROOT / PAGE).read_text(encoding="utf-8")
+    fleet = example_stack.get("/v1/fleet")
+    shard = fleet["shards"][0]
+    keys = {*fleet, *shard, *shard["endpoints"][0], *shard["endpoints"][0]["models"][0], *fleet["revisions"][0]}
+    missing = [key for key in keys if not any(f"`{key}{end}" in page for end in ("`", "[", "."))]
+    assert missing == []
