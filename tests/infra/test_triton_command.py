@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import tritonclient.grpc as triton_grpc
 from tidegate.aws.provision import provision
+from tidegate.aws.registry import DynamoRegistry
 from tidegate.triton.repository import MANAGEMENT
+from tidegate.triton.server import _free_ports
 from tritonclient.utils import InferenceServerException
 
+from infra.contract import AGENT_READY_PATH
 from tests.docs.blocks import ROOT
 from tests.infra.conftest import Made
-from tests.infra.deployed import Triton, deployed_agent, deployed_triton
+from tests.infra.deployed import AWS_VARIABLES, Triton, ask, deployed_agent, deployed_triton, running, wait_for
 from tests.infra.test_templates import container, text_of
 from tests.support.aws import local_server, names
 
@@ -99,3 +104,33 @@ def test_a_first_deployment_is_healthy_before_anything_is_published(
         }
         with deployed_agent(container(project.assembly, "agent"), server, SECRET, variables, tmp_path) as statuses:
             assert statuses[-1] == 200
+
+
+def test_an_agent_that_is_told_to_end_takes_its_server_out_of_the_registry(server: Triton, tmp_path: Path) -> None:
+    (port,) = _free_ports(1)
+    with local_server() as url:
+        local = names(url)
+        asyncio.run(provision(local.clients(), local.bucket, local.table))
+        registry = DynamoRegistry(local.clients(), local.table, 30.0)
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("TIDEGATE_")}
+        environment |= AWS_VARIABLES | {
+            "PYTHONPATH": str(ROOT / "functions"),
+            "TIDEGATE_BUCKET": local.bucket,
+            "TIDEGATE_REGISTRY_TABLE": local.table,
+            "TIDEGATE_SHARD": "alpha",
+            "TIDEGATE_AWS_ENDPOINT_URL": url,
+            "TIDEGATE_MANAGEMENT_SECRET": SECRET,
+        }
+        command = [sys.executable, "-m", "tidegate.cli", "shard-agent", "--host=127.0.0.1", f"--port={port}"]
+        command += [f"--http-port={server.http_port}", f"--grpc-port={server.grpc_port}"]
+        command += [f"--metrics-port={server.metrics_port}"]
+        log = tmp_path / "agent.log"
+        with running(command, environment, log) as agent:
+            wait_for(lambda: ask(f"http://127.0.0.1:{port}{AGENT_READY_PATH}")[0] == 200, agent, log)
+            (entry,) = asyncio.run(registry.endpoints())
+            assert (entry.endpoint.shard, entry.endpoint.port, entry.state) == ("alpha", server.http_port, "ready")
+            agent.terminate()
+            assert agent.wait(30) == 0, log.read_text()
+            assert "Traceback" not in log.read_text()
+            assert not asyncio.run(registry.endpoints()), "no request comes any more"
+    assert server.ask("/v2/health/live")[0] == 200, "requests under way end: Triton has a signal of its own"
