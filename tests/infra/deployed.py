@@ -121,7 +121,7 @@ def running(command: list[str], environment: Mapping[str, str], log: Path) -> It
         process.wait()
 
 
-def wait_for(check: Any, process: subprocess.Popen[bytes], log: Path, timeout_s: float = 60) -> None:
+def wait_for(check: Any, process: subprocess.Popen[bytes], log: Path, timeout_s: float = 120) -> None:
     """Wait until `check` holds; a connection that is refused means not yet."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:

@@ -42,7 +42,7 @@ def infra(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]
         env=kept | nowhere | variables,
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=400,
         check=False,
         stdin=subprocess.DEVNULL,
     )
