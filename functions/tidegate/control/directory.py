@@ -16,7 +16,9 @@ logger = logging.getLogger(__name__)
 class RegistryDirectory:
     """An `EndpointDirectory` that follows the registry; it keeps what it last knew while that does not answer.
 
-    A wedged endpoint still answers for the models that it has: it is in the directory where its shard has no other.
+    A wedged endpoint still answers for the models that it has: it is in the directory where its shard has no other. So are
+    endpoints that were in it before and are not known to have ended: after an outage of the registry all of them have been
+    silent, and each looks at what it must hold before it is ready again.
     """
 
     def __init__(self, registry: Registry) -> None:
@@ -40,6 +42,9 @@ class RegistryDirectory:
 
     def drop(self, endpoint: Endpoint) -> None:
         """Leave out an endpoint that is known to have ended."""
+        self._shards = {
+            shard: tuple(each for each in group if each != endpoint) for shard, group in self._shards.items()
+        }
         self._show([entry for entry in self._entries.values() if entry.endpoint != endpoint])
 
     def poke(self) -> None:
@@ -73,4 +78,4 @@ class RegistryDirectory:
                 group = ready if entry.state == "ready" else wedged
                 group.setdefault(entry.endpoint.shard, []).append(entry.endpoint)
         self._entries = {entry.endpoint: entry for entry in entries}
-        self._shards = {shard: tuple(group) for shard, group in (wedged | ready).items()}
+        self._shards = {**self._shards, **{shard: tuple(group) for shard, group in (wedged | ready).items()}}

@@ -1,0 +1,53 @@
+"""The directory of the endpoints that may be sent requests, while the registry comes and goes."""
+
+from __future__ import annotations
+
+import asyncio
+
+from tidegate.control.directory import RegistryDirectory
+from tidegate.ports import Endpoint, MemoryRegistry, RegisteredEndpoint
+
+from tests.control.plane import clock
+from tests.support.virtual_time import run
+
+SILENCE_S = 15.0
+FIRST, SECOND = Endpoint("a", "memory", 1), Endpoint("a", "memory", 2)
+
+
+def test_endpoints_that_were_silent_while_the_registry_was_down_still_get_requests() -> None:
+    async def work() -> None:
+        registry = MemoryRegistry(clock=clock, timeout_s=SILENCE_S)
+        directory = RegistryDirectory(registry)
+
+        async def tell(endpoint: Endpoint, state: str) -> list[Endpoint]:
+            await registry.register(RegisteredEndpoint(endpoint, state, clock()))
+            await directory.refresh()
+            return list(directory.endpoints("a"))
+
+        assert await tell(FIRST, "ready") == [FIRST]
+        assert await tell(SECOND, "ready") == [FIRST, SECOND]
+        await asyncio.sleep(SILENCE_S + 1)
+        await directory.refresh()
+        assert list(directory.endpoints("a")) == [FIRST, SECOND]
+        assert await tell(FIRST, "loading") == [FIRST, SECOND]
+        assert await tell(FIRST, "ready") == [FIRST]
+        assert await tell(SECOND, "ready") == [FIRST, SECOND]
+
+    run(work())
+
+
+def test_an_endpoint_that_has_ended_gets_none_whatever_the_registry_says() -> None:
+    async def work() -> None:
+        registry = MemoryRegistry(clock=clock, timeout_s=SILENCE_S)
+        directory = RegistryDirectory(registry)
+        await registry.register(RegisteredEndpoint(FIRST, "ready", clock()))
+        await directory.refresh()
+        directory.drop(FIRST)
+        assert list(directory.endpoints("a")) == []
+        await asyncio.sleep(SILENCE_S + 1)
+        await directory.refresh()
+        await registry.register(RegisteredEndpoint(SECOND, "loading", clock()))
+        await directory.refresh()
+        assert list(directory.endpoints("a")) == []
+
+    run(work())
