@@ -165,6 +165,8 @@ LAYOUT = [
     Case("a policy for no version", edit(READER, "all {}", "latest { num_versions: 0 }"), "version-policy", READER, "num_versions: 0"),
     Case("a policy of an empty list", edit(READER, "all {}", "specific { }"), "version-policy", READER, "specific"),
     Case("no model.py", remove(READER_PY), "artefact-missing", "reader/1"),
+    Case("a model.py beside its version", lambda root: (root / READER_PY).rename(root / "reader/model.py"), "artefact-missing", "reader/1"),
+    Case("a model in a folder too many", lambda root: [(root / "reader").rename(root / "inner"), (root / "reader").mkdir(), (root / "inner").rename(root / "reader/reader")], "model-empty", "reader", also=("step-missing", "ensemble-map", "ensemble-data-type", "version-missing")),
     Case("a misspelt model.py", rename(PICKER_PY, "Model.py"), "artefact-missing", "picker/1"),
     Case("the file of another backend", edit(PICKER, 'backend: "python"', 'backend: "onnxruntime"'), "artefact-missing", "picker/1"),
     Case("a default file that is not there", append(PICKER, 'default_model_filename: "pick.py"\n'), "artefact-missing", "picker/1"),
@@ -224,6 +226,11 @@ SERVING = [
     Case("a queue policy beyond the levels", edit(READER, "max_queue", "priority_levels: 2\n  default_priority_level: 1\n  priority_queue_policy { key: 5 value {} }\n  max_queue"), "dynamic-batching", READER, "priority_queue_policy"),
     Case("order and priorities", edit(READER, "max_queue", "preserve_ordering: true\n  priority_levels: 2\n  default_priority_level: 1\n  max_queue"), "dynamic-batching", READER, "preserve_ordering"),
     Case("a cache of decoupled answers", append(PICKER, "response_cache { enable: true }\nmodel_transaction_policy { decoupled: true }\n"), "response-cache", PICKER, "response_cache"),
+    Case("a batch input of no input", append(SCORER, 'batch_input [ { kind: BATCH_ELEMENT_COUNT target_name: "C" data_type: TYPE_FP32 source_input: "NOPE" } ]\n'), "tensor-option", SCORER, "batch_input"),
+    Case("a batch output of no output", append(SCORER, 'batch_output [ { kind: BATCH_SCATTER_WITH_INPUT_SHAPE target_name: "NOPE" source_input: "FEATURES" } ]\n'), "tensor-option", SCORER, "batch_output"),
+    Case("a state without a type", append(PICKER, 'sequence_batching { state [ { input_name: "S" output_name: "T" dims: [ 1 ] } ] }\n'), "sequence-batching", PICKER, "sequence_batching"),
+    Case("a state of no size", append(PICKER, 'sequence_batching { state [ { input_name: "S" output_name: "T" data_type: TYPE_FP32 dims: [ 0 ] } ] }\n'), "sequence-batching", PICKER, "sequence_batching"),
+    Case("a state from a missing file", append(PICKER, 'sequence_batching { state [ { input_name: "S" output_name: "T" data_type: TYPE_FP32 dims: [ 1 ] initial_state { name: "i" data_type: TYPE_FP32 dims: [ 1 ] data_file: "nope" } } ] }\n'), "sequence-batching", PICKER, "sequence_batching"),
     Case("a sequence control without values", append(PICKER, 'sequence_batching { control_input [ { name: "START" control [ { kind: CONTROL_SEQUENCE_START } ] } ] }\n'), "sequence-batching", PICKER, "START"),
     Case("a sequence control that is an input", append(PICKER, 'sequence_batching { control_input [ { name: "SCORES" control [ { kind: CONTROL_SEQUENCE_START int32_false_true: [ 0, 1 ] } ] } ] }\n'), "sequence-batching", PICKER, "START"),
     Case("a warm-up of no input", edit(READER, 'key: "TEXT"', 'key: "TEKST"'), "warmup", READER, "inputs {"),
@@ -237,6 +244,17 @@ SERVING = [
 ]  # fmt: skip
 
 PYTHON = [
+    Case("a class that only a script has", write(PICKER_PY, 'if __name__ == "__main__":\n\n    class TritonPythonModel:\n        pass\n'), "python-class", PICKER_PY, 1),
+    Case("a branch of execute that returns nothing", edit(PICKER_PY, "        return responses", "        if len(responses) > 3:\n            return None\n        return responses"), "python-execute", PICKER_PY, "return None"),
+    Case("a name that nothing defines", edit(READER_PY, "import numpy as np\n", ""), "python-name", READER_PY, "np.stack"),
+    Case("a misspelt name in a helper", edit("reader/1/features.py", "np.bincount", "npp.bincount"), "python-name", "reader/1/features.py", "npp."),
+    Case("initialize misspelt", edit(READER_PY, "def initialize", "def initialise"), "python-method", READER_PY, "initialise"),
+    Case("a parameter that the config lacks", edit(READER, 'key: "scale"', 'key: "Scale"'), "code-parameter", READER_PY, "parameters"),
+    Case("a parameter through a name", edit(READER_PY, "        self.scale =", '        p = config["parameters"]\n        self.depth = p["depth"]\n        self.scale ='), "code-parameter", READER_PY, 'p["depth"]'),
+    Case("a file that is not there", edit(READER_PY, "        self.scale =", '        from pathlib import Path\n        self.words = Path(args["model_repository"], args["model_version"], "words.txt").read_text()\n        self.scale ='), "code-file", READER_PY, "words.txt"),
+    Case("a file that is not beside the code", edit(READER_PY, "        self.scale =", '        from pathlib import Path\n        self.words = (Path(__file__).resolve().parent / "words.txt").read_text()\n        self.scale ='), "code-file", READER_PY, "words.txt"),
+    Case("a file in the working directory", both(write("reader/1/words.txt"), edit(READER_PY, "        self.scale =", '        self.words = open("words.txt").read()\n        self.scale =')), "code-file", READER_PY, "words.txt"),
+    Case("an environment that is not there", append(READER, 'parameters { key: "EXECUTION_ENV_PATH" value { string_value: "$$TRITON_MODEL_DIRECTORY/env.tar.gz" } }\n'), "artefact-missing", READER, "EXECUTION"),
     Case("Python that does not parse", append(READER_PY, "def broken(:\n"), "python-syntax", READER_PY, "broken(:"),
     Case("a helper that does not parse", append("reader/1/features.py", "return 1 +\n"), "python-syntax", "reader/1/features.py", "return 1 +"),
     Case("null bytes", write(READER_PY, b"x = 1\0\n"), "python-syntax", READER_PY),
@@ -305,6 +323,7 @@ ENSEMBLE = [
     Case("a step without a name", edit(RANKER, '      model_name: "picker"\n', ""), "ensemble-step", RANKER, 37),
     Case("a step without outputs", edit(RANKER, '      output_map { key: "BEST" value: "BEST" }\n', ""), "ensemble-step", RANKER, 37, ("ensemble-unwritten",)),
     Case("a step's version that is not there", edit(RANKER, "model_version: 1", "model_version: 7"), "step-missing", RANKER, "model_version: 7"),
+    Case("a pin that the step's policy leaves out", both(edit(READER, "version_policy: { all {} }", "version_policy: { specific { versions: [ 2 ] } }"), lambda root: shutil.copytree(root / "reader/1", root / "reader/2")), "step-unserved", RANKER, "model_version: 1"),
     Case("a step that follows the latest", edit(RANKER, "model_version: 1", "model_version: -1"), "step-unpinned", RANKER, "model_version: -1"),
     Case("a step without a version", edit(RANKER, "      model_version: 1\n", ""), "step-unpinned", RANKER, 25),
     Case("an input that is not mapped", edit(RANKER, 'input_map { key: "TEXT" value: "TEXT" }', 'input_map { key: "BOOST" value: "TEXT" }'), "ensemble-map", RANKER, 25, ("ensemble-data-type",)),
@@ -410,8 +429,10 @@ def test_every_kind_of_the_checks_has_a_case() -> None:
 
 
 def test_one_broken_model_hides_no_other(models: Path) -> None:
-    for case in (CONFIG[0], PYTHON[7], ONNX[2], ENSEMBLE[0]):
-        case.change(models)
+    broken = {"an unknown field", "execute without a return", "half an ONNX model", "instances of an ensemble"}
+    for case in CASES:
+        if case.name in broken:
+            case.change(models)
     found = {(finding.model, finding.kind) for finding in check_models(models, MODELS)}
     assert found >= {
         ("reader", "config-unknown-field"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -140,7 +141,7 @@ PYTHON = {
     "a helper that makes its names": both(write("reader/1/features.py", "globals().update(WIDTH=4, features=str)\n")),
     "imports that may fail": edit(READER_PY, "import json\n", "import json\n\ntry:\n    import cupy_of_tomorrow as cp\nexcept ImportError:\n    cp = None\n"),
     "imports for types alone": edit(READER_PY, "import json\n", "import json\nfrom typing import TYPE_CHECKING\n\nif TYPE_CHECKING:\n    import torch_of_tomorrow\n"),
-    "imports of an environment of its own": both(edit(READER_PY, "import json\n", "import json\nimport torch_of_tomorrow\n"), append(READER, 'parameters { key: "EXECUTION_ENV_PATH" value { string_value: "$$TRITON_MODEL_DIRECTORY/env.tar.gz" } }\n')),
+    "imports of an environment of its own": both(write("reader/env.tar.gz"), edit(READER_PY, "import json\n", "import json\nimport torch_of_tomorrow\n"), append(READER, 'parameters { key: "EXECUTION_ENV_PATH" value { string_value: "$$TRITON_MODEL_DIRECTORY/env.tar.gz" } }\n')),
     "names that are computed": python("class TritonPythonModel:\n    def initialize(self, args):\n        self.names = [f\"X{number}\" for number in range(2)]\n\n    def execute(self, requests):\n        responses = []\n        for request in requests:\n            for name in self.names:\n                pb_utils.get_input_tensor_by_name(request, name)\n            pb_utils.get_input_tensor_by_name(request, 'IN' + 'PUT')\n            responses.append(pb_utils.InferenceResponse([pb_utils.Tensor(self.names[0], np.zeros(1, np.float32))]))\n        return responses\n"),
     "names from the config": python("import json\n\n\nclass TritonPythonModel:\n    def initialize(self, args):\n        self.outputs = [each['name'] for each in json.loads(args['model_config'])['output']]\n\n    def execute(self, requests):\n        return [pb_utils.InferenceResponse([pb_utils.Tensor(name, np.zeros((1, 4), np.float32)) for name in self.outputs]) for _ in requests]\n"),
     "a type from the config": python("class TritonPythonModel:\n    def initialize(self, args):\n        self.dtype = pb_utils.triton_string_to_numpy('TYPE_FP32')\n\n    def execute(self, requests):\n        return [pb_utils.InferenceResponse([pb_utils.Tensor('Y', np.zeros((1, 4)).astype(self.dtype))]) for _ in requests]\n"),
@@ -156,6 +157,16 @@ PYTHON = {
     "texts that look like paths": edit(READER_PY, "        self.scale =", '        self.routes = ["/v2/models/reader", "/", "/opt/tritonserver/lib", "a/b", "/usr/bin/env", "C:", "s3://bucket/key"]\n        self.scale ='),
     "a path in the documentation": edit(READER_PY, '"""Makes features of a text."""', '"""Makes features; trained in /home/alice/work/x."""'),
     "arrays without pickles": edit(READER_PY, "        self.scale =", '        self.table = lambda: np.load("t.npz", allow_pickle=False)\n        self.scale ='),
+    "files that are there, by every way to them": both(
+        write("reader/1/data/words.txt"),
+        edit(READER_PY, "import json\n", "import json\nimport os\nfrom pathlib import Path\n"),
+        edit(READER_PY, "        self.scale =", '        folder = Path(args["model_repository"]) / args["model_version"]\n        self.words = (folder / "data" / "words.txt").read_text()\n        self.words += open(os.path.join(os.path.dirname(__file__), "data/words.txt")).read()\n        self.words += Path(f"{args[\'model_repository\']}/1/data/words.txt").read_text()\n        self.scale ='),
+    ),
+    "a file that may be missing": edit(READER_PY, "        self.scale =", '        from pathlib import Path\n        path = Path(__file__).with_name("words.txt")\n        self.words = path.read_text() if path.exists() else ""\n        self.scale ='),
+    "a parameter with a default": edit(READER_PY, "        self.scale =", '        self.depth = config["parameters"].get("depth", {})\n        if "width" in config["parameters"]:\n            self.depth = config["parameters"]["width"]\n        try:\n            self.mode = config["parameters"]["mode"]\n        except KeyError:\n            self.mode = ""\n        self.scale ='),
+    "names from everywhere": edit(READER_PY, "        self.scale =", "        global LATER\n        LATER = [x for x in range(3) if (y := x)]\n        self.names = [__file__, __name__, LATER, y, ValueError]\n        self.first: Unknown = None\n        self.scale ="),
+    "a method of its own that is alike": edit(READER_PY, "    def execute", "    def is_read(self):\n        return True\n\n    def ready(self):\n        return self.is_read()\n\n    def execute"),
+    "a script's own end": append(READER_PY, '\n\nif __name__ == "__main__":\n    print(TritonPythonModel)\n'),
     "an output through from_dlpack": edit(READER_PY, 'pb_utils.Tensor("FEATURES", rows.astype(np.float32))', 'pb_utils.Tensor.from_dlpack("FEATURES", rows)'),
 }  # fmt: skip
 
@@ -172,6 +183,8 @@ ENSEMBLES = {
         ),
     ),
     "steps in another order": lambda root: _reverse_steps(root / RANKER),
+    "a pinned version beside a newer one": lambda root: shutil.copytree(root / "reader/1", root / "reader/2"),
+    "a pinned version that the latest two hold": both(edit(READER, "version_policy: { all {} }", "version_policy: { latest { num_versions: 2 } }"), lambda root: shutil.copytree(root / "reader/1", root / "reader/2")),
     "an ensemble in an ensemble": lambda root: _nest(root),
     "an ensemble that does not batch": both(
         edit(RANKER, "max_batch_size: 8", "max_batch_size: 0"),

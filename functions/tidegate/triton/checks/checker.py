@@ -14,11 +14,15 @@ from tidegate.triton.checks.folder import ModelFolder, Repository, each_version
 from tidegate.triton.checks.instances import check_instances
 from tidegate.triton.checks.layout import check_layout
 from tidegate.triton.checks.onnx_model import check_onnx
+from tidegate.triton.checks.python_files import check_python_files
 from tidegate.triton.checks.python_imports import check_imports
 from tidegate.triton.checks.python_model import check_python_model
+from tidegate.triton.checks.python_names import check_python_names
+from tidegate.triton.checks.python_parameters import check_python_parameters
 from tidegate.triton.checks.python_source import Sources
 from tidegate.triton.checks.python_strays import check_python_strays
 from tidegate.triton.checks.python_tensors import check_python_tensors
+from tidegate.triton.checks.references import check_references
 from tidegate.triton.checks.strays import check_strays
 from tidegate.triton.checks.tensors import check_tensors
 from tidegate.triton.checks.variants import check_variants
@@ -62,6 +66,7 @@ def _check(model: ModelFolder, repository: Repository) -> None:
     check_instances(model)
     check_batching(model)
     check_warmup(model)
+    check_references(model)
     check_variants(model)
     check_ensemble(model, repository)
     check_ensemble_tensors(model, repository)
@@ -88,3 +93,6 @@ def _check_python(model: ModelFolder, repository: Repository) -> None:
             check_imports(model, sources, module)
             check_python_tensors(model, sources, module, repository)
             check_python_strays(model, sources, module)
+            check_python_names(model, sources, module)
+            check_python_files(model, sources, module)
+            check_python_parameters(model, sources, module)

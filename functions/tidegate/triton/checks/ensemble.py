@@ -13,6 +13,7 @@ from typing import Any
 
 from tidegate.rules.shape import did_you_mean
 from tidegate.triton.checks.folder import ModelFolder, Repository, by_name
+from tidegate.triton.model_config import CONFIG
 
 FORBIDDEN = ("instance_group", "optimization", "model_warmup", "dynamic_batching", "sequence_batching")
 """Fields that an ensemble must not have."""
@@ -153,6 +154,19 @@ def _check_version(model: ModelFolder, place: tuple[str | int, ...], step: Any, 
     elif step.model_version not in called.versions and called.versions:
         message = f"{noun} pins version {step.model_version}, which {step.model_name} does not have"
         model.report("step-missing", message, f"there: {there}", line=line)
+    elif step.model_version in called.versions and called.message.HasField("version_policy"):
+        _check_served(model, step, called, noun, line)
+
+
+def _check_served(model: ModelFolder, step: Any, called: ModelFolder, noun: str, line: int) -> None:
+    """Report a pin of what the step's own policy leaves out. Where it says none, Tidegate loads what is pinned."""
+    if called.served and step.model_version not in called.served:
+        served = ", ".join(map(str, called.served))
+        message = (
+            f"{noun} pins version {step.model_version}, but {step.model_name}'s version_policy serves {served} alone"
+        )
+        hint = f"write version_policy: {{ all {{}} }} in {step.model_name}/{CONFIG}"
+        model.report("step-unserved", message, hint, line=line)
 
 
 def _check_maps(model: ModelFolder, number: int, step: Any, called: ModelFolder, noun: str) -> None:

@@ -13,7 +13,7 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from tidegate.triton.checks.config_file import ConfigFile, read_config
 from tidegate.triton.checks.findings import Report
-from tidegate.triton.model_config import ARTEFACTS, CONFIG
+from tidegate.triton.model_config import ARTEFACTS, CONFIG, policy_versions
 
 VERSION = re.compile(r"[1-9][0-9]{0,17}")
 ENSEMBLE = "ensemble"
@@ -66,6 +66,11 @@ class ModelFolder:
         """The versions that have a folder, ascending."""
         folders = (entry.name for entry in self.entries if entry.is_dir())
         return tuple(sorted(int(name) for name in folders if VERSION.fullmatch(name)))
+
+    @cached_property
+    def served(self) -> tuple[int, ...]:
+        """The versions that the version policy serves of those that have a folder, ascending."""
+        return policy_versions(self.message, self.versions)
 
     def version_path(self, version: int) -> Path:
         """The folder of a version."""

@@ -44,7 +44,10 @@ def _check_config_file(model: ModelFolder) -> None:
     if similar:
         model.report("config-missing", f"there is no {CONFIG}", f"rename {similar[0]!r}", file="")
     elif not model.versions and not any(_LIKE_A_VERSION.fullmatch(entry.name) for entry in model.entries):
+        inner = [entry.name for entry in model.entries if (entry / CONFIG).is_file()]
         hint = f"add {CONFIG} and 1/, or remove the folder"
+        if inner:
+            hint = f"what is in {inner[0]}/ belongs here, one level up"
         model.report("model-empty", "neither a config nor a version: this is no model", hint, file="")
 
 
@@ -81,7 +84,9 @@ def _version_problem(name: str) -> tuple[str, str]:
 def _check_versions(model: ModelFolder) -> None:
     if not model.versions:
         if model.config.present and not any(_LIKE_A_VERSION.fullmatch(entry.name) for entry in model.entries):
-            model.report("version-missing", "there is no version", "add a folder named 1", file="")
+            beside = [entry.name for entry in model.entries if entry.name in model.artefacts]
+            hint = f"move {beside[0]} into a folder named 1" if beside else "add a folder named 1"
+            model.report("version-missing", "there is no version", hint, file="")
         return
     for version, folder in each_version(model):
         if not _has_file(folder):
@@ -154,6 +159,9 @@ def _there(model: ModelFolder, folder: Path) -> str:
     except OSError:
         return ""
     names = [name for name in names if name != "__pycache__"]
+    above = [entry.name for entry in model.entries if entry.name in model.artefacts]
+    if above:
+        return f"move {above[0]} into {folder.name}/"
     for backend, files in DEFAULT_FILES.items():
         if backend != model.backend and set(files) & set(names):
             return f"there is {(set(files) & set(names)).pop()}, which is of backend {backend!r}"

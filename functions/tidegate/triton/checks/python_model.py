@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 from tidegate.triton.checks.folder import ModelFolder
 from tidegate.triton.checks.python_source import CLASS, Function, Module, Sources, own_nodes
@@ -13,6 +14,9 @@ ARGUMENTS = {"initialize": 1, "execute": 1, "finalize": 0, "auto_complete_config
 """How many arguments Triton gives each method, beside `self`."""
 
 MAX_HOPS = 8
+CLOSE = 0.8
+"""How alike two names are, from 0 to 1, for one to be taken for the other misspelt."""
+
 AT_LOAD = "the load would hang"
 
 
@@ -31,6 +35,8 @@ def check_python_model(model: ModelFolder, sources: Sources, module: Module) -> 
     if found is None:
         close = [node.name for node in ast.walk(module.tree) if isinstance(node, ast.ClassDef)]
         hint = f"rename {close[0]!r}" if len(close) == 1 else f"define class {CLASS}"
+        if CLASS in close:
+            hint = "move it out of what never runs in a server"
         model.report(
             "python-class", f"there is no class {CLASS}, which Triton looks for", hint, file=module.file, line=1
         )
@@ -45,6 +51,7 @@ def check_python_model(model: ModelFolder, sources: Sources, module: Module) -> 
     for name, method in methods.items():
         if name in ARGUMENTS:
             _check_signature(model, method)
+    _check_misspelt(model, module, methods)
     if "__init__" in methods:
         _check_signature(model, methods["__init__"], 0)
     if "execute" in methods:
@@ -65,7 +72,7 @@ def find_class(
     None: nothing of that name is there. A class of None: it is there, and where it comes from cannot be seen.
     """
     unseen: tuple[Module, None] | None = None
-    for node in own_nodes(module.tree.body):
+    for node in own_nodes([node for node in module.tree.body if not _is_main_guard(node)]):
         match node:
             case ast.ClassDef() if node.name == name:
                 return module, node
@@ -82,6 +89,16 @@ def find_class(
             case _:
                 pass
     return unseen
+
+
+def _is_main_guard(node: ast.stmt) -> bool:
+    """Whether a statement is `if __name__ == "__main__"`, which is never so in a server."""
+    return (
+        isinstance(node, ast.If)
+        and isinstance(node.test, ast.Compare)
+        and isinstance(node.test.left, ast.Name)
+        and node.test.left.id == "__name__"
+    )
 
 
 def _imported_class(
@@ -117,6 +134,18 @@ def methods_of(
             methods.pop(node.id, None)
             complete = complete and node.id not in ARGUMENTS
     return methods, complete
+
+
+def _check_misspelt(model: ModelFolder, module: Module, methods: Mapping[str, Method]) -> None:
+    """Report a method that nothing calls and whose name is almost one of Triton's."""
+    used = {node.attr for node in ast.walk(module.tree) if isinstance(node, ast.Attribute)}
+    for name, method in methods.items():
+        close = get_close_matches(name, ARGUMENTS.keys() - methods.keys(), 1, CLOSE)
+        # A missing `execute` is a finding of its own.
+        if close and close[0] != "execute" and name not in ARGUMENTS and name not in used and not name.startswith("_"):
+            message = f"nothing calls {name}"
+            hint = f"did you mean {close[0]!r}, which Triton calls?"
+            model.report("python-method", message, hint, file=method.module.file, line=method.function.lineno)
 
 
 def _check_signature(model: ModelFolder, method: Method, given: int | None = None) -> None:
@@ -171,6 +200,16 @@ def _check_execute(model: ModelFolder, module: Module, sources: Sources, method:
         hint = "return a list with one response for each request"
         model.report("python-execute", message, hint, file=file, line=function.lineno)
         return
+    for node in returns:
+        if node.value is None or _is_none(node.value):
+            hint = "return a list with one response for each request"
+            model.report(
+                "python-execute",
+                "execute returns nothing here: Triton never answers",
+                hint,
+                file=file,
+                line=node.lineno,
+            )
     for value in values:
         _check_returned(model, file, function, value)
     _check_early_return(model, file, function)
