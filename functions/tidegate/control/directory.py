@@ -25,6 +25,7 @@ class RegistryDirectory:
         self._registry = registry
         self._entries: Mapping[Endpoint, RegisteredEndpoint] = {}
         self._shards: Mapping[str, tuple[Endpoint, ...]] = {}
+        self._ended: set[Endpoint] = set()
         self._wanted = asyncio.Event()
 
     def endpoints(self, shard: str) -> Sequence[Endpoint]:
@@ -42,9 +43,7 @@ class RegistryDirectory:
 
     def drop(self, endpoint: Endpoint) -> None:
         """Leave out an endpoint that is known to have ended."""
-        self._shards = {
-            shard: tuple(each for each in group if each != endpoint) for shard, group in self._shards.items()
-        }
+        self._ended.add(endpoint)
         self._show([entry for entry in self._entries.values() if entry.endpoint != endpoint])
 
     def poke(self) -> None:
@@ -78,4 +77,5 @@ class RegistryDirectory:
                 group = ready if entry.state == "ready" else wedged
                 group.setdefault(entry.endpoint.shard, []).append(entry.endpoint)
         self._entries = {entry.endpoint: entry for entry in entries}
-        self._shards = {**self._shards, **{shard: tuple(group) for shard, group in (wedged | ready).items()}}
+        known = {shard: [each for each in group if each not in self._ended] for shard, group in self._shards.items()}
+        self._shards = {shard: tuple(group) for shard, group in (known | wedged | ready).items()}

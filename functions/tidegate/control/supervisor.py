@@ -249,6 +249,7 @@ class Supervisor:
         with contextlib.suppress(StoreError, TimeoutError):
             async with asyncio.timeout(GOODBYE_S):
                 await self._plane.ports.registry.deregister(slot.server.endpoint)
+        self._directory.drop(slot.server.endpoint)
         self._directory.poke()
 
     async def _stop(self) -> None:
