@@ -126,9 +126,9 @@ def start(tmp_path: Path) -> Iterator[Starter]:
     """Starts environments that are gone with the test."""
     running: list[Environment] = []
 
-    def started(function: str, variables: Mapping[str, str], code: Path | None = None) -> Environment:
+    def started(function: str, variables: Mapping[str, str], code: Path | None = None, **options: Any) -> Environment:
         log = tmp_path / f"{function}-{len(running)}.log"
-        environment = Environment(f"tidegate.lambdas.{function}.handler", variables, log, code)
+        environment = Environment(f"tidegate.lambdas.{function}.handler", variables, log, code, **options)
         environment.__enter__()
         running.append(environment)
         return environment

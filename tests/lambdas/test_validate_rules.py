@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import socket
 import stat
 import zipfile
 from collections.abc import Callable, Mapping
@@ -211,3 +212,19 @@ def test_a_call_that_names_no_archive_is_an_error_that_says_what_would_be_right(
 ) -> None:
     with pytest.raises(FunctionError, match=words):
         validator.invoke(call)
+
+
+def test_the_work_is_a_subsegment_of_the_invocations_trace(deployment: Deployment, start: Starter) -> None:
+    put(deployment, archive(GOOD))
+    trace_id = "1-65f0a0a0-0123456789abcdef01234567"
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as daemon:
+        daemon.bind(("127.0.0.1", 0))
+        daemon.settimeout(20)
+        address = f"127.0.0.1:{daemon.getsockname()[1]}"
+        variables = deployment.variables({}) | {"AWS_XRAY_DAEMON_ADDRESS": address}
+        traced = start("validate_rules", variables, trace=f"Root={trace_id};Parent=53995c3f42cd8ad8;Sampled=1")
+        traced.invoke({"key": KEY})
+        head, _, segment = daemon.recv(65_536).partition(b"\n")
+    assert json.loads(head)["format"] == "json"
+    told = json.loads(segment)
+    assert (told["trace_id"], told["parent_id"], told["name"]) == (trace_id, "53995c3f42cd8ad8", "## validate_rules")

@@ -58,10 +58,19 @@ class Environment:
         variables: environment variables beside those that Lambda sets.
         code: the folder that the function's code is unpacked in, first on the path; None: the project's sources.
         log: the file that gets what the function prints.
+        trace: the header of X-Ray that comes with every invocation.
     """
 
-    def __init__(self, handler: str, variables: Mapping[str, str], log: Path, code: Path | None = None) -> None:
+    def __init__(
+        self,
+        handler: str,
+        variables: Mapping[str, str],
+        log: Path,
+        code: Path | None = None,
+        trace: str = "Root=1-65f0a0a0-0123456789abcdef01234567;Sampled=0",
+    ) -> None:
         self._handler = handler
+        self._trace = trace
         self._variables = dict(variables)
         self._code = code or ROOT / "functions"
         self._log = log
@@ -179,7 +188,7 @@ class Environment:
                 self.send_header("Lambda-Runtime-Deadline-Ms", str(invocation.deadline_ms))
                 arn = "arn:aws:lambda:us-east-1:123456789012:function:tidegate-test"
                 self.send_header("Lambda-Runtime-Invoked-Function-Arn", arn)
-                self.send_header("Lambda-Runtime-Trace-Id", "Root=1-65f0a0a0-0123456789abcdef01234567;Sampled=0")
+                self.send_header("Lambda-Runtime-Trace-Id", environment._trace)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(invocation.event)))
                 self.end_headers()

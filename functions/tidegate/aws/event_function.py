@@ -1,4 +1,4 @@
-"""What the functions that events start have in common: what an event holds, one event loop, logs and metrics."""
+"""What the functions that events start have in common: what an event holds, one event loop, logs, metrics and traces."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 from urllib.parse import unquote_plus
 
-from aws_lambda_powertools import Logger
+from aws_lambda_powertools import Logger, Tracer
 from aws_lambda_powertools.metrics import EphemeralMetrics
 from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType, process_partial_response
 
@@ -20,7 +20,7 @@ Event = Mapping[str, Any]
 
 
 class EventFunction:
-    """The surroundings of one function: its logger, and the event loop that its work runs on from call to call.
+    """The surroundings of one function: its logger and tracer, and the event loop that its work runs on from call to call.
 
     Args:
         service: the function's short name: the dimension `service` of its metrics.
@@ -30,6 +30,8 @@ class EventFunction:
     def __init__(self, service: str, level: str = "INFO") -> None:
         self.service = service
         self.logger = Logger(service=service, level=level)
+        # Nothing is patched: AWS is asked from other threads, where X-Ray's SDK finds no segment to hang a call on.
+        self._tracer = Tracer(service=service, auto_patch=False)
         self._runner = asyncio.Runner()
         project = logging.getLogger("tidegate")
         project.handlers = [self.logger.registered_handler]
@@ -41,12 +43,13 @@ class EventFunction:
         self.logger.append_keys(correlation_id=context.aws_request_id)
 
     def run(self, work: Callable[[], Awaitable[T]]) -> T:
-        """Do some work to its end."""
+        """Do some work to its end, as one subsegment of the invocation's trace."""
 
         async def worked() -> T:
             return await work()
 
-        return self._runner.run(worked())
+        with self._tracer.provider.in_subsegment(f"## {self.service}"):
+            return self._runner.run(worked())
 
     def metrics(self, **dimensions: str) -> EphemeralMetrics:
         """Metrics with these dimensions; flush them when they are complete."""
