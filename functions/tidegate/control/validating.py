@@ -100,7 +100,7 @@ def _verdict(digest: str, proof: Proof) -> Verdict:
 
 
 def _refusal(errors: tuple[Finding, ...], failures: tuple[Finding, ...]) -> str:
-    return f"refused: {len(errors)} errors, {len(failures)} failures of cases"
+    return f"refused: {len(errors)} error{'s' * (len(errors) != 1)}, {len(failures)} failed case{'s' * (len(failures) != 1)}"
 
 
 def _listed(findings: Iterable[Finding]) -> list[dict[str, Any]]:
