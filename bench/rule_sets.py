@@ -58,9 +58,16 @@ def contexts(count: int, seed: int = 2) -> list[Context]:
 
 def bundle(rules: list[dict[str, Any]]) -> bytes:
     """The compiled bundle of one objective, `bench`, with these rules."""
+    with tempfile.TemporaryDirectory() as directory:
+        return compile_directory(write(Path(directory), rules))
+
+
+def write(root: Path, rules: list[dict[str, Any]], context: dict[str, Any] | None = None) -> Path:
+    """Write a rules directory of one objective, `bench`, with these rules (and other attributes than `contexts` has)."""
     objective = {
         "objective": "bench",
-        "context": {
+        "context": context
+        or {
             "member_id": {"type": "string", "required": True},
             "country": {"type": "string"},
             "device": {"type": "string", "values": DEVICES},
@@ -72,9 +79,7 @@ def bundle(rules: list[dict[str, Any]]) -> bytes:
         "rules": rules,
     }
     fleet = {"shards": {"alpha": {}}, "models": {model: {"shards": ["alpha"]} for model in MODELS}}
-    with tempfile.TemporaryDirectory() as directory:
-        root = Path(directory)
-        (root / "objectives").mkdir()
-        (root / "objectives/bench.yaml").write_text(yaml.safe_dump(objective, sort_keys=False))
-        (root / "fleet.yaml").write_text(yaml.safe_dump(fleet))
-        return compile_directory(root)
+    (root / "objectives").mkdir(parents=True)
+    (root / "objectives/bench.yaml").write_text(yaml.dump(objective, Dumper=yaml.CSafeDumper, sort_keys=False))
+    (root / "fleet.yaml").write_text(yaml.dump(fleet, Dumper=yaml.CSafeDumper))
+    return root
