@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from tidegate.aws.shard_names import MAX_LABEL, label_of
@@ -25,6 +26,7 @@ NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}", fullmatch=True)
 
 
 def shards_of(folder: Path, shards: dict[str, Any], **settings: Any) -> tuple[Shard, ...]:
+    folder.mkdir(exist_ok=True)
     read = read_settings("test", NO_VARIABLES, write_stage(folder / "settings", "test", settings))
     return read_shards(write_rules(folder / "rules", shards), read)
 
@@ -128,3 +130,17 @@ def test_more_gpus_than_an_instance_has_are_refused(tmp_path: Path) -> None:
 def test_the_gateway_finds_a_shard_by_its_name_alone(name: str) -> None:
     (endpoint,) = shard_directory(endpoints_variable()).endpoints(name)
     assert (endpoint.host, endpoint.port) == (f"{label_of(name)}.tidegate.internal", 80)
+
+
+def test_models_that_the_planner_places_change_nothing_of_the_shards(tmp_path: Path) -> None:
+    shards = {
+        "EU_west.1": {"replicas": 2, "memory_mb": 4000},
+        "cpu": {"instance_type": "c7i.4xlarge", "memory_mb": 2000},
+        "x" * 128: {"scale_to_zero": True, "memory_mb": 100},
+    }
+    pinned = shards_of(tmp_path / "pinned", shards)
+    rules = write_rules(tmp_path / "auto", shards)
+    fleet = yaml.safe_load((rules / "fleet.yaml").read_text())
+    fleet |= {"tenants": {"ads": {}}, "models": {"m": {"shards": "auto", "memory_mb": 100, "tenant": "ads"}}}
+    (rules / "fleet.yaml").write_text(yaml.safe_dump(fleet, sort_keys=False))
+    assert read_shards(rules, Settings.model_validate({})) == pinned
