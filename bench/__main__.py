@@ -8,7 +8,7 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench import cold_start, decide, functions, gateway, placement
+from bench import analyse, cold_start, decide, functions, gateway, placement
 
 REPORT = Path("docs/performance.md")
 
@@ -16,7 +16,7 @@ REPORT = Path("docs/performance.md")
 def main() -> int:
     """Run every benchmark and write the report."""
     sections = []
-    for module in (decide, gateway, cold_start, functions, placement):
+    for module in (decide, analyse, gateway, cold_start, functions, placement):
         print(f"{module.__name__} …", file=sys.stderr, flush=True)
         sections.append(module.run())
     head = [

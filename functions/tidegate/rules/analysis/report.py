@@ -11,8 +11,9 @@ from tidegate.rules.analysis.references import Places, unused
 from tidegate.rules.engine import Engine
 from tidegate.rules.program import Program
 
-DEFAULT_BUDGET = 2_000_000
-"""Steps of a whole analysis."""
+DEFAULT_BUDGET = 200_000
+"""Steps of a whole analysis. Ten thousand rules as people write them take some ten thousand; of the hardest, some ten
+thousand take a second."""
 
 
 @dataclass(frozen=True, slots=True)
