@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import platform
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 from tests.support.stack import ROOT
 
 HERE = "arm64" if platform.machine() == "aarch64" else "x86_64"
+CONTROL = ("probe", "reconcile", "rollback", "validate_rules")
 HEAVY = ("numpy", "tritonclient", "pydantic", "yaml", "boto3", "botocore")
 
 
@@ -47,18 +49,35 @@ def test_equal_sources_give_equal_bytes(built: dict[str, dict[str, Any]], tmp_pa
     }
 
 
+OF_THE_RUNTIME = ("boto3", "botocore", "dateutil", "jmespath", "s3transfer", "six", "urllib3")
+"""What Lambda's own runtime brings for Python: boto3 and what it needs."""
+
+
 @pytest.mark.parametrize(
-    ("asset", "modules"),
-    [("gateway", "tidegate.bootstrap, tidegate.web, tidegate.dispatch"), ("control", "tidegate.rules.compiler")],
+    ("asset", "modules", "brought"),
+    [
+        ("gateway", "tidegate.lambdas.gateway, tidegate.lambdas.resolve", OF_THE_RUNTIME),
+        ("gateway", "tidegate.bootstrap, tidegate.web, tidegate.dispatch", ()),
+        ("control", "tidegate.rules.proving, tidegate.control.validating", ()),
+        ("control", ", ".join(f"tidegate.lambdas.{name}" for name in CONTROL), OF_THE_RUNTIME),
+    ],
 )
 def test_an_unpacked_asset_imports_alone(
-    built: dict[str, dict[str, Any]], asset: str, modules: str, tmp_path: Path
+    built: dict[str, dict[str, Any]], asset: str, modules: str, brought: tuple[str, ...], tmp_path: Path
 ) -> None:
+    code, runtime = tmp_path / "code", tmp_path / "runtime"
     with zipfile.ZipFile(built[asset]["archive"]) as archive:
-        archive.extractall(tmp_path)
+        archive.extractall(code)
+    runtime.mkdir()
+    for name in brought:
+        origin = importlib.util.find_spec(name).origin  # type: ignore[union-attr]  # all are installed
+        found = Path(str(origin))
+        (runtime / (name if found.name == "__init__.py" else found.name)).symlink_to(
+            found.parent if found.name == "__init__.py" else found
+        )
     # -S leaves the environment's packages out: what is imported comes from the asset and the standard library.
-    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import {modules}"
+    program = f"import sys; sys.path[:0] = [{str(code)!r}, {str(runtime)!r}]; import {modules}"
     done = subprocess.run(
-        [sys.executable, "-S", "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-S", "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 0, done.stderr

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tidegate.dispatch import DispatchConfig, Dispatcher
 from tidegate.ports import EndpointDirectory, EngineSource, FleetStatus, Observe
 from tidegate.settings import Settings
 from tidegate.triton.transport import PooledTransport
-from tidegate.web import create_app
-from tidegate.web.callers import CallerOf, header_caller
-from tidegate.web.observed import unobserved
+
+if TYPE_CHECKING:
+    from tidegate.web.callers import CallerOf
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +38,19 @@ def build_gateway(
     engines: EngineSource,
     directory: EndpointDirectory,
     fleet: FleetStatus | None = None,
-    caller_of: CallerOf = header_caller,
-    observe: Observe = unobserved,
+    caller_of: CallerOf | None = None,
+    observe: Observe | None = None,
 ) -> Gateway:
     """The gateway over the engine of `engines` and the endpoints of `directory`; `fleet` answers `GET /v1/fleet`.
 
     `caller_of` gives the name of a request's caller. The default believes the caller's own header, so a gateway that
     strangers reach is given one that asks its authorizer. `observe` is told of every decided inference.
     """
+    # Here, as the control plane's functions are wired in this package too, and have no web framework.
+    from tidegate.web import create_app
+    from tidegate.web.callers import header_caller
+    from tidegate.web.observed import unobserved
+
     transport = build_transport(settings)
     config = DispatchConfig(
         default_timeout_ms=settings.default_timeout_ms,
@@ -60,7 +65,7 @@ def build_gateway(
         dispatcher=dispatcher,
         fleet=fleet,
         max_body_bytes=settings.max_body_bytes,
-        caller_of=caller_of,
-        observe=observe,
+        caller_of=caller_of or header_caller,
+        observe=observe or unobserved,
     )
     return Gateway(app, transport.aclose, dispatcher.open_breakers)
