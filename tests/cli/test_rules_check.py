@@ -190,6 +190,18 @@ def test_coverage_that_is_not_decided_is_told_as_such(tmp_path: Path) -> None:
     assert "" in {each["rule"] for each in few["findings"] if each["kind"] == "undecided"}
 
 
+def test_too_many_combinations_of_elements_are_undecided_at_once(tmp_path: Path) -> None:
+    lists = [f"{{contains_any: [{', '.join(f'{letter}{number}' for number in range(200))}]}}" for letter in "ab"]
+    when = f"{{tags: {lists[0]}, any_of: [{{tags: {lists[1]}}}]}}"
+    text = (
+        f"objective: ranking\ncontext: {{tags: {{type: set}}}}\nrules:\n  - {{id: many, when: {when}, serve: base}}\n"
+    )
+    directory = write(tmp_path, {"objectives/ranking.yaml": text + "  - {id: default, serve: better}\n"})
+    report = rules_json("check", directory, exit_code=1)
+    assert [(each["rule"], each["kind"]) for each in report["findings"] if each["objective"]] == [("many", "undecided")]
+    assert report["objectives"][0]["every_context_served"]
+
+
 def test_authors_errors_are_findings_too(tmp_path: Path) -> None:
     broken = RANKING.replace("serve: better", "serv: better")
     report = rules_json("check", write(tmp_path, {"objectives/ranking.yaml": broken}), exit_code=1)

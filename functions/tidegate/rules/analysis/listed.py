@@ -193,9 +193,5 @@ def domain_of(attribute: Attribute) -> Sequence[Any] | None:
     return attribute.values
 
 
-def _listed_by(terms: Row) -> Iterable[Any]:
-    return dict.fromkeys(value for term in terms if term.operator in ("in", "not") for value in term.operand)
-
-
 def _set(operand: Any) -> Any:
     return frozenset(operand) if isinstance(operand, tuple) else operand

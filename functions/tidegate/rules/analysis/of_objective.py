@@ -104,8 +104,8 @@ class _Analysis:
                 return self._finding(
                     rule,
                     "undecided",
-                    "whether a request can reach this rule was not decided within the step budget",
-                    "give a larger --budget, or simplify the conditions of the rules above",
+                    "whether a request can reach this rule was not decided",
+                    "give a larger --budget; where that does not help, simplify the conditions of the rule and of those above",
                 )
         return None
 

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from itertools import count
 from typing import Any
 
 from tidegate.rules.values import accepts, version_key
-
-Sample = Callable[[], Iterator[Any]]
-"""Makes members of a class of values, the most plausible first."""
 
 COUNTRIES = ("US", "JP", "BR", "SE", "IN", "DE", "FR", "GB", "CA", "MX", "AU", "ES", "IT", "NL", "PL", "KR")
 FILLERS = "xzqjkvw~^|_·"

@@ -122,10 +122,6 @@ class Space:
             if all(span.classes for span in part):
                 yield tuple(part)
 
-    def unmet(self, conditions: AxisConditions) -> int | None:
-        """An axis on which nothing meets conditions; None: there is none."""
-        return next((axis for axis, number in conditions.items() if not self.axes[axis].candidates(number)), None)
-
     def first_present(self, layer: LayerAxis, classes: Sequence[int]) -> str | None:
         """The attribute whose value is a layer's key, in some classes of every axis; None: the key is absent."""
         return next((name for name in layer.key if not classes[self.attributes[name]] >> ABSENT & 1), None)
