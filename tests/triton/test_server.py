@@ -49,7 +49,7 @@ def serve(installation: Installation, models: Path, use: Use) -> None:
 
 
 def target(model: str, version: int | None = None) -> Target:
-    return Target(model, model, version, ("a",))
+    return Target(model if version is None else f"{model}/{version}", model, version, ("a",))
 
 
 def test_models_are_loaded_described_and_unloaded(installation: Installation, tmp_path: Path) -> None:
