@@ -244,6 +244,10 @@ SERVING = [
 ]  # fmt: skip
 
 PYTHON = [
+    Case("responses that are never added", edit(PICKER_PY, "            responses.append(\n                pb_utils", "            print(\n                pb_utils"), "python-execute", PICKER_PY, "return responses"),
+    Case("a response of a tensor alone", edit(READER_PY, "InferenceResponse([tensor])", 'InferenceResponse(pb_utils.Tensor("FEATURES", rows.astype(np.float32)))'), "code-response", READER_PY, "InferenceResponse"),
+    Case("a tensor of its name", edit(READER_PY, 'pb_utils.Tensor("FEATURES", rows.astype(np.float32))', 'pb_utils.Tensor(rows.astype(np.float32), "FEATURES")'), "code-response", READER_PY, "pb_utils.Tensor(", ("code-tensor",)),
+    Case("an attribute that nothing sets", edit(READER_PY, "* self.scale", "* self.scales"), "python-name", READER_PY, "self.scales"),
     Case("a class that only a script has", write(PICKER_PY, 'if __name__ == "__main__":\n\n    class TritonPythonModel:\n        pass\n'), "python-class", PICKER_PY, 1),
     Case("a branch of execute that returns nothing", edit(PICKER_PY, "        return responses", "        if len(responses) > 3:\n            return None\n        return responses"), "python-execute", PICKER_PY, "return None"),
     Case("a name that nothing defines", edit(READER_PY, "import numpy as np\n", ""), "python-name", READER_PY, "np.stack"),
@@ -257,7 +261,7 @@ PYTHON = [
     Case("an environment that is not there", append(READER, 'parameters { key: "EXECUTION_ENV_PATH" value { string_value: "$$TRITON_MODEL_DIRECTORY/env.tar.gz" } }\n'), "artefact-missing", READER, "EXECUTION"),
     Case("Python that does not parse", append(READER_PY, "def broken(:\n"), "python-syntax", READER_PY, "broken(:"),
     Case("a helper that does not parse", append("reader/1/features.py", "return 1 +\n"), "python-syntax", "reader/1/features.py", "return 1 +"),
-    Case("null bytes", write(READER_PY, b"x = 1\0\n"), "python-syntax", READER_PY),
+    Case("null bytes", write(READER_PY, b"x = 1\ny = \0\n"), "python-syntax", READER_PY, 2),
     Case("Python in Latin-1", write(READER_PY, "# caf\xe9\n".encode("latin-1")), "unreadable", READER_PY, 1),
     Case("a class of another name", edit(READER_PY, "class TritonPythonModel", "class TritonModel"), "python-class", READER_PY, 1),
     Case("an empty model.py", write(READER_PY, ""), "python-class", READER_PY, 1),

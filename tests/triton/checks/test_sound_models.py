@@ -167,6 +167,13 @@ PYTHON = {
     "names from everywhere": edit(READER_PY, "        self.scale =", "        global LATER\n        LATER = [x for x in range(3) if (y := x)]\n        self.names = [__file__, __name__, LATER, y, ValueError]\n        self.first: Unknown = None\n        self.scale ="),
     "a method of its own that is alike": edit(READER_PY, "    def execute", "    def is_read(self):\n        return True\n\n    def ready(self):\n        return self.is_read()\n\n    def execute"),
     "a script's own end": append(READER_PY, '\n\nif __name__ == "__main__":\n    print(TritonPythonModel)\n'),
+    "attributes that are set out of sight": both(
+        edit(READER_PY, "from features import WIDTH, features", "from features import WIDTH, features, prepare"),
+        append("reader/1/features.py", "\n\ndef prepare(model):\n    model.depth = 3\n"),
+        edit(READER_PY, "        self.scale =", "        prepare(self)\n        self.scale = self.depth *"),
+    ),
+    "attributes of the class": edit(READER_PY, "class TritonPythonModel:\n", "class TritonPythonModel:\n    depth: int = 3\n    width = 4\n\n    def finalize(self):\n        self.width += self.depth\n        del self.scale\n\n"),
+    "responses that are added elsewhere": edit(PICKER_PY, "        responses = []\n", "        responses = []\n        add = responses.append\n"),
     "an output through from_dlpack": edit(READER_PY, 'pb_utils.Tensor("FEATURES", rows.astype(np.float32))', 'pb_utils.Tensor.from_dlpack("FEATURES", rows)'),
 }  # fmt: skip
 
@@ -260,7 +267,7 @@ def test_nothing_is_found(name: str, sound: Path, tmp_path: Path) -> None:
     change: Callable[[Path], object] = CASES[name]
     change(models)
     if (models / "more").is_dir() and not (models / "more/1").is_dir():
-        write("more/1/model.py", PYTHON_HEAD + class_with("return [self.x for _ in requests]"))(models)
+        write("more/1/model.py", PYTHON_HEAD + class_with("return [str(request) for request in requests]"))(models)
     named = {entry.name for entry in models.iterdir()}
     assert [str(finding) for finding in check_models(models, sorted(named | set(MODELS)))] == []
 

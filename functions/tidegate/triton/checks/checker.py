@@ -19,6 +19,7 @@ from tidegate.triton.checks.python_imports import check_imports
 from tidegate.triton.checks.python_model import check_python_model
 from tidegate.triton.checks.python_names import check_python_names
 from tidegate.triton.checks.python_parameters import check_python_parameters
+from tidegate.triton.checks.python_responses import check_python_responses
 from tidegate.triton.checks.python_source import Sources
 from tidegate.triton.checks.python_strays import check_python_strays
 from tidegate.triton.checks.python_tensors import check_python_tensors
@@ -96,3 +97,4 @@ def _check_python(model: ModelFolder, repository: Repository) -> None:
             check_python_names(model, sources, module)
             check_python_files(model, sources, module)
             check_python_parameters(model, sources, module)
+            check_python_responses(model, sources, module)

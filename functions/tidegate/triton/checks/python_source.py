@@ -92,13 +92,18 @@ class Sources:
             with warnings.catch_warnings(action="ignore"):
                 return Module(path, file, ast.parse(text.removeprefix("\ufeff"), str(path)))
         except SyntaxError as error:
-            line, problem = error.lineno or 0, error.msg
+            line, problem = error.lineno or _line_of_null(text), error.msg
         except (RecursionError, MemoryError):
             problem = "nested too deeply"
         except ValueError as error:
-            problem = str(error)
+            line, problem = _line_of_null(text), str(error)
         self.report("python-syntax", f"this does not parse: {problem}", "", file=file, line=line)
         return None
+
+
+def _line_of_null(text: str) -> int:
+    """The line of a null character, of which Python does not say where it is; 0 where there is none."""
+    return text.count("\n", 0, text.index("\0")) + 1 if "\0" in text else 0
 
 
 def imported_modules(tree: ast.AST) -> Iterator[tuple[str, int, ast.Import | ast.ImportFrom]]:
