@@ -18,7 +18,7 @@ FIRST_STEPS = 200
 COVER_STEPS = 5_000
 """How many steps may be taken to make one cover minimal."""
 
-COVERS = 500
+COVERS = 200
 """So many covers are made minimal; who reads more?"""
 
 
