@@ -1,0 +1,34 @@
+"""The local AWS remembers what was read, and forgets it with the next write."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from tests.support.aws import LocalAws
+
+
+def body(s3: Any, aws: LocalAws, **options: str) -> bytes:
+    content: bytes = s3.get_object(Bucket=aws.bucket, Key="a", **options)["Body"].read()
+    return content
+
+
+def test_a_write_is_seen_at_once_by_every_kind_of_read(aws: LocalAws) -> None:
+    s3 = aws.s3()
+    for content in (b"one", b"other"):
+        tag = s3.put_object(Bucket=aws.bucket, Key="a", Body=content)["ETag"]
+        for _ in range(2):
+            assert body(s3, aws) == content
+            assert body(s3, aws, Range="bytes=0-1") == content[:2]
+            assert s3.head_object(Bucket=aws.bucket, Key="a")["ContentLength"] == len(content)
+            assert [each["Size"] for each in s3.list_objects_v2(Bucket=aws.bucket)["Contents"]] == [len(content)]
+            with pytest.raises(ClientError, match="304"):
+                body(s3, aws, IfNoneMatch=tag)
+    s3.delete_object(Bucket=aws.bucket, Key="a")
+    with pytest.raises(ClientError, match="NoSuchKey"):
+        body(s3, aws)
+    s3.delete_bucket(Bucket=aws.bucket)
+    with pytest.raises(ClientError, match="404"):
+        s3.head_bucket(Bucket=aws.bucket)
