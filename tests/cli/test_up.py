@@ -7,6 +7,7 @@ import http.client
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -351,6 +352,21 @@ def test_rules_that_do_not_compile_are_reported_and_change_nothing(fresh: Runnin
     assert fresh.get("/v1/fleet")["revision"] == live
     assert fresh.version("picked") == 2
     assert any("rules refused" in line for line in tidegate("status", "--url", fresh.url).stdout.splitlines())
+
+
+def test_a_rule_may_come_before_its_model(fresh: RunningStack, edited: Path, models: Path) -> None:
+    placement = {"versioned": ["a", "b"], "late": ["a"]}
+    write_rules(edited, {"a": 2, "b": 1}, placement, picked="versioned/2", addition="late")
+    rejected = eventually(lambda: fresh.get("/v1/fleet")["rules"]["last_rejected"])
+    assert any("'late'" in line for line in rejected["findings"]), rejected
+    config = (models / "simple" / "config.pbtxt").read_text().replace('"simple"', '"late"')
+    try:
+        shutil.copytree(models / "simple", models / "late")
+        (models / "late" / "config.pbtxt").write_text(config)
+        assert eventually(lambda: fresh.get("/v1/fleet")["rules"]["last_rejected"] is None)
+        assert fresh.post("/v2/models/addition/infer", PAIR)[0] == 200
+    finally:
+        shutil.rmtree(models / "late", ignore_errors=True)
 
 
 @pytest.mark.parametrize(

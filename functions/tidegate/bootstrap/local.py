@@ -16,6 +16,7 @@ from tidegate.aws.local_server import LocalAws
 from tidegate.aws.provision import provision
 from tidegate.bootstrap import build_transport
 from tidegate.bootstrap.control import author, build_control_plane, build_launcher
+from tidegate.bootstrap.local_facts import seed_local_facts
 from tidegate.bootstrap.sources import CompiledRules, FolderModels
 from tidegate.bootstrap.tasks import cancel
 from tidegate.control.fleet import LocalFleet
@@ -25,7 +26,7 @@ from tidegate.control.publish import PublishRequest
 from tidegate.control.sources import CheckedRules, GivenRules, RulesSource
 from tidegate.control.status import unread
 from tidegate.control.steps import StepEvent
-from tidegate.errors import PublishError, StackError, StoreError, TidegateError
+from tidegate.errors import ImmutableError, PublishError, StackError, StoreError, TidegateError
 from tidegate.ports import Transport
 from tidegate.settings import Settings
 
@@ -49,6 +50,7 @@ class LocalStack:
         plane: the control plane; any other process may have one of the same stores.
         fleet: the servers, and the directory of those that may be sent requests.
         follower: the rules that are live.
+        forgets: whether its stores end with it.
     """
 
     settings: Settings
@@ -57,15 +59,19 @@ class LocalStack:
     follower: EngineFollower
     _rules: Path
     _models: Path
+    forgets: bool
     last_rejected: Mapping[str, Any] | None = None
 
-    async def publish(self, rules: RulesSource, why: str) -> None:
+    async def publish(self, rules: RulesSource, why: str, *, strict: bool) -> None:
         """Publish rules, with the models of the folder that they need, and serve them.
+
+        A `strict` publish sends no model with an error that its files show: what was sent never changes, and so could
+        not be mended under the same name and version.
 
         Raises:
             PublishError: a step failed; what was live is live still.
         """
-        models = FolderModels(self._models, self.plane.ports.models, strict=False)
+        models = FolderModels(self._models, self.plane.ports.models, strict=strict)
         request = PublishRequest(rules=rules, models=models, by=author(), why=why)
         await self.plane.publisher.publish(request, _announce)
         await self.follower.poll()
@@ -74,10 +80,13 @@ class LocalStack:
     async def follow_change(self) -> None:
         """Publish the rules directory as it is now; what is wrong with it is noted and changes nothing."""
         try:
-            await self.publish(CompiledRules(self._rules), "the rules directory changed")
+            await self.publish(CompiledRules(self._rules), "the rules directory changed", strict=True)
         except TidegateError as error:
-            logger.warning("the new rules are refused, the old ones stay live: %s", error)
-            self.last_rejected = {"at": _now(), "findings": str(error).splitlines()}
+            findings = str(error).splitlines()
+            if isinstance(error.__cause__, ImmutableError) and self.forgets:
+                findings.append("this stack forgets what was pushed when it is started anew")
+            logger.warning("the new rules are refused, the old ones stay live: %s", "\n".join(findings))
+            self.last_rejected = {"at": _now(), "findings": findings}
 
     async def status(self) -> Mapping[str, Any]:
         """The fleet as plain JSON values: see docs/control-plane.md, "Fleet status"."""
@@ -95,6 +104,7 @@ class LocalStack:
                 "bucket": self.settings.bucket,
                 "registry_table": self.settings.registry_table,
                 "region": self.settings.aws_region,
+                "facts_table": self.settings.facts_table,
             },
         }
 
@@ -115,10 +125,16 @@ async def local_stack(
         StackError: it could not start; whatever had started is gone again.
     """
     async with contextlib.AsyncExitStack() as started:
+        given = settings
         settings = await _with_aws(settings, started)
+        # Beside the start of the servers. A table that was given belongs to somebody, who seeds it.
+        seeding = asyncio.create_task(seed_local_facts(settings, models) if settings is not given else asyncio.sleep(0))
+        started.push_async_callback(cancel, seeding)
         transport = build_transport(settings)
         started.push_async_callback(transport.aclose)
-        stack, running = await _started(settings, rules, models, transport, started)
+        stack, running = await _started(settings, rules, models, transport, started, forgets=given is not settings)
+        # Before any model answers: it would keep in mind that a member has no history.
+        await seeding
         await _first_publish(stack, checked, running)
         follower = asyncio.create_task(stack.follower.run())
         started.push_async_callback(cancel, follower)
@@ -146,7 +162,13 @@ async def _with_aws(settings: Settings, started: contextlib.AsyncExitStack) -> S
 
 
 async def _started(
-    settings: Settings, rules: Path, models: Path, transport: Transport, started: contextlib.AsyncExitStack
+    settings: Settings,
+    rules: Path,
+    models: Path,
+    transport: Transport,
+    started: contextlib.AsyncExitStack,
+    *,
+    forgets: bool,
 ) -> tuple[LocalStack, asyncio.Task[None]]:
     plane = build_control_plane(settings, transport)
     fleet = LocalFleet(
@@ -161,13 +183,13 @@ async def _started(
     follower = EngineFollower(plane.ports.bundles, GATEWAY, plane.ports.registry, config=config)
     running = asyncio.create_task(fleet.run())
     started.push_async_callback(cancel, running)
-    return LocalStack(settings, plane, fleet, follower, rules, models), running
+    return LocalStack(settings, plane, fleet, follower, rules, models, forgets), running
 
 
 async def _first_publish(stack: LocalStack, checked: CheckedRules, running: asyncio.Task[None]) -> None:
     """Publish the first rules while the fleet starts."""
     rules = GivenRules(checked.bundle, checked.demand)
-    publishing = asyncio.create_task(stack.publish(rules, "the stack was started"))
+    publishing = asyncio.create_task(stack.publish(rules, "the stack was started", strict=False))
     try:
         await asyncio.wait([publishing, running], return_when=asyncio.FIRST_COMPLETED)
         if not publishing.done():

@@ -86,7 +86,7 @@ async def _serve(settings: Settings, rules: Path, models: Path, port: int) -> No
         checked = await CompiledRules(rules).check()
         # Followed from here on, so that no change during the start is missed.
         serving: asyncio.Future[LocalStack] = asyncio.get_running_loop().create_future()
-        follower = asyncio.create_task(_follow(rules, serving))
+        follower = asyncio.create_task(_follow(rules, models, serving))
         started.push_async_callback(cancel, follower)
         stack = await started.enter_async_context(local_stack(settings, rules, models, checked))
         gateway = build_gateway(settings, stack.follower, stack.fleet.directory, stack)
@@ -158,13 +158,19 @@ async def _http(app: Any, listener: socket.socket) -> AsyncIterator[asyncio.Task
         await asyncio.wait([task])
 
 
-async def _follow(rules: Path, serving: asyncio.Future[LocalStack]) -> None:
-    """Publish every valid change of the rules; report and note every other."""
+async def _follow(rules: Path, models: Path, serving: asyncio.Future[LocalStack]) -> None:
+    """Publish every valid change of the rules; report and note every other.
 
-    async def changed() -> None:
-        await (await serving).follow_change()
+    Models alone publish nothing: a folder may be half copied, and a rule says when it is to serve. But rules that were
+    refused are tried again once a model has changed, since that may be what they lacked.
+    """
+
+    async def changed(folders: frozenset[Path]) -> None:
+        stack = await serving
+        if rules in folders or stack.last_rejected is not None:
+            await stack.follow_change()
 
     try:
-        await follow(rules, changed)
+        await follow((rules, models), changed)
     except (OSError, RuntimeError) as error:
-        logger.warning("changes of %s are no longer followed: %s", rules, error)
+        logger.warning("changes of %s and %s are no longer followed: %s", rules, models, error)
