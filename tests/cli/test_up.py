@@ -377,8 +377,8 @@ def test_a_model_that_does_not_load_changes_nothing(fresh: RunningStack, edited:
     with Callers(fresh, "picked") as callers:
         objectives(edited, picked=f"[{{id: us, when: {{country: US}}, serve: {model}}}, {{id: r, serve: versioned/1}}]")
         rejected = eventually(lambda: fresh.get("/v1/fleet")["rules"]["last_rejected"])
-        assert any(reason in line for line in rejected["findings"])
-        assert eventually(lambda: fresh.models("a") == [{"versioned/2"}] * 2)
+        assert any(reason in line for line in rejected["findings"]), rejected
+        assert eventually(lambda: fresh.models("a") == [{"versioned/2"}] * 2, 60)
         assert eventually(lambda: len(fresh.servers()) == 3)
     assert callers.failures == []
     assert set(callers.answers) == {2}

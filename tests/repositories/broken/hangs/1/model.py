@@ -1,12 +1,11 @@
-"""Never finishes loading."""
+"""Never finishes loading, which its files do not show."""
 
-import time
+import threading
 
 
 class TritonPythonModel:
     def initialize(self, args):
-        while True:
-            time.sleep(60)
+        threading.Event().wait()
 
     def execute(self, requests):
         return []
