@@ -14,6 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from demo import publishing
 from demo.caller import Answered, Refused, ask, ask_with_tritonclient, fleet, resolve
 
 MEMBER = {"member_id": "196"}
@@ -73,6 +74,9 @@ def main() -> int:
         console.print(f"{ready[1]} is ready after {time.monotonic() - start:.1f} s")
         demonstration = Demonstration(ready[1], console)
         _tour(demonstration)
+        for promise in publishing.show(ready[1], console):
+            demonstration.expect(False, promise)
+        _kill_a_shard(demonstration)
         demonstration.print()
         return 1 if demonstration.failed else 0
     finally:
@@ -107,10 +111,10 @@ def _tour(demo: Demonstration) -> None:
     customer = {"customer_id": "c-7", "tier": 3, "lifetime_value": 900.5}
     demo.show("another domain; a pinned version", "purchase_propensity", customer, ORDERS)
     demo.show("a wrong type, named", "title_ranking", {"member_id": 196}, member)
-    _kill_a_shard(demo, member)
 
 
-def _kill_a_shard(demo: Demonstration, member: Mapping[str, Any]) -> None:
+def _kill_a_shard(demo: Demonstration) -> None:
+    member = {"MEMBER_ID": MEMBER["member_id"]}
     alpha = next(shard for shard in fleet(demo.url)["shards"] if shard["name"] == "alpha")
     for endpoint in alpha["endpoints"]:
         os.kill(endpoint["pid"], signal.SIGKILL)

@@ -73,7 +73,16 @@ def test_a_documented_client_is_answered(block: Block, example_stack: RunningSta
 def test_make_demo_shows_every_kind_of_rule_and_survives_a_killed_shard() -> None:
     done = run("make demo", timeout_s=180)
     assert done.returncode == 0, done.stdout + done.stderr
-    for shown in ("experiment", "split", "fallback", "title_search_semantic", "purchase_propensity_gbdt", "@ beta"):
+    promised = (
+        "no request can reach this rule",
+        "published",
+        "Rolled back",
+        "experiment",
+        "split",
+        "fallback",
+        "title_search_semantic",
+    )
+    for shown in (*promised, "purchase_propensity_gbdt", "@ beta"):
         assert shown in done.stdout, shown
     assert "Traceback" not in done.stderr
     assert "Stopped" in done.stdout
