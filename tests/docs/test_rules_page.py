@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 import yaml
-from tidegate.rules import compile_directory, load_bundle
+from click.testing import CliRunner
+from pydantic import BaseModel
+from tidegate.cli import main as commands
+from tidegate.rules import compile_directory, language, load_bundle
+from tidegate.rules.cases import language as cases
 
 from tests.docs.blocks import ROOT, Block, blocks
 
@@ -17,17 +22,37 @@ FRAGMENTS = [block for block in YAML if not block.text.startswith("# ")]
 
 
 def write(root: Path, files: dict[str, str]) -> Path:
-    (root / "objectives").mkdir()
     for name, text in files.items():
+        (root / name).parent.mkdir(exist_ok=True)
         (root / name).write_text(text, encoding="utf-8")
     return root
 
 
 def test_the_pages_files_make_a_rules_directory(tmp_path: Path) -> None:
-    assert sorted(FILES) == ["fleet.yaml", "layers.yaml", "objectives/ranking.yaml"]
+    assert sorted(FILES) == ["cases/ranking.yaml", "fleet.yaml", "layers.yaml", "objectives/ranking.yaml"]
     engine = load_bundle(compile_directory(write(tmp_path, FILES)))
     assert engine.decide("ranking", {"member_id": "1", "is_kids": True}).rule == "kids"
     assert engine.decide("ranking", {"member_id": "1"}).model == "ranking_v1"
+
+
+def test_the_pages_cases_pass(tmp_path: Path) -> None:
+    done = CliRunner().invoke(commands, ["rules", "test", str(write(tmp_path, FILES))])
+    assert done.exit_code == 0, done.output
+    assert "3 passed" in done.output
+
+
+def test_every_key_of_every_file_is_on_the_page() -> None:
+    text = (ROOT / "docs/rules.md").read_text(encoding="utf-8") + (ROOT / "docs/callers.md").read_text(encoding="utf-8")
+    models = [each for module in (language, cases) for each in vars(module).values() if isinstance(each, type)]
+    keys = {
+        field.alias or name
+        for each in models
+        if issubclass(each, BaseModel)
+        for name, field in each.model_fields.items()
+    }
+    assert len(keys) > 40
+    missing = sorted(key for key in keys if not re.search(rf"\b{re.escape(key)}\b", text))
+    assert not missing
 
 
 @pytest.mark.parametrize("block", FRAGMENTS, ids=str)
