@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+import subprocess
 from collections import Counter
 from functools import cache
 from pathlib import Path
@@ -414,17 +415,29 @@ def test_wrong_usage_is_exit_code_2(arguments: list[str], words: str, tmp_path: 
     assert ("cannot be written" in words) == bool(result.stdout), "a long replay is not lost for a plot"
 
 
-def test_rules_with_findings_and_damaged_bundles_are_exit_code_1(tmp_path: Path) -> None:
+def test_rules_with_findings_are_exit_code_1_and_what_is_no_rules_is_wrong_usage(tmp_path: Path) -> None:
     root = write_rules(tmp_path / "rules")
     log = write_log(tmp_path / "log.jsonl", [line("ranking", {"member_id": "1"})])
     (tmp_path / "bundle").write_bytes(b"no bundle\n")
     damaged = rules("replay", tmp_path / "bundle", "--log", log)
-    assert (damaged.exit_code, "not a Tidegate bundle" in damaged.stderr) == (1, True)
+    assert (damaged.exit_code, "not a Tidegate bundle" in damaged.stderr) == (2, True)
     broken = write_rules(tmp_path / "broken", {"objectives/search.yaml": "objective: search\nrules: []\n"})
     for arguments in ((broken,), (root, "--against", broken)):
         result = rules("replay", *arguments, "--log", log)
         assert result.exit_code == 1
         assert "objectives/search.yaml:2" in result.stderr
+
+
+def test_rules_may_come_from_a_git_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_rules(tmp_path / "rules")
+    log = write_log(tmp_path / "log.jsonl", [line("ranking", {"member_id": "1", "device": "tv"})])
+    monkeypatch.chdir(tmp_path)
+    who = ("-c", "user.name=t", "-c", "user.email=t@example.com")
+    for command in (("init", "-q"), ("add", "rules"), (*who, "commit", "-q", "-m", "rules")):
+        subprocess.run(["git", *command], check=True)
+    told = rules_json("replay", "HEAD:rules", "--log", log, "--against", "rules")
+    assert told["decided"] == 1
+    assert rules("replay", "HEAD:elsewhere", "--log", log).exit_code == 2
 
 
 def test_the_example_rules_replay(tmp_path: Path) -> None:

@@ -9,15 +9,13 @@ from typing import Any
 
 import click
 
-from tidegate.cli.rules.compiled import check_objective, findings_json
+from tidegate.cli.rules.compiled import check_objective
 from tidegate.cli.rules.log_file import LOG, open_log, progress
-from tidegate.cli.rules.options import AS_JSON, print_json
+from tidegate.cli.rules.options import AS_JSON, at_option, print_json
 from tidegate.cli.rules.revisions import read_revision
 from tidegate.cli.rules.skipped import Skipped
-from tidegate.errors import RulesError
 from tidegate.rules.compare.report import FORMAT_VERSION, Diff, LoggedComparison, compare
-from tidegate.rules.compare.revision import Revision
-from tidegate.rules.replay.records import moment, records
+from tidegate.rules.replay.records import records
 
 OTHER_OBJECTIVE = "of no objective that is compared"
 
@@ -29,11 +27,11 @@ OTHER_OBJECTIVE = "of no objective that is compared"
     "--log", type=LOG, help="Weigh contexts as this log has them: JSON lines, plain or gzip; - is standard input."
 )
 @click.option("--objective", help="Compare this objective alone; it is also that of lines of the log which name none.")
-@click.option("--at", help="Compare at this time, ISO 8601 (UTC where it has no offset); now where left out.")
+@at_option("Compare at this time, ISO 8601 (UTC where it has no offset); now where left out.")
 @click.option("--svg", type=click.Path(dir_okay=False, path_type=Path), help="Draw the flows into this file.")
 @AS_JSON
 def diff(
-    old: str, new: str, log: Path | None, objective: str | None, at: str | None, svg: Path | None, as_json: bool
+    old: str, new: str, log: Path | None, objective: str | None, at: float | None, svg: Path | None, as_json: bool
 ) -> None:
     """Tell what changed from OLD to NEW, and exactly which share of the traffic moves to another target.
 
@@ -41,16 +39,16 @@ def diff(
     exact over members; over contexts every case of every attribute counts alike, or each context as often as the log has
     it. Exit code 1: something changed, or the rules of one side have errors.
     """
-    at_s = _moment(at)
-    before, after = _read(old, "OLD", as_json=as_json), _read(new, "NEW", as_json=as_json)
+    _, before = read_revision(old, "OLD", as_json=as_json)
+    _, after = read_revision(new, "NEW", as_json=as_json)
     if objective is not None:
         check_objective(objective, {*before.objectives, *after.objectives})
     if log is None:
-        found, skipped = compare(before, after, time.time() if at_s is None else at_s, objective=objective), None
+        found, skipped = compare(before, after, time.time() if at is None else at, objective=objective), None
     else:
-        found, skipped = _with_log(LoggedComparison(before, after, objective), log, objective, at_s)
+        found, skipped = _with_log(LoggedComparison(before, after, objective), log, objective, at)
     if as_json:
-        print_json(_as_dict(found, (old, new), at_s, skipped))
+        print_json(_as_dict(found, (old, new), at, skipped))
     else:
         from tidegate.cli.rules.diff_tables import show_diff
 
@@ -59,24 +57,6 @@ def diff(
         _draw(svg, found, as_json=as_json)
     if not found.is_empty:
         raise click.exceptions.Exit(1)
-
-
-def _moment(text: str | None) -> float | None:
-    try:
-        return None if text is None else moment(text)
-    except ValueError as error:
-        raise click.BadParameter('write ISO 8601, such as "2026-11-01T00:00:00Z"', param_hint="--at") from error
-
-
-def _read(name: str, argument: str, *, as_json: bool) -> Revision:
-    try:
-        return read_revision(name, argument)
-    except RulesError as error:
-        if as_json:
-            print_json({"ok": False, "side": argument.lower(), "findings": findings_json(error.findings)})
-        else:
-            click.echo(f"{argument} ({name}): {error}", err=True)
-        raise click.exceptions.Exit(1) from error
 
 
 def _with_log(

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
+
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 DIRECTORY = click.Path(exists=True, file_okay=False, path_type=Path)
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
@@ -23,11 +26,12 @@ def _moment(_context: click.Context, _parameter: click.Parameter, text: str | No
         raise click.BadParameter('write ISO 8601, such as "2026-11-01T00:00:00Z"') from error
 
 
-AT = click.option(
-    "--at",
-    callback=_moment,
-    help="The time to decide at, ISO 8601 (UTC where it has no offset); now where left out.",
-)
+def at_option(help_text: str) -> Callable[[Decorated], Decorated]:
+    """`--at`, as Unix seconds or None."""
+    return click.option("--at", callback=_moment, help=help_text)
+
+
+AT = at_option("The time to decide at, ISO 8601 (UTC where it has no offset); now where left out.")
 
 
 def print_json(value: Any) -> None:

@@ -9,17 +9,16 @@ from pathlib import Path
 import click
 
 from tidegate.cli.rules.log_file import LOG, STANDARD_INPUT, open_log, progress
-from tidegate.cli.rules.options import AS_JSON, print_json
+from tidegate.cli.rules.options import AS_JSON, at_option, print_json
+from tidegate.cli.rules.revisions import read_revision
 from tidegate.rules import load_bundle
-from tidegate.rules.compare.revision import open_revision
 from tidegate.rules.pictures.shares_svg import shares_svg
 from tidegate.rules.replay.as_json import report_json
 from tidegate.rules.replay.races import configured
-from tidegate.rules.replay.records import moment, records
+from tidegate.rules.replay.records import records
 from tidegate.rules.replay.report import ReplayReport, Shares, report
 from tidegate.rules.replay.tally import Replayer
 
-RULES = click.Path(exists=True, path_type=Path)
 FILE = click.Path(dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
 
@@ -28,32 +27,33 @@ INTERRUPTED = 130
 
 
 @click.command()
-@click.argument("rules", type=RULES)
+@click.argument("rules")
 @click.option("--log", type=LOG, required=True, help="JSON lines of contexts, plain or gzip; - is standard input.")
-@click.option("--against", type=RULES, help="Earlier rules: also tell what moves, and from where to where.")
+@click.option("--against", help="Earlier rules: also tell what moves, and from where to where.")
 @click.option("--objective", help="Replay this objective alone; it is also that of lines which name none.")
-@click.option("--at", help="Decide every context at this time, ISO 8601 (UTC where it has no offset).")
+@at_option("Decide every context at this time, ISO 8601 (UTC where it has no offset).")
 @click.option("--svg", type=FILE, help="Draw the counted and configured shares into this file.")
 @click.option("--plots", type=FOLDER, help="Draw them into this folder, one file for each split and experiment.")
 @AS_JSON
 def replay(
-    rules: Path,
+    rules: str,
     log: Path,
-    against: Path | None,
+    against: str | None,
     objective: str | None,
-    at: str | None,
+    at: float | None,
     svg: Path | None,
     plots: Path | None,
     as_json: bool,
 ) -> None:
-    """Tell what the contexts of a log would have got from RULES, a rules directory or a compiled bundle.
+    """Tell what the contexts of a log would have got from RULES: a rules directory, a compiled bundle, or either in
+    a git revision (HEAD~1:routing_rules).
 
     Counts what each rule, target and cell got, and the lines that got no decision; tests whether the members of each
     split and experiment fell as configured. A context is decided at its own time, else at the present. Exit code 1: the
     log is empty, a line got no decision, or shares mismatch; 130: Ctrl-C, after what was counted so far.
     """
     try:
-        found = _replayed(rules, log, against, objective, _moment(at), as_json=as_json)
+        found = _replayed(rules, log, against, objective, at, as_json=as_json)
         _show(found, log, as_json=as_json)
         for file in (*_draw(svg, found.shares), *_draw_each(plots, found.shares)):
             click.echo(f"{file}: written", err=as_json)
@@ -75,11 +75,11 @@ def _show(found: ReplayReport, log: Path, *, as_json: bool) -> None:
 
 
 def _replayed(
-    rules: Path, log: Path, against: Path | None, objective: str | None, at: float | None, *, as_json: bool
+    rules: str, log: Path, against: str | None, objective: str | None, at: float | None, *, as_json: bool
 ) -> ReplayReport:
-    data = bundle_of(rules, as_json=as_json)
-    engine, revision = load_bundle(data), open_revision(data)
-    earlier = None if against is None else load_bundle(bundle_of(against, as_json=as_json))
+    data, revision = read_revision(rules, "RULES", as_json=as_json)
+    engine = load_bundle(data)
+    earlier = None if against is None else load_bundle(read_revision(against, "--against", as_json=as_json)[0])
     if objective is not None:
         from tidegate.cli.rules.compiled import check_objective
 
@@ -93,13 +93,6 @@ def _replayed(
         except KeyboardInterrupt:
             complete = False
     return report(revision, replayer.tally(), races, None if earlier is None else earlier.revision, complete=complete)
-
-
-def _moment(text: str | None) -> float | None:
-    try:
-        return None if text is None else moment(text)
-    except ValueError as error:
-        raise click.BadParameter('write ISO 8601, such as "2026-11-01T00:00:00Z"', param_hint="--at") from error
 
 
 def _draw(file: Path | None, shares: Sequence[Shares]) -> Iterator[Path]:
@@ -122,9 +115,3 @@ def _write(file: Path, text: str, option: str) -> Path:
     except OSError as error:
         raise click.BadParameter(f"{file} cannot be written: {error.strerror}", param_hint=option) from error
     return file
-
-
-def bundle_of(path: Path, *, as_json: bool) -> bytes:
-    from tidegate.cli.rules.compiled import compiled
-
-    return compiled(path, as_json=as_json)[2] if path.is_dir() else path.read_bytes()

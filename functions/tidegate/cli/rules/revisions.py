@@ -8,24 +8,35 @@ from pathlib import Path
 import click
 
 from tidegate.cli.rules import git_rules
-from tidegate.errors import BundleError
+from tidegate.cli.rules.compiled import findings_json
+from tidegate.cli.rules.options import print_json
+from tidegate.errors import BundleError, RulesError
 from tidegate.rules import compile_directory
 from tidegate.rules.compare.revision import Revision, open_revision
 
 
-def read_revision(name: str, argument: str) -> Revision:
-    """The rules that `name` stands for; what is there decides between a directory, a bundle and a git revision.
+def read_revision(name: str, argument: str, *, as_json: bool) -> tuple[bytes, Revision]:
+    """The rules that `name` stands for, as a bundle and opened; what is there decides between a directory, a bundle and a
+    git revision. Rules that do not compile are printed, with whose they are, and end the command with exit code 1.
 
     Args:
         name: what the user wrote.
         argument: what the command calls it.
+        as_json: whether findings are printed as JSON.
 
     Raises:
-        RulesError: they do not compile.
         click.BadParameter: there is nothing of that name, or it is neither rules nor a bundle.
     """
     try:
-        return open_revision(_bundle(name))
+        data = _bundle(name)
+        return data, open_revision(data)
+    except RulesError as error:
+        if as_json:
+            side = argument.lstrip("-").lower()
+            print_json({"ok": False, "side": side, "findings": findings_json(error.findings)})
+        else:
+            click.echo(f"{argument} ({name}): {error}", err=True)
+        raise click.exceptions.Exit(1) from error
     except BundleError as error:
         raise click.BadParameter(f"{name}: {error}", param_hint=argument) from error
     except click.UsageError as error:
