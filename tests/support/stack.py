@@ -22,7 +22,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 REPOSITORIES = ROOT / "tests" / "repositories"
-READY_TIMEOUT_S = 60
+READY_TIMEOUT_S = 150
 STOP_TIMEOUT_S = 15
 TIMEOUT_MS = 20_000
 SHARED_MEMORY = Path("/dev/shm")
