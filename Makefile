@@ -8,6 +8,7 @@ MODELS ?= triton_models
 STAGE ?= dev
 STACKS ?=
 YES ?=
+ONLY ?=
 CHECKOV := .venv-checkov
 CDK := infra/cdk
 
@@ -56,8 +57,8 @@ test: lint models infra-check ## Run everything that CI runs.
 package: env ## Build the functions' assets for arm64 and x86-64 below build/, and print their sizes.
 	@$(BIN)/python -m assets
 
-bench: models ## Measure, and write docs/performance.md.
-	@$(BIN)/python -m bench
+bench: models ## Measure, and write docs/performance.md: make bench ONLY="decide replay"
+	@$(BIN)/python -m bench $(ONLY)
 
 infra-check: env $(CHECKOV)/.installed ## Make the templates of STAGE offline and audit them: cdk-nag, cfn-lint, checkov.
 	@$(BIN)/python -m infra check --stage $(STAGE) --rules $(RULES)

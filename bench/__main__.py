@@ -1,36 +1,52 @@
-"""`python -m bench`: measure everything and write docs/performance.md."""
+"""`python -m bench [NAME…]`: measure everything, or what is named, and write docs/performance.md."""
 
 from __future__ import annotations
 
 import os
 import platform
+import re
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench import analyse, cold_start, decide, functions, gateway, placement
+from bench import analyse, cold_start, decide, functions, gateway, placement, replay
 
 REPORT = Path("docs/performance.md")
+BENCHMARKS = {
+    module.__name__.removeprefix("bench."): module
+    for module in (decide, gateway, cold_start, functions, analyse, replay, placement)
+}
+HEAD = """\
+# Performance
+
+Written by `make bench`; run it to repeat every figure. Ratios hold better across machines than times do.
+"""
 
 
-def main() -> int:
-    """Run every benchmark and write the report."""
-    sections = []
-    for module in (decide, analyse, gateway, cold_start, functions, placement):
-        print(f"{module.__name__} …", file=sys.stderr, flush=True)
-        sections.append(module.run())
-    head = [
-        "# Performance",
-        "",
-        "Written by `make bench`; run it to repeat every figure. Ratios hold better across machines than times do.",
-        "",
-        f"{datetime.now(UTC):%Y-%m-%d}, CPython {platform.python_version()}, {os.cpu_count()} cores, no GPU.",
-        "",
-    ]
-    REPORT.write_text("\n".join([*head, *sections]), encoding="utf-8")
+def main(names: Sequence[str]) -> int:
+    """Run benchmarks, all where none is named, and put their sections in place of the report's own; the others stay."""
+    unknown = sorted({*names} - BENCHMARKS.keys())
+    if unknown:
+        print(f"no benchmark {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}", file=sys.stderr)
+        return 2
+    for name in names or BENCHMARKS:
+        print(f"{name} …", file=sys.stderr, flush=True)
+        _write(name, BENCHMARKS[name].run())
     print(REPORT.read_text(encoding="utf-8"))
     return 0
 
 
+def _write(name: str, section: str) -> None:
+    found = re.split(
+        r"^<!-- (\w+) -->\n", REPORT.read_text(encoding="utf-8") if REPORT.exists() else "", flags=re.MULTILINE
+    )
+    sections = dict(zip(found[1::2], found[2::2], strict=True))
+    where = f"*{datetime.now(UTC):%Y-%m-%d}, CPython {platform.python_version()}, {os.cpu_count()} cores, no GPU.*"
+    sections[name] = f"{section.strip()}\n\n{where}\n"
+    parts = [f"<!-- {each} -->\n{sections[each].strip()}\n" for each in BENCHMARKS if each in sections]
+    REPORT.write_text("\n".join([HEAD, *parts]), encoding="utf-8")
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -15,7 +15,7 @@ from typing import Any
 from bench.rule_sets import COUNTRIES, DEVICES, MODELS, rule_set, write
 
 SIZES = (1_000, 10_000)
-ROUNDS = 5
+ROUNDS = 3
 ATTRIBUTES = 12
 
 Rules = list[dict[str, Any]]
