@@ -366,6 +366,7 @@ def test_a_rule_may_come_before_its_model(fresh: RunningStack, edited: Path, mod
         assert eventually(lambda: fresh.get("/v1/fleet")["rules"]["last_rejected"] is None)
         assert fresh.post("/v2/models/addition/infer", PAIR)[0] == 200
     finally:
+        (edited / "objectives" / "addition.yaml").unlink()
         shutil.rmtree(models / "late", ignore_errors=True)
 
 
