@@ -37,6 +37,8 @@ async def prove_in_child(rules: Path, at: float, *, only_compile: bool = False) 
     except BaseException:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
+        # To its end, or its pipes would outlive the event loop.
+        await process.communicate()
         raise
     if process.returncode != 0:
         last = words.decode(errors="replace").strip().splitlines()[-1:]
