@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from tidegate.rules.placement import (
     EVERYONE,
@@ -125,6 +125,13 @@ def shuffled(plan: PlacementPlan) -> dict[str, tuple[str, ...]]:
 
 @settings(deadline=None)
 @given(fleets())
+@example(
+    (
+        [PlacementItem("m0", traffic_per_s=30, parts={"encoder": 90})],
+        [ShardCapacity("s0"), ShardCapacity("s1", memory_mb=60, traffic_per_s=20)],
+        [],
+    )
+)
 def test_a_plan_without_problems_keeps_every_limit_and_one_with_problems_has_a_cause(fleet: Fleet) -> None:
     items, shards, apart = fleet
     plan = plan_placement(items, shards, apart=apart)
