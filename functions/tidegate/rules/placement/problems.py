@@ -18,14 +18,9 @@ def find_problems(packing: Packing) -> list[PlacementProblem]:
     found += [
         _unplaced(packing, item)
         for item in packing.items.values()
-        if not item.pins and len(packing.placed[item.model]) < item.replicas and not _is_enough(packing, item)
+        if not item.pins and len(packing.placed[item.model]) < item.replicas
     ]
     return found
-
-
-def _is_enough(packing: Packing, item: Item) -> bool:
-    """Whether a model that nobody asked to be on several shards is served whole by those that it got."""
-    return item.hot and bool(packing.placed[item.model]) and packing.served(item)
 
 
 def _pins(packing: Packing, bin_: Bin) -> Iterator[PlacementProblem]:
