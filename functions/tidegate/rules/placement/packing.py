@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 
 from tidegate.rules.placement.model import EVERYONE, PlacementItem, ShardCapacity, ShardUse
@@ -110,6 +110,15 @@ class Packing:
                 self._put(item, self.bins[name])
         self._count_traffic(item, shards, 1)
         self.placed[item.model] = shards
+
+    def resize(self, item: Item, replicas: int) -> Item:
+        """Have an item want another number of shards; where it is placed stays, and none of this can be undone."""
+        resized, on = replace(item, replicas=replicas), self.placed[item.model]
+        self.assign(item, NOWHERE)
+        self.items[item.model] = resized
+        self.assign(resized, on)
+        self._journal.clear()
+        return resized
 
     def mark(self) -> int:
         """A moment that `undo` can go back to."""

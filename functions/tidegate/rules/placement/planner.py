@@ -110,7 +110,20 @@ class _Attempt:
             while len(packing.placed[item.model]) < item.replicas and make_room(packing, chooser, item, self._note):
                 pass
             self._explain(item, before)
-        self.missing = sum(max(0, item.replicas - len(packing.placed[item.model])) for item in free)
+        for item in failed:
+            self._settle(item)
+        self.missing = sum(
+            max(0, item.replicas - len(packing.placed[item.model])) for item in packing.items.values() if not item.pins
+        )
+
+    def _settle(self, item: Item) -> None:
+        """Let a model have the shards that it got, where nobody asked for more and they take all of its traffic."""
+        packing = self._packing
+        on = packing.placed[item.model]
+        if item.hot and on and len(on) < item.replicas:
+            fewer = packing.resize(item, len(on))
+            if not packing.served(fewer):
+                packing.resize(fewer, item.replicas)
 
     def plan(self, before: Packing) -> PlacementPlan:
         """What came of it, beside what was before."""
@@ -147,12 +160,12 @@ class _Attempt:
         added = [name for name in packing.placed[item.model] if name not in before]
         if not added or self._current.get(item.model, before) != before:
             return
-        told = []
+        told, on = [], len(packing.placed[item.model])
         for name in added:
             own = packing.freed_mb(item, packing.bins[name])
             shared = item.size_mb - own
             told.append(f"adds {own} MB to {name}" + (f" ({shared} MB of its steps are there)" if shared else ""))
-        self._note(item, ", ".join(told) + (f"; on {item.replicas} shards for its traffic" if item.hot else ""))
+        self._note(item, ", ".join(told) + (f"; on {on} shards for its traffic" if item.hot and on > 1 else ""))
 
     def _reason(self, model: str, shards: tuple[str, ...]) -> str:
         if self._packing.items[model].pins:
