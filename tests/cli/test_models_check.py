@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 from pathlib import Path
 from typing import Any
@@ -167,11 +166,12 @@ def test_a_repository_under_fire_never_shows_a_traceback(repository: Path, tmp_p
     assert models("check", repository).exit_code == 0
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_what_may_not_be_read_is_a_finding(repository: Path) -> None:
-    (repository / "picker/config.pbtxt").chmod(0)
+def test_what_cannot_be_read_is_a_finding(repository: Path) -> None:
+    config = repository / "picker/config.pbtxt"
+    config.unlink()
+    config.symlink_to(config.name)
     result = models("check", repository)
-    assert "picker/config.pbtxt: error[unreadable]: cannot be read: Permission denied" in result.stderr
+    assert "picker/config.pbtxt: error[unreadable]: cannot be read: " in result.stderr
 
 
 def test_help_does_not_import_what_the_commands_need() -> None:

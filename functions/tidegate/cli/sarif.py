@@ -6,6 +6,7 @@ https://docs.oasis-open.org/sarif/sarif/v2.1.0/sarif-v2.1.0.html
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -116,7 +117,7 @@ def _result(finding: LocatedFinding, severity: str, directory: Path) -> dict[str
 
 def _uri(file: Path) -> str:
     here = Path.cwd()
-    full = (here / file).resolve()
+    full = Path(os.path.realpath(here / file))
     if full.is_relative_to(here):
         relative = full.relative_to(here)
         return Path("/", relative).as_uri().removeprefix("file:///")

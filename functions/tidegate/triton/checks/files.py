@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import stat
 from pathlib import Path
@@ -62,6 +63,11 @@ def read_text(path: Path, file: str, report: Report, max_bytes: int) -> str | No
         reason = error.strerror or type(error).__name__
         report("unreadable", f"cannot be read: {reason}", "check the link, the owner and the permissions", file=file)
     return None
+
+
+def real(path: Path) -> Path:
+    """Where links lead. Unlike `Path.resolve` in older versions of Python, it gives a link to itself as it is."""
+    return Path(os.path.realpath(path))
 
 
 def is_pointer(path: Path) -> bool:

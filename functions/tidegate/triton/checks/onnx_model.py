@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tidegate.rules.shape import did_you_mean
-from tidegate.triton.checks.files import is_pointer, regular_size
+from tidegate.triton.checks.files import is_pointer, real, regular_size
 from tidegate.triton.checks.folder import ModelFolder, each_version
 from tidegate.triton.checks.tensors import ANY_SIZE
 
@@ -114,7 +114,7 @@ def _check_external_data(model: ModelFolder, proto: Any, path: Path, file: str) 
     sound = True
     for place, needed in sorted(places.items()):
         target = path.parent / place
-        outside = Path(place).is_absolute() or not target.resolve().is_relative_to(path.parent.resolve())
+        outside = Path(place).is_absolute() or not real(target).is_relative_to(real(path.parent))
         size = None if outside else regular_size(target)
         if size is None or size < needed:
             sound = False

@@ -8,7 +8,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from tidegate.triton.checks.files import is_machine_path, is_pointer, read_head
+from tidegate.triton.checks.files import is_machine_path, is_pointer, read_head, real
 from tidegate.triton.checks.folder import ModelFolder, each_version
 
 LARGE_BYTES = 512 * 1024 * 1024
@@ -71,12 +71,12 @@ def _check_entry(model: ModelFolder, path: Path, file: str) -> None:
 
 
 def _check_link(model: ModelFolder, path: Path, file: str) -> None:
-    target = path.resolve()
+    target = real(path)
     if not path.exists():
         model.report(
             "unreadable", f"a link to {str(path.readlink())!r}, which is not there", "copy the file", file=file
         )
-    elif not target.is_relative_to(model.path.resolve()):
+    elif not target.is_relative_to(real(model.path)):
         model.report(
             "stray-link", f"a link out of the model's folder, to {str(path.readlink())!r}", "copy the file", file=file
         )

@@ -8,7 +8,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from tidegate.triton.checks.files import regular_size
+from tidegate.triton.checks.files import real, regular_size
 from tidegate.triton.checks.folder import COMPLETED, ModelFolder, each_version
 from tidegate.triton.model_config import CONFIG
 
@@ -149,7 +149,7 @@ def _check_options(model: ModelFolder, kind: str, number: int, tensor: Any, noun
 
 def _check_labels(model: ModelFolder, name: str, line: int) -> None:
     path = model.path / name
-    if not path.resolve().is_relative_to(model.path.resolve()):
+    if not real(path).is_relative_to(real(model.path)):
         model.report("label-file", f"{name!r} is outside the model's folder", "put it into it", line=line)
     elif regular_size(path) is None:
         model.report("label-file", f"{name!r} is missing", f"it belongs beside {CONFIG}", line=line)
