@@ -7,6 +7,7 @@ only those that are worth looking at.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -52,7 +53,7 @@ class Conditions(NamedTuple):
         return [bitset(each) for each in numbers]
 
 
-class Axis:
+class Axis(ABC):
     """One axis; what sort of values it has, subclasses know. They call `_begin` with the masks of the classes that they know
     from the start; more may come up later (`_late_mask`)."""
 
@@ -73,9 +74,9 @@ class Axis:
         self._known = len(masks)
         self._all_known = (1 << len(masks)) - 1
 
+    @abstractmethod
     def candidates(self, condition: int | None) -> int:
         """The classes worth looking at within a condition (None: within none); 0: nothing meets it."""
-        raise NotImplementedError
 
     def mask(self, number: int) -> int:
         """The boxes that hold a class."""
@@ -168,8 +169,8 @@ class Axis:
         return [number + self._known for number in members(classes >> self._known)]
 
     def _late_mask(self, number: int) -> int:
-        """The boxes that hold a class that came up later."""
-        raise NotImplementedError
+        """The boxes that hold a class that came up later. An axis that knows all of its classes has none."""
+        raise AssertionError(f"class {number} of an axis that knows all of its {self._known} classes")
 
     def _check_size(self, classes: int) -> None:
         """Refuse to make the masks of too many classes.
@@ -184,14 +185,14 @@ class Axis:
 class AttributeAxis(Axis):
     """The axis of an attribute."""
 
+    @abstractmethod
     def owners(self, number: int) -> Iterable[Owners | None]:
         """Whose buckets the values of a class have, of the layers that the attribute keys; None: for any owners a value
         exists."""
-        raise NotImplementedError
 
+    @abstractmethod
     def values(self, number: int) -> Iterator[Any]:
         """Values of a class, the most telling first; endless where the class is."""
-        raise NotImplementedError
 
 
 __all__ = ["ABSENT", "EVERY", "AttributeAxis", "Axis", "Conditions", "Owners", "Span", "TooManyClassesError"]
