@@ -63,15 +63,19 @@ class StoreOptions:
         return {setting: text for setting, text in texts.items() if text is not None}
 
 
-def _sound(_: click.Context, option: click.Parameter, text: str | None) -> str | None:
-    """The text of an option, which must be one that its setting may have."""
-    if text is not None:
-        variable = PREFIX + SETTINGS[str(option.name)].upper()
-        try:
-            Settings.from_environment({variable: text})
-        except SettingsError as error:
-            raise click.BadParameter(str(error).removeprefix(f"{variable} ")) from error
-    return text
+def sound(settings: Mapping[str, str]) -> Callable[[click.Context, click.Parameter, str | None], str | None]:
+    """What checks an option's text by the setting that it is laid over, given the setting of each option."""
+
+    def check(_: click.Context, option: click.Parameter, text: str | None) -> str | None:
+        if text is not None:
+            variable = PREFIX + settings[str(option.name)].upper()
+            try:
+                Settings.from_environment({variable: text})
+            except SettingsError as error:
+                raise click.BadParameter(str(error).removeprefix(f"{variable} ")) from error
+        return text
+
+    return check
 
 
 def http_address(_: click.Context, _option: click.Parameter, text: str | None) -> str | None:
@@ -83,10 +87,14 @@ def http_address(_: click.Context, _option: click.Parameter, text: str | None) -
 
 _OPTIONS = (
     click.option("--stack", callback=http_address, help=f"Running stack whose stores are meant: {LOCAL_STACK}."),
-    click.option("--endpoint-url", callback=_sound, help="Address of S3 and DynamoDB; else TIDEGATE_AWS_ENDPOINT_URL."),
-    click.option("--bucket", callback=_sound, help="S3 bucket of models and bundles; else TIDEGATE_BUCKET."),
-    click.option("--registry-table", callback=_sound, help="Table of the registry; else TIDEGATE_REGISTRY_TABLE."),
-    click.option("--region", callback=_sound, help="AWS region; else TIDEGATE_AWS_REGION."),
+    click.option(
+        "--endpoint-url", callback=sound(SETTINGS), help="Address of S3 and DynamoDB; else TIDEGATE_AWS_ENDPOINT_URL."
+    ),
+    click.option("--bucket", callback=sound(SETTINGS), help="S3 bucket of models and bundles; else TIDEGATE_BUCKET."),
+    click.option(
+        "--registry-table", callback=sound(SETTINGS), help="Table of the registry; else TIDEGATE_REGISTRY_TABLE."
+    ),
+    click.option("--region", callback=sound(SETTINGS), help="AWS region; else TIDEGATE_AWS_REGION."),
 )
 
 

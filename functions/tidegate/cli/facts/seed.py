@@ -13,33 +13,25 @@ import click
 from tidegate.aws.clients import AwsClients, AwsConfig
 from tidegate.aws.facts import SeededFacts, seed_facts
 from tidegate.aws.provision import provision_facts
-from tidegate.cli.control import LOCAL_STACK, http_address, settings_of_stack
+from tidegate.cli.control import LOCAL_STACK, http_address, settings_of_stack, sound
 from tidegate.cli.rules.options import AS_JSON, print_json
-from tidegate.errors import SettingsError
 from tidegate.ports.fact_files import FactFile, find_fact_files
-from tidegate.settings import PREFIX, Settings
+from tidegate.settings import Settings
 
 SETTINGS = {"table": "facts_table", "endpoint_url": "aws_endpoint_url", "region": "aws_region"}
 """The setting that each option is laid over."""
 
 
-def _sound(_: click.Context, option: click.Parameter, text: str | None) -> str | None:
-    """The text of an option, which must be one that its setting may have."""
-    if text is not None:
-        variable = PREFIX + SETTINGS[str(option.name)].upper()
-        try:
-            Settings.from_environment({variable: text})
-        except SettingsError as error:
-            raise click.BadParameter(str(error).removeprefix(f"{variable} ")) from error
-    return text
-
-
 @click.command()
 @click.argument("path", type=click.Path(exists=True, path_type=Path))
 @click.option("--stack", callback=http_address, help=f"Running stack whose table is meant: {LOCAL_STACK}.")
-@click.option("--table", callback=_sound, help="DynamoDB table; unset: TIDEGATE_FACTS_TABLE.")
-@click.option("--endpoint-url", callback=_sound, help="Address of DynamoDB; unset: TIDEGATE_AWS_ENDPOINT_URL, or AWS.")
-@click.option("--region", callback=_sound, help="AWS region; unset: TIDEGATE_AWS_REGION, or as AWS's own settings say.")
+@click.option("--table", callback=sound(SETTINGS), help="DynamoDB table; unset: TIDEGATE_FACTS_TABLE.")
+@click.option(
+    "--endpoint-url", callback=sound(SETTINGS), help="Address of DynamoDB; unset: TIDEGATE_AWS_ENDPOINT_URL, or AWS."
+)
+@click.option(
+    "--region", callback=sound(SETTINGS), help="AWS region; unset: TIDEGATE_AWS_REGION, or as AWS's own settings say."
+)
 @click.option("--create", is_flag=True, help="Create the table where it is missing.")
 @AS_JSON
 def seed(
