@@ -1,24 +1,21 @@
+"""The model stores."""
+
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable
 
 import pytest
-from tidegate.aws.provision import provision
+from tidegate.aws.model_store import S3ModelStore
+from tidegate.ports import MemoryModelStore, ModelStore
 
-from tests.support.aws import LocalAws, local_server, names
-
-
-@pytest.fixture(scope="session")
-def aws_url() -> Iterator[str]:
-    """The address of one local AWS for all tests."""
-    with local_server() as url:
-        yield url
+from tests.support.aws import LocalAws
 
 
-@pytest.fixture
-def aws(aws_url: str) -> LocalAws:
-    """The local AWS with a bucket and a table of the test's own."""
-    local = names(aws_url)
-    asyncio.run(provision(local.clients(), local.bucket, local.table))
-    return local
+@pytest.fixture(params=["memory", "s3"])
+def stores(request: pytest.FixtureRequest) -> Callable[[], ModelStore]:
+    """Makes a store: all that a test makes are of the same content, as several processes have it."""
+    if request.param == "memory":
+        store = MemoryModelStore()
+        return lambda: store
+    aws: LocalAws = request.getfixturevalue("aws")
+    return lambda: S3ModelStore(aws.objects())

@@ -13,11 +13,9 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tidegate.aws.model_store import S3ModelStore
 from tidegate.errors import ImmutableError, ModelConfigError, StoreError, TidegateError
 from tidegate.ports import MemoryModelStore, ModelFile, ModelStore, PushOutcome
 
-from tests.support.aws import LocalAws
 from tests.support.model_folders import write_model
 
 FILES = {
@@ -29,16 +27,6 @@ FILES = {
     "2/": b"",
     "samples/first.json": b"{}",
 }
-
-
-@pytest.fixture(params=["memory", "s3"])
-def stores(request: pytest.FixtureRequest) -> Callable[[], ModelStore]:
-    """Makes a store: all that a test makes are of the same content, as several processes have it."""
-    if request.param == "memory":
-        store = MemoryModelStore()
-        return lambda: store
-    aws: LocalAws = request.getfixturevalue("aws")
-    return lambda: S3ModelStore(aws.objects())
 
 
 @pytest.fixture

@@ -11,23 +11,13 @@ import pytest
 from tidegate.aws.layout import model_key
 from tidegate.aws.model_store import FEW, S3ModelStore
 from tidegate.aws.objects import Listed, Objects
-from tidegate.ports import MemoryModelStore, ModelStore
+from tidegate.ports import ModelStore
 
 from tests.support.aws import LocalAws
 from tests.support.model_folders import write_model
 
 NAMES = [f"ranker_{number}" for number in range(FEW + 4)]
 FILES = {"config.pbtxt": b"config", "1/model.py": b"one", "2/": b"", "samples/first.json": b"{}"}
-
-
-@pytest.fixture(params=["memory", "s3"])
-def stores(request: pytest.FixtureRequest) -> Callable[[], ModelStore]:
-    """Makes a store: all that a test makes are of the same content, as several processes have it."""
-    if request.param == "memory":
-        store = MemoryModelStore()
-        return lambda: store
-    aws: LocalAws = request.getfixturevalue("aws")
-    return lambda: S3ModelStore(aws.objects())
 
 
 @pytest.fixture

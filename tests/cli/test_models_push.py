@@ -10,31 +10,16 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tidegate.aws.model_store import S3ModelStore
-from tidegate.aws.provision import provision
 
-from tests.support.aws import LocalAws, closed_port, failing_server, forgetful_proxy, local_server, names
+from tests.support.aws import LocalAws, closed_port, failing_server, forgetful_proxy
 from tests.triton.checks.base import write_base
 
 TIMEOUT_S = 60
-
-
-@pytest.fixture(scope="module")
-def aws_url() -> Iterator[str]:
-    with local_server() as url:
-        yield url
-
-
-@pytest.fixture
-def aws(aws_url: str) -> LocalAws:
-    local = names(aws_url)
-    asyncio.run(provision(local.clients(), local.bucket, local.table))
-    return local
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.callers import Callers
 from tests.support.stack import (
     ROOT,
     RunningStack,
@@ -82,34 +83,6 @@ def stack(rules: Path, models: Path, tmp_path_factory: pytest.TempPathFactory) -
         yield running
 
 
-class Callers:
-    """Callers that ask for an objective again and again, and keep every answer that is not a 200."""
-
-    def __init__(self, stack: RunningStack, objective: str) -> None:
-        self.failures: list[Any] = []
-        self.answers: list[int] = []
-        self._stack, self._objective = stack, objective
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._call) for _ in range(3)]
-
-    def __enter__(self) -> Callers:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _call(self) -> None:
-        while not self._stop.is_set():
-            try:
-                self.answers.append(self._stack.version(self._objective, sleep_ms=5))
-            except (AssertionError, OSError) as error:
-                self.failures.append(error)
-
-
 def test_it_says_ready_in_one_line_and_serves_every_objective(stack: RunningStack) -> None:
     status, answer = stack.post("/v2/models/addition/infer", PAIR)
     assert status == 200
@@ -152,7 +125,7 @@ def test_status_shows_the_fleet_as_a_table_and_as_json(stack: RunningStack) -> N
 def test_a_server_that_is_killed_comes_back_with_its_models(stack: RunningStack) -> None:
     victim = stack.fleet()["a"][0]["pid"]
     server = next(each for each in stack.servers() if each.pid == victim)
-    with Callers(stack, "picked") as callers:
+    with Callers(stack, "picked", per_s=200, sleep_ms=5) as callers:
         os.kill(victim, signal.SIGKILL)
         assert eventually(
             lambda: (
@@ -306,7 +279,7 @@ def fresh(running: RunningStack, edited: Path) -> RunningStack:
 
 
 def test_a_new_version_goes_live_without_a_failed_request(fresh: RunningStack, edited: Path) -> None:
-    with Callers(fresh, "picked") as callers:
+    with Callers(fresh, "picked", per_s=200, sleep_ms=5) as callers:
         for version in (1, 3, 2, 3):
             objectives(edited, picked=f"versioned/{version}")
             assert eventually(lambda v=version: callers.answers[-1:] == [v])
@@ -375,7 +348,7 @@ def test_a_rule_may_come_before_its_model(fresh: RunningStack, edited: Path, mod
 )
 def test_a_model_that_does_not_load_changes_nothing(fresh: RunningStack, edited: Path, model: str, reason: str) -> None:
     live = fresh.get("/v1/fleet")["revision"]
-    with Callers(fresh, "picked") as callers:
+    with Callers(fresh, "picked", per_s=200, sleep_ms=5) as callers:
         objectives(edited, picked=f"[{{id: us, when: {{country: US}}, serve: {model}}}, {{id: r, serve: versioned/1}}]")
         rejected = eventually(lambda: fresh.get("/v1/fleet")["rules"]["last_rejected"])
         assert any(reason in line for line in rejected["findings"]), rejected
@@ -387,7 +360,7 @@ def test_a_model_that_does_not_load_changes_nothing(fresh: RunningStack, edited:
 
 
 def test_shards_and_replicas_come_and_go(fresh: RunningStack, edited: Path) -> None:
-    with Callers(fresh, "picked") as callers:
+    with Callers(fresh, "picked", per_s=200, sleep_ms=5) as callers:
         write_rules(edited, {"b": 2, "c": 1}, {"versioned": ["c", "b"]}, picked="versioned/2")
         assert eventually(lambda: set(fresh.fleet()) == {"b", "c"})
         assert fresh.models("c") == [{"versioned/2"}]

@@ -19,7 +19,8 @@ from tidegate.aws.layout import bundle_key
 from tidegate.aws.objects import Objects
 from tidegate.ports import LiveEntry
 
-from tests.e2e.publishing import TIMES, Callers, command, events, publish_arguments, published, run, write_ensemble
+from tests.e2e.publishing import TIMES, command, events, publish_arguments, published, run, write_ensemble
+from tests.support.callers import Callers
 from tests.support.model_folders import write_model
 from tests.support.stack import RunningStack, eventually, make_repository, running_stack, write_rules
 
