@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from tidegate.rules.pictures.graph import Graph, ObjectiveNode, RuleNode
-from tidegate.rules.pictures.svg import PALETTE, Picture, band_path, shortened, swing
+from tidegate.rules.pictures.svg import BOLD, PALETTE, Picture, band_path, shortened, swing
 
 MARGIN = 24.0
 HEADER = 56.0
@@ -23,9 +23,6 @@ COLUMNS = {"objective": (24.0, 190.0), "rule": (264.0, 360.0), "target": (754.0,
 WIDTH = 1258.0
 MOST_LABEL = 130.0
 """The width that the words of a rule's bands have at the most, inside its box."""
-
-BOLD = 0.86
-"""How much narrower a text must be to fit as well in bold."""
 
 _THICKEST = 9.0
 _THINNEST = 1.2

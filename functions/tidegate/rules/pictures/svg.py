@@ -13,6 +13,9 @@ PALETTE = 8
 CHARACTER_WIDTH = 7.2
 """How wide a character of ordinary text is at the most on average, in pixels."""
 
+BOLD = 0.86
+"""How much narrower a text must be to fit as well in bold."""
+
 _COLOURS = ("#3b82c4", "#d9822b", "#3a9d6e", "#b4548f", "#8a6fd1", "#c2504b", "#5f8f9e", "#a08a2e")
 _STYLE = """
 svg{font-family:system-ui,-apple-system,'Segoe UI',Roboto,'DejaVu Sans',sans-serif;font-size:13px}

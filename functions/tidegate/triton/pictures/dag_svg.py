@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tidegate.rules.pictures.svg import PALETTE, Picture, shortened, swing
+from tidegate.rules.pictures.svg import BOLD, PALETTE, Picture, shortened, swing
 from tidegate.triton.pictures.columns import Node, columns_of, ends
 from tidegate.triton.pictures.dag import Dag
 
@@ -21,8 +21,6 @@ HEAD = 44.0
 LANE = 18.0
 SLOT = 18.0
 SPACE = 18.0
-BOLD = 0.86
-"""How much narrower a text must be to fit as well in bold."""
 
 
 @dataclass(frozen=True, slots=True)
