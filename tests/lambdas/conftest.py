@@ -20,12 +20,11 @@ from tidegate.aws.bundle_store import S3BundleStore
 from tidegate.aws.provision import provision
 from tidegate.ports import LiveEntry
 
-from tests.aws.conftest import aws_url
 from tests.support.aws import LocalAws, names
 from tests.support.lambda_runtime import Environment
 from tests.web.conftest import Host, triton
 
-__all__ = ["aws_url", "triton"]
+__all__ = ["triton"]
 
 EVENTS = Path(__file__).parent / "events"
 

@@ -65,6 +65,7 @@ class HttpFunction:
         self._freshness = freshness
         self._telemetry = telemetry
         self._open_breakers = open_breakers
+        self._has_failed = False
         # What is compressed or binary goes out as base64; the protocol's own types are not text.
         self._adapter = Mangum(self._beside_poll, lifespan="off", text_mime_types=["application/json", "text/"])
 
@@ -79,10 +80,13 @@ class HttpFunction:
         if not isinstance(event, Mapping) or "requestContext" not in event or "version" not in event:
             return _refusal(400, "/v1", "the event is no HTTP request of an HTTP API or a Function URL (payload 2.0)")
         path = event.get("rawPath") or ""
+        self._has_failed = False
         try:
             response: dict[str, Any] = self._adapter(dict(event), context)
         except Exception as error:  # noqa: BLE001  # whatever it is, the caller gets an answer in the door's form
             _log.error("unforeseen %s", type(error).__name__)
+            self._has_failed = True
+        if self._has_failed:
             return _refusal(500, path, f"internal error, request {context.aws_request_id}")
         if len(response.get("body") or "") > MOST_RESPONSE_BYTES:
             return _refusal(413, path, f"the answer is larger than a function can carry: {RESOLVE_HINT}")
@@ -91,7 +95,21 @@ class HttpFunction:
     async def _beside_poll(self, scope: Scope, receive: Any, send: Any) -> None:
         # It goes on while the request waits for its model, and if that is too short, beside the next request.
         self._freshness.poll_if_due()
-        await self._app(scope, receive, send)
+        started = False
+
+        async def tell(message: Any) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, tell)
+        except Exception as error:  # noqa: BLE001  # Mangum would answer in no door's form, and log what the error says
+            _log.error("unforeseen %s", type(error).__name__)
+            self._has_failed = True
+            if not started:
+                await send({"type": "http.response.start", "status": 500, "headers": []})
+            await send({"type": "http.response.body", "body": b""})
 
 
 def _refusal(status: int, path: str, detail: str) -> dict[str, Any]:
