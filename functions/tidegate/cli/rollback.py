@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def rollback(stores: StoreOptions, revision: str | None, why: str, by: str | None, as_json: bool) -> None:
     """Make an earlier revision live again: REVISION, or its first digits, else the one that was live before.
 
-    `tidegate history` lists the revisions. One whose models are still loaded is live within a second; for an older one
+    `tidegate history` lists the revisions. One whose models are still loaded is made live at once; for an older one
     they are loaded and validated first.
     """
     from tidegate.bootstrap.control import author
