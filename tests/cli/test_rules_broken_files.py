@@ -144,20 +144,12 @@ def test_a_directory_that_is_none_is_wrong_usage(
     check_told(rules(*arguments(command, tmp_path / name)), name, code=2)
 
 
-@pytest.mark.parametrize("command", [name for name in COMMANDS if not name.startswith("replay")])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_a_file_in_place_of_the_directory_is_wrong_usage(
     command: str, tmp_path: Path, arguments: Callable[[str, Path], list[str]]
 ) -> None:
     (tmp_path / "file").write_text("text")
     check_told(rules(*arguments(command, tmp_path / "file")), "file", code=2)
-
-
-@pytest.mark.parametrize("command", ["replay", "replay against"])
-def test_a_file_in_place_of_a_bundle_is_told(
-    command: str, tmp_path: Path, arguments: Callable[[str, Path], list[str]]
-) -> None:
-    (tmp_path / "file").write_text("text")
-    check_told(rules(*arguments(command, tmp_path / "file")), "not a Tidegate bundle")
 
 
 @pytest.mark.parametrize("case", [case for case in BROKEN if case.name in KINDS], ids=lambda case: case.name)
