@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from tidegate.control.activation import Activated, Activation, Change
@@ -99,13 +100,13 @@ class Publisher:
         """
         steps = Steps(announce, self._ports.clock)
         with steps.step("check") as step:
-            checked, needed = await self._check(request, step)
+            checked, needed, unpushed = await self._check(request, step)
         with steps.step("test") as step:
             step.outcome = await request.rules.test(checked)
         if request.dry_run:
             return await self._plan(request, checked, needed, steps)
         with steps.step("push") as step:
-            pushed = await self._push(request.models, needed, step)
+            pushed = await self._push(unpushed, step)
         with steps.step("assign") as step:
             desired = await self._reader.read()
             assignment = await self._assign(checked, desired, step, self._ports.catalog)
@@ -120,32 +121,43 @@ class Publisher:
         change = await self._change(request, assignment, desired)
         return replace(result, status="published", activated=await self._activation.run(change, steps))
 
-    async def _check(self, request: PublishRequest, step: Step) -> tuple[CheckedRules, Plan]:
-        """The checked rules, and what they need of the models of the folder."""
-        checked = await request.rules.check()
+    async def _check(self, request: PublishRequest, step: Step) -> tuple[CheckedRules, Plan, Mapping[str, Path]]:
+        """The checked rules, what they need of the models of the folder, and which folders may have to be pushed.
+
+        What is there as its folder is was checked when it was pushed; it is checked again only with a step that is not.
+        """
+        # The first read also makes the clients of the stores, which takes as long as proving rules does.
+        reading = asyncio.ensure_future(self._reader.read())
+        try:
+            checked = await request.rules.check()
+        except BaseException:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+            raise
+        desired = await reading
         step.outcome = checked.summary
         for note in checked.notes:
             step.note(note)
         models = request.models
         if models is None:
-            return checked, NOTHING
-        settled = await self._settled(await self._reader.read())
+            return checked, NOTHING, {}
+        settled = await self._settled(desired)
         loads = await closure(models.catalog, load_bundle(checked.bundle).targets(), settled)
         needed = tuple(load for load in loads if models.folder(load.model) is not None)
-        for warning in await models.check([load.model for load in needed]):
+        folders = {load.model: folder for load in needed if (folder := models.folder(load.model)) is not None}
+        unpushed = set(await self._ports.models.unpushed(folders))
+        affected = [load.model for load in needed if not unpushed.isdisjoint((load.model, *load.steps))]
+        for warning in await models.check(affected) if affected else ():
             step.note(warning)
-        return checked, needed
+        return checked, needed, {model: folders[model] for model in folders if model in unpushed}
 
-    async def _push(self, models: ModelsSource | None, needed: Plan, step: Step) -> tuple[PushOutcome, ...]:
-        found = {load.model: None if models is None else models.folder(load.model) for load in needed}
-        folders = {model: folder for model, folder in found.items() if folder is not None}
+    async def _push(self, unpushed: Mapping[str, Path], step: Step) -> tuple[PushOutcome, ...]:
         gate = asyncio.Semaphore(PUSHES_AT_ONCE)
 
         async def push(model: str) -> PushOutcome:
             async with gate:
-                return await self._ports.models.push(model, folders[model], _progress(model, step))
+                return await self._ports.models.push(model, unpushed[model], _progress(model, step))
 
-        unpushed = await self._ports.models.unpushed(folders)
         outcomes = await asyncio.gather(*(push(model) for model in unpushed), return_exceptions=True)
         raise_first(outcomes)
         sent = tuple(outcome for outcome in outcomes if not isinstance(outcome, BaseException) and outcome.files)
