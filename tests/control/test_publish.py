@@ -397,6 +397,31 @@ def test_what_the_targets_need_of_the_folder_is_checked_and_pushed(tmp_path: Pat
     run(work())
 
 
+def test_what_was_pushed_is_checked_again_only_with_a_step_that_is_not(tmp_path: Path) -> None:
+    for name in ("pipeline", "scorer", "features"):
+        (tmp_path / name / "1").mkdir(parents=True)
+        (tmp_path / name / "1" / "model.py").write_text("pass")
+
+    async def work() -> None:
+        plane = await started()
+        folder = Folder(plane, tmp_path)
+
+        async def publish(**targets: str) -> list[str]:
+            folder.checked.clear()
+            request = PublishRequest(rules=GivenRules(bundle(**targets)), models=folder, by="ana")
+            await plane.process().publisher.publish(request, plane.events.append)
+            return sorted(folder.checked)
+
+        assert await publish(main="pipeline") == ["features", "pipeline", "scorer"]
+        assert await publish(main="pipeline", other="pipeline") == []
+        (tmp_path / "features" / "1" / "model.py").write_text("changed")
+        with pytest.raises(PublishError):
+            await publish(main="pipeline")
+        assert sorted(folder.checked) == ["features", "pipeline"]
+
+    run(work())
+
+
 def test_a_fault_on_one_endpoint_alone_is_found_before_the_flip() -> None:
     async def work() -> None:
         plane = await started()
