@@ -199,7 +199,7 @@ class Activation:
         try:
             with steps.step("confirm") as step:
                 confirmed, unconfirmed = await self._confirm(entry)
-                step.outcome = f"{len(confirmed)} gateways serve it"
+                step.outcome = "1 gateway serves it" if len(confirmed) == 1 else f"{len(confirmed)} gateways serve it"
                 if unconfirmed:
                     step.outcome += f"; {', '.join(unconfirmed)} did not say so in {self._config.confirm_s:g} s"
                     warnings.append(
