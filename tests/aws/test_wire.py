@@ -94,8 +94,9 @@ def one_answer_per_connection() -> Iterator[tuple[str, list[int]]]:
                 return
             with connection:
                 connection.recv(65536)
-                connection.sendall(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+                # Before the answer, after which the test goes on.
                 served.append(1)
+                connection.sendall(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
 
     thread = threading.Thread(target=serve, daemon=True)
     thread.start()
