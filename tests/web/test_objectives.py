@@ -183,7 +183,11 @@ def test_media_types(scripted: Host) -> None:
         assert scripted.ask("POST", path, body, {"Content-Type": accepted}).status == 200
     assert scripted.ask("POST", path, body).status == 200
     assert scripted.ask("POST", path, body, {"Content-Type": "text/plain"}).problem["status"] == 415
-    assert scripted.ask("POST", path, body, {**JSON, "Content-Encoding": "gzip"}).problem["status"] == 415
+    for coding in ("gzip", "GZIP", "identity, br", "unheard-of"):
+        refused = scripted.ask("POST", path, body, {**JSON, "Content-Encoding": coding})
+        assert (refused.problem["status"], refused.headers["accept-encoding"]) == (415, "identity")
+    for coding in ("identity", "Identity", "", "identity, identity", ","):
+        assert scripted.ask("POST", path, body, {**JSON, "Content-Encoding": coding}).status == 200
 
 
 def test_context_errors_name_the_attribute_and_not_the_value(scripted: Host) -> None:

@@ -72,6 +72,19 @@ def test_an_inference_is_tritons_own_byte_for_byte(
     ]
 
 
+@pytest.mark.parametrize("coding", ["identity", "IDENTITY", "", "identity, GZIP", "x-gzip"])
+def test_a_coding_may_be_written_as_http_lets_it(gateway: Host, triton: Host, coding: str) -> None:
+    direct = triton.ask("POST", "/v2/models/pair_sum/infer", JSON)
+    body = gzip.compress(JSON) if "gzip" in coding.lower() else JSON
+    same(gateway.ask("POST", "/v2/models/adding/infer", body, {"Content-Encoding": coding}), direct)
+
+
+@pytest.mark.parametrize("path", ["/v2/models/{}%2Finfer", "/v2%2Fmodels/{}/infer", "/v2/models/{}%252Finfer"])
+def test_neither_takes_an_encoded_slash_for_a_slash(gateway: Host, triton: Host, path: str) -> None:
+    assert triton.ask("POST", path.format("pair_sum"), JSON).status in (404, 405)
+    assert gateway.ask("POST", path.format("adding"), JSON).status == 404
+
+
 @pytest.mark.parametrize(
     ("body", "headers"),
     [

@@ -87,6 +87,36 @@ def test_a_compressed_body_is_not_opened(scripted: Host, fake: FakeTriton) -> No
     assert (fake.received[0].body, fake.received[0].header("content-encoding")) == (body, "gzip")
 
 
+@pytest.mark.parametrize("coding", ["identity", "Identity", "", " ", ",", "identity, identity", "identity,"])
+def test_a_body_without_a_coding_is_read_and_goes_on_without_one(scripted: Host, fake: FakeTriton, coding: str) -> None:
+    fake.script = lambda request: (503, {}, b"")
+    reply = ask(scripted, None, {"is_kids": True, "sequence_id": 7}, Content_Encoding=coding)
+    assert reply.headers["tidegate-rule"] == "kids"
+    (received,) = fake.received
+    assert received.header("content-encoding") is None
+
+
+@pytest.mark.parametrize(
+    ("sent", "forwarded"),
+    [
+        (["GZIP"], "gzip"),
+        (["x-gzip"], "gzip"),
+        (["identity, deflate"], "deflate"),
+        (["identity", "Deflate"], "deflate"),
+        (["gzip", "identity"], "gzip"),
+        (["gzip", "br"], "gzip, br"),
+        (["zstd, gzip"], "zstd, gzip"),
+        (["hallå"], "hall%C3%A5"),
+    ],
+)
+def test_a_coding_goes_on_as_triton_reads_it(scripted: Host, fake: FakeTriton, sent: list[str], forwarded: str) -> None:
+    headers = [("Content-Encoding", value.encode("utf-8").decode("latin-1")) for value in sent]
+    assert (
+        scripted.ask("POST", INFER, b'{"parameters":{"is_kids":true}}', headers).headers["tidegate-rule"] == "default"
+    )
+    assert [value for name, value in fake.received[0].headers if name == "content-encoding"] == [forwarded]
+
+
 @pytest.mark.parametrize(
     "body",
     [b'{"parameters":', b'{"parameters": 3}', b'["parameters"]', b'{"parameters": {"x": NaN', b'"parameters"' * 3, b"[" * 90_000 + b'"parameters"'],
@@ -170,6 +200,9 @@ def test_what_travels_on_and_what_stays(scripted: Host, fake: FakeTriton) -> Non
         "tidegate-param-Evil": "99",
         "X-Tidegate-Param-Evil": "99",
         "Tidegate-Anything": "x",
+        "CloudFront-Viewer-City": "Malm\xf6",
+        "X-Forwarded-For": "203.0.113.10",
+        "User-Agent": "x" * 9000,
     }
     body = bytes(range(256))
     assert scripted.ask("POST", INFER, body, sent).status == 200
@@ -190,6 +223,17 @@ def test_what_travels_on_and_what_stays(scripted: Host, fake: FakeTriton) -> Non
             ("tidegate-param-ratio", "0.5"),
         ]
     )
+
+
+def test_what_travels_is_ascii(scripted: Host, fake: FakeTriton) -> None:
+    fake.script = lambda request: (200, {"X-Model": "r\xe4ksm\xf6rg\xe5s", "X-Plain": "50%"}, b"{}")
+    for path in (INFER, "/v2/models/echoing/config"):
+        method = "POST" if path == INFER else "GET"
+        body = b"{}" if path == INFER else None
+        reply = scripted.ask(method, path, body, {"Baggage": "city=Malm\xf6", "Tracestate": "a=1%"})
+        assert (reply.headers["x-model"], reply.headers["x-plain"]) == ("r%E4ksm%F6rg%E5s", "50%")
+        assert fake.received[-1].header("baggage") == "city=Malm%F6"
+        assert fake.received[-1].header("tracestate") == "a=1%"
 
 
 def test_a_cells_parameters(scripted: Host, fake: FakeTriton) -> None:

@@ -127,9 +127,9 @@ def test_without_rules_the_gateway_lives_and_is_not_ready() -> None:
 
     app = create_app(engines=Nothing(), dispatcher=Dispatcher(None, MemoryEndpointDirectory()))  # type: ignore[arg-type]
     with serving(app) as host:
-        assert host.get("/v2/health/live").status == 200
+        assert (host.get("/v2/health/live").status, host.get("/v2/health/live").json) == (200, {"live": True})
         assert host.get("/v2/health/ready").status == 400
-        assert host.get("/v2/health/ready").body == b""
+        assert host.get("/v2/health/ready").json == {"ready": False}
         reply = host.ask("POST", "/v2/models/echoing/infer", b"{}")
         assert (reply.status, reply.error) == (503, "no bundle has been loaded yet")
         assert host.get("/v1/objectives").problem["type"] == "urn:tidegate:problem:no-rules"
@@ -152,6 +152,35 @@ def test_header_values_are_safe() -> None:
     assert header_value("title_ranking@champion") == b"title_ranking@champion"
     assert header_value("50 % é\r\nX: 1") == b"50 %25 %C3%A9%0D%0AX: 1"
     assert len(header_value("é" * 1000)) <= 256
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v2/models/echoing%2Finfer", "/v2/models/echoing%2finfer", "/v2%2Fmodels/echoing/infer",
+        "/v2/models%2Fechoing/infer", "/v2/models/echoing%252Finfer", "/v2/models/echoing%25252Finfer",
+        "/v2/models/echoing%5Cinfer", "/v2/models/%65choing/infer", "/v2/models/x/%2e%2e/echoing/infer",
+        "/v2/models/echoing/infer%00", "/v2/models/echoing%3Fx/infer", "/v2/models/echoing%/infer",
+        "/v2//models/echoing/infer", "//v2/models/echoing/infer", "/v2/models/echoing//infer", "/v2/models/echoing/infer/",
+        "/v2/models/echoing/infer;x=1", "/v2/models/echoing;x=1/infer", "/v2/models/x/../echoing/infer",
+        "/v2/./models/echoing/infer", "/v2\\models\\echoing\\infer",
+    ],
+)  # fmt: skip
+def test_a_path_is_read_as_it_was_sent(scripted: Host, fake: FakeTriton, path: str) -> None:
+    reply = scripted.ask("POST", path, b"{}")
+    assert (reply.status, fake.received) == (404, [])
+    assert reply.error if path.startswith("/v2/") else reply.body
+    assert "tidegate-rule" not in reply.headers
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1%2Fobjectives", "/v1%2ffleet", "/v1%252Ffleet", "/v1/%6fbjectives", "/v1/x/%2e%2e/objectives",
+             "/v1//objectives", "//v1/objectives", "/v1/objectives;x", "/v1/objectives%00", "/v1%5Cobjectives",
+             "/v1/objectives%2Fechoing", "/v1/objectives/echoing%2Fresolve", "/openapi%2Ejson"]
+)  # fmt: skip
+def test_so_is_one_of_v1(scripted: Host, path: str) -> None:
+    assert scripted.get(path).problem["status"] == 404
+    assert scripted.ask("POST", path, b"{}").problem["status"] == 404
 
 
 header_names = st.sampled_from(

@@ -15,7 +15,7 @@ from tidegate.errors import ContextError
 from tidegate.rules.contract import Objective
 from tidegate.rules.text import parse_text
 from tidegate.web.errors import malformed
-from tidegate.web.http import RawHeaders, header_values
+from tidegate.web.http import RawHeaders, content_codings, header_values
 
 _CONTEXT = b"tidegate-context"
 _ALLOCATIONS = "allocations"
@@ -90,7 +90,7 @@ def _parameters(headers: RawHeaders, body: bytes, wanted: bytes) -> Mapping[str,
 
     JSON that does not parse is Triton's to complain about: it has no parameters here.
     """
-    if header_values(headers, b"content-encoding"):
+    if content_codings(headers):
         return {}
     end = _json_end(headers, len(body))
     if body.find(wanted, 0, end) < 0:

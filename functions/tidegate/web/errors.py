@@ -93,8 +93,15 @@ def too_large(limit_bytes: int) -> WebError:
 
 
 def wrong_media_type(detail: str) -> WebError:
-    """A body of a type, or in a coding, that the door does not read (415)."""
+    """A body of a media type that the door does not read (415)."""
     return WebError(Failure(415, "unsupported-media-type", "The body's media type is not supported", detail))
+
+
+def wrong_coding(detail: str) -> WebError:
+    """A body in a content coding that the handler does not read (415); `Accept-Encoding` lists those that it does."""
+    headers = ((b"accept-encoding", b"identity"),)
+    failure = Failure(415, "unsupported-content-coding", "The body's coding is not supported", detail, {}, headers)
+    return WebError(failure)
 
 
 def not_offered(detail: str) -> WebError:
@@ -116,6 +123,11 @@ def no_rule(error: NoRuleError, explanation: Mapping[str, Any]) -> WebError:
     """No rule matches, with the trace that tells why."""
     failure = failure_of(error)
     return WebError(replace(failure, members={**failure.members, "explanation": explanation}))
+
+
+def encoded_path() -> WebError:
+    """A path with a percent-encoded character (404): each reader of it could take it for another path."""
+    return not_found("the path holds '%': write every character of it as it is, no path served here needs encoding")
 
 
 def from_status(status: int, allowed: str | None) -> WebError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -17,7 +18,11 @@ _HOP_BY_HOP = frozenset(
         b"trailer", b"transfer-encoding", b"upgrade",
     }
 )  # fmt: skip
-_STAYS_HERE = _HOP_BY_HOP | {b"host", b"content-length", b"expect", b"authorization", b"cookie"}
+TRACING = frozenset({b"traceparent", b"tracestate", b"baggage", b"x-request-id", b"x-amzn-trace-id"})
+_TRAVELS = TRACING | {
+    b"accept-encoding", b"content-type", b"endpoint-load-metrics-format", b"inference-header-content-length",
+}  # fmt: skip
+_PRINTABLE = "".join(chr(code) for code in range(0x20, 0x7F))
 _HARMLESS_CONNECTION = frozenset({b"keep-alive", b"close", b"Keep-Alive", b"Close"})
 
 
@@ -72,12 +77,18 @@ async def read_body(receive: Receive, headers: RawHeaders, limit_bytes: int) -> 
 
 
 def request_headers(headers: RawHeaders) -> list[tuple[bytes, bytes]]:
-    """The caller's headers that go on to Triton (names in lower case).
+    """The caller's headers that go on to Triton (names in lower case): what describes the body and the trace.
 
-    Hop-by-hop headers, the caller's credentials and everything that is Tidegate's own stay here. Triton looks for the
-    pattern of forwarded headers anywhere in a name, so a name that merely contains `tidegate-` stays too.
+    An allow-list, since whatever stands in front of Triton may refuse a request for a header that no model needs. Every
+    value is ASCII; `Content-Encoding` is written as Triton reads it.
     """
-    kept = [header for header in headers if header[0] not in _STAYS_HERE and b"tidegate-" not in header[0]]
+    kept = [
+        header if header[1].isascii() else (header[0], ascii_value(header[1]))
+        for header in headers
+        if header[0] in _TRAVELS
+    ]
+    if codings := content_codings(headers):
+        kept.append((b"content-encoding", ascii_value(b", ".join(codings))))
     for name, value in headers:
         if name == b"connection" and value not in _HARMLESS_CONNECTION:
             named = {option.strip().lower() for option in value.split(b",")}
@@ -85,9 +96,36 @@ def request_headers(headers: RawHeaders) -> list[tuple[bytes, bytes]]:
     return kept
 
 
+def tracing_headers(headers: RawHeaders) -> list[tuple[bytes, bytes]]:
+    """The caller's headers that describe the trace, each value in ASCII."""
+    return [(name, ascii_value(value)) for name, value in headers if name in TRACING]
+
+
 def response_headers(headers: RawHeaders) -> list[tuple[bytes, bytes]]:
-    """Triton's headers that go back to the caller."""
-    return [header for header in headers if header[0] not in _HOP_BY_HOP]
+    """Triton's headers that go back to the caller, each value in ASCII: a function's response holds no other."""
+    return [
+        header if header[1].isascii() else (header[0], ascii_value(header[1]))
+        for header in headers
+        if header[0] not in _HOP_BY_HOP
+    ]
+
+
+def content_codings(headers: RawHeaders) -> list[bytes]:
+    """The codings that the body has, in the order in which they were applied; empty where it stands as it is.
+
+    Read as RFC 9110 8.4 says (https://www.rfc-editor.org/rfc/rfc9110#section-8.4): in any case, as a list that may have
+    empty elements and several lines, `identity` for no coding, `x-gzip` for `gzip`.
+    """
+    found = header_values(headers, b"content-encoding")
+    if not found:
+        return []
+    codings = [part.strip(b" \t").lower() for value in found for part in value.split(b",")]
+    return [b"gzip" if coding == b"x-gzip" else coding for coding in codings if coding not in (b"", b"identity")]
+
+
+def ascii_value(value: bytes) -> bytes:
+    """A header value with every byte that is not printable ASCII percent-encoded."""
+    return quote(value, safe=_PRINTABLE).encode()
 
 
 def header_values(headers: RawHeaders, name: bytes) -> list[bytes]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any, NoReturn
 
-from tidegate.web.errors import malformed, wrong_media_type
-from tidegate.web.http import RawHeaders, header_values
+from tidegate.web.errors import malformed, wrong_coding, wrong_media_type
+from tidegate.web.http import RawHeaders, content_codings, header_values
 
 
 def read_document(headers: RawHeaders, body: bytes, members: tuple[str, ...]) -> dict[str, Any]:
@@ -19,9 +19,8 @@ def read_document(headers: RawHeaders, body: bytes, members: tuple[str, ...]) ->
         essence = media_type.split(b";", 1)[0].strip().lower()
         if essence != b"application/json" and not essence.endswith(b"+json"):
             raise wrong_media_type("the body must be application/json")
-    for coding in header_values(headers, b"content-encoding"):
-        if coding.strip().lower() not in (b"", b"identity"):
-            raise wrong_media_type("the body must not be compressed")
+    if content_codings(headers):
+        raise wrong_coding("the body must not be compressed: send it without Content-Encoding, or with identity")
     try:
         document = json.loads(body, parse_constant=_refuse)
     except json.JSONDecodeError as error:

@@ -34,7 +34,7 @@ from tidegate.web.errors import (
     problem,
     too_large,
 )
-from tidegate.web.http import Answer, BodyTooLargeError, ClientGoneError, RawHeaders, read_body
+from tidegate.web.http import Answer, BodyTooLargeError, ClientGoneError, RawHeaders, read_body, tracing_headers
 from tidegate.web.json_body import read_document
 from tidegate.web.limits import caller_timeout_ms
 from tidegate.web.metadata import ModelMetadata
@@ -47,7 +47,6 @@ from tidegate.web.tensors import decode_outputs, encode_inputs
 Endpoint = Callable[[Request], Awaitable[Answer]]
 
 _METADATA_MAX_AGE_S = 60.0
-_TRACING = frozenset({b"traceparent", b"tracestate", b"baggage", b"x-request-id"})
 _CONTRACT_CHANGED = re.compile(r"shape|data-type|inference input|expected \d+ inputs|unknown model")
 
 
@@ -230,7 +229,7 @@ class JsonDoor:
         forwarded = [
             (b"Content-Type", b"application/octet-stream"),
             (b"Inference-Header-Content-Length", b"%d" % header_length),
-            *(header for header in headers if header[0] in _TRACING),
+            *tracing_headers(headers),
             *self._parts.decided.parameters(asked.decision),
         ]
         return await self._parts.dispatcher.dispatch(

@@ -120,10 +120,10 @@ class OipDoor:
                 return await self._server_metadata()
             case ["health", "live"]:
                 _require(scope, "GET")
-                return _health(True)
+                return _health("live", True)
             case ["health", "ready"]:
                 _require(scope, "GET")
-                return _health(self._ready())
+                return _health("ready", self._ready())
             case [first, *_] if first in _MANAGEMENT:
                 raise forbidden(f"{first} is not for callers of the gateway")
             case _:
@@ -277,10 +277,11 @@ def _require(scope: Scope, method: str) -> None:
         raise wrong_method(method)
 
 
-def _health(healthy: bool) -> Answer:
-    # The protocol asks for a 4xx when the answer is no.
-    headers = ((b"content-type", b"text/plain"), (b"content-length", b"0"))
-    return Answer(200 if healthy else 400, headers, b"")
+def _health(what: str, healthy: bool) -> Answer:
+    """The protocol's own body, which Triton leaves out; KServe's client reads it. "No" is a 4xx, as the protocol asks."""
+    body = json.dumps({what: healthy}, separators=(",", ":")).encode()
+    headers = ((b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)))
+    return Answer(200 if healthy else 400, headers, body)
 
 
 def _unknown(objective: str, action: str = "infer") -> Answer:

@@ -228,6 +228,10 @@ def _v2(identifier: str, summary: str, answer: _Json | None, **more: Any) -> _Js
     return _operation(identifier, summary, content, _content(_ref("OipError")), **more)
 
 
+def _yes_or_no(what: str) -> _Json:
+    return {"type": "object", "properties": {what: {"type": "boolean"}}, "required": [what]}
+
+
 def _model_paths(prefix: str, suffix: str, parameters: list[_Json]) -> _Json:
     """The paths of one model; `suffix` ends the operations' names."""
     binary = {"schema": {"type": "string", "format": "binary"}}
@@ -303,8 +307,8 @@ DOCUMENT: _Json = {
         },
         "/v1/fleet": {"get": _v1("describeFleet", "Describe the fleet", _FLEET)},
         "/v2": {"get": _v2("serverMetadata", "Describe the server", _ref("ServerMetadata"))},
-        "/v2/health/live": {"get": _v2("serverLive", "Tell whether the gateway runs", None)},
-        "/v2/health/ready": {"get": _v2("serverReady", "Tell whether the gateway can serve", None)},
+        "/v2/health/live": {"get": _v2("serverLive", "Tell whether the gateway runs", _yes_or_no("live"))},
+        "/v2/health/ready": {"get": _v2("serverReady", "Tell whether the gateway can serve", _yes_or_no("ready"))},
         **_model_paths("/v2/models/{objective}", "", [_OBJECTIVE]),
         **_model_paths("/v2/models/{objective}/versions/{version}", "OfVersion", [_OBJECTIVE, _VERSION]),
     },
