@@ -48,7 +48,7 @@ def read_settings(stage: str, environment: Mapping[str, str], folder: Path = SET
 
     data = source.data
     # A file of comments alone means: every default.
-    if data is None and [message for _, message, _ in source.problems] == ["the file is empty"]:
+    if source.is_empty:
         data, findings = {}, []
     settings = check_shape(Settings, data, Report(source, add)) if data is not None else None
     if settings is None or findings:

@@ -9,17 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from tidegate.errors import Finding
+from tidegate.files import printable
 from tidegate.rules.callers import check_callers
 from tidegate.rules.contract import Caller
 from tidegate.rules.fleet import read_fleet
 from tidegate.rules.language import LayerSpec, ObjectiveFile, RuleSpec
+from tidegate.rules.layout import OBJECTIVES, RulesLayout, read_layout
 from tidegate.rules.program import Layer, ObjectiveProgram, Program, World
 from tidegate.rules.semantics import ObjectiveCheck
-from tidegate.rules.shape import Report, check_shape, did_you_mean
+from tidegate.rules.shape import Report, check_shape
 from tidegate.rules.source import UNREAD, Location, Source, read_source
-
-SUFFIXES = (".yaml", ".yml")
-KNOWN_FILES = ("fleet", "layers", "callers")
 
 
 def read_directory(path: str | PathLike[str]) -> tuple[Program, list[Finding]]:
@@ -29,14 +28,15 @@ def read_directory(path: str | PathLike[str]) -> tuple[Program, list[Finding]]:
     if not root.is_dir():
         hint = "name the directory that holds fleet.yaml and objectives/"
         return Program(World({}, {}, {}, {}, False), ()), [Finding(str(path), 0, "", "not a directory", hint)]
-    _unknown_files(root, findings)
-    world = _world(root, findings)
+    layout = read_layout(root)
+    findings += layout.findings
+    world = _world(layout, findings)
     objectives: list[ObjectiveProgram] = []
     seen: dict[str, str] = {}
     unreadable: set[str] = set()
-    files = sorted(each for each in (root / "objectives").glob("*") if each.suffix in SUFFIXES)
+    files = layout.of(OBJECTIVES)
     if not files:
-        findings.append(Finding("objectives", 0, "", "no objective is declared", "write objectives/<objective>.yaml"))
+        findings.append(Finding(OBJECTIVES, 0, "", "no objective is declared", "write objectives/<objective>.yaml"))
     for file in files:
         source = _read(root, file, findings)
         objective = _objective(source, world, findings)
@@ -49,7 +49,7 @@ def read_directory(path: str | PathLike[str]) -> tuple[Program, list[Finding]]:
             findings.append(Finding(source.file, line, "", f"duplicate objective {objective.name!r}", hint))
         seen.setdefault(objective.name, source.file)
         objectives.append(objective)
-    callers = _callers(root, seen.keys() | unreadable, world, findings)
+    callers = _callers(layout, seen.keys() | unreadable, world, findings)
     return Program(world, tuple(objectives), callers), sorted(set(findings))
 
 
@@ -60,31 +60,18 @@ def places(path: str | PathLike[str]) -> Callable[[str, Location], tuple[str, in
         A function from the stem of a file and a path of keys to the file's name and the line. A file is read when it is
         first asked for.
     """
-    root = Path(path)
+    layout = read_layout(Path(path))
 
     @cache
     def source(stem: str) -> Source:
-        file = _named(root, stem)
-        return read_source(file, file.name)
+        file = layout.named(stem)
+        return Source(f"{stem}.yaml") if file is None else read_source(file, file.name)
 
     return lambda stem, at: (source(stem).file, source(stem).line(at))
 
 
-def _unknown_files(root: Path, findings: list[Finding]) -> None:
-    for file in sorted(root.iterdir()):
-        if file.is_file() and file.suffix in SUFFIXES and file.stem not in KNOWN_FILES:
-            hint = did_you_mean(file.name, [f"{name}.yaml" for name in KNOWN_FILES], "file")
-            hint += "; objectives belong in objectives/"
-            findings.append(Finding(file.name, 0, "", "a file that no part of the rules reads", hint))
-    findings.extend(
-        Finding(f"{stem}.yml", 0, "", f"both {stem}.yaml and {stem}.yml exist", "keep one")
-        for stem in KNOWN_FILES
-        if all((root / f"{stem}{suffix}").exists() for suffix in SUFFIXES)
-    )
-
-
 def _read(root: Path, file: Path, findings: list[Finding]) -> Source:
-    source = read_source(file, file.relative_to(root).as_posix())
+    source = read_source(file, printable(file.relative_to(root).as_posix()))
     findings.extend(Finding(source.file, line, "", message, hint) for line, message, hint in source.problems)
     return source
 
@@ -99,27 +86,22 @@ def _reporter(source: Source, findings: list[Finding], rules: Mapping[int, str] 
     return Report(source, add)
 
 
-def _named(root: Path, stem: str) -> Path:
-    other = root / f"{stem}.yml"
-    return other if other.exists() and not (root / f"{stem}.yaml").exists() else root / f"{stem}.yaml"
-
-
-def _world(root: Path, findings: list[Finding]) -> World:
-    layers = _layers(root, findings)
-    file = _named(root, "fleet")
-    if not file.exists():
+def _world(layout: RulesLayout, findings: list[Finding]) -> World:
+    layers = _layers(layout, findings)
+    file = layout.named("fleet")
+    if file is None:
         hint = "write it: shards, models and where they are placed, aliases"
         findings.append(Finding("fleet.yaml", 0, "", "the file is missing", hint))
         return World({}, {}, {}, layers, known=False)
-    source = _read(root, file, findings)
+    source = _read(layout.root, file, findings)
     return read_fleet(source, _reporter(source, findings), layers)
 
 
-def _layers(root: Path, findings: list[Finding]) -> dict[str, Layer]:
-    file = _named(root, "layers")
-    if not file.exists():
+def _layers(layout: RulesLayout, findings: list[Finding]) -> dict[str, Layer]:
+    file = layout.named("layers")
+    if file is None:
         return {}
-    source = _read(root, file, findings)
+    source = _read(layout.root, file, findings)
     report = _reporter(source, findings)
     if not isinstance(source.data, dict):
         if source.data is not None:
@@ -146,11 +128,13 @@ def _layers(root: Path, findings: list[Finding]) -> dict[str, Layer]:
     return layers
 
 
-def _callers(root: Path, objectives: Set[str], world: World, findings: list[Finding]) -> Mapping[str, Caller] | None:
-    file = _named(root, "callers")
-    if not file.exists():
+def _callers(
+    layout: RulesLayout, objectives: Set[str], world: World, findings: list[Finding]
+) -> Mapping[str, Caller] | None:
+    file = layout.named("callers")
+    if file is None:
         return None
-    source = _read(root, file, findings)
+    source = _read(layout.root, file, findings)
     return None if source.data is None else check_callers(source.data, objectives, world, _reporter(source, findings))
 
 

@@ -6,13 +6,12 @@ import os
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import click
 
-from tidegate.rules.directory import SUFFIXES
+from tidegate.rules.layout import FOLDERS, Use, use_of
 
-OBJECTIVES = "objectives"
 SYMBOLIC_LINK = "120000"
 
 
@@ -52,24 +51,30 @@ def content(found: GitObject) -> bytes:
 
 
 def write_rules(found: GitObject, folder: Path) -> None:
-    """Write the files that rules are read from, and no others, into an empty folder.
+    """Write the files that rules are read from into an empty folder, and an empty file for each that is refused there.
 
     Raises:
         click.UsageError: one of them is a symbolic link.
     """
-    files = dict(_files_of_rules(found))
+    files = {}
+    for path, digest in _files_of_rules(found):
+        if use_of(path) is Use.READ:
+            files[path] = digest
+        else:
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).touch()
     answered = _output("cat-file", "--batch", given="".join(f"{digest}\n" for digest in files.values()).encode())
     for path in files:
         header, _, answered = answered.partition(b"\n")
         size = int(header.rsplit(b" ", 1)[1])
         file = folder / path
-        file.parent.mkdir(exist_ok=True)
+        file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(answered[:size])
         answered = answered[size + 1 :]
 
 
 def _files_of_rules(found: GitObject) -> Iterator[tuple[str, str]]:
-    """The path and the digest of each file of rules below a folder."""
+    """The path and the digest of each file below a folder that a rules directory reads or refuses."""
     for line in (
         _output("ls-tree", "-r", "-z", "--full-tree", found.digest).decode(errors="surrogateescape").split("\0")
     ):
@@ -77,15 +82,11 @@ def _files_of_rules(found: GitObject) -> Iterator[tuple[str, str]]:
             continue
         about, _, path = line.partition("\t")
         mode, _, digest = about.split(" ")
-        parts = PurePosixPath(path)
-        is_link = mode == SYMBOLIC_LINK
-        if path == OBJECTIVES or (parts.suffix in SUFFIXES and str(parts.parent) in (".", OBJECTIVES)):
-            if is_link:
-                raise click.UsageError(
-                    f"{path} in {found.name!r} is a symbolic link, which is not followed in a revision"
-                )
-            if mode.startswith("100"):
-                yield path, digest
+        if use_of(path) is Use.SKIPPED:
+            continue
+        if mode == SYMBOLIC_LINK and (use_of(path) is Use.READ or path in FOLDERS):
+            raise click.UsageError(f"{path} in {found.name!r} is a symbolic link, which is not followed in a revision")
+        yield path, digest
 
 
 def _taken_apart(name: str) -> tuple[str, str | None]:

@@ -9,9 +9,9 @@ import click
 
 from tidegate.cli.rules.compiled import end_with_findings
 from tidegate.cli.rules.options import AS_JSON, DIRECTORY, print_json
-from tidegate.rules.cases.reading import CASES
-from tidegate.rules.directory import SUFFIXES, read_directory
+from tidegate.rules.directory import read_directory
 from tidegate.rules.language import NAME, TARGET
+from tidegate.rules.layout import CASES, SUFFIXES
 from tidegate.rules.program import Program
 from tidegate.rules.scaffold import best_model, cases_text, objective_text
 from tidegate.rules.schemas import FOLDER

@@ -10,13 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from tidegate.errors import Finding
+from tidegate.files import printable
 from tidegate.rules.cases.language import CaseFile, CaseSpec, ExpectSpec, with_nothing
-from tidegate.rules.directory import SUFFIXES
+from tidegate.rules.layout import CASES, read_layout
 from tidegate.rules.shape import Report, check_shape, did_you_mean
 from tidegate.rules.source import UNREAD, Location, Source, read_source
-
-CASES = "cases"
-"""The folder of the case files in a rules directory."""
 
 _TEXTUAL = frozenset({"variant", "experiment", "cell"})
 
@@ -39,7 +37,8 @@ class Case:
 
 
 def read_cases(path: str | PathLike[str], objectives: set[str]) -> tuple[tuple[Case, ...], list[Finding]]:
-    """The cases of a rules directory in the order of their files, and every finding.
+    """The cases of a rules directory in the order of their files, and every finding; files that nothing reads are for
+    `read_directory` to report.
 
     Args:
         path: the rules directory; one without `cases/` has no cases.
@@ -49,8 +48,8 @@ def read_cases(path: str | PathLike[str], objectives: set[str]) -> tuple[tuple[C
     findings: list[Finding] = []
     cases: list[Case] = []
     first_lines: dict[tuple[str, str], str] = {}
-    for file in sorted(each for each in (root / CASES).glob("*") if each.suffix in SUFFIXES):
-        source = read_source(file, file.relative_to(root).as_posix())
+    for file in read_layout(root).of(CASES):
+        source = read_source(file, printable(file.relative_to(root).as_posix()))
         findings.extend(Finding(source.file, line, "", message, hint) for line, message, hint in source.problems)
         for case in _File(source, file.stem, objectives, findings).cases():
             place = f"{case.file}:{case.line}"
