@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import math
 import re
 
 from tidegate.errors import ContextError
 from tidegate.rules.contract import Attribute, ContextValue
 from tidegate.rules.values import EXPECTED, accepts
 
-_INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
-_NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?")
+MAX_DIGITS = 4300
+"""Python refuses to read an integer of more digits, in JSON too."""
+
+_INTEGER = re.compile(r"[+-]?[0-9]{1,%d}" % MAX_DIGITS)
+_NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 
 
 def parse_text(attribute: Attribute, text: str) -> ContextValue:
-    """The typed value that `text` stands for.
+    """The typed value that `text` stands for: a number is the value that the same text has in JSON.
 
-    Booleans are `true` and `false` in any case, a set is its elements separated by commas (blanks around an element are
-    dropped, empty text is the empty set), integers have at most 18 digits.
+    Booleans are `true` and `false` in any case. A set is its elements separated by commas; blanks around an element are
+    dropped, and so are empty elements (https://www.rfc-editor.org/rfc/rfc9110#section-5.6.1.2). Integers have at most
+    `MAX_DIGITS` digits.
 
     Raises:
         ContextError: the text does not stand for a value of the attribute's type; the message names the attribute.
@@ -25,12 +28,12 @@ def parse_text(attribute: Attribute, text: str) -> ContextValue:
     match attribute.type:
         case "integer" if _INTEGER.fullmatch(text):
             return int(text)
-        case "number" if _NUMBER.fullmatch(text) and math.isfinite(float(text)):
-            return float(text)
+        case "number" if (number := _number(text)) is not None:
+            return number
         case "boolean" if text.lower() in ("true", "false"):
             return text.lower() == "true"
         case "set":
-            return tuple(part.strip() for part in text.split(",")) if text.strip() else ()
+            return tuple(element for part in text.split(",") if (element := part.strip()))
         case "string":
             return text
         case "version" if accepts("version", text):
@@ -40,3 +43,15 @@ def parse_text(attribute: Attribute, text: str) -> ContextValue:
                 attribute.name,
                 f"attribute {attribute.name!r} must be {EXPECTED[attribute.type]}, and the text sent for it is not",
             )
+
+
+def _number(text: str) -> int | float | None:
+    """The finite number that a text stands for, or None. An integer stays one, as a double has 53 bits only."""
+    number: int | float
+    if _INTEGER.fullmatch(text):
+        number = int(text)
+    elif _NUMBER.fullmatch(text):
+        number = float(text)
+    else:
+        return None
+    return number if accepts("number", number) else None
