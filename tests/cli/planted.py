@@ -167,9 +167,9 @@ PLANTED = [
         "experiments",
         "{id: one, experiment: {id: left, layer: home, cells: {1: base, 2: better}}}",
         "{id: two, experiment: {id: right, layer: home, cells: {1: base, 2: better}}}",
-        "{id: dead, when: {country: SE}, serve: better}",
+        "{id: dead, when: {country: SE, member_id: {not: ''}}, serve: better}",
         covered_by="one two",
-        rest=(),
+        rest=("{id: anonymous, when: {member_id: ''}, serve: base}",),
     ),
     Planted(
         "contradiction",
@@ -210,6 +210,12 @@ PLANTED = [
         (("ramp", "keyless-zero-weight", ()),),
         key="account",
     ),
+    Planted(
+        "empty_key_without_weight",
+        ("{id: ramp, split: {base@champion: 0, better: 5}}",),
+        (("ramp", "keyless-zero-weight", ()),),
+    ),
+    hole("hole_where_a_key_is_empty", "{id: known, when: {member_id: {not: ''}}, serve: base}"),
 ]
 
 

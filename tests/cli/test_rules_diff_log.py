@@ -64,6 +64,18 @@ def test_a_log_is_weighed_exactly_over_all_members(old: Path, tmp_path: Path) ->
     assert "ranking: 20.00 % of the traffic moves (exact; over 4 contexts of the log)" in shown
 
 
+def test_a_logged_empty_key_gets_what_an_absent_one_gets(old: Path, tmp_path: Path) -> None:
+    context = RANKING["context"] | {"member_id": {"type": "string"}}
+    old = directory(tmp_path / "keyless", context=context)
+    new = directory(
+        tmp_path / "new", rules=with_rules({}, {"split": {"better": 40, "base@champion": 60}}, {}), context=context
+    )
+    contexts = [{"member_id": "", "country": "US", "version": "8.2"}, {"country": "US", "version": "8.2"}]
+    for each in contexts:
+        told = diff(old, new, "--log", write_log(tmp_path / "log.jsonl", iter([each])))
+        assert flows(told) == {pair: float(share) for pair, share in counted(old, new, [each]).items()}
+
+
 def test_lines_that_are_no_context_are_told_and_left_out(old: Path, tmp_path: Path) -> None:
     new = directory(tmp_path / "new", owner="search")
     good = json.dumps({"objective": "ranking", "context": {"member_id": "1", "country": "US", "version": "1"}})

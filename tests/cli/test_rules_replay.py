@@ -227,7 +227,8 @@ def test_too_few_members_are_not_tested_and_it_says_how_many_are_needed(tmp_path
 def test_keyless_requests_are_no_part_of_a_splits_shares(tmp_path: Path) -> None:
     text = RANKING.replace(", required: true", "")
     root = write_rules(tmp_path / "rules", {"objectives/ranking.yaml": text})
-    log = write_log(tmp_path / "log.jsonl", [line("ranking", {"device": "tv"})] * 50)
+    contexts = [{"device": "tv"}, {"device": "tv", "member_id": ""}]
+    log = write_log(tmp_path / "log.jsonl", [line("ranking", context) for context in contexts] * 50)
     found = rules_json("replay", root, "--log", log)
     assert [(each["rule"], each["reason"]) for each in found["decisions"]] == [("canary", "no_sticky_key")]
     assert found["shares"] == []

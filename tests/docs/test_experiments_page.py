@@ -38,7 +38,7 @@ def load(root: Path, rules: list[Any] | None = None) -> Engine:
 def engines_allocations(tmp_path_factory: pytest.TempPathFactory) -> Allocations:
     engine = load(tmp_path_factory.mktemp("rules"))
     found = {}
-    for member in MEMBERS:
+    for member in [*MEMBERS, ""]:
         explained = engine.explain("ranking", {"member_id": member, "country": "US"})
         if explained.decision is not None and explained.decision.experiment == "12345":
             found[member] = (explained.buckets["home"], str(explained.decision.variant))
@@ -62,6 +62,7 @@ def test_the_pages_python_allocates_as_the_engine_does(allocations: Allocations)
     page: dict[str, Any] = {"__name__": "page"}
     exec(next(block.text for block in PAGE if block.language == "python"), page)
     assert 3_500 < len(allocations) < 4_500
+    assert page["cell_of_12345"]("") is page["cell_of_12345"](None) is None
     cells = {member: page["cell_of_12345"](member) for member in MEMBERS}
     assert {member: (page["bucket"]("home", member), cell) for member, cell in cells.items() if cell} == allocations
 
@@ -70,7 +71,7 @@ def test_the_pages_sql_allocates_as_the_engine_does(allocations: Allocations) ->
     database = sqlite3.connect(":memory:")
     # SQLite has its mathematics only where it was built with them.
     functions = {
-        "sha256_hex": lambda text: hashlib.sha256(text.encode()).hexdigest(),
+        "sha256_hex": lambda text: text if text is None else hashlib.sha256(text.encode()).hexdigest(),
         "hex_to_integer": lambda digits: int(digits, 16),
         "ln": math.log,
         "floor": math.floor,
@@ -78,7 +79,7 @@ def test_the_pages_sql_allocates_as_the_engine_does(allocations: Allocations) ->
     for name, function in functions.items():
         database.create_function(name, 1, function, deterministic=True)
     database.execute("CREATE TABLE members (member_id TEXT)")
-    database.executemany("INSERT INTO members VALUES (?)", [(member,) for member in MEMBERS])
+    database.executemany("INSERT INTO members VALUES (?)", [(member,) for member in [*MEMBERS, "", None]])
     rows = database.execute(next(block.text for block in PAGE if block.language == "sql")).fetchall()
     assert {member: (int(bucket), cell) for member, bucket, cell in rows} == allocations
     assert len(rows) == len(allocations)

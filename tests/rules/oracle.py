@@ -91,7 +91,7 @@ class Directory:
             failing = set(failing_conditions(document, rule.get("when", {}), present))
             if not is_active(rule.get("active", {}), at):
                 failing.add("active")
-            if "experiment" in rule and self.cell_of(rule["experiment"], present, allocations) is None:
+            if "experiment" in rule and self.cell_of(document, rule["experiment"], present, allocations) is None:
                 failing.add("experiment")
             traces.append((rule["id"], frozenset(failing)))
             if not failing and isinstance(outcome, NoRule):
@@ -104,7 +104,7 @@ class Directory:
         if "serve" in rule:
             reason, target = "serve", rule["serve"]
         elif "split" in rule:
-            key = first_key(as_list(document.get("sticky_key", [])), present)
+            key = first_key(document, as_list(document.get("sticky_key", [])), present)
             if key is None:
                 reason, target = "no_sticky_key", next(iter(rule["split"]))
             else:
@@ -112,7 +112,7 @@ class Directory:
             variant = target
         else:
             reason, experiment = "experiment", rule["experiment"]["id"]
-            cell = self.cell_of(rule["experiment"], present, allocations)
+            cell = self.cell_of(document, rule["experiment"], present, allocations)
             variant = str(cell)
             arm = rule["experiment"]["cells"][cell]
             target = arm if isinstance(arm, str) else arm["serve"]
@@ -133,13 +133,13 @@ class Directory:
             hedge_after_ms=rule.get("hedge_after_ms"),
         )
 
-    def cell_of(self, experiment: Yaml, present: Yaml, allocations: Yaml) -> Any:
+    def cell_of(self, document: Yaml, experiment: Yaml, present: Yaml, allocations: Yaml) -> Any:
         """The cell that this request belongs to, as the author wrote it; None: not in the experiment."""
         cells = {str(cell): cell for cell in experiment["cells"]}
         if experiment.get("allocate", "layer") == "caller":
             return cells.get(str(allocations[experiment["id"]])) if experiment["id"] in allocations else None
         layer = self.layers[experiment["layer"]]
-        key = first_key(as_list(layer["key"]), present)
+        key = first_key(document, as_list(layer["key"]), present)
         if key is None:
             return None
         bucket = bucket_of(experiment["layer"], key)
@@ -289,10 +289,14 @@ def is_active(active: Yaml, at: float) -> bool:
     return not ("until" in active and at >= instant(active["until"]))
 
 
-def first_key(names: list[str], present: Yaml) -> str | None:
+def first_key(document: Yaml, names: list[str], present: Yaml) -> str | None:
+    """The text that is hashed; an empty one counts as absent, so that the default stands in, or the next name."""
     for name in names:
-        if name in present:
-            return str(present[name])
+        value = present.get(name, "")
+        if value == "":
+            value = document["context"][name].get("default", "")
+        if value != "":
+            return str(value)
     return None
 
 

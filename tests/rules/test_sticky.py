@@ -20,6 +20,7 @@ from tidegate.rules import Engine, compile_directory, load_bundle
 from .oracle import Directory, Yaml
 from .strategies import small_fleet, write_directory
 
+CELLS: Yaml = {1: "ranker", 2: "popularity"}
 MODELS = ["ranker", "popularity", "svd", "ease", "hybrid"]
 HOME: Yaml = {
     "home": {
@@ -31,7 +32,12 @@ HOME: Yaml = {
 
 
 def engine_of(rules: list[Yaml], layers: Yaml | None = None, **extra: Any) -> Engine:
-    context = {"member_id": {"type": "string"}, "account": {"type": "integer"}, "app": {"type": "version"}}
+    context = {
+        "member_id": {"type": "string"},
+        "account": {"type": "integer"},
+        "app": {"type": "version"},
+        "country": {"type": "string"},
+    }
     objective = {"objective": "o", "summary": "s", "owner": "t", "context": context, "rules": rules}
     objectives = {"o": {"sticky_key": "member_id"} | objective | extra}
     directory = Directory(objectives, small_fleet(*MODELS), layers or {})
@@ -75,7 +81,6 @@ WEIGHTS = {"ranker": 50, "popularity": 30, "svd": 20}
 FROZEN_VARIANTS = {
     "42": "ranker",
     "member-1": "popularity",
-    "": "ranker",
     "Zoë": "ranker",
     "日本": "ranker",
     "a\x1fb": "ranker",
@@ -89,7 +94,7 @@ FROZEN_DRAWS = {
     "popularity": (0.6365556132416741, 0.015056116376249947),
     "svd": (0.2697626700632099, 0.06551063531482393),
 }
-FROZEN_BUCKETS = {"42": 1646, "member-1": 9420, "": 878, "Zoë": 4482, "日本": 3779, "m229303": 0, "m54235": 9999}
+FROZEN_BUCKETS = {"42": 1646, "member-1": 9420, "Zoë": 4482, "日本": 3779, "m229303": 0, "m54235": 9999}
 FROZEN_CELLS = {"m0": 3, "m3": 3, "m6": 2, "m7": 1, "m16": 3, "m20": 1}
 
 
@@ -140,6 +145,42 @@ def test_integers_are_hashed_in_decimal_and_versions_as_given(attribute: str, va
 def test_without_a_sticky_key_the_first_variant_serves_and_says_so() -> None:
     decision = engine_of([{"id": "canary", "split": {"svd": 1, "ranker": 99}}]).decide("o", {}, at=0.0)
     assert (decision.target.name, decision.reason) == ("svd", "no_sticky_key")
+
+
+@pytest.mark.parametrize("keys", [["member_id"], ["member_id", "account"], ["account", "member_id"]])
+def test_an_empty_text_is_no_key(keys: list[str]) -> None:
+    """Neither of a split nor of a layer: the context decides as it does without it."""
+    everywhere: Yaml = {"home": {"key": keys, "experiments": {"e1": [0, 9999]}}}
+    inside = {"id": "inside", "when": {"country": "US"}, "experiment": {"id": "e1", "layer": "home", "cells": CELLS}}
+    engine = engine_of([inside, {"id": "canary", "split": WEIGHTS}], everywhere, sticky_key=keys)
+    for account in ({}, {"account": 0}, {"account": 7}):
+        for country in ({}, {"country": "US"}):
+            without, empty = {**account, **country}, {**account, **country, "member_id": ""}
+            assert engine.decide("o", empty, at=0.0) is engine.decide("o", without, at=0.0)
+            explained = engine.explain("o", empty, at=0.0)
+            assert explained.decision is engine.decide("o", empty, at=0.0)
+            assert explained == engine.explain("o", without, at=0.0)
+    assert engine.decide("o", {"member_id": ""}, at=0.0).reason == "no_sticky_key"
+
+
+@pytest.mark.parametrize("default", ["m0", ""])
+def test_a_default_stands_in_for_an_empty_key_too(default: str) -> None:
+    context = {"member_id": {"type": "string", "default": default}}
+    engine = engine_of([{"id": "canary", "split": WEIGHTS}], context=context)
+    decision = engine.decide("o", {"member_id": ""}, at=0.0)
+    assert decision is engine.decide("o", {}, at=0.0)
+    assert (decision.reason == "no_sticky_key") == (default == "")
+
+
+@pytest.mark.parametrize(
+    ("attribute", "one", "other"), [("app", "8.2", "8.2.0"), ("member_id", "caf\u00e9", "cafe\u0301")]
+)
+def test_each_spelling_of_a_key_is_hashed_as_it_was_sent(attribute: str, one: str, other: str) -> None:
+    weights = dict.fromkeys(MODELS, 1)
+    engine = engine_of([{"id": "canary", "split": weights}], sticky_key=attribute)
+    for text in (one, other):
+        assert engine.decide("o", {attribute: text}, at=0.0).variant == by_hand("o/canary", weights, text)
+    assert by_hand("o/canary", weights, one) != by_hand("o/canary", weights, other)
 
 
 def test_the_choice_depends_on_no_position() -> None:

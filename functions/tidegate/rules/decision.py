@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 Reason = Literal["serve", "split", "experiment", "no_sticky_key", "override"]
 """Why the target was picked: the rule's only target, a weighted choice, an experiment's cell, the first variant of a
-split because none of the sticky key's attributes is present, or because the caller pinned it."""
+split because none of the sticky key's attributes has a value (an empty text is none), or because the caller pinned it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,7 +84,7 @@ def _experiment(
     layer = experiment["layer"]
     key = index.layer_key(layer, context)
     if key is None:
-        return "experiment", f"the key of layer {layer} is absent, so the request is in no experiment of it"
+        return "experiment", f"the key of layer {layer} is absent or empty, so the request is in no experiment of it"
     if layer not in layers:
         layers[layer] = _layer_draw(index, layer, key.decode())
     bucket = layers[layer].bucket

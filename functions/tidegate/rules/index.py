@@ -14,7 +14,7 @@ from tidegate.rules.contract import Attribute, Objective
 from tidegate.rules.decision import Decision
 from tidegate.rules.dimensions import Dimension
 from tidegate.rules.masks import PieceTable
-from tidegate.rules.sticky import key_text, layer_bucket
+from tidegate.rules.sticky import key_text, key_value, layer_bucket
 from tidegate.rules.values import type_name
 
 _ABSENT: Any = object()
@@ -168,11 +168,11 @@ class ObjectiveIndex:
         return mask
 
     def key(self, names: tuple[str, ...] | list[str], context: Mapping[str, Any]) -> bytes | None:
-        """The UTF-8 bytes of the first of `names` that is present (or has a default), or None."""
+        """The UTF-8 bytes of the first of `names` that has a key (see `key_value`), or None."""
         for name in names:
             value = context.get(name)
-            if value is None:
-                value = self.objective.attributes[name].default
+            if value is None or value == "":
+                value = key_value(value, self.objective.attributes[name].default)
             if value is not None:
                 try:
                     return (value if value.__class__ is str else key_text(value)).encode()

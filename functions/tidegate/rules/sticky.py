@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from hashlib import sha256
 from math import inf, log
 from struct import Struct
+from typing import Any
 
 HASH_VERSION = 1
 BUCKETS = 10_000
@@ -70,6 +71,20 @@ def choose(variants: Sequence[tuple[bytes, int]], key: bytes) -> int:
 def layer_bucket(layer: str, key: str) -> int:
     """The bucket (0–9999) of a key in a layer: floor(h * 10000 / 2^64), h = first 8 bytes of SHA-256(layer ␟ key)."""
     return first_number(f"{layer}{SEPARATOR}{key}".encode()) * BUCKETS >> 64
+
+
+def key_value(value: Any, default: Any) -> Any:
+    """The value of an attribute that keys a sticky choice, or None where there is none.
+
+    An empty text tells nobody apart, so it counts as absent: otherwise every anonymous request would share one variant.
+
+    Args:
+        value: what the context has for the attribute; None: nothing.
+        default: the attribute's default; None: it has none.
+    """
+    if value is None or value == "":
+        value = default
+    return None if value == "" else value
 
 
 def key_text(value: object) -> str:

@@ -11,7 +11,7 @@ from tidegate.rules.values import EXPECTED, accepts
 MAX_DIGITS = 4300
 """Python refuses to read an integer of more digits, in JSON too."""
 
-_INTEGER = re.compile(r"[+-]?[0-9]{1,%d}" % MAX_DIGITS)
+_INTEGER = re.compile(rf"[+-]?[0-9]{{1,{MAX_DIGITS}}}")
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 
 

@@ -21,7 +21,7 @@ ABSENT = object()
 TEXTS = ["a", "b", "ab", "ba"]
 SHORT = ["", *TEXTS, "aa", "aba", "bab"]
 MENTIONED: dict[str, list[Any]] = {
-    "string": TEXTS,
+    "string": ["", *TEXTS],
     "integer": [0, 1, 2, 4],
     "number": [0, 1, 1.5, 2],
     "version": ["1", "1.1", "2-a", "2"],

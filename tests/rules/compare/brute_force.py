@@ -251,9 +251,9 @@ def key_of(directory: Directory, objective: str, context: Yaml, names: list[str]
     document = directory.objectives[objective]
     for name in names:
         spec = document["context"].get(name, {})
-        if name in context:
+        if context.get(name, "") != "":
             return (name, "") if name in open_keys else ("", str(context[name]))
-        if "default" in spec:
+        if spec.get("default", "") != "":
             return "", str(spec["default"])
     return None
 

@@ -26,7 +26,7 @@ def explanation_lines(explanation: Explanation, layers: Mapping[str, Layer]) -> 
     if explanation.draws:
         yield from _draws(explanation.draws)
     elif decision is not None and decision.reason == "no_sticky_key":
-        yield "choice: no attribute of the sticky key is present, so the first variant serves"
+        yield "choice: no attribute of the sticky key has a value (an empty text is none), so the first variant serves"
     yield from _rules(explanation)
 
 

@@ -182,17 +182,24 @@ class Axis(ABC):
             raise TooManyClassesError
 
 
+NO_KEY: Owners = ()
+"""The owners of the buckets of what is no key: an absent attribute, or an empty text."""
+
+
 class AttributeAxis(Axis):
     """The axis of an attribute."""
+
+    keyless = 1 << ABSENT
+    """The classes whose values are no key of a sticky choice."""
 
     @abstractmethod
     def owners(self, number: int) -> Iterable[Owners | None]:
         """Whose buckets the values of a class have, of the layers that the attribute keys; None: for any owners a value
-        exists."""
+        exists; `NO_KEY`: they are no key."""
 
     @abstractmethod
     def values(self, number: int) -> Iterator[Any]:
         """Values of a class, the most telling first; endless where the class is."""
 
 
-__all__ = ["ABSENT", "EVERY", "AttributeAxis", "Axis", "Conditions", "Owners", "Span", "TooManyClassesError"]
+__all__ = ["ABSENT", "EVERY", "NO_KEY", "AttributeAxis", "Axis", "Conditions", "Owners", "Span", "TooManyClassesError"]

@@ -93,8 +93,8 @@ KINDS: Mapping[str, Kind] = {
         Kind(
             "keyless-zero-weight",
             "warning",
-            "A request without the sticky key gets a variant of weight 0.",
-            "Write a variant with a positive weight first, or require the sticky key.",
+            "A request whose sticky key is absent or empty gets a variant of weight 0.",
+            "Write a variant with a positive weight first.",
         ),
     )
 }

@@ -14,11 +14,12 @@ from itertools import count, product
 from typing import Any
 
 from tidegate.rules.analysis.affixes import AffixMasks, shortest
-from tidegate.rules.analysis.axis import ABSENT, AttributeAxis, Conditions, Owners
+from tidegate.rules.analysis.axis import ABSENT, NO_KEY, AttributeAxis, Conditions, Owners
 from tidegate.rules.analysis.bitsets import bitset, members
 from tidegate.rules.analysis.samples import other_texts
 from tidegate.rules.conditions import AFFIX, Row, holds
 from tidegate.rules.contract import Attribute
+from tidegate.rules.sticky import key_value
 
 Affixes = tuple[str, str]
 """A prefix and a suffix that others have."""
@@ -28,7 +29,12 @@ class ListedAxis(AttributeAxis):
     """The axis of a string or boolean, or of a number without ordered conditions."""
 
     def __init__(
-        self, attribute: Attribute, conditions: Conditions, owners_of: Callable[[Any], Owners] | None = None
+        self,
+        attribute: Attribute,
+        conditions: Conditions,
+        owners_of: Callable[[Any], Owners] | None = None,
+        *,
+        is_key: bool = False,
     ) -> None:
         """Build the axis.
 
@@ -36,6 +42,7 @@ class ListedAxis(AttributeAxis):
             attribute: the attribute.
             conditions: what boxes ask; each is a tuple of predicates.
             owners_of: for an attribute that keys layers, the owners of the buckets of a value.
+            is_key: whether sticky choices hash the attribute, so that an empty text is a class of its own.
 
         Raises:
             TooManyClassesError: there are more classes than are looked at.
@@ -46,6 +53,7 @@ class ListedAxis(AttributeAxis):
         self._domain = domain_of(attribute)
         self._prefixes = AffixMasks(conditions, self.boxes, "prefix")
         self._suffixes = AffixMasks(conditions, self.boxes, "suffix")
+        self._has_empty = is_key and attribute.type == "string"
         self._are_alike = owners_of is None and not self._prefixes.slots and not self._suffixes.slots
         self._values: list[Any] = [None]
         self._class_of: dict[Any, int] = {}
@@ -56,7 +64,11 @@ class ListedAxis(AttributeAxis):
         telling = self._domain
         if telling is None:
             telling = [value for number in self._but for value in self._but[number]]
+            telling += [""] if self._has_empty else []
         self._telling = self._classes(telling)
+        may_be_empty = self._has_empty and (self._domain is None or "" in self._domain)
+        if may_be_empty and key_value("", attribute.default) is None:
+            self.keyless |= self._classes([""])
         self._check_size(len(self._values))
         absent = self.free | sum(self.boxes[number] for number in self._want_absence)
         self._begin([absent, *map(self._mask_of, self._values[1:])])
@@ -94,9 +106,11 @@ class ListedAxis(AttributeAxis):
 
     def owners(self, number: int) -> Iterable[Owners | None]:
         """Whose buckets the values of a class have; None: for any owners a value exists."""
+        if self.keyless >> number & 1:
+            return (NO_KEY,)
         if number in self._others or self._owners_of is None:
             return (None,)
-        return (self._owners_of(self._values[number]),)
+        return (self._owners_of(key_value(self._values[number], self._attribute.default)),)
 
     def values(self, number: int) -> Iterator[Any]:
         """Values of a class."""
@@ -119,6 +133,8 @@ class ListedAxis(AttributeAxis):
         self._only: dict[int, list[Any]] = {}
         self._but: dict[int, list[Any]] = {}
         self._flips: dict[Any, list[int]] = {}
+        if self._has_empty:
+            self._flips[""] = []
         self._on_others = self.free
         for number, terms in enumerate(self.conditions.distinct):
             if all(term.operator == "present" and not term.operand for term in terms):
@@ -170,7 +186,8 @@ class ListedAxis(AttributeAxis):
         numbers = []
         for value in values:
             # Where only lists are compared, values that stand in the same lists are alike.
-            alike = tuple(self._flips.get(value, ())) if self._are_alike else value
+            is_alone = not self._are_alike or (self._has_empty and value == "")
+            alike = value if is_alone else tuple(self._flips.get(value, ()))
             number = self._class_of.setdefault(alike, len(self._values))
             if number == len(self._values):
                 self._values.append(value)

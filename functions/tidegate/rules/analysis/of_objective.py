@@ -13,8 +13,10 @@ from tidegate.rules.analysis.kinds import CheckFinding
 from tidegate.rules.analysis.reach import Reach, Reachability, RuleReach
 from tidegate.rules.analysis.space import Space
 from tidegate.rules.analysis.witness import Example, example
+from tidegate.rules.contract import Attribute
 from tidegate.rules.engine import Engine
 from tidegate.rules.program import ObjectiveProgram, Rule, World
+from tidegate.rules.sticky import key_value
 
 NAMED_RULES = 6
 """A message names so many of the rules that cover another; `covered_by` has all."""
@@ -155,15 +157,14 @@ class _Analysis:
                 message = f"the objective has no sticky_key, so every request gets the first variant, {first!r}"
                 yield self._finding(rule, "split-without-key", message, "declare a sticky_key, or write `serve`")
             elif weight == 0 and self._may_lack_key(number):
-                message = f"a request without the sticky key gets {first!r}, whose weight is 0"
-                hint = "write a variant with a positive weight first, or require the sticky key"
+                message = f"a request whose sticky key is absent or empty gets {first!r}, whose weight is 0"
+                hint = "write a variant with a positive weight first"
                 yield self._finding(rule, "keyless-zero-weight", message, hint)
 
     def _may_lack_key(self, rule: int) -> bool:
-        key = [self._objective.attributes[name] for name in self._objective.sticky_key]
-        if any(attribute.required or attribute.default is not None for attribute in key):
+        if any(_is_always_key(self._objective.attributes[name]) for name in self._objective.sticky_key):
             return False
-        return self._reachability.is_reached_without(self._objective.sticky_key, rule)
+        return self._reachability.is_reached_without_key(self._objective.sticky_key, rule)
 
     def _finding(
         self, rule: Rule | None, kind: str, message: str, hint: str, covered_by: tuple[str, ...] = ()
@@ -176,6 +177,14 @@ def _finding(
 ) -> CheckFinding:
     line, name = (rule.line, rule.id) if rule else (0, "")
     return CheckFinding(objective.file, line, objective.name, name, kind, message, hint, covered_by)
+
+
+def _is_always_key(attribute: Attribute) -> bool:
+    """Whether every context that the objective accepts has a key in an attribute: an empty text is none."""
+    if key_value(None, attribute.default) is not None:
+        return True
+    may_be_empty = attribute.type == "string" and (attribute.values is None or "" in attribute.values)
+    return attribute.required and not may_be_empty
 
 
 def _quoted(names: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ from itertools import accumulate, count
 from operator import itemgetter, xor
 from typing import Any
 
-from tidegate.rules.analysis.axis import ABSENT, AttributeAxis, Axis, Conditions, Owners
+from tidegate.rules.analysis.axis import ABSENT, NO_KEY, AttributeAxis, Axis, Conditions, Owners
 from tidegate.rules.analysis.bitsets import between, bitset
 from tidegate.rules.analysis.samples import integers_between, number_between, version_between
 from tidegate.rules.conditions import Predicate, comparable
@@ -109,6 +109,8 @@ class LineAxis(RunsAxis, AttributeAxis):
 
     def owners(self, number: int) -> Iterable[Owners | None]:
         """Whose buckets the values of a class have; None: for any owners a value exists."""
+        if self.keyless >> number & 1:
+            return (NO_KEY,)
         if self._owners_of is None or self._attribute.type == "version" or self._is_large(number):
             return (None,)
         return {self._owners_of(value) for value in self.values(number)}

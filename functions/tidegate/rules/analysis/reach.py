@@ -74,14 +74,15 @@ class Reachability:
             found[rule] = self._decide(rule, self._share(left))
         self.rules = [self._explained(rule, reach) for rule, reach in enumerate(found)]
 
-    def is_reached_without(self, attributes: Sequence[str], rule: int) -> bool:
-        """Whether a context without some attributes reaches a rule at a time that is not over; False where undecided."""
+    def is_reached_without_key(self, attributes: Sequence[str], rule: int) -> bool:
+        """Whether a context in which some attributes are no key reaches a rule at a time that is not over; False where
+        undecided."""
         boxes = range(*self._space.boxes_of[rule])
         regions = (
             region
             for box in boxes
             if not self._unreached >> box & 1
-            for region in self._space.regions(self._space.boxes[box].conditions, absent=attributes)
+            for region in self._space.regions(self._space.boxes[box].conditions, without_key=attributes)
         )
         return self._left_of(regions, self._above(rule, self._unreached), FIRST_STEPS).hole is not None
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any
 
-from tidegate.rules.analysis.axis import ABSENT, AttributeAxis, Axis, Conditions, Owners, Span
+from tidegate.rules.analysis.axis import NO_KEY, AttributeAxis, Axis, Conditions, Owners, Span
 from tidegate.rules.analysis.bitsets import members
 from tidegate.rules.analysis.boxes import AxisConditions, Boxes, Kind
 from tidegate.rules.analysis.elements import SetAxis
@@ -25,7 +25,7 @@ Region = tuple[Span, ...]
 """A part of the space: on every axis, some classes."""
 
 Group = tuple[Owners | None, int]
-"""Classes of a key, and the owners of their buckets; None: any. The absent class is a group of its own."""
+"""The owners of the buckets of a key (None: any; `NO_KEY`: it is no key), and the classes of its attribute."""
 
 
 class Space:
@@ -69,7 +69,7 @@ class Space:
                     self.axes.append(self.layers[axis])
                 case Kind.ATTRIBUTE:
                     self.attributes[name] = axis
-                    self.axes.append(_attribute_axis(objective.attributes[name], conditions, self._owners_of(name)))
+                    self.axes.append(self._attribute_axis(objective.attributes[name], conditions))
                 case Kind.ALLOCATIONS:
                     self.allocations = AllocationAxis(conditions)
                     self.axes.append(self.allocations)
@@ -89,7 +89,7 @@ class Space:
         return next(number for number, each in enumerate(self.axes) if each is axis)
 
     def regions(
-        self, conditions: AxisConditions, *, with_past: bool = False, absent: Sequence[str] = ()
+        self, conditions: AxisConditions, *, with_past: bool = False, without_key: Sequence[str] = ()
     ) -> Iterator[Region]:
         """The regions that make up what meets conditions. Of the contexts that meet them they leave out only such as are
         held by all the boxes that hold another, which they do not leave out.
@@ -97,7 +97,7 @@ class Space:
         Args:
             conditions: by axis.
             with_past: also at times that are over.
-            absent: attributes that the contexts lack.
+            without_key: attributes that are no key in the contexts: absent, or empty.
 
         Raises:
             TooManyClassesError: there are more classes than are looked at.
@@ -105,8 +105,8 @@ class Space:
         spans = [axis.within(conditions.get(number)) for number, axis in enumerate(self.axes)]
         if self.times is not None and not with_past:
             spans[-1] = self.times.span(spans[-1].classes & ~self.times.past)
-        for axis in [self.attributes[name] for name in absent if name in self.attributes]:
-            spans[axis] = self.axes[axis].span(spans[axis].classes & 1 << ABSENT)
+        for axis in [self.attributes[name] for name in without_key if name in self.attributes]:
+            spans[axis] = self.axes[axis].span(spans[axis].classes & self._keyless(axis))
         if not all(span.classes for span in spans):
             return
         if not self.layers:
@@ -124,13 +124,14 @@ class Space:
 
     def first_present(self, layer: LayerAxis, classes: Sequence[int]) -> str | None:
         """The attribute whose value is a layer's key, in some classes of every axis; None: the key is absent."""
-        return next((name for name in layer.key if not classes[self.attributes[name]] >> ABSENT & 1), None)
+        axes = ((name, self.attributes[name]) for name in layer.key)
+        return next((name for name, axis in axes if not classes[axis] & self._keyless(axis)), None)
 
     def _layer_classes(self, axis: int, condition: int | None, groups: Mapping[int, Group]) -> int:
         layer = self.layers[axis]
         for name in layer.key:
-            owners, classes = groups[self.attributes[name]]
-            if classes == 1 << ABSENT:
+            owners, _ = groups[self.attributes[name]]
+            if owners == NO_KEY:
                 continue
             if owners is None:
                 return layer.candidates(condition)
@@ -144,13 +145,29 @@ class Space:
         if is_whole and axis in self._groups:
             return self._groups[axis]
         groups: dict[Owners | None, int] = {}
-        for number in members(classes & ~(1 << ABSENT)):
+        for number in members(classes):
             for owners in of.owners(number):
                 groups[owners] = groups.get(owners, 0) | 1 << number
-        found = [*groups.items(), *([(None, 1 << ABSENT)] if classes >> ABSENT & 1 else [])]
+        found = list(groups.items())
         if is_whole:
             self._groups[axis] = found
         return found
+
+    def _attribute_axis(self, attribute: Attribute, conditions: Conditions) -> Axis:
+        if attribute.type == "set":
+            return SetAxis(attribute, conditions)
+        owners_of = self._owners_of(attribute.name)
+        if attribute.type == "version" or any(
+            term.operator in ORDERED for each in conditions.distinct for term in each
+        ):
+            return LineAxis(attribute, conditions, owners_of)
+        is_key = owners_of is not None or attribute.name in self.objective.sticky_key
+        return ListedAxis(attribute, conditions, owners_of, is_key=is_key)
+
+    def _keyless(self, axis: int) -> int:
+        of = self.axes[axis]
+        assert isinstance(of, AttributeAxis)
+        return of.keyless
 
     def _keyed_by(self, attribute: str) -> list[int]:
         return [axis for axis, layer in self.layers.items() if attribute in layer.key]
@@ -158,11 +175,3 @@ class Space:
     def _owners_of(self, attribute: str) -> Callable[[Any], Owners] | None:
         layers = [self.layers[axis] for axis in self._keyed_by(attribute)]
         return (lambda value: tuple(layer.class_of(value) for layer in layers)) if layers else None
-
-
-def _attribute_axis(attribute: Attribute, conditions: Conditions, owners_of: Callable[[Any], Owners] | None) -> Axis:
-    if attribute.type == "set":
-        return SetAxis(attribute, conditions)
-    if attribute.type == "version" or any(term.operator in ORDERED for each in conditions.distinct for term in each):
-        return LineAxis(attribute, conditions, owners_of)
-    return ListedAxis(attribute, conditions, owners_of)

@@ -13,6 +13,7 @@ from tidegate.rules.analysis.bitsets import lowest, members
 from tidegate.rules.analysis.experiments import LayerAxis
 from tidegate.rules.analysis.space import Space
 from tidegate.rules.contract import Attribute
+from tidegate.rules.sticky import key_value
 
 TRIES = 200_000
 """How many keys are tried for one that has the wanted bucket in every layer."""
@@ -65,7 +66,7 @@ def _context(space: Space, hole: Hole) -> dict[str, Any] | None:
         elif not hole[axis] >> ABSENT & 1:
             keyed = [(number, layer) for number, layer in space.layers.items() if attribute.name in layer.key]
             deciding = [each for each in keyed if space.first_present(each[1], hole) == attribute.name]
-            found = _value(space, hole, axis, deciding)
+            found = _value(space, hole, attribute, deciding)
             if found is None:
                 return None
             context[attribute.name] = found[0]
@@ -76,13 +77,17 @@ def _context(space: Space, hole: Hole) -> dict[str, Any] | None:
     return context
 
 
-def _value(space: Space, hole: Hole, axis: int, layers: Sequence[tuple[int, LayerAxis]]) -> tuple[Any] | None:
-    """A value of the classes of a hole whose buckets are in the hole too."""
+def _value(
+    space: Space, hole: Hole, attribute: Attribute, layers: Sequence[tuple[int, LayerAxis]]
+) -> tuple[Any] | None:
+    """A value of the classes of a hole whose buckets in the layers that it keys are in the hole too."""
+    axis = space.attributes[attribute.name]
     of = space.axes[axis]
     assert isinstance(of, AttributeAxis)
     for number in members(hole[axis]):
         for value in islice(of.values(number), TRIES):
-            if all(hole[layer_axis] >> layer.class_of(value) & 1 for layer_axis, layer in layers):
+            key = key_value(value, attribute.default)
+            if all(hole[layer_axis] >> layer.class_of(key) & 1 for layer_axis, layer in layers):
                 return (value,)
     return None
 

@@ -128,7 +128,8 @@ class _AttributeAxes:
             self._drawn.append((found.count, partial(self._draw, found.draw)))
             return
         for value in found.values:
-            self._add(self._case(value, key_text(value) if found.is_closed else ANY))
+            marker: Marker = key_text(value) if found.is_closed else ANY
+            self._add(self._case(value, ABSENT if value == "" else marker))
 
     def _add(self, case: Case, weight: int = 1) -> None:
         self._listed[case] = self._listed.get(case, 0) + weight

@@ -15,7 +15,7 @@ T = TypeVar("T")
 ABSENT: Final = 0
 ANY: Final = 1
 Marker = int | str
-"""What is known of a sticky attribute: `ABSENT`, any value (`ANY`), or the text that is hashed."""
+"""What is known of a sticky attribute: absent or empty (`ABSENT`), any value (`ANY`), or the text that is hashed."""
 
 Markers = tuple[Marker, ...]
 

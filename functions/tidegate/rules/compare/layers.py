@@ -12,7 +12,7 @@ from tidegate.rules.compare.joint import NEW, OLD, Joint
 from tidegate.rules.compare.revision import Side
 from tidegate.rules.indexing import interval_pieces
 from tidegate.rules.masks import PieceTable
-from tidegate.rules.sticky import BUCKETS, key_text, layer_bucket
+from tidegate.rules.sticky import BUCKETS, key_text, key_value, layer_bucket
 
 BUCKET_PAIRS = BUCKETS * BUCKETS
 """The weight of a layer's axis: buckets of the old revision's key times buckets of the new one's."""
@@ -29,7 +29,7 @@ def source_of(side: Side, names: tuple[str, ...], markers: Mapping[str, Marker])
             return name, ""
         if marker != ABSENT:
             return "", str(marker)
-        default = side.objective.attributes[name].default
+        default = key_value(None, side.objective.attributes[name].default)
         if default is not None:
             return "", key_text(default)
     return None

@@ -77,7 +77,7 @@ class LoggedShares:
         return summary(self._axes, "log", leaves, contexts=self.count)
 
     def _marker(self, name: str, value: Any) -> Marker:
-        if value is None:
+        if value is None or value == "":
             return ABSENT
         return key_text(value) if name in self._axes.closed_keys else ANY
 

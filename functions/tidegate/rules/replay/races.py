@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from tidegate.rules.compare.revision import Revision, Side
 from tidegate.rules.replay.members import prefix_of
-from tidegate.rules.sticky import key_text
+from tidegate.rules.sticky import key_text, key_value
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +16,7 @@ class Configured:
     """A split or an experiment of one rule.
 
     `weights` are by variant, in the order of the rule; `kind` says whether it is a split, or who allocates the
-    experiment's cells. `sources` are (attribute, default) of which the first that is present is the member's key: none
+    experiment's cells. `sources` are (attribute, default) of which the first that has a key (see `key_value`) is the member's: none
     where the caller allocates and the objective has no sticky key. `prefix` tells its members apart from another's.
     """
 
@@ -31,7 +31,7 @@ class Configured:
     def key(self, context: Mapping[str, Any]) -> bytes | None:
         """The bytes of the key of a context that was decided, or None where it has none."""
         for name, default in self.sources:
-            value = context.get(name, default)
+            value = key_value(context.get(name), default)
             if value is not None:
                 # Where the caller allocates, the engine does not look at the key, so it may be broken text here.
                 return (value if value.__class__ is str else key_text(value)).encode("utf-8", "surrogatepass")
