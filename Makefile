@@ -9,13 +9,14 @@ STAGE ?= dev
 STACKS ?=
 YES ?=
 ONLY ?=
+WORKERS ?= 2
 CHECKOV := .venv-checkov
 CDK := infra/cdk
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help env models demo up test lint format package bench infra infra-check infra-bootstrap infra-destroy lock clean
+.PHONY: help env models demo up test test-full lint format package bench infra infra-check infra-bootstrap infra-destroy lock clean
 
 help: ## Show what can be made.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -51,8 +52,11 @@ format: env ## Format the code.
 	@$(BIN)/ruff format --quiet .
 	@$(BIN)/ruff check --fix --quiet .
 
-test: lint models infra-check ## Run everything that CI runs.
-	@$(BIN)/python -m pytest
+test: models $(CHECKOV)/.installed ## Run what CI runs, lint included, on WORKERS processes; a part of it: make test ONLY=tests/rules
+	@$(BIN)/python -m pytest -n $(WORKERS) --require-all $(ONLY)
+
+test-full: models $(CHECKOV)/.installed ## Run every example of the property tests and what is slow as well; takes ONLY, too.
+	@$(BIN)/python -m pytest -n $(WORKERS) --require-all --full $(ONLY)
 
 package: env ## Build the functions' assets for arm64 and x86-64 below build/, and print their sizes.
 	@$(BIN)/python -m assets

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.parts import need
 from tests.support.stack import ROOT, Server
 from tests.triton.misbehaving import write_misbehaving, write_model
 
@@ -56,6 +57,7 @@ def smoke(repository: Path, *arguments: str) -> Run:
     """Run the command as a user does, and look at the servers that it starts."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TIDEGATE_")}
     environment["TIDEGATE_CACHE_DIR"] = str(ROOT / ".cache" / "tidegate")
+    need("pytriton")
     command = [sys.executable, "-m", "tidegate.cli", "models", "smoke", str(repository), *arguments]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
     servers: dict[int, Server] = {}

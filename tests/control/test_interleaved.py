@@ -17,6 +17,7 @@ from tidegate.ports import MemoryModel
 
 from tests.control.mortal import Delays, Killed
 from tests.control.plane import MODELS, Plane
+from tests.support.effort import examples
 from tests.support.virtual_time import run
 
 TARGETS = ["features", "features/1", "scorer", "scorer/1", "scorer/2", "pipeline", "popular", "fresh", "bad"]
@@ -93,7 +94,7 @@ async def play(seed: int, fault: str, planned: Sequence[Deed]) -> None:
     assert plane.launcher.running() == []
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.integers(0, 2**32), st.sampled_from(["refused", "hanging", "fatal"]), st.lists(deeds, min_size=1, max_size=7))
 def test_live_is_served_whatever_happens_at_the_same_time(seed: int, fault: str, planned: list[Deed]) -> None:
     run(play(seed, fault, planned))

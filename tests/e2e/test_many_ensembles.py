@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.publishing import TIMES, published, write_ensemble
+from tests.support.effort import is_full
 from tests.support.stack import RunningStack, eventually, make_repository, started_stack, write_rules
 
-ENSEMBLES, STEPS = 300, 3
+ENSEMBLES, STEPS = 300 if is_full() else 100, 3
 FIRST_START_S = 400
 """Every version that is pushed, and every load, is some twenty requests of the one process that is S3 here."""
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,8 @@ from infra.function_assets import placeholder_assets
 from infra.reading import read_settings, read_shards
 from tests.docs.blocks import ROOT
 from tests.infra.fleets import NO_VARIABLES, write_rules, write_stage
+from tests.support.once import made_once
+from tests.support.parts import need
 
 SHARDS = {
     "alpha": {"replicas": 2},
@@ -66,18 +70,35 @@ class Made:
 @pytest.fixture(scope="session")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Made:
     """The project's own fleet on its stage `prod`."""
-    folder = tmp_path_factory.mktemp("project") / "out"
-    settings = read_settings("prod", NO_VARIABLES)
-    shards = read_shards(ROOT / "routing_rules", settings)
-    found = synthesize_and_check("prod", settings, shards, placeholder_assets(), folder)
-    return Made(Assembly.read(folder), found, folder)
+
+    def make(folder: Path) -> list[Found]:
+        settings = read_settings("prod", NO_VARIABLES)
+        shards = read_shards(ROOT / "routing_rules", settings)
+        return synthesize_and_check("prod", settings, shards, placeholder_assets(), folder / "out")
+
+    return made(tmp_path_factory, "project", make)
 
 
 @pytest.fixture(scope="session")
 def other(tmp_path_factory: pytest.TempPathFactory) -> Made:
     """Every kind of shard on a stage that chooses everything that is no default."""
-    root = tmp_path_factory.mktemp("other")
-    settings = read_settings("test", NO_VARIABLES, write_stage(root / "settings", "test", EVERY_CHOICE))
-    shards = read_shards(write_rules(root / "rules", SHARDS), settings)
-    found = synthesize_and_check("test", settings, shards, placeholder_assets(), root / "out")
-    return Made(Assembly.read(root / "out"), found, root / "out")
+
+    def make(folder: Path) -> list[Found]:
+        settings = read_settings("test", NO_VARIABLES, write_stage(folder / "settings", "test", EVERY_CHOICE))
+        shards = read_shards(write_rules(folder / "rules", SHARDS), settings)
+        return synthesize_and_check("test", settings, shards, placeholder_assets(), folder / "out")
+
+    return made(tmp_path_factory, "other", make)
+
+
+def made(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], list[Found]]) -> Made:
+    """What the first worker makes and checks, for all of them."""
+    need("checkov")
+
+    def keep(folder: Path) -> None:
+        found = make(folder)
+        (folder / "found.json").write_text(json.dumps([asdict(each) for each in found]))
+
+    folder = made_once(factory, name, keep)
+    found = [Found(**each) for each in json.loads((folder / "found.json").read_text())]
+    return Made(Assembly.read(folder / "out"), found, folder / "out")

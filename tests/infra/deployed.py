@@ -28,6 +28,7 @@ from infra.assembly import Assembly, Resource, as_list, text_of
 from infra.contract import AGENT_READY_PATH
 from infra.stacks.shard.servers import SECRET_VARIABLE
 from tests.docs.blocks import ROOT
+from tests.support.parts import need
 
 AWS_VARIABLES = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_DEFAULT_REGION": "us-east-1"}
 
@@ -62,6 +63,7 @@ def deployed_triton(command: str, repository: str, secret: str, folder: Path) ->
 
     `repository` stands in for the stage's bucket, as `s3://http://host:port/bucket/models`.
     """
+    need("pytriton")
     installation = find_installation(None, None)
     ports = _free_ports(3)
     wrapper = folder / "tritonserver"

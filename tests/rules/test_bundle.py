@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from tidegate.errors import BundleError
 from tidegate.rules import compile_directory, load_bundle
 
+from tests.support.effort import examples
+
 from .oracle import Directory, Yaml
 from .strategies import small_fleet, write_directory
 
@@ -119,7 +121,7 @@ def test_a_bundle_with_something_before_or_behind_it_is_refused(data: bytes) -> 
                 load_bundle(padded)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.data())
 def test_any_changed_byte_is_noticed(data: st.DataObject) -> None:
     whole = bundle()
@@ -129,7 +131,7 @@ def test_any_changed_byte_is_noticed(data: st.DataObject) -> None:
         load_bundle(whole[:place] + bytes([byte]) + whole[place + 1 :])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.data())
 def test_any_removed_or_repeated_stretch_is_noticed(data: st.DataObject) -> None:
     whole = bundle()

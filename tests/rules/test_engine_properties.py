@@ -17,18 +17,20 @@ from hypothesis import strategies as st
 from tidegate.errors import ContextError, NoRuleError, UnknownObjectiveError
 from tidegate.rules import Decision, Engine, Explanation, Target, compile_directory, load_bundle
 
+from tests.support.effort import examples
+
 from .oracle import Decided, Directory, Explained, NoRule, Rejected, Served, Yaml
 from .strategies import VERSIONS, PlainDumper, contexts, directories, small_fleet, write_directory
 
 CONTEXTS_PER_OBJECTIVE = 25
 thorough = settings(
-    max_examples=1000,
+    max_examples=examples(1000),
     deadline=None,
     derandomize=True,
     phases=(Phase.explicit, Phase.generate, Phase.shrink),
     suppress_health_check=list(HealthCheck),
 )
-brief = settings(thorough, max_examples=150)
+brief = settings(thorough, max_examples=examples(150))
 seeds = st.integers(0, 2**32)
 T = TypeVar("T")
 

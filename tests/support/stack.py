@@ -20,7 +20,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from tests.support.parts import need
+
 ROOT = Path(__file__).parents[2]
+
 REPOSITORIES = ROOT / "tests" / "repositories"
 READY_TIMEOUT_S = 150
 STOP_TIMEOUT_S = 15
@@ -137,6 +140,7 @@ def started_stack(
     rules: Path, models: Path, log: Path, *arguments: str, variables: Mapping[str, str] = NOTHING
 ) -> Iterator[RunningStack]:
     """Start `tidegate up` on a free port and do not wait; it is gone afterwards, whatever happens."""
+    need("pytriton")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TIDEGATE_")}
     environment |= {"TIDEGATE_CACHE_DIR": str(ROOT / ".cache" / "tidegate"), "PYTHONPATH": str(ROOT / "functions")}
     environment |= variables

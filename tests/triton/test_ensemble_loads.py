@@ -15,6 +15,7 @@ from tidegate.triton.installation import Installation, find_installation
 from tidegate.triton.model_directory import ModelDirectory
 from tidegate.triton.server import TritonServer
 
+from tests.support.parts import need
 from tests.support.stack import ROOT, make_repository
 from tests.triton.test_server import serve
 
@@ -23,6 +24,7 @@ REQUEST = {"inputs": [{"name": "SLEEP_MS", "shape": [1], "datatype": "INT32", "d
 
 @pytest.fixture(scope="module")
 def installation() -> Installation:
+    need("pytriton")
     return find_installation(cache_dir=ROOT / ".cache" / "tidegate")
 
 

@@ -19,6 +19,7 @@ from tidegate.triton.model_directory import ModelDirectory
 from tidegate.triton.server import TritonLauncher, TritonServer
 from tidegate.triton.transport import PooledTransport
 
+from tests.support.parts import need
 from tests.support.stack import ROOT, Server, make_repository
 
 Use = Callable[[TritonServer, ModelDirectory], Awaitable[None]]
@@ -26,6 +27,7 @@ Use = Callable[[TritonServer, ModelDirectory], Awaitable[None]]
 
 @pytest.fixture(scope="module")
 def installation() -> Installation:
+    need("pytriton")
     return find_installation(cache_dir=ROOT / ".cache" / "tidegate")
 
 

@@ -27,6 +27,8 @@ from tidegate.triton.installation import find_installation
 from tidegate.triton.transport import PooledTransport
 from tidegate.web import create_app
 
+from tests.support.parts import need
+
 HERE = Path(__file__).parent
 START_TIMEOUT_S = 60
 STOP_TIMEOUT_S = 15
@@ -241,6 +243,7 @@ def scripted_server() -> Iterator[tuple[Any, Host]]:
 @pytest.fixture(scope="session")
 def triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     """A real Triton with the models in tests/web/models."""
+    need("pytriton")
     installation = find_installation()
     port, metrics_port = free_port(), free_port()
     prefix = f"tidegate-web-{uuid.uuid4().hex[:8]}"

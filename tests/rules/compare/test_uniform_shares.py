@@ -17,17 +17,18 @@ from tests.rules.compare.brute_force import moved_by_counting, too_many
 from tests.rules.compare.strategies import OBJECTIVE, Revisions, revisions
 from tests.rules.oracle import Directory, instant
 from tests.rules.strategies import write_directory
+from tests.support.effort import examples
 
 AT = instant("2026-03-01T11:00:00Z")
 MOST_CONTEXTS = 400
 thorough = settings(
-    max_examples=250,
+    max_examples=examples(250),
     deadline=None,
     derandomize=True,
     phases=(Phase.explicit, Phase.generate, Phase.shrink),
     suppress_health_check=list(HealthCheck),
 )
-brief = settings(thorough, max_examples=100)
+brief = settings(thorough, max_examples=examples(100))
 
 Shares = dict[tuple[str, str], float]
 

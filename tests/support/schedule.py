@@ -1,0 +1,62 @@
+"""How tests are spread over the workers of pytest-xdist: a file stays on one worker, long files start first.
+
+A file's own stack is started once that way. Files that use the same stack are one unit, where starting it again costs
+more than what the other worker could do meanwhile.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+TOGETHER = {
+    "example stack": (
+        "tests/docs/test_documented_commands.py",
+        "tests/docs/test_facts_page.py",
+        "tests/docs/test_control_plane_page.py",
+        "tests/docs/test_push_section.py",
+    ),
+}
+"""Files that are one unit."""
+
+LONG_FIRST: tuple[str, ...] = (
+    "tests/test_lint.py",
+    "tests/e2e/",
+    "tests/docs/",
+    "tests/infra/",
+    "tests/cli/test_publish.py",
+    "tests/cli/test_up.py",
+    "tests/cli/test_models_smoke.py",
+    "tests/models/",
+    "tests/lambdas/",
+    "tests/rules/test_engine_properties.py",
+    "tests/control/",
+)
+"""What starts first, by how its path begins; a worker that gets a long file last would keep all others waiting."""
+
+_UNITS = {file: unit for unit, files in TOGETHER.items() for file in files}
+
+
+def unit(nodeid: str) -> str:
+    """What a test is sent to a worker with."""
+    file = nodeid.partition("::")[0]
+    return _UNITS.get(file, file)
+
+
+def start(nodeid: str) -> tuple[int, str]:
+    """Where a test comes in the order of starts; tests of a unit come together, in the order they were collected in."""
+    ranks = (rank for rank, beginning in enumerate(LONG_FIRST) if nodeid.startswith(beginning))
+    return next(ranks, len(LONG_FIRST)), unit(nodeid)
+
+
+def scheduler(config: pytest.Config, log: Any) -> Any:
+    """The scheduler that pytest-xdist asks for."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByUnit(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return unit(nodeid)
+
+    config.option.loadscopereorder = False
+    return ByUnit(config, log)
