@@ -29,6 +29,7 @@ OWN_VARIABLES = frozenset(
         "bundle_file",
         "cache_dir",
         "caller_claim",
+        "endpoint_networks",
         "facts_table",
         "management_secret",
         "management_secret_arn",

@@ -105,6 +105,12 @@ class Settings:
     silence_timeout_s: float = _setting(
         30.0, "How long the registry believes in an endpoint or a gateway that is silent, in seconds.", 0.2, 86_400
     )
+    endpoint_networks: str | None = _text(
+        "127.0.0.0/8,::1/128",
+        "Networks that registered model servers may be in, such as the VPC's; one elsewhere is reported and sent nothing.",
+        r"[0-9a-fA-F.:]+/[0-9]{1,3}(,[0-9a-fA-F.:]+/[0-9]{1,3})*",
+        "address ranges such as 10.42.0.0/16, separated by commas",
+    )
 
     shard_endpoints: str | None = _text(
         None,

@@ -20,6 +20,8 @@ RULES: tuple[Callable[[Assembly], Iterable[str]], ...] = (
     access.every_function_has_its_own_role,
     access.wildcards_have_reasons,
     access.no_service_wide_actions,
+    access.the_registry_is_written_by_partition,
+    access.keys_are_used_through_services,
     access.suppressions_have_reasons,
     access.no_secret_is_written,
     access.every_alarm_calls_someone,

@@ -7,13 +7,18 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from infra.assembly import Assembly, Resource, as_list
+from infra.assembly import Assembly, Resource, as_list, text_of
 
 MIN_REASON = 20
 """Letters that a reason has at least."""
 
 SECRET_NAME = re.compile(r"(SECRET|PASSWORD|TOKEN|CREDENTIAL|PRIVATE|API_?KEY)", re.IGNORECASE)
 SECRET_VALUE = re.compile(r"(AKIA|ASIA)[A-Z0-9]{16}|-----BEGIN [A-Z ]*PRIVATE KEY-----|eyJ[A-Za-z0-9_-]{20,}\.")
+LEADING_KEYS = "dynamodb:LeadingKeys"
+ITEM_ACTIONS = {
+    f"dynamodb:{action}"
+    for action in ("BatchWriteItem", "DeleteItem", "GetItem", "PartiQLUpdate", "PutItem", "Query", "UpdateItem")
+}
 POLICIES = ("AWS::IAM::Policy", "AWS::IAM::ManagedPolicy", "AWS::IAM::Role")
 
 
@@ -46,6 +51,30 @@ def no_service_wide_actions(assembly: Assembly) -> Iterator[str]:
         for action in as_list(statement.get("Action")):
             if statement["Effect"] == "Allow" and (action == "*" or action.endswith(":*")):
                 yield f"{resource} allows {action}"
+
+
+def the_registry_is_written_by_partition(assembly: Assembly) -> Iterator[str]:
+    """Whoever may act on items of a table may do so on partitions that the policy names; the table of facts has none."""
+    for resource, statement in _statements(assembly):
+        actions = [each for each in as_list(statement.get("Action")) if each in ITEM_ACTIONS]
+        tables = [text_of(each) for each in as_list(statement.get("Resource"))]
+        if statement["Effect"] != "Allow" or not actions or all("Facts" in table for table in tables):
+            continue
+        conditions = statement.get("Condition", {})
+        named = any(
+            LEADING_KEYS in keys for operator, keys in conditions.items() if operator.startswith("ForAllValues:")
+        )
+        if not named or conditions.get("Null", {}).get(LEADING_KEYS) != "false":
+            yield f"{resource} allows {', '.join(actions)} on every partition of a table"
+
+
+def keys_are_used_through_services(assembly: Assembly) -> Iterator[str]:
+    """No role may use a key but through a service that it uses, so that no stolen ciphertext is opened elsewhere."""
+    for resource, statement in _statements(assembly):
+        actions = [each for each in as_list(statement.get("Action")) if each.startswith("kms:")]
+        via = statement.get("Condition", {}).get("StringEquals", {}).get("kms:ViaService")
+        if statement["Effect"] == "Allow" and actions and not via:
+            yield f"{resource} allows {', '.join(actions)} without naming services"
 
 
 def suppressions_have_reasons(assembly: Assembly) -> Iterator[str]:

@@ -96,6 +96,7 @@ class FunctionsStack(cdk.Stack):
         endpoints = {"TIDEGATE_SHARD_ENDPOINTS": endpoints_variable()}
         bucket = {"TIDEGATE_BUCKET": storage.bucket.bucket_name}
         registry = {"TIDEGATE_REGISTRY_TABLE": storage.registry.table_name}
+        servers = registry | {"TIDEGATE_ENDPOINT_NETWORKS": settings.vpc_cidr}
         authorizer = settings.authorizer
         claim = {"TIDEGATE_CALLER_CLAIM": authorizer.caller_claim} if isinstance(authorizer, JwtAuthorizer) else {}
         secret = {"TIDEGATE_MANAGEMENT_SECRET_ARN": storage.management_secret.secret_arn}
@@ -153,16 +154,16 @@ class FunctionsStack(cdk.Stack):
                     "Has every server hold what it should",
                     network.control_group,
                     control.reconcile_timeout_s,
-                    bucket | registry | secret,
+                    bucket | servers | secret,
                 ),
-                ("probe", "Measures the servers' queues", network.control_group, 50, registry),
+                ("probe", "Measures the servers' queues", network.control_group, 50, servers),
                 (
                     "rollback",
                     "Moves the pointer back, once",
                     # It asks every server whether it holds what becomes live, and loads what one lacks.
                     network.control_group,
                     control.rollback_timeout_s,
-                    bucket | registry | secret,
+                    bucket | servers | secret,
                 ),
             )
         ]
@@ -281,7 +282,8 @@ class FunctionsStack(cdk.Stack):
             events.object_created(f"{title}Events", what, storage.bucket.bucket_name, prefixes, queue)
             functions[name].add_event_source(
                 sources.SqsEventSource(
-                    queue,
+                    # By its ARN alone, as above.
+                    sqs.Queue.from_queue_arn(self, f"{title}QueueByArn", queue.queue_arn),
                     batch_size=10,
                     # A push is many objects: one run takes them together.
                     max_batching_window=cdk.Duration.seconds(5),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from aws_cdk import aws_iam as iam
@@ -12,9 +12,12 @@ from tidegate.aws.layout import (
     ASSIGNMENTS,
     BUNDLES,
     CLAIMS,
+    ENDPOINTS,
+    GATEWAYS,
     HISTORY,
     MANIFESTS,
     MODELS,
+    ONCE,
     PUSHES,
     RULES,
     SAMPLES,
@@ -25,8 +28,7 @@ from infra.contract import LIVE
 from infra.stacks.parts import NO_RESOURCE_LEVEL, Stage, explain, statement
 from infra.stacks.storage import StorageStack
 
-READ_ITEMS = ("dynamodb:GetItem", "dynamodb:Query")
-WRITE_ITEMS = ("dynamodb:DeleteItem", "dynamodb:PutItem", "dynamodb:UpdateItem")
+LEADING_KEYS = "dynamodb:LeadingKeys"
 INTERFACES = (
     "ec2:AssignPrivateIpAddresses",
     "ec2:CreateNetworkInterface",
@@ -38,45 +40,105 @@ INTERFACES = (
 
 
 @dataclass(frozen=True, slots=True)
+class Items:
+    """Actions on the items of some partitions of the registry, whose names may end with `*`; without any, on the whole
+    table, which is what a scan needs."""
+
+    actions: tuple[str, ...]
+    partitions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Grant:
-    """Prefixes of the bucket that a function reads, writes and deletes under, its actions on the registry, and whether it
-    reads the management secret. Metrics need no grant: they are lines of the log."""
+    """What a role may do with the stage's data. Metrics need no grant: they are lines of the log.
+
+    Attributes:
+        reads: prefixes of the bucket.
+        writes: prefixes of the bucket.
+        uploads: prefixes of the bucket with objects that are written in parts.
+        deletes: prefixes of the bucket.
+        registry: what of the registry.
+        management_secret: whether it reads the management secret.
+        sends: services that take the role's messages, encrypted with the stage's key.
+        opens: further services that decrypt something for the role, beside those that the rest implies.
+    """
 
     reads: tuple[str, ...] = ()
     writes: tuple[str, ...] = ()
+    uploads: tuple[str, ...] = ()
     deletes: tuple[str, ...] = ()
-    registry: tuple[str, ...] = ()
+    registry: tuple[Items, ...] = ()
     management_secret: bool = False
+    sends: tuple[str, ...] = ()
+    opens: tuple[str, ...] = ()
+
+    def key_uses(self) -> dict[str, tuple[str, ...]]:
+        """The services through which the role uses the stage's key, by action. SQS and SNS decrypt the data key that they
+        keep for a while, S3 what was written in parts."""
+        read = {"s3": self.reads, "dynamodb": self.registry, "secretsmanager": self.management_secret}
+        opens = {*self.opens, *self.sends, *(name for name, used in read.items() if used)}
+        seals = {*self.sends, *(("s3",) if self.writes else ())}
+        uses = {"kms:Decrypt": opens, "kms:GenerateDataKey": seals}
+        return {action: tuple(sorted(services)) for action, services in uses.items() if services}
+
+
+VARIABLES = ("lambda",)
+"""Lambda decrypts the variables of a function for it."""
+
+REPORTS = Items(("dynamodb:PutItem",), (GATEWAYS,))
+LISTS_ENDPOINTS = Items(("dynamodb:Scan",))
+LISTS_GATEWAYS = Items(("dynamodb:Query",), (GATEWAYS,))
+MARKS_WEDGED = Items(("dynamodb:UpdateItem",), (f"{ENDPOINTS}*",))
+
+
+def once(function: str) -> Items:
+    """The records by which a function does something once for each event: Powertools' idempotency keeps them."""
+    actions = ("dynamodb:DeleteItem", "dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem")
+    return Items(actions, (f"{ONCE}{function}",))
+
+
+def agent_items(shard: str) -> tuple[Items, ...]:
+    """What the tasks of a shard need of the registry: they write their own partition alone."""
+    own = f"{ENDPOINTS}{shard}"
+    writes = ("dynamodb:DeleteItem", "dynamodb:PutItem", "dynamodb:UpdateItem")
+    return Items(writes, (own,)), Items(("dynamodb:Query",), (own, GATEWAYS))
 
 
 GRANTS: Mapping[str, Grant] = {
-    "gateway": Grant(reads=(BUNDLES, LIVE), registry=("dynamodb:PutItem",)),
-    "resolve": Grant(reads=(BUNDLES, LIVE), registry=("dynamodb:PutItem",)),
-    "validate_rules": Grant(reads=(RULES,), writes=(VERDICTS,), registry=(*READ_ITEMS, *WRITE_ITEMS)),
+    "gateway": Grant(reads=(BUNDLES, LIVE), registry=(REPORTS,), opens=VARIABLES),
+    "resolve": Grant(reads=(BUNDLES, LIVE), registry=(REPORTS,), opens=VARIABLES),
+    "validate_rules": Grant(
+        reads=(RULES,), writes=(VERDICTS,), registry=(once("validate_rules"),), sends=("sqs",), opens=VARIABLES
+    ),
     "reconcile": Grant(
         reads=(ASSIGNMENTS, BUNDLES, CLAIMS, LIVE),
         writes=(CLAIMS,),
         deletes=(CLAIMS,),
-        registry=("dynamodb:Query", "dynamodb:UpdateItem"),
+        registry=(LISTS_ENDPOINTS, LISTS_GATEWAYS, MARKS_WEDGED),
         management_secret=True,
+        sends=("sqs",),
+        opens=VARIABLES,
     ),
-    "probe": Grant(registry=("dynamodb:Query",)),
+    "probe": Grant(registry=(LISTS_ENDPOINTS,), sends=("sqs",), opens=VARIABLES),
     "rollback": Grant(
         reads=(ASSIGNMENTS, BUNDLES, CLAIMS, HISTORY, LIVE),
         writes=(CLAIMS, HISTORY, LIVE),
         deletes=(CLAIMS,),
-        registry=(*READ_ITEMS, *WRITE_ITEMS),
+        registry=(LISTS_ENDPOINTS, LISTS_GATEWAYS, MARKS_WEDGED, once("rollback")),
         management_secret=True,
+        sends=("sns", "sqs"),
+        opens=VARIABLES,
     ),
 }
-"""The grants by function. Powertools' idempotency keeps its records in the registry."""
+"""The grants by function. Queues and topics that take its results, or start it, are encrypted."""
 
 
 PUBLISHERS = Grant(
     reads=(ASSIGNMENTS, BUNDLES, CLAIMS, HISTORY, LIVE, MANIFESTS, MODELS, PUSHES, RULES, SAMPLES, VERDICTS),
     writes=(ASSIGNMENTS, BUNDLES, CLAIMS, HISTORY, LIVE, MANIFESTS, MODELS, PUSHES, RULES, SAMPLES),
+    uploads=(MODELS,),
     deletes=(CLAIMS, MODELS, PUSHES, SAMPLES),
-    registry=("dynamodb:Query", "dynamodb:UpdateItem"),
+    registry=(LISTS_ENDPOINTS, LISTS_GATEWAYS, MARKS_WEDGED),
     management_secret=True,
 )
 """What people and build jobs need that push models, publish rules and roll back."""
@@ -96,26 +158,54 @@ def statements(grant: Grant, storage: StorageStack) -> Iterator[iam.PolicyStatem
         yield list_statement(bucket, grant.reads)
     if grant.writes:
         yield statement(["s3:PutObject"], objects_under(bucket, grant.writes))
+    if grant.uploads:
+        yield statement(["s3:AbortMultipartUpload"], objects_under(bucket, grant.uploads))
     if grant.deletes:
         yield statement(["s3:DeleteObject"], objects_under(bucket, grant.deletes))
-    if grant.registry:
-        yield statement(sorted(grant.registry), [storage.registry.table_arn])
+    for items in grant.registry:
+        yield items_statement(items, storage)
     if grant.management_secret:
         yield statement(["secretsmanager:GetSecretValue"], [storage.management_secret.secret_arn])
     if storage.key is not None:
-        # Beside objects and items, the queues that take a function's failures are encrypted.
-        yield statement(["kms:Decrypt", "kms:GenerateDataKey"], [storage.key.key_arn])
+        for action, services in grant.key_uses().items():
+            yield key_statement(storage, action, services)
+
+
+def items_statement(items: Items, storage: StorageStack) -> iam.PolicyStatement:
+    """Leave to act on items of the registry.
+
+    `ForAllValues` holds where a request names no key at all, so `Null` refuses those:
+    https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/specifying-conditions.html
+    """
+    conditions = None
+    if items.partitions:
+        operator = "StringLike" if any("*" in each for each in items.partitions) else "StringEquals"
+        conditions = {
+            f"ForAllValues:{operator}": {LEADING_KEYS: list(items.partitions)},
+            "Null": {LEADING_KEYS: "false"},
+        }
+    return statement(sorted(items.actions), [storage.registry.table_arn], conditions)
+
+
+def key_statement(storage: StorageStack, action: str, services: Sequence[str]) -> iam.PolicyStatement:
+    """Leave to use the stage's key, through services of its region alone: never to decrypt by oneself what one has got hold
+    of in another way."""
+    assert storage.key is not None
+    via = [f"{service}.{storage.region}.amazonaws.com" for service in services]
+    return statement([action], [storage.key.key_arn], {"StringEquals": {"kms:ViaService": via}})
 
 
 def publishers_policy(scope: Construct, stage: Stage, storage: StorageStack) -> iam.ManagedPolicy:
     """The policy of whoever publishes; the table of facts is theirs to fill too."""
-    fill = ("dynamodb:BatchWriteItem", "dynamodb:DescribeTable", "dynamodb:GetItem", "dynamodb:Query")
     policy = iam.ManagedPolicy(
         scope,
         "Publishers",
         managed_policy_name=stage.called("publishers"),
         description="Attach it to whoever pushes models, publishes rules and rolls back",
-        statements=[*statements(PUBLISHERS, storage), statement(list(fill), [storage.facts.table_arn])],
+        statements=[
+            *statements(PUBLISHERS, storage),
+            statement(["dynamodb:BatchWriteItem"], [storage.facts.table_arn]),
+        ],
     )
     explain(policy, nag=storage.prefix_reasons(PUBLISHERS.reads))
     return policy

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -184,11 +185,40 @@ def test_a_table_that_is_missing_is_named(aws: LocalAws) -> None:
     asyncio.run(work())
 
 
-def test_a_damaged_item_is_named(aws: LocalAws) -> None:
+def test_a_damaged_item_is_named_and_hides_no_other(aws: LocalAws, clock: Clock) -> None:
     async def work() -> None:
-        item = {"pk": {"S": "endpoint"}, "sk": {"S": "main/x:1"}, "seen_at": {"N": "99999999999"}}
+        registry = DynamoRegistry(aws.clients(), aws.table, TIMEOUT_S, clock)
+        item = {"pk": {"S": "endpoint#main"}, "sk": {"S": "127.0.0.1:1\x1b[2J"}, "seen_at": {"N": repr(START)}}
         aws.clients()._client("dynamodb").put_item(TableName=aws.table, Item=item)
-        with pytest.raises(StoreError, match="the item endpoint main/x:1 is damaged"):
-            await DynamoRegistry(aws.clients(), aws.table).endpoints()
+        await registry.register(server(2))
+        refused, good = await registry.endpoints()
+        assert good == server(2)
+        assert refused.state == "refused"
+        assert "the item endpoint#main 127.0.0.1:1\\x1b[2J" in refused.note
+
+    asyncio.run(work())
+
+
+def test_an_endpoint_outside_the_networks_is_refused(aws: LocalAws, clock: Clock) -> None:
+    async def work() -> None:
+        networks = [ipaddress.ip_network("10.42.0.0/16"), ipaddress.ip_network("fd00::/8")]
+        registry = DynamoRegistry(aws.clients(), aws.table, TIMEOUT_S, clock, networks)
+        hosts = ["10.42.3.4", "fd00::7", "10.43.0.1", "::ffff:10.42.3.4", "169.254.169.254", "example.com", ""]
+        for host in hosts:
+            await registry.register(replace(server(1), endpoint=Endpoint("main", host, 8000)))
+        found = {entry.endpoint.host: entry.state for entry in await registry.endpoints()}
+        assert found == {host: "ready" if host in hosts[:2] else "refused" for host in hosts}
+
+    asyncio.run(work())
+
+
+def test_a_shard_is_a_partition_of_its_own(aws: LocalAws, clock: Clock) -> None:
+    async def work() -> None:
+        registry = DynamoRegistry(aws.clients(), aws.table, TIMEOUT_S, clock)
+        await registry.register(server(1, shard="a"))
+        await registry.register(server(2, shard="ab"))
+        assert [each.endpoint.shard for each in await registry.endpoints("a")] == ["a"]
+        items = aws.clients()._client("dynamodb").scan(TableName=aws.table)["Items"]
+        assert {item["pk"]["S"] for item in items} == {"endpoint#a", "endpoint#ab"}
 
     asyncio.run(work())

@@ -30,7 +30,8 @@ RUNTIME = {
 """What Lambda itself needs, and the key."""
 
 READS = {"s3:GetObject", "s3:ListBucket"}
-ITEMS = {"dynamodb:DeleteItem", "dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:Query", "dynamodb:UpdateItem"}
+ONCE = {"dynamodb:DeleteItem", "dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem"}
+LISTS = {"dynamodb:Query", "dynamodb:Scan"}
 FROM_A_QUEUE = {
     "sqs:ChangeMessageVisibility",
     "sqs:DeleteMessage",
@@ -43,16 +44,18 @@ TO_DEAD_LETTERS = {"sqs:SendMessage", "sqs:GetQueueAttributes", "sqs:GetQueueUrl
 ACTIONS: dict[str, set[str]] = {
     "Gateway": RUNTIME | READS | {"dynamodb:PutItem"},
     "Resolve": RUNTIME | READS | {"dynamodb:PutItem"},
-    "ValidateRules": RUNTIME | READS | ITEMS | {"s3:PutObject"} | FROM_A_QUEUE | TO_DEAD_LETTERS,
+    "ValidateRules": RUNTIME | READS | ONCE | {"s3:PutObject"} | FROM_A_QUEUE | TO_DEAD_LETTERS,
     "Reconcile": RUNTIME
     | READS
-    | {"dynamodb:Query", "dynamodb:UpdateItem", "s3:PutObject", "s3:DeleteObject", "secretsmanager:GetSecretValue"}
+    | LISTS
+    | {"dynamodb:UpdateItem", "s3:PutObject", "s3:DeleteObject", "secretsmanager:GetSecretValue"}
     | FROM_A_QUEUE
     | TO_DEAD_LETTERS,
-    "Probe": RUNTIME | {"dynamodb:Query"} | TO_DEAD_LETTERS,
+    "Probe": RUNTIME | {"dynamodb:Scan"} | TO_DEAD_LETTERS,
     "Rollback": RUNTIME
     | READS
-    | ITEMS
+    | ONCE
+    | LISTS
     | {"s3:PutObject", "s3:DeleteObject", "secretsmanager:GetSecretValue", "sns:Publish"}
     | TO_DEAD_LETTERS,
     "InstancesRole": {
@@ -66,9 +69,7 @@ ACTIONS: dict[str, set[str]] = {
         "ecs:SubmitTaskStateChange",
         "ecs:UpdateContainerInstancesState",
     },
-    "ServersTaskRole": READS
-    | ITEMS - {"dynamodb:GetItem"}
-    | {"dynamodb:BatchGetItem", "dynamodb:GetItem", "kms:Decrypt"},
+    "ServersTaskRole": READS | ONCE | {"dynamodb:BatchGetItem", "dynamodb:Query", "kms:Decrypt"},
     "ServersExecutionRole": {
         "ecr:BatchCheckLayerAvailability",
         "ecr:BatchGetImage",
@@ -500,14 +501,12 @@ def test_every_route_asks_for_a_signature_by_default(project: Made) -> None:
 
 def test_whoever_publishes_may_change_models_and_rules_alone(project: Made) -> None:
     policy = only(project.assembly, "AWS::IAM::ManagedPolicy", "Functions")
-    assert allowed(policy) == READS | {
+    assert allowed(policy) == READS | LISTS | {
         "dynamodb:BatchWriteItem",
-        "dynamodb:DescribeTable",
-        "dynamodb:GetItem",
-        "dynamodb:Query",
         "dynamodb:UpdateItem",
         "kms:Decrypt",
         "kms:GenerateDataKey",
+        "s3:AbortMultipartUpload",
         "s3:DeleteObject",
         "s3:PutObject",
         "secretsmanager:GetSecretValue",

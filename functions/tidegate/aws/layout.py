@@ -32,8 +32,9 @@ VERDICTS = "verdicts/"
 PARTITION_KEY, SORT_KEY, EXPIRY = "pk", "sk", "expires_at"
 """The attributes of both tables that DynamoDB itself looks at; the table of facts has no expiry."""
 
-ENDPOINTS, GATEWAYS = "endpoint", "gateway"
-"""The two partitions of the registry's table."""
+ENDPOINTS, GATEWAYS, ONCE = "endpoint#", "gateway", "once#"
+"""The partitions of the registry's table: `endpoint#<shard>`, `gateway`, `once#<function>`. Each has one kind of writer, so
+that the condition `dynamodb:LeadingKeys` can hold every role to its own."""
 
 FACT_VALUE = "value"
 """The attribute of the table of facts that holds a fact as JSON text; its partition key is the fact's key, its sort key

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ipaddress
+import logging
 import math
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
@@ -11,20 +14,36 @@ from tidegate.aws.clients import AwsClients, error_code
 from tidegate.aws.layout import ENDPOINTS, EXPIRY, GATEWAYS, PARTITION_KEY, SORT_KEY
 from tidegate.errors import StoreError
 from tidegate.ports import Endpoint, GatewayReport, RegisteredEndpoint
-from tidegate.ports.store_rules import SILENCE_S, by_address
+from tidegate.ports.store_rules import REFUSED, SILENCE_S, by_address
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Item = Mapping[str, Mapping[str, str]]
 """An item, or a part of one, as DynamoDB's own calls have it: `{"port": {"N": "8000"}}`."""
 
 WEDGED = "wedged"
+STATES = ("loading", "ready", WEDGED)
 REGISTER_ATTEMPTS = 3
+FUTURE_S = 60.0
+"""How far the clock of an endpoint may be ahead, in seconds: a later sign of life would keep it alive for as long as it likes."""
+
+LOOPBACK: tuple[Network, ...] = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
+
+_ATTRIBUTES = {PARTITION_KEY, SORT_KEY, EXPIRY, "state", "note", "seen_at", "grpc_port", "metrics_port"}
+_MOST_ADDRESS = 60
 
 
 class DynamoRegistry:
     """A `Registry` in a table. Every method may raise `StoreError`.
 
     Whoever gave no sign of life for `timeout_s` by `clock` (Unix seconds) is forgotten; DynamoDB removes its item later.
+
+    Several roles may write to the table, each to its own partitions. What a reader does with an endpoint, above all sending
+    it the management secret, therefore depends on the key of its item, which IAM checks, and never on other attributes: the
+    shard is that of the partition, the address that of the sort key. An endpoint outside `networks`, or whose item is
+    malformed, is listed as `refused`.
     """
 
     def __init__(
@@ -33,9 +52,11 @@ class DynamoRegistry:
         table: str,
         timeout_s: float = SILENCE_S,
         clock: Callable[[], float] = time.time,
+        networks: Sequence[Network] = LOOPBACK,
     ) -> None:
         self._clients = clients
         self._table = table
+        self._networks = tuple(networks)
         self._timeout_s = timeout_s
         self._clock = clock
 
@@ -43,9 +64,6 @@ class DynamoRegistry:
         """Write or renew an endpoint. A server that renews itself does not take back `wedged` said by another."""
         key = _endpoint_key(entry.endpoint)
         fields = {
-            "shard": {"S": entry.endpoint.shard},
-            "host": {"S": entry.endpoint.host},
-            "port": {"N": str(entry.endpoint.port)},
             **{
                 name: {"N": str(port)}
                 for name, port in (("grpc_port", entry.grpc_port), ("metrics_port", entry.metrics_port))
@@ -80,19 +98,26 @@ class DynamoRegistry:
         said = {"state": {"S": WEDGED}, "note": {"S": note}}
         await self._update(_endpoint_key(endpoint), said, "attribute_exists(#pk)", {})
 
-    async def endpoints(self) -> Sequence[RegisteredEndpoint]:
-        """Every endpoint that gave a sign of life within the time-out, sorted by shard and address."""
-        items = await self._alive(ENDPOINTS)
-        return sorted((self._read(item, _endpoint) for item in items), key=by_address)
+    async def endpoints(self, shard: str | None = None) -> Sequence[RegisteredEndpoint]:
+        """Every endpoint, or those of a shard, that gave a sign of life within the time-out, sorted by shard and address;
+        malformed and untrusted ones are `refused`."""
+        items = await self._alive(ENDPOINTS, scan=True) if shard is None else await self._alive(ENDPOINTS + shard)
+        return sorted((self._endpoint(item) for item in items), key=by_address)
 
     async def report(self, gateway: GatewayReport) -> None:
         """A gateway says which revision it serves."""
         await self._call("put_item", Item=gateway_item(gateway, self._timeout_s))
 
     async def gateways(self) -> Sequence[GatewayReport]:
-        """Every gateway that gave a sign of life within the time-out, sorted by id."""
-        items = await self._alive(GATEWAYS)
-        return sorted((self._read(item, _gateway) for item in items), key=lambda gateway: gateway.id)
+        """Every gateway that gave a sign of life within the time-out, sorted by id. Malformed items are logged and left
+        out: gateways inform people, and nothing is sent to them."""
+        found = []
+        for item in await self._alive(GATEWAYS):
+            try:
+                found.append(_gateway(item))
+            except (KeyError, ValueError) as error:
+                logger.warning("table %s: the item %s is malformed: %s; delete it", self._table, _place(item), error)
+        return sorted(found, key=lambda gateway: gateway.id)
 
     async def _update(self, key: Item, fields: Item, condition: str, values: Item) -> bool:
         """Set attributes of an item, if `condition` (over `#pk` and `#state`) holds; whether it did."""
@@ -108,23 +133,32 @@ class DynamoRegistry:
         )
         return done is not None
 
-    async def _alive(self, partition: str) -> list[Item]:
+    async def _alive(self, partition: str, *, scan: bool = False) -> list[Item]:
+        """The items of a partition, with `scan` of all that begin so, but those whose last sign of life is too old."""
+
         def work(client: Any) -> list[Item]:
-            return list(self._query(client, partition))
+            return list(self._items(client, partition, scan=scan))
 
         return await self._clients.call("dynamodb", f"table {self._table}", self._guarded(work)) or []
 
-    def _query(self, client: Any, partition: str) -> Iterator[Item]:
-        pages = client.get_paginator("query").paginate(
+    def _items(self, client: Any, partition: str, *, scan: bool) -> Iterator[Item]:
+        # `>=` alone would silently leave out items without the attribute, or with one of another type.
+        alive = "(NOT attribute_type(#seen_at, :number) OR #seen_at >= :dead)"
+        how = (
+            {"FilterExpression": f"begins_with(#pk, :partition) AND {alive}"}
+            if scan
+            else {"KeyConditionExpression": "#pk = :partition", "FilterExpression": alive}
+        )
+        pages = client.get_paginator("scan" if scan else "query").paginate(
             TableName=self._table,
             ConsistentRead=True,
-            KeyConditionExpression="#pk = :partition",
-            FilterExpression="#seen_at >= :dead",
             ExpressionAttributeNames={"#pk": PARTITION_KEY, "#seen_at": "seen_at"},
             ExpressionAttributeValues={
                 ":partition": {"S": partition},
+                ":number": {"S": "N"},
                 ":dead": _number(self._clock() - self._timeout_s),
             },
+            **how,
         )
         for page in pages:
             yield from page["Items"]
@@ -153,12 +187,36 @@ class DynamoRegistry:
 
         return guarded
 
-    def _read(self, item: Item, read: Callable[[Item], T]) -> T:
+    def _endpoint(self, item: Item) -> RegisteredEndpoint:
+        shard = item[PARTITION_KEY]["S"].removeprefix(ENDPOINTS)
         try:
-            return read(item)
+            return self._trusted(shard, item)
         except (KeyError, ValueError) as error:
-            where = f"{item[PARTITION_KEY].get('S')} {item[SORT_KEY].get('S')}"
-            raise StoreError(f"table {self._table}: the item {where} is damaged: {error}; delete it") from error
+            reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+            note = f"the item {_place(item)} of table {self._table} is not trusted: {reason}; delete it"
+            host, _, port = item[SORT_KEY]["S"].rpartition(":")
+            shown = Endpoint(shard, _shown(host), int(port) if re.fullmatch("[0-9]{1,5}", port) else 0)
+            return RegisteredEndpoint(shown, REFUSED, self._clock(), note=note)
+
+    def _trusted(self, shard: str, item: Item) -> RegisteredEndpoint:
+        unknown = sorted(item.keys() - _ATTRIBUTES)
+        if unknown:
+            raise ValueError(f"it has the attribute {_shown(unknown[0])}, which no endpoint has")
+        host, _, port = item[SORT_KEY]["S"].rpartition(":")
+        address = ipaddress.ip_address(host)
+        if not any(address in network for network in self._networks):
+            networks = ", ".join(map(str, self._networks))
+            raise ValueError(f"{address} is outside the networks that endpoints may be in ({networks})")
+        state, seen_at = item["state"]["S"], float(item["seen_at"]["N"])
+        if state not in STATES:
+            raise ValueError(f"its state is none of {', '.join(STATES)}")
+        if seen_at > self._clock() + FUTURE_S:
+            raise ValueError("its last sign of life lies in the future")
+        ports = {name: _port(item[name]["N"]) for name in ("grpc_port", "metrics_port") if name in item}
+        # As it is written: `127.1` or `::ffff:7f00:1` would be an endpoint of another name.
+        if str(address) != host:
+            raise ValueError(f"its address is written {address}")
+        return RegisteredEndpoint(Endpoint(shard, host, _port(port)), state, seen_at, note=item["note"]["S"], **ports)
 
 
 def gateway_item(gateway: GatewayReport, timeout_s: float) -> dict[str, dict[str, str]]:
@@ -179,22 +237,27 @@ def _key(partition: str, sort: str) -> dict[str, dict[str, str]]:
 
 
 def _endpoint_key(endpoint: Endpoint) -> dict[str, dict[str, str]]:
-    return _key(ENDPOINTS, f"{endpoint.shard}/{endpoint.host}:{endpoint.port}")
+    return _key(ENDPOINTS + endpoint.shard, f"{endpoint.host}:{endpoint.port}")
+
+
+def _place(item: Item) -> str:
+    return f"{_shown(item[PARTITION_KEY]['S'])} {_shown(item[SORT_KEY]['S'])}"
+
+
+def _shown(text: str) -> str:
+    """A text that anybody may have written, fit for a line of a log or a terminal."""
+    return ascii(text)[1:-1][:_MOST_ADDRESS]
+
+
+def _port(text: str) -> int:
+    number = int(text)
+    if not 0 < number < 65_536:
+        raise ValueError(f"{number} is no port")
+    return number
 
 
 def _number(value: float) -> dict[str, str]:
     return {"N": repr(float(value))}
-
-
-def _endpoint(item: Item) -> RegisteredEndpoint:
-    ports = {name: int(item[name]["N"]) for name in ("grpc_port", "metrics_port") if name in item}
-    return RegisteredEndpoint(
-        Endpoint(item["shard"]["S"], item["host"]["S"], int(item["port"]["N"])),
-        item["state"]["S"],
-        float(item["seen_at"]["N"]),
-        note=item["note"]["S"],
-        **ports,
-    )
 
 
 def _gateway(item: Item) -> GatewayReport:

@@ -43,7 +43,7 @@ async def run_agent(settings: Settings, doors: Doors, port: int) -> None:
         transport = build_transport(settings)
         started.push_async_callback(transport.aclose)
         plane = build_control_plane(settings, transport)
-        directory = RegistryDirectory(plane.ports.registry)
+        directory = RegistryDirectory(plane.ports.registry, settings.shard)
         ended = asyncio.Event()
         launcher = AttachedLauncher(doors, transport, settings.management_secret, ended)
         supervisor = Supervisor(settings.shard, launcher, plane, directory, settings.report_interval_s)

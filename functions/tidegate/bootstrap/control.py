@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import ipaddress
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +14,7 @@ from tidegate.aws.clients import AwsClients, AwsConfig
 from tidegate.aws.layout import MODELS
 from tidegate.aws.model_store import S3ModelStore
 from tidegate.aws.objects import Objects
-from tidegate.aws.registry import DynamoRegistry
+from tidegate.aws.registry import DynamoRegistry, Network
 from tidegate.control.config import ControlConfig, ControlPorts
 from tidegate.control.plane import ControlPlane
 from tidegate.errors import SettingsError
@@ -75,23 +76,39 @@ def control_ports(settings: Settings, transport: Transport, *, publishes: bool =
     return ControlPorts(
         bundles=S3BundleStore(objects),
         models=models,
-        registry=DynamoRegistry(clients, settings.registry_table, settings.silence_timeout_s),
+        registry=registry_of(settings, clients),
         repository_of=repository_of,
         catalog=catalog,
         golden=golden,
     )
 
 
-def registry_of(settings: Settings) -> Registry:
-    """The registry alone.
+def registry_of(settings: Settings, clients: AwsClients | None = None) -> Registry:
+    """The registry alone; `clients` are those that it shares with others.
 
     Raises:
-        SettingsError: its table is not named.
+        SettingsError: its table is not named, or a network is malformed.
     """
     if settings.registry_table is None:
         raise SettingsError("TIDEGATE_REGISTRY_TABLE must name the registry's table")
-    clients = AwsClients(AwsConfig.from_settings(settings))
-    return DynamoRegistry(clients, settings.registry_table, settings.silence_timeout_s)
+    clients = AwsClients(AwsConfig.from_settings(settings)) if clients is None else clients
+    networks = endpoint_networks(settings.endpoint_networks)
+    return DynamoRegistry(clients, settings.registry_table, settings.silence_timeout_s, networks=networks)
+
+
+def endpoint_networks(text: str | None) -> tuple[Network, ...]:
+    """The networks that registered endpoints may be in, from the setting.
+
+    Raises:
+        SettingsError: it names none, or one is malformed.
+    """
+    try:
+        networks = tuple(ipaddress.ip_network(each) for each in (text or "").split(","))
+    except ValueError as error:
+        raise SettingsError(
+            f"TIDEGATE_ENDPOINT_NETWORKS must be address ranges such as 10.42.0.0/16, separated by commas: {error}"
+        ) from error
+    return networks
 
 
 def control_config(settings: Settings) -> ControlConfig:

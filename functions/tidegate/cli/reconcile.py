@@ -38,8 +38,7 @@ def reconcile(stores: StoreOptions, dry_run: bool, as_json: bool) -> None:
     else:
         for line in _lines(result, dry_run=dry_run):
             click.echo(line)
-    undone = result.failed or result.unreachable or result.waiting or result.problems or result.interrupted
-    if undone or (dry_run and result.actions):
+    if result.undone or (dry_run and result.actions):
         raise click.exceptions.Exit(1)
 
 
@@ -52,6 +51,7 @@ def _lines(result: ReconcileResult, *, dry_run: bool) -> Iterator[str]:
         yield f"failed: {action.action} {_of(action)}: {action.error}"
     for url, why in result.unreachable.items():
         yield f"not reached: {url}: {why}"
+    yield from (f"refused: {text}" for text in result.refused)
     yield from (f"waiting: {text}" for text in result.waiting)
     yield from (f"problem: {text}; nothing is unloaded meanwhile" for text in result.problems)
     if result.interrupted:

@@ -255,4 +255,5 @@ def summary(result: ReconcileResult) -> str:
     ]
     failed = [f"{len(result.failed)} failed"] if result.failed else []
     silent = [f"{len(result.unreachable)} endpoints do not answer"] if result.unreachable else []
-    return ", ".join([*done, *failed, *silent]) or "nothing to do"
+    refused = [f"{len(result.refused)} endpoints are not trusted"] if result.refused else []
+    return ", ".join([*done, *failed, *silent, *refused]) or "nothing to do"

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from tidegate.errors import StoreError
 from tidegate.ports import Endpoint, RegisteredEndpoint, Registry
+from tidegate.ports.store_rules import REFUSED
 
 logger = logging.getLogger(__name__)
 
@@ -19,10 +20,13 @@ class RegistryDirectory:
     A wedged endpoint still answers for the models that it has: it is in the directory where its shard has no other. So are
     endpoints that were in it before and are not known to have ended: after an outage of the registry all of them have been
     silent, and each looks at what it must hold before it is ready again.
+
+    `shard` is the one shard that it follows (None: all). Refused endpoints are in no directory.
     """
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, shard: str | None = None) -> None:
         self._registry = registry
+        self._shard = shard
         self._entries: Mapping[Endpoint, RegisteredEndpoint] = {}
         self._shards: Mapping[str, tuple[Endpoint, ...]] = {}
         self._ended: set[Endpoint] = set()
@@ -52,7 +56,7 @@ class RegistryDirectory:
 
     async def refresh(self) -> None:
         """Look at the registry now. Raises `StoreError`; then it stays as it was."""
-        self._show(await self._registry.endpoints())
+        self._show(await self._registry.endpoints(self._shard))
 
     async def follow(self, interval_s: float) -> None:
         """Look at the registry every `interval_s` seconds, and when it is poked, until cancelled."""
@@ -69,7 +73,8 @@ class RegistryDirectory:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wanted.wait(), interval_s)
 
-    def _show(self, entries: Sequence[RegisteredEndpoint]) -> None:
+    def _show(self, listed: Sequence[RegisteredEndpoint]) -> None:
+        entries = [entry for entry in listed if entry.state != REFUSED]
         ready: dict[str, list[Endpoint]] = {}
         wedged: dict[str, list[Endpoint]] = {}
         for entry in entries:

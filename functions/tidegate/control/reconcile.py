@@ -18,6 +18,7 @@ from tidegate.control.failures import Failures
 from tidegate.control.plans import Difference, Loaded, difference, with_versions
 from tidegate.errors import EndpointError, EndpointTimeoutError, ModelLoadError
 from tidegate.ports import ModelLoad, RegisteredEndpoint
+from tidegate.ports.store_rules import REFUSED
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +53,8 @@ class ReconcileResult:
     Attributes:
         actions: what was changed, in order; with `dry_run` what would have been.
         failed: changes that did not come about.
-        unreachable: why endpoints could not be asked, by address.
+        unreachable: why endpoints could not be asked, or gave no answer that can be read, by address.
+        refused: which entries of the registry are not trusted, and why; they were sent nothing.
         waiting: failed loads that are tried again later, in words.
         problems: what of the desired state could not be read; then nothing is unloaded.
         endpoints: how many endpoints were compared.
@@ -62,6 +64,7 @@ class ReconcileResult:
     actions: tuple[Action, ...] = ()
     failed: tuple[Action, ...] = ()
     unreachable: Mapping[str, str] = field(default_factory=dict)
+    refused: tuple[str, ...] = ()
     waiting: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
     endpoints: int = 0
@@ -70,9 +73,13 @@ class ReconcileResult:
     @property
     def converged(self) -> bool:
         """Whether the fleet holds what it should, and nothing had to be done for that."""
-        return not (
-            self.actions or self.failed or self.unreachable or self.waiting or self.problems or self.interrupted
-        )
+        return not (self.actions or self.undone)
+
+    @property
+    def undone(self) -> bool:
+        """Whether something could not be done."""
+        lacking = self.failed or self.unreachable or self.refused or self.waiting or self.problems
+        return bool(lacking) or self.interrupted
 
     def then(self, later: ReconcileResult) -> ReconcileResult:
         """This and a later pass as one."""
@@ -86,6 +93,7 @@ class ReconcileResult:
             "actions": [each.as_dict() for each in self.actions],
             "failed": [each.as_dict() for each in self.failed],
             "unreachable": dict(self.unreachable),
+            "refused": list(self.refused),
             "waiting": list(self.waiting),
             "problems": list(self.problems),
             "interrupted": self.interrupted,
@@ -94,13 +102,15 @@ class ReconcileResult:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What endpoints hold beside what they must hold; `unreachable` says why some could not be asked, by address."""
+    """What endpoints hold beside what they must hold; `unreachable` says why some could not be asked, by address. `refused`
+    are those that are not trusted, and were not asked."""
 
     desired: Desired
     entries: tuple[RegisteredEndpoint, ...]
     loaded: Mapping[RegisteredEndpoint, Loaded]
     differences: Mapping[RegisteredEndpoint, Difference]
     unreachable: Mapping[str, str]
+    refused: tuple[RegisteredEndpoint, ...] = ()
 
     def drift(self) -> Iterator[Action]:
         """What would have to be changed."""
@@ -154,12 +164,14 @@ class Reconciler:
 
     async def observe(self, states: Collection[str] = ("ready",)) -> Observation:
         """Compare every endpoint in one of some states with what it must hold. Raises `StoreError`."""
-        entries = [entry for entry in await self._ports.registry.endpoints() if entry.state in states]
+        registered = await self._ports.registry.endpoints()
+        entries = [entry for entry in registered if entry.state in states]
+        refused = tuple(entry for entry in registered if entry.state == REFUSED)
         # What is loaded is asked before what should be: whoever loaded it had claimed it before.
         loaded, unreachable = await self._ask(entries)
         desired = await self._reader.read()
         found = {entry: await self._difference(entry.endpoint.shard, have, desired) for entry, have in loaded.items()}
-        return Observation(desired, tuple(entries), loaded, found, unreachable)
+        return Observation(desired, tuple(entries), loaded, found, unreachable, refused)
 
     def waiting(self, seen: Observation) -> tuple[str, ...]:
         """The loads that failed and are tried again later, of what is missing, in words."""
@@ -185,6 +197,7 @@ class Reconciler:
             tuple(work.actions),
             tuple(work.failed),
             unreachable,
+            tuple(entry.note for entry in seen.refused),
             self.waiting(seen),
             work.desired.problems,
             len(seen.entries),

@@ -42,7 +42,8 @@ class ModelStatus:
 
 @dataclass(frozen=True, slots=True)
 class EndpointStatus:
-    """An endpoint: its state in the registry, `down` where it does not answer (then `note` says why), and its models.
+    """An endpoint: its state in the registry, `down` where it gives no answer that can be read, `refused` where it is not
+    trusted and so not asked (then `note` says why), and its models.
 
     `pid` is known where the process that asks runs the server.
     """
@@ -200,7 +201,12 @@ class StatusReader:
             gateways=tuple(await self._ports.registry.gateways()),
             drift=ready,
             waiting=self._reconciler.waiting(seen),
-            problems=(*problems, *desired.problems, *(f"{url}: {why}" for url, why in seen.unreachable.items())),
+            problems=(
+                *problems,
+                *desired.problems,
+                *(f"{url}: {why}" for url, why in seen.unreachable.items()),
+                *(entry.note for entry in seen.refused),
+            ),
         )
 
     async def _engine(self, desired: Desired) -> tuple[Engine | None, tuple[str, ...]]:
@@ -231,10 +237,11 @@ def _shards(
 ) -> Iterator[ShardStatus]:
     wanted = {} if engine is None else {name: shard.replicas for name, shard in engine.fleet.shards.items()}
     needs = _needs(seen.desired)
-    for shard in sorted({*wanted, *(entry.endpoint.shard for entry in seen.entries)}):
+    listed = (*seen.entries, *seen.refused)
+    for shard in sorted({*wanted, *(entry.endpoint.shard for entry in listed)}):
         endpoints = tuple(
             _endpoint(entry, seen, needs.get(shard, {}), pids.get(entry.endpoint), failures)
-            for entry in seen.entries
+            for entry in listed
             if entry.endpoint.shard == shard
         )
         yield ShardStatus(shard, wanted.get(shard, 0), endpoints)
@@ -259,6 +266,8 @@ def _endpoint(
     failures: Failures,
 ) -> EndpointStatus:
     url = _url(entry)
+    if entry in seen.refused:
+        return EndpointStatus(url, entry.state, entry.seen_at, entry.note)
     if url in seen.unreachable:
         return EndpointStatus(url, "down", entry.seen_at, seen.unreachable[url], pid)
     loaded, waits = seen.loaded[entry], entry.state == "loading"

@@ -44,12 +44,12 @@ def handler(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
 
 def _report(function: EventFunction, result: ReconcileResult) -> None:
     found = result.as_dict()
-    level = (
-        function.logger.info if result.converged or not (result.failed or result.problems) else function.logger.warning
-    )
+    bad = result.failed or result.problems or result.refused
+    level = function.logger.warning if bad else function.logger.info
     level("reconciled", extra={"reconciled": found})
     metrics = function.metrics()
     metrics.add_metric("Changes", "Count", len(result.actions))
     metrics.add_metric("FailedLoads", "Count", len(result.failed) + len(result.waiting))
     metrics.add_metric("UnreachableEndpoints", "Count", len(result.unreachable))
+    metrics.add_metric("RefusedEndpoints", "Count", len(result.refused))
     metrics.flush_metrics()

@@ -42,7 +42,7 @@ def handler(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
         why = f"alarm {data['name']}"
         return function.run(lambda: guard(plane, "the guard", why, settings.guard_window_s)).as_dict()
 
-    result = once_per(settings, roll_back, context)(alarm)
+    result = once_per("rollback", settings, roll_back, context)(alarm)
     function.logger.warning("the guard was called", extra={"alarm": alarm["name"], "result": result})
     metrics = function.metrics()
     metrics.add_metric("Rollbacks", "Count", int(result["status"] == "rolled back"))

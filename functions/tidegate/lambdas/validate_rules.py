@@ -46,7 +46,7 @@ def handler(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
         document = _judge(data["key"], data["etag"])
         return {name: document[name] for name in ("key", "status", "revision", "summary")}
 
-    judge_once = once_per(settings, judge, context)
+    judge_once = once_per("validate_rules", settings, judge, context)
 
     def landed(message: Mapping[str, Any]) -> dict[str, Any]:
         created = created_object(message)

@@ -300,11 +300,11 @@ class MemoryRegistry:
             if endpoint in self._endpoints:
                 self._endpoints[endpoint] = replace(self._endpoints[endpoint], state="wedged", note=note)
 
-    async def endpoints(self) -> Sequence[RegisteredEndpoint]:
-        """Every endpoint that gave a sign of life within the time-out, sorted by shard and address."""
+    async def endpoints(self, shard: str | None = None) -> Sequence[RegisteredEndpoint]:
+        """Every endpoint, or those of a shard, that gave a sign of life within the time-out, sorted by shard and address."""
         async with self.faults.around("endpoints"):
             alive = [entry for entry in self._endpoints.values() if self._is_alive(entry.seen_at)]
-            return sorted(alive, key=by_address)
+            return sorted((entry for entry in alive if shard in (None, entry.endpoint.shard)), key=by_address)
 
     async def report(self, gateway: GatewayReport) -> None:
         """A gateway says which revision it serves."""

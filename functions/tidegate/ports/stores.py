@@ -183,7 +183,9 @@ class RegisteredEndpoint:
     """A model server as the registry knows it.
 
     `grpc_port` and `metrics_port` are None where it has none. `state` is `loading` (not yet to be sent requests), `ready`,
-    or `wedged` (a load on it never ended, so it must be replaced). `seen_at` is its last sign of life in Unix seconds.
+    `wedged` (a load on it never ended, so it must be replaced), or `refused`: its entry is malformed or lies outside the
+    networks that endpoints may be in, `note` says which, and it must never be sent a request. `seen_at` is its last sign of
+    life in Unix seconds.
     """
 
     endpoint: Endpoint
@@ -230,8 +232,9 @@ class Registry(GatewayReports, Protocol):
         """Say that a load on an endpoint never ended; whoever runs it replaces it."""
         ...
 
-    async def endpoints(self) -> Sequence[RegisteredEndpoint]:
-        """Every endpoint that gave a sign of life within the registry's own time-out, sorted by shard and address."""
+    async def endpoints(self, shard: str | None = None) -> Sequence[RegisteredEndpoint]:
+        """Every endpoint, or those of a shard, that gave a sign of life within the registry's own time-out, sorted by shard
+        and address; `refused` ones are among them."""
         ...
 
     async def gateways(self) -> Sequence[GatewayReport]:

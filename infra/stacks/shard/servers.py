@@ -22,7 +22,7 @@ from infra.contract import (
 )
 from infra.settings import process_variables
 from infra.shards import AGENT_MIB, Shard
-from infra.stacks.grants import list_statement, objects_under
+from infra.stacks.grants import agent_items, items_statement, key_statement, list_statement, objects_under
 from infra.stacks.network import NetworkStack
 from infra.stacks.parts import NO_RESOURCE_LEVEL, Stage, explain, log_group, statement
 from infra.stacks.shard.balancer import Balancer
@@ -112,7 +112,7 @@ class Servers(Construct):
             description="Pulls the images, reads the management secret, writes the logs",
         )
         if self._storage.key is not None:
-            role.add_to_policy(statement(["kms:Decrypt"], [self._storage.key.key_arn]))
+            role.add_to_policy(key_statement(self._storage, "kms:Decrypt", ("secretsmanager",)))
         return role
 
     def _task_role(self) -> iam.Role:
@@ -125,17 +125,11 @@ class Servers(Construct):
         )
         role.add_to_policy(statement(["s3:GetObject"], objects_under(storage.bucket, TASK_PREFIXES)))
         role.add_to_policy(list_statement(storage.bucket, TASK_PREFIXES))
-        role.add_to_policy(
-            statement(["dynamodb:BatchGetItem", "dynamodb:GetItem", "dynamodb:Query"], [storage.facts.table_arn])
-        )
-        role.add_to_policy(
-            statement(
-                ["dynamodb:DeleteItem", "dynamodb:PutItem", "dynamodb:Query", "dynamodb:UpdateItem"],
-                [storage.registry.table_arn],
-            )
-        )
+        role.add_to_policy(statement(["dynamodb:BatchGetItem"], [storage.facts.table_arn]))
+        for items in agent_items(self._shard.name):
+            role.add_to_policy(items_statement(items, storage))
         if storage.key is not None:
-            role.add_to_policy(statement(["kms:Decrypt"], [storage.key.key_arn]))
+            role.add_to_policy(key_statement(storage, "kms:Decrypt", ("dynamodb", "s3")))
         return role
 
     def _triton(self) -> ecs.ContainerDefinition:
@@ -198,6 +192,7 @@ class Servers(Construct):
                 "TIDEGATE_BUCKET": storage.bucket.bucket_name,
                 "TIDEGATE_REGISTRY_TABLE": storage.registry.table_name,
                 "TIDEGATE_SHARD": self._shard.name,
+                "TIDEGATE_ENDPOINT_NETWORKS": self._stage.settings.vpc_cidr,
             },
             secrets={SECRET_VARIABLE: self._secret},
             logging=self._log_driver("agent"),
