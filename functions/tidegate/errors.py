@@ -135,6 +135,10 @@ class EndpointTimeoutError(EndpointError):
     """The endpoint gave no whole response within the attempt's time."""
 
 
+class EndpointAnswerError(EndpointError):
+    """The endpoint answered, but not in the form that its protocol has for the request."""
+
+
 class StoreError(TidegateError):
     """A store (of models, of bundles, the registry) did not answer, or does not have what it should have."""
 

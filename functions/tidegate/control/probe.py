@@ -8,6 +8,7 @@ nothing waits and 1 where an inference waits as long as it computes, whatever th
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -15,12 +16,14 @@ from dataclasses import dataclass
 
 from tidegate.errors import EndpointError
 from tidegate.ports import Endpoint, HttpRequest, RegisteredEndpoint, Registry, Transport
+from tidegate.ports.store_rules import REFUSED
 
 QUEUED = "nv_inference_queue_duration_us"
 COMPUTED = "nv_inference_compute_infer_duration_us"
 SCRAPE_TIMEOUT_S = 3.0
 
-_SAMPLE = re.compile(r'^(nv_[a-z_]+)\{[^}]*model="([^"]+)"[^}]*\} ([0-9.eE+]+)$', re.MULTILINE)
+_SAMPLE = re.compile(r"([a-zA-Z_:][a-zA-Z0-9_:]*)(\{.*\})? (\S+)( -?[0-9]+)?")
+_MODEL = re.compile(r'[{,]model="([^"]+)"')
 
 Counters = Mapping[tuple[str, str], float]
 """A counter's value by (its name, the model), summed over versions and instances."""
@@ -44,7 +47,7 @@ class ModelQueue:
 class ShardHealth:
     """What a probe found of one shard.
 
-    `ready` of the `registered` endpoints took requests, and `unreachable` did not answer. `models` has those that computed
+    `ready` of the `registered` endpoints took requests, and `unreachable` did not answer, or not with metrics. `models` has those that computed
     between the readings, by name.
     """
 
@@ -68,7 +71,7 @@ async def probe(
     shards: Iterable[str] = (),
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> tuple[ShardHealth, ...]:
-    """Look at every registered endpoint.
+    """Look at every registered endpoint that is not refused.
 
     Args:
         registry: knows the endpoints.
@@ -83,7 +86,7 @@ async def probe(
     Raises:
         StoreError: the registry did not answer.
     """
-    entries = await registry.endpoints()
+    entries = [entry for entry in await registry.endpoints() if entry.state != REFUSED]
     before = await _read_all(transport, entries)
     await sleep(interval_s)
     after = await _read_all(transport, entries)
@@ -100,7 +103,7 @@ async def _read_all(transport: Transport, entries: Iterable[RegisteredEndpoint])
 
 
 async def _read(transport: Transport, entry: RegisteredEndpoint) -> Counters | None:
-    """The counters of one server; None where it does not answer, empty where it has no metrics."""
+    """The counters of one server; None where it does not answer, or with something else, empty where it has no metrics."""
     endpoint = entry.endpoint
     try:
         if entry.metrics_port is None:
@@ -108,17 +111,30 @@ async def _read(transport: Transport, entry: RegisteredEndpoint) -> Counters | N
             return {} if answer.status == 200 else None
         door = Endpoint(endpoint.shard, endpoint.host, entry.metrics_port)
         answer = await transport.send(door, HttpRequest("GET", "/metrics"), SCRAPE_TIMEOUT_S)
-    except EndpointError:
+        return counters(answer.body.decode()) if answer.status == 200 else None
+    except (EndpointError, ValueError):
         return None
-    return counters(answer.body.decode(errors="replace")) if answer.status == 200 else None
 
 
 def counters(text: str) -> Counters:
-    """The per-model counters in Prometheus' text format (https://prometheus.io/docs/instrumenting/exposition_formats/)."""
+    """The per-model counters in Prometheus' text format (https://prometheus.io/docs/instrumenting/exposition_formats/).
+
+    Raises:
+        ValueError: a line is not in that format, or a counter has no finite value of at least 0.
+    """
     sums: dict[tuple[str, str], float] = defaultdict(float)
-    for name, model, value in _SAMPLE.findall(text):
+    for line in text.split("\n"):
+        if not line.strip() or line.startswith("#"):
+            continue
+        sample = _SAMPLE.fullmatch(line.rstrip())
+        if sample is None:
+            raise ValueError("a line is no sample of a metric")
+        name, labels, number = sample[1], sample[2] or "", sample[3]
         if name in (QUEUED, COMPUTED):
-            sums[name, model] += float(value)
+            model, value = _MODEL.search(labels), float(number)
+            if model is None or not 0 <= value < math.inf:
+                raise ValueError(f"{name} has no model, or no finite value of at least 0")
+            sums[name, model[1]] += value
     return sums
 
 

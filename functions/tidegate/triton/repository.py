@@ -6,19 +6,27 @@ The protocol: https://github.com/triton-inference-server/server/blob/main/docs/p
 from __future__ import annotations
 
 import json
+import re
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
-from tidegate.errors import EndpointResetError, EndpointTimeoutError, ModelLoadError, StackError
+from tidegate.errors import EndpointAnswerError, EndpointResetError, EndpointTimeoutError, ModelLoadError, StackError
 from tidegate.ports import Endpoint, HttpRequest, HttpResponse, ModelLoad, ModelState, Transport
 from tidegate.ports.model_units import KEEP
+
+T = TypeVar("T")
 
 JSON = ((b"content-type", b"application/json"),)
 MANAGEMENT = "tidegate-management"
 """Key that opens a server's management endpoints with its secret, a header over HTTP."""
+
+MOST_REASON = 4_000
+"""Characters of a server's own words that are passed on."""
+
+_VERSION = re.compile(r"[1-9][0-9]{0,17}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +37,8 @@ class TritonRepository:
     `secret` opens the management endpoints of a server that was started with `--http-restricted-api` and
     `--grpc-restricted-protocol` for the key `tidegate-management`.
 
-    Every method may raise `EndpointError`: the server could not be reached, or did not answer in time.
+    Every method may raise `EndpointError`: the server could not be reached, did not answer in time, or answered something
+    that the protocol does not have (`EndpointAnswerError`).
     """
 
     transport: Transport
@@ -52,11 +61,11 @@ class TritonRepository:
 
     async def metadata(self, model: str, version: int | None = None) -> Mapping[str, Any]:
         """A loaded model's metadata: its inputs, outputs and versions."""
-        return self._object(await self._send("GET", _path(model, version)))
+        return self._read(await self._send("GET", _path(model, version)), "a model's metadata", _object)
 
     async def config(self, model: str, version: int | None = None) -> Mapping[str, Any]:
         """A loaded model's config, as Triton completed it."""
-        return self._object(await self._send("GET", f"{_path(model, version)}/config"))
+        return self._read(await self._send("GET", f"{_path(model, version)}/config"), "a model's config", _object)
 
     async def index(self) -> tuple[ModelState, ...]:
         """Every model in the repository, one entry per version that was ever loaded.
@@ -64,15 +73,7 @@ class TritonRepository:
         A model that was not loaded, or was refused, has an entry without version and state.
         """
         response = await self._send("POST", "/v2/repository/index", b"{}")
-        return tuple(
-            ModelState(
-                entry["name"],
-                int(entry["version"]) if entry.get("version") else None,
-                entry.get("state", ""),
-                entry.get("reason", ""),
-            )
-            for entry in self._checked(response)
-        )
+        return self._read(response, "a repository index", _index)
 
     async def loaded(self) -> tuple[ModelState, ...]:
         """Every version that is READY, ensembles included, sorted by model.
@@ -81,8 +82,7 @@ class TritonRepository:
         version on its way in or out, and an ensemble without one of its steps, is left out. The index lists the bucket
         of the repository instead, some 5 ms for each model in it.
         """
-        statistics = self._object(await self._send("GET", "/v2/models/stats"))["model_stats"]
-        return tuple(ModelState(entry["name"], int(entry["version"]), "READY") for entry in statistics)
+        return self._read(await self._send("GET", "/v2/models/stats"), "statistics of models", _loaded)
 
     async def load(self, load: ModelLoad, timeout_s: float) -> None:
         """Load a model and wait for it; a loaded model that has not changed costs a few milliseconds.
@@ -144,14 +144,61 @@ class TritonRepository:
         request = HttpRequest(method, path, (*(JSON if body else ()), *secret), body)
         return await self.transport.send(self.endpoint, request, self.timeout_s if timeout_s is None else timeout_s)
 
-    def _object(self, response: HttpResponse) -> Mapping[str, Any]:
-        value: Mapping[str, Any] = self._checked(response)
-        return value
-
-    def _checked(self, response: HttpResponse) -> Any:
+    def _read(self, response: HttpResponse, what: str, read: Callable[[Any], T]) -> T:
         if response.status != 200:
             raise StackError(f"{self.endpoint.url} answered {response.status}: {_reason(response)}")
-        return json.loads(response.body)
+        try:
+            return read(json.loads(response.body))
+        # RecursionError: nested deeper than Python parses.
+        except (ValueError, TypeError, RecursionError) as error:
+            raise EndpointAnswerError(f"{self.endpoint.url} answered no {what}: {error}") from error
+
+
+def _object(value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise TypeError(f"it is no object but {_kind(value)}")
+    return value
+
+
+def _index(value: Any) -> tuple[ModelState, ...]:
+    return tuple(
+        ModelState(
+            _text(entry, "name"),
+            _version(entry) if entry.get("version") else None,
+            _text(entry, "state") if "state" in entry else "",
+            _text(entry, "reason") if "reason" in entry else "",
+        )
+        for entry in map(_object, _list(value))
+    )
+
+
+def _loaded(value: Any) -> tuple[ModelState, ...]:
+    entries = _list(_object(value).get("model_stats"))
+    return tuple(ModelState(_text(entry, "name"), _version(entry), "READY") for entry in map(_object, entries))
+
+
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise TypeError(f"where it has a list of models there is {_kind(value)}")
+    return value
+
+
+def _text(entry: Mapping[str, Any], name: str) -> str:
+    value = entry.get(name)
+    if not isinstance(value, str):
+        raise TypeError(f"the {name} of a model is no text but {_kind(value)}")
+    return value
+
+
+def _version(entry: Mapping[str, Any]) -> int:
+    text = _text(entry, "version")
+    if not _VERSION.fullmatch(text):
+        raise ValueError(f"a model has the version {text[:40]!a}")
+    return int(text)
+
+
+def _kind(value: Any) -> str:
+    return "nothing" if value is None else f"a {type(value).__name__}"
 
 
 def _folder_of(load: ModelLoad) -> dict[str, bytes]:
@@ -172,6 +219,7 @@ def _path(model: str, version: int | None) -> str:
 
 def _reason(response: HttpResponse) -> str:
     try:
-        return str(json.loads(response.body)["error"])
-    except (ValueError, KeyError, TypeError):
-        return response.body.decode(errors="replace") or f"status {response.status} without a reason"
+        text = str(json.loads(response.body)["error"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        text = response.body.decode(errors="replace") or f"status {response.status} without a reason"
+    return text if len(text) <= MOST_REASON else f"{text[:MOST_REASON]} …"

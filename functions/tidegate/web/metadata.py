@@ -81,7 +81,7 @@ def _read(status: int, body: bytes, target: Target, now_s: float) -> ModelMetada
         versions = tuple(sorted(int(version) for version in document.get("versions", ())))
         inputs = tuple(_tensor(tensor) for tensor in document["inputs"])
         outputs = tuple(_tensor(tensor) for tensor in document["outputs"])
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise bad_model_answer(f"the metadata of model {target.model!r} is not readable ({status})") from error
     return ModelMetadata(versions, inputs, outputs, now_s)
 

@@ -239,7 +239,7 @@ class OipDoor:
         try:
             document = json.loads(outcome.response.body)
             offered = set(document["extensions"])
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise UnavailableError("no server describes itself") from error
         document["extensions"] = [name for name in _EXTENSIONS if name in offered]
         body = json.dumps(document, separators=(",", ":")).encode()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -73,7 +74,10 @@ def decode(response: HttpResponse) -> dict[str, Output]:
         )
         described = result.get_response()["outputs"]
         return {str(each["name"]): Output(str(each["datatype"]), result.as_numpy(each["name"])) for each in described}
-    except (ValueError, KeyError, TypeError, IndexError, struct.error, OSError, InferenceServerException) as error:
+    except (
+        ValueError, KeyError, TypeError, AttributeError, IndexError, ArithmeticError, EOFError, RecursionError, MemoryError,
+        struct.error, zlib.error, OSError, InferenceServerException,
+    ) as error:  # fmt: skip
         raise MalformedAnswerError(f"the answer cannot be read: {str(error)[:MAX_REASON]}") from error
 
 
@@ -81,7 +85,7 @@ def reason_of(response: HttpResponse) -> str:
     """The reason that an error response gives."""
     try:
         text = str(json.loads(response.body)["error"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         text = response.body.decode(errors="replace") or "no reason"
     text = " ".join(text.split())
     # The end of a traceback says more than its beginning.
