@@ -9,6 +9,7 @@ import struct
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -54,6 +55,7 @@ def test_every_kind_of_value(gateway: Host) -> None:
     assert outputs["HALF"] == [[0.5, -65504, 1]]
     assert outputs["TEXT"] == [["", "hallå", "\u0000"]]
     assert outputs["X"][0] == pytest.approx([0.1, -1e30, 3], rel=1e-6)
+    assert infer(gateway, "stepping", {"X": [[]]}).json["outputs"]["X"] == [[]], "one empty row, if a caller says so"
 
 
 def test_a_rules_parameters_reach_the_model(gateway: Host) -> None:
@@ -93,6 +95,137 @@ def test_a_value_that_does_not_fit_names_the_input_and_the_place(
 )
 def test_values_of_the_wrong_kind(gateway: Host, inputs: dict[str, Any]) -> None:
     assert infer(gateway, "stepping", inputs).problem["input"] == list(inputs)[-1]
+
+
+@pytest.mark.parametrize("value", [[], [[]], [[[]]]])
+@pytest.mark.parametrize("shape", [(-1, 2), (-1, -1), (-1, -1, -1), (-1,)])
+def test_an_empty_list_must_say_which_dimension_is_empty(
+    scripted: Host, fake: FakeTriton, value: Any, shape: tuple[int, ...]
+) -> None:
+    fake.script = model = Model(shape=shape)
+    reply = infer(scripted, "echoing", {"X": value})
+    depth = str(value).count("[")
+    if depth == len(shape) and shape[-1] == -1:
+        assert (reply.status, model.sent) == (200, ([1] * (depth - 1) + [0], b""))
+    else:
+        assert (reply.status, reply.problem["input"], model.sent) == (400, "X", None)
+
+
+@pytest.mark.parametrize(
+    ("value", "place"),
+    [
+        ([[1, 2], []], "[1]"),
+        ([[], [1, 2]], "[1]"),
+        ([[1, 2], [1]], "[1]"),
+        ([[1, 2], 3], "[1]"),
+        ([1, [2]], "[1]"),
+        ([[1, [2]]], "[0][1]"),
+        ([[1, None]], "[0][1]"),
+        ([[1, {}]], "[0][1]"),
+    ],
+)
+def test_a_ragged_list_names_the_place(scripted: Host, fake: FakeTriton, value: Any, place: str) -> None:
+    fake.script = model = Model()
+    problem = infer(scripted, "echoing", {"X": value}).problem
+    assert (problem["status"], problem["input"], model.sent) == (400, "X", None)
+    assert f"at {place} " in problem["detail"]
+
+
+INTEGERS = {name: (0 if name[0] == "U" else -(2 ** (bits - 1)), 2 ** (bits - (name[0] != "U")) - 1)
+            for bits in (8, 16, 32, 64) for name in (f"INT{bits}", f"UINT{bits}")}  # fmt: skip
+LARGEST = {
+    "FP16": 65504.0,
+    "BF16": 3.3895313892515355e38,
+    "FP32": 3.4028234663852886e38,
+    "FP64": 1.7976931348623157e308,
+}
+"""The largest finite value of each datatype; above it by half a unit of its last place lies infinity."""
+INFINITE = {
+    "FP16": ["65520", "65520.0", "-65520", "1e5"],
+    "BF16": ["3.4e38", "-3.4e38", "3.3961775292304601e38", "1e39"],
+    "FP32": ["3.4028236e38", "-3.5e38", "1e39"],
+    "FP64": ["1.8e308", "-1e309"],
+}
+
+
+@pytest.mark.parametrize(
+    ("datatype", "text"),
+    [
+        *((name, str(value)) for name, (low, high) in INTEGERS.items() for value in (low - 1, high + 1, 10**30)),
+        *((name, text) for name in INTEGERS for text in ("1.0", "1e0", "true", "null", '"1"', "[]", "{}", "1e400")),
+        *((name, text) for name, texts in INFINITE.items() for text in texts),
+        *((name, text) for name in INFINITE for text in ("1e400", "-1e400", "1" + "0" * 400, "NaN", "Infinity")),
+        *((name, text) for name in INFINITE for text in ("true", "null", '"1"', "{}")),
+        *(("BOOL", text) for text in ("0", "1", "1.0", "null", '"true"', "{}")),
+        *(("BYTES", text) for text in ("0", "1.5", "true", "null", "{}", '"\\ud800"')),
+        ("FP8", "1"),
+    ],
+)
+def test_a_value_that_its_datatype_cannot_hold_is_refused(
+    scripted: Host, fake: FakeTriton, datatype: str, text: str
+) -> None:
+    fake.script = model = Model(datatype)
+    body = f'{{"inputs": {{"X": [[{"true" if datatype == "BOOL" else chr(34) * 2 if datatype == "BYTES" else 1}, {text}]]}}}}'
+    reply = scripted.ask("POST", "/v1/objectives/echoing/infer", body, JSON)
+    assert (reply.status, model.sent) == (400, None), reply.body
+    if text not in ("NaN", "Infinity"):
+        assert reply.problem["input"] == "X"
+
+
+@pytest.mark.parametrize("datatype", [*INTEGERS, *LARGEST])
+def test_the_largest_and_the_smallest_values_are_held(scripted: Host, fake: FakeTriton, datatype: str) -> None:
+    fake.script = model = Model(datatype)
+    low, high = INTEGERS.get(datatype) or (-LARGEST[datatype], LARGEST[datatype])
+    assert infer(scripted, "echoing", {"X": [[low, high]]}).status == 200
+    assert model.sent is not None
+    assert decoded(datatype, model.sent[1]) == [low, high]
+
+
+def decoded(datatype: str, data: bytes) -> list[Any]:
+    """The elements of a tensor, by numpy."""
+    if datatype == "BF16":
+        wide = np.frombuffer(data, "<u2").astype("<u4") << 16
+        return wide.view("<f4").tolist()  # type: ignore[no-any-return]
+    kind = {"F": "f", "U": "u", "I": "i"}[datatype[0]]
+    width = int(datatype.lstrip("UINTFP")) // 8
+    return np.frombuffer(data, f"<{kind}{width}").tolist()  # type: ignore[no-any-return]
+
+
+BFLOAT16 = (np.arange(0x7F80, dtype="<u4") << 16).view("<f4").astype(float)
+"""Every finite bfloat16 from 0 up."""
+
+
+def nearest_bfloat16(number: float) -> float:
+    """The nearest finite bfloat16, of two that are as near the one whose last bit is 0."""
+    distances = abs(BFLOAT16 - number)
+    nearest = np.flatnonzero(distances == distances.min())
+    return float(BFLOAT16[next((each for each in nearest if each % 2 == 0), nearest[0])])
+
+
+@pytest.mark.parametrize("datatype", list(LARGEST))
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    numbers=st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=2, max_size=2),
+    shrink=st.sampled_from([1.0, 1e-30, 1e-36, 1e-270, 1e-300]),
+)
+def test_a_number_is_rounded_to_the_nearest_value_or_refused(
+    scripted: Host, fake: FakeTriton, datatype: str, numbers: list[float], shrink: float
+) -> None:
+    fake.received.clear()
+    fake.script = model = Model(datatype)
+    numbers = [number * shrink for number in numbers]
+    reply = infer(scripted, "echoing", {"X": [numbers]})
+    with np.errstate(over="ignore"):
+        if datatype == "BF16":
+            nearest = [math.copysign(nearest_bfloat16(abs(number)), number) for number in numbers]
+            fits = all(abs(number) < 3.3961775292304601e38 for number in numbers)
+        else:
+            nearest = np.array(numbers).astype(f"f{int(datatype[2:]) // 8}").tolist()
+            fits = all(map(math.isfinite, nearest))
+    assert reply.status == (200 if fits else 400)
+    if fits:
+        assert model.sent is not None
+        assert decoded(datatype, model.sent[1]) == nearest
 
 
 def test_what_the_model_refuses_is_told_in_its_words(gateway: Host) -> None:
@@ -168,6 +301,9 @@ def test_explain_tells_why(scripted: Host, gateway: Host) -> None:
         (b'{"input": {}}', 400, "'inputs'"),
         (b'{"context": []}', 400, "'context'"),
         (b'{"inputs": [1]}', 400, "'inputs'"),
+        (b'{"inputs": {"X": 1, "X": 2}}', 400, "twice"),
+        (b'{"inputs": {}, "inputs": {}}', 400, "twice"),
+        (b'{"context": {"country": "SE", "country": "NL"}}', 400, "twice"),
         (b"x" * (MAX_BODY_BYTES + 1), 413, str(MAX_BODY_BYTES)),
     ],
 )
@@ -241,17 +377,20 @@ class Model:
         self.output: tuple[str, list[int], bytes] = ("FP32", [1, 2], struct.pack("<2f", 1, 2))
         self.refusal: bytes | None = None
         self.asked: list[str] = []
+        self.sent: tuple[list[int], bytes] | None = None
 
     def __call__(self, request: Received) -> tuple[int, dict[str, str], bytes]:
         self.asked.append(request.method)
         if request.method == "GET":
             tensors = [{"name": "X", "datatype": self.datatype, "shape": self.shape}]
             return 200, {}, json.dumps({"name": "m", "versions": ["1"], "inputs": tensors, "outputs": []}).encode()
-        head = json.loads(request.body[: int(request.header("inference-header-content-length") or 0)])
+        length = int(request.header("inference-header-content-length") or 0)
+        head = json.loads(request.body[:length])
         if not head["inputs"]:
             return 400, {}, b'{"error":"expected 1 inputs but got 0 inputs for model \'m\'"}'
         if head["inputs"][0]["datatype"] != self.datatype:
             return 400, {}, b"{\"error\":\"inference input 'X' data-type is 'A', but model 'm' expects 'B'\"}"
+        self.sent = head["inputs"][0]["shape"], request.body[length:]
         if self.refusal is not None:
             return 400, {}, self.refusal
         datatype, shape, data = self.output
@@ -276,6 +415,21 @@ def test_metadata_is_kept_and_asked_again_when_the_model_has_changed(scripted: H
     assert model.asked == ["POST"]
 
 
+def test_a_refusal_goes_by_what_the_model_says_now(
+    engine: Engine, fake: FakeTriton, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tidegate.web.objectives._REFUSAL_MAX_AGE_S", 0.0)
+    fake.script = model = Model("FP16")
+    with serving(gateway_app(engine, {"main": fake.port})) as host:
+        assert infer(host, "echoing", {"X": [1, 2]}).status == 200
+        model.datatype = "FP64"
+        model.asked.clear()
+        assert infer(host, "echoing", {"X": [1, 1e300]}).status == 200
+        assert model.asked == ["GET", "POST"]
+        assert infer(host, "echoing", {"X": [1, "text"]}).status == 400
+        assert model.asked == ["GET", "POST", "GET"]
+
+
 @pytest.mark.parametrize(
     ("output", "detail"),
     [
@@ -284,6 +438,7 @@ def test_metadata_is_kept_and_asked_again_when_the_model_has_changed(scripted: H
         (("FP16", [2], struct.pack("<2e", 1, math.inf)), "NaN or infinity"),
         (("FP32", [3], struct.pack("<2f", 1, 2)), "2 elements"),
         (("BYTES", [1], b"\x02\x00\x00\x00\xff\xfe"), "UTF-8"),
+        (("BYTES", [1], b"\x03\x00\x00\x00ab"), "within an element"),
     ],
 )
 def test_an_answer_that_json_cannot_carry_names_the_output(
@@ -296,7 +451,19 @@ def test_an_answer_that_json_cannot_carry_names_the_output(
     assert detail in problem["detail"]
 
 
-@pytest.mark.parametrize("body", [b"", b"<html>", b"{}", b'{"outputs": 3}', b'{"outputs": [{}]}', b"[" * 90_000])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"<html>",
+        b"{}",
+        b'{"outputs": 3}',
+        b'{"outputs": [{}]}',
+        b'{"outputs": [{"name": "Y", "datatype": "FP32", "shape": [1], "parameters": null, "data": [1]}]}',
+        b'{"outputs": [{"name": "Y", "datatype": "FP32", "shape": [1], "data": [1' + b"0" * 400 + b"]}]}",
+        b"[" * 90_000,
+    ],
+)
 def test_an_answer_that_is_none(scripted: Host, fake: FakeTriton, body: bytes) -> None:
     fake.script = model = Model()
     assert infer(scripted, "echoing", {"X": [1, 2]}).status == 200

@@ -127,13 +127,39 @@ def test_json_that_does_not_parse_is_tritons_to_complain_about(scripted: Host, f
 
 
 @pytest.mark.parametrize(
-    "context", ["", "{", "[]", "7", '"text"', "null", "{'a': 1}", "[" * 5000, '{"a":' + "1" * 5000 + "}"]
+    "context",
+    [
+        "",
+        "{",
+        "[]",
+        "7",
+        '"text"',
+        "null",
+        "{'a': 1}",
+        "[" * 5000,
+        '{"a":' + "1" * 5000 + "}",
+        '{"country": "SE", "country": "NL"}',
+        '{"allocations": {"1": 1, "1": 2}}',
+    ],
 )
 def test_a_malformed_context_header_is_named(scripted: Host, fake: FakeTriton, context: str) -> None:
     reply = ask(scripted, context)
     assert (reply.status, fake.received) == (400, [])
     assert "Tidegate-Context" in reply.error
     assert scripted.get("/v2/models/echoing", Tidegate_Context=context).status == 400
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"parameters": {"country": "SE", "country": "NL"}}',
+        b'{"parameters": {"country": "SE"}, "parameters": {}}',
+        b'{"parameters": {"sequence_id": 1, "sequence_id": 2}}',
+    ],
+)
+def test_parameters_that_stand_there_twice_are_refused(scripted: Host, fake: FakeTriton, body: bytes) -> None:
+    reply = scripted.ask("POST", INFER, body)
+    assert (reply.status, "twice" in reply.error, fake.received) == (400, True, [])
 
 
 def test_the_context_header_is_utf_8_and_stands_there_once(scripted: Host) -> None:

@@ -16,9 +16,11 @@ from tidegate.rules.contract import Objective
 from tidegate.rules.text import parse_text
 from tidegate.web.errors import malformed
 from tidegate.web.http import RawHeaders, content_codings, header_values
+from tidegate.web.json_body import DuplicateNameError, unique_names
 
 _CONTEXT = b"tidegate-context"
 _ALLOCATIONS = "allocations"
+_DECODER = json.JSONDecoder(object_pairs_hook=unique_names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,9 @@ def context_header(headers: RawHeaders) -> dict[str, Any] | None:
     if len(found) > 1:
         raise malformed("the header Tidegate-Context must be sent once", header="Tidegate-Context")
     try:
-        values = json.loads(found[0].decode("utf-8"))
+        values = _DECODER.decode(found[0].decode("utf-8"))
+    except DuplicateNameError as error:
+        raise malformed(f"the header Tidegate-Context is ambiguous: {error}", header="Tidegate-Context") from None
     except (ValueError, RecursionError):
         values = None
     if not isinstance(values, dict):
@@ -89,6 +93,9 @@ def _parameters(headers: RawHeaders, body: bytes, wanted: bytes) -> Mapping[str,
     """The request's `parameters`, parsed only if the JSON part of the body contains `wanted`.
 
     JSON that does not parse is Triton's to complain about: it has no parameters here.
+
+    Raises:
+        WebError: a name stands twice in one object, where Triton would go by the other of the two.
     """
     if content_codings(headers):
         return {}
@@ -96,7 +103,9 @@ def _parameters(headers: RawHeaders, body: bytes, wanted: bytes) -> Mapping[str,
     if body.find(wanted, 0, end) < 0:
         return {}
     try:
-        document = json.loads(body[:end])
+        document = json.loads(body[:end], object_pairs_hook=unique_names)
+    except DuplicateNameError as error:
+        raise malformed(f"the JSON of the request is ambiguous: {error}") from None
     except (ValueError, RecursionError):
         return {}
     parameters = document.get("parameters") if isinstance(document, dict) else None
@@ -130,7 +139,7 @@ def _allocations(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     try:
-        allocations = json.loads(value)
+        allocations = _DECODER.decode(value)
     except (ValueError, RecursionError):
         allocations = None
     if not isinstance(allocations, dict):

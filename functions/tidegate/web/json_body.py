@@ -1,4 +1,4 @@
-"""Reads the JSON body of a request to `/v1`."""
+"""Reads JSON that a caller sent: every name of an object once, since readers differ on which of two counts."""
 
 from __future__ import annotations
 
@@ -7,6 +7,25 @@ from typing import Any, NoReturn
 
 from tidegate.web.errors import malformed, wrong_coding, wrong_media_type
 from tidegate.web.http import RawHeaders, content_codings, header_values
+
+
+class DuplicateNameError(ValueError):
+    """A name stands twice in one object."""
+
+    def __init__(self) -> None:
+        super().__init__("a name stands twice in one object")
+
+
+def unique_names(members: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of its members, in order; the `object_pairs_hook` of `json`.
+
+    Raises:
+        DuplicateNameError: a name stands there twice.
+    """
+    found = dict(members)
+    if len(found) != len(members):
+        raise DuplicateNameError
+    return found
 
 
 def read_document(headers: RawHeaders, body: bytes, members: tuple[str, ...]) -> dict[str, Any]:
@@ -22,9 +41,11 @@ def read_document(headers: RawHeaders, body: bytes, members: tuple[str, ...]) ->
     if content_codings(headers):
         raise wrong_coding("the body must not be compressed: send it without Content-Encoding, or with identity")
     try:
-        document = json.loads(body, parse_constant=_refuse)
+        document = json.loads(body, parse_constant=_refuse, object_pairs_hook=unique_names)
     except json.JSONDecodeError as error:
         raise malformed(f"the body is not JSON: {error.msg} at line {error.lineno} column {error.colno}") from None
+    except DuplicateNameError as error:
+        raise malformed(f"the body is ambiguous: {error}") from None
     except (ValueError, RecursionError):
         raise malformed(
             "the body is not JSON: it must be UTF-8, of numbers that are finite, and not nested deeply"

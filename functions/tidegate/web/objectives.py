@@ -47,6 +47,7 @@ from tidegate.web.tensors import decode_outputs, encode_inputs
 Endpoint = Callable[[Request], Awaitable[Answer]]
 
 _METADATA_MAX_AGE_S = 60.0
+_REFUSAL_MAX_AGE_S = 1.0
 _CONTRACT_CHANGED = re.compile(r"shape|data-type|inference input|expected \d+ inputs|unknown model")
 
 
@@ -215,17 +216,25 @@ class JsonDoor:
         return _Asked(decision, explanation, document.get("inputs", {}), deadline_s, started_s, decided_s)
 
     async def _exchange(self, asked: _Asked, headers: RawHeaders) -> Outcome:
-        """Send the inputs as tensors; once more when the model's contract has changed since it was last asked."""
+        """Send the inputs as tensors; once more when the model's contract has changed since it was last asked.
+
+        Metadata that is a while old refuses nothing: the model is asked before.
+        """
         metadata = await self._parts.metadata.get(asked.decision, asked.deadline_s, _METADATA_MAX_AGE_S)
-        outcome = await self._send(asked, metadata, headers)
+        try:
+            encoded = encode_inputs(metadata, asked.inputs)
+        except WebError:
+            metadata = await self._parts.metadata.get(asked.decision, asked.deadline_s, _REFUSAL_MAX_AGE_S)
+            encoded = encode_inputs(metadata, asked.inputs)
+        outcome = await self._send(asked, encoded, headers)
         if outcome.response.status in (400, 404) and _CONTRACT_CHANGED.search(error_text(outcome.response) or ""):
             fresh = await self._parts.metadata.get(asked.decision, asked.deadline_s, 0.0)
             if fresh.inputs != metadata.inputs:
-                outcome = await self._send(asked, fresh, headers)
+                outcome = await self._send(asked, encode_inputs(fresh, asked.inputs), headers)
         return outcome
 
-    async def _send(self, asked: _Asked, metadata: ModelMetadata, headers: RawHeaders) -> Outcome:
-        body, header_length = encode_inputs(metadata, asked.inputs)
+    async def _send(self, asked: _Asked, encoded: tuple[bytes, int], headers: RawHeaders) -> Outcome:
+        body, header_length = encoded
         forwarded = [
             (b"Content-Type", b"application/octet-stream"),
             (b"Inference-Header-Content-Length", b"%d" % header_length),

@@ -11,7 +11,7 @@ import math
 import struct
 import sys
 from array import array
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from tidegate.web.errors import WebError, bad_model_answer, malformed
@@ -23,6 +23,9 @@ _ARRAY_CODES = {
     "FP32": "f", "FP64": "d",
 }  # fmt: skip
 _FLOATS = frozenset({"FP16", "BF16", "FP32", "FP64"})
+_LEAST_BFLOAT16 = -133
+"""Binary exponent of the smallest positive bfloat16."""
+
 _WORDS = {"BOOL": "true or false", "BYTES": "text"}
 
 
@@ -40,7 +43,11 @@ def encode_inputs(metadata: ModelMetadata, inputs: Mapping[str, Any]) -> tuple[b
         tensor = known.get(name)
         if tensor is None:
             raise malformed(f"unknown input {name!r}; the inputs are {', '.join(map(repr, known))}", input=name)
+        if tensor.datatype not in _CHECKS:
+            raise malformed(f"input {name!r}: datatype {tensor.datatype} is not supported", input=name)
         flat, sizes = _flatten(tensor, value)
+        if not flat and len(sizes) < len(tensor.shape):
+            raise _unfit(tensor, "is an empty list, which could be no rows or an empty one: write all its dimensions")
         _check_kind(tensor, flat, sizes)
         shape = [1] * (len(tensor.shape) - len(sizes)) + sizes
         if any(wanted not in (-1, size) for wanted, size in zip(tensor.shape, shape, strict=True)):
@@ -83,7 +90,7 @@ def decode_outputs(body: bytes, header_length: int | None) -> dict[str, Any]:
             if datatype in _FLOATS and not all(map(math.isfinite, flat)):
                 raise bad_model_answer(f"output {name!r} holds NaN or infinity, which JSON cannot carry", output=name)
             outputs[name] = _nest(flat, shape)
-    except (ValueError, KeyError, TypeError, struct.error, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, struct.error, RecursionError) as error:
         raise bad_model_answer("the answer is not in the form of the Open Inference Protocol") from error
     return outputs
 
@@ -105,22 +112,20 @@ def _flatten(tensor: Tensor, value: Any) -> tuple[list[Any], list[int]]:
 
 
 def _check_kind(tensor: Tensor, flat: Sequence[Any], sizes: Sequence[int]) -> None:
-    accepts = _CHECKS.get(tensor.datatype, _is_integer)
+    accepts = _CHECKS[tensor.datatype]
     for index, item in enumerate(flat):
         if not accepts(item):
             raise _unfit(tensor, f"holds {_JSON_WORDS[type(item)]}", _position(index, sizes))
 
 
 def _encode(tensor: Tensor, flat: Sequence[Any], sizes: Sequence[int]) -> bytes:
+    """The elements in binary form, a number as the value of the datatype that is nearest to it."""
     try:
         return _pack(tensor.datatype, flat)
-    except KeyError:
-        raise malformed(
-            f"input {tensor.name!r}: datatype {tensor.datatype} is not supported", input=tensor.name
-        ) from None
     except (OverflowError, struct.error, UnicodeEncodeError):
         index = next(index for index, item in enumerate(flat) if not _packs(tensor.datatype, item))
-        raise _unfit(tensor, "holds a value out of range", _position(index, sizes)) from None
+        what = "holds text that is not Unicode" if tensor.datatype == "BYTES" else "holds a value out of range"
+        raise _unfit(tensor, what, _position(index, sizes)) from None
 
 
 def _pack(datatype: str, flat: Sequence[Any]) -> bytes:
@@ -131,14 +136,21 @@ def _pack(datatype: str, flat: Sequence[Any]) -> bytes:
         case "BOOL":
             return bytes(flat)
         case "FP16":
+            _require_finite(flat)
             return struct.pack(f"<{len(flat)}e", *flat)
         case "BF16":
             return b"".join(_to_bfloat16(item) for item in flat)
         case _:
             values = array(_ARRAY_CODES[datatype], flat)
-            if datatype in _FLOATS and not all(map(math.isfinite, values)):
-                raise OverflowError
+            if datatype in _FLOATS:
+                _require_finite(values)
             return _little_endian(values).tobytes()
+
+
+def _require_finite(values: Iterable[Any]) -> None:
+    # JSON has no infinity, but a number such as 1e400 is read as one.
+    if not all(map(math.isfinite, values)):
+        raise OverflowError
 
 
 def _packs(datatype: str, item: Any) -> bool:
@@ -171,16 +183,23 @@ def _decode_bytes(name: str, data: bytes) -> list[str]:
     try:
         while at < len(data):
             (size,) = struct.unpack_from("<I", data, at)
-            elements.append(data[at + 4 : at + 4 + size].decode())
-            at += 4 + size
+            end = at + 4 + size
+            if end > len(data):
+                raise bad_model_answer(f"output {name!r} ends within an element", output=name)
+            elements.append(data[at + 4 : end].decode())
+            at = end
     except UnicodeDecodeError as error:
         raise bad_model_answer(f"output {name!r} holds bytes that are no UTF-8 text", output=name) from error
     return elements
 
 
 def _to_bfloat16(value: float) -> bytes:
-    (word,) = struct.unpack("<I", struct.pack("<f", value))
-    return struct.pack("<H", (word + 0x7FFF + ((word >> 16) & 1)) >> 16 & 0xFFFF)
+    """The upper half of a single-precision number of 8 significant bits, rounded once, half to even."""
+    number = float(value)
+    _, exponent = math.frexp(number)
+    unit = max(exponent - 8, _LEAST_BFLOAT16)
+    nearest = math.copysign(math.ldexp(round(math.ldexp(number, -unit)), unit), number)
+    return struct.pack("<f", nearest)[2:]
 
 
 def _little_endian(values: array[Any]) -> array[Any]:
@@ -249,6 +268,7 @@ _JSON_WORDS = {
     list: "a list",
 }
 _CHECKS: dict[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(_ARRAY_CODES, _is_integer),
     **dict.fromkeys(_FLOATS, _is_number),
     "BOOL": lambda item: type(item) is bool,
     "BYTES": lambda item: type(item) is str,
