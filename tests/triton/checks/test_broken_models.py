@@ -192,7 +192,7 @@ TENSORS = [
     Case("a negative batch size", edit(PICKER, "max_batch_size: 8", "max_batch_size: -1"), "batch-size", PICKER, 3, ("ensemble-batch",)),
     Case("no inputs", edit(PICKER, (PICKER_INPUT := 'input [\n  {\n    name: "SCORES"\n    data_type: TYPE_FP32\n    dims: [ -1 ]\n  }\n]\n'), ""), "tensors-missing", PICKER, 1),
     Case("an input twice", edit(READER, '"BOOST"', '"TEXT"'), "tensor-name", READER, 11, ("code-tensor",)),
-    Case("an output twice", edit(PICKER, '"LABEL"', '"BEST"'), "tensor-name", PICKER, 18, ("code-tensor",)),
+    Case("an output twice", edit(PICKER, '"LABEL"', '"BEST"'), "tensor-name", PICKER, 18, ("code-undeclared",)),
     Case("an input without a name", edit(READER, '    name: "BOOST"\n', ""), "tensor-name", READER, 10, ("code-tensor",)),
     Case("an input without a type", edit(READER, "    data_type: TYPE_STRING\n", ""), "tensor-data-type", READER, 5, ("warmup",)),
     Case("an input without dims", edit(READER, "    dims: [ 1 ]\n", ""), "tensor-dims", READER, 5, ("warmup",)),
@@ -225,7 +225,7 @@ SERVING = [
     Case("a priority beyond the levels", edit(READER, "max_queue", "priority_levels: 2\n  default_priority_level: 3\n  max_queue"), "dynamic-batching", READER, "default_priority_level"),
     Case("a queue policy beyond the levels", edit(READER, "max_queue", "priority_levels: 2\n  default_priority_level: 1\n  priority_queue_policy { key: 5 value {} }\n  max_queue"), "dynamic-batching", READER, "priority_queue_policy"),
     Case("order and priorities", edit(READER, "max_queue", "preserve_ordering: true\n  priority_levels: 2\n  default_priority_level: 1\n  max_queue"), "dynamic-batching", READER, "preserve_ordering"),
-    Case("a cache of decoupled answers", append(PICKER, "response_cache { enable: true }\nmodel_transaction_policy { decoupled: true }\n"), "response-cache", PICKER, "response_cache"),
+    Case("a cache of decoupled answers", append(PICKER, "response_cache { enable: true }\nmodel_transaction_policy { decoupled: true }\n"), "response-cache", PICKER, "response_cache", ("decoupled",)),
     Case("a batch input of no input", append(SCORER, 'batch_input [ { kind: BATCH_ELEMENT_COUNT target_name: "C" data_type: TYPE_FP32 source_input: "NOPE" } ]\n'), "tensor-option", SCORER, "batch_input"),
     Case("a batch output of no output", append(SCORER, 'batch_output [ { kind: BATCH_SCATTER_WITH_INPUT_SHAPE target_name: "NOPE" source_input: "FEATURES" } ]\n'), "tensor-option", SCORER, "batch_output"),
     Case("a state without a type", append(PICKER, 'sequence_batching { state [ { input_name: "S" output_name: "T" dims: [ 1 ] } ] }\n'), "sequence-batching", PICKER, "sequence_batching"),
@@ -382,7 +382,37 @@ SAMPLES = [
     Case("a sample of another kind", write("ranker/samples/word.yaml", "inputs: {}\n"), "sample", "ranker/samples/word.yaml"),
 ]  # fmt: skip
 
-CASES = [*CONFIG, *LAYOUT, *BACKEND, *TENSORS, *SERVING, *PYTHON, *ONNX, *ENSEMBLE, *STRAYS, *SAMPLES]
+ID = 'sequence_batching { control_input [ { name: "ID" control [ { kind: CONTROL_SEQUENCE_CORRID data_type: TYPE_STRING } ] } ] }\n'
+STATE = 'sequence_batching { state [ { input_name: "I" output_name: "O" data_type: TYPE_FP32 dims: [ 2 ] initial_state { name: "zero" data_type: TYPE_FP32 dims: [ 2 ] zero_data: true } } ] }\n'
+COMPLETING = '    @staticmethod\n    def auto_complete_config(config):\n        more = {"name": "MORE", "data_type": "TYPE_FP32", "dims": [1]}\n        config.add_input(more)\n        return config\n\n'
+ADD = "class TritonPythonModel:\n"
+SEND = "        for request in requests:\n            request.get_response_sender().send(self.answer(request))\n"
+
+ANSWERING = [
+    Case("decoupled answers", append(PICKER, "model_transaction_policy { decoupled: true }\n"), "decoupled", PICKER, "decoupled"),
+    Case("a decoupled step", append(PICKER, "model_transaction_policy { decoupled: true }\n"), "decoupled", RANKER, 37),
+    Case("a text correlation ID", append(PICKER, ID), "sequence-text-id", PICKER, "CORRID"),
+    Case("a correlation ID of a type that Triton refuses", append(PICKER, ID.replace("STRING", "FP32")), "sequence-batching", PICKER, "CORRID"),
+    Case("an initial state of other dims", append(PICKER, STATE.replace("dims: [ 2 ] zero", "dims: [ 3 ] zero")), "sequence-batching", PICKER, "initial", ("code-tensor",)),
+    Case("an initial state of another type", append(PICKER, STATE.replace("TYPE_FP32 dims: [ 2 ] zero", "TYPE_INT32 dims: [ 2 ] zero")), "sequence-batching", PICKER, "initial", ("code-tensor",)),
+    Case("no config of an ONNX model", remove(SCORER), "config-completed", "scorer"),
+    Case("an empty config of an ONNX model", write(SCORER, ""), "config-completed", SCORER, 1),
+    Case("a bare config of vLLM", both(write(PICKER, 'name: "picker"\nbackend: "vllm"\ninstance_group [ { count: 1 kind: KIND_MODEL } ]\n'), write("picker/1/model.json", "{}")), "config-completed", PICKER, 1),
+    Case("an input that auto_complete_config adds", both(edit(READER_PY, ADD, ADD + COMPLETING), edit(READER_PY, '"BOOST"', '"MORE"')), "config-completed", READER, 5),
+    Case("inputs that auto_complete_config declares", both(edit(PICKER_PY, ADD, ADD + COMPLETING), edit(PICKER, PICKER_INPUT, "")), "config-completed", PICKER, 1),
+    Case("an optional input for a required one", edit(RANKER, "TYPE_STRING\n    dims: [ 1 ]", "TYPE_STRING\n    dims: [ 1 ]\n    optional: true"), "ensemble-optional", RANKER, 'key: "TEXT"'),
+    Case("a config in the version's folder", lambda root: (root / PICKER).rename(root / "picker/1/config.pbtxt"), "config-missing", "picker"),
+    Case("an output that is not declared beside those that are", edit(READER_PY, "InferenceResponse([tensor])", 'InferenceResponse([tensor, pb_utils.Tensor("MORE", rows)])'), "code-undeclared", READER_PY, '"MORE"'),
+    Case("a name that the utilities do not have yet", edit(READER_PY, "import json\n", "import json\nfrom triton_python_backend_utils import Tensor\n"), "import-missing", READER_PY, "import Tensor"),
+    Case("no responses", edit(READER_PY, EXECUTE, "        return []\n"), "python-execute", READER_PY, "return []"),
+    Case("None for each request", edit(READER_PY, EXECUTE, "        return [None for _ in requests]\n"), "python-execute", READER_PY, "return [None"),
+    Case("execute that is nothing", append(READER_PY, "\n    execute = None\n"), "python-execute", READER_PY, "execute = None"),
+    Case("a tuple of responses", edit(READER_PY, EXECUTE, "        return tuple(self.answer(request) for request in requests)\n"), "python-execute", READER_PY, "return tuple"),
+    Case("responses that never end", edit(READER_PY, EXECUTE, SEND), "python-execute", READER_PY, "def execute"),
+]  # fmt: skip
+"""What Triton loads and never answers as it should, each tried on Triton 2.51."""
+
+CASES = [*CONFIG, *LAYOUT, *BACKEND, *TENSORS, *SERVING, *PYTHON, *ONNX, *ENSEMBLE, *STRAYS, *SAMPLES, *ANSWERING]
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,6 @@ from tests.triton.checks.test_broken_models import (
     both,
     edit,
     external_onnx,
-    remove,
     rename,
     write,
 )
@@ -68,8 +67,6 @@ WRITING = {
     "Windows line ends": write("more/config.pbtxt", config("more").replace("\n", "\r\n").encode()),
     "the legacy platform of ONNX": edit(SCORER, 'backend: "onnxruntime"', 'platform: "onnxruntime_onnx"'),
     "backend and platform": append(SCORER, 'platform: "onnxruntime_onnx"\n'),
-    "no config of an ONNX model": remove(SCORER),
-    "an empty config of an ONNX model": write(SCORER, ""),
     "no backend where the file tells": edit(READER, 'backend: "python"\n', ""),
     "a file of another name": both(append(PICKER, 'default_model_filename: "pick.py"\n'), rename(PICKER_PY, "pick.py")),
     "several versions": both(write("scorer/2/model.onnx", onnx_bytes()), append(SCORER, "version_policy: { all {} }\n")),
@@ -113,13 +110,6 @@ SERVING = {
 }  # fmt: skip
 
 PYTHON = {
-    "auto_complete_config without a config": both(
-        write("more/1/model.py", PYTHON_HEAD + "class TritonPythonModel:\n    @staticmethod\n    def auto_complete_config(auto_complete_model_config):\n        return auto_complete_model_config\n\n    def execute(self, requests):\n        return [pb_utils.InferenceResponse([]) for _ in requests]\n"),
-    ),
-    "decoupled answers": both(
-        python("class TritonPythonModel:\n    def execute(self, requests):\n        for request in requests:\n            sender = request.get_response_sender()\n            sender.send(pb_utils.InferenceResponse([pb_utils.Tensor(\"Y\", np.zeros(4, np.float32))]))\n            sender.send(flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)\n"),
-        append("more/config.pbtxt", "model_transaction_policy { decoupled: true }\n"),
-    ),
     "an asynchronous execute": python("class TritonPythonModel:\n    async def execute(self, requests):\n        return [await self.answer(request) for request in requests]\n\n    async def answer(self, request):\n        x = " + INPUT + "\n        return " + RESPONSE + "\n"),
     "a class that inherits execute": both(
         edit(READER_PY, "from features", "from base_model import Base\nfrom features"),
@@ -134,6 +124,21 @@ PYTHON = {
         write("more/1/parts/model.py", PYTHON_HEAD + "from . import sizes\n\n\n" + class_with("return [self.one(request) for request in requests]").replace("TritonPythonModel", "Model") + "\n    def one(self, request):\n        return pb_utils.InferenceResponse([pb_utils.Tensor(\"Y\", np.zeros((1, sizes.WIDTH), np.float32))])\n"),
         write("more/1/parts/sizes.py", "WIDTH = 4\n"),
     ),
+    "execute by another name": edit(READER_PY, "    def answer", "    def run(self, requests):\n" + EXECUTE + "\n    execute = run\n\n    def answer"),
+    "execute that is set later": both(
+        edit(READER_PY, "    def execute(self, requests):\n" + EXECUTE, "    pass\n"),
+        append(READER_PY, "\n\nTritonPythonModel.execute = lambda self, requests: [self.answer(each) for each in requests]\n"),
+    ),
+    "execute that the instance gets": both(
+        edit(READER_PY, "    def execute(self", "    def run(self"), edit(READER_PY, "        self.scale =", "        self.execute = self.run\n        self.scale =")
+    ),
+    "inputs that auto_complete_config repeats": edit(READER_PY, "class TritonPythonModel:\n", 'class TritonPythonModel:\n    @staticmethod\n    def auto_complete_config(config):\n        for each in [{"name": "TEXT", "data_type": "TYPE_STRING", "dims": [1]}]:\n            config.add_input(each)\n        return config\n\n'),
+    "a tensor that is no output": edit(READER_PY, "        tensor =", '        scratch = pb_utils.Tensor("scratch", rows)\n        rows = scratch.as_numpy() + pb_utils.Tensor("zero", rows * 0).as_numpy()\n        tensor ='),
+    "a model without inputs": both(
+        write("more/config.pbtxt", config("more", batch=0).replace('input [ { name: "X" data_type: TYPE_FP32 dims: [ 4 ] } ]\n', "")),
+        write("more/1/model.py", PYTHON_HEAD + class_with("return [pb_utils.InferenceResponse([pb_utils.Tensor('Y', np.zeros(4, np.float32))]) for _ in requests]")),
+    ),
+    "a response that is sent and ends": edit(READER_PY, EXECUTE, "        for request in requests:\n            request.get_response_sender().send(self.answer(request), flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)\n"),
     "a class that is made": both(write("more/config.pbtxt", config("more")), write("more/1/model.py", "TritonPythonModel = type('TritonPythonModel', (), {})\n")),
     "a relative import": edit(READER_PY, "from features", "from .features"),
     "a helper in the model's folder": lambda root: (root / "reader/1/features.py").rename(root / "reader/features.py"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tidegate.rules.shape import did_you_mean
 from tidegate.triton.checks.folder import DEFAULT_FILES, ENSEMBLE, PLATFORMS, ModelFolder
 from tidegate.triton.installation import BACKENDS
+from tidegate.triton.model_config import CONFIG
 
 OFFICIAL = frozenset(
     {
@@ -65,9 +66,8 @@ def check_backend(model: ModelFolder) -> None:
     if not model.backend:
         if lines.whole() and model.versions and (lines.present or not _reported(model, "config-missing")):
             hint = f"say backend; known ones: {', '.join(sorted(OFFICIAL - {ENSEMBLE}))}"
-            model.report(
-                "backend-missing", "neither the config nor the files tell the backend", hint, line=int(lines.present)
-            )
+            message, file = "neither the config nor the files tell the backend", CONFIG if lines.present else ""
+            model.report("backend-missing", message, hint, file=file, line=int(lines.present))
     elif not _known(model, model.backend):
         usual = _USUAL_NAMES.get(model.backend.lower())
         hint = f"did you mean {usual!r}?" if usual else did_you_mean(model.backend, set(OFFICIAL), "backend")

@@ -9,6 +9,9 @@ from tidegate.triton.checks.folder import ModelFolder
 
 LONG_DELAY_US = 1_000_000
 
+ID_TYPES = frozenset({"TYPE_UINT64", "TYPE_INT64", "TYPE_UINT32", "TYPE_INT32", "TYPE_STRING"})
+"""The data types that Triton takes for a correlation ID."""
+
 
 def check_batching(model: ModelFolder) -> None:
     """Check how requests are joined and queued. The conditions are those of ValidateModelConfig in Triton's core."""
@@ -115,9 +118,17 @@ def _check_control(model: ModelFolder, control: Any, line: int) -> None:
     if kind == "CONTROL_SEQUENCE_CORRID":
         if given or not control.data_type:
             model.report("sequence-batching", f"{kind} takes a data_type and no values", "say data_type", line=line)
+        elif (name := _data_type(control)) not in ID_TYPES:
+            hint = f"one of {', '.join(sorted(ID_TYPES))}"
+            model.report("sequence-batching", f"{kind} has data_type {name}, which Triton refuses", hint, line=line)
     elif len(given) != 1 or len(given[0]) != 2:
         message = f"{kind} needs exactly one of int32_false_true, fp32_false_true and bool_false_true, with 2 values"
         model.report("sequence-batching", message, "say int32_false_true: [ 0, 1 ]", line=line)
+
+
+def _data_type(control: Any) -> str:
+    values = control.DESCRIPTOR.fields_by_name["data_type"].enum_type.values_by_number
+    return str(values[control.data_type].name) if control.data_type in values else str(control.data_type)
 
 
 def _check_cache(model: ModelFolder) -> None:

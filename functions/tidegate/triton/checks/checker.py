@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
+from tidegate.triton.checks.answering import check_answering
 from tidegate.triton.checks.backend import check_backend
 from tidegate.triton.checks.batching import check_batching
 from tidegate.triton.checks.ensemble import check_ensemble
@@ -71,6 +72,7 @@ def _check(model: ModelFolder, repository: Repository) -> None:
     check_variants(model)
     check_ensemble(model, repository)
     check_ensemble_tensors(model, repository)
+    check_answering(model, repository)
     if model.backend == "python":
         _check_python(model, repository)
     check_onnx(model)

@@ -184,6 +184,11 @@ def _check_maps(model: ModelFolder, number: int, step: Any, called: ModelFolder,
         place = ("ensemble_scheduling", 0, "step", number)
         for order, (name, tensor) in enumerate(declared.items()):
             whole = model.config.whole(*place) and called.config.whole(kind, order)
+            given = by_name(model.message.input).get(mapped[name]) if name in mapped else None
+            if kind == "input" and given is not None and given.optional and not tensor.optional and whole:
+                message = f"{noun}: the optional input {given.name!r} goes to {name!r}, which the step requires"
+                hint = f"remove optional from {given.name!r}, or make {name!r} optional in {step.model_name}"
+                model.report("ensemble-optional", message, hint, line=at.get(name, 0))
             if kind == "input" and name not in mapped and not tensor.optional and mapped and whole:
                 message = f"{noun}: input {name!r} is not mapped"
                 hint = "map it, or make it optional in the step"

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from tidegate.triton.checks.ensemble import End, flow_of
 from tidegate.triton.checks.folder import ModelFolder, Repository
-from tidegate.triton.checks.tensors import ANY_SIZE
+from tidegate.triton.checks.tensors import ANY_SIZE, compatible
 
 
 def check_ensemble_tensors(model: ModelFolder, repository: Repository) -> None:
@@ -59,11 +58,6 @@ def _dims(end: End) -> list[int]:
 
 def _full(end: End, dims: list[int]) -> list[int]:
     return [ANY_SIZE, *dims] if end.batches else dims
-
-
-def compatible(left: Sequence[int], right: Sequence[int]) -> bool:
-    """Whether two shapes can be one: sizes are equal, or one of them is free."""
-    return len(left) == len(right) and all(a == b or ANY_SIZE in (a, b) for a, b in zip(left, right, strict=True))
 
 
 def _check_decoupled(model: ModelFolder, repository: Repository) -> None:

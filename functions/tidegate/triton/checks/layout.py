@@ -43,6 +43,8 @@ def _check_config_file(model: ModelFolder) -> None:
     similar = [entry.name for entry in model.entries if _LIKE_CONFIG.fullmatch(entry.name)]
     if similar:
         model.report("config-missing", f"there is no {CONFIG}", f"rename {similar[0]!r}", file="")
+    elif inner := [f"{version}/{CONFIG}" for version, folder in each_version(model) if (folder / CONFIG).is_file()]:
+        model.report("config-missing", f"there is no {CONFIG}", f"move {inner[0]} one level up", file="")
     elif not model.versions and not any(_LIKE_A_VERSION.fullmatch(entry.name) for entry in model.entries):
         inner = [entry.name for entry in model.entries if (entry / CONFIG).is_file()]
         hint = f"add {CONFIG} and 1/, or remove the folder"

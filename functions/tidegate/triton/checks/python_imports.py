@@ -15,10 +15,20 @@ from pathlib import Path
 
 from tidegate.rules.shape import did_you_mean
 from tidegate.triton.checks.folder import ModelFolder
-from tidegate.triton.checks.python_source import UTILITIES, Module, Sources, bound_names
+from tidegate.triton.checks.python_source import UTILITIES, Module, Sources, bound_names, own_nodes
 
 OWN_ENVIRONMENT = "EXECUTION_ENV_PATH"
 """The parameter of a Python model that brings an environment of its own, whose packages cannot be seen here."""
+
+ADDED_LATE = frozenset(
+    {
+        "InferenceRequest", "InferenceResponse", "InferenceTrace", "Logger", "Metric", "MetricFamily", "PreferredMemory",
+        "Tensor", "TritonError", "TritonModelException", "load_model", "unload_model", "is_model_ready",
+        "TRITONSERVER_RESPONSE_COMPLETE_FINAL", "TRITONSERVER_REQUEST_FLAG_SEQUENCE_START",
+        "TRITONSERVER_REQUEST_FLAG_SEQUENCE_END",
+    }
+)  # fmt: skip
+"""What the stub adds to `triton_python_backend_utils` only after it has imported the model (measured on Triton 2.51)."""
 
 _IMPORT_ERRORS = {"ImportError", "ModuleNotFoundError", "Exception", "BaseException"}
 
@@ -26,6 +36,7 @@ _IMPORT_ERRORS = {"ImportError", "ModuleNotFoundError", "Exception", "BaseExcept
 def check_imports(model: ModelFolder, sources: Sources, module: Module) -> None:
     """Check the imports of `model.py` and of the modules beside it that it reaches."""
     for each in sources.reachable(module):
+        _check_added_late(model, each)
         for node in _unguarded(each.tree):
             if isinstance(node, ast.Import):
                 for alias in node.names:
@@ -43,6 +54,17 @@ def _unguarded(tree: ast.Module) -> Iterator[ast.Import | ast.ImportFrom]:
             yield node
         elif not _guards(node):
             pending += list(ast.iter_child_nodes(node))
+
+
+def _check_added_late(model: ModelFolder, module: Module) -> None:
+    """Report names that a module imports from the utilities before the stub has put them there."""
+    for node in own_nodes(module.tree.body):
+        if isinstance(node, ast.ImportFrom) and node.module == UTILITIES[0]:
+            for alias in node.names:
+                if alias.name in ADDED_LATE:
+                    message = f"{UTILITIES[0]} has no {alias.name!r} yet when the model is imported: the load fails"
+                    hint = f"import {UTILITIES[0]} as pb_utils, and say pb_utils.{alias.name}"
+                    model.report("import-missing", message, hint, file=module.file, line=node.lineno)
 
 
 def _guards(node: ast.AST) -> bool:

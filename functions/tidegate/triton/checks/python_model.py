@@ -13,6 +13,9 @@ from tidegate.triton.checks.python_source import CLASS, Function, Module, Source
 ARGUMENTS = {"initialize": 1, "execute": 1, "finalize": 0, "auto_complete_config": 1, "is_ready": 0}
 """How many arguments Triton gives each method, beside `self`."""
 
+FINAL = "TRITONSERVER_RESPONSE_COMPLETE_FINAL"
+"""The flag of the last response of a request."""
+
 MAX_HOPS = 8
 CLOSE = 0.8
 """How alike two names are, from 0 to 1, for one to be taken for the other misspelt."""
@@ -52,11 +55,12 @@ def check_python_model(model: ModelFolder, sources: Sources, module: Module) -> 
         if name in ARGUMENTS:
             _check_signature(model, method)
     _check_misspelt(model, module, methods)
+    _check_assigned(model, place, owner)
     if "__init__" in methods:
         _check_signature(model, methods["__init__"], 0)
     if "execute" in methods:
         _check_execute(model, module, sources, methods["execute"])
-    elif complete:
+    elif complete and not any(_binds_execute(each.tree) for each in sources.reachable(module)):
         hint = "def execute(self, requests): … returns a list with one response for each request"
         model.report("python-execute", f"class {CLASS} has no method execute", hint, file=place.file, line=owner.lineno)
     for name, when in (("__init__", AT_LOAD), ("initialize", AT_LOAD), ("execute", "every request would hang")):
@@ -148,6 +152,26 @@ def _check_misspelt(model: ModelFolder, module: Module, methods: Mapping[str, Me
             model.report("python-method", message, hint, file=method.module.file, line=method.function.lineno)
 
 
+def _binds_execute(tree: ast.Module) -> bool:
+    """Whether a module sets an attribute `execute` of something, which may be the class or its instance."""
+    return any(
+        (isinstance(node, ast.Attribute) and node.attr == "execute" and isinstance(node.ctx, ast.Store))
+        or (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "setattr")
+        for node in ast.walk(tree)
+    )
+
+
+def _check_assigned(model: ModelFolder, module: Module, owner: ast.ClassDef) -> None:
+    """Report `execute = None` and other constants, which cannot be called."""
+    for node in owner.body:
+        if not isinstance(node, ast.Assign) or not isinstance(node.value, ast.Constant):
+            continue
+        if any(isinstance(target, ast.Name) and target.id == "execute" for target in node.targets):
+            message = f"execute is {node.value.value!r}, which cannot be called"
+            hint = "def execute(self, requests)"
+            model.report("python-execute", message, hint, file=module.file, line=node.lineno)
+
+
 def _check_signature(model: ModelFolder, method: Method, given: int | None = None) -> None:
     function = method.function
     given = ARGUMENTS[function.name] if given is None else given
@@ -184,6 +208,8 @@ def _check_execute(model: ModelFolder, module: Module, sources: Sources, method:
         for each in modules
         for node in ast.walk(each.tree)
     )
+    if sends:
+        _check_final(model, modules, method)
     if model.message.model_transaction_policy.decoupled or sends:
         return
     nodes = list(own_nodes(function.body))
@@ -215,9 +241,29 @@ def _check_execute(model: ModelFolder, module: Module, sources: Sources, method:
     _check_early_return(model, file, function)
 
 
+def _check_final(model: ModelFolder, modules: list[Module], method: Method) -> None:
+    """Report code that sends responses itself and never says which is the last: the request would never end."""
+    words = {node.attr for each in modules for node in ast.walk(each.tree) if isinstance(node, ast.Attribute)}
+    words |= {node.id for each in modules for node in ast.walk(each.tree) if isinstance(node, ast.Name)}
+    words |= {
+        alias.name
+        for each in modules
+        for node in ast.walk(each.tree)
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    if FINAL not in words:
+        message = f"a response sender is used, and nothing sends {FINAL}: Triton never answers"
+        hint = f"sender.send(flags=pb_utils.{FINAL})"
+        model.report("python-execute", message, hint, file=method.module.file, line=method.function.lineno)
+
+
 def _check_returned(model: ModelFolder, file: str, function: Function, value: ast.expr) -> None:
     hint = "return a list with one response for each request"
-    if isinstance(value, ast.Call) and _called_name(value) in ("InferenceResponse", "Tensor"):
+    if isinstance(value, ast.Call) and isinstance(value.func, ast.Name) and value.func.id in ("tuple", "iter", "set"):
+        message = f"execute returns {value.func.id}(…) and no list"
+        model.report("python-execute", message, hint, file=file, line=value.lineno)
+    elif isinstance(value, ast.Call) and _called_name(value) in ("InferenceResponse", "Tensor"):
         message = f"execute returns one {_called_name(value)} and no list"
         model.report("python-execute", message, hint, file=file, line=value.lineno)
     elif isinstance(
@@ -226,9 +272,12 @@ def _check_returned(model: ModelFolder, file: str, function: Function, value: as
     ):
         message = f"execute returns {_noun(value)} and no list"
         model.report("python-execute", message, hint, file=file, line=value.lineno)
+    elif isinstance(value, ast.ListComp) and _is_none(value.elt):
+        message = "execute returns None for each request: Triton never answers"
+        model.report("python-execute", message, hint, file=file, line=value.lineno)
     elif isinstance(value, ast.List) and not any(isinstance(item, ast.Starred) for item in value.elts):
         joined = model.message.HasField("dynamic_batching") and model.message.max_batch_size > 1
-        if joined and not _guarded(function, value):
+        if (joined or not value.elts) and not _guarded(function, value):
             message = f"execute returns {len(value.elts)} response{'' if len(value.elts) == 1 else 's'}, however many requests come"
             model.report("python-execute", message, hint, file=file, line=value.lineno)
 

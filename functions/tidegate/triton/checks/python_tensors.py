@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from tidegate.rules.shape import did_you_mean
 from tidegate.triton.checks.folder import ModelFolder, Repository, by_name
 from tidegate.triton.checks.numpy_types import TYPES_OF_NUMPY, numpy_type
+from tidegate.triton.checks.python_completion import completed_names
 from tidegate.triton.checks.python_source import UTILITIES, Module, Sources
 
 Names = frozenset[str]
@@ -71,26 +72,42 @@ def check_python_tensors(model: ModelFolder, sources: Sources, module: Module, r
     complete = True
     modules = list(sources.reachable(module))
     calls_models = any(_is_called(each.tree, "InferenceRequest") for each in modules)
+    inputs, outputs = (_declared(model, kind) for kind in ("input", "output"))
+    undeclared: list[tuple[Module, ast.Call, str]] = []
     for each in modules:
         constants = _constants(each.tree)
         aliases = _aliases(each.tree)
-        answers = _answers(each.tree, aliases)
+        answers, scratch = _answers(each.tree, aliases), _scratch(each.tree)
         for call in (node for node in ast.walk(each.tree) if isinstance(node, ast.Call)):
             name = _utility(call, aliases)
             if name in ("get_input_tensor_by_name", "get_input_config_by_name"):
-                _check_name(model, each, call, constants, "input", model.input_names)
+                _check_name(model, each, call, constants, "input", inputs)
             elif name == "get_output_config_by_name":
-                _check_name(model, each, call, constants, "output", model.output_names)
+                _check_name(model, each, call, constants, "output", outputs)
             elif name in ("Tensor", "Tensor.from_dlpack"):
                 texts = _tensor_names(call, constants)
                 complete = complete and texts is not None
                 made |= texts or frozenset()
-                if not calls_models or id(call) in answers:
-                    _check_made(model, each, call, texts)
+                if (not calls_models and id(call) not in scratch) or id(call) in answers:
+                    undeclared += [(each, call, text) for text in sorted(texts or ()) if text not in outputs]
+                    _check_type(model, each, call, texts)
             elif name == "InferenceRequest":
                 _check_called_model(model, each, call, constants, repository)
         complete = complete and not _is_mentioned(each.tree, aliases)
-    _check_not_made(model, module, made, complete and bool(made) and not calls_models)
+    missing = _check_not_made(model, module, made, complete and bool(made) and not calls_models)
+    if outputs and model.config.whole():
+        for place, call, name in undeclared:
+            # Where every declared output is made, the answer is right and Triton drops what is too much.
+            kind = "code-tensor" if missing or not complete or calls_models else "code-undeclared"
+            hint = did_you_mean(name, set(outputs), "output")
+            model.report(kind, f"the config has no output {name!r}", hint, file=place.file, line=call.lineno)
+
+
+def _declared(model: ModelFolder, kind: str) -> Names:
+    """The names that code may use: those of the config, and those that its own hook adds; empty where it adds unknown ones."""
+    names = model.input_names if kind == "input" else model.output_names
+    added = completed_names(model, kind)
+    return frozenset() if added is None else names | added if names else frozenset()
 
 
 def _constants(tree: ast.Module) -> Constants:
@@ -226,15 +243,10 @@ def _tensor_names(call: ast.Call, constants: Constants) -> Names | None:
     return constants.texts(argument) if argument is not None else None
 
 
-def _check_made(model: ModelFolder, module: Module, call: ast.Call, texts: Names | None) -> None:
+def _check_type(model: ModelFolder, module: Module, call: ast.Call, texts: Names | None) -> None:
     declared = by_name(model.message.output)
-    if not model.output_names or not model.config.whole():
+    if not model.config.whole():
         return
-    for name in sorted(texts or ()):
-        if name not in model.output_names:
-            hint = did_you_mean(name, set(model.output_names), "output")
-            message = f"the config has no output {name!r}"
-            model.report("code-tensor", message, hint, file=module.file, line=call.lineno)
     value = _argument(call, 1, "numpy_array")
     made = numpy_type(value) if value is not None else None
     if made is None or texts is None or len(texts) != 1 or not texts <= set(declared):
@@ -251,16 +263,19 @@ def _check_made(model: ModelFolder, module: Module, call: ast.Call, texts: Names
     model.report("code-data-type", message, hint, file=module.file, line=call.lineno)
 
 
-def _check_not_made(model: ModelFolder, module: Module, made: set[str], complete: bool) -> None:
-    """Report declared outputs that the code never makes, where every name that it makes is known."""
+def _check_not_made(model: ModelFolder, module: Module, made: set[str], complete: bool) -> bool:
+    """Report declared outputs that the code never makes, where every name that it makes is known; whether there are any."""
     if not complete:
-        return
+        return False
+    missing = False
     for number, tensor in enumerate(model.message.output):
         if tensor.name and tensor.name not in made:
             line = model.config.line("output", number, "name")
             message = f"output {tensor.name!r} is made nowhere in {module.file}"
             hint = "make it, or remove it: Triton answers without it and says nothing"
             model.report("code-tensor", message, hint, line=line)
+            missing = True
+    return missing
 
 
 def _check_called_model(
@@ -306,3 +321,20 @@ def _answers(tree: ast.Module, aliases: dict[str, str]) -> set[int]:
         node for node in ast.walk(tree) if isinstance(node, ast.Call) and _utility(node, aliases) == "InferenceResponse"
     ]
     return {id(inner) for response in responses for inner in ast.walk(response)}
+
+
+def _scratch(tree: ast.Module) -> set[int]:
+    """The tensors that never leave the code: only attributes of theirs are used, as in `tensor.as_numpy()`."""
+    held = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    found = {id(node) for node in ast.walk(tree) if isinstance(node, ast.Call) and id(node) in held}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call):
+            names = [target.id for target in node.targets if isinstance(target, ast.Name)]
+            if len(names) == len(node.targets) and all(_only_held(tree, name, held) for name in names):
+                found.add(id(node.value))
+    return found
+
+
+def _only_held(tree: ast.Module, name: str, held: set[int]) -> bool:
+    reads = (node for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id == name)
+    return all(id(node) in held for node in reads if isinstance(node.ctx, ast.Load))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tidegate.rules.shape import did_you_mean
 from tidegate.triton.checks.folder import ModelFolder
+from tidegate.triton.checks.tensors import compatible
 
 OWN_FOLDER = "$$TRITON_MODEL_DIRECTORY"
 ENVIRONMENT = "EXECUTION_ENV_PATH"
@@ -48,10 +51,26 @@ def _check_states(model: ModelFolder) -> None:
             message = f"{noun} has the dims {list(state.dims)}"
             model.report("sequence-batching", message, "sizes from 1, or -1 for any", line=line)
         for initial in state.initial_state:
+            _check_initial(model, state, initial, noun, line)
             file = str(initial.data_file)
             if file and not (model.path / "initial_state" / file).is_file():
                 message = f"{noun}: initial_state/{file} is missing"
                 model.report("sequence-batching", message, "it belongs into initial_state/", line=line)
+
+
+def _check_initial(model: ModelFolder, state: Any, initial: Any, noun: str, line: int) -> None:
+    """Report an initial state that Triton refuses to start the model with."""
+    if not initial.name:
+        model.report("sequence-batching", f"{noun}: its initial_state has no name", "say name", line=line)
+    if initial.data_type != state.data_type and state.data_type:
+        message = f"{noun}: its initial_state has another data_type than the state"
+        model.report("sequence-batching", message, "make them the same", line=line)
+    if any(size < 1 for size in initial.dims):
+        message = f"{noun}: its initial_state has the dims {list(initial.dims)}"
+        model.report("sequence-batching", message, "say a size for each, from 1", line=line)
+    elif not compatible(list(initial.dims), list(state.dims)):
+        message = f"{noun}: its initial_state has the dims {list(initial.dims)}, the state has {list(state.dims)}"
+        model.report("sequence-batching", message, "make them the same", line=line)
 
 
 def _check_environment(model: ModelFolder) -> None:

@@ -29,6 +29,11 @@ def check_tensors(model: ModelFolder) -> None:
             _check_tensor(model, kind, number, tensor)
 
 
+def compatible(left: Sequence[int], right: Sequence[int]) -> bool:
+    """Whether two shapes can be one: sizes are equal, or one of them is free."""
+    return len(left) == len(right) and all(a == b or ANY_SIZE in (a, b) for a, b in zip(left, right, strict=True))
+
+
 def completes(model: ModelFolder) -> bool:
     """Whether Triton can complete the inputs and outputs of the config: from the model, or by its own code."""
     if model.is_ensemble:
@@ -38,6 +43,14 @@ def completes(model: ModelFolder) -> bool:
         return any(_mentions(path, b"auto_complete_config") for path in sources)
     # An unknown backend may complete configs too.
     return model.backend in COMPLETED or model.backend not in ("identity", "repeat", "square")
+
+
+def _reads_nothing(model: ModelFolder) -> bool:
+    """Whether a Python model needs no input: its code reads none, and Triton has no rows to count."""
+    if model.backend != "python" or model.message.max_batch_size > 0:
+        return False
+    sources = [path for _, folder in each_version(model) for path in folder.rglob("*.py")]
+    return not any(_mentions(path, word) for path in sources for word in (b"get_input_tensor_by_name", b".inputs("))
 
 
 def _mentions(path: Path, word: bytes) -> bool:
@@ -58,7 +71,7 @@ def _check_declared(model: ModelFolder) -> None:
             model.report("config-missing", message, hint, file="")
         return
     for kind in ("input", "output"):
-        if not getattr(config, kind):
+        if not getattr(config, kind) and not (kind == "input" and _reads_nothing(model)):
             hint = f'{kind} [ {{ name: "…" data_type: TYPE_… dims: [ … ] }} ]'
             model.report("tensors-missing", f"no {kind} is declared", hint, line=1)
 

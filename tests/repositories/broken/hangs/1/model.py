@@ -8,4 +8,4 @@ class TritonPythonModel:
         threading.Event().wait()
 
     def execute(self, requests):
-        return []
+        return list(requests)

@@ -6,4 +6,4 @@ class TritonPythonModel:
         raise ValueError("the artefact is damaged on purpose")
 
     def execute(self, requests):
-        return []
+        return list(requests)
