@@ -24,7 +24,8 @@ TIMEOUT_S = 8
 MODELS = (
     "sound", "wrong_type", "wrong_shape", "dropped_rows", "not_a_number", "mean_of_batch", "random_answers",
     "missing_output", "more_outputs", "raises", "crashes", "one_sample", "off_by_one", "unasked", "choosy",
-    "choosy_about_variations", "alone", "pads", "in_sequences", "chain", "hangs_at_load", "hangs_in_execute", "sound_step",
+    "choosy_about_variations", "alone", "pads", "in_sequences", "chain", "text_ids", "streams",
+    "another_name", "sequence_chain", "widening_chain", "grouped_chain", "hangs_at_load", "hangs_in_execute", "sound_step",
 )  # fmt: skip
 
 
@@ -90,7 +91,18 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
 
 
 @pytest.mark.parametrize(
-    "model", ["sound", "more_outputs", "random_answers", "choosy_about_variations", "alone", "pads", "in_sequences"]
+    "model",
+    [
+        "sound",
+        "more_outputs",
+        "random_answers",
+        "choosy_about_variations",
+        "alone",
+        "pads",
+        "in_sequences",
+        "another_name",
+        "sequence_chain",
+    ],
 )
 def test_a_model_that_behaves_has_no_finding(run: Run, model: str) -> None:
     """An output that is not declared (`more_outputs`) never leaves Triton; `models check` tells of it."""
@@ -141,6 +153,33 @@ def test_without_samples_inputs_are_made_from_the_config(run: Run) -> None:
     assert run.model("unasked")["requests"] > 2
     assert run.kinds("choosy") == {"samples-missing", "made-up-refused"}
     assert "X must be above 5" in run.finding("made-up-refused", "choosy")["message"]
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [
+        ("text_ids", "for inference input 'ID'"),
+        ("widening_chain", "unexpected shape for input 'X' for model 'sound_step'"),
+    ],
+)
+def test_a_made_up_request_is_an_error_where_no_other_would_be_answered(run: Run, model: str, reason: str) -> None:
+    assert reason in run.finding("answer-failed", model)["message"]
+    assert run.kinds(model) == {"samples-missing", "answer-failed"}
+
+
+def test_decoupled_responses_are_told_and_not_asked(run: Run) -> None:
+    assert run.kinds("streams") == {"decoupled"}
+    assert run.model("streams")["requests"] == 0
+
+
+def test_a_load_that_triton_refuses_says_why_and_where(run: Run) -> None:
+    """Triton's answer is "failed to poll from model repository"; its log and the check of the files say more."""
+    refused = run.finding("load-refused", "grouped_chain")["message"]
+    assert "instance group should not be specified for ensemble 'grouped_chain'" in refused
+    assert "failed to poll" not in refused
+    found = run.finding("ensemble-forbidden", "grouped_chain")
+    assert found["file"] == "grouped_chain/config.pbtxt"
+    assert found["line"] > 1
 
 
 def test_a_hang_costs_its_server_alone_and_nothing_is_left(run: Run) -> None:

@@ -41,6 +41,11 @@ class TritonPythonModel:
 TENSORS = '[pb_utils.Tensor("Y", y)]'
 SAMPLES = {"a": {"inputs": {"X": [0.25, 1.5]}}, "b": {"inputs": {"X": [1.0, 3.0]}}}
 
+TEXT_IDS = (
+    'sequence_batching { control_input [ { name: "ID" control [ { kind: CONTROL_SEQUENCE_CORRID data_type: TYPE_STRING } ] '
+    "} ] }\n"
+)
+
 VALUES = {
     "sound": "x * np.float32(2)",
     "wrong_type": "x.astype(np.float64) * 2",
@@ -78,11 +83,27 @@ def write_misbehaving(root: Path) -> Path:
                 value="np.pad(x * np.float32(2), ((0, 0), (0, len(x) - 1)))")  # fmt: skip
     write_model(root, "in_sequences", more="sequence_batching { direct {} }\n")
     write_model(root, "sound_step", value="x * np.float32(2)", samples={})
-    (root / "chain/1").mkdir(parents=True)
-    (root / "chain/1/.keep").write_text("x")
-    (root / "chain/config.pbtxt").write_text(_chain("chain", "sound_step", "dropped_rows"))
-    _write_samples(root / "chain", SAMPLES)
+    write_model(root, "text_ids", samples={}, more=TEXT_IDS)
+    write_model(root, "streams", more="model_transaction_policy { decoupled: true }\n")
+    write_model(root, "another_name")
+    code = root / "another_name/1/model.py"
+    code.write_text(code.read_text().replace("def execute(", "def run(") + "\n    execute = run\n")
+    _write_chain(root, "chain", "sound_step", "dropped_rows")
+    _write_chain(root, "sequence_chain", "in_sequences", "sound_step")
+    _write_chain(root, "widening_chain", "wrong_shape", "sound_step", samples={})
+    _write_chain(
+        root, "grouped_chain", "sound_step", "sound_step", more="instance_group [ { kind: KIND_CPU count: 2 } ]\n"
+    )
     return root
+
+
+def _write_chain(
+    root: Path, name: str, first: str, second: str, *, more: str = "", samples: Mapping[str, object] = SAMPLES
+) -> None:
+    (root / name / "1").mkdir(parents=True)
+    (root / name / "1/.keep").write_text("An ensemble has no files of its own.\n")
+    (root / name / "config.pbtxt").write_text(_chain(name, first, second) + more)
+    _write_samples(root / name, samples)
 
 
 def write_model(

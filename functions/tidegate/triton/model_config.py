@@ -9,7 +9,7 @@ import ast
 from collections.abc import Collection
 
 from google.protobuf import text_format
-from tritonclient.grpc.model_config_pb2 import ModelConfig
+from tritonclient.grpc.model_config_pb2 import TYPE_STRING, ModelConfig
 
 from tidegate.errors import ModelConfigError
 
@@ -51,6 +51,14 @@ def policy_versions(config: ModelConfig, present: tuple[int, ...]) -> tuple[int,
             return tuple(version for version in present if version in policy.specific.versions)
         case _:
             return present[-(policy.latest.num_versions or 1) :]
+
+
+def has_text_ids(config: ModelConfig) -> bool:
+    """Whether a model takes the correlation ID of a sequence as text."""
+    controls = [control for each in config.sequence_batching.control_input for control in each.control]
+    return any(
+        control.kind == control.CONTROL_SEQUENCE_CORRID and control.data_type == TYPE_STRING for control in controls
+    )
 
 
 def artefact(config: ModelConfig, files: Collection[str], place: str) -> str | None:

@@ -10,7 +10,7 @@ import re
 from base64 import b64encode
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 from urllib.parse import quote
 
 from tidegate.errors import EndpointAnswerError, EndpointResetError, EndpointTimeoutError, ModelLoadError, StackError
@@ -18,6 +18,9 @@ from tidegate.ports import Endpoint, HttpRequest, HttpResponse, ModelLoad, Model
 from tidegate.ports.model_units import KEEP
 
 T = TypeVar("T")
+
+POLL_FAILED = "failed to poll from model repository"
+"""What Triton answers where it refuses a model's files; why, only its log says."""
 
 JSON = ((b"content-type", b"application/json"),)
 MANAGEMENT = "tidegate-management"
@@ -29,13 +32,25 @@ MOST_REASON = 4_000
 _VERSION = re.compile(r"[1-9][0-9]{0,17}")
 
 
+class ServerLog(Protocol):
+    """The log of a server that this process started."""
+
+    def size(self) -> int:
+        """Its length now, in bytes."""
+        ...
+
+    def text(self, start: int) -> str:
+        """What was written from a position on."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class TritonRepository:
     """The model repository of one Triton server.
 
     `timeout_s` bounds every call but the loads, which bring their own; `grpc_port` is the server's gRPC door (None: none).
     `secret` opens the management endpoints of a server that was started with `--http-restricted-api` and
-    `--grpc-restricted-protocol` for the key `tidegate-management`.
+    `--grpc-restricted-protocol` for the key `tidegate-management`. With the server's `log` a refused load says why.
 
     Every method may raise `EndpointError`: the server could not be reached, did not answer in time, or answered something
     that the protocol does not have (`EndpointAnswerError`).
@@ -46,6 +61,7 @@ class TritonRepository:
     grpc_port: int | None = None
     timeout_s: float = 5.0
     secret: str | None = field(default=None, repr=False)
+    log: ServerLog | None = field(default=None, repr=False)
 
     async def server_live(self) -> bool:
         """Whether the server answers at all."""
@@ -96,12 +112,15 @@ class TritonRepository:
             ModelLoadError: Triton refused the model, with its reason, or did not finish within `timeout_s` seconds
                 (then `hung` is true: the server is wedged and must be replaced).
         """
+        start = 0 if self.log is None else self.log.size()
         if self.grpc_port is None:
             refusal = await self._load_over_http(load, timeout_s)
         else:
             refusal = await self._load_over_grpc(f"{self.endpoint.host}:{self.grpc_port}", load, timeout_s)
         if refusal is not None:
-            raise ModelLoadError(load.model, f"Triton refused it: {refusal}")
+            logged = "" if self.log is None else logged_reason(self.log.text(start), load.model)
+            reason = logged if logged and POLL_FAILED in refusal else refusal
+            raise ModelLoadError(load.model, f"Triton refused it: {reason}")
 
     async def _load_over_http(self, load: ModelLoad, timeout_s: float) -> str | None:
         """None when the model is loaded, else Triton's reason."""
@@ -199,6 +218,13 @@ def _version(entry: Mapping[str, Any]) -> int:
 
 def _kind(value: Any) -> str:
     return "nothing" if value is None else f"a {type(value).__name__}"
+
+
+def logged_reason(text: str, model: str) -> str:
+    """Why Triton refused a model's files, as its log says it; empty where the log does not."""
+    named = re.findall(rf"Poll failed for model directory '{re.escape(model)}': (.*?)\"?$", text, re.MULTILINE)
+    parsed = re.findall(r"Error parsing text-format inference\.ModelConfig: (.*)$", text, re.MULTILINE)
+    return "; ".join(dict.fromkeys([*named[-1:], *(parsed[-1:] if "text proto" in "".join(named) else [])]))
 
 
 def _folder_of(load: ModelLoad) -> dict[str, bytes]:

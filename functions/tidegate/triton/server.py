@@ -28,10 +28,28 @@ STOP_GRACE_S = 4.0
 START_ATTEMPTS = 3
 LOG_TAIL_LINES = 15
 LOG_TAIL_BYTES = 8192
+LOG_READ_BYTES = 256 * 1024
 COPIES = "TRITON_AWS_MOUNT_DIRECTORY"
 """Variable that names the folder where Triton keeps its copies of models from S3."""
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  # where POSIX shared memory is on Linux
+
+
+@dataclass(frozen=True, slots=True)
+class LogFile:
+    """A server's log: a file without a name, which ends with the server."""
+
+    file: BinaryIO
+
+    def size(self) -> int:
+        """Its length now, in bytes."""
+        return 0 if self.file.closed else os.fstat(self.file.fileno()).st_size
+
+    def text(self, start: int) -> str:
+        """What was written from a position on."""
+        if self.file.closed:
+            return ""
+        return os.pread(self.file.fileno(), LOG_READ_BYTES, start).decode(errors="replace")
 
 
 @dataclass(slots=True)
@@ -176,7 +194,7 @@ class TritonLauncher:
                 raise StackError(f"cannot start {self.installation.server}: {error}") from error
             raise
         endpoint = Endpoint(shard, HOST, http_port)
-        repository = TritonRepository(self.transport, endpoint, grpc_port)
+        repository = TritonRepository(self.transport, endpoint, grpc_port, log=LogFile(log))
         return TritonServer(endpoint, grpc_port, metrics_port, repository, prefix, process, log, copies)
 
     def _arguments(self, http_port: int, grpc_port: int, metrics_port: int, prefix: str) -> list[str]:

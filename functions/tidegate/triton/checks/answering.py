@@ -5,6 +5,7 @@ from __future__ import annotations
 from tidegate.triton.checks.folder import ModelFolder, Repository
 from tidegate.triton.checks.python_completion import completed_names
 from tidegate.triton.checks.tensors import completes
+from tidegate.triton.model_config import has_text_ids
 
 
 def check_answering(model: ModelFolder, repository: Repository) -> None:
@@ -26,17 +27,6 @@ def is_decoupled(name: str, repository: Repository) -> bool:
     )
 
 
-def has_text_ids(model: ModelFolder) -> bool:
-    """Whether a model takes the correlation ID of a sequence as text."""
-    controls = (control for each in model.message.sequence_batching.control_input for control in each.control)
-    return any(
-        control.Kind.Name(control.kind) == "CONTROL_SEQUENCE_CORRID"
-        and control.DESCRIPTOR.fields_by_name["data_type"].enum_type.values_by_number[control.data_type].name
-        == "TYPE_STRING"
-        for control in controls
-    )
-
-
 def _check_decoupled(model: ModelFolder, repository: Repository) -> None:
     if not is_decoupled(model.name, repository):
         return
@@ -50,7 +40,7 @@ def _check_decoupled(model: ModelFolder, repository: Repository) -> None:
 
 
 def _check_text_ids(model: ModelFolder) -> None:
-    if has_text_ids(model):
+    if has_text_ids(model.message):
         line = model.config.line("sequence_batching", 0, "control_input")
         message = "a text correlation ID: Triton 2.51 answers 400 unless the sequence_id has exactly 128 bytes"
         model.report("sequence-text-id", message, "say data_type: TYPE_UINT64, which takes text IDs too", line=line)

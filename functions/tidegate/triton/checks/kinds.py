@@ -128,7 +128,7 @@ SMOKED = (
     _error("load-refused", "Triton refused the model, or the server ended while it loaded it.", "The message has Triton's reason."),
     _error("load-hung", "The load did not finish in time; it was killed.", "Look for an endless loop, a wait, or a huge file in `initialize`."),
     _error("answer-hung", "No answer came in time; the server was killed.", "Look for an endless loop or a wait in `execute`."),
-    _error("answer-failed", "Triton or the model answered with an error.", "The message has the reason."),
+    _error("answer-failed", "Triton or the model answered with an error, and where the input was made up, would to any other.", "The message has the reason."),
     _error("model-crashed", "The model's process ended while it answered.", "Look for a crash of native code, `exit`, or too little memory."),
     _error("answer-malformed", "The answer is not in the form of the Open Inference Protocol.", "Report it."),
     _error("output-missing", "A declared output did not come.", "Make it, or remove it from the config."),

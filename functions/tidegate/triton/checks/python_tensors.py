@@ -10,6 +10,8 @@ import ast
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from tritonclient.grpc.model_config_pb2 import TYPE_BF16
+
 from tidegate.rules.shape import did_you_mean
 from tidegate.triton.checks.folder import ModelFolder, Repository, by_name
 from tidegate.triton.checks.numpy_types import TYPES_OF_NUMPY, numpy_type
@@ -94,6 +96,7 @@ def check_python_tensors(model: ModelFolder, sources: Sources, module: Module, r
             elif name == "InferenceRequest":
                 _check_called_model(model, each, call, constants, repository)
         complete = complete and not _is_mentioned(each.tree, aliases)
+    _check_bfloats(model, modules)
     missing = _check_not_made(model, module, made, complete and bool(made) and not calls_models)
     if outputs and model.config.whole():
         for place, call, name in undeclared:
@@ -101,6 +104,18 @@ def check_python_tensors(model: ModelFolder, sources: Sources, module: Module, r
             kind = "code-tensor" if missing or not complete or calls_models else "code-undeclared"
             hint = did_you_mean(name, set(outputs), "output")
             model.report(kind, f"the config has no output {name!r}", hint, file=place.file, line=call.lineno)
+
+
+def _check_bfloats(model: ModelFolder, modules: list[Module]) -> None:
+    """Report BF16 inputs of code that reads arrays alone: numpy has no such type, and as_numpy raises."""
+    words = {node.attr for each in modules for node in ast.walk(each.tree) if isinstance(node, ast.Attribute)}
+    if "as_numpy" not in words or "to_dlpack" in words:
+        return
+    for number, tensor in enumerate(model.message.input):
+        if tensor.data_type == TYPE_BF16:
+            line = model.config.line("input", number, "data_type")
+            message = f"input {tensor.name!r} is TYPE_BF16, of which as_numpy raises: every request fails"
+            model.report("code-data-type", message, "read it with to_dlpack(), or declare TYPE_FP32", line=line)
 
 
 def _declared(model: ModelFolder, kind: str) -> Names:

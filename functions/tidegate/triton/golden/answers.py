@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import struct
 import zlib
 from collections.abc import Iterator
@@ -19,6 +20,17 @@ from tidegate.triton.golden.requests import GoldenRequest
 from tidegate.triton.golden.tensors import Array, data_type, fits, wire_type
 
 MAX_REASON = 600
+
+
+_WHATEVER_IS_SENT = re.compile(
+    r"decoupled transaction policy|Number of InferenceResponse objects|Expected a list in the execute return|"
+    r"got bad yield|NumPy dtype is not supported|cannot be converted to NumPy|'NoneType' object is not callable|"
+    r"expected a single response|incomplete string data for inference input|unexpected number of string elements|"
+    r"in ensemble .*(?:data-type is|missing required input)"
+)
+"""Reasons of Triton and its Python backend that no input changes."""
+
+_SHAPE = re.compile(r"in ensemble .*unexpected shape for input")
 
 
 class MalformedAnswerError(ValueError):
@@ -43,8 +55,8 @@ def validate_answer(config: ModelConfig, request: GoldenRequest, response: HttpR
         response: what came back, from Triton or from anything that speaks the protocol.
     """
     if response.status != 200:
-        kind = "made-up-refused" if request.made_up else "answer-failed"
         reason = reason_of(response)
+        kind = "made-up-refused" if request.made_up and may_help(config, reason) else "answer-failed"
         if "Stub process" in reason or "stub process" in reason:
             kind = "model-crashed"
         return (_finding(request, kind, f"status {response.status}: {reason}"),)
@@ -79,6 +91,14 @@ def decode(response: HttpResponse) -> dict[str, Output]:
         struct.error, zlib.error, OSError, InferenceServerException,
     ) as error:  # fmt: skip
         raise MalformedAnswerError(f"the answer cannot be read: {str(error)[:MAX_REASON]}") from error
+
+
+def may_help(config: ModelConfig, reason: str) -> bool:
+    """Whether other inputs could be answered by a model that refused some for a reason."""
+    if _SHAPE.search(reason):
+        # What steps hand on can be of another size only where the ensemble takes another.
+        return any(-1 in tensor.dims for tensor in config.input)
+    return _WHATEVER_IS_SENT.search(reason) is None
 
 
 def reason_of(response: HttpResponse) -> str:

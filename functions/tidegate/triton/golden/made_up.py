@@ -10,8 +10,8 @@ import numpy as np
 
 from tidegate.triton.checks.folder import ModelFolder
 from tidegate.triton.golden.requests import GoldenRequest
-from tidegate.triton.golden.tensors import NUMPY_TYPES, Array, data_type
-from tidegate.triton.model_config import CONFIG
+from tidegate.triton.golden.tensors import NUMPY_TYPES, Array, bfloats, data_type
+from tidegate.triton.model_config import CONFIG, has_text_ids
 
 FREE_SIZE = 4
 """What a dimension of any size becomes; all the same, because inputs often have to agree."""
@@ -28,13 +28,16 @@ def made_up_request(model: ModelFolder) -> GoldenRequest | None:
         if array is None:
             return None
         inputs[tensor.name] = array[None] if batches else array
-    if not inputs:
+    if not inputs and (batches or model.message.input or not model.message.output):
+        # Where it batches, Triton counts the rows of the inputs; a config without either leaves both to the server.
         return None
     return GoldenRequest(
         model=model.name,
         file=f"{model.name}/{CONFIG}",
         inputs=inputs,
         batches=batches,
+        bfloats=bfloats(model.message.input),
+        has_text_id=has_text_ids(model.message),
         is_sequence=model.message.HasField("sequence_batching"),
         made_up=True,
     )

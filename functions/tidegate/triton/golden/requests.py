@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import quote
 
 import numpy as np
+from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from tidegate.ports import HttpRequest
 from tidegate.triton.golden.tensors import Array
+from tidegate.triton.model_config import has_text_ids
 
 ABSOLUTE, RELATIVE = 1e-5, 1e-3
 """How far numbers may differ unless a sample says otherwise."""
@@ -31,6 +33,8 @@ class GoldenRequest:
         absolute: how far a number may be from what is expected, or from itself in another batch.
         relative: the same as a share of the number; both together count.
         is_sequence: whether the model takes sequences: the request then is one of its own, with start and end.
+        bfloats: the inputs that go out as BF16, whose arrays are float32, since numpy has no such type.
+        has_text_id: whether the correlation ID of its sequence is text.
         made_up: whether the inputs were made from the config, so that the model may well refuse them.
     """
 
@@ -43,6 +47,8 @@ class GoldenRequest:
     absolute: float = ABSOLUTE
     relative: float = RELATIVE
     is_sequence: bool = False
+    has_text_id: bool = False
+    bfloats: frozenset[str] = frozenset()
     made_up: bool = False
 
     @property
@@ -74,12 +80,14 @@ class GoldenRequest:
 
         tensors = []
         for name, array in self.inputs.items():
-            datatype = np_to_triton_dtype(array.dtype)
+            datatype = "BF16" if name in self.bfloats else np_to_triton_dtype(array.dtype)
             tensors.append(InferInput(name, list(array.shape), datatype).set_data_from_numpy(array))
+        number = random.getrandbits(62) + 1
+        sequence_id = f"golden-{number:x}" if self.has_text_id else number
         body, header_length = InferenceServerClient.generate_request_body(
             tensors,
             parameters=dict(self.parameters),
-            sequence_id=random.getrandbits(62) + 1 if self.is_sequence else 0,
+            sequence_id=sequence_id if self.is_sequence else 0,
             sequence_start=True,
             sequence_end=True,
         )
@@ -89,6 +97,17 @@ class GoldenRequest:
         suffix = "" if version is None else f"/versions/{version}"
         path = f"/v2/models/{quote(self.model, safe='')}{suffix}/infer"
         return HttpRequest("POST", path, tuple(headers), body)
+
+
+def in_sequence(request: GoldenRequest, configs: Iterable[ModelConfig]) -> GoldenRequest:
+    """A request as one of a sequence, where its model or a model that it calls takes sequences.
+
+    Args:
+        request: a request to the first of the models.
+        configs: the configs of the model and of everything that it calls.
+    """
+    taking = [config for config in configs if config.HasField("sequence_batching")]
+    return replace(request, is_sequence=bool(taking), has_text_id=any(map(has_text_ids, taking)))
 
 
 def joined(requests: Sequence[GoldenRequest]) -> GoldenRequest:

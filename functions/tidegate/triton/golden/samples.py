@@ -13,7 +13,8 @@ from tidegate.rules.shape import did_you_mean
 from tidegate.triton.checks.files import read_text
 from tidegate.triton.checks.folder import ModelFolder, Repository
 from tidegate.triton.golden.requests import ABSOLUTE, RELATIVE, GoldenRequest
-from tidegate.triton.golden.tensors import Array, data_type, fits, to_array
+from tidegate.triton.golden.tensors import Array, bfloats, data_type, fits, to_array
+from tidegate.triton.model_config import has_text_ids
 
 FOLDER = "samples"
 MAX_SAMPLE_BYTES = 16 * 1024 * 1024
@@ -102,6 +103,8 @@ def _request(model: ModelFolder, text: str, file: str) -> GoldenRequest:
         absolute=absolute,
         relative=relative,
         is_sequence=model.message.HasField("sequence_batching"),
+        has_text_id=has_text_ids(model.message),
+        bfloats=bfloats(model.message.input),
     )
     _check_rows(model, request)
     return request

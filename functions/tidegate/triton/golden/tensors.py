@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ NUMPY_TYPES: dict[str, Any] = {
     "TYPE_FP16": np.float16,
     "TYPE_FP32": np.float32,
     "TYPE_FP64": np.float64,
+    "TYPE_BF16": np.float32,
     "TYPE_STRING": np.object_,
 }
 """Data types of a config that can be sent from numpy."""
@@ -34,6 +35,11 @@ def data_type(tensor: Any) -> str:
     """The name of a declared tensor's data type, such as `TYPE_FP32`."""
     known = tensor.DESCRIPTOR.fields_by_name["data_type"].enum_type.values_by_number
     return str(known[tensor.data_type].name) if tensor.data_type in known else "TYPE_INVALID"
+
+
+def bfloats(tensors: Iterable[Any]) -> frozenset[str]:
+    """The names of the declared tensors whose data type is BF16."""
+    return frozenset(tensor.name for tensor in tensors if data_type(tensor) == "TYPE_BF16")
 
 
 def wire_type(tensor: Any) -> str:
@@ -56,7 +62,15 @@ def to_array(value: Any, name: str) -> Array:
     if name not in NUMPY_TYPES:
         raise ValueError(f"the data type {name} cannot be written in a sample")
     flat, shape = _flatten(value)
-    kind = str if name == "TYPE_STRING" else bool if name == "TYPE_BOOL" else float if "FP" in name else int
+    kind = (
+        str
+        if name == "TYPE_STRING"
+        else bool
+        if name == "TYPE_BOOL"
+        else float
+        if "FP" in name or name == "TYPE_BF16"
+        else int
+    )
     for position, item in enumerate(flat):
         good = type(item) is kind or (kind is float and type(item) is int)
         if not good:

@@ -7,13 +7,17 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from tritonclient.grpc.model_config_pb2 import ModelConfig
+
 from tidegate.errors import EndpointError, ModelConfigError, ModelLoadError
 from tidegate.ports import ModelLoad
 from tidegate.rules import Target
+from tidegate.triton.checks import check_closure
+from tidegate.triton.checks.answering import check_answering, is_decoupled
 from tidegate.triton.checks.findings import ModelFinding
 from tidegate.triton.checks.folder import ModelFolder, Repository
 from tidegate.triton.golden.made_up import made_up_request
-from tidegate.triton.golden.requests import GoldenRequest
+from tidegate.triton.golden.requests import GoldenRequest, in_sequence
 from tidegate.triton.golden.samples import read_samples
 from tidegate.triton.installation import Installation
 from tidegate.triton.model_config import CONFIG
@@ -73,7 +77,8 @@ class _Run:
         try:
             plan = self._directory.plan([Target(name, name, None, ())])
         except ModelConfigError as error:
-            self._refuse(name, str(error), "tidegate models check tells everything that is wrong")
+            self._refuse(name, str(error), "")
+            self._explain(name)
             return
         started = time.monotonic()
         if not await self._load(name, plan):
@@ -107,11 +112,13 @@ class _Run:
                 kind = "load-hung" if error.hung else "load-refused"
                 self._failed[load.model] = str(error)
                 self._refuse(load.model, str(error), "", kind)
+                self._explain(load.model)
                 if error.hung:
                     await self._drop()
             except EndpointError as error:
                 self._failed[load.model] = f"the server ended while it loaded this model: {error}"
                 self._refuse(load.model, self._failed[load.model], "")
+                self._explain(load.model)
                 await self._drop()
         return name not in self._failed
 
@@ -142,21 +149,23 @@ class _Run:
         samples = read_samples(model)
         seen.samples = len(samples)
         self.report.add(*model.report.findings[before:])
-        if self._is_decoupled(model):
-            seen.notes.append("its answers are decoupled: it was loaded and not asked")
+        if is_decoupled(model.name, self._repository):
+            seen.notes.append("its responses are decoupled: it was loaded and not asked")
+            check_answering(model, self._repository)
+            self.report.add(*(each for each in model.report.findings[before:] if each.kind == "decoupled"))
             return ()
         if samples or len(model.report.findings) > before:
-            return samples
+            return tuple(in_sequence(each, self._configs(model.name)) for each in samples)
         made_up = made_up_request(model)
         hint = "write samples/*.json: docs/model-repository.md, Samples"
         what = "inputs were made from its config" if made_up else "its config does not tell what to ask"
         message = f"there is no golden request; {what}"
         self.report.add(ModelFinding(model.name, 0, "samples-missing", message, hint, model.name))
-        return () if made_up is None else (made_up,)
+        return () if made_up is None else (in_sequence(made_up, self._configs(model.name)),)
 
-    def _is_decoupled(self, model: ModelFolder) -> bool:
-        closure = (self._repository.model(name) for name in self._repository.closure([model.name]))
-        return any(each is not None and each.message.model_transaction_policy.decoupled for each in closure)
+    def _configs(self, name: str) -> list[ModelConfig]:
+        closure = (self._repository.model(each) for each in self._repository.closure([name]))
+        return [each.message for each in closure if each is not None]
 
     async def _running(self) -> TritonServer:
         if self._server is None:
@@ -169,6 +178,11 @@ class _Run:
         if server is not None:
             with contextlib.suppress(ProcessLookupError):
                 await server.kill()
+
+    def _explain(self, model: str) -> None:
+        """Add what the model's files show to what Triton says of a load."""
+        found = check_closure(Repository(self._repository.path), [model])
+        self.report.add(*(finding for finding in found if finding.severity == "error"))
 
     def _refuse(self, model: str, message: str, hint: str, kind: str = "load-refused") -> None:
         self.report.add(ModelFinding(f"{model}/{CONFIG}", 0, kind, message, hint, model))

@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tidegate.triton.checks.folder import ModelFolder, Repository
-from tidegate.triton.golden.requests import GoldenRequest
-from tidegate.triton.golden.tensors import Array
+from tidegate.triton.golden.requests import GoldenRequest, in_sequence
+from tidegate.triton.golden.tensors import Array, bfloats
 from tidegate.triton.model_config import CONFIG
 from tidegate.triton.smoke.asking import Asker
 
@@ -38,8 +38,10 @@ async def ask_steps(asker: Asker, repository: Repository, ensemble: ModelFolder,
                 file=f"{step.model_name}/{CONFIG}",
                 inputs={name: tensors[tensor] for name, tensor in step.input_map.items()},
                 expected={},
-                is_sequence=model.message.HasField("sequence_batching"),
+                bfloats=bfloats(model.message.input),
             )
+            closure = (repository.model(each) for each in repository.closure([step.model_name]))
+            asked = in_sequence(asked, [each.message for each in closure if each is not None])
             before = len(asker.findings)
             answer = await asker.ask(model, asked, step.model_version if step.model_version > 0 else None)
             new = asker.findings[before:]
