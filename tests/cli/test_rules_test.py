@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
@@ -49,7 +50,14 @@ def test_a_bare_list_of_cases_belongs_to_the_files_objective(tmp_path: Path) -> 
     outcome = run(tmp_path, EVERY_KEY)
     assert [(case["objective"], case["passed"], case["line"]) for case in outcome["cases"]] == [("ranking", True, 2)]
     assert outcome["coverage"] == [
-        {"objective": "ranking", "rules": 3, "covered": ["home"], "uncovered": ["canary", "default"]}
+        {
+            "objective": "ranking",
+            "rules": 3,
+            "covered": ["home"],
+            "uncovered": ["canary", "default"],
+            "covered_cells": [],
+            "uncovered_cells": [],
+        }
     ]
 
 
@@ -220,3 +228,108 @@ def test_rules_with_errors_run_no_case(tmp_path: Path) -> None:
 
 def test_no_directory_is_wrong_usage(tmp_path: Path) -> None:
     assert rules("test", tmp_path / "nowhere").exit_code == 2
+
+
+def test_only_the_first_failures_are_explained(tmp_path: Path) -> None:
+    cases = "".join(
+        f"- {{name: n{number}, context: {{member_id: '1'}}, expect: {{rule: home}}}}\n" for number in range(30)
+    )
+    outcome = run(tmp_path, cases, exit_code=1)
+    assert [case["explanation"] is not None for case in outcome["cases"]] == [True] * 20 + [False] * 10
+    assert outcome["unexplained"] == 10
+    told = rules("test", tmp_path).stdout
+    assert told.count("✗ home: country") == 20
+    assert told.count("FAILED") == 30
+    assert "the first 20 are explained" in told
+
+
+def test_a_filter_runs_what_it_names_and_says_nothing_of_coverage(tmp_path: Path) -> None:
+    cases = """
+- {name: Swedes are home, context: {member_id: '1', country: SE}, expect: {rule: home}}
+- {name: others are not, context: {member_id: '1'}, expect: {rule: home}}
+"""
+    directory = write(tmp_path, {CASES: cases})
+    outcome = rules_json("test", directory, "--filter", "swedes")
+    assert [case["name"] for case in outcome["cases"]] == ["Swedes are home"]
+    assert outcome["coverage"] == []
+    assert len(rules_json("test", directory, "--filter", "RANKING", exit_code=1)["cases"]) == 2
+    assert "1 cases: 1 passed" in rules("test", directory, "--filter", "swedes").stdout
+
+
+def test_a_filter_that_runs_nothing_is_wrong_usage(tmp_path: Path) -> None:
+    directory = write(tmp_path, {CASES: EVERY_KEY})
+    missed = rules("test", directory, "--filter", "danes")
+    assert missed.exit_code == 2
+    assert "none of 1 cases has 'danes'" in missed.stderr
+    assert rules("test", directory, "--filter", "every", "--require-coverage").exit_code == 2
+
+
+WINDOW = """
+objective: ranking
+context: {member_id: {type: string}, country: {type: string}}
+rules:
+  - {id: june, when: {country: SE}, active: {from: "2026-06-01T00:00:00Z", until: "2026-07-01T00:00:00Z"}, serve: better}
+  - {id: default, serve: base}
+"""
+
+
+def test_the_time_of_cases_without_one_can_be_given(tmp_path: Path) -> None:
+    cases = """
+- {name: at last, context: {country: SE}, expect: {rule: june}}
+- {name: fixed, context: {country: SE}, at: "2026-05-01", expect: {rule: default}}
+- {name: never, expect: {rule: default}}
+"""
+    directory = write(tmp_path, {"objectives/ranking.yaml": WINDOW, CASES: cases})
+    outcome = rules_json("test", directory, "--at", "2026-06-15")
+    assert [(case["passed"], case["notes"]) for case in outcome["cases"]] == [(True, [])] * 3
+    outcome = rules_json("test", directory, "--at", "2026-07-15", exit_code=1)
+    assert [case["passed"] for case in outcome["cases"]] == [False, True, True]
+    outcome = rules_json("test", directory, exit_code=1)
+    assert [len(case["notes"]) for case in outcome["cases"]] == [1, 0, 0]
+
+
+def test_cells_without_a_case_are_listed_and_may_be_required(tmp_path: Path) -> None:
+    objective = """
+objective: ranking
+context: {member_id: {type: string}}
+rules:
+  - {id: ab, experiment: {id: 7, allocate: caller, cells: {1: base, 2: better}}}
+  - {id: default, serve: base}
+"""
+    first = "- {name: one, allocations: {7: 1}, expect: {cell: 1}}\n- {name: none, expect: {rule: default}}\n"
+    second = "- {name: two, allocations: {7: 2}, expect: {cell: 2}}\n"
+    directory = write(tmp_path, {"objectives/ranking.yaml": objective, CASES: first})
+    (covered,) = rules_json("test", directory, "--require-coverage")["coverage"]
+    assert covered["covered_cells"] == [{"rule": "ab", "cell": "1"}]
+    assert covered["uncovered_cells"] == [{"rule": "ab", "cell": "2"}]
+    lacking = rules("test", directory, "--require-cells")
+    assert lacking.exit_code == 1
+    assert "ranking: 1 of 2 cells have a case\n  no case: cell 2 of ab" in lacking.stdout
+    write(tmp_path, {"objectives/ranking.yaml": objective, CASES: first + second})
+    assert rules("test", directory, "--require-cells").exit_code == 0
+
+
+def test_junit_has_a_suite_per_file_with_failures_and_mistakes(tmp_path: Path) -> None:
+    cases = (
+        "- {name: passes, context: {member_id: '1'}, expect: {rule: default}}\n"
+        '- {name: "<fails> \\u0007", context: {member_id: "1"}, expect: {rule: home}}\n'
+        "- {name: broken, expct: {}}\n"
+    )
+    file = tmp_path / "results.xml"
+    assert rules("test", write(tmp_path / "rules", {CASES: cases}), "--junit", file).exit_code == 1
+    (suite,) = ElementTree.parse(file).getroot()  # noqa: S314  # written by the command under test
+    assert suite.get("name") == CASES
+    assert {key: suite.get(key) for key in ("tests", "failures", "errors")} == {
+        "tests": "3",
+        "failures": "1",
+        "errors": "1",
+    }
+    passed, failed, mistake = suite
+    assert (passed.get("classname"), passed.get("line"), list(passed)) == ("ranking", "1", [])
+    assert failed.get("name") == "<fails> \N{REPLACEMENT CHARACTER}"
+    (failure,) = failed
+    assert 'expected "home", got "default"' in str(failure.get("message"))
+    assert "✗ home: country" in str(failure.text)
+    assert "expct" in str(mistake[0].get("message"))
+    nowhere = rules("test", tmp_path / "rules", "--junit", tmp_path / "no/results.xml")
+    assert nowhere.exit_code == 2

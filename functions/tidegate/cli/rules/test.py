@@ -2,122 +2,77 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import click
 
-from tidegate.cli.rules.compiled import compiled, findings_json
-from tidegate.cli.rules.explanation import explanation_lines
-from tidegate.cli.rules.options import AS_JSON, DIRECTORY, print_json
-from tidegate.errors import Finding, RulesError
-from tidegate.rules.cases.reading import read_cases
-from tidegate.rules.cases.runner import CaseResult, Coverage, coverage, run_cases
-from tidegate.rules.program import Layer, Program
-
-SHOWN_UNCOVERED = 20
+from tidegate.cli.rules.compiled import compiled
+from tidegate.cli.rules.options import AS_JSON, DIRECTORY, at_option
+from tidegate.cli.rules.test_report import CaseReport
+from tidegate.rules.cases.reading import Case, read_cases
+from tidegate.rules.cases.runner import coverage, run_cases
 
 
 @click.command()
 @click.argument("directory", type=DIRECTORY)
+@click.option(
+    "--filter",
+    "wanted",
+    metavar="TEXT",
+    help="Run only the cases whose objective, file or name contains TEXT, in upper or lower case.",
+)
+@at_option("The time of cases without `at`, ISO 8601 (UTC where it has no offset); now where left out.")
 @click.option("--require-coverage", is_flag=True, help="Fail where a rule has no case.")
+@click.option("--require-cells", is_flag=True, help="Fail where a cell of an experiment has no case.")
+@click.option("--junit", type=click.Path(dir_okay=False, path_type=Path), help="Write the results as JUnit XML.")
 @AS_JSON
-def test(directory: Path, require_coverage: bool, as_json: bool) -> None:
-    """Run the cases of DIRECTORY/cases against the rules, and tell which rules have no case.
+def test(
+    directory: Path,
+    wanted: str | None,
+    at: float | None,
+    require_coverage: bool,
+    require_cells: bool,
+    junit: Path | None,
+    as_json: bool,
+) -> None:
+    """Run the cases of DIRECTORY/cases against the rules, and list the rules and cells that have no case.
 
-    A case without `at` runs at the present time. Exit code 1: a case fails, a file has errors, or with
-    --require-coverage a rule has no case.
+    Exit code 1: a case fails, a file has errors, or what is required to have a case has none. 2: the command was misused,
+    or no case matches --filter.
     """
+    if wanted is not None and (require_coverage or require_cells):
+        raise click.UsageError("--filter leaves cases out, so coverage cannot be required: drop one of them")
     program, engine, _ = compiled(directory, as_json=as_json)
     cases, findings = read_cases(directory, set(engine.objectives))
-    sound = [case for case in cases if case.objective in engine.objectives]
-    results = list(run_cases(engine, program, sound, time.time()))
-    covered = coverage(program, results)
-    uncovered = require_coverage and any(each.uncovered for each in covered)
-    failed = bool(findings) or uncovered or not all(result.passed for result in results)
+    chosen = list(_chosen(cases, wanted))
+    if wanted is not None and not chosen:
+        message = f"none of {len(cases)} cases has {wanted!r} in its objective, file or name"
+        raise click.BadParameter(message, param_hint="--filter")
+    sound = [case for case in chosen if case.objective in engine.objectives]
+    now = time.time() if at is None else at
+    results = list(run_cases(engine, program, sound, now, is_now_fixed=at is not None))
+    covered = coverage(program, results) if wanted is None else ()
+    lacking = []
+    if require_coverage and any(each.uncovered for each in covered):
+        lacking.append("a rule has no case, and --require-coverage is given")
+    if require_cells and any(each.uncovered_cells for each in covered):
+        lacking.append("a cell has no case, and --require-cells is given")
+    failed = bool(findings or lacking) or not all(result.passed for result in results)
+    report = CaseReport(engine, program, results, findings, covered)
+    if junit is not None:
+        report.write_junit(junit)
     if as_json:
-        print_json(_as_dict(findings, results, covered, ok=not failed))
+        report.print_json(ok=not failed)
     else:
-        _show(program, results, covered)
-        if findings:
-            click.echo(str(RulesError(findings)), err=True)
-        if uncovered:
-            click.echo("error: a rule has no case, and --require-coverage is given", err=True)
+        report.show(lacking)
     if failed:
         raise click.exceptions.Exit(1)
 
 
-def _show(program: Program, results: Sequence[CaseResult], covered: Sequence[Coverage]) -> None:
-    for result in results:
-        if not result.passed:
-            _show_failure(result, program.world.layers)
-        for note in result.notes:
-            click.echo(f"{_place(result)}: note: {note}")
-    for each in covered:
-        total = len(each.covered) + len(each.uncovered)
-        click.echo(f"{each.objective}: {len(each.covered)} of {total} rules have a case")
-        for rule in each.uncovered[:SHOWN_UNCOVERED]:
-            click.echo(f"  no case: {rule}")
-        if len(each.uncovered) > SHOWN_UNCOVERED:
-            click.echo(f"  … and {len(each.uncovered) - SHOWN_UNCOVERED} more; --json has all")
-    failures = sum(not result.passed for result in results)
-    click.echo(f"{len(results)} cases: {len(results) - failures} passed, {failures} failed")
-
-
-def _show_failure(result: CaseResult, layers: Mapping[str, Layer]) -> None:
-    click.echo(f"{_place(result)}: FAILED")
-    for mismatch in result.mismatches:
-        hint = f"  ({mismatch.hint})" if mismatch.hint else ""
-        click.echo(f"  {mismatch.key}: expected {_text(mismatch.expected)}, got {_text(mismatch.actual)}{hint}")
-    if result.explanation is not None:
-        for line in explanation_lines(result.explanation, layers):
-            click.echo(f"    {line}")
-
-
-def _place(result: CaseResult) -> str:
-    case = result.case
-    return f"{case.file}:{case.line}: {case.objective}: {case.name}"
-
-
-def _text(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
-
-
-def _as_dict(
-    findings: Sequence[Finding], results: Sequence[CaseResult], covered: Sequence[Coverage], *, ok: bool
-) -> dict[str, Any]:
-    return {
-        "ok": ok,
-        "findings": findings_json(findings),
-        "cases": [_case_dict(result) for result in results],
-        "coverage": [
-            {
-                "objective": each.objective,
-                "rules": len(each.covered) + len(each.uncovered),
-                "covered": list(each.covered),
-                "uncovered": list(each.uncovered),
-            }
-            for each in covered
-        ],
-    }
-
-
-def _case_dict(result: CaseResult) -> dict[str, Any]:
-    return {
-        "objective": result.case.objective,
-        "name": result.case.name,
-        "file": result.case.file,
-        "line": result.case.line,
-        "passed": result.passed,
-        "mismatches": [
-            {"key": each.key, "expected": each.expected, "actual": each.actual, "hint": each.hint}
-            for each in result.mismatches
-        ],
-        "notes": list(result.notes),
-        "explanation": result.explanation.as_dict(with_key=True)
-        if result.explanation is not None and not result.passed
-        else None,
-    }
+def _chosen(cases: Sequence[Case], wanted: str | None) -> Iterator[Case]:
+    text = (wanted or "").casefold()
+    for case in cases:
+        if any(text in each.casefold() for each in (case.objective, case.file, case.name)):
+            yield case

@@ -1,16 +1,17 @@
-"""Runs cases against an engine: what each decided, where that differs from what was expected, and which rules no case
-reaches. Pure: the engine, the cases and the time come in."""
+"""Runs cases against an engine: what each decided, where that differs from what was expected, and which rules and cells no
+case reaches. Pure: the engine, the cases and the time come in."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
-from tidegate.errors import ContextError, NoRuleError
+from tidegate.errors import ContextError, NoRuleError, RequestError
 from tidegate.rules.cases.reading import Case
+from tidegate.rules.compiler import emit
 from tidegate.rules.decision import Decision, Explanation
-from tidegate.rules.engine import Engine
+from tidegate.rules.engine import Engine, load_bundle
 from tidegate.rules.program import ObjectiveProgram, Program
 from tidegate.rules.shape import did_you_mean
 
@@ -27,11 +28,17 @@ class Mismatch:
 
 @dataclass(frozen=True, slots=True)
 class CaseResult:
-    """What came of one case. `explanation` is None where the context was refused; `notes` do not fail the case."""
+    """Result of one case.
+
+    `at` is the time that it ran at, in Unix seconds. `decision` is None where the context was refused (`refused` is True
+    then) or no rule matches. `notes` do not fail the case.
+    """
 
     case: Case
+    at: float
     mismatches: tuple[Mismatch, ...]
-    explanation: Explanation | None
+    decision: Decision | None
+    refused: bool = False
     notes: tuple[str, ...] = ()
 
     @property
@@ -39,68 +46,123 @@ class CaseResult:
         """Whether everything expected came out."""
         return not self.mismatches
 
+    def explained(self, engine: Engine) -> Explanation | None:
+        """The trace of every rule for this case, made anew at each call since it is large; None: the context was refused."""
+        return None if self.refused else engine.explain(self.case.objective, self.case.context, at=self.at)
+
+
+Cell = tuple[str, str]
+"""The id of a rule that runs an experiment, and the text of one of the experiment's cells."""
+
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """Which rules of an objective are decided by at least one passing case, and which are not, in the rules' order."""
+    """Which rules of an objective, and which cells of its experiments, at least one passing case gets, and which none does;
+    in the rules' order."""
 
     objective: str
     covered: tuple[str, ...]
     uncovered: tuple[str, ...]
+    covered_cells: tuple[Cell, ...] = ()
+    uncovered_cells: tuple[Cell, ...] = ()
 
 
-def run_cases(engine: Engine, program: Program, cases: Sequence[Case], now: float) -> Iterator[CaseResult]:
+def run_cases(
+    engine: Engine, program: Program, cases: Iterable[Case], now: float, *, is_now_fixed: bool = False
+) -> Iterator[CaseResult]:
     """Run cases, one after the other.
 
     Args:
         engine: the compiled rules.
         program: the same rules in normal form.
         cases: cases of objectives that exist.
-        now: the time of the cases that say none, in Unix seconds.
+        now: the time of the cases that have none, in Unix seconds.
+        is_now_fixed: `now` was asked for, so that cases without a time are not noted as depending on the clock.
     """
-    moments = {objective.name: tuple(_moments(objective)) for objective in program.objectives}
+    clocks = {} if is_now_fixed else _clocks(program)
+    rules = {objective.name: {rule.id for rule in objective.rules} for objective in program.objectives}
     for case in cases:
-        yield _run(engine, case, now, moments[case.objective])
+        yield _run(engine, case, now, rules[case.objective], clocks.get(case.objective))
 
 
-def coverage(program: Program, results: Sequence[CaseResult]) -> tuple[Coverage, ...]:
-    """The rules that the cases reach, by objective."""
-    decided = {
-        (result.case.objective, result.explanation.decision.rule)
-        for result in results
-        if result.passed and result.explanation is not None and result.explanation.decision is not None
-    }
+def coverage(program: Program, results: Iterable[CaseResult]) -> tuple[Coverage, ...]:
+    """The rules and cells that the passing cases reach, by objective."""
+    rules: set[tuple[str, str]] = set()
+    cells: set[tuple[str, str, str]] = set()
+    for result in results:
+        if result.passed and result.decision is not None:
+            name, decision = result.case.objective, result.decision
+            rules.add((name, decision.rule))
+            cells.add((name, decision.rule, str(decision.cell)))
     return tuple(
         Coverage(
             objective.name,
-            tuple(rule.id for rule in objective.rules if (objective.name, rule.id) in decided),
-            tuple(rule.id for rule in objective.rules if (objective.name, rule.id) not in decided),
+            tuple(rule.id for rule in objective.rules if (objective.name, rule.id) in rules),
+            tuple(rule.id for rule in objective.rules if (objective.name, rule.id) not in rules),
+            tuple(cell for cell in _cells(objective) if (objective.name, *cell) in cells),
+            tuple(cell for cell in _cells(objective) if (objective.name, *cell) not in cells),
         )
         for objective in sorted(program.objectives, key=lambda each: each.name)
     )
 
 
-def _moments(objective: ObjectiveProgram) -> Iterator[float]:
-    """A moment on both sides of every edge of a time window of the objective."""
-    edges = {edge for rule in objective.rules for edge in rule.body.get("active", ()) if edge is not None}
-    for edge in sorted(edges):
-        yield edge - 0.001
-        yield edge
+def _cells(objective: ObjectiveProgram) -> Iterator[Cell]:
+    """Every cell that can be given. A cell of weight 0 is only given where the caller allocates."""
+    for rule in objective.rules:
+        experiment = rule.body.get("experiment")
+        if experiment is not None:
+            is_callers = experiment["allocate"] == "caller"
+            cells = (str(cell["cell"]) for cell in experiment["cells"] if cell["weight"] or is_callers)
+            yield from ((rule.id, cell) for cell in dict.fromkeys(cells))
 
 
-def _run(engine: Engine, case: Case, now: float, moments: tuple[float, ...]) -> CaseResult:
+@dataclass(frozen=True, slots=True)
+class _Clock:
+    """Tells whether the time decides what a context of one objective gets: the same rules without time windows, and the
+    rules that have one. The rule that decides without windows comes first of all that can match at any time, so the time
+    matters exactly where that rule has a window."""
+
+    timeless: Engine
+    windowed: frozenset[str]
+
+    def matters(self, case: Case) -> bool:
+        try:
+            return self.timeless.decide(case.objective, case.context).rule in self.windowed
+        except RequestError:
+            return False
+
+
+def _clocks(program: Program) -> dict[str, _Clock]:
+    windowed = {
+        objective.name: frozenset(rule.id for rule in objective.rules if "active" in rule.body)
+        for objective in program.objectives
+    }
+    if not any(windowed.values()):
+        return {}
+    timeless = [
+        replace(
+            objective,
+            rules=tuple(
+                replace(rule, body={key: value for key, value in rule.body.items() if key != "active"})
+                for rule in objective.rules
+            ),
+        )
+        for objective in program.objectives
+    ]
+    engine = load_bundle(emit(replace(program, objectives=tuple(timeless))))
+    return {name: _Clock(engine, rules) for name, rules in windowed.items() if rules}
+
+
+def _run(engine: Engine, case: Case, now: float, rules: set[str], clock: _Clock | None) -> CaseResult:
     at = now if case.at is None else case.at
     try:
-        explanation = engine.explain(case.objective, case.context, at=at)
+        decision = engine.decide(case.objective, case.context, at=at)
     except ContextError as error:
-        return CaseResult(case, tuple(_refused(case, error)), None)
-    rules = [trace.rule for trace in explanation.rules]
-    return CaseResult(
-        case,
-        tuple(_differences(case.expect, explanation.decision, rules)),
-        explanation,
-        tuple(_notes(engine, case, moments)),
-    )
+        return CaseResult(case, at, tuple(_refused(case, error)), None, refused=True)
+    except NoRuleError:
+        decision = None
+    mismatches = tuple(_differences(case.expect, decision, rules))
+    return CaseResult(case, at, mismatches, decision, notes=tuple(_notes(engine, case, clock)))
 
 
 def _refused(case: Case, error: ContextError) -> Iterator[Mismatch]:
@@ -108,7 +170,7 @@ def _refused(case: Case, error: ContextError) -> Iterator[Mismatch]:
         yield Mismatch("error", case.expect.get("error"), error.attribute, str(error))
 
 
-def _differences(expect: Mapping[str, Any], decision: Decision | None, rules: list[str]) -> Iterator[Mismatch]:
+def _differences(expect: Mapping[str, Any], decision: Decision | None, rules: set[str]) -> Iterator[Mismatch]:
     if "error" in expect:
         yield Mismatch("error", expect["error"], None, "the context is accepted")
         return
@@ -151,18 +213,11 @@ def _same(expected: Any, actual: Any) -> bool:
     return isinstance(expected, bool) == isinstance(actual, bool) and bool(expected == actual)
 
 
-def _notes(engine: Engine, case: Case, moments: tuple[float, ...]) -> Iterator[str]:
+def _notes(engine: Engine, case: Case, clock: _Clock | None) -> Iterator[str]:
     attributes = engine.objectives[case.objective].attributes
     for name in case.context:
         if name not in attributes and name != "allocations":
             hint = did_you_mean(name, set(attributes), "attribute")
             yield f"the objective does not declare the attribute {name!r}, so it is ignored; {hint}"
-    if case.at is None and len({_outcome(engine, case, at) for at in moments}) > 1:
+    if case.at is None and clock is not None and clock.matters(case):
         yield "what it decides depends on the clock: give it `at`"
-
-
-def _outcome(engine: Engine, case: Case, at: float) -> str | None:
-    try:
-        return engine.decide(case.objective, case.context, at=at).rule
-    except NoRuleError:
-        return None
