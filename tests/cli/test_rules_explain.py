@@ -70,6 +70,26 @@ def test_a_member_of_the_holdout_is_told_so() -> None:
     assert "✗ ab-12345: experiment: bucket" in printed
 
 
+def test_the_free_buckets_of_a_layer_are_shown(tmp_path: Path) -> None:
+    files: dict[str, str | bytes] = {
+        "layers.yaml": "home: {key: member_id, holdout: [0, 499], experiments: {ab: [[600, 699], [1000, 8999]]}}\n",
+        "objectives/ranking.yaml": """
+objective: ranking
+context: {member_id: {type: string}}
+rules:
+  - {id: ab, experiment: {id: ab, layer: home, cells: {1: base, 2: better}}}
+  - {id: default, serve: base}
+""",
+    }
+    directory = write(tmp_path, files)
+    printed = [
+        rules("explain", directory, "--objective", "ranking", "--context", f'{{"member_id": "{member}"}}').stdout
+        for member in range(20)
+    ]
+    assert all("  free: 500–599, 700–999, 9000–9999" in each for each in printed)
+    assert any("9000–9999  ← this bucket" in each for each in printed)
+
+
 def test_a_split_without_its_key_says_that_the_first_variant_serves(tmp_path: Path) -> None:
     ranking = """
 objective: ranking

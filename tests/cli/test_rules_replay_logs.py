@@ -102,7 +102,10 @@ def test_a_log_is_read_by_its_content(content: bytes, name: str, tmp_path: Path)
             "`at` is not a time: neither ISO 8601 nor Unix seconds",
         ),
         (GOOD.replace(b'"context"', b'"at": true, "context"'), "`at` is not a time: neither ISO 8601 nor Unix seconds"),
-        (GOOD[:-1] + b', "at": 1798113600000}', "`at` is not a time: neither ISO 8601 nor Unix seconds"),
+        (
+            GOOD[:-1] + b', "at": 1798113600000}',
+            "`at` is not a time: it is after the year 9999 in Unix seconds; divide milliseconds by 1000",
+        ),
         (GOOD[:-1] + b', "at": 1e999}', "`at` is not a time: neither ISO 8601 nor Unix seconds"),
         (GOOD[:-1] + b', "allocations": {}, "at": "x"}', "`at` is not a time: neither ISO 8601 nor Unix seconds"),
         (

@@ -9,6 +9,7 @@ from typing import Any
 from tidegate.rules.conditions import Conjunction
 from tidegate.rules.contract import Attribute, Caller
 from tidegate.rules.placement import FleetDemand
+from tidegate.rules.sticky import BUCKETS
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,16 @@ class Layer:
     key: tuple[str, ...]
     holdout: tuple[tuple[int, int], ...]
     experiments: Mapping[str, tuple[tuple[int, int], ...]]
+
+
+def free_buckets(layer: Layer) -> list[tuple[int, int]]:
+    """The inclusive ranges of a layer's buckets that neither the holdout nor an experiment owns."""
+    free, start = [], 0
+    for first, last in sorted(pair for pairs in (layer.holdout, *layer.experiments.values()) for pair in pairs):
+        if start < first:
+            free.append((start, first - 1))
+        start = max(start, last + 1)
+    return [*free, (start, BUCKETS - 1)] if start < BUCKETS else free
 
 
 @dataclass(frozen=True, slots=True)

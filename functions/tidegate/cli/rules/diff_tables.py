@@ -63,7 +63,7 @@ def _show_shares(console: Console, shares: ObjectiveShares) -> None:
     if len(changing) > SHOWN_FLOWS:
         rest = sum(flow.share for flow in changing[SHOWN_FLOWS:])
         table.add_row(percent(rest), f"{len(changing) - SHOWN_FLOWS:,} smaller flows; --json has all")
-    table.add_row(percent(1 - shares.moved - shares.retuned), "unchanged")
+    table.add_row(percent(shares.unchanged), "unchanged")
     console.print(table)
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from tidegate.rules import Decision, Draw, Explanation
+from tidegate.rules.compare.wording import plain
 from tidegate.rules.decision import LayerDraw
-from tidegate.rules.program import Layer
+from tidegate.rules.program import Layer, free_buckets
 from tidegate.rules.sticky import SEPARATOR
 
 SHOWN_SEPARATOR = "␟"
@@ -45,7 +46,7 @@ def _decision(decision: Decision) -> Iterator[str]:
     if decision.fallbacks:
         yield "  fallbacks " + ", ".join(target.name for target in decision.fallbacks)
     if decision.shadows:
-        yield "  shadows " + ", ".join(f"{shadow.target.name} {shadow.percent:g} %" for shadow in decision.shadows)
+        yield "  shadows " + ", ".join(f"{shadow.target.name} {plain(shadow.percent)} %" for shadow in decision.shadows)
 
 
 def _layer(draw: LayerDraw, layer: Layer | None) -> Iterator[str]:
@@ -57,6 +58,11 @@ def _layer(draw: LayerDraw, layer: Layer | None) -> Iterator[str]:
         owned = ", ".join(f"{first}–{last}" for first, last in pairs) or "no buckets"
         inside = any(first <= draw.bucket <= last for first, last in pairs)
         yield f"  {name}: {owned}{'  ← this bucket' if inside else ''}"
+    if layer is not None:
+        free = free_buckets(layer)
+        owned = ", ".join(f"{first}–{last}" for first, last in free) or "no buckets"
+        inside = any(first <= draw.bucket <= last for first, last in free)
+        yield f"  free: {owned}{'  ← this bucket' if inside else ''}"
 
 
 def _draws(draws: tuple[Draw, ...]) -> Iterator[str]:

@@ -133,7 +133,7 @@ def _one_sided(shares: ObjectiveShares, *, is_added: bool) -> ObjectiveShares:
         else replace(flow, new_rule="", new_target=NO_OBJECTIVE)
         for flow in shares.flows
     )
-    return replace(shares, flows=flows, moved=1.0, changing=shares.staying)
+    return replace(shares, flows=flows, moved=1.0, unchanged=0.0, changing=shares.staying)
 
 
 def _diff(

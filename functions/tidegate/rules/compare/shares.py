@@ -69,6 +69,7 @@ class ObjectiveShares:
     weighting: str
     moved: float
     retuned: float
+    unchanged: float
     flows: tuple[Flow, ...]
     changing: Estimate = Estimate()
     staying: Estimate = Estimate()
@@ -157,9 +158,10 @@ def summary(
     flows = [Flow(*key[:4], float(share), key[4]) for key, share in sums.items() if share]
     moved = _sum(share for key, share in sums.items() if key[2] != key[3])
     retuned = _sum(share for key, share in sums.items() if key[4])
+    unchanged = _sum(share for key, share in sums.items() if key[2] == key[3] and not key[4])
     flows.sort(key=lambda flow: (-flow.share, flow.old_rule, flow.new_rule, flow.old_target, flow.new_target))
     name = axes.joint.sides[0].objective.name
-    return ObjectiveShares(name, weighting, moved, retuned, tuple(flows), changing, staying, contexts)
+    return ObjectiveShares(name, weighting, moved, retuned, unchanged, tuple(flows), changing, staying, contexts)
 
 
 def _sum(shares: Iterable[Fraction | float]) -> float:

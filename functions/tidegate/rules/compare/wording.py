@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 from tidegate.rules.conditions import AnyOf, Conjunction, from_json
@@ -35,7 +36,7 @@ def in_words(field: str, value: Any) -> str:
         case "split":
             return ", ".join(f"{name} {weight}" for name, weight in value)
         case "shadow":
-            return ", ".join(f"{name} {percent} %" for name, percent in value)
+            return ", ".join(f"{name} {plain(percent)} %" for name, percent in value)
         case "active":
             return " ".join(f"{key} {moment}" for key, moment in author_form(field, value).items())
         case "experiment":
@@ -85,3 +86,8 @@ def _moment(seconds: float | None) -> str | None:
     if seconds is None:
         return None
     return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
+
+
+def plain(number: float) -> str:
+    """A number in decimal notation, however small."""
+    return f"{number:g}" if number == 0 or abs(number) >= 0.0001 else f"{Decimal(repr(number)):f}"

@@ -144,7 +144,9 @@ def _serves(body: Mapping[str, Any]) -> Iterator[Serves]:
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.3g} %" if share < 0.9995 else "100 %"
+    if 0 < share < 0.0001:
+        return "<0.01 %"
+    return ">99.9 %" if 0.9995 <= share < 1 else f"{100 * share:.3g} %"
 
 
 def _conditions(rule: Rule) -> Iterator[str]:

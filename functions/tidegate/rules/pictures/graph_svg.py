@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from tidegate.rules.compare.wording import plain
 from tidegate.rules.pictures.graph import Graph, ObjectiveNode, RuleNode
 from tidegate.rules.pictures.svg import BOLD, PALETTE, Picture, band_path, shortened, swing
 
@@ -118,7 +119,7 @@ def _bands(rule: RuleNode, top: float, colour: int) -> list[_Band]:
         tip = f"{rule.label}: {served.label or 'serves'} → {served.target}"
         made.append(_Band(top + (lane + 0.5) * LANE, served.target, thickness, served.label, colour, tip))
     for lane, (name, percent) in enumerate(rule.shadows, len(rule.serves)):
-        label = f"shadow {percent:g} %"
+        label = f"shadow {plain(percent)} %"
         made.append(_Band(top + (lane + 0.5) * LANE, name, _THINNEST, label, colour, f"{rule.label}: {label} → {name}"))
     return made
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from tidegate.rules.compare.wording import plain
 from tidegate.rules.pictures.graph import Graph, graph_of
 from tidegate.rules.pictures.mermaid_text import link_label, quoted
 from tidegate.rules.program import Program
@@ -41,7 +42,7 @@ def _lines(graph: Graph) -> Iterator[str]:
             for served in rule.serves:
                 yield f"  {node} --> {link_label(served.label)}{targets[served.target]}"
             for name, percent in rule.shadows:
-                yield f"  {node} -.-> {link_label(f'shadow {percent:g} %')}{targets[name]}"
+                yield f"  {node} -.-> {link_label(f'shadow {plain(percent)} %')}{targets[name]}"
         fallbacks = dict.fromkeys(name for rule in objective.rules for name in rule.fallbacks)
         for name in fallbacks:
             yield f"  o{number} -.-> {link_label('fallback')}{targets[name]}"

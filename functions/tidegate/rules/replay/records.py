@@ -21,6 +21,8 @@ Record = tuple[int, str | None, Any, float | None]
 EARLIEST = datetime.min.replace(tzinfo=UTC).timestamp()
 LATEST = datetime.max.replace(tzinfo=UTC).timestamp()
 
+_NANOSECONDS_END = LATEST * 1e9
+
 _SPACE = " \t\r\n\ufeff"
 """JSON's white space, and the byte order mark that some programs write."""
 
@@ -64,14 +66,18 @@ def records(
                 try:
                     at = moment(at)
                 except ValueError:
-                    yield number, None, _NO_TIME, None
+                    yield number, None, _no_time(at), None
                     continue
             yield number, name, context, at
         if on_block is not None:
             on_block()
 
 
-_NO_TIME = "`at` is not a time: neither ISO 8601 nor Unix seconds"
+def _no_time(value: Any) -> str:
+    """Why a value is not a time. It is not repeated: it may be personal data that stands in the wrong place."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and LATEST < value < _NANOSECONDS_END:
+        return "`at` is not a time: it is after the year 9999 in Unix seconds; divide milliseconds by 1000"
+    return "`at` is not a time: neither ISO 8601 nor Unix seconds"
 
 
 class _NotFiniteError(ValueError):
@@ -117,7 +123,7 @@ def _loosely(number: int, value: Any, objective: str | None) -> Record:
     try:
         return number, name, context, None if value.get("at") is None else moment(value["at"])
     except ValueError:
-        return number, None, _NO_TIME, None
+        return number, None, _no_time(value["at"]), None
 
 
 def moment(value: Any) -> float:

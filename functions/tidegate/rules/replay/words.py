@@ -9,9 +9,16 @@ from tidegate.rules.replay.report import Shares
 
 
 def percent(share: float) -> str:
-    """A share (0–1) in percent, with two decimals, or two digits where it is smaller than they show."""
+    """A share (0–1) in percent, with two decimals, or four where it is smaller than two show.
+
+    Only nothing is 0.00 % and only all is 100.00 %: a share that would round to either is below or above a bound.
+    """
     value = 100 * share
-    return f"{value:.2f} %" if value == 0 or value >= 0.01 else f"{value:.2g} %"
+    if 0 < value < 0.0001:
+        return "<0.0001 %"
+    if 0 < value < 0.01:
+        return f"{value:.4f} %"
+    return ">99.99 %" if 99.995 <= value < 100 else f"{value:.2f} %"
 
 
 def race_words(race: Configured) -> str:
