@@ -41,24 +41,93 @@ def test_a_clean_repository_is_ok_with_counts() -> None:
     assert result.stderr == ""
 
 
-def test_findings_go_to_standard_error_with_their_place(repository: Path) -> None:
+def test_findings_are_the_commands_output_with_their_place(repository: Path) -> None:
     config = repository / "ranker/config.pbtxt"
     config.write_text(config.read_text().replace("model_version: 1", "model_version: -1", 1))
     (repository / "picker/1/model.py").rename(repository / "picker/1/models.py")
     result = models("check", repository)
     assert result.exit_code == 1
-    first, second, third = result.stderr.splitlines()
+    first, second, third = result.stdout.splitlines()[:3]
     assert first.startswith("picker/1: error[artefact-missing]: model.py is missing")
     assert second.startswith("ranker/config.pbtxt:27: warning[step-unpinned]: ")
     assert second.endswith("(pin it: model_version: 1)")
     assert third == "1 error, 1 warning in 4 models"
-    assert "ok" not in result.stdout
+    assert "ok:" not in result.stdout
+    assert result.stderr == ""
 
 
 def test_a_warning_alone_fails(repository: Path) -> None:
     (repository / "picker/.DS_Store").touch()
     result = models("check", repository, "picker")
-    assert (result.exit_code, result.stderr.splitlines()[-1]) == (1, "0 errors, 1 warning in 1 model")
+    assert result.exit_code == 1
+    assert "0 errors, 1 warning in 1 model" in result.stdout.splitlines()
+
+
+CALLS = """\
+import triton_python_backend_utils as pb_utils
+
+
+class TritonPythonModel:
+    def execute(self, requests):
+        return [self.answer(request) for request in requests]
+
+    def answer(self, request):
+        scores = pb_utils.get_input_tensor_by_name(request, "SCORES")
+        asked = pb_utils.InferenceRequest(model_name="scorer", requested_output_names=["SCORES"], inputs=[scores])
+        return asked.exec()
+"""
+ACCEPTED = """\
+accepted:
+  - model: picker
+    kind: code-model
+    reason: Rules serve the scorer by itself, so it is loaded wherever this is.
+"""
+
+
+def accept(repository: Path, text: str) -> None:
+    (repository / "picker/1/model.py").write_text(CALLS)
+    (repository / "accepted.yaml").write_text(text)
+
+
+def test_a_warning_can_be_accepted_with_a_reason(repository: Path) -> None:
+    accept(repository, ACCEPTED)
+    result = models("check", repository)
+    assert result.exit_code == 0, result.output
+    assert "1 warning accepted in accepted.yaml" in result.stdout
+    document = check_json(repository)
+    (accepted,) = document["accepted"]
+    assert (document["findings"], accepted["kind"], accepted["model"]) == ([], "code-model", "picker")
+    assert accepted["reason"].startswith("Rules serve")
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "line", "message"),
+    [
+        (("kind: code-model", "kind: queue-delay"), "accepted-unused", 2, "no warning[queue-delay] to accept"),
+        (("reason:", "until: 2020-01-31\n    reason:"), "accepted-unused", 2, "ended on 2020-01-31"),
+        (("kind: code-model", "kind: code-modle"), "accepted-file", 2, "did you mean 'code-model'?"),
+        (("kind: code-model", "kind: code-tensor"), "accepted-file", 2, "only warnings can be accepted"),
+        (("reason:", "raeson:"), "accepted-file", 4, "'raeson'"),
+        (("reason: Rules serve the scorer by itself, so it is loaded wherever this is.", 'reason: ""'), "accepted-file", 4, ""),
+        (("accepted:", "accepted: ["), "accepted-file", 2, "not valid YAML"),
+    ],
+)  # fmt: skip
+def test_an_acceptance_that_does_not_count_is_a_finding(
+    repository: Path, change: tuple[str, str], kind: str, line: int, message: str
+) -> None:
+    accept(repository, ACCEPTED.replace(*change))
+    result = models("check", repository)
+    assert result.exit_code == 1
+    (found,) = (each for each in result.stdout.splitlines() if each.startswith("accepted.yaml"))
+    assert f"accepted.yaml:{line}: " in found
+    assert f"[{kind}]: " in found
+    assert message in found
+    assert "warning[code-model]" in result.stdout, "what is not accepted is reported"
+
+
+def test_an_acceptance_for_models_that_are_not_checked_is_left_alone(repository: Path) -> None:
+    accept(repository, ACCEPTED)
+    assert models("check", repository, "reader").exit_code == 0
 
 
 def test_json_has_findings_and_models(repository: Path) -> None:
@@ -171,7 +240,7 @@ def test_what_cannot_be_read_is_a_finding(repository: Path) -> None:
     config.unlink()
     config.symlink_to(config.name)
     result = models("check", repository)
-    assert "picker/config.pbtxt: error[unreadable]: cannot be read: " in result.stderr
+    assert "picker/config.pbtxt: error[unreadable]: cannot be read: " in result.stdout
 
 
 def test_help_does_not_import_what_the_commands_need() -> None:

@@ -119,7 +119,7 @@ def test_a_dry_run_says_what_would_be_sent_or_refused(aws: LocalAws, repository:
 def test_models_with_errors_are_not_pushed(aws: LocalAws, repository: Path) -> None:
     (repository / "picker" / "1" / "model.py").unlink()
     refused = push(aws, repository, exit_code=1)
-    assert "picker/1: error[" in refused.stderr
+    assert "picker/1: error[" in refused.stdout
     assert refused.stderr.splitlines()[-1] == "nothing was pushed: the models have errors"
     document = push_json(aws, repository, exit_code=1)
     assert (document["ok"], document["models"]) == (False, [])
@@ -171,7 +171,7 @@ def test_empty_folders_links_and_bytecode(aws: LocalAws, repository: Path) -> No
     cache = repository / "picker" / "1" / "__pycache__"
     cache.mkdir()
     (cache / "model.cpython-311.pyc").write_bytes(b"compiled")
-    assert "picker/1/__pycache__: warning[stray-bytecode]" in push(aws, repository).stderr
+    assert "picker/1/__pycache__: warning[stray-bytecode]" in push(aws, repository).stdout
     assert "models/picker/1/assets/.keep" in keys(aws)
     assert not [key for key in keys(aws, "") if "pycache" in key or key.endswith(".pyc")]
     outside = repository.parent / "outside.txt"

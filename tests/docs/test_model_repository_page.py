@@ -38,7 +38,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with the page's models."""
     root = tmp_path_factory.mktemp("page")
     files = dict(found for block in PAGE if (found := written(block)) is not None)
-    assert len(files) == 4
+    assert len(files) == 5
     for name, text in {**files, "my_models/short_text/1/.keep": "An ensemble has no files of its own.\n"}.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text)

@@ -97,10 +97,9 @@ class FolderModels:
         Raises:
             ModelConfigError: they have errors, and this is strict; the message has every one.
         """
-        from tidegate.triton.checks import check_models
+        from tidegate.triton.checks import Repository, judge_models
 
-        findings = await asyncio.to_thread(check_models, self.path, tuple(models))
-        errors = [str(finding) for finding in findings if finding.severity == "error"]
-        if errors and self.strict:
-            raise ModelConfigError("the models have errors\n" + "\n".join(errors))
-        return tuple(str(finding) for finding in findings)
+        judged = await asyncio.to_thread(judge_models, Repository(self.path), tuple(models))
+        if judged.errors and self.strict:
+            raise ModelConfigError("the models have errors\n" + "\n".join(map(str, judged.errors)))
+        return tuple(map(str, judged.findings))

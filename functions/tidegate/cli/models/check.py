@@ -8,13 +8,13 @@ from typing import Any
 
 import click
 
-from tidegate.cli.models.options import MODELS, count, open_repository, print_findings
+from tidegate.cli.models.options import MODELS, accepted_json, count, open_repository, print_findings
 from tidegate.cli.rules.compiled import sound_program
 from tidegate.cli.rules.options import AS_JSON, DIRECTORY, print_json
 from tidegate.cli.sarif import SARIF, write_sarif
 from tidegate.rules.program import Program
 from tidegate.rules.semantics import resolve_target
-from tidegate.triton.checks import ModelFinding, Repository, check_closure
+from tidegate.triton.checks import Judged, Repository, judge_models
 from tidegate.triton.checks.blast_radius import BlastRadius, blast_radius
 from tidegate.triton.checks.kinds import KINDS
 
@@ -33,19 +33,21 @@ def check(
     """Check models by their files alone, with everything that they call: all of DIRECTORY, or those named.
 
     Nothing is started, imported or written. Each finding has its file, line and kind (docs/model-repository.md). What a
-    change of a model would touch is told too. Exit code 1: there is a finding, be it an error or a warning.
+    change of a model would touch is told too. Exit code 1: there is a finding, be it an error or a warning that
+    DIRECTORY/accepted.yaml does not accept.
     """
     repository = open_repository(directory, models)
     program = None if rules_directory is None else sound_program(rules_directory, as_json=as_json)
     names = repository.closure(models or repository.names())
-    findings = check_closure(repository, models or repository.names())
+    judged = judge_models(repository, models or repository.names())
+    findings = judged.findings
     touched = blast_radius(repository, names, {} if program is None else objectives_by_model(program))
     if sarif_file is not None:
         write_sarif(sarif_file, "models check", KINDS, findings, directory)
     if as_json:
-        print_json(_as_dict(repository, findings, touched))
+        print_json(_as_dict(repository, judged, touched))
     else:
-        _show(repository, names, findings, touched, program is not None, named=bool(models))
+        _show(repository, names, judged, touched, program is not None, named=bool(models))
     if findings:
         raise click.exceptions.Exit(1)
 
@@ -62,20 +64,19 @@ def objectives_by_model(program: Program) -> Mapping[str, frozenset[str]]:
 def _show(
     repository: Repository,
     names: Sequence[str],
-    findings: Sequence[ModelFinding],
+    judged: Judged,
     touched: Sequence[BlastRadius],
     with_rules: bool,
     *,
     named: bool,
 ) -> None:
-    if findings:
-        print_findings(findings, len(names))
+    print_findings(judged, len(names))
     shown = [each for each in touched if each.ensembles or (with_rules and each.objectives)]
     for each in shown if named else shown[:SHOWN_STEPS]:
         click.echo(_words(each, with_rules))
     if not named and len(shown) > SHOWN_STEPS:
         click.echo(f"… and {len(shown) - SHOWN_STEPS} more; --json has all")
-    if not findings:
+    if not judged.findings:
         ensembles = sum(1 for name in names if (model := repository.model(name)) is not None and model.is_ensemble)
         versions = sum(len(model.versions) for name in names if (model := repository.model(name)) is not None)
         click.echo(
@@ -92,9 +93,7 @@ def _words(touched: BlastRadius, with_rules: bool) -> str:
     return f"a change of {touched.model} touches {'; '.join(parts)}"
 
 
-def _as_dict(
-    repository: Repository, findings: Sequence[ModelFinding], touched: Sequence[BlastRadius]
-) -> dict[str, Any]:
+def _as_dict(repository: Repository, judged: Judged, touched: Sequence[BlastRadius]) -> dict[str, Any]:
     described = []
     for each in touched:
         model = repository.model(each.model)
@@ -108,4 +107,9 @@ def _as_dict(
                 "objectives": list(each.objectives),
             }
         )
-    return {"ok": not findings, "findings": [finding.as_dict() for finding in findings], "models": described}
+    return {
+        "ok": not judged.findings,
+        "findings": [finding.as_dict() for finding in judged.findings],
+        "accepted": accepted_json(judged),
+        "models": described,
+    }

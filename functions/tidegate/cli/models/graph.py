@@ -9,7 +9,7 @@ import click
 from tidegate.cli.models.options import open_repository, print_findings
 from tidegate.cli.pictures import FORMAT, OUTPUT, deliver, format_of
 from tidegate.cli.rules.options import AS_JSON, DIRECTORY, print_json
-from tidegate.triton.checks import check_closure
+from tidegate.triton.checks import Judged, check_closure
 from tidegate.triton.model_config import CONFIG
 from tidegate.triton.pictures.dag import dag_of
 from tidegate.triton.pictures.dag_svg import dag_svg
@@ -38,7 +38,7 @@ def graph(directory: Path, model: str, form: str | None, output: Path | None, as
         if as_json:
             print_json({"ok": False, "findings": [finding.as_dict() for finding in errors]})
         else:
-            print_findings(errors, 1)
+            print_findings(Judged(tuple(errors)), 1, err=True)
         raise click.exceptions.Exit(1)
     form = format_of(form, output)
     dag = dag_of(folder, repository)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import click
 
 from tidegate.rules.shape import did_you_mean
-from tidegate.triton.checks import ModelFinding, Repository
+from tidegate.triton.checks import Judged, Repository
+from tidegate.triton.checks.accepted import FILE
 from tidegate.triton.model_config import CONFIG
 
 MODELS = click.argument("models", nargs=-1, metavar="[MODEL]...")
@@ -41,13 +42,21 @@ def _holds_model(folder: Path) -> bool:
         return False
 
 
-def print_findings(findings: Sequence[ModelFinding], checked: int) -> None:
-    """Print findings and their number on standard error."""
-    for finding in findings:
-        click.echo(str(finding), err=True)
-    errors = sum(finding.severity == "error" for finding in findings)
-    models = count(checked, "model")
-    click.echo(f"{count(errors, 'error')}, {count(len(findings) - errors, 'warning')} in {models}", err=True)
+def print_findings(judged: Judged, checked: int, *, err: bool = False) -> None:
+    """Print findings and their number; on standard error where the output itself is something else."""
+    for finding in judged.findings:
+        click.echo(str(finding), err=err)
+    if judged.findings:
+        errors, warnings = len(judged.errors), len(judged.findings) - len(judged.errors)
+        found = f"{count(errors, 'error')}, {count(warnings, 'warning')} in {count(checked, 'model')}"
+        click.echo(found, err=err)
+    if judged.accepted:
+        click.echo(f"{count(len(judged.accepted), 'warning')} accepted in {FILE}", err=err)
+
+
+def accepted_json(judged: Judged) -> list[dict[str, object]]:
+    """The accepted warnings as plain JSON values, each with the reason."""
+    return [{**finding.as_dict(), "reason": reason} for finding, reason in judged.accepted]
 
 
 def count(number: int, noun: str) -> str:

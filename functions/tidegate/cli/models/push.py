@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tidegate.cli.control import STORE_OPTIONS, StoreOptions, resolve_settings
-from tidegate.cli.models.options import MODELS, open_repository, print_findings
+from tidegate.cli.models.options import MODELS, accepted_json, open_repository, print_findings
 from tidegate.cli.rules.options import AS_JSON, DIRECTORY, print_json
 from tidegate.errors import ConflictError, ImmutableError, ModelConfigError, StoreError, TidegateError
 from tidegate.settings import Settings
-from tidegate.triton.checks import Repository, check_closure
+from tidegate.triton.checks import Repository, judge_models
 
 if TYPE_CHECKING:
     from tidegate.aws.model_store import PushPlan, S3ModelStore
@@ -67,15 +67,16 @@ def push(stores: StoreOptions, directory: Path, models: tuple[str, ...], dry_run
     repository = open_repository(directory, models)
     settings = resolve_settings(stores, registry=False)
     names = _steps_first(repository, models or repository.names())
-    findings = check_closure(repository, models or repository.names())
-    if findings and not as_json:
-        print_findings(findings, len(names))
+    judged = judge_models(repository, models or repository.names())
+    if not as_json:
+        print_findings(judged, len(names))
     result: dict[str, Any] = {
         "bucket": settings.bucket,
         "dry_run": dry_run,
-        "findings": [f.as_dict() for f in findings],
+        "findings": [finding.as_dict() for finding in judged.findings],
+        "accepted": accepted_json(judged),
     }
-    if any(finding.severity == "error" for finding in findings):
+    if judged.errors:
         _refuse(as_json, result, "nothing was pushed: the models have errors", [])
     asyncio.run(_push(settings, {name: directory / name for name in names}, result, as_json=as_json))
 

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import click
 
-from tidegate.cli.models.options import open_repository, print_findings
+from tidegate.cli.models.options import accepted_json, open_repository, print_findings
 from tidegate.cli.rules.options import AS_JSON, DIRECTORY, print_json
 from tidegate.settings import Settings
+from tidegate.triton.checks.accepted import Judged, judge
+from tidegate.triton.checks.kinds import SMOKED
 from tidegate.triton.installation import find_installation
 from tidegate.triton.smoke import ModelSmoke, SmokeReport, smoke
 
@@ -31,28 +33,29 @@ def smoke_(directory: Path, models: tuple[str, ...], timeout_s: float, as_json: 
     Every row of DIRECTORY/MODEL/samples/*.json is asked alone and in a batch of 3. What Triton itself does not check is:
     declared types and shapes, one row for each row, finite numbers, and that a row's answer does not depend on the rows
     beside it. An ensemble's steps are asked one by one, too. Without samples, inputs are made from the config. The server
-    is gone afterwards, however it went. Exit code 1: there is a finding.
+    is gone afterwards, however it went. Exit code 1: there is a finding that DIRECTORY/accepted.yaml does not accept.
     """
     open_repository(directory, models)
     settings = Settings.from_environment()
     installation = find_installation(settings.triton_home, settings.cache_dir)
     report = asyncio.run(smoke(directory, tuple(dict.fromkeys(models)), installation, timeout_s))
-    findings = sorted(report.findings)
+    tried = {seen.model for seen in report.models}
+    judged = judge(directory, sorted(report.findings), tried, [kind.name for kind in SMOKED])
     if as_json:
-        print_json(_as_dict(report))
+        print_json(_as_dict(report, judged))
     else:
         for seen in report.models:
             click.echo(_words(seen))
-        if findings:
-            print_findings(findings, len(report.models))
-    if findings:
+        print_findings(judged, len(report.models))
+    if judged.findings:
         raise click.exceptions.Exit(1)
 
 
-def _as_dict(report: SmokeReport) -> dict[str, object]:
+def _as_dict(report: SmokeReport, judged: Judged) -> dict[str, object]:
     return {
-        "ok": not report.findings,
-        "findings": [finding.as_dict() for finding in sorted(report.findings)],
+        "ok": not judged.findings,
+        "findings": [finding.as_dict() for finding in judged.findings],
+        "accepted": accepted_json(judged),
         "models": [seen.as_dict() for seen in report.models],
     }
 

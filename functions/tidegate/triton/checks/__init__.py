@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from tidegate.triton.checks.checker import check_closure, check_models
+from tidegate.triton.checks.accepted import Judged
+from tidegate.triton.checks.checker import check_closure, check_models, judge_models
 from tidegate.triton.checks.findings import ModelFinding
 from tidegate.triton.checks.folder import Repository
 from tidegate.triton.checks.kinds import KINDS
 
-__all__ = ["KINDS", "ModelFinding", "Repository", "check_closure", "check_models"]
+__all__ = ["KINDS", "Judged", "ModelFinding", "Repository", "check_closure", "check_models", "judge_models"]

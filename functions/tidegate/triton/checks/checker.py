@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
+from tidegate.triton.checks.accepted import Judged, judge
 from tidegate.triton.checks.answering import check_answering
 from tidegate.triton.checks.backend import check_backend
 from tidegate.triton.checks.batching import check_batching
@@ -13,6 +14,7 @@ from tidegate.triton.checks.ensemble_tensors import check_ensemble_tensors
 from tidegate.triton.checks.findings import ModelFinding
 from tidegate.triton.checks.folder import ModelFolder, Repository, each_version
 from tidegate.triton.checks.instances import check_instances
+from tidegate.triton.checks.kinds import CHECKED
 from tidegate.triton.checks.layout import check_layout
 from tidegate.triton.checks.onnx_model import check_onnx
 from tidegate.triton.checks.python_files import check_python_files
@@ -43,6 +45,12 @@ def check_models(directory: Path, models: Collection[str]) -> tuple[ModelFinding
     """
     repository = Repository(directory)
     return check_closure(repository, models)
+
+
+def judge_models(repository: Repository, models: Collection[str]) -> Judged:
+    """Check models and everything that they call, as `check_models`, less the warnings that `accepted.yaml` accepts."""
+    names = repository.closure(models)
+    return judge(repository.path, check_closure(repository, models), names, [kind.name for kind in CHECKED])
 
 
 def check_closure(repository: Repository, models: Collection[str]) -> tuple[ModelFinding, ...]:

@@ -94,7 +94,7 @@ def _check_versions(model: ModelFolder) -> None:
         if not _has_file(folder):
             hint = f"put {' or '.join(model.artefacts)} there" if model.artefacts else "put the model there"
             if model.is_ensemble:
-                hint = "an ensemble has no files of its own: add a .keep with a word in it"
+                hint = "an ensemble has no files of its own: add an empty file .keep"
             model.report("version-empty", "the version's folder holds no file", hint, file=str(version))
     if model.is_ensemble and len(model.versions) > 1:
         there = ", ".join(map(str, model.versions))
