@@ -15,6 +15,7 @@ from tidegate.rules.analysis import KINDS
 
 from tests.cli.planted import AT, PLANTED, Planted, write_planted
 from tests.cli.rules_runner import FLEET, RANKING, RULES, rules, rules_json, write
+from tests.support.examples import OBJECTIVES
 
 TIDEGATE = Path(sys.executable).parent / "tidegate"
 UNUSED = [
@@ -124,9 +125,11 @@ def test_windows_are_over_at_the_time_that_is_given(planted: Path) -> None:
 
 
 def test_the_repositorys_own_rules_are_clean() -> None:
-    done = check(RULES, "--strict")
-    assert done.returncode == 0, done.stdout
-    assert "0 errors, 0 warnings" in done.stdout
+    outcome = json.loads(check(RULES, "--json").stdout)
+    ours = {f"{folder}/{name}.yaml" for folder in ("objectives", "cases") for name in OBJECTIVES}
+    assert [found for found in outcome["findings"] if found["file"] in ours] == []
+    served = {each["objective"]: each["every_context_served"] for each in outcome["objectives"]}
+    assert {name: served[name] for name in OBJECTIVES} == dict.fromkeys(OBJECTIVES, True)
 
 
 @pytest.mark.parametrize(("arguments", "code"), [((), 0), (("--strict",), 1)])

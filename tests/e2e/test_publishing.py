@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import json
 import os
 import signal
@@ -40,9 +39,6 @@ class TritonPythonModel:
         version = np.array([4], dtype=np.int32)
         return [pb_utils.InferenceResponse([pb_utils.Tensor("VERSION", version)]) for _ in requests]
 """
-FIRST_THAT_WRITES = 2
-"""The number of the first step of a publish that changes anything, the push."""
-
 NEW_VARIANT_S = 15.0
 """What a new variant may take from its folder to the first answer that is routed to it."""
 
@@ -88,53 +84,6 @@ def test_a_new_variant_serves_within_seconds_of_one_command_and_no_caller_notice
     assert callers.failures == others.failures == []
     assert callers.answers[-1] == 2
     assert set(others.answers) == {1}
-
-
-def test_a_publish_may_be_killed_at_any_step(stack: RunningStack, models: Path, tmp_path: Path) -> None:
-    rules = {name: rules_of(tmp_path / name, name) for name in ("first", "third")}
-    answers = {"first": 1, "third": 3}
-    published(stack, rules["first"], models)
-    assert eventually(lambda: stack.version("main") == 1)
-    live = "first"
-    with Callers(stack, "main", per_s=20) as callers:
-        for step in itertools.count(FIRST_THAT_WRITES):
-            wanted = next(name for name in rules if name != live)
-            ended = killed_at(step, publish_arguments(stack, rules[wanted], models))
-            # The pointer says which revision is live, and the gateway serves just that, whole.
-            version = stack.version("main")
-            assert version in (answers[live], answers[wanted])
-            if ended == "result":
-                break
-            if ended in ("confirm", "drain", "unload"):
-                assert eventually(lambda: stack.version("main") == answers[wanted])  # noqa: B023
-                live = wanted
-            else:
-                assert stack.version("main") == answers[live]
-        assert step > 8
-        # Each publish healed what the one before had left; the last word has this one.
-        published(stack, rules["third"], models)
-        assert eventually(lambda: stack.version("main") == 3)
-    assert callers.failures == []
-    assert set(callers.answers) == {1, 3}
-    assert eventually(lambda: run("reconcile", "--stack", stack.url, "--json").returncode == 0)
-    assert stack.models("a") == [{"versioned/3", "third/1"}] * 2
-
-
-def killed_at(nth: int, arguments: list[str]) -> str:
-    """Kill a publish as it tells that its `nth` step begins (from 0); the step, or `result` where it had ended before."""
-    with command(*arguments) as process:
-        begun = 0
-        for event in events(process):
-            if event["event"] == "result":
-                assert event["ok"], event
-                return "result"
-            if event["state"] == "begun":
-                if begun == nth:
-                    process.send_signal(signal.SIGKILL)
-                    process.communicate()
-                    return str(event["step"])
-                begun += 1
-    raise AssertionError("it ended without a result")
 
 
 def test_a_server_that_is_killed_during_a_load_fails_the_publish_and_nothing_else(

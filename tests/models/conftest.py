@@ -27,9 +27,9 @@ from tidegate.triton.installation import find_installation
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from tests.support.aws import LocalAws, local_server
+from tests.support.examples import ENSEMBLES, MODELS
 
 ROOT = Path(__file__).parents[2]
-MODELS = ROOT / "triton_models"
 BACKENDS = ROOT / "functions" / "tidegate" / "triton" / "backends"
 BUILD_TIMEOUT_S = 180
 START_TIMEOUT_S = 60
@@ -37,10 +37,6 @@ LOAD_TIMEOUT_S = 60
 STOP_TIMEOUT_S = 10
 FACTS_TIMEOUT_MS = 10_000
 """Far more than a look-up takes here: on a busy machine, an answer without a history would be a wrong one."""
-
-RANKING = ("title_ranking_popularity", "title_ranking_svd", "title_ranking_ease")
-SEARCH = ("title_search_lexical", "title_search_semantic")
-PURCHASE = ("purchase_propensity_base", "purchase_propensity_gbdt")
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +133,7 @@ def server(
     try:
         _await_live(client, process, log_path)
         running = Server(url, client, log_path, f"http://127.0.0.1:{metrics_port}/metrics")
-        running.load(*RANKING, *SEARCH, *PURCHASE)
+        running.load(*ENSEMBLES)
         yield running
     finally:
         client.close()

@@ -17,8 +17,7 @@ from tidegate.aws.provision import provision_facts
 from tidegate.ports.fact_files import FactFile
 
 from tests.support.aws import LocalAws, closed_port, silent_server
-
-from .conftest import MODELS
+from tests.support.examples import MODELS
 
 STEP = MODELS / "title_history" / "1"
 

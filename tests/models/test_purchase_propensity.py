@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tritonclient.utils import InferenceServerException
 
+from tests.support.examples import PURCHASE
 from training.artefacts import step_code
 
-from .conftest import PURCHASE, Server
+from .conftest import Server
 
 FEATURES = step_code("order_features/1/features.py")
 REGULAR = [(30 * month, 2, 40.0) for month in range(12)]

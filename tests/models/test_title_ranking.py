@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from tritonclient.utils import InferenceServerException
 
-from .conftest import RANKING, Server
+from tests.support.examples import RANKING
+
+from .conftest import Server
 
 KNOWN = ("1", "42", "943")
 UNKNOWN = "nobody-of-that-id"

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from .conftest import SEARCH, Server
+from tests.support.examples import SEARCH
+
+from .conftest import Server
 
 TOKEN_IDS = {
     "": [101, 102],

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from tidegate.triton.checks import Repository, check_closure, check_models
 
+from tests.support import examples
 from tests.support.stack import ROOT
 from tests.triton.checks.base import copy_base, onnx_bytes, save_onnx, write_base
 from tests.triton.checks.test_broken_models import (
@@ -277,10 +278,14 @@ def test_nothing_is_found(name: str, sound: Path, tmp_path: Path) -> None:
     assert [str(finding) for finding in check_models(models, sorted(named | set(MODELS)))] == []
 
 
-@pytest.mark.parametrize("directory", ["triton_models", "tests/repositories/small", "bench/models"])
+@pytest.mark.parametrize("directory", ["tests/repositories/small", "bench/models"])
 def test_the_repositories_of_the_project_are_clean(directory: str) -> None:
     repository = Repository(ROOT / directory)
     assert [str(finding) for finding in check_closure(repository, repository.names())] == []
+
+
+def test_the_examples_are_clean() -> None:
+    assert [str(finding) for finding in check_closure(Repository(examples.MODELS), examples.ENSEMBLES)] == []
 
 
 def test_open_steps_are_all_that_is_found_in_the_gateways_models() -> None:

@@ -1,0 +1,83 @@
+"""A publish that is killed at any step leaves one whole revision that is served, and the next publish heals the rest."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.publishing import TIMES, command, events, publish_arguments, published, run, write_ensemble
+from tests.support.callers import Callers
+from tests.support.stack import RunningStack, eventually, make_repository, running_stack, write_rules
+
+SHARDS = {"a": 2, "b": 1}
+ON = {"versioned": ["b"], "first": ["a"], "third": ["a"]}
+ANSWERS = {"first": 1, "third": 3}
+BEFORE_THE_FLIP = ("push", "assign", "claim", "load", "validate", "flip")
+AFTER_THE_FLIP = ("confirm", "drain", "unload")
+ONLY_READ = ("check", "test")
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = make_repository(tmp_path_factory.mktemp("models"), "versioned")
+    with (folder / "versioned" / "config.pbtxt").open("a") as config:
+        config.write("version_policy: { all {} }\n")
+    for name, version in ANSWERS.items():
+        write_ensemble(folder, name, version)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def stack(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
+    root = tmp_path_factory.mktemp("stack")
+    with running_stack(rules_of(root / "rules", "first"), models, root / "errors", variables=TIMES) as running:
+        yield running
+        assert "Traceback" not in running.errors
+
+
+def rules_of(folder: Path, main: str) -> Path:
+    return write_rules(folder, SHARDS, ON, main=main, other="versioned/1")
+
+
+@pytest.mark.parametrize("step", BEFORE_THE_FLIP + AFTER_THE_FLIP)
+def test_a_publish_may_be_killed_at_any_step(stack: RunningStack, models: Path, tmp_path: Path, step: str) -> None:
+    before = stack.version("main")
+    (live,) = [name for name, version in ANSWERS.items() if version == before]
+    (wanted,) = ANSWERS.keys() - {live}
+    with Callers(stack, "main", per_s=20) as callers:
+        assert kill_at(step, publish_arguments(stack, rules_of(tmp_path / wanted, wanted), models)) == step
+        # The pointer says which revision is live, and the gateway serves just that, whole.
+        if step in AFTER_THE_FLIP:
+            assert eventually(lambda: stack.version("main") == ANSWERS[wanted])
+        else:
+            assert stack.version("main") == before
+        # One publish takes up what the killed one left, and has the last word.
+        published(stack, rules_of(tmp_path / wanted, wanted), models)
+        assert eventually(lambda: stack.version("main") == ANSWERS[wanted])
+    assert callers.failures == []
+    assert set(callers.answers) == set(ANSWERS.values())
+    held = {f"versioned/{ANSWERS[wanted]}", f"{wanted}/1"}
+    assert eventually(lambda: stack.models("a") == [held] * 2)
+
+
+def test_these_are_all_steps_of_a_publish(stack: RunningStack, models: Path, tmp_path: Path) -> None:
+    with command(*publish_arguments(stack, rules_of(tmp_path, "first"), models)) as process:
+        begun = [event["step"] for event in events(process) if event.get("state") == "begun"]
+    assert set(begun) == {*ONLY_READ, *BEFORE_THE_FLIP, *AFTER_THE_FLIP}
+    assert eventually(lambda: run("reconcile", "--stack", stack.url, "--json").returncode == 0)
+
+
+def kill_at(step: str, arguments: list[str]) -> str:
+    """Kill a publish as it tells that a step begins; the step, or `result` where it ended before."""
+    with command(*arguments) as process:
+        for event in events(process):
+            if event["event"] == "result":
+                return "result"
+            if event["state"] == "begun" and event["step"] == step:
+                process.send_signal(signal.SIGKILL)
+                process.communicate()
+                return step
+    raise AssertionError("it ended without a result")
