@@ -41,10 +41,11 @@ def read_settings(stage: str, environment: Mapping[str, str], folder: Path = SET
         known = ", ".join(sorted(each.stem for each in folder.glob("*.yaml"))) or "none"
         raise SettingsError(f"stage {stage!r} has no settings: write {file} (stages: {known})")
     source = read_source(file, f"settings/{file.name}")
-    findings = [Finding(source.file, line, "", message, hint) for line, message, hint in source.problems]
+    findings = list(source.findings())
 
     def add(at: Location, message: str, hint: str) -> None:
-        findings.append(Finding(source.file, source.line(at), "", message, hint))
+        line, column = source.place(at)
+        findings.append(Finding(source.file, line, "", message, hint, column))
 
     data = source.data
     # A file of comments alone means: every default.
@@ -124,7 +125,8 @@ def read_shards(rules: Path, settings: Settings) -> tuple[Shard, ...]:
     source = read_source(file, file.name)
 
     def add(at: Location, message: str, hint: str) -> None:
-        findings.append(Finding(source.file, source.line(at), "", message, hint))
+        line, column = source.place(at)
+        findings.append(Finding(source.file, line, "", message, hint, column))
 
     fleet = check_shape(FleetFile, source.data, Report(source, add))
     assert fleet is not None, "read_directory has found no error in it"

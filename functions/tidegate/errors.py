@@ -42,8 +42,9 @@ class TidegateError(Exception):
 class Finding:
     """One author's error, located.
 
-    `file` is relative to the rules directory and `line` counts from 1 (0: the file as a whole). `rule` is the rule's id
-    where the finding is about one, else empty. `message` says what is wrong, `hint` what would be right.
+    `file` is relative to the rules directory. `line` and `column` count from 1 (0: the file, or the line, as a whole).
+    `rule` is the rule's id where the finding is about one, else empty. `message` says what is wrong, `hint` what would be
+    right.
     """
 
     file: str
@@ -51,9 +52,10 @@ class Finding:
     rule: str
     message: str
     hint: str = ""
+    column: int = 0
 
     def __str__(self) -> str:
-        place = f"{self.file}:{self.line}" if self.line else self.file
+        place = ":".join(str(each) for each in (self.file, self.line, self.column) if each)
         subject = f" rule {self.rule!r}:" if self.rule else ""
         return f"{place}:{subject} {self.message}" + (f" ({self.hint})" if self.hint else "")
 

@@ -162,7 +162,7 @@ def test_unsound_rules_and_models_are_told_and_end_with_1(rules: Path, models: P
     for arguments in (("--rules", broken), ("--rules", rules, "--current", broken)):
         result = plan(*arguments)
         assert result.exit_code == 1
-        assert "fleet.yaml:7: model 'late' is placed on the unknown shard 'gamma'" in result.stderr
+        assert "fleet.yaml:7:19: model 'late' is placed on the unknown shard 'gamma'" in result.stderr
     assert plan_json("--rules", broken, exit_code=1)["findings"][0]["line"] == 7
     (models / "shared" / "config.pbtxt").write_text("nonsense: 1\n")
     result = plan("--rules", rules, "--models", models)

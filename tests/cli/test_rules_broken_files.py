@@ -64,7 +64,7 @@ BROKEN = [
     Broken("empty", "", f"{FILE}:1", "empty"),
     Broken("empty-fleet", "", "fleet.yaml:1", "empty", "fleet.yaml"),
     Broken("only-a-comment", "# later\n", f"{FILE}:1", "empty"),
-    Broken("unclosed", changed("serve: base}", "serve: base"), f"{FILE}:", "not valid YAML"),
+    Broken("unclosed", changed("serve: base}", "serve: base"), f"{FILE}:", "not closed"),
     Broken("two-documents", RANKING + "---\n" + RANKING, f"{FILE}:8", "more than one YAML document"),
     Broken("deep", "objective: " + "[" * 5_000 + "]" * 5_000, f"{FILE}:1", "nested deeper"),
 ]

@@ -145,7 +145,7 @@ def test_experiments_that_overlap_in_a_layer_are_an_error(tmp_path: Path) -> Non
     done = check(write(tmp_path, {"layers.yaml": layers, "objectives/ranking.yaml": LAYERED}))
     assert done.returncode == 1
     (line,) = [each for each in done.stdout.splitlines() if "own" in each]
-    assert line.startswith("layers.yaml:5: error[author-error]: ")
+    assert line.startswith("layers.yaml:5:5: error[author-error]: ")
     assert "experiment 'two' and experiment 'one' of layer 'home' both own the buckets [500, 500]" in line
 
 

@@ -12,6 +12,7 @@ from infra.reading import read_settings
 from infra.settings import JwtAuthorizer
 from infra.settings_page import PAGE, page
 from tests.infra.fleets import NO_VARIABLES
+from tests.support.findings import without_columns
 
 
 def stage(folder: Path, text: str) -> Path:
@@ -44,13 +45,13 @@ def test_a_variable_goes_over_the_file(tmp_path: Path) -> None:
     ("text", "told"),
     [
         ("encrypton: customer_key\n", "settings/test.yaml:1: unknown key 'encrypton' (did you mean 'encryption'?)"),
-        ("# a\nencryption: none\n", "settings/test.yaml:2: 'encryption' is not what may stand here (write one of"),
+        ("# a\nencryption: none\n", "settings/test.yaml:2: 'encryption' is the text 'none' (write one of"),
         (
             "triton:\n  drain_s: 300\n",
-            "settings/test.yaml:2: 'drain_s' is out of range (write an integer from 5 to 110)",
+            "settings/test.yaml:2: 'drain_s' is 300, which is above the maximum 110 (write an integer from 5 to 110)",
         ),
         ("authorizer: {kind: jwt, audience: [a]}\n", "settings/test.yaml:1: key 'issuer' is missing"),
-        ("authorizer: {kind: none}\n", "settings/test.yaml:1: 'authorizer' is not what may stand here"),
+        ("authorizer: {kind: none}\n", "settings/test.yaml:1: 'authorizer' is a mapping"),
         ("vpc_cidr: 8.8.0.0/16\n", "settings/test.yaml:1: '8.8.0.0/16' is no address range for the VPC"),
         ("vpc_cidr: 10.0.0.1/16\n", "'10.0.0.1/16' is no address range for the VPC"),
         ("log_retention_days: 31\n", "CloudWatch Logs has no retention of 31 days (write one of 1, 3, 5"),
@@ -67,8 +68,11 @@ def test_a_variable_goes_over_the_file(tmp_path: Path) -> None:
         ),
         ("variables: {load_timeout_s: -5}\n", "TIDEGATE_LOAD_TIMEOUT_S must be a number from 0.1 to 3600, not '-5'"),
         ("variables: {bucket: mine}\n", "'bucket' is set by the templates themselves (delete it)"),
-        ("retain_data: yes\n", "'retain_data' is not what may stand here, got text (write true or false)"),
-        ("gateway: {timeout_s: 30}\n", "'timeout_s' is out of range (write an integer from 1 to 29)"),
+        ("retain_data: yes\n", "'retain_data' is the text 'yes' (write true or false; true without quotes"),
+        (
+            "gateway: {timeout_s: 30}\n",
+            "'timeout_s' is 30, which is above the maximum 29 (write an integer from 1 to 29)",
+        ),
         ("a: [\n", "settings/test.yaml:"),
         ("retain_data: true\nretain_data: false\n", "settings/test.yaml:2: duplicate key 'retain_data'"),
         ("- a\n", "1 error in the settings"),
@@ -77,7 +81,7 @@ def test_a_variable_goes_over_the_file(tmp_path: Path) -> None:
 def test_a_mistake_is_told_with_its_place(tmp_path: Path, text: str, told: str) -> None:
     with pytest.raises(SettingsError) as raised:
         read_settings("test", NO_VARIABLES, stage(tmp_path, text))
-    assert told in str(raised.value)
+    assert told in without_columns(str(raised.value))
 
 
 def test_every_mistake_is_told_in_one_run(tmp_path: Path) -> None:

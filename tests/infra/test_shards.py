@@ -21,6 +21,7 @@ from infra.stacks.functions import endpoints_variable
 from infra.stacks.parts import Stage
 from infra.stacks.shard.balancer import balancer_name
 from tests.infra.fleets import NO_VARIABLES, write_rules, write_stage
+from tests.support.findings import without_columns
 
 NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}", fullmatch=True)
 
@@ -99,11 +100,11 @@ def test_defaults_are_filled_in(tmp_path: Path) -> None:
 def test_what_cannot_be_built_is_told_with_its_line(tmp_path: Path, shard: dict[str, Any], told: str) -> None:
     with pytest.raises(RulesError) as raised:
         shards_of(tmp_path, {"a": shard})
-    assert told in str(raised.value)
+    assert told in without_columns(str(raised.value))
 
 
 def test_a_default_that_does_not_fit_is_told_at_the_shard(tmp_path: Path) -> None:
-    with pytest.raises(RulesError, match=r"fleet.yaml:2: 'm7g.xlarge' cannot run Triton"):
+    with pytest.raises(RulesError, match=r"fleet.yaml:2:.* 'm7g.xlarge' cannot run Triton"):
         shards_of(tmp_path, {"a": {}}, triton={"default_instance_type": "m7g.xlarge"})
 
 

@@ -108,7 +108,8 @@ class Broken:
         assert any(self.is_told_by(finding) for finding in located), f"wanted {self.rule!r} {self.words}; got: {shown}"
 
     def is_told_by(self, finding: Finding) -> bool:
-        place = f"objectives/{self.name}.yaml:{finding.line}:" + (f" rule {self.rule!r}:" if self.rule else "")
+        place = f"objectives/{self.name}.yaml:{finding.line}:"
+        place += f"{finding.column}:" * bool(finding.column) + f" rule {self.rule!r}:" * bool(self.rule)
         told = str(finding).removeprefix(place).lower()
         return str(finding).startswith(place) and all(word.lower() in told for word in self.words)
 
@@ -188,7 +189,7 @@ BROKEN = [
         "r",
     ),
     action("split_of_nothing", "split: {}", "split"),
-    action("negative_weight", "split: {ranker: -1, popularity: 2}", "ranker", "at least 0"),
+    action("negative_weight", "split: {ranker: -1, popularity: 2}", "ranker", "minimum 0", "1000000000"),
     action("zero_sum", "split: {ranker: 0, popularity: 0}", "positive"),
     action("float_weight", "split: {ranker: 0.5, popularity: 2}", "ranker", "integer"),
     action("text_weight", 'split: {ranker: "5", popularity: 2}', "ranker", "integer"),

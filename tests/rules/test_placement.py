@@ -384,7 +384,7 @@ PROBLEMS: dict[str, tuple[list[PlacementItem], list[ShardCapacity], list[tuple[s
         [PlacementItem("m", 1, replicas=3)],
         [shard("a"), shard("b")],
         [],
-        "model 'm' wants 3 shards, and there are 2; lower its replicas, or add a shard",
+        "model 'm' asks for 3 shards, and the fleet has 2; lower its replicas, or add a shard",
     ),
     "no memory left": (
         [PlacementItem("p", 80, pins=("a",)), PlacementItem("q", 70, pins=("b",)), PlacementItem("m", 50)],

@@ -19,7 +19,7 @@ def check_callers(data: Any, objectives: Set[str], world: World, report: Report)
     if isinstance(data, dict) and "callers" not in data and any(map(_is_caller, data.values())):
         first = next(iter(data))
         hint = f"indent them below one key: callers: {{{first}: {{…}}}}"
-        report((first,), f"{str(first)!r} does not stand under the key 'callers'", hint)
+        report((first,), f"{str(first)!r} is not under the key 'callers'", hint)
         return None
     file = check_shape(CallersFile, data, report)
     if file is None:
@@ -42,7 +42,7 @@ def _caller(name: str, spec: CallerSpec, objectives: Set[str], world: World, rep
     for place, target in pins:
         if "@" in target:
             model = world.aliases.get(target)
-            hint = f"write {model!r}, which it stands for now" if model else "write model or model/version"
+            hint = f"write {model!r}, which it points to now" if model else "write model or model/version"
             report(place, f"{target!r} is an alias, and a caller pins a model", hint)
         elif target != EVERYTHING and (problem := target_problem(target, world)):
             report(place, *problem)

@@ -18,7 +18,10 @@ from tidegate.rules.layout import OBJECTIVES, RulesLayout, read_layout
 from tidegate.rules.program import Layer, ObjectiveProgram, Program, World
 from tidegate.rules.semantics import ObjectiveCheck
 from tidegate.rules.shape import Report, check_shape
+from tidegate.rules.shape_words import shown
 from tidegate.rules.source import UNREAD, Location, Source, read_source
+
+LONGEST_ID = 128
 
 
 def read_directory(path: str | PathLike[str]) -> tuple[Program, list[Finding]]:
@@ -44,9 +47,9 @@ def read_directory(path: str | PathLike[str]) -> tuple[Program, list[Finding]]:
             unreadable.add(file.stem)
             continue
         if objective.name in seen:
-            line = source.line(("objective",))
+            line, column = source.place(("objective",))
             hint = f"it is declared in {seen[objective.name]}: keep one"
-            findings.append(Finding(source.file, line, "", f"duplicate objective {objective.name!r}", hint))
+            findings.append(Finding(source.file, line, "", f"duplicate objective {objective.name!r}", hint, column))
         seen.setdefault(objective.name, source.file)
         objectives.append(objective)
     callers = _callers(layout, seen.keys() | unreadable, world, findings)
@@ -72,7 +75,7 @@ def places(path: str | PathLike[str]) -> Callable[[str, Location], tuple[str, in
 
 def _read(root: Path, file: Path, findings: list[Finding]) -> Source:
     source = read_source(file, printable(file.relative_to(root).as_posix()))
-    findings.extend(Finding(source.file, line, "", message, hint) for line, message, hint in source.problems)
+    findings.extend(source.findings())
     return source
 
 
@@ -81,7 +84,8 @@ def _reporter(source: Source, findings: list[Finding], rules: Mapping[int, str] 
         rule = ""
         if rules and len(at) > 1 and at[0] == "rules" and isinstance(at[1], int):
             rule = rules.get(at[1], "")
-        findings.append(Finding(source.file, source.line(at), rule, message, hint))
+        line, column = source.place(at)
+        findings.append(Finding(source.file, line, rule, message, hint, column))
 
     return Report(source, add)
 
@@ -105,7 +109,11 @@ def _layers(layout: RulesLayout, findings: list[Finding]) -> dict[str, Layer]:
     report = _reporter(source, findings)
     if not isinstance(source.data, dict):
         if source.data is not None:
-            report((), "the file is not a mapping", "write layers by name: {home: {key: member_id, …}}")
+            report(
+                (),
+                f"the file is {shown(source.data)}",
+                "write a mapping of layers by name: {home: {key: member_id, …}}",
+            )
         return {}
     layers: dict[str, Layer] = {}
     owner: dict[str, str] = {}
@@ -144,7 +152,8 @@ def _pairs(ranges: list[Any]) -> tuple[tuple[int, int], ...]:
 
 
 def _check_ranges(name: str, layer: Layer, data: Any, report: Report) -> None:
-    written = {str(key): key for key in data.get("experiments", {})} if isinstance(data, dict) else {}
+    experiments = data.get("experiments") if isinstance(data, dict) else None
+    written = {str(key): key for key in experiments} if isinstance(experiments, dict) else {}
     owned: list[tuple[str, Location, tuple[int, int]]] = [("the holdout", ("holdout",), pair) for pair in layer.holdout]
     owned += [
         (f"experiment {experiment!r}", ("experiments", written.get(experiment, experiment)), pair)
@@ -166,22 +175,25 @@ def _check_ranges(name: str, layer: Layer, data: Any, report: Report) -> None:
             reach = (who, last)
 
 
+def _rule_name(entry: Any, index: int) -> str:
+    """What findings call a rule: its id where it has one that can be read, else its position."""
+    name = entry.get("id") if isinstance(entry, dict) else None
+    return str(name) if isinstance(name, str | int) and len(str(name)) <= LONGEST_ID else f"#{index + 1}"
+
+
 def _objective(source: Source, world: World, findings: list[Finding]) -> ObjectiveProgram | None:
     data = source.data
     if data is None:
         return None
     rules = data.get("rules") if isinstance(data, dict) else None
     entries: list[Any] = rules if isinstance(rules, list) else []
-    ids = {
-        index: str(entry["id"]) if isinstance(entry, dict) and "id" in entry else f"#{index + 1}"
-        for index, entry in enumerate(entries)
-    }
+    ids = {index: _rule_name(entry, index) for index, entry in enumerate(entries)}
     report = _reporter(source, findings, ids)
     sound: list[tuple[int, int, RuleSpec]] = []
     for index, entry in enumerate(entries):
         at: Location = ("rules", index)
         if entry is None:
-            report(at, "a rule has no value", "write the rule, or delete the item")
+            report(at, f"{report.name(at)} has no value", "write the rule, or delete the item")
         if entry is None or entry is UNREAD:
             continue
         spec = check_shape(RuleSpec, entry, report, at, {"id": f"rule-{index + 1}"})

@@ -59,7 +59,7 @@ def _check_demand(model: str, placement: PlacementSpec, fleet: FleetFile, report
             message = f"model {model!r} names its shards and has replicas, which is for the planner"
             report((*at, "replicas"), message, "delete replicas, or write shards: auto")
         elif placement.replicas > len(fleet.shards):
-            message = f"model {model!r} wants {placement.replicas} shards, and there are {len(fleet.shards)}"
+            message = f"model {model!r} asks for {placement.replicas} shards, and the fleet has {len(fleet.shards)}"
             report((*at, "replicas"), message, "lower its replicas, or add a shard")
     if placement.memory_mb is not None:
         limits = [spec.memory_mb for spec in fleet.shards.values()]
@@ -76,7 +76,7 @@ def _check_demand(model: str, placement: PlacementSpec, fleet: FleetFile, report
 def _check_steps(fleet: FleetFile, report: Report) -> None:
     for step in fleet.steps:
         if step in fleet.models:
-            message = f"{step!r} stands under models and under steps"
+            message = f"{step!r} is both under models and under steps"
             report(("steps", step), message, "keep its memory_mb under models, and delete it here")
 
 
@@ -87,7 +87,7 @@ def _check_tenants(fleet: FleetFile, report: Report) -> None:
         for index, other in enumerate(others):
             place: Location = (*at, index) if listed else at
             if other == tenant:
-                report(place, f"tenant {tenant!r} is to be apart from itself", "name other tenants")
+                report(place, f"tenant {tenant!r} cannot be kept apart from itself", "name other tenants")
             elif other != EVERYTHING and other not in fleet.tenants:
                 hint = did_you_mean(other, set(fleet.tenants) - {tenant}, "tenant")
                 report(place, f"unknown tenant {other!r}", f"declare it under tenants; {hint}")

@@ -14,6 +14,8 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 TARGET = r"^[A-Za-z0-9][A-Za-z0-9_.-]*(/[1-9][0-9]{0,17}|@[A-Za-z0-9][A-Za-z0-9_.-]*)?$"
 ALIAS = r"^[A-Za-z0-9][A-Za-z0-9_.-]*@[A-Za-z0-9][A-Za-z0-9_.-]*$"
 PARAMETER = r"^[A-Za-z][A-Za-z0-9_-]*$"
+ATTRIBUTE = r"^[A-Za-z_][A-Za-z0-9_.-]*$"
+HEADER = r"^header:[A-Za-z0-9!#$%&'*+.^_`|~-]+$"
 PRINTABLE = r"^([!-~]([ -~]*[!-~])?)?$"
 
 EVERYTHING = "*"
@@ -61,7 +63,7 @@ class AttributeSpec(Model):
         None, description="The closed domain: any other value is refused."
     )
     default: Scalar | list[StrictStr] | None = Field(None, description="What an absent attribute stands for.")
-    from_: Annotated[StrictStr, Field(pattern=r"^header:[A-Za-z0-9!#$%&'*+.^_`|~-]+$")] | None = Field(
+    from_: Annotated[StrictStr, Field(pattern=HEADER)] | None = Field(
         None, alias="from", description="Where the gateway may take it from: `header:<name>`."
     )
 
@@ -175,9 +177,7 @@ class ObjectiveFile(Model):
     objective: Name
     summary: StrictStr = ""
     owner: StrictStr = ""
-    context: dict[
-        Annotated[StrictStr, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]*$", max_length=128)], AttributeSpec
-    ] = {}
+    context: dict[Annotated[StrictStr, Field(pattern=ATTRIBUTE, max_length=128)], AttributeSpec] = {}
     sticky_key: StrictStr | Annotated[list[StrictStr], Field(min_length=1)] | None = None
     timeout_ms: Milliseconds | None = None
     fallback: TargetText | list[TargetText] = []

@@ -143,7 +143,7 @@ def _text(value: Any) -> str:
 
 def _located(finding: CheckFinding) -> Finding:
     objective = f"objective {finding.objective!r}: " if finding.objective and not finding.rule else ""
-    return Finding(finding.file, finding.line, finding.rule, objective + finding.message, finding.hint)
+    return Finding(finding.file, finding.line, finding.rule, objective + finding.message, finding.hint, finding.column)
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ from tidegate.rules.contract import Attribute
 from tidegate.rules.language import ActiveWindow, AttributeSpec, ExperimentSpec, ObjectiveFile, RuleSpec
 from tidegate.rules.program import ObjectiveProgram, Rule, World
 from tidegate.rules.shape import Report, did_you_mean
+from tidegate.rules.shape_words import quoted, shown, why
 from tidegate.rules.source import Location
 from tidegate.rules.values import EXPECTED, accepts, domain_words, within
 from tidegate.rules.when import normal_number, normal_when
@@ -18,7 +19,7 @@ from tidegate.rules.when import normal_number, normal_when
 MAX_ROWS_PER_RULE = 1024
 RESERVED = {
     "allocations": "the caller's experiment allocations are always part of the context",
-    "any_of": "it stands for alternatives",
+    "any_of": "it holds the alternatives of a condition",
 }
 KEY_TYPES = ("string", "integer", "version")
 
@@ -46,7 +47,9 @@ class ObjectiveCheck:
         for position, line, rule in rules:
             at: Location = ("rules", position)
             if rule.id in seen:
-                self._report((*at, "id"), f"duplicate rule id {rule.id!r}", f"it stands first on line {seen[rule.id]}")
+                self._report(
+                    (*at, "id"), f"duplicate rule id {rule.id!r}", f"the first is on line {seen[rule.id]}: rename one"
+                )
             seen.setdefault(rule.id, line)
             made.append(self._rule(rule, line, at, fallback))
         return ObjectiveProgram(
@@ -74,8 +77,8 @@ class ObjectiveCheck:
                 if not accepts(element, value):
                     self._report(
                         (*at, "values", index),
-                        f"a value of attribute {name!r} does not fit its type {spec.type}",
-                        f"write {EXPECTED[element]}{_quote_hint(spec.type, value)}",
+                        f"{shown(value)} cannot be a value of attribute {name!r} of type {spec.type}",
+                        f"write {EXPECTED[element]}{why(value, EXPECTED[element])}",
                     )
             sound = {normal_number(value) for value in spec.values if accepts(element, value)}
             values = tuple(sorted(sound, key=str if spec.type != "integer" and spec.type != "number" else float))
@@ -85,10 +88,12 @@ class ObjectiveCheck:
             if spec.required:
                 self._report((*at, "default"), f"attribute {name!r} is required and has a default", "keep one of them")
             if not accepts(spec.type, default):
-                hint = f"write {EXPECTED[spec.type]}{_quote_hint(spec.type, default)}"
-                self._report((*at, "default"), f"the default of {name!r} does not fit its type {spec.type}", hint)
+                what = f"{shown(default)} cannot be the default of attribute {name!r} of type {spec.type}"
+                hint = f"write {EXPECTED[spec.type]}{why(default, EXPECTED[spec.type])}"
+                self._report((*at, "default"), what, hint)
             elif not within(attribute, default):
-                self._report((*at, "default"), f"the default of {name!r} is not in its values", domain_words(attribute))
+                what = f"{shown(default)} is the default of attribute {name!r} and not among its values"
+                self._report((*at, "default"), what, f"use {domain_words(attribute)}, or add it to the values")
             else:
                 default = tuple(default) if isinstance(default, list) else normal_number(default)
                 attribute = Attribute(name, spec.type, spec.required, values or None, default, header)
@@ -116,7 +121,8 @@ class ObjectiveCheck:
         fallback = inherited if rule.fallback is None else self._target_list(rule.fallback, (*at, "fallback"))
         timeout_ms = self._spec.timeout_ms if rule.timeout_ms is None else rule.timeout_ms
         if rule.hedge_after_ms and timeout_ms and rule.hedge_after_ms >= timeout_ms:
-            self._report((*at, "hedge_after_ms"), "hedge_after_ms is not below timeout_ms", "make it smaller")
+            what = f"hedge_after_ms is {rule.hedge_after_ms}, which is not below timeout_ms, {timeout_ms}"
+            self._report((*at, "hedge_after_ms"), what, "make it smaller")
         optional = {
             "fallback": fallback,
             "parameters": rule.parameters,
@@ -183,7 +189,7 @@ class ObjectiveCheck:
             except ValueError:
                 moment = None
                 hint = 'write ISO 8601, such as "2026-11-01T00:00:00Z"'
-                self._report((*at, key), f"{key!r} is not a time", hint)
+                self._report((*at, key), f"{key!r} is {shown(text)}, which is no time", hint)
             if moment is None:
                 bounds.append(None)
                 continue
@@ -204,7 +210,7 @@ class ObjectiveCheck:
                 if name not in self._declared:
                     hint = did_you_mean(name, set(self.attributes), "attribute")
                     self._report(
-                        at, f"{what} names the undeclared attribute {name!r}", f"declare it in context; {hint}"
+                        at, f"{what} names the undeclared attribute {quoted(name)}", f"declare it in context; {hint}"
                     )
             elif attribute.type not in KEY_TYPES:
                 self._report(at, f"{what} names {name!r}, which is {attribute.type}", f"use {' or '.join(KEY_TYPES)}")
@@ -253,8 +259,3 @@ def resolve_target(name: str, aliases: Mapping[str, str]) -> tuple[str, int | No
     """The model and the pinned version (or None) that a sound target stands for."""
     model, _, version = aliases.get(name, name).partition("/")
     return model, int(version) if version else None
-
-
-def _quote_hint(kind: str, value: Any) -> str:
-    text_wanted = kind in ("string", "version", "set") and not isinstance(value, str | list | dict)
-    return "; put it in quotes" if text_wanted else ""

@@ -8,6 +8,7 @@ each of them can hide what a rule really says. So is a file without a value: a n
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 from errno import EFBIG
@@ -16,7 +17,9 @@ from typing import Any
 
 import yaml
 
+from tidegate.errors import Finding
 from tidegate.files import printable, read_regular
+from tidegate.rules.yaml_errors import Problem, problem_of
 
 MAX_FILE_BYTES = 4 * 1024 * 1024
 """The largest file that is read: some 30 000 rules. What is larger is data, not rules."""
@@ -63,23 +66,32 @@ for _tag, _pattern, _first in (
 
 @dataclass(slots=True)
 class Source:
-    """One file's values. `data` is None where the file could not be read; `problems` are (line, message, hint), and never
-    empty then. `unread` are the places whose values could not be read. `is_empty` tells a readable file that holds no
-    value, or null alone."""
+    """One file's values. `data` is None where the file could not be read, and `problems` are never empty then. `places`
+    tell the line and the column, from 1, of each value, or of its key where it has one. `unread` are the places whose
+    values could not be read. `is_empty` tells a readable file that holds no value, or null alone."""
 
     file: str
     data: Any = None
-    lines: dict[Location, int] = field(default_factory=dict)
-    problems: list[tuple[int, str, str]] = field(default_factory=list)
+    places: dict[Location, tuple[int, int]] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
     unread: set[Location] = field(default_factory=set)
     is_empty: bool = False
 
     def line(self, path: Location) -> int:
         """The line of the value at `path`, or of the nearest value around it that has one."""
+        return self.place(path)[0]
+
+    def findings(self) -> Iterator[Finding]:
+        """The problems as findings."""
+        for each in self.problems:
+            yield Finding(self.file, each.line, "", each.message, each.hint, each.column)
+
+    def place(self, path: Location) -> tuple[int, int]:
+        """The line and the column of the value at `path`, or of the nearest value around it that has them."""
         for size in range(len(path), -1, -1):
-            if path[:size] in self.lines:
-                return self.lines[path[:size]]
-        return 1
+            if path[:size] in self.places:
+                return self.places[path[:size]]
+        return 1, 1
 
 
 def read_source(path: Path, file: str) -> Source:
@@ -88,12 +100,13 @@ def read_source(path: Path, file: str) -> Source:
     try:
         text = read_regular(path, MAX_FILE_BYTES).decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        source.problems.append((line, "the file is not UTF-8 text", "save it with the encoding UTF-8"))
+        before = error.object[: error.start]
+        line, column = before.count(b"\n") + 1, len(before.rpartition(b"\n")[2].decode("utf-8", "replace")) + 1
+        source.problems.append(Problem(line, column, "the file is not UTF-8 text", "save it with the encoding UTF-8"))
         return source
     except OSError as error:
         hint = "split it, or move long lists elsewhere" if error.errno == EFBIG else "check its name and permissions"
-        source.problems.append((0, f"the file cannot be read: {error.strerror}", hint))
+        source.problems.append(Problem(0, 0, f"the file cannot be read: {error.strerror}", hint))
         return source
     _parse(text, source)
     return source
@@ -111,30 +124,23 @@ def _parse(text: str, source: Source) -> None:
         source.data = None if data is UNREAD else data
         if data is None and not source.problems:
             source.is_empty = True
-            source.problems.append((source.line(()), "the file is empty", "write its keys, or delete the file"))
+            place = source.place(())
+            source.problems.append(Problem(*place, "the file is empty", "write its keys, or delete the file"))
     except _TooDeepError:
         pass
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        problem = error.problem or error.context or "not valid YAML"
-        source.problems.append((mark.line + 1 if mark else 1, *_words(problem, text, mark)))
+        source.problems.append(problem_of(error, text))
     except yaml.reader.ReaderError as error:
-        line = text.count("\n", 0, error.position) + 1
-        source.problems.append((line, "the file holds a character that YAML forbids", "remove the control character"))
+        line, before = text.count("\n", 0, error.position) + 1, text[: error.position].rpartition("\n")[2]
+        message = "the file holds a character that YAML forbids"
+        source.problems.append(Problem(line, len(before) + 1, message, "remove the control character"))
     finally:
         if loader is not None:
             loader.dispose()
 
 
-def _words(problem: str, text: str, mark: Any) -> tuple[str, str]:
-    lines = text.splitlines()
-    if mark is not None and mark.line < len(lines) and "\t" in lines[mark.line]:
-        return "tabs are not allowed for indentation", "use spaces"
-    return f"not valid YAML: {problem}", "check the indentation, the quotes and the brackets on this line and above"
-
-
 class _Builder:
-    """Builds a document's value from the parser's events, and notes the line of each value.
+    """Builds a document's value from the parser's events, and notes the place of each value.
 
     Events and not the composer's nodes: those lose which tags were written, and are composed by recursion without bound.
     """
@@ -149,34 +155,38 @@ class _Builder:
             return None
         start = self._loader.get_event()
         if start.version not in (None, (1, 2)):
-            line = start.start_mark.line + 1
-            self._problem(line, "the directive %YAML asks for another version than 1.2", "delete the directive")
+            self._problem(
+                _place(start), "the directive %YAML asks for another version than 1.2", "delete the directive"
+            )
         value = self._value(self._loader.get_event(), (), 0)
         self._loader.get_event()
         if not self._loader.check_event(yaml.StreamEndEvent):
-            line = self._loader.get_event().start_mark.line + 1
             self._problem(
-                line, "the file holds more than one YAML document", "keep one document, without a second '---'"
+                _place(self._loader.get_event()),
+                "the file holds more than one YAML document",
+                "keep one document, without a second '---'",
             )
         return value
 
     def _value(self, event: Any, path: Location, depth: int) -> Any:
-        line = event.start_mark.line + 1
-        self._source.lines.setdefault(path, line)
+        place = _place(event)
+        self._source.places.setdefault(path, place)
         if isinstance(event, yaml.AliasEvent):
-            self._problem(line, f"an alias (*{event.anchor}) is used", "write the value out")
+            self._problem(
+                place, f"an alias (*{event.anchor}) is used", "write the value out, or put it in quotes if it is text"
+            )
             return self._unread(path)
         if depth > MAX_DEPTH:
             self._problem(
-                line, f"nested deeper than {MAX_DEPTH} levels; the rest of the file is not read", "flatten it"
+                place, f"nested deeper than {MAX_DEPTH} levels; the rest of the file is not read", "flatten it"
             )
             raise _TooDeepError
         if event.anchor is not None:
-            hint = "delete it; write the value out where it is used"
-            self._problem(line, f"an anchor (&{event.anchor}) is used", hint)
+            hint = "delete it and write the value out where it is used, or put it in quotes if it is text"
+            self._problem(place, f"an anchor (&{event.anchor}) is used", hint)
         if event.tag is not None:
             hint = "remove the tag; put text in quotes"
-            self._problem(line, f"the tag {printable(event.tag)!r} is not supported", hint)
+            self._problem(place, f"the tag {printable(event.tag)!r} is not supported", hint)
         if isinstance(event, yaml.MappingStartEvent):
             value: Any = self._mapping(path, depth)
         elif isinstance(event, yaml.SequenceStartEvent):
@@ -193,37 +203,44 @@ class _Builder:
 
     def _mapping(self, path: Location, depth: int) -> dict[Any, Any]:
         values: dict[Any, Any] = {}
-        first: dict[str, int] = {}
+        first: dict[str, tuple[int, int]] = {}
         while not isinstance(event := self._loader.get_event(), yaml.MappingEndEvent):
             key = self._key(event, path, depth)
             value = self._loader.get_event()
-            line = event.start_mark.line + 1
+            place = _place(event)
             if key is UNREAD:
                 self._skip(value, path, depth)
+            elif isinstance(key, str) and ":" in key and _is_nothing(value) and event.implicit[0]:
+                name, _, rest = key.partition(":")
+                hint = (
+                    f"write a space after the colon: `{name}: {rest}`; put the key in quotes if the colon is part of it"
+                )
+                self._problem(place, f"{key!r} is one text, a key without a value", hint)
+                values[key] = self._unread((*path, key))
             elif str(key) in first:
-                hint = f"the first is on line {first[str(key)]}: keep one"
-                self._problem(line, f"duplicate key {str(key)!r}", hint)
+                hint = f"the first is on line {first[str(key)][0]}: keep one"
+                self._problem(place, f"duplicate key {str(key)!r}", hint)
                 self._skip(value, path, depth)
             else:
-                first[str(key)] = self._source.lines[(*path, key)] = line
+                first[str(key)] = self._source.places[(*path, key)] = place
                 values[key] = self._value(value, (*path, key), depth + 1)
         return values
 
     def _key(self, event: Any, path: Location, depth: int) -> Any:
         """A mapping's key; `UNREAD` for one that no file of rules can have."""
-        line = event.start_mark.line + 1
+        place = _place(event)
         if not isinstance(event, yaml.ScalarEvent):
-            self._problem(line, "a key is not a scalar", "use text as the key")
+            self._problem(place, "a key is not a scalar", "use text as the key")
             self._skip(event, path, depth)
             return self._unread(path)
         if event.value == "<<" and event.implicit[0]:
-            self._problem(line, "a merge key (<<) is used", "write the keys out")
+            self._problem(place, "a merge key (<<) is used", "write the keys out")
             return self._unread((*path, "<<"))
         problems = len(self._source.problems)
         key = self._value(event, (*path, event.value), depth + 1)
         if key is not UNREAD and type(key) not in (str, int):
             kind = {bool: "a boolean", float: "a number with a fraction"}.get(type(key), "null")
-            self._problem(line, f"the key {printable(event.value)!r} is {kind}", "put it in quotes if it is text")
+            self._problem(place, f"the key {printable(event.value)!r} is {kind}", "put it in quotes if it is text")
         # A key with a problem of its own is not compared with the others.
         return key if len(self._source.problems) == problems else UNREAD
 
@@ -235,7 +252,7 @@ class _Builder:
 
     def _scalar(self, event: Any, path: Location) -> Any:
         text: str = event.value
-        line = event.start_mark.line + 1
+        place = _place(event)
         match self._loader.resolve(yaml.ScalarNode, text, event.implicit).rpartition(":")[2]:
             case "bool":
                 return text.lower() == "true"
@@ -243,7 +260,7 @@ class _Builder:
                 return None
             case "int":
                 if len(text) > MAX_DIGITS:
-                    self._problem(line, f"an integer of more than {MAX_DIGITS} digits", "quote it if it is text")
+                    self._problem(place, f"an integer of more than {MAX_DIGITS} digits", "quote it if it is text")
                     return self._unread(path)
                 return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
             case "float":
@@ -255,5 +272,14 @@ class _Builder:
         self._source.unread.add(path)
         return UNREAD
 
-    def _problem(self, line: int, message: str, hint: str) -> None:
-        self._source.problems.append((line, message, hint))
+    def _problem(self, place: tuple[int, int], message: str, hint: str) -> None:
+        self._source.problems.append(Problem(*place, message, hint))
+
+
+def _is_nothing(event: Any) -> bool:
+    """Whether a key has no value, not even `null`."""
+    return isinstance(event, yaml.ScalarEvent) and event.value == "" and event.implicit[0] and event.tag is None
+
+
+def _place(event: Any) -> tuple[int, int]:
+    return event.start_mark.line + 1, event.start_mark.column + 1

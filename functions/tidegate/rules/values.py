@@ -15,6 +15,10 @@ FLOAT_BITS = 1024
 
 MAX_VERSION_LENGTH = 256
 
+SHOWN_VALUES = 20
+SHOWN_CHARACTERS = 60
+"""How much of a closed domain a message shows."""
+
 _VERSION = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,18})*)(?:-([0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*))?(?:\+[0-9A-Za-z.-]+)?")
 _RELEASE: tuple[Any, ...] = (1,)
 
@@ -86,7 +90,11 @@ def within(attribute: Attribute, value: Any) -> bool:
 
 def domain_words(attribute: Attribute) -> str:
     """The closed domain in words, for error messages."""
-    return "one of " + ", ".join(json_text(value) for value in attribute.values or ())
+    values = [json_text(value) for value in attribute.values or ()]
+    shown = [text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}…" for text in values[:SHOWN_VALUES]]
+    return (
+        "one of " + ", ".join(shown) + (f" and {len(values) - SHOWN_VALUES} more" if len(values) > SHOWN_VALUES else "")
+    )
 
 
 def json_text(value: Any) -> str:

@@ -9,8 +9,9 @@ from tidegate.rules.conditions import AFFIX, OPERATORS, ORDERED, AnyOf, Conjunct
 from tidegate.rules.contract import Attribute
 from tidegate.rules.language import Operators, When
 from tidegate.rules.shape import Report, did_you_mean
+from tidegate.rules.shape_words import shown, why
 from tidegate.rules.source import Location
-from tidegate.rules.values import EXPECTED, accepts, domain_words, json_text, within
+from tidegate.rules.values import EXPECTED, accepts, domain_words, within
 
 _ORDER: dict[str, int] = {name: position for position, name in enumerate(Operators.model_fields)}
 
@@ -74,7 +75,9 @@ class _Normal:
         if given.get("present") is False and len(given) > 1:
             others = ", ".join(name for name in given if name != "present")
             hint = "an absent attribute matches nothing else: keep one of them"
-            what = f"`present: false` of {self._attribute.name!r} stands beside {others}, so the rule can never match"
+            what = (
+                f"`present: false` of {self._attribute.name!r} is combined with {others}, so the rule can never match"
+            )
             self._report(self._at, what, hint)
             return []
         found: list[Predicate] = []
@@ -110,14 +113,13 @@ class _Normal:
         attribute = self._attribute
         kind = "string" if attribute.type == "set" or operator in AFFIX else attribute.type
         if not accepts(kind, value):
-            quote = "; put it in quotes" if kind in ("string", "version") and not isinstance(value, str) else ""
-            what = f"a value compared with attribute {attribute.name!r} does not fit its type {attribute.type}"
-            self._report(place, what, f"write {EXPECTED[kind]}{quote}")
+            what = f"{shown(value)} cannot be compared with attribute {attribute.name!r} of type {attribute.type}"
+            self._report(place, what, f"write {EXPECTED[kind]}{why(value, EXPECTED[kind])}")
             return False
         if operator in ("in", "not", "contains_any", "contains_all") and not within(
             attribute, [value] if attribute.type == "set" else value
         ):
-            what = f"{json_text(value)!r} is not among the values of attribute {attribute.name!r}"
+            what = f"{shown(value)} is not among the values of attribute {attribute.name!r}"
             self._report(place, what, f"use {domain_words(attribute)}, or add it to the attribute's values")
             return False
         return True

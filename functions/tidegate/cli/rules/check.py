@@ -26,7 +26,7 @@ from tidegate.rules.directory import places, read_directory
     type=click.IntRange(min=1),
     default=DEFAULT_BUDGET,
     show_default=True,
-    help="How many steps the analysis may take; what is undecided then is told as an error.",
+    help="How many steps the analysis may take; what is undecided then is reported as an error.",
 )
 @click.option("--strict", is_flag=True, help="Exit with 1 on warnings too.")
 @SARIF

@@ -44,7 +44,14 @@ def end_with_findings(findings: list[Finding], *, as_json: bool) -> NoReturn:
 def findings_json(findings: Iterable[Finding]) -> list[dict[str, Any]]:
     """Findings as plain JSON values."""
     return [
-        {"file": each.file, "line": each.line, "rule": each.rule, "message": each.message, "hint": each.hint}
+        {
+            "file": each.file,
+            "line": each.line,
+            "column": each.column,
+            "rule": each.rule,
+            "message": each.message,
+            "hint": each.hint,
+        }
         for each in findings
     ]
 

@@ -105,7 +105,7 @@ KINDS: Mapping[str, Kind] = {
 class CheckFinding:
     """One finding of a check.
 
-    `file` is relative to the rules directory, `line` counts from 1 (0: the file as a whole); `objective`, `rule` and
+    `file` is relative to the rules directory, `line` and `column` count from 1 (0: the file, or the line, as a whole); `objective`, `rule` and
     `covered_by` (the ids of the rules that cover an unreachable one, in order) are empty where they say nothing.
     """
 
@@ -117,6 +117,7 @@ class CheckFinding:
     message: str
     hint: str
     covered_by: tuple[str, ...] = ()
+    column: int = 0
 
     @property
     def severity(self) -> Severity:
@@ -124,7 +125,7 @@ class CheckFinding:
         return KINDS[self.kind].severity
 
     def __str__(self) -> str:
-        place = f"{self.file}:{self.line}" if self.line else self.file
+        place = ":".join(str(each) for each in (self.file, self.line, self.column) if each)
         subject = f"rule {self.rule!r}: " if self.rule else ""
         hint = f" ({self.hint})" if self.hint else ""
         return f"{place}: {self.severity}[{self.kind}]: {subject}{self.message}{hint}"
@@ -136,6 +137,7 @@ class CheckFinding:
             "severity": self.severity,
             "file": self.file,
             "line": self.line,
+            "column": self.column,
             "objective": self.objective,
             "rule": self.rule,
             "message": self.message,
@@ -146,4 +148,6 @@ class CheckFinding:
 
 def author_error(finding: Finding) -> CheckFinding:
     """A finding of the compiler as a finding of the check."""
-    return CheckFinding(finding.file, finding.line, "", finding.rule, "author-error", finding.message, finding.hint)
+    return CheckFinding(
+        finding.file, finding.line, "", finding.rule, "author-error", finding.message, finding.hint, (), finding.column
+    )

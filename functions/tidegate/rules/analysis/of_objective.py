@@ -57,7 +57,7 @@ def analyse_objective(
     try:
         space = Space(objective, world, at)
     except TooManyClassesError:
-        message = "its conditions tell more values of one attribute apart than are looked at"
+        message = "its conditions distinguish more values of one attribute than the analysis looks at"
         hint = "shorten the lists of values, or make several objectives of it"
         return ObjectiveAnalysis([_finding(objective, None, "undecided", message, hint)], Coverage(None), 0)
     return _Analysis(space, engine, at, steps).result()
@@ -90,7 +90,7 @@ class _Analysis:
                     rule,
                     "unreachable-rule",
                     f"no request can reach this rule: {_quoted(names)}{together} {verb} all that it matches",
-                    f"move the rule above {'them' if len(names) > 1 else 'that one'}, narrow what stands above, or delete it",
+                    f"move the rule above {'them' if len(names) > 1 else 'that one'}, narrow the rules above, or delete it",
                     names,
                 )
             case Reach.CONTRADICTORY:

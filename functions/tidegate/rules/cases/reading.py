@@ -14,6 +14,7 @@ from tidegate.files import printable
 from tidegate.rules.cases.language import CaseFile, CaseSpec, ExpectSpec, with_nothing
 from tidegate.rules.layout import CASES, read_layout
 from tidegate.rules.shape import Report, check_shape, did_you_mean
+from tidegate.rules.shape_words import shown
 from tidegate.rules.source import UNREAD, Location, Source, read_source
 
 _TEXTUAL = frozenset({"variant", "experiment", "cell"})
@@ -50,13 +51,13 @@ def read_cases(path: str | PathLike[str], objectives: set[str]) -> tuple[tuple[C
     first_lines: dict[tuple[str, str], str] = {}
     for file in read_layout(root).of(CASES):
         source = read_source(file, printable(file.relative_to(root).as_posix()))
-        findings.extend(Finding(source.file, line, "", message, hint) for line, message, hint in source.problems)
+        findings.extend(source.findings())
         for case in _File(source, file.stem, objectives, findings).cases():
             place = f"{case.file}:{case.line}"
             first = first_lines.setdefault((case.objective, case.name), place)
             if first != place:
                 message = f"duplicate case {case.name!r} of objective {case.objective!r}"
-                findings.append(Finding(case.file, case.line, "", message, f"the first stands at {first}: rename one"))
+                findings.append(Finding(case.file, case.line, "", message, f"the first is at {first}: rename one"))
             cases.append(case)
     return tuple(cases), sorted(set(findings))
 
@@ -81,7 +82,7 @@ class _File:
         elif isinstance(data, dict):
             objective, entries, at = self._head(data, report), data.get("cases"), ("cases",)
         else:
-            report((), "the file is not a mapping", "write {objective: …, cases: […]}, or the list of cases alone")
+            report((), f"the file is {shown(data)}", "write {objective: …, cases: […]}, or the list of cases alone")
             return []
         if objective not in self._objectives:
             place: Location = ("objective",) if isinstance(data, dict) and "objective" in data else ()
@@ -106,7 +107,7 @@ class _File:
         name = entry.get("name") if isinstance(entry, dict) else None
         report = Report(self._source, self._adder(f"case {name!r}: " if isinstance(name, str) else ""))
         if entry is None:
-            report(at, "a case has no value", "write the case, or delete the item")
+            report(at, f"{report.name(at)} has no value", "write the case, or delete the item")
             return None
         if isinstance(entry, dict):
             entry = {
@@ -139,7 +140,7 @@ class _File:
             expect["shadows"] = sorted(expect["shadows"])
         others = ", ".join(repr(name) for name in expect if name not in ("error", "rule"))
         if not expect and report.is_whole(at):
-            report(at, "the case expects nothing", "give at least one key, such as rule or model")
+            report(at, "the case has no expectation", "give at least one key, such as rule or model")
         if "error" in expect and len(expect) > 1:
             report((*at, "error"), "a context that is refused has no decision", "keep 'error' alone")
         elif "rule" in expect and expect["rule"] is None and others:
@@ -152,12 +153,13 @@ class _File:
         try:
             moment = datetime.fromisoformat(text)
         except ValueError:
-            report(at, "'at' is not a time", 'write ISO 8601, such as "2026-11-01T00:00:00Z"')
+            report(at, f"'at' is {shown(text)}, which is no time", 'write ISO 8601, such as "2026-11-01T00:00:00Z"')
             return None
         return (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).timestamp()
 
     def _adder(self, prefix: str) -> Any:
         def add(at: Location, message: str, hint: str) -> None:
-            self._findings.append(Finding(self._source.file, self._source.line(at), "", prefix + message, hint))
+            line, column = self._source.place(at)
+            self._findings.append(Finding(self._source.file, line, "", prefix + message, hint, column))
 
         return add

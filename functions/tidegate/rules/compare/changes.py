@@ -162,7 +162,7 @@ def _rules(objective: str, old: Rules, new: Rules, *, is_turned: bool) -> list[C
         if before != rule:
             text = f"rule {before} renamed to {rule}"
             if "split" in body:
-                text += ": its split is drawn anew"
+                text += ": its split is drawn again"
             found.append(Change("renamed", "rule", before, objective, "", before, rule, text))
         if before not in in_place:
             text = f"rule {rule} moved from place {places[before]} to {place}"

@@ -148,7 +148,7 @@ class _Attempt:
             self._note(item, f"there is no shard {', '.join(gone)} any more")
         kept = tuple(name for name in was if name not in gone)
         if len(kept) > item.replicas:
-            self._note(item, f"it wants {item.replicas} of {len(kept)} shards")
+            self._note(item, f"it asks for {item.replicas} of {len(kept)} shards")
         return kept[: item.replicas]
 
     def _note(self, item: Item, why: str) -> None:
@@ -174,4 +174,4 @@ class _Attempt:
             return "stays"
         if not shards:
             return "fits nowhere"
-        return self._reasons.get(model, "packed anew, since not all would fit otherwise")
+        return self._reasons.get(model, "packed again, since not all would fit otherwise")

@@ -60,7 +60,7 @@ def _too_many(packing: Packing, item: Item) -> tuple[str, str] | None:
     if item.replicas <= len(packing.bins):
         return None
     return (
-        f"model {item.model!r} wants {item.replicas} shards, and there are {len(packing.bins)}",
+        f"model {item.model!r} asks for {item.replicas} shards, and the fleet has {len(packing.bins)}",
         "lower its replicas, or add a shard",
     )
 

@@ -118,7 +118,7 @@ def _loosely(number: int, value: Any, objective: str | None) -> Record:
         return number, None, "no `objective`" if name is None else "`objective` is not text", None
     if allocations is not None:
         if "allocations" in context:
-            return number, None, "`allocations` stand both in the line and in its context", None
+            return number, None, "`allocations` are both in the line and in its context", None
         context["allocations"] = allocations
     try:
         return number, name, context, None if value.get("at") is None else moment(value["at"])

@@ -86,7 +86,7 @@ def judge(
 
 def _read(path: Path) -> tuple[list[tuple[int, Acceptance]], list[ModelFinding]]:
     source = read_source(path, FILE)
-    problems = [ModelFinding(FILE, line, "accepted-file", message, hint) for line, message, hint in source.problems]
+    problems = [ModelFinding(FILE, each.line, "accepted-file", each.message, each.hint) for each in source.problems]
     if source.data is None:
         return [], problems
 
