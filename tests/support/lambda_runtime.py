@@ -51,7 +51,7 @@ class _QuietServer(ThreadingHTTPServer):
 
 
 class Environment:
-    """One execution environment of a function.
+    """One execution environment of a function; `response_bytes` is the size of its last response, as the runtime packed it.
 
     Args:
         handler: `module.function`.
@@ -79,6 +79,7 @@ class Environment:
         self._asked = threading.Event()
         self._init_error: Any = None
         self.init_ms = 0.0
+        self.response_bytes = 0
         self._server = _QuietServer(("127.0.0.1", 0), self._api())
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
@@ -162,6 +163,7 @@ class Environment:
         self._pending.put(invocation)
         try:
             kind, body = invocation.answer.get(timeout=timeout_s)
+            self.response_bytes = len(body)
         except queue.Empty:
             raise AssertionError(f"no answer within {timeout_s} s: {self.log[-4000:]}") from None
         document = json.loads(body) if body else None

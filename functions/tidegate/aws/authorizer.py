@@ -13,7 +13,7 @@ DEFAULT_CLAIM = "client_id"
 
 
 def authorized_caller(claim: str = DEFAULT_CLAIM) -> Callable[[MutableMapping[str, Any]], str | None]:
-    """A function that gives the caller of a request that Mangum has made of an event.
+    """A function that gives the caller of a request that was made of an event.
 
     - A JWT authorizer: the claim `claim` of the token, else its `sub`.
     - An IAM authorizer, a Function URL's included: the ARN of the user, or of the role without the name of its session,
@@ -21,16 +21,17 @@ def authorized_caller(claim: str = DEFAULT_CLAIM) -> Callable[[MutableMapping[st
     """
 
     def caller_of(scope: MutableMapping[str, Any]) -> str | None:
-        authorizer = scope["aws.event"].get("requestContext", {}).get("authorizer") or {}
-        claims = (authorizer.get("jwt") or {}).get("claims")
-        if isinstance(claims, Mapping):
+        authorizer = _object(scope["aws.event"]["requestContext"].get("authorizer"))
+        claims = _object(_object(authorizer.get("jwt")).get("claims"))
+        if claims:
             return _text(claims.get(claim)) or _text(claims.get("sub"))
-        identity = authorizer.get("iam")
-        if isinstance(identity, Mapping):
-            return _principal(_text(identity.get("userArn")))
-        return None
+        return _principal(_text(_object(authorizer.get("iam")).get("userArn")))
 
     return caller_of
+
+
+def _object(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
 
 
 def _text(value: Any) -> str | None:

@@ -1,7 +1,8 @@
 """An ASGI app as a Lambda function: HTTP API (payload 2.0) and Function URL events in, responses out.
 
-Mangum (https://mangum.fastapiexpert.com) adapts; this adds what a function needs around it: a bundle that is looked after
-while a request waits for its model, telemetry, and answers that the platform can carry.
+Mangum (https://mangum.fastapiexpert.com) runs the app, `HttpEvent` reads events and writes responses; this adds what a
+function needs around them: a bundle that is looked after while a request waits for its model, telemetry, and answers that
+the platform can carry.
 """
 
 from __future__ import annotations
@@ -13,11 +14,8 @@ from typing import Any, Protocol
 
 from mangum import Mangum
 
+from tidegate.aws.http_event import EventError, HttpEvent, fits
 from tidegate.aws.telemetry import Telemetry
-
-MOST_RESPONSE_BYTES = 6 * 1024 * 1024 - 64 * 1024
-"""Largest response that Lambda carries (6 MB), less what the headers around the body may take:
-https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html."""
 
 MOST_REQUEST_BYTES = 4_500_000
 """Largest request body, so that it fits into an event even where it is base64."""
@@ -66,29 +64,30 @@ class HttpFunction:
         self._telemetry = telemetry
         self._open_breakers = open_breakers
         self._has_failed = False
-        # What is compressed or binary goes out as base64; the protocol's own types are not text.
-        self._adapter = Mangum(self._beside_poll, lifespan="off", text_mime_types=["application/json", "text/"])
+        self._adapter = Mangum(self._beside_poll, lifespan="off", custom_handlers=[HttpEvent])
 
-    def __call__(self, event: Mapping[str, Any], context: Any) -> dict[str, Any]:
+    def __call__(self, event: Any, context: Any) -> dict[str, Any]:
         """Answer one event."""
         self._telemetry.begin(event, context.aws_request_id)
         response = self._answer(event, context)
         self._telemetry.end(response["statusCode"], self._freshness.age_s, self._open_breakers())
         return response
 
-    def _answer(self, event: Mapping[str, Any], context: Any) -> dict[str, Any]:
-        if not isinstance(event, Mapping) or "requestContext" not in event or "version" not in event:
-            return _refusal(400, "/v1", "the event is no HTTP request of an HTTP API or a Function URL (payload 2.0)")
-        path = event.get("rawPath") or ""
+    def _answer(self, event: Any, context: Any) -> dict[str, Any]:
+        path = event.get("rawPath") if isinstance(event, Mapping) else None
+        path = path if isinstance(path, str) else ""
         self._has_failed = False
         try:
-            response: dict[str, Any] = self._adapter(dict(event), context)
+            response: dict[str, Any] = self._adapter(event, context)
+        except EventError as error:
+            _log.warning("refused an event: %s", error)
+            return _refusal(400, path, str(error))
         except Exception as error:  # noqa: BLE001  # whatever it is, the caller gets an answer in the door's form
             _log.error("unforeseen %s", type(error).__name__)
             self._has_failed = True
         if self._has_failed:
             return _refusal(500, path, f"internal error, request {context.aws_request_id}")
-        if len(response.get("body") or "") > MOST_RESPONSE_BYTES:
+        if not fits(response):
             return _refusal(413, path, f"the answer is larger than a function can carry: {RESOLVE_HINT}")
         return response
 

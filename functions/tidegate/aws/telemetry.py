@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
-from typing import Any
 
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.metrics import EphemeralMetrics, MetricUnit
@@ -49,10 +48,10 @@ class Telemetry:
         # Mangum logs each path, and a path is the caller's.
         logging.getLogger("mangum").setLevel(logging.WARNING)
 
-    def begin(self, event: Mapping[str, Any], request_id: str) -> None:
+    def begin(self, event: object, request_id: str) -> None:
         """Begin a request: what is logged from here on carries its ids."""
         self._served.clear()
-        context = event.get("requestContext")
+        context = event.get("requestContext") if isinstance(event, Mapping) else None
         gateway_id = context.get("requestId") if isinstance(context, Mapping) else None
         self._logger.append_keys(correlation_id=str(gateway_id or request_id), request_id=request_id)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Mapping
 from typing import Any
 
 from tidegate.aws.http_function import HttpFunction
@@ -17,6 +16,6 @@ def _function() -> HttpFunction:
     return build_http_function("gateway", Settings.from_environment(), os.environ)
 
 
-def handler(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
+def handler(event: Any, context: Any) -> dict[str, Any]:
     """Answer one event; the first one wires the function."""
     return _function()(event, context)
