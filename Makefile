@@ -8,6 +8,7 @@ MODELS ?= triton_models
 STAGE ?= dev
 STACKS ?=
 YES ?=
+AGAINST ?=
 ONLY ?=
 WORKERS ?= 2
 CHECKOV := .venv-checkov
@@ -66,8 +67,8 @@ package: env ## Build the functions' assets for arm64 and x86-64 below build/, a
 bench: models ## Measure, and write docs/performance.md: make bench ONLY="decide replay"
 	@$(BIN)/python -m bench $(ONLY)
 
-infra-check: env $(CHECKOV)/.installed ## Make the templates of STAGE offline and audit them: cdk-nag, cfn-lint, checkov.
-	@$(BIN)/python -m infra check --stage $(STAGE) --rules $(RULES)
+infra-check: env $(CHECKOV)/.installed ## Make the templates of STAGE offline and audit them: cdk-nag, cfn-lint, checkov; AGAINST=folder: and what is deployed.
+	@$(BIN)/python -m infra check --stage $(STAGE) --rules $(RULES) $(if $(AGAINST),--against $(AGAINST))
 
 infra: env package $(CHECKOV)/.installed $(CDK)/node_modules/.package-lock.json ## Build, audit, show the difference, deploy: make infra STAGE=dev RULES=routing_rules
 	@$(BIN)/python -m infra deploy --stage $(STAGE) --rules $(RULES) --stacks "$(STACKS)" $(if $(YES),--yes)

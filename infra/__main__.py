@@ -17,9 +17,11 @@ from tidegate.errors import TidegateError
 if TYPE_CHECKING:
     from infra.account import Account
     from infra.settings import Settings
+    from infra.upgrade.deployment import Deployment
 
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "build"
+WHAT_CANNOT_CHANGE = "see docs/operations.md#what-cannot-change"
 STACKS = ("Storage", "Network", "Fleet", "Functions", "Edge", "Observability")
 
 STAGE = click.option(
@@ -57,24 +59,35 @@ def main() -> None:
 @main.command()
 @STAGE
 @RULES
+@click.option(
+    "--against",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="A kept copy of the folder that is deployed: check that it can become what is synthesized.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 @told
-def check(stage: str, rules: Path, as_json: bool) -> None:
+def check(stage: str, rules: Path, against: Path | None, as_json: bool) -> None:
     """Synthesize the templates and audit them, without an account and without a network.
 
     The result is in build/infra/STAGE: the templates, and REVIEW.md. Exit code 1: there is a finding without a written
-    reason, or the settings or rules are wrong.
+    reason, the settings or rules are wrong, or what is deployed cannot become what was synthesized.
     """
-    if not _checked(stage, rules, as_json=as_json):
+    from infra.upgrade.deployment import read_assembly
+
+    # Read before the folder, which may be the same, is written.
+    deployed = None if against is None else read_assembly(against)
+    if not _checked(stage, rules, deployed, as_json=as_json):
         raise click.exceptions.Exit(1)
 
 
-def _checked(stage: str, rules: Path, *, as_json: bool = False) -> bool:
+def _checked(stage: str, rules: Path, deployed: Deployment | None = None, *, as_json: bool = False) -> bool:
     from infra.assembly import Assembly
-    from infra.checks import CHECKS, synthesize_and_check
+    from infra.checks import CHECKS, Found, synthesize_and_check
     from infra.function_assets import find_assets, placeholder_assets
     from infra.reading import read_settings, read_shards
     from infra.review import write_review
+    from infra.upgrade.check import refusals
+    from infra.upgrade.deployment import read_assembly
 
     settings = read_settings(stage, os.environ)
     shards = read_shards(rules, settings)
@@ -82,6 +95,9 @@ def _checked(stage: str, rules: Path, *, as_json: bool = False) -> bool:
     out = BUILD / "infra" / stage
     found = synthesize_and_check(stage, settings, shards, assets or placeholder_assets(), out)
     assembly = Assembly.read(out)
+    if deployed is not None:
+        reasons = refusals(deployed, read_assembly(out), STACKS)
+        found += [Found("upgrade", "", f"{each} ({WHAT_CANNOT_CHANGE})") for each in reasons]
     review = write_review(assembly, out, stage)
     count = sum(1 for _ in assembly.resources())
     if as_json:
@@ -116,6 +132,7 @@ def deploy(stage: str, rules: Path, stacks: str, yes: bool) -> None:
         raise click.exceptions.Exit(1)
     out = BUILD / "infra" / stage
     account = _ready(stage, read_settings(stage, os.environ), chosen, Assembly.read(out).bootstrap_version)
+    _refuse_what_cannot_become(out, account.region, stage, chosen)
     names = list(chosen) if stacks else ["--all"]
     only = ["--exclusively"] if stacks else []
     click.echo(f"The difference to what is deployed in {account.id}/{account.region}:")
@@ -127,6 +144,25 @@ def deploy(stage: str, rules: Path, stacks: str, yes: bool) -> None:
         ["deploy", *names, *only, "--require-approval", "never", "--outputs-file", str(outputs)], out, account.region
     )
     raise click.exceptions.Exit(code)
+
+
+def _refuse_what_cannot_become(out: Path, region: str, stage: str, stacks: tuple[str, ...]) -> None:
+    """End with the reasons where the stage that is deployed cannot become what stands in the folder `out`."""
+    import boto3
+
+    from infra.upgrade.check import refusals
+    from infra.upgrade.deployment import read_assembly, read_deployed
+
+    new = read_assembly(out)
+    deployed = read_deployed(new.names, boto3.client("cloudformation", region_name=region))
+    reasons = refusals(deployed, new, stacks)
+    if not reasons:
+        return
+    click.echo(f"error: nothing was changed: stage {stage} as it is deployed cannot become this:", err=True)
+    for each in reasons:
+        click.echo(f"  - {each}", err=True)
+    click.echo(WHAT_CANNOT_CHANGE, err=True)
+    raise click.exceptions.Exit(1)
 
 
 def _stacks(text: str) -> tuple[str, ...]:

@@ -69,8 +69,8 @@ def text_of(value: Any) -> str:
             return f"${{{name}}}"
         case {"Fn::GetAtt": [name, attribute]}:
             return f"${{{name}.{attribute}}}"
-        case {"Fn::ImportValue": name}:
-            return f"${{{text_of(name)}}}"
+        case {"Fn::GetStackOutput": {"StackName": stack, "OutputName": name}}:
+            return f"${{{stack}.{name}}}"
         case {"Fn::Join": [separator, parts]}:
             return str(separator).join(text_of(part) for part in parts)
         case _:

@@ -7,13 +7,20 @@ is read as YAML: `TIDEGATE_INFRA_ALARMS__P99_MS=250`, `TIDEGATE_INFRA_AUTHORIZER
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Iterator
-from typing import Annotated, Literal, TypeVar
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr
 from tidegate.errors import SettingsError
 from tidegate.settings import PREFIX
 from tidegate.settings import Settings as ProcessSettings
+
+FIXED_SETTINGS = "FixedSettings"
+"""The output of the storage stack that tells a later deployment which fixed settings the first was made with."""
+
+MAX_ZONES = 3
+"""The most availability zones of a stage; the network keeps addresses for all of them."""
 
 LOG_RETENTION_DAYS = (1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 3653)
 """The retentions that CloudWatch Logs knows."""
@@ -57,6 +64,14 @@ Percentage = Annotated[StrictInt, Field(ge=1, le=100)]
 Ratio = (
     Annotated[StrictInt, Field(ge=1, le=1_000)] | Annotated[StrictFloat, Field(ge=0.01, le=1_000, allow_inf_nan=False)]
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Fixed:
+    """Marks a setting that cannot change after a stage's first deployment, and says why; `may_grow` allows larger values."""
+
+    why: str
+    may_grow: bool = False
 
 
 class Group(BaseModel):
@@ -247,14 +262,23 @@ class Alarms(Group):
 class Settings(Group):
     """Every choice of one stage."""
 
-    vpc_cidr: StrictStr = Field("10.42.0.0/16", description="Address range of the VPC, /16 to /20.")
-    availability_zones: Annotated[StrictInt, Field(ge=2, le=3)] = Field(
-        2, description="Availability zones; each must offer the shards' instance types."
+    vpc_cidr: Annotated[StrictStr, Fixed("every address in the VPC would change")] = Field(
+        "10.42.0.0/16", description="Address range of the VPC, /16 to /20."
     )
+    availability_zones: Annotated[
+        StrictInt,
+        Field(ge=2, le=MAX_ZONES),
+        Fixed("a zone's subnet cannot be deleted while servers and functions are in it", may_grow=True),
+    ] = Field(2, description="Availability zones; each must offer the shards' instance types.")
     nat_gateways: Annotated[StrictInt, Field(ge=0, le=3)] = Field(
         0, description="NAT gateways for servers and functions that must reach the internet; 0: nothing can."
     )
-    encryption: Literal["customer_key", "service_managed"] = Field(
+    encryption: Annotated[
+        Literal["customer_key", "service_managed"],
+        Fixed(
+            "what is stored stays encrypted with the key that it was written with, and image repositories would be replaced"
+        ),
+    ] = Field(
         "customer_key",
         description="`customer_key`: one KMS key of the stage for everything stored; `service_managed`: each service's own.",
     )
@@ -353,6 +377,30 @@ def _variable_conflicts(settings: Settings) -> Iterator[tuple[tuple[str, ...], s
             ProcessSettings.from_environment({PREFIX + name.upper(): str(value)})
         except SettingsError as error:
             yield at, str(error), "see docs/settings.md"
+
+
+def fixed_settings(settings: Settings) -> dict[str, Any]:
+    """The settings that cannot change after the first deployment, by name."""
+    return {name: getattr(settings, name) for name in fixed_fields()}
+
+
+def fixed_fields() -> dict[str, Fixed]:
+    """What is marked as fixed, by the setting's name."""
+    return {
+        name: mark
+        for name, field in Settings.model_fields.items()
+        for mark in field.metadata
+        if isinstance(mark, Fixed)
+    }
+
+
+def fixed_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """What a stage deployed with the fixed settings `before` cannot become `after`, in words."""
+    return [
+        f"the setting {name} was {before[name]!r} at the first deployment and cannot become {after[name]!r}: {mark.why}"
+        for name, mark in fixed_fields().items()
+        if name in before and before[name] != after[name] and not (mark.may_grow and after[name] > before[name])
+    ]
 
 
 def process_variables(settings: Settings) -> dict[str, str]:

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from tidegate.settings import INFRASTRUCTURE as PREFIX
 
-from infra.settings import Settings
+from infra.settings import Settings, fixed_fields
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "infra-settings.md"
 
@@ -32,7 +32,15 @@ What a shard looks like (instance type, fewest and most servers, spot share, sca
 
 def page() -> str:
     """The page's text."""
-    return "\n".join([HEAD, *_group(Settings, "", "Stage"), ""])
+    return "\n".join([HEAD, *_fixed(), *_group(Settings, "", "Stage"), ""])
+
+
+def _fixed() -> Iterator[str]:
+    yield from ("After a stage's first deployment `make infra` refuses to change these:", "")
+    yield from ("| setting | may | because |", "|---|---|---|")
+    for name, mark in fixed_fields().items():
+        yield f"| `{name}` | {'grow alone' if mark.may_grow else 'not change'} | {mark.why} |"
+    yield ""
 
 
 def _group(model: type[BaseModel], prefix: str, title: str) -> Iterator[str]:

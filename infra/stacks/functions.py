@@ -23,7 +23,7 @@ from infra.settings import JwtAuthorizer, process_variables
 from infra.stacks.events import Events, make_queue
 from infra.stacks.grants import add_grants, add_runtime, explain_role, publishers_policy
 from infra.stacks.network import BALANCER_PORT, ZONE, NetworkStack
-from infra.stacks.parts import Stage, explain, log_group
+from infra.stacks.parts import Stage, explain, log_group, publish
 from infra.stacks.storage import StorageStack
 
 ALIAS = "live"
@@ -86,6 +86,9 @@ class FunctionsStack(cdk.Stack):
             for name in ("gateway", "resolve")
         }
         self._wire()
+        # What alarms and a Function URL call, whether the settings have them or not.
+        for name in ("gateway", "rollback"):
+            publish(self, self.functions[name].function_arn)
         publishers = publishers_policy(self, stage, storage)
         cdk.CfnOutput(
             self, "PublishersPolicyArn", value=publishers.managed_policy_arn, description="Attach it to who publishes"
@@ -244,15 +247,16 @@ class FunctionsStack(cdk.Stack):
         )
 
     def _door(self, function: lambda_.Function, provisioned: int) -> lambda_.IFunction:
-        if not provisioned:
-            return function
-        return lambda_.Alias(
+        # With and without environments that are kept ready, so that callers reach the same alias before and after.
+        alias = lambda_.Alias(
             function,
             "Live",
             alias_name=ALIAS,
             version=function.current_version,
-            provisioned_concurrent_executions=provisioned,
+            provisioned_concurrent_executions=provisioned or None,
         )
+        publish(self, alias.function_arn)
+        return alias
 
     def _wire(self) -> None:
         stage, storage, control = self.stage, self._storage, self.stage.settings.control

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+
 import aws_cdk as cdk
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_iam as iam
@@ -9,6 +11,7 @@ from aws_cdk import aws_route53 as route53
 from constructs import Construct
 
 from infra.contract import AGENT_PORT, GRPC_PORT, HTTP_PORT, METRICS_PORT
+from infra.settings import MAX_ZONES
 from infra.stacks.parts import Stage, explain, log_group, statement
 from infra.stacks.storage import StorageStack
 
@@ -64,21 +67,29 @@ class NetworkStack(cdk.Stack):
             cdk.CfnOutput(self, name, value=value, description=what)
 
     def _vpc(self, private: ec2.SubnetType, has_nat: bool) -> ec2.Vpc:
-        count = self.stage.settings.availability_zones
-        subnets = [ec2.SubnetConfiguration(name="Private", subnet_type=private)]
-        if has_nat:
-            subnets.append(
-                ec2.SubnetConfiguration(
-                    name="Nat", subnet_type=ec2.SubnetType.PUBLIC, cidr_mask=26, map_public_ip_on_launch=False
-                )
-            )
+        settings = self.stage.settings
+        count = settings.availability_zones
+        # Every subnet that there may ever be has its addresses from the start, so that a zone or a NAT gateway more moves
+        # none: a quarter of the range for each zone's private subnet, and of the last quarter /26 for each zone's NAT.
+        quarter = ipaddress.IPv4Network(settings.vpc_cidr).prefixlen + 2
+        subnets = [
+            ec2.SubnetConfiguration(name="Private", subnet_type=private, cidr_mask=quarter),
+            ec2.SubnetConfiguration(
+                name="Nat",
+                subnet_type=ec2.SubnetType.PUBLIC,
+                cidr_mask=26,
+                map_public_ip_on_launch=False,
+                reserved=not has_nat,
+            ),
+        ]
         return ec2.Vpc(
             self,
             "Vpc",
-            ip_addresses=ec2.IpAddresses.cidr(self.stage.settings.vpc_cidr),
+            ip_addresses=ec2.IpAddresses.cidr(settings.vpc_cidr),
             # Named by position, so that nothing is looked up.
             availability_zones=[cdk.Fn.select(index, cdk.Fn.get_azs()) for index in range(count)],
-            nat_gateways=self.stage.settings.nat_gateways,
+            reserved_azs=MAX_ZONES - count,
+            nat_gateways=settings.nat_gateways,
             subnet_configuration=subnets,
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +28,10 @@ class Stage:
     def called(self, part: str) -> str:
         """The name of a resource that people look for: `tidegate-<stage>-<part>`."""
         return f"tidegate-{self.name}-{part}"
+
+    def repository(self, image: str) -> str:
+        """The name of the ECR repository of an image."""
+        return f"tidegate-{self.name}/{image}"
 
     @property
     def on_delete(self) -> cdk.RemovalPolicy:
@@ -57,6 +62,27 @@ def explain(
         resource.add_metadata("checkov", {"skip": skips})
     if cfn_lint:
         resource.add_metadata("cfn-lint", {"config": {"ignore_checks": sorted(cfn_lint)}, "reasons": dict(cfn_lint)})
+
+
+def publish(stack: cdk.Stack, value: str) -> str:
+    """Give a stack the output by which other stacks read `value`, an attribute of one of its resources; the output's name.
+
+    CDK adds such an output only while another stack reads it. Stating it keeps it there whatever the others read, so that no
+    change of a setting takes it from a stack that has not been updated yet.
+    """
+    scope = stack.node.try_find_child("Publish") or Construct(stack, "Publish")
+    assert isinstance(scope, Construct)
+    # The id by which CDK looks for the output before it adds one of its own.
+    construct_id = "Output" + json.dumps(stack.resolve(value), separators=(",", ":"))
+    output = scope.node.try_find_child(construct_id) or cdk.CfnOutput(scope, construct_id, value=value)
+    assert isinstance(output, cdk.CfnOutput)
+    return str(stack.resolve(output.logical_id))
+
+
+def stack_output(stack_name: str, output: str) -> dict[str, Any]:
+    """What templates of other stacks hold in place of an output's value."""
+    reference = {"StackName": stack_name, "Region": {"Ref": "AWS::Region"}, "OutputName": output}
+    return {"Fn::GetStackOutput": reference}
 
 
 def log_group(scope: Construct, construct_id: str, stage: Stage, name: str, key: kms.IKey | None) -> logs.LogGroup:

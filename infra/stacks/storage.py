@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 
 import aws_cdk as cdk
@@ -16,7 +17,8 @@ from aws_cdk import aws_sns_subscriptions as subscriptions
 from constructs import Construct
 from tidegate.aws.layout import EXPIRY, PARTITION_KEY, SORT_KEY
 
-from infra.stacks.parts import Stage, explain
+from infra.settings import FIXED_SETTINGS, fixed_settings
+from infra.stacks.parts import Stage, explain, publish, stack_output
 
 AWS_OWNED = "The operator chose encryption: service_managed."
 
@@ -36,14 +38,19 @@ class StorageStack(cdk.Stack):
         self.key = self._key() if stage.settings.encryption == "customer_key" else None
         self.logs_bucket = self._logs_bucket()
         self.bucket = self._bucket()
-        self._bucket_export = self.resolve(self.export_value(self.bucket.bucket_arn))["Fn::ImportValue"]
+        published = stack_output(self.stack_name, publish(self, self.bucket.bucket_arn))
+        self._bucket_reference = json.dumps(published, separators=(",", ":"))
         self.registry = self._table("Registry", ttl_attribute=EXPIRY)
         self.facts = self._table("Facts", ttl_attribute=None)
         self.management_secret = self._management_secret()
         self.triton_images = self._images("TritonImages", "triton")
         self.agent_images = self._images("AgentImages", "agent")
         self.topic = self._topic()
+        for value in (self.logs_bucket.bucket_name, self.topic.topic_arn, *([self.key.key_arn] if self.key else [])):
+            publish(self, value)
+        fixed = json.dumps(fixed_settings(stage.settings), sort_keys=True)
         for name, value, what in (
+            (FIXED_SETTINGS, fixed, "Settings that cannot change after the first deployment"),
             ("BucketName", self.bucket.bucket_name, "TIDEGATE_BUCKET: models, bundles and the pointer"),
             ("LogsBucketName", self.logs_bucket.bucket_name, "Access logs"),
             ("RegistryTableName", self.registry.table_name, "TIDEGATE_REGISTRY_TABLE"),
@@ -57,7 +64,7 @@ class StorageStack(cdk.Stack):
     def prefix_reasons(self, prefixes: Iterable[str]) -> dict[str, str]:
         """Why a policy of another stack may end a resource with `*`: cdk-nag's check -> reason, for prefixes of the bucket."""
         return {
-            f"AwsSolutions-IAM5[Resource::{self._bucket_export}/{prefix}*]": (
+            f"AwsSolutions-IAM5[Resource::{self._bucket_reference}/{prefix}*]": (
                 f"The names of the objects under {prefix} are not known before they are written."
             )
             for prefix in prefixes
@@ -206,7 +213,7 @@ class StorageStack(cdk.Stack):
         repository = ecr.Repository(
             self,
             construct_id,
-            repository_name=f"tidegate-{self.stage.name}/{name}",
+            repository_name=self.stage.repository(name),
             encryption=ecr.RepositoryEncryption.AES_256 if self.key is None else ecr.RepositoryEncryption.KMS,
             encryption_key=self.key,
             image_scan_on_push=True,

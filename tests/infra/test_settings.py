@@ -9,7 +9,7 @@ from tidegate.errors import SettingsError
 from tidegate.settings import Settings as FunctionSettings
 
 from infra.reading import read_settings
-from infra.settings import JwtAuthorizer
+from infra.settings import JwtAuthorizer, fixed_fields
 from infra.settings_page import PAGE, page
 from tests.infra.fleets import NO_VARIABLES
 from tests.support.findings import without_columns
@@ -120,6 +120,13 @@ def test_an_unknown_stage_names_the_known_ones() -> None:
 
 def test_the_page_about_settings_is_current() -> None:
     assert PAGE.read_text(encoding="utf-8") == page(), "run `python -m infra settings`"
+
+
+def test_operators_are_told_what_cannot_change() -> None:
+    text = (PAGE.parent / "operations.md").read_text(encoding="utf-8")
+    for name, mark in fixed_fields().items():
+        assert f"| `{name}` |" in text, name
+        assert mark.why in text, name
 
 
 def test_the_functions_settings_leave_the_infrastructures_variables_alone() -> None:

@@ -181,7 +181,7 @@ def test_triton_runs_the_mirrored_image_on_a_gpu(project: Made) -> None:
     image = text_of(triton["Image"])
     assert image.endswith(":24.10-py3")
     assert ".dkr.ecr." in image
-    assert "TritonImages" in image
+    assert "/tidegate-prod/triton:" in image
     assert triton["ResourceRequirements"] == [{"Type": "GPU", "Value": "1"}]
     assert triton["LinuxParameters"]["SharedMemorySize"] == 1024
     assert triton["Essential"] is True

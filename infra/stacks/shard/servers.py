@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import aws_cdk as cdk
+from aws_cdk import aws_ecr as ecr
 from aws_cdk import aws_ecs as ecs
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_secretsmanager as secrets
@@ -146,7 +147,7 @@ class Servers(Construct):
         )
         container = self.task.add_container(
             "triton",
-            image=ecs.ContainerImage.from_ecr_repository(self._storage.triton_images, triton.image_tag),
+            image=self._image("triton", triton.image_tag),
             entry_point=["/bin/sh", "-c"],
             command=[command],
             essential=True,
@@ -180,7 +181,7 @@ class Servers(Construct):
         storage = self._storage
         container = self.task.add_container(
             "agent",
-            image=ecs.ContainerImage.from_ecr_repository(storage.agent_images, self._stage.settings.triton.agent_tag),
+            image=self._image("agent", self._stage.settings.triton.agent_tag),
             command=list(AGENT_COMMAND),
             essential=True,
             memory_reservation_mib=AGENT_MIB,
@@ -199,6 +200,11 @@ class Servers(Construct):
         )
         container.add_port_mappings(ecs.PortMapping(container_port=AGENT_PORT))
         return container
+
+    def _image(self, name: str, tag: str) -> ecs.ContainerImage:
+        # By its name: what reads a repository's attributes has to split them, which an output of another stack does not allow.
+        repository = ecr.Repository.from_repository_name(self, f"{name.title()}Images", self._stage.repository(name))
+        return ecs.ContainerImage.from_ecr_repository(repository, tag)
 
     def _log_driver(self, prefix: str) -> ecs.LogDriver:
         return ecs.LogDrivers.aws_logs(
