@@ -9,6 +9,7 @@ STAGE ?= dev
 STACKS ?=
 YES ?=
 AGAINST ?=
+MOVE ?=
 ONLY ?=
 WORKERS ?= 2
 CHECKOV := .venv-checkov
@@ -19,7 +20,7 @@ LINTED := . $(wildcard $(addprefix triton_models/,offer_decision order_features 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help env models demo up test test-full lint format package bench infra infra-check infra-bootstrap infra-destroy lock clean
+.PHONY: help env models demo up test test-full lint format package bench infra infra-check infra-amis infra-bootstrap infra-destroy lock clean
 
 help: ## Show what can be made.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -72,6 +73,9 @@ infra-check: env $(CHECKOV)/.installed ## Make the templates of STAGE offline an
 
 infra: env package $(CHECKOV)/.installed $(CDK)/node_modules/.package-lock.json ## Build, audit, show the difference, deploy: make infra STAGE=dev RULES=routing_rules
 	@$(BIN)/python -m infra deploy --stage $(STAGE) --rules $(RULES) --stacks "$(STACKS)" $(if $(YES),--yes)
+
+infra-amis: env ## Show the images of STAGE's instances and those that AWS recommends; MOVE=1 pins the latter.
+	@$(BIN)/python -m infra amis --stage $(STAGE) --rules $(RULES) $(if $(MOVE),--move)
 
 infra-bootstrap: env $(CDK)/node_modules/.package-lock.json ## Once per account and region: what CDK itself needs.
 	@$(BIN)/python -m infra bootstrap

@@ -17,12 +17,16 @@ from tidegate.errors import TidegateError
 if TYPE_CHECKING:
     from infra.account import Account
     from infra.settings import Settings
+    from infra.shards import Shard
     from infra.upgrade.deployment import Deployment
 
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "build"
 WHAT_CANNOT_CHANGE = "see docs/operations.md#what-cannot-change"
 STACKS = ("Storage", "Network", "Fleet", "Functions", "Edge", "Observability")
+DESTROYED = (("Observability", "Edge", "Functions", "Fleet", "Network"), ("Storage",))
+"""The stacks in the order in which they are destroyed: what writes into the buckets goes before the buckets."""
+
 
 STAGE = click.option(
     "--stage", default="dev", show_default=True, help="The stage: its settings are in infra/settings/."
@@ -124,14 +128,16 @@ def deploy(stage: str, rules: Path, stacks: str, yes: bool) -> None:
     """Check, look at the account, show the difference, ask, deploy. Nothing is changed before all of it is in order."""
     from infra.assembly import Assembly
     from infra.cdk_cli import run_cdk
-    from infra.reading import read_settings
+    from infra.reading import read_settings, read_shards
 
     chosen = _stacks(stacks)
     if not _checked(stage, rules):
         click.echo("error: nothing was deployed: fix the findings above, or write down why they are accepted", err=True)
         raise click.exceptions.Exit(1)
     out = BUILD / "infra" / stage
-    account = _ready(stage, read_settings(stage, os.environ), chosen, Assembly.read(out).bootstrap_version)
+    settings = read_settings(stage, os.environ)
+    shards = read_shards(rules, settings)
+    account = _ready(stage, settings, shards, chosen, Assembly.read(out).bootstrap_version)
     _refuse_what_cannot_become(out, account.region, stage, chosen)
     names = list(chosen) if stacks else ["--all"]
     only = ["--exclusively"] if stacks else []
@@ -175,15 +181,24 @@ def _stacks(text: str) -> tuple[str, ...]:
     return chosen or STACKS
 
 
-def _ready(stage: str, settings: Settings, stacks: tuple[str, ...], bootstrap_version: int) -> Account:
+def _ready(
+    stage: str, settings: Settings, shards: tuple[Shard, ...], stacks: tuple[str, ...], bootstrap_version: int
+) -> Account:
     """The account, where everything that a deployment of `stacks` needs is there."""
     import boto3
 
     from infra.account import preflight
+    from infra.amis import pinned
     from infra.function_assets import find_assets
 
     result = preflight(stage, settings, stacks, bootstrap_version, boto3.Session())
     missing = list(result.missing)
+    if "Fleet" in stacks:
+        missing += [
+            f"the setting ami.{kind}: run `make infra-amis STAGE={stage} MOVE=1`"
+            for kind in sorted({"gpu" if shard.gpus else "cpu" for shard in shards})
+            if pinned(settings, kind) is None
+        ]
     if "Functions" in stacks and find_assets(BUILD, settings) is None:
         missing.append("the functions' assets: run `make package`")
     if result.account is not None and not missing and not result.unchecked:
@@ -236,16 +251,50 @@ def destroy(stage: str, rules: Path, yes: bool) -> None:
         )
         raise click.exceptions.Exit(1)
     shards = read_shards(rules, settings)
-    account = _ready(stage, settings, (), 0)
+    account = _ready(stage, settings, shards, (), 0)
     out = BUILD / "infra" / stage
     shutil.rmtree(out, ignore_errors=True)
     synthesize(stage, settings, shards, placeholder_assets(), out, nag=False)
     data = "its data is kept" if settings.retain_data else "ITS MODELS, RULES, TABLES AND IMAGES ARE DELETED TOO"
     _confirm(f"Destroy stage {stage} in account {account.id}, region {account.region}; {data}?", yes)
-    if not settings.retain_data:
-        for name, count in empty_buckets(stage, boto3.Session(region_name=account.region)).items():
-            click.echo(f"{name}: {count} versions of objects deleted")
-    raise click.exceptions.Exit(run_cdk(["destroy", "--all", "--force"], out, account.region))
+    *_, last = DESTROYED
+    for names in DESTROYED:
+        if names == last and not settings.retain_data:
+            for name, count in empty_buckets(stage, boto3.Session(region_name=account.region)).items():
+                click.echo(f"{name}: {count} versions of objects deleted")
+        code = run_cdk(["destroy", *names, "--exclusively", "--force"], out, account.region)
+        if code:
+            click.echo(f"error: {', '.join(names)} could not be destroyed; what stood on them is gone", err=True)
+            raise click.exceptions.Exit(code)
+
+
+@main.command()
+@STAGE
+@RULES
+@click.option("--move", is_flag=True, help="Write the recommended images into the stage's settings.")
+@told
+def amis(stage: str, rules: Path, move: bool) -> None:
+    """Show the images that a stage's instances are pinned to and those that AWS recommends now."""
+    import boto3
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    from infra.amis import pin, pinned, recommended
+    from infra.reading import read_settings, read_shards
+
+    settings = read_settings(stage, os.environ)
+    shards = read_shards(rules, settings)
+    try:
+        newest = recommended(shards, boto3.client("ssm"))
+    except (BotoCoreError, ClientError) as error:
+        raise click.ClickException(f"AWS was not asked: {str(error).splitlines()[0]}") from error
+    moves = {kind: each for kind, each in newest.items() if pinned(settings, kind) != each.id}
+    for kind, each in newest.items():
+        click.echo(f"{kind}: pinned {pinned(settings, kind) or 'to none'}; recommended {each.id} ({each.name})")
+    if move and moves:
+        file = pin(stage, settings, {kind: each.id for kind, each in moves.items()})
+        click.echo(f"{file.relative_to(ROOT)}: written; the next `make infra` replaces these instances one by one")
+    elif moves:
+        click.echo("`make infra-amis MOVE=1` pins what is recommended")
 
 
 @main.command()

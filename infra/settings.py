@@ -60,6 +60,7 @@ ImageTag = Annotated[StrictStr, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,12
 InstanceType = Annotated[
     StrictStr, Field(pattern=r"^[a-z][a-z0-9-]*\.[a-z0-9-]+$", max_length=32, examples=["g5.xlarge"])
 ]
+AmiId = Annotated[StrictStr, Field(pattern=r"^ami-[0-9a-f]{8,17}$", examples=["ami-0123456789abcdef0"])]
 Percentage = Annotated[StrictInt, Field(ge=1, le=100)]
 Ratio = (
     Annotated[StrictInt, Field(ge=1, le=1_000)] | Annotated[StrictFloat, Field(ge=0.01, le=1_000, allow_inf_nan=False)]
@@ -177,6 +178,20 @@ class ControlFunctions(Group):
     )
 
 
+class StatedType(Group):
+    """What an instance type has that is newer than what is known here."""
+
+    gpus: Annotated[StrictInt, Field(ge=0, le=64)] = Field(description="Its NVIDIA GPUs.")
+    memory_gib: Annotated[StrictInt, Field(ge=1, le=100_000)] = Field(description="Its memory.")
+
+
+class Ami(Group):
+    """The images of the shards' instances; `make infra-ami` shows and moves them."""
+
+    gpu: AmiId | None = Field(None, description="Of instances with GPUs; unset: `make infra` refuses to deploy such.")
+    cpu: AmiId | None = Field(None, description="Of instances without; unset: `make infra` refuses to deploy such.")
+
+
 class Triton(Group):
     """The model servers of every shard."""
 
@@ -201,6 +216,15 @@ class Triton(Group):
     )
     root_volume_gib: Annotated[StrictInt, Field(ge=50, le=16_000)] = Field(
         100, description="Disk of an instance: the image alone unpacks to more than 20 GiB, and models are kept on it."
+    )
+    root_volume_mibps: Annotated[StrictInt, Field(ge=125, le=2_000)] = Field(
+        500, description="Throughput of that disk, MiB a second: it bounds how fast an image is unpacked."
+    )
+    root_volume_iops: Annotated[StrictInt, Field(ge=3_000, le=80_000)] = Field(
+        3_000, description="Operations of that disk a second; at least four per MiB of throughput."
+    )
+    instance_types: dict[InstanceType, StatedType] = Field(
+        {}, description="Instance types that are newer than what is known here, by name."
     )
     auto_complete_config: StrictBool = Field(
         False, description="Let Triton complete partial model configs, at the price of starting each Python step twice."
@@ -276,7 +300,7 @@ class Settings(Group):
     encryption: Annotated[
         Literal["customer_key", "service_managed"],
         Fixed(
-            "what is stored stays encrypted with the key that it was written with, and image repositories would be replaced"
+            "what is stored stays encrypted with the key that it was written with, and the image repositories would be replaced"
         ),
     ] = Field(
         "customer_key",
@@ -318,6 +342,7 @@ class Settings(Group):
         default_factory=_all_defaults(ControlFunctions), description="The functions beside the path of requests."
     )
     triton: Triton = Field(default_factory=_all_defaults(Triton), description="The model servers.")
+    ami: Ami = Field(default_factory=_all_defaults(Ami), description="The images of the shards' instances.")
     scaling: Scaling = Field(default_factory=_all_defaults(Scaling), description="How shards follow their load.")
     alarms: Alarms = Field(
         default_factory=_all_defaults(Alarms), description="When people, and the rollback, are called."
@@ -350,6 +375,13 @@ def conflicts(settings: Settings) -> list[tuple[tuple[str, ...], str, str]]:
     if settings.nat_gateways > settings.availability_zones:
         message = "there are more NAT gateways than availability zones"
         found.append((("nat_gateways",), message, f"write at most {settings.availability_zones}"))
+    triton = settings.triton
+    if triton.root_volume_mibps > triton.root_volume_iops / 4:
+        message = (
+            f"a disk of {triton.root_volume_iops} operations a second has at most {triton.root_volume_iops // 4} MiB/s"
+        )
+        hint = f"write root_volume_iops: {4 * triton.root_volume_mibps} or more"
+        found.append((("triton", "root_volume_mibps"), message, hint))
     if settings.domain is not None and settings.door == "function_url":
         message = "a Function URL cannot have a domain name of its own"
         found.append((("domain",), message, "delete it, or choose the door http_api"))

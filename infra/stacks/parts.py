@@ -104,6 +104,13 @@ def log_group(scope: Construct, construct_id: str, stage: Stage, name: str, key:
     return group
 
 
+def depend_on_policy(resource: cdk.CfnResource, role: iam.Role) -> None:
+    """Make a resource after a role's own policy and delete it before: a reference names the role alone."""
+    policy = role.node.find_child("DefaultPolicy").node.default_child
+    assert isinstance(policy, cdk.CfnResource)
+    resource.add_resource_dependency(policy)
+
+
 def statement(
     actions: list[str], resources: list[str], conditions: Mapping[str, Any] | None = None
 ) -> iam.PolicyStatement:

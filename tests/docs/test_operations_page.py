@@ -54,9 +54,15 @@ def test_a_make_command_would_run_what_the_page_says(command: str) -> None:
     )
     assert done.returncode == 0, done.stderr
     target = command.split()[1]
-    verb = {"infra-check": "check", "infra": "deploy", "infra-bootstrap": "bootstrap", "infra-destroy": "destroy"}
+    verb = {
+        "infra-check": "check",
+        "infra": "deploy",
+        "infra-amis": "amis",
+        "infra-bootstrap": "bootstrap",
+        "infra-destroy": "destroy",
+    }
     assert f"-m infra {verb[target]}" in done.stdout
-    for setting in re.findall(r"(?:STAGE|RULES)=(\S+)", command):
+    for setting in re.findall(r"(?:STAGE|RULES|AGAINST)=(\S+)", command):
         assert setting in done.stdout
     assert verb[target] in infra.commands
 

@@ -28,7 +28,12 @@ SHARDS = {
         "spot_percent": 70,
     },
     "CPU_only": {"instance_type": "c7i.4xlarge"},
-    "sleepy": {"scale_to_zero": True, "max_replicas": 3, "spot_percent": 100},
+    "sleepy": {
+        "scale_to_zero": True,
+        "max_replicas": 3,
+        "spot_percent": 100,
+        "alternative_types": ["g6.xlarge", "g5.xlarge"],
+    },
 }
 
 EVERY_CHOICE = {
@@ -52,6 +57,7 @@ EVERY_CHOICE = {
     "gateway": {"provisioned_concurrency": 2, "reserved_concurrency": 10},
     "triton": {"auto_complete_config": True, "image_tag": "25.01-py3"},
     "alarms": {"emails": ["ops@example.com"], "rollback": False},
+    "ami": {"gpu": "ami-0123456789abcdef0", "cpu": "ami-0c0c0c0c0c0c0c0c0"},
     "tags": {"team": "serving"},
     "termination_protection": True,
 }

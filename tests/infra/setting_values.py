@@ -31,6 +31,10 @@ WRITTEN: dict[tuple[str, ...], list[Any]] = {
     # A server must still fit the instances of the shards.
     ("triton", "memory_reservation_mib"): [4096],
     ("triton", "gpus_per_replica"): [],
+    ("triton", "instance_types"): [{"g9.xlarge": {"gpus": 1, "memory_gib": 16}}],
+    ("triton", "root_volume_mibps"): [125, 750],
+    ("ami", "gpu"): ["ami-0123456789abcdef0"],
+    ("ami", "cpu"): ["ami-0123456789abcdef0"],
     ("alarms", "emails"): [["ops@example.com"]],
     ("variables",): [{"load_timeout_s": 100}],
     ("tags",): [{"team": "serving"}],

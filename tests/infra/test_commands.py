@@ -12,11 +12,19 @@ from typing import Any
 
 import boto3
 import pytest
+from click.testing import CliRunner
+from tidegate.errors import SettingsError
+from tidegate.rules.language import ShardSpec
 
-from infra.account import BOOTSTRAP_PARAMETER, Preflight, preflight
+from infra.__main__ import STACKS as STACK_NAMES
+from infra.__main__ import main
+from infra.account import BOOTSTRAP_PARAMETER, Account, Preflight, preflight
+from infra.amis import pin, recommended
 from infra.destroying import empty_buckets
+from infra.reading import read_settings
 from infra.review import write_review
 from infra.settings import Settings
+from infra.shards import to_shards
 from tests.infra.conftest import Made
 from tests.infra.deployed import AWS_VARIABLES
 from tests.infra.fleets import write_rules
@@ -58,6 +66,7 @@ def test_a_deployment_without_an_account_names_all_that_is_missing() -> None:
         "nothing was changed. Missing:",
         "an AWS region: set AWS_REGION",
         "AWS credentials: run `aws configure sso`",
+        "the setting ami.gpu: run `make infra-amis STAGE=dev MOVE=1`",
         "not looked at: the CDK bootstrap stack",
         "not looked at: the images",
         "docs/operations.md",
@@ -172,6 +181,39 @@ def test_a_stage_whose_data_is_not_kept_is_emptied_before_it_goes(session: Any) 
     assert "Versions" not in s3.list_object_versions(Bucket=name)
 
 
+def test_buckets_are_emptied_after_everything_that_writes_into_them_is_gone(
+    session: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bucket = {"Type": "AWS::S3::Bucket"}
+    template = {
+        "Resources": {"Bucket": bucket, "Logs": bucket},
+        "Outputs": {"BucketName": {"Value": {"Ref": "Bucket"}}, "LogsBucketName": {"Value": {"Ref": "Logs"}}},
+    }
+    stack, cloudformation, s3 = "tidegate-dev-storage", session.client("cloudformation"), session.client("s3")
+    cloudformation.delete_stack(StackName=stack)
+    cloudformation.create_stack(StackName=stack, TemplateBody=json.dumps(template))
+    outputs = cloudformation.describe_stacks(StackName=stack)["Stacks"][0]["Outputs"]
+    names = [each["OutputValue"] for each in outputs]
+    calls: list[list[str]] = []
+
+    def destroy(arguments: list[str], _assembly: Path | None, _region: str) -> int:
+        calls.append(arguments)
+        for name in names:
+            if "Fleet" in arguments:
+                s3.put_object(Bucket=name, Key="balancers/last", Body=b"what a balancer wrote while it went")
+            else:
+                assert s3.list_object_versions(Bucket=name).get("Versions", []) == []
+                assert json.loads(s3.get_bucket_policy(Bucket=name)["Policy"])["Statement"][0]["Effect"] == "Deny"
+        return 0
+
+    monkeypatch.setattr("infra.cdk_cli.run_cdk", destroy)
+    monkeypatch.setattr("infra.__main__._ready", lambda *_: Account("111122223333", "us-east-1"))
+    monkeypatch.setattr("infra.app.synthesize", lambda *_, **__: None)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    assert CliRunner().invoke(main, ["destroy", "--yes"]).exit_code == 0
+    assert [set(each) & set(STACK_NAMES) for each in calls] == [set(STACK_NAMES) - {"Storage"}, {"Storage"}]
+
+
 def test_the_outputs_that_are_emptied_are_those_of_the_template(project: Made) -> None:
     assert {"BucketName", "LogsBucketName"} <= set(project.assembly.templates["Storage"]["Outputs"])
 
@@ -183,3 +225,23 @@ def test_the_review_lists_every_right_and_every_accepted_finding(project: Made, 
     assert "secretsmanager:GetSecretValue" in text
     assert "| CKV_AWS_131 | Names of parameters may hold an underscore" in text
     assert f"| Fleet | {len(project.assembly.templates['Fleet']['Resources'])} |" in text
+
+
+def test_the_images_of_instances_are_pinned_and_moved(session: Any, tmp_path: Path) -> None:
+    settings = Settings.model_validate({})
+    shards = to_shards({"a": ShardSpec(), "b": ShardSpec(instance_type="c7i.4xlarge")}, settings)
+    newest = recommended(shards, session.client("ssm"))
+    assert set(newest) == {"cpu", "gpu"}
+    assert newest["gpu"].id.startswith("ami-")
+    assert "gpu" in newest["gpu"].name
+    file = tmp_path / "dev.yaml"
+    file.write_text("# why\nretain_data: false # here\n", encoding="utf-8")
+    pin("dev", settings, {"gpu": newest["gpu"].id}, tmp_path)
+    pinned_once = read_settings("dev", {}, tmp_path)
+    assert pinned_once.ami.gpu == newest["gpu"].id
+    assert pinned_once.ami.cpu is None
+    pin("dev", pinned_once, {"gpu": "ami-00000000", "cpu": "ami-11111111"}, tmp_path)
+    assert file.read_text() == "# why\nretain_data: false # here\nami: {cpu: ami-11111111, gpu: ami-00000000}\n"
+    file.write_text("ami:\n  gpu: ami-00000000\n", encoding="utf-8")
+    with pytest.raises(SettingsError, match=r"several lines; replace it by: ami: \{gpu: ami-22222222\}"):
+        pin("dev", Settings.model_validate({}), {"gpu": "ami-22222222"}, tmp_path)

@@ -55,6 +55,11 @@ def test_a_variable_goes_over_the_file(tmp_path: Path) -> None:
         ("vpc_cidr: 8.8.0.0/16\n", "settings/test.yaml:1: '8.8.0.0/16' is no address range for the VPC"),
         ("vpc_cidr: 10.0.0.1/16\n", "'10.0.0.1/16' is no address range for the VPC"),
         ("log_retention_days: 31\n", "CloudWatch Logs has no retention of 31 days (write one of 1, 3, 5"),
+        (
+            "triton: {root_volume_mibps: 1000}\n",
+            "test.yaml:1: a disk of 3000 operations a second has at most 750 MiB/s (write root_volume_iops: 4000",
+        ),
+        ("ami: {gpu: latest}\n", "'gpu' is not what may stand here"),
         ("nat_gateways: 3\n", "there are more NAT gateways than availability zones (write at most 2)"),
         ("gateway: {reserved_concurrency: 2, provisioned_concurrency: 3}\n", "is above reserved_concurrency"),
         (

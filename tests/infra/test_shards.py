@@ -88,9 +88,16 @@ def test_defaults_are_filled_in(tmp_path: Path) -> None:
         ({"instance_type": "g5g.xlarge"}, "the images are for x86-64"),
         ({"instance_type": "m7g.4xlarge"}, "'m7g.4xlarge' cannot run Triton: its CPUs are Arm"),
         ({"instance_type": "inf2.xlarge"}, "it has neither NVIDIA GPUs nor"),
+        ({"instance_type": "f2.6xlarge"}, "it has neither NVIDIA GPUs nor"),
         ({"instance_type": "p2.xlarge"}, "its GPUs are older than the Triton image supports"),
         ({"instance_type": "g5.huge"}, "it is no instance type"),
+        ({"instance_type": "g5.12xlarg"}, "it is no instance type that is known here (did you mean 'g5.12xlarge'?)"),
         ({"instance_type": "big"}, "'big' cannot run Triton: it is no instance type"),
+        ({"instance_type": "p6e-gb200.36xlarge"}, "state GPUs and memory in the setting triton.instance_types"),
+        ({"alternative_types": ["g5.12xlarge"]}, "'g5.12xlarge' has 4 GPUs and 'g4dn.xlarge' has 1"),
+        ({"alternative_types": ["c7i.4xlarge"]}, "'c7i.4xlarge' has 0 GPUs and 'g4dn.xlarge' has 1"),
+        ({"alternative_types": ["g5.xlarge", "g4dn.xlarge"]}, "fleet.yaml:3: 'g4dn.xlarge' is named twice"),
+        ({"alternative_types": ["g5g.xlarge"]}, "fleet.yaml:3: 'g5g.xlarge' cannot run Triton: its CPUs are Arm"),
         ({"instance_type": "g5.xlarge; rm"}, "it is no instance type"),
         ({"spot_percent": 33.5}, "spot_percent 33.5 is no whole number"),
         ({"replica": 3}, "fleet.yaml:3: unknown key 'replica' (did you mean 'replicas'?)"),
@@ -113,6 +120,27 @@ def test_a_shard_may_do_without_gpus(tmp_path: Path, instance_type: str) -> None
     (shard,) = shards_of(tmp_path, {"a": {"instance_type": instance_type, "replicas": 3}})
     assert shard.gpus == 0
     assert (shard.min_instances, shard.max_instances) == (3, 3), "each server has an instance to itself"
+
+
+@pytest.mark.parametrize(
+    ("instance_type", "servers_per_instance"),
+    [("p6-b200.48xlarge", 8), ("g7e.12xlarge", 2), ("g6f.xlarge", 1), ("gr6.4xlarge", 1), ("g4dn.metal", 8)],
+)
+def test_a_new_type_has_the_gpus_that_aws_says(tmp_path: Path, instance_type: str, servers_per_instance: int) -> None:
+    (shard,) = shards_of(tmp_path, {"a": {"instance_type": instance_type, "replicas": 16}})
+    assert shard.max_instances == 16 // servers_per_instance
+    assert shard.gpus == 1
+
+
+@pytest.mark.parametrize("instance_type", ["c7i.metal-24xl", "m7i-flex.4xlarge", "x2iedn.xlarge"])
+def test_a_type_without_gpus_may_have_any_name(tmp_path: Path, instance_type: str) -> None:
+    assert shards_of(tmp_path, {"a": {"instance_type": instance_type}})[0].gpus == 0
+
+
+def test_a_type_that_is_not_known_yet_can_be_stated(tmp_path: Path) -> None:
+    stated = {"instance_types": {"g9.48xlarge": {"gpus": 16, "memory_gib": 768}}}
+    (shard,) = shards_of(tmp_path, {"a": {"instance_type": "g9.48xlarge", "replicas": 32}}, triton=stated)
+    assert (shard.gpus, shard.max_instances) == (1, 2)
 
 
 @pytest.mark.parametrize(("gpus", "instances"), [(1, 1), (2, 2), (4, 4)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from itertools import permutations
@@ -60,7 +61,9 @@ class Synthesized:
 
 @pytest.fixture(scope="session")
 def synthesized(tmp_path_factory: pytest.TempPathFactory) -> Synthesized:
-    folder = tmp_path_factory.getbasetemp().parent / "upgrades"
+    own = tmp_path_factory.getbasetemp()
+    # Workers of one run share what is above their own folders.
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "upgrades"
     folder.mkdir(exist_ok=True)
     return Synthesized(folder)
 

@@ -194,7 +194,10 @@ class ShardSpec(Model):
     traffic_per_s: Rate | None = Field(
         None, description="Requests per second that all its servers take; unset: no limit."
     )
-    instance_type: StrictStr | None = Field(None, description="Cloud: the GPU instance type.")
+    instance_type: StrictStr | None = Field(None, description="Cloud: the instance type.")
+    alternative_types: list[StrictStr] = Field(
+        [], description="Cloud: types to use where instance_type cannot be had, with as many GPUs; preferred first."
+    )
     min_replicas: Annotated[StrictInt, Field(ge=0)] | None = Field(None, description="Cloud: the fewest servers.")
     max_replicas: Annotated[StrictInt, Field(ge=1)] | None = Field(None, description="Cloud: the most servers.")
     spot_percent: Percent | None = Field(None, description="Cloud: the share on spot capacity.")

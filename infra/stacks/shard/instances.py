@@ -11,7 +11,7 @@ from constructs import Construct
 
 from infra.shards import Shard
 from infra.stacks.network import NetworkStack
-from infra.stacks.parts import NO_RESOURCE_LEVEL, Stage, explain, statement
+from infra.stacks.parts import NO_RESOURCE_LEVEL, Stage, depend_on_policy, explain, statement
 
 SURGE = 2
 """Servers during a rolling replacement, per server before it: each new one is healthy before an old one drains."""
@@ -40,6 +40,10 @@ class Instances(Construct):
         role = self._role(cluster)
         template = self._template(stage, shard, network, cluster, role)
         group = self._group(stage, shard, network, template)
+        # An instance joins its cluster by name and by its role's policy: both are there before it starts, and the cluster
+        # goes only after the last instance, since CloudFormation cannot delete a cluster that has some.
+        group.add_resource_dependency(cluster)
+        depend_on_policy(group, role)
         self.provider = ecs.CfnCapacityProvider(
             self,
             "Provider",
@@ -108,8 +112,6 @@ class Instances(Construct):
     def _template(
         self, stage: Stage, shard: Shard, network: NetworkStack, cluster: ecs.CfnCluster, role: iam.Role
     ) -> ec2.CfnLaunchTemplate:
-        hardware = ecs.AmiHardwareType.GPU if shard.gpus else ecs.AmiHardwareType.STANDARD
-        image = ecs.EcsOptimizedImage.amazon_linux2023(hardware).get_image(self)
         profile = iam.CfnInstanceProfile(self, "Profile", roles=[role.role_name])
         of = ec2.CfnLaunchTemplate
         names = [cdk.CfnTag(key="Name", value=stage.called(shard.label))]
@@ -117,7 +119,7 @@ class Instances(Construct):
             self,
             "Template",
             launch_template_data=of.LaunchTemplateDataProperty(
-                image_id=image.image_id,
+                image_id=self._image_id(stage, shard),
                 instance_type=shard.instance_type,
                 iam_instance_profile=of.IamInstanceProfileProperty(arn=profile.attr_arn),
                 security_group_ids=[network.instances_group.security_group_id],
@@ -130,6 +132,8 @@ class Instances(Construct):
                             encrypted=True,
                             volume_type="gp3",
                             volume_size=stage.settings.triton.root_volume_gib,
+                            throughput=stage.settings.triton.root_volume_mibps,
+                            iops=stage.settings.triton.root_volume_iops,
                             delete_on_termination=True,
                         ),
                     )
@@ -143,6 +147,14 @@ class Instances(Construct):
                 ],
             ),
         )
+
+    def _image_id(self, stage: Stage, shard: Shard) -> str:
+        ami = stage.settings.ami.gpu if shard.gpus else stage.settings.ami.cpu
+        if ami is not None:
+            return ami
+        # Stands in where templates are only looked at: deploying it would replace every instance whenever AWS moves it.
+        hardware = ecs.AmiHardwareType.GPU if shard.gpus else ecs.AmiHardwareType.STANDARD
+        return ecs.EcsOptimizedImage.amazon_linux2023(hardware).get_image(self).image_id
 
     def _group(
         self, stage: Stage, shard: Shard, network: NetworkStack, template: ec2.CfnLaunchTemplate
@@ -159,13 +171,18 @@ class Instances(Construct):
                 instances_distribution=of.InstancesDistributionProperty(
                     on_demand_base_capacity=0,
                     on_demand_percentage_above_base_capacity=100 - shard.spot_percent,
+                    # In the order in which fleet.yaml names the types.
+                    on_demand_allocation_strategy="prioritized",
                     spot_allocation_strategy="price-capacity-optimized",
                 ),
                 launch_template=of.LaunchTemplateProperty(
                     launch_template_specification=of.LaunchTemplateSpecificationProperty(
                         launch_template_id=template.ref, version=template.attr_latest_version_number
                     ),
-                    overrides=[of.LaunchTemplateOverridesProperty(instance_type=shard.instance_type)],
+                    overrides=[
+                        of.LaunchTemplateOverridesProperty(instance_type=each)
+                        for each in (shard.instance_type, *shard.alternative_types)
+                    ],
                 ),
             ),
             # Replaces a spot instance that AWS is about to take back before it does.

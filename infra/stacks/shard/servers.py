@@ -25,7 +25,7 @@ from infra.settings import process_variables
 from infra.shards import AGENT_MIB, Shard
 from infra.stacks.grants import agent_items, items_statement, key_statement, list_statement, objects_under
 from infra.stacks.network import NetworkStack
-from infra.stacks.parts import NO_RESOURCE_LEVEL, Stage, explain, log_group, statement
+from infra.stacks.parts import NO_RESOURCE_LEVEL, Stage, depend_on_policy, explain, log_group, statement
 from infra.stacks.shard.balancer import Balancer
 from infra.stacks.shard.instances import SURGE, Instances
 from infra.stacks.storage import StorageStack
@@ -104,6 +104,9 @@ class Servers(Construct):
         )
         self._explain(task_role, execution_role)
         self.service = self._service(network, cluster, instances, balancer)
+        # A task that starts before its roles have their policies fails, and the circuit breaker counts it.
+        for role in (task_role, execution_role):
+            depend_on_policy(self.service, role)
 
     def _execution_role(self) -> iam.Role:
         role = iam.Role(

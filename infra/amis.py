@@ -1,0 +1,74 @@
+"""The images of the shards' instances: which a stage's settings pin, which AWS recommends, and moving the one to the other."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tidegate.errors import SettingsError
+
+from infra.reading import SETTINGS_FOLDER
+from infra.settings import Settings
+from infra.shards import Shard
+
+PARAMETERS: Mapping[str, str] = {
+    "cpu": "/aws/service/ecs/optimized-ami/amazon-linux-2023/recommended",
+    "gpu": "/aws/service/ecs/optimized-ami/amazon-linux-2023/gpu/recommended",
+}
+"""Where AWS publishes the newest image that is made for ECS, by kind of instance."""
+
+_LINE = re.compile(r"^ami:[ \t]*(\{[^}\n]*\})?[ \t]*(#.*)?$", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An image: its id in this region, and the name that has its release."""
+
+    id: str
+    name: str
+
+
+def pinned(settings: Settings, kind: str) -> str | None:
+    """The image that instances of a kind (`gpu`, `cpu`) are pinned to."""
+    return settings.ami.gpu if kind == "gpu" else settings.ami.cpu
+
+
+def recommended(shards: Iterable[Shard], ssm: Any) -> dict[str, Image]:
+    """The newest image of each kind that a fleet has.
+
+    Args:
+        shards: the fleet.
+        ssm: a boto3 client.
+    """
+    found = {}
+    for kind in sorted({"gpu" if shard.gpus else "cpu" for shard in shards}):
+        image_id, name = (
+            ssm.get_parameter(Name=f"{PARAMETERS[kind]}/{field}")["Parameter"]["Value"]
+            for field in ("image_id", "image_name")
+        )
+        found[kind] = Image(image_id, name)
+    return found
+
+
+def pin(stage: str, settings: Settings, images: Mapping[str, str], folder: Path = SETTINGS_FOLDER) -> Path:
+    """Write images into a stage's settings, every other line of which stays as it is; the file.
+
+    Raises:
+        SettingsError: `ami` stands there over several lines.
+    """
+    file = folder / f"{stage}.yaml"
+    text = file.read_text(encoding="utf-8")
+    ids = {kind: pinned(settings, kind) for kind in PARAMETERS} | dict(images)
+    line = "ami: {" + ", ".join(f"{kind}: {each}" for kind, each in sorted(ids.items()) if each) + "}"
+    if re.search(r"^ami:", text, re.MULTILINE) is None:
+        text = f"{text.rstrip()}\n{line}\n"
+    else:
+        match = _LINE.search(text)
+        if match is None or match[1] is None:
+            raise SettingsError(f"{file.name}: ami stands over several lines; replace it by: {line}")
+        text = text[: match.start()] + " ".join(filter(None, (line, match[2]))) + text[match.end() :]
+    file.write_text(text, encoding="utf-8")
+    return file
