@@ -8,7 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 Template = Mapping[str, Any]
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads a template: the version of a policy, such as 2012-10-17, is no date."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [each for each in resolvers if each[0] != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
 NESTED = "AWS::CloudFormation::Stack"
 
 
@@ -81,7 +94,8 @@ def _deployed(cloudformation: Any, name: str) -> Template | None:
         if error.response["Error"]["Code"] == "ValidationError":
             return None
         raise
-    return json.loads(body) if isinstance(body, str) else dict(body)
+    # botocore parses JSON; a small template is sent as YAML.
+    return dict(yaml.load(body, _Loader) if isinstance(body, str) else body)  # noqa: S506  # a safe loader
 
 
 def _nested(cloudformation: Any, name: str, template: Template) -> Iterator[tuple[str, str]]:

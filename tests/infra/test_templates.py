@@ -399,7 +399,7 @@ def test_the_images_of_instances_are_those_that_are_pinned(other: Made) -> None:
         each.template: each.properties["LaunchTemplateData"]["ImageId"]
         for each in other.assembly.resources("AWS::EC2::LaunchTemplate")
     }
-    assert sorted(images.values()) == ["ami-0c0c0c0c0c0c0c0c0"] + 3 * ["ami-0123456789abcdef0"]
+    assert sorted(images.values()) == 3 * ["ami-0123456789abcdef0"] + ["ami-0c0c0c0c0c0c0c0c0"]
 
 
 def test_a_shard_without_gpus_has_a_server_on_each_instance(other: Made) -> None:
