@@ -320,3 +320,54 @@ def test_wrong_usage_is_told(tmp_path: Path, arguments: tuple[str, ...], message
     result = rules("check", *(argument.format(rules=directory) for argument in arguments))
     assert result.exit_code == 2
     assert message in result.stderr
+
+
+TWO_MODELS = (
+    "objective: ranking\ncontext: {c: {type: string}, member_id: {type: string}}\nsticky_key: member_id\nrules:\n"
+)
+HALVES = """
+  - {id: r0, when: {c: {not: CA}}, serve: base}
+  - {id: r1, when: {any_of: [{c: CA}, {c: {not: CA}}]}, serve: base}
+  - {id: r2, when: {c: {present: true}}, serve: better}
+  - {id: rest, serve: base}
+"""
+
+
+def test_a_rule_that_covers_alone_by_its_alternatives_is_named_alone(tmp_path: Path) -> None:
+    report = rules_json("check", write(tmp_path, {"objectives/ranking.yaml": TWO_MODELS + HALVES}), exit_code=1)
+    (found,) = [each for each in report["findings"] if each["kind"] == "unreachable-rule"]
+    assert (found["rule"], found["covered_by"]) == ("r2", ["r1"])
+
+
+@pytest.mark.parametrize(
+    ("above", "covered", "cover"),
+    [
+        ("serve: base", "serve: base", "same"),
+        ("serve: base@champion", "serve: base", "same"),
+        ("split: {base: 1}", "serve: base", "same"),
+        ("serve: base", "serve: better", "other"),
+        ("serve: base", "serve: base, parameters: {top_k: 1}", "other"),
+        ("serve: base, parameters: {top_k: 1}", "serve: base, parameters: {top_k: true}", "other"),
+        ("serve: base, timeout_ms: 5", "serve: base", "other"),
+        ("serve: base, fallback: [better]", "serve: base, fallback: [better]", "same"),
+        ("split: {base: 1, better: 1}", "split: {base: 1, better: 1}", "other"),
+    ],
+)
+def test_a_cover_does_the_same_or_something_else(above: str, covered: str, cover: str, tmp_path: Path) -> None:
+    document = f"{TWO_MODELS}  - {{id: above, {above}}}\n  - {{id: dead, when: {{c: CA}}, {covered}}}\n"
+    directory = write(tmp_path, {"objectives/ranking.yaml": document})
+    (found,) = [
+        each for each in rules_json("check", directory, exit_code=1)["findings"] if each["kind"] == "unreachable-rule"
+    ]
+    assert found["cover"] == cover
+    assert ("redundant" in found["message"]) == (cover == "same")
+
+
+def test_a_model_that_only_a_callers_overrides_name_is_used(tmp_path: Path) -> None:
+    files: dict[str, str | bytes] = {
+        "fleet.yaml": "shards: {cpu: {}}\nmodels: {base: {shards: [cpu]}, pinned: {shards: [cpu]}, idle: {shards: [cpu]}}\n",
+        "callers.yaml": "callers: {search-ui: {objectives: '*', overrides: [pinned]}}\n",
+        "objectives/ranking.yaml": "objective: ranking\ncontext: {}\nrules: [{id: all, serve: base}]\n",
+    }
+    report = rules_json("check", write(tmp_path, files))
+    assert [each["message"].rpartition(" ")[2] for each in report["findings"]] == ["'idle'"]

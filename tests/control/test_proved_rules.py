@@ -78,7 +78,7 @@ def test_what_compiles_and_cannot_be_right_is_refused_too(tmp_path: Path) -> Non
 def test_warnings_are_told_and_refuse_nothing(tmp_path: Path) -> None:
     directory = write(tmp_path, fleet=FLEET.replace("models: {", "models: {spare: {shards: [a]}, "))
     (note,) = asyncio.run(ProvedRules(directory).check()).notes
-    assert note.startswith("fleet.yaml:2: no rule, fallback, shadow or alias names model 'spare'")
+    assert note.startswith("fleet.yaml:2: no rule, fallback, shadow, alias or caller's overrides name model 'spare'")
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from tidegate.rules.analysis.axis import Axis, Conditions
-from tidegate.rules.analysis.bitsets import bitset, members
+from tidegate.rules.analysis.bitsets import between, bitset, members
 from tidegate.rules.analysis.search import search
 from tidegate.rules.analysis.space import Region, Space
 
@@ -13,22 +13,28 @@ MOST_BOXES = 256
 """A cover of more boxes is told as it was found."""
 
 
-def minimal_cover(space: Space, regions: Sequence[Region], boxes: int, steps: int) -> tuple[tuple[int, ...], bool]:
+def minimal_cover(
+    space: Space, regions: Sequence[Region], boxes: int, above: int, steps: int
+) -> tuple[tuple[int, ...], bool]:
     """Rules that cover regions and of which none can be left out.
 
     Args:
         space: the space.
         regions: what is covered.
         boxes: a mask of boxes that hold the regions together.
+        above: a mask of the boxes that may hold. A rule may hold more by its other boxes than by those of `boxes`.
         steps: how many steps may be taken.
 
     Returns:
         The rules' positions, ascending, and whether none of them can be left out: not where the steps ran out.
     """
-    numbers = list(members(boxes))
-    rules = sorted({space.boxes[box].rule for box in numbers})
+    rules = sorted({space.boxes[box].rule for box in members(boxes)})
     if len(rules) == 1:
         return tuple(rules), True
+    mine = 0
+    for rule in rules:
+        mine |= between(*space.boxes_of[rule])
+    numbers = list(members(mine & above))
     if len(numbers) > MOST_BOXES or steps < 1:
         return tuple(rules), False
     small = [

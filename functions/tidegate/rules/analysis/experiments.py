@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -38,10 +39,21 @@ class LayerAxis(Axis):
         """
         super().__init__(conditions)
         self.name, self.key = name, tuple(key)
-        self._owner = [NOBODY] * BUCKETS
-        for number, experiment in enumerate(conditions.distinct):
-            for first, last in ranges[experiment]:
-                self._owner[first : last + 1] = [_FIRST + number] * (last + 1 - first)
+        owned = sorted(
+            (first, last + 1, _FIRST + number)
+            for number, experiment in enumerate(conditions.distinct)
+            for first, last in ranges[experiment]
+        )
+        self._starts: list[int] = []
+        self._owner: list[int] = []
+        start = 0
+        for first, end, number in owned:
+            if start < first:
+                self._begin_at(start, NOBODY)
+            self._begin_at(first, number)
+            start = end
+        if start < BUCKETS:
+            self._begin_at(start, NOBODY)
         self._owners = bitset(set(self._owner))
         self._begin([self.free, self.free, *(self.free | mask for mask in self.boxes)])
 
@@ -58,7 +70,11 @@ class LayerAxis(Axis):
 
     def class_of(self, value: Any) -> int:
         """The class of the bucket that a key has."""
-        return self._owner[layer_bucket(self.name, key_text(value))]
+        return self._owner[bisect_right(self._starts, layer_bucket(self.name, key_text(value))) - 1]
+
+    def _begin_at(self, bucket: int, owner: int) -> None:
+        self._starts.append(bucket)
+        self._owner.append(owner)
 
 
 class AllocationAxis(Axis):

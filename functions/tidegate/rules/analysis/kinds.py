@@ -10,6 +10,9 @@ from tidegate.errors import Finding
 
 Severity = Literal["error", "warning"]
 
+Cover = Literal["same", "other"]
+"""Whether the rules that cover another one all do the same as it, so that it is redundant, or at least one does not."""
+
 
 @dataclass(frozen=True, slots=True)
 class Kind:
@@ -63,7 +66,7 @@ KINDS: Mapping[str, Kind] = {
         Kind(
             "unused-model",
             "warning",
-            "No rule, fallback, shadow or alias names the model.",
+            "No rule, fallback, shadow, alias or caller's overrides name the model.",
             "Delete it from fleet.yaml, or serve it.",
         ),
         Kind(
@@ -105,8 +108,9 @@ KINDS: Mapping[str, Kind] = {
 class CheckFinding:
     """One finding of a check.
 
-    `file` is relative to the rules directory, `line` and `column` count from 1 (0: the file, or the line, as a whole); `objective`, `rule` and
-    `covered_by` (the ids of the rules that cover an unreachable one, in order) are empty where they say nothing.
+    `file` is relative to the rules directory, `line` and `column` count from 1 (0: the file, or the line, as a whole);
+    `objective`, `rule` and `covered_by` (the ids of the rules that cover an unreachable one, in order) are empty where they
+    say nothing. `cover` says whether all of these rules do the same as the covered one (None: nothing covers).
     """
 
     file: str
@@ -118,6 +122,7 @@ class CheckFinding:
     hint: str
     covered_by: tuple[str, ...] = ()
     column: int = 0
+    cover: Cover | None = None
 
     @property
     def severity(self) -> Severity:
@@ -143,6 +148,7 @@ class CheckFinding:
             "message": self.message,
             "hint": self.hint,
             "covered_by": list(self.covered_by),
+            "cover": self.cover,
         }
 
 

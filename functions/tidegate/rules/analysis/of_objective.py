@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from tidegate.errors import NoRuleError, RequestError
 from tidegate.rules.analysis.axis import TooManyClassesError
-from tidegate.rules.analysis.kinds import CheckFinding
+from tidegate.rules.analysis.effects import cover_of
+from tidegate.rules.analysis.kinds import CheckFinding, Cover
 from tidegate.rules.analysis.reach import Reach, Reachability, RuleReach
 from tidegate.rules.analysis.space import Space
 from tidegate.rules.analysis.witness import Example, example
@@ -60,12 +61,12 @@ def analyse_objective(
         message = "its conditions distinguish more values of one attribute than the analysis looks at"
         hint = "shorten the lists of values, or make several objectives of it"
         return ObjectiveAnalysis([_finding(objective, None, "undecided", message, hint)], Coverage(None), 0)
-    return _Analysis(space, engine, at, steps).result()
+    return _Analysis(space, world.aliases, engine, at, steps).result()
 
 
 class _Analysis:
-    def __init__(self, space: Space, engine: Engine, at: float, steps: int) -> None:
-        self._space, self._engine, self._at = space, engine, at
+    def __init__(self, space: Space, aliases: Mapping[str, str], engine: Engine, at: float, steps: int) -> None:
+        self._space, self._aliases, self._engine, self._at = space, aliases, engine, at
         self._objective = space.objective
         self._reachability = Reachability(space, steps)
 
@@ -85,14 +86,7 @@ class _Analysis:
         names = tuple(self._objective.rules[position].id for position in reach.covered_by)
         match reach.reach:
             case Reach.COVERED:
-                together, verb = (" together", "take") if len(names) > 1 else ("", "takes")
-                return self._finding(
-                    rule,
-                    "unreachable-rule",
-                    f"no request can reach this rule: {_quoted(names)}{together} {verb} all that it matches",
-                    f"move the rule above {'them' if len(names) > 1 else 'that one'}, narrow the rules above, or delete it",
-                    names,
-                )
+                return self._covered(rule, reach, names)
             case Reach.CONTRADICTORY:
                 return self._finding(
                     rule,
@@ -110,6 +104,23 @@ class _Analysis:
                     "give a larger --budget; where that does not help, simplify the conditions of the rule and of those above",
                 )
         return None
+
+    def _covered(self, rule: Rule, reach: RuleReach, names: tuple[str, ...]) -> CheckFinding:
+        cover = cover_of(self._objective, rule, reach.covered_by, self._aliases)
+        are_many = len(names) > 1
+        together, verb = (" together", "take") if are_many else ("", "takes")
+        message = f"no request can reach this rule: {_quoted(names)}{together} {verb} all that it matches"
+        if not reach.minimal:
+            message += " (perhaps without some of them)"
+        if cover == "same":
+            message += f" and {'do' if are_many else 'does'} the same, so it is redundant"
+            hint = "delete it: nothing changes"
+        else:
+            does = "not all of them do" if are_many else "does not do"
+            message += f", and {does} what it does"
+            where = "them" if are_many else "that one"
+            hint = f"move the rule above {where}, narrow the rules above, or delete it if what happens now is right"
+        return self._finding(rule, "unreachable-rule", message, hint, names, cover)
 
     def _over(self, rule: Rule, names: tuple[str, ...]) -> CheckFinding:
         until = rule.body.get("active", (None, None))[1]
@@ -167,16 +178,21 @@ class _Analysis:
         return self._reachability.is_reached_without_key(self._objective.sticky_key, rule)
 
     def _finding(
-        self, rule: Rule | None, kind: str, message: str, hint: str, covered_by: tuple[str, ...] = ()
+        self,
+        rule: Rule | None,
+        kind: str,
+        message: str,
+        hint: str,
+        covered_by: tuple[str, ...] = (),
+        cover: Cover | None = None,
     ) -> CheckFinding:
-        return _finding(self._objective, rule, kind, message, hint, covered_by)
+        found = _finding(self._objective, rule, kind, message, hint)
+        return replace(found, covered_by=covered_by, cover=cover)
 
 
-def _finding(
-    objective: ObjectiveProgram, rule: Rule | None, kind: str, message: str, hint: str, covered_by: tuple[str, ...] = ()
-) -> CheckFinding:
+def _finding(objective: ObjectiveProgram, rule: Rule | None, kind: str, message: str, hint: str) -> CheckFinding:
     line, name = (rule.line, rule.id) if rule else (0, "")
-    return CheckFinding(objective.file, line, objective.name, name, kind, message, hint, covered_by)
+    return CheckFinding(objective.file, line, objective.name, name, kind, message, hint)
 
 
 def _is_always_key(attribute: Attribute) -> bool:

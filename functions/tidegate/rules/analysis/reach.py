@@ -160,7 +160,8 @@ class Reachability:
             # One of them was found to be covered itself since.
             used = self._left_of(regions, above, self._steps).used
         self._covers -= 1
-        return RuleReach(reach, *minimal_cover(self._space, regions, used, COVER_STEPS if self._covers >= 0 else 0))
+        steps = COVER_STEPS if self._covers >= 0 else 0
+        return RuleReach(reach, *minimal_cover(self._space, regions, used, above, steps))
 
     def _holding_alone(self, regions: Sequence[Region], above: int) -> int | None:
         """The first rule of which single boxes hold each of some regions, or None."""

@@ -1,4 +1,4 @@
-"""What fleet.yaml and layers.yaml declare and no rule uses."""
+"""What fleet.yaml and layers.yaml declare and nothing uses."""
 
 from __future__ import annotations
 
@@ -13,16 +13,20 @@ Places = Callable[[str, Location], tuple[str, int]]
 
 
 def unused(program: Program, places: Places) -> Iterator[CheckFinding]:
-    """The aliases, models, layers and experiments that no rule uses, in the order of their files."""
+    """The aliases, models, layers and experiments that nothing uses, in the order of their files.
+
+    A caller's `overrides` use the models that they name: these are loaded, as the caller may pin them.
+    """
     world = program.world
     named = {target for objective in program.objectives for target in objective.targets}
-    models = {target.partition("/")[0] for target in (*named, *world.aliases.values())}
+    pinned = {target for caller in (program.callers or {}).values() for target in caller.overrides or ()}
+    models = {target.partition("/")[0] for target in (*named, *pinned, *world.aliases.values())}
     for model in world.models:
         if model not in models:
             yield _finding(
                 "unused-model",
                 places("fleet", ("models", model)),
-                f"no rule, fallback, shadow or alias names model {model!r}",
+                f"no rule, fallback, shadow, alias or caller's overrides name model {model!r}",
                 "delete it, or serve it; until then no shard loads it",
             )
     for alias, target in world.aliases.items():

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 from tidegate.rules.analysis.axis import EVERY, Axis, Span
 from tidegate.rules.analysis.bitsets import lowest
@@ -26,6 +27,8 @@ class Outcome:
     used: int = 0
     decided: bool = True
 
+
+_classes = attrgetter("classes")
 
 UNDECIDED = Outcome(None, decided=False)
 
@@ -42,21 +45,28 @@ def search(axes: Sequence[Axis], region: Sequence[Span], boxes: int, steps: int)
     Returns:
         What came of it, and how many steps it took.
     """
-    alive, holding = boxes, boxes
+    alive = boxes
     for span in region:
         alive &= span.touching
+        if not alive:
+            return Outcome(tuple(map(_classes, region))), 1
+    holding = alive
+    for span in region:
         holding &= span.containing
-    if not alive:
-        return Outcome(tuple(span.classes for span in region)), 1
+        if not holding:
+            break
     if holding:
         return Outcome(None, 1 << lowest(holding)), 1
-    rarest = [axis.rarest(span.classes) for axis, span in zip(axes, region, strict=True)]
-    rare = alive
-    for axis, number in zip(axes, rarest, strict=True):
-        rare &= axis.mask(number)
+    # An axis on which every box contains the region tells nothing of any part of it.
+    active = [axis for axis, span in enumerate(region) if alive & span.containing != alive]
+    point, rare = [span.classes for span in region], alive
+    for axis in active:
+        number = axes[axis].rarest(region[axis].classes)
+        point[axis] = 1 << number
+        rare &= axes[axis].mask(number)
     if not rare:
-        return Outcome(tuple(1 << number for number in rarest)), 1
-    return _Search(axes, region, steps).run(alive)
+        return Outcome(tuple(point)), 1
+    return _Search(axes, region, active, steps).run(alive)
 
 
 class _Part:
@@ -75,15 +85,13 @@ class _Part:
 
 
 class _Search:
-    def __init__(self, axes: Sequence[Axis], region: Sequence[Span], steps: int) -> None:
-        self._axes, self._region, self._left = axes, region, steps
+    def __init__(self, axes: Sequence[Axis], region: Sequence[Span], active: Sequence[int], steps: int) -> None:
+        self._axes, self._region, self._active, self._left = axes, region, active, steps
         self._steps = steps
         self._used = 0
 
     def run(self, alive: int) -> tuple[Outcome, int]:
         first = _Part([span.classes for span in self._region], [span.containing for span in self._region], alive)
-        # An axis on which every box contains the region tells nothing of any part of it.
-        self._active = [axis for axis, span in enumerate(self._region) if alive & span.containing != alive]
         parts = [first]
         while parts:
             part = self._propagated(parts.pop())

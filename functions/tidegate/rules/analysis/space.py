@@ -24,6 +24,8 @@ from tidegate.rules.program import ObjectiveProgram, World
 Region = tuple[Span, ...]
 """A part of the space: on every axis, some classes."""
 
+REMEMBERED_SPANS = 1_000_000
+
 Group = tuple[Owners | None, int]
 """The owners of the buckets of a key (None: any; `NO_KEY`: it is no key), and the classes of its attribute."""
 
@@ -78,6 +80,8 @@ class Space:
                     self.axes.append(self.times)
         self._keys = [axis for name, axis in self.attributes.items() if self._keyed_by(name)]
         self._groups: dict[int, list[Group]] = {}
+        self._unconditioned: list[Span] | None = None
+        self._of_owners: dict[tuple[Any, ...], list[Span]] = {}
 
     @property
     def has_past(self) -> bool:
@@ -102,30 +106,57 @@ class Space:
         Raises:
             TooManyClassesError: there are more classes than are looked at.
         """
-        spans = [axis.within(conditions.get(number)) for number, axis in enumerate(self.axes)]
+        if self._unconditioned is None:
+            self._unconditioned = [axis.within(None) for axis in self.axes]
+        spans = list(self._unconditioned)
+        for number, condition in conditions.items():
+            spans[number] = self.axes[number].within(condition)
         if self.times is not None and not with_past:
             spans[-1] = self.times.span(spans[-1].classes & ~self.times.past)
         for axis in [self.attributes[name] for name in without_key if name in self.attributes]:
             spans[axis] = self.axes[axis].span(spans[axis].classes & self._keyless(axis))
-        if not all(span.classes for span in spans):
+        # What no condition narrows has classes.
+        narrowed = {
+            *conditions,
+            *self._keys,
+            *(self.attributes[name] for name in without_key if name in self.attributes),
+        }
+        if self.times is not None:
+            narrowed.add(len(spans) - 1)
+        if not all(spans[axis].classes for axis in narrowed):
             return
         if not self.layers:
             yield tuple(spans)
             return
         for chosen in product(*(self._by_owners(axis, spans[axis].classes) for axis in self._keys)):
-            part = list(spans)
             groups = dict(zip(self._keys, chosen, strict=True))
+            part = list(spans)
             for axis, (_, classes) in groups.items():
                 part[axis] = self.axes[axis].span(classes)
-            for axis, layer in self.layers.items():
-                part[axis] = layer.span(self._layer_classes(axis, conditions.get(axis), groups))
-            if all(span.classes for span in part):
+            # Layers stand first.
+            part[: len(self.layers)] = self._layer_spans(groups, conditions)
+            if all(part[axis].classes for axis in narrowed):
                 yield tuple(part)
 
     def first_present(self, layer: LayerAxis, classes: Sequence[int]) -> str | None:
         """The attribute whose value is a layer's key, in some classes of every axis; None: the key is absent."""
         axes = ((name, self.attributes[name]) for name in layer.key)
         return next((name for name, axis in axes if not classes[axis] & self._keyless(axis)), None)
+
+    def _layer_spans(self, groups: Mapping[int, Group], conditions: AxisConditions) -> list[Span]:
+        """The spans of all layers. A rule looks at one layer at the most, so those that it does not look at are kept by the
+        owners of the keys' buckets: thousands of layers cost little."""
+        owners = tuple((axis, of) for axis, (of, _) in groups.items())
+        kept = self._of_owners.get(owners)
+        if kept is None:
+            kept = [layer.span(self._layer_classes(axis, None, groups)) for axis, layer in self.layers.items()]
+            if len(self._of_owners) * len(kept) < REMEMBERED_SPANS:
+                self._of_owners[owners] = kept
+        found = list(kept)
+        for axis in conditions.keys() & self.layers.keys():
+            layer = self.layers[axis]
+            found[axis] = layer.span(self._layer_classes(axis, conditions[axis], groups))
+        return found
 
     def _layer_classes(self, axis: int, condition: int | None, groups: Mapping[int, Group]) -> int:
         layer = self.layers[axis]
