@@ -96,6 +96,12 @@ class Settings:
     store_timeout_s: float = _setting(
         5.0, "Longest wait for an answer of S3 or DynamoDB, in seconds; a failed call is tried twice more.", 0.1, 300
     )
+    require_samples: str | None = _text(
+        "false",
+        "Whether a publish refuses rules with a target that has no golden request.",
+        "true|false",
+        "true or false",
+    )
     poll_interval_s: float = _setting(
         2.0, "How often a gateway looks whether another revision is live, in seconds.", 0.05, 3600
     )

@@ -25,7 +25,8 @@ TIMES = {"TIDEGATE_DRAIN_TIMEOUT_S": "0", "TIDEGATE_POLL_INTERVAL_S": "0.2", "TI
 NOT_BY_ITSELF = {"TIDEGATE_RECONCILE_INTERVAL_S": "86400"}
 """The stack leaves reconciling to the command."""
 
-PLACEMENT = {name: ["a"] for name in ("versioned", "simple", "simple_string", "refused")}
+MODELS = ("versioned", "simple", "simple_string", "refused")
+PLACEMENT = {name: ["a"] for name in (*MODELS, "fails")}
 
 
 class Cli:
@@ -77,7 +78,7 @@ def run(command: list[str], extra: Mapping[str, str] | None = None) -> subproces
 def cli(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
     """One shard of two servers. The stack follows a folder that nobody edits; what is published is in another."""
     folder = tmp_path_factory.mktemp("stack")
-    models = make_repository(folder / "models", *PLACEMENT)
+    models = make_repository(folder / "models", *MODELS)
     followed = write_rules(folder / "followed", {"a": 2}, PLACEMENT, picked="versioned/1")
     with running_stack(followed, models, folder / "errors", variables=TIMES | NOT_BY_ITSELF) as stack:
         yield Cli(stack, folder / "rules", models)
@@ -181,6 +182,34 @@ def test_auto_models_are_placed_by_what_was_pushed(published: Cli) -> None:
     assert "the models do not fit on the shards" in result["error"]
     fleet.write_text(text.format(2))
     assert published.publish("--dry-run").returncode == 0
+
+
+DIVIDES_BY_ZERO = """\
+class TritonPythonModel:
+    def execute(self, requests):
+        return [request for request in requests if 1 / 0]
+"""
+
+
+def test_a_target_that_fails_behind_a_step_is_named_and_can_be_refused(published: Cli) -> None:
+    """`simple` has no golden request; `fails` is an ensemble whose step divides by zero."""
+    for name in ("fails", "fails_step"):
+        source = "simple_pipeline" if name == "fails" else "simple"
+        shutil.copytree(ROOT / "tests/repositories/small" / source, published.models / name, dirs_exist_ok=True)
+        config = published.models / name / "config.pbtxt"
+        text = config.read_text().replace(f'name: "{source}"', f'name: "{name}"', 1)
+        config.write_text(text.replace('model_name: "simple"', 'model_name: "fails_step"'))
+    (published.models / "fails_step/1/model.py").write_text(DIVIDES_BY_ZERO)
+    published.write(picked="simple", other="fails")
+    refused = published.publish("--require-samples")
+    assert refused.returncode == 1
+    assert "targets without a golden request: fails, simple" in refused.stderr
+    done = published.publish()
+    assert done.returncode == 0, done.stderr
+    assert "targets are READY; unproved: fails, simple" in done.stdout
+    told = {line.split("'")[1]: line for line in done.stderr.splitlines() if "went live unproved" in line}
+    assert "a made-up one was answered" in told["simple"]
+    assert "division by zero" in told["fails"]
 
 
 def test_a_model_that_triton_refuses_leaves_live_untouched(published: Cli) -> None:

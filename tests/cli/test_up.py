@@ -211,8 +211,8 @@ def test_a_model_that_hangs_ends_the_start_with_an_error_that_names_it(models: P
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        ("no_model_py", "no_model_py/1/model.py is missing"),
-        ("no_class", "no_class/1/model.py: there is no class TritonPythonModel"),
+        ("no_model_py", "no_model_py/1: error[artefact-missing]: model.py is missing"),
+        ("no_class", "no_class/1/model.py:1: error[python-class]: there is no class TritonPythonModel"),
         ("absent", "target 'absent' needs model 'absent', but"),
         ("refused", "the artefact is damaged on purpose"),
     ],
@@ -224,6 +224,20 @@ def test_a_model_that_cannot_be_served_is_named_at_once(tmp_path: Path, model: s
         assert stack.wait_exit(10) == 1
         assert message in stack.errors
         assert "Traceback" not in stack.errors
+        assert stack.output == ""
+
+
+def test_models_with_errors_end_the_start_before_any_server(tmp_path: Path) -> None:
+    """Triton itself would answer "failed to poll from model repository", half a minute later."""
+    models = make_repository(tmp_path / "models", "simple", "simple_pipeline")
+    with (models / "simple_pipeline/config.pbtxt").open("a") as config:
+        config.write("instance_group [ { kind: KIND_CPU count: 2 } ]\n")
+    line = len((models / "simple_pipeline/config.pbtxt").read_text().splitlines())
+    rules = write_rules(tmp_path / "rules", {"a": 1}, {"simple_pipeline": ["a"]}, own="simple_pipeline")
+    with started_stack(rules, models, tmp_path / "errors") as stack:
+        assert stack.wait_exit(10) == 1
+        assert f"simple_pipeline/config.pbtxt:{line}: error[ensemble-forbidden]: " in stack.errors
+        assert stack.servers() == []
         assert stack.output == ""
 
 

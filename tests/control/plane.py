@@ -69,6 +69,7 @@ class Plane:
         self.registry = MemoryRegistry(clock=clock, timeout_s=1e9)
         self.catalog = MemoryModelCatalog(MODELS if models is None else models)
         self.golden = MemoryGoldenRequests()
+        self.findings: dict[str, list[str]] = {}
         self.config = ControlConfig() if config is None else config
         self.events: list[StepEvent] = []
         self.violations: list[str] = []
@@ -90,8 +91,13 @@ class Plane:
             repository_of=lambda entry: self.repository(entry),
             catalog=self.catalog,
             golden=self.golden,
+            diagnose=self.diagnose,
             clock=clock,
         )
+
+    async def diagnose(self, model: str) -> list[str]:
+        """What the files of a model show: see `findings`."""
+        return self.findings.get(model, [])
 
     def process(self, interference: Interference | None = None) -> ControlPlane:
         """The control plane of another process."""
@@ -113,11 +119,13 @@ class Plane:
         *,
         by: str = "ana",
         dry_run: bool = False,
+        require_samples: bool = False,
         placement: Mapping[str, list[str]] | None = None,
         **rules: str,
     ) -> PublishResult:
         """Publish rules where each objective serves one target, or what the YAML of its rules says."""
-        request = PublishRequest(rules=GivenRules(bundle(placement, **rules)), by=by, dry_run=dry_run)
+        source = GivenRules(bundle(placement, **rules))
+        request = PublishRequest(rules=source, by=by, dry_run=dry_run, require_samples=require_samples)
         return await (process or self.process()).publisher.publish(request, self.events.append)
 
     async def roll_back(self, revision: str | None = None, *, by: str = "ben", why: str = "") -> RollbackResult:

@@ -175,7 +175,7 @@ def test_a_claim_of_a_process_of_this_machine_that_has_ended_holds_up_nobody() -
 def test_a_claim_that_lapses_is_made_again_and_everything_is_validated_again() -> None:
     async def work() -> None:
         plane = await started(main="scorer/1")
-        cut_off = CutOff("golden", "failure")
+        cut_off = CutOff("golden", "ask")
         publish = asyncio.create_task(plane.publish(plane.process(cut_off), main="fresh"))
         await cut_off.held.wait()
         await asyncio.sleep(25)

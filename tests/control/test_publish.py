@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -178,6 +179,60 @@ def test_a_wrong_answer_leaves_live_untouched_and_unloads_what_was_loaded() -> N
         assert plane.live() == first.revision
         assert plane.held("a") == [{"scorer/1"}] * 2
         assert (await plane.reconcile()).converged
+
+    run(work())
+
+
+def test_a_load_that_is_refused_says_what_the_models_files_show() -> None:
+    async def work() -> None:
+        plane = await started()
+        plane.faults.refused = {"fresh": "failed to poll from model repository"}
+        plane.findings["fresh"] = ["fresh/config.pbtxt:7: error[ensemble-forbidden]: an ensemble has no instance_group"]
+        with pytest.raises(
+            PublishError, match=r"failed to poll[^\n]*\nfresh/config.pbtxt:7: error\[ensemble-forbidden\]"
+        ):
+            await plane.publish(main="fresh")
+
+    run(work())
+
+
+def test_a_target_that_nothing_proves_goes_live_and_is_told() -> None:
+    async def work() -> None:
+        plane = await started()
+        plane.golden.unproved["fresh"] = "it has no golden request, and a made-up one got status 500"
+        result = await plane.publish(main="fresh", other="scorer/1")
+        assert result.activated is not None
+        assert result.activated.unproved == {"fresh": "it has no golden request, and a made-up one got status 500"}
+        assert result.activated.as_dict()["unproved"] == dict(result.activated.unproved)
+        validated = next(each.text for each in plane.events if (each.step, each.state) == ("validate", "done"))
+        assert "unproved: fresh" in validated
+        assert sum("'fresh' is unproved" in each.text for each in plane.events) == 1, "told once, not for each server"
+
+    run(work())
+
+
+@pytest.mark.parametrize("by_setting", [True, False])
+def test_samples_can_be_required_of_every_target(by_setting: bool, tmp_path: Path) -> None:
+    async def work() -> None:
+        plane = await started()
+        plane.config = replace(plane.config, require_samples=by_setting)
+        with pytest.raises(PublishError, match=r"without a golden request: fresh, scorer;") as failure:
+            await plane.publish(main="fresh", other="scorer/1", require_samples=not by_setting)
+        assert failure.value.step == "samples"
+        for model in ("fresh", "scorer"):
+            folder = tmp_path / model
+            (folder / "samples").mkdir(parents=True)
+            (folder / "1").mkdir()
+            (folder / "1/model.py").write_text("x")
+            (folder / "samples/a.json").write_text("{}")
+            await plane.models.push(model, folder, lambda *_: None)
+        plane.golden.unproved["fresh"] = "its responses are decoupled"
+        with pytest.raises(PublishError, match=r"'fresh' is unproved: its responses are decoupled"):
+            await plane.publish(main="fresh", other="scorer/1", require_samples=not by_setting)
+        plane.golden.unproved.clear()
+        assert (
+            await plane.publish(main="fresh", other="scorer/1", require_samples=not by_setting)
+        ).status == "published"
 
     run(work())
 

@@ -15,10 +15,11 @@ from tidegate.aws.layout import MODELS
 from tidegate.aws.model_store import S3ModelStore
 from tidegate.aws.objects import Objects
 from tidegate.aws.registry import DynamoRegistry, Network
-from tidegate.control.config import ControlConfig, ControlPorts
+from tidegate.control.config import ControlConfig, ControlPorts, nothing_known
 from tidegate.control.plane import ControlPlane
 from tidegate.errors import SettingsError
 from tidegate.ports import (
+    Diagnose,
     GoldenRequests,
     MemoryGoldenRequests,
     MemoryModelCatalog,
@@ -66,11 +67,14 @@ def control_ports(settings: Settings, transport: Transport, *, publishes: bool =
 
     catalog: ModelCatalog
     golden: GoldenRequests
+    diagnose: Diagnose = nothing_known
     if publishes:
         from tidegate.triton.catalog import StoreFiles, TritonCatalog
+        from tidegate.triton.diagnosis import StoredDiagnosis
         from tidegate.triton.golden.asking import StoredGoldenRequests
 
         catalog, golden = TritonCatalog(StoreFiles(models)), StoredGoldenRequests(models, transport)
+        diagnose = StoredDiagnosis(models)
     else:
         catalog, golden = MemoryModelCatalog({}), MemoryGoldenRequests()
     return ControlPorts(
@@ -80,6 +84,7 @@ def control_ports(settings: Settings, transport: Transport, *, publishes: bool =
         repository_of=repository_of,
         catalog=catalog,
         golden=golden,
+        diagnose=diagnose,
     )
 
 
@@ -118,6 +123,7 @@ def control_config(settings: Settings) -> ControlConfig:
         drain_s=settings.drain_timeout_s,
         load_timeout_s=settings.load_timeout_s,
         confirm_s=max(10.0, 3 * settings.poll_interval_s),
+        require_samples=settings.require_samples == "true",
     )
 
 

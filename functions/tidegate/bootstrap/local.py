@@ -15,9 +15,10 @@ from tidegate.aws.clients import LOCAL_REGION, AwsClients, AwsConfig
 from tidegate.aws.local_server import LocalAws
 from tidegate.aws.provision import provision
 from tidegate.bootstrap import build_transport
-from tidegate.bootstrap.control import author, build_control_plane, build_launcher
+from tidegate.bootstrap.control import author, build_launcher, control_config, control_ports
+from tidegate.bootstrap.known_servers import KnownServers
 from tidegate.bootstrap.local_facts import seed_local_facts
-from tidegate.bootstrap.sources import CompiledRules, FolderModels
+from tidegate.bootstrap.sources import CompiledRules, FolderModels, check_served
 from tidegate.bootstrap.tasks import cancel
 from tidegate.control.fleet import LocalFleet
 from tidegate.control.follower import EngineFollower, FollowerConfig
@@ -124,6 +125,9 @@ async def local_stack(
     Raises:
         StackError: it could not start; whatever had started is gone again.
     """
+    if settings.bucket is None:
+        # Every model is pushed anew, so that nothing is checked for nothing; it takes a second, servers and a publish ten.
+        await check_served(models, checked.bundle)
     async with contextlib.AsyncExitStack() as started:
         given = settings
         settings = await _with_aws(settings, started)
@@ -170,10 +174,14 @@ async def _started(
     *,
     forgets: bool,
 ) -> tuple[LocalStack, asyncio.Task[None]]:
-    plane = build_control_plane(settings, transport)
+    launcher = KnownServers(build_launcher(settings, models, transport))
+    ports = control_ports(settings, transport)
+    plane = ControlPlane(
+        replace(ports, repository_of=launcher.repository_of(ports.repository_of)), control_config(settings)
+    )
     fleet = LocalFleet(
         plane,
-        build_launcher(settings, models, transport),
+        launcher,
         beat_s=BEAT_S,
         reconcile_s=settings.reconcile_interval_s,
     )

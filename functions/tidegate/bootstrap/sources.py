@@ -12,6 +12,7 @@ from tidegate.control.rules_child import prove_in_child
 from tidegate.control.sources import CheckedRules
 from tidegate.errors import ModelConfigError, RulesError
 from tidegate.ports import ModelCatalog, ModelStore
+from tidegate.rules import load_bundle
 from tidegate.rules.proving import CaseTally
 from tidegate.triton.catalog import DirectoryFiles, OverlayFiles, StoreFiles, TritonCatalog
 
@@ -68,6 +69,21 @@ class ProvedRules:
         if tally.failures:
             raise RulesError(list(tally.failures))
         return tally.summary()
+
+
+async def check_served(path: Path, bundle: bytes) -> None:
+    """Check the models of a folder that compiled rules serve, with what they call.
+
+    Raises:
+        ModelConfigError: they have errors; the message has every one with its place.
+    """
+    from tidegate.triton.checks import Repository, judge_models
+
+    models = {target.model for target in load_bundle(bundle).targets()}
+    names = sorted(model for model in models if (path / model).is_dir())
+    judged = await asyncio.to_thread(judge_models, Repository(path), names)
+    if judged.errors:
+        raise ModelConfigError("the models have errors\n" + "\n".join(map(str, judged.errors)))
 
 
 @dataclass(frozen=True, slots=True)

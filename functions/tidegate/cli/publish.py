@@ -32,15 +32,24 @@ SHOWN_CHANGES = 20
 @click.option("--why", default="", help="Why, for the history.")
 @click.option("--by", help="Who publishes, for the history; user and machine where left out.")
 @click.option("--dry-run", is_flag=True, help="Check, say what would change, and change nothing.")
+@click.option("--require-samples", is_flag=True, help="Refuse targets without a golden request (samples/*.json).")
 @STORE_OPTIONS
 @click.option("--json", "as_json", is_flag=True, help="Print each event, and last the result, as a line of JSON.")
 def publish(
-    stores: StoreOptions, rules: Path, models: Path | None, why: str, by: str | None, dry_run: bool, as_json: bool
+    stores: StoreOptions,
+    rules: Path,
+    models: Path | None,
+    why: str,
+    by: str | None,
+    dry_run: bool,
+    require_samples: bool,
+    as_json: bool,
 ) -> None:
     """Make rules live, with the models that they need.
 
     Checks the rules, runs their cases, pushes models that are new, loads them on every server of their shards, sees that
-    every target is READY and answers its golden requests, and only then makes the rules live. A failure before that
+    every target is READY and answers its golden requests (a made-up one where it has none, which is told), and only then
+    makes the rules live. A failure before that
     changes nothing for callers. The stores are those of the options, else those of the settings, else those of the stack
     that runs on this machine.
     """
@@ -57,6 +66,7 @@ def publish(
             by=by or author(),
             why=why,
             dry_run=dry_run,
+            require_samples=require_samples,
         )
         return await plane.publisher.publish(request, announcer(as_json=as_json))
 
@@ -87,6 +97,8 @@ def _show(result: PublishResult) -> None:
         click.echo(f"revision {result.revision[:12]} is live (flip {entry.sequence}); {counted(changes)}")
         for warning in result.activated.warnings:
             click.echo(f"warning: {warning}", err=True)
+        for target, reason in sorted(result.activated.unproved.items()):
+            click.echo(f"warning: target {target!r} went live unproved: {reason}", err=True)
 
 
 def _show_models(result: PublishResult) -> None:

@@ -26,7 +26,8 @@ LAPSES = 3
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What is to become live, in place of `base`; `known` are the targets that live serves in just the same way."""
+    """What is to become live, in place of `base`; `known` are the targets that live serves in just the same way, and `proved`
+    says that every other one must answer a golden request."""
 
     action: Literal["publish", "rollback"]
     revision: str
@@ -36,18 +37,20 @@ class Change:
     by: str
     why: str = ""
     known: frozenset[str] = frozenset()
+    proved: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Activated:
-    """What came of it: the flip, the gateways that serve the revision and those that did not say so in time, and what
-    remains to be done by the next reconcile, in words."""
+    """What came of it: the flip, the gateways that serve the revision and those that did not say so in time, what remains
+    to be done by the next reconcile, in words, and the targets that no golden request proved, with the reason."""
 
     entry: LiveEntry
     confirmed: tuple[str, ...] = ()
     unconfirmed: tuple[str, ...] = ()
     loaded: Mapping[str, int] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    unproved: Mapping[str, str] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -62,6 +65,7 @@ class Activated:
             "confirmed": list(self.confirmed),
             "unconfirmed": list(self.unconfirmed),
             "warnings": list(self.warnings),
+            "unproved": dict(self.unproved),
         }
 
 
@@ -113,13 +117,15 @@ class Activation:
             with steps.step("validate") as step:
                 await rollout.validate(held, desired, step.note)
                 step.outcome = f"{len(change.targets)} targets are READY"
+                if rollout.unproved:
+                    step.outcome += f"; unproved: {', '.join(sorted(rollout.unproved))}"
             with steps.step("flip") as step:
                 await self._assure(change, held, rollout, step)
                 entry = await self._flip(change, step)
             return await self._after(change, entry, steps, rollout)
 
     def _rollout(self, change: Change) -> Rollout:
-        wanted = Wanted(change.plans, change.targets, change.known)
+        wanted = Wanted(change.plans, change.targets, change.known, change.proved)
         return Rollout(self._ports, self._config, self._claims, wanted)
 
     async def _all_ready(self, rollout: Rollout) -> bool:
@@ -211,7 +217,7 @@ class Activation:
                 step.outcome = summary(result)
         except TidegateError as error:
             warnings.append(f"{error}; the revision is live, and the next reconcile does the rest")
-        return Activated(entry, confirmed, unconfirmed, dict(rollout.loads.models), tuple(warnings))
+        return Activated(entry, confirmed, unconfirmed, dict(rollout.loads.models), tuple(warnings), rollout.unproved)
 
     async def _confirm(self, entry: LiveEntry) -> tuple[tuple[str, ...], tuple[str, ...]]:
         deadline = self._ports.clock() + self._config.confirm_s

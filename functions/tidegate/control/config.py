@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from tidegate.ports import BundleStore, GoldenRequests, ModelCatalog, ModelStore, Registry, RepositoryOf
+from tidegate.ports import BundleStore, Diagnose, GoldenRequests, ModelCatalog, ModelStore, Registry, RepositoryOf
+
+
+async def nothing_known(model: str) -> Sequence[str]:  # noqa: ARG001  # the type's
+    """A `Diagnose` for where models' files cannot be read."""
+    return ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +24,7 @@ class ControlPorts:
     repository_of: RepositoryOf
     catalog: ModelCatalog
     golden: GoldenRequests
+    diagnose: Diagnose = nothing_known
     clock: Callable[[], float] = time.time
 
 
@@ -39,6 +45,7 @@ class ControlConfig:
         endpoint_wait_s: how long a publisher waits for a shard to have endpoints that answer.
         settle_s: the longest time between a new server's last look at what it must hold and its being ready.
         confirm_s: how long a publisher waits for the gateways to serve what it made live.
+        require_samples: whether a publish refuses targets without a golden request, also where it is not asked to.
     """
 
     keep_revisions: int = 3
@@ -52,3 +59,4 @@ class ControlConfig:
     endpoint_wait_s: float = 45.0
     settle_s: float = 3.0
     confirm_s: float = 10.0
+    require_samples: bool = False

@@ -11,7 +11,7 @@ from typing import TypeVar
 from tidegate.control.config import ControlConfig, ControlPorts
 from tidegate.control.plans import Loaded, loaded_versions
 from tidegate.errors import EndpointError, EndpointTimeoutError, ModelLoadError, StackError
-from tidegate.ports import ModelLoad, RegisteredEndpoint
+from tidegate.ports import GoldenResult, ModelLoad, RegisteredEndpoint
 from tidegate.rules import Target
 
 T = TypeVar("T")
@@ -50,9 +50,9 @@ class Endpoints:
         """Whether an endpoint can answer calls of a version of a model. Raises `EndpointError`."""
         return await self._bounded(entry, self._ports.repository_of(entry).model_ready(model, version))
 
-    async def golden(self, entry: RegisteredEndpoint, target: Target) -> str:
-        """What was wrong with the answers to a target's golden requests; empty where nothing was. Raises `EndpointError`."""
-        call = self._ports.golden.failure(entry.endpoint, target)
+    async def golden(self, entry: RegisteredEndpoint, target: Target) -> GoldenResult:
+        """What came of a target's golden requests. Raises `EndpointError`."""
+        call = self._ports.golden.ask(entry.endpoint, target)
         return await self._bounded(entry, call, self._config.load_timeout_s)
 
     async def load(self, entry: RegisteredEndpoint, load: ModelLoad) -> None:

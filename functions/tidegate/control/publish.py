@@ -20,7 +20,7 @@ from tidegate.control.plans import NOTHING, Plan
 from tidegate.control.reconcile import Reconciler
 from tidegate.control.sources import CheckedRules, ModelsSource, RulesSource
 from tidegate.control.steps import Announce, Step, Steps
-from tidegate.errors import BundleError
+from tidegate.errors import BundleError, PublishError
 from tidegate.ports import ModelCatalog, ModelLoad, PushOutcome
 from tidegate.rules import Engine, load_bundle
 from tidegate.rules.resolved import resolved_steps
@@ -32,13 +32,15 @@ PUSHES_AT_ONCE = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublishRequest:
-    """What is published, by whom and why. `models` None: everything was pushed before. A `dry_run` writes nothing."""
+    """What is published, by whom and why. `models` None: everything was pushed before. A `dry_run` writes nothing.
+    `require_samples`: every target must have a golden request."""
 
     rules: RulesSource
     models: ModelsSource | None = None
     by: str
     why: str = ""
     dry_run: bool = False
+    require_samples: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,7 @@ class Publisher:
     def __init__(self, ports: ControlPorts, config: ControlConfig, reader: StateReader, reconciler: Reconciler) -> None:
         self._ports = ports
         self._keep_revisions = config.keep_revisions
+        self._require_samples = config.require_samples
         self._reader = reader
         self._activation = Activation(ports, config, reader, reconciler)
 
@@ -107,6 +110,9 @@ class Publisher:
             return await self._plan(request, checked, needed, steps)
         with steps.step("push") as step:
             pushed = await self._push(unpushed, step)
+        if self._must_be_proved(request):
+            with steps.step("samples") as step:
+                step.outcome = await self._check_samples(checked)
         with steps.step("assign") as step:
             desired = await self._reader.read()
             assignment = await self._assign(checked, desired, step, self._ports.catalog)
@@ -248,7 +254,28 @@ class Publisher:
             request.by,
             request.why,
             known,
+            self._must_be_proved(request),
         )
+
+    def _must_be_proved(self, request: PublishRequest) -> bool:
+        return request.require_samples or self._require_samples
+
+    async def _check_samples(self, checked: CheckedRules) -> str:
+        """Refuse rules with a target that has no golden request.
+
+        Raises:
+            PublishError: there are such targets; it names them.
+        """
+        models = sorted({target.model for target in load_bundle(checked.bundle).targets()})
+        samples = await asyncio.gather(*(self._ports.models.samples(model) for model in models))
+        lacking = [model for model, found in zip(models, samples, strict=True) if not found]
+        if lacking:
+            raise PublishError(
+                "samples",
+                f"targets without a golden request: {', '.join(lacking)}; write samples/*.json for each, or publish "
+                "without requiring samples",
+            )
+        return f"{len(models)} models have golden requests"
 
 
 def _is_live(assignment: Assignment, desired: Desired) -> bool:

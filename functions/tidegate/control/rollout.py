@@ -26,11 +26,13 @@ class Wanted:
         plans: what each shard must hold.
         targets: the targets that must be READY, each on all its shards.
         known: the names of the targets that live serves in just the same way, so that golden requests prove nothing.
+        proved: whether every target must answer a golden request.
     """
 
     plans: Mapping[str, Plan]
     targets: Sequence[Target]
     known: frozenset[str] = frozenset()
+    proved: bool = False
 
     def targets_on(self, shard: str) -> Iterable[Target]:
         """The targets of a shard."""
@@ -60,6 +62,7 @@ class Rollout:
         claimed_at: when the claim was written, in Unix seconds; set it before `validate`.
         loads: what was loaded.
         wedged: the endpoints that a load hangs on, with the reason in words.
+        unproved: the targets that no golden request proved, with the reason in words.
     """
 
     def __init__(self, ports: ControlPorts, config: ControlConfig, claims: Claims, wanted: Wanted) -> None:
@@ -72,6 +75,7 @@ class Rollout:
         self._golden: set[tuple[str, str]] = set()
         self.loads = Loads()
         self.wedged: dict[RegisteredEndpoint, str] = {}
+        self.unproved: dict[str, str] = {}
 
     async def load(self, desired: Desired, note: Note) -> None:
         """Load what is missing on every endpoint that is ready: on one of each shard first, then on the others, so that a
@@ -143,11 +147,22 @@ class Rollout:
             asked = (entry.endpoint.url, target.name)
             if target.name in self._wanted.known or asked in self._golden:
                 continue
-            failure = await self._endpoints.golden(entry, target)
-            if failure:
-                raise PublishError("validate", f"target {target.name!r} on {name_of(entry)}: {failure}; mend the model")
+            result = await self._endpoints.golden(entry, target)
+            if result.failure:
+                raise PublishError(
+                    "validate", f"target {target.name!r} on {name_of(entry)}: {result.failure}; mend the model"
+                )
+            if result.unproved:
+                self._note_unproved(target, result.unproved, note)
             self._golden.add(asked)
         return ""
+
+    def _note_unproved(self, target: Target, reason: str, note: Note) -> None:
+        if self._wanted.proved:
+            raise PublishError("validate", f"target {target.name!r} is unproved: {reason}; write samples/*.json for it")
+        if target.name not in self.unproved:
+            self.unproved[target.name] = reason
+            note(f"target {target.name!r} is unproved: {reason}")
 
     async def _not_ready(self, entry: RegisteredEndpoint) -> str:
         """Which target an endpoint cannot serve; empty where it can serve all."""
@@ -191,15 +206,21 @@ class Rollout:
         except ModelLoadError as error:
             if error.hung:
                 self.wedged[entry] = f"the load of {load.model!r} hangs"
-            raise PublishError("load", f"model {load.model!r} on {name_of(entry)}: {error}; {_MEND}") from error
+            found = await self._diagnosis(load.model)
+            raise PublishError("load", f"model {load.model!r} on {name_of(entry)}: {error}; {_MEND}{found}") from error
         except EndpointError as error:
+            found = await self._diagnosis(load.model)
             raise PublishError(
                 "load",
                 f"{name_of(entry)} ended or did not answer while it loaded {load.model!r}: {error}; publish again, and if "
-                "it happens again, it is the model: try it with `tidegate models smoke`",
+                f"it happens again, it is the model: try it with `tidegate models smoke`{found}",
             ) from error
         self.loads.models[load.model] = self.loads.models.get(load.model, 0) + 1
         self.loads.endpoints.add(entry.endpoint.url)
+
+    async def _diagnosis(self, model: str) -> str:
+        """What the model's files show, a line for each error."""
+        return "".join(f"\n{error}" for error in await self._ports.diagnose(model))
 
     async def _groups(self, note: Note) -> dict[str, list[RegisteredEndpoint]]:
         """The ready endpoints of each shard that must hold something; waits for shards that have none, as long as one of

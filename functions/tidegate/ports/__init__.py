@@ -19,11 +19,13 @@ from tidegate.ports.memory_models import MemoryModel, MemoryModelCatalog
 from tidegate.ports.memory_stores import MemoryBundleStore, MemoryModelStore, MemoryRegistry, StoreFaults
 from tidegate.ports.observed import Observe, Served
 from tidegate.ports.protocols import (
+    Diagnose,
     Endpoint,
     EndpointDirectory,
     EngineSource,
     FleetStatus,
     GoldenRequests,
+    GoldenResult,
     Headers,
     HttpRequest,
     HttpResponse,
@@ -57,6 +59,7 @@ __all__ = [
     "BundleSource",
     "BundleStore",
     "Claim",
+    "Diagnose",
     "Endpoint",
     "EndpointDirectory",
     "EngineSource",
@@ -65,6 +68,7 @@ __all__ = [
     "GatewayReport",
     "GatewayReports",
     "GoldenRequests",
+    "GoldenResult",
     "Headers",
     "HttpRequest",
     "HttpResponse",

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 
 from tidegate.errors import EndpointRefusedError, EndpointTimeoutError, ModelLoadError, StackError
 from tidegate.ports.memory_models import pinned_steps
-from tidegate.ports.protocols import Endpoint, ModelLoad, ModelState
+from tidegate.ports.protocols import Endpoint, GoldenResult, ModelLoad, ModelState
 from tidegate.rules import Target
 
 HOST = "memory"
@@ -217,16 +217,18 @@ class MemoryModelServer:
 
 @dataclass(slots=True)
 class MemoryGoldenRequests:
-    """`GoldenRequests` whose outcome is told: `wrong` has the failure by model, `asked` what was asked, in order."""
+    """`GoldenRequests` whose outcome is given: `wrong` has the failure by model, `unproved` why it has no golden request,
+    `asked` what was asked, in order."""
 
     wrong: dict[str, str] = field(default_factory=dict)
+    unproved: dict[str, str] = field(default_factory=dict)
     asked: list[tuple[Endpoint, str]] = field(default_factory=list)
 
-    async def failure(self, endpoint: Endpoint, target: Target) -> str:
-        """What `wrong` has for the target's model."""
+    async def ask(self, endpoint: Endpoint, target: Target) -> GoldenResult:
+        """What `wrong` and `unproved` have for the target's model."""
         await asyncio.sleep(0)
         self.asked.append((endpoint, target.name))
-        return self.wrong.get(target.model, "")
+        return GoldenResult(self.wrong.get(target.model, ""), self.unproved.get(target.model, ""))
 
 
 class MemoryServerLauncher:

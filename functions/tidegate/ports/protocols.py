@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -186,17 +186,30 @@ class ModelRepository(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class GoldenResult:
+    """What came of asking a target. `failure` says what was wrong with an answer, `unproved` why the answers prove
+    nothing (no golden request, which a made-up one cannot replace); each is empty where there is nothing to say."""
+
+    failure: str = ""
+    unproved: str = ""
+
+
 class GoldenRequests(Protocol):
     """Asks a loaded model what its authors know the answer to."""
 
-    async def failure(self, endpoint: Endpoint, target: Target) -> str:
-        """Send a target's golden requests to an endpoint; what was wrong, in words, and empty where nothing was or there
-        are none.
+    async def ask(self, endpoint: Endpoint, target: Target) -> GoldenResult:
+        """Send a target's golden requests to an endpoint; where it has none, a made-up one.
 
         Raises:
             EndpointError: the endpoint did not answer.
         """
         ...
+
+
+Diagnose = Callable[[str], Awaitable[Sequence[str]]]
+"""What is wrong with the files of a pushed model and of what it calls, one located error each; empty where nothing is
+known. It raises nothing."""
 
 
 class ModelServer(Protocol):

@@ -22,6 +22,9 @@ from tidegate.triton.golden.tensors import Array, data_type, fits, wire_type
 MAX_REASON = 600
 
 
+DECOUPLED = "doesn't support models with decoupled transaction policy"
+"""What Triton answers to `infer` where a model, or a step, has decoupled responses."""
+
 _WHATEVER_IS_SENT = re.compile(
     r"decoupled transaction policy|Number of InferenceResponse objects|Expected a list in the execute return|"
     r"got bad yield|NumPy dtype is not supported|cannot be converted to NumPy|'NoneType' object is not callable|"

@@ -1,22 +1,36 @@
-"""Asking a loaded model its golden requests, which were pushed with it: a `GoldenRequests`."""
+"""Asking a loaded model its golden requests, which were pushed with it, or a made-up one: a `GoldenRequests`."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from urllib.parse import quote
 
-from tidegate.errors import ModelConfigError
-from tidegate.ports import Endpoint, ModelStore, Transport
+from google.protobuf import json_format
+from tritonclient.grpc.model_config_pb2 import ModelConfig
+
+from tidegate.errors import EndpointTimeoutError, ModelConfigError
+from tidegate.ports import Endpoint, GoldenResult, HttpRequest, HttpResponse, ModelStore, Transport
 from tidegate.rules import Target
-from tidegate.triton.golden.answers import validate_answer
-from tidegate.triton.golden.requests import GoldenRequest
+from tidegate.triton.golden.answers import DECOUPLED, reason_of, validate_answer
+from tidegate.triton.golden.made_up import made_up_request
+from tidegate.triton.golden.requests import GoldenRequest, in_sequence
 from tidegate.triton.golden.samples import FOLDER, golden_requests
 from tidegate.triton.model_config import CONFIG, parse_config
 
 TIMEOUT_S = 30.0
 """Longest wait for one answer: the first request of a model may be slow."""
+
+MADE_UP_TIMEOUT_S = 5.0
+"""Longest wait for the answer to a made-up request, which proves little."""
+
+NO_REQUEST = "it has no golden request"
+_ADVICE = "write samples/*.json"
+_LENIENT = frozenset({"made-up-refused", "output-not-finite"})
+"""Kinds of findings that inputs which mean nothing may well cause."""
 
 
 class StoredGoldenRequests:
@@ -33,23 +47,90 @@ class StoredGoldenRequests:
         self._transport = transport
         self._timeout_s = timeout_s
 
-    async def failure(self, endpoint: Endpoint, target: Target) -> str:
-        """See `GoldenRequests.failure`."""
+    async def ask(self, endpoint: Endpoint, target: Target) -> GoldenResult:
+        """See `GoldenRequests.ask`."""
         samples = await self._store.samples(target.model)
         text = await self._store.read(target.model, CONFIG)
         if not samples or text is None:
-            return ""
+            return await self._ask_made_up(endpoint, target)
         config = parse_config(text, target.model, f"{target.model}/{CONFIG}")
         try:
             requests = await asyncio.to_thread(_read, target.model, text, samples)
         except ModelConfigError as error:
-            return str(error)
+            return GoldenResult(failure=str(error))
+        closure = await self._closure(config)
         for request in requests:
-            response = await self._transport.send(endpoint, request.http(target.version), self._timeout_s)
+            http = in_sequence(request, closure).http(target.version)
+            response = await self._transport.send(endpoint, http, self._timeout_s)
+            if _is_decoupled(response):
+                return GoldenResult(unproved=_DECOUPLED_WORDS)
             findings = validate_answer(config, request, response)
             if findings:
-                return "; ".join(f"{finding.file}: {finding.message}" for finding in findings)
-        return ""
+                return GoldenResult(failure="; ".join(f"{finding.file}: {finding.message}" for finding in findings))
+        return GoldenResult()
+
+    async def _ask_made_up(self, endpoint: Endpoint, target: Target) -> GoldenResult:
+        """Ask what can be made of the config that the server has, completed or not."""
+        config = await self._served_config(endpoint, target)
+        if config is None:
+            return GoldenResult(unproved=f"{NO_REQUEST}, and the server does not say what it takes: {_ADVICE}")
+        if not config.input and not config.output:
+            failure = (
+                "the server knows no input and no output of it, so every request fails: declare them in config.pbtxt"
+            )
+            return GoldenResult(failure=failure)
+        made_up = made_up_request(target.model, config)
+        if made_up is None:
+            return GoldenResult(unproved=f"{NO_REQUEST}, and its config does not tell what to ask: {_ADVICE}")
+        request = in_sequence(made_up, await self._closure(config))
+        try:
+            http = request.http(target.version)
+            response = await self._transport.send(endpoint, http, min(MADE_UP_TIMEOUT_S, self._timeout_s))
+        except EndpointTimeoutError:
+            reason = f"a made-up one was not answered within {MADE_UP_TIMEOUT_S:g} s"
+            return GoldenResult(unproved=f"{NO_REQUEST}, and {reason}: {_ADVICE}")
+        if _is_decoupled(response):
+            return GoldenResult(unproved=_DECOUPLED_WORDS)
+        findings = validate_answer(config, request, response)
+        wrong = [finding.message for finding in findings if finding.kind not in _LENIENT]
+        if wrong:
+            return GoldenResult(failure=f"{NO_REQUEST}; asked what its config says, {'; '.join(wrong)}")
+        if findings:
+            reason = "; ".join(finding.message for finding in findings)
+            return GoldenResult(unproved=f"{NO_REQUEST}, and a made-up one got {reason}: {_ADVICE}")
+        return GoldenResult(unproved=f"{NO_REQUEST}; a made-up one was answered, which proves no value: {_ADVICE}")
+
+    async def _served_config(self, endpoint: Endpoint, target: Target) -> ModelConfig | None:
+        """The config that an endpoint serves a target by; None where it does not say."""
+        suffix = "" if target.version is None else f"/versions/{target.version}"
+        request = HttpRequest("GET", f"/v2/models/{quote(target.model, safe='')}{suffix}/config", (), b"")
+        response = await self._transport.send(endpoint, request, self._timeout_s)
+        if response.status != 200:
+            return None
+        try:
+            return json_format.ParseDict(json.loads(response.body), ModelConfig(), ignore_unknown_fields=True)
+        except (ValueError, json_format.ParseError):
+            return None
+
+    async def _closure(self, config: ModelConfig) -> Sequence[ModelConfig]:
+        """A config, and the pushed configs of everything that its model calls."""
+        found: dict[str, ModelConfig] = {config.name: config}
+        pending = [config]
+        while pending:
+            for step in pending.pop().ensemble_scheduling.step:
+                if step.model_name in found:
+                    continue
+                text = await self._store.read(step.model_name, CONFIG)
+                found[step.model_name] = parse_config(text, step.model_name, f"{step.model_name}/{CONFIG}")
+                pending.append(found[step.model_name])
+        return tuple(found.values())
+
+
+_DECOUPLED_WORDS = "its responses are decoupled, so that the gateway's infer answers 501; callers resolve it and stream"
+
+
+def _is_decoupled(response: HttpResponse) -> bool:
+    return response.status != 200 and DECOUPLED in reason_of(response)
 
 
 def _read(model: str, config: bytes, samples: Mapping[str, bytes]) -> tuple[GoldenRequest, ...]:

@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from tidegate.triton.checks.folder import ModelFolder
 from tidegate.triton.golden.requests import GoldenRequest
 from tidegate.triton.golden.tensors import NUMPY_TYPES, Array, bfloats, data_type
 from tidegate.triton.model_config import CONFIG, has_text_ids
@@ -17,28 +17,28 @@ FREE_SIZE = 4
 """What a dimension of any size becomes; all the same, because inputs often have to agree."""
 
 
-def made_up_request(model: ModelFolder) -> GoldenRequest | None:
+def made_up_request(model: str, config: ModelConfig) -> GoldenRequest | None:
     """A request with plain values for every required input; None where an input's type cannot be made up."""
-    batches = model.message.max_batch_size > 0
+    batches = config.max_batch_size > 0
     inputs: dict[str, Array] = {}
-    for tensor in model.message.input:
+    for tensor in config.input:
         if tensor.optional:
             continue
         array = _array(tensor)
         if array is None:
             return None
         inputs[tensor.name] = array[None] if batches else array
-    if not inputs and (batches or model.message.input or not model.message.output):
+    if not inputs and (batches or config.input or not config.output):
         # Where it batches, Triton counts the rows of the inputs; a config without either leaves both to the server.
         return None
     return GoldenRequest(
-        model=model.name,
-        file=f"{model.name}/{CONFIG}",
+        model=model,
+        file=f"{model}/{CONFIG}",
         inputs=inputs,
         batches=batches,
-        bfloats=bfloats(model.message.input),
-        has_text_id=has_text_ids(model.message),
-        is_sequence=model.message.HasField("sequence_batching"),
+        bfloats=bfloats(config.input),
+        has_text_id=has_text_ids(config),
+        is_sequence=config.HasField("sequence_batching"),
         made_up=True,
     )
 

@@ -156,7 +156,7 @@ class _Run:
             return ()
         if samples or len(model.report.findings) > before:
             return tuple(in_sequence(each, self._configs(model.name)) for each in samples)
-        made_up = made_up_request(model)
+        made_up = made_up_request(model.name, model.message)
         hint = "write samples/*.json: docs/model-repository.md, Samples"
         what = "inputs were made from its config" if made_up else "its config does not tell what to ask"
         message = f"there is no golden request; {what}"
