@@ -81,6 +81,10 @@ class RequestError(TidegateError):
     """The caller's request cannot be decided."""
 
 
+class EventError(TidegateError):
+    """An event that the function it starts does not take; the message names the field and never its value."""
+
+
 class UnknownObjectiveError(RequestError):
     """No objective of that name exists in the live rules."""
 

@@ -79,8 +79,8 @@ def test_a_model_that_was_unloaded_by_hand_is_loaded_again(stack: RunningStack, 
 def test_only_the_message_that_cannot_be_read_comes_again(stack: RunningStack, start: Starter) -> None:
     reconcile = start("reconcile", variables(stack))
     good = json.dumps(recorded("object_created"))
-    answer = reconcile.invoke(from_queue(good, "{not json", good))
-    assert answer == {"batchItemFailures": [{"itemIdentifier": "m1"}]}
+    answer = reconcile.invoke(from_queue(good, "{not json", good, "[]", '{"source": "aws.ec2"}'))
+    assert [each["itemIdentifier"] for each in answer["batchItemFailures"]] == ["m1", "m3", "m4"]
 
 
 def test_the_probe_tells_how_busy_each_shard_is(stack: RunningStack, start: Starter) -> None:
@@ -98,17 +98,32 @@ def test_an_alarm_takes_a_publish_back_once(stack: RunningStack, start: Starter)
     quiet = recorded("alarm")
     quiet["alarmData"]["state"]["value"] = "OK"
     assert rollback.invoke(quiet)["status"] == "ignored"
+    assert [line["IgnoredEvents"] for line in metrics(rollback, "IgnoredEvents")] == [[1.0]]
     assert stack.version("picked") == 2
     answer = rollback.invoke(recorded("alarm"))
     assert answer["status"] == "rolled back", answer
     assert eventually(lambda: stack.version("picked") == 1)
     assert stack.get("/v1/fleet")["revision"] == answer["revision"]
-    assert rollback.invoke(recorded("alarm")) == answer, "the same change of state, delivered again"
+    for delivered in ("alarm", "alarm_by_eventbridge"):
+        assert rollback.invoke(recorded(delivered)) == answer, "the same change of state, delivered again"
+    assert [line["Rollbacks"] for line in metrics(rollback, "Rollbacks")] == [[1.0]], "and counted once"
     again = rollback.invoke(recorded("alarm_by_sns"))
     assert again["status"] == "kept"
     assert "a rollback already" in again["reason"]
     assert stack.version("picked") == 1
     assert "the guard was called" in rollback.log
+    assert [line["Rollbacks"] for line in metrics(rollback, "Rollbacks")] == [[1.0], [0.0]]
+
+
+@pytest.mark.parametrize("function", ["rollback", "reconcile", "probe"])
+def test_an_event_that_a_function_does_not_know_is_an_error(stack: RunningStack, start: Starter, function: str) -> None:
+    running = start(function, variables(stack))
+    other = "schedule" if function == "rollback" else "alarm"
+    for event in (None, [], "text", {"Records": [{"eventSource": "aws:kinesis"}]}, recorded(other)):
+        with pytest.raises(FunctionError) as caught:
+            running.invoke(event)
+        assert caught.value.document["errorType"] == "EventError"
+    assert not metrics(running, "Changes")
 
 
 def test_a_store_that_is_down_is_an_error_that_the_platform_repeats(start: Starter, stack: RunningStack) -> None:

@@ -123,10 +123,10 @@ def test_a_message_that_fails_comes_again_alone_and_others_are_none_of_its_busin
     put(deployment, archive(GOOD))
     good = event("rules_uploaded", deployment.aws.bucket)
     gone = json.loads(json.dumps(good).replace(KEY, "rules/gone.zip"))
-    answer = validator.invoke(
-        queued("{no json", json.dumps(good), json.dumps(gone), json.dumps({"Event": "s3:TestEvent"}))
-    )
-    assert answer == {"batchItemFailures": [{"itemIdentifier": "m0"}]}
+    test = json.dumps({"Event": "s3:TestEvent"})
+    answer = validator.invoke(queued("{no json", json.dumps(good), json.dumps(gone), test, "[]", '{"key": 7}', "{}"))
+    assert [each["itemIdentifier"] for each in answer["batchItemFailures"]] == ["m0", "m4", "m5", "m6"]
+    assert validator.log.count('"IgnoredEvents":[1.0]') == 2, "the archive that is gone, and the test of S3"
     assert verdict(deployment)["status"] == "accepted"
     assert verdict(deployment, "verdicts/gone.json") is None
     assert validator.invoke(event("object_created", deployment.aws.bucket)) == {"status": "ignored"}
@@ -201,6 +201,9 @@ def test_an_archive_that_would_do_harm_is_refused(deployment: Deployment, valida
     [
         ({}, "malformed"),
         ({"key": 1}, "malformed"),
+        ([], "malformed"),
+        (None, "malformed"),
+        ({"source": "aws.cloudwatch"}, "none of S3"),
         ({"key": KEY, "force": True}, "malformed"),
         ({"key": "live/pointer.json"}, "none of an archive"),
         ({"key": KEY, "bucket": "another"}, "its own bucket"),
@@ -208,7 +211,7 @@ def test_an_archive_that_would_do_harm_is_refused(deployment: Deployment, valida
     ],
 )
 def test_a_call_that_names_no_archive_is_an_error_that_says_what_would_be_right(
-    call: dict[str, Any], words: str, validator: Environment
+    call: Any, words: str, validator: Environment
 ) -> None:
     with pytest.raises(FunctionError, match=words):
         validator.invoke(call)

@@ -1,4 +1,4 @@
-"""What the functions that events start have in common: what an event holds, one event loop, logs, metrics and traces."""
+"""What the functions that events start have in common: one event loop, logs, metrics and traces."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
-from urllib.parse import unquote_plus
 
 from aws_lambda_powertools import Logger, Tracer
 from aws_lambda_powertools.metrics import EphemeralMetrics
@@ -58,6 +57,13 @@ class EventFunction:
             made.add_dimension(name, value)
         return made
 
+    def ignore(self, reason: str, **extra: str) -> None:
+        """Log and count an event that is understood and asks for nothing."""
+        self.logger.info(f"nothing to do: {reason}", extra=extra)
+        metrics = self.metrics()
+        metrics.add_metric("IgnoredEvents", "Count", 1)
+        metrics.flush_metrics()
+
     def each_message(self, event: Event, context: Any, work: Callable[[Event], object]) -> dict[str, Any]:
         """Do some work for each message of a queue; those that failed alone come again, and in the end go to its
         dead-letter queue."""
@@ -75,21 +81,3 @@ class EventFunction:
             )
         )
         return answer
-
-
-def is_from_queue(event: object) -> bool:
-    """Whether an event is a batch of messages of an SQS queue."""
-    records = event.get("Records") if isinstance(event, Mapping) else None
-    return isinstance(records, list) and bool(records) and records[0].get("eventSource") == "aws:sqs"
-
-
-def created_object(message: Event) -> tuple[str, str] | None:
-    """Bucket and key of the object that a message says was created, by EventBridge or by S3 itself; None for another."""
-    detail = message.get("detail")
-    if message.get("source") == "aws.s3" and isinstance(detail, Mapping):
-        return detail["bucket"]["name"], detail["object"]["key"]
-    records = message.get("Records")
-    if isinstance(records, list) and records and records[0].get("eventSource") == "aws:s3":
-        # S3's own notifications have keys encoded as in a form: EventBridge's do not.
-        return records[0]["s3"]["bucket"]["name"], unquote_plus(records[0]["s3"]["object"]["key"])
-    return None

@@ -14,6 +14,8 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from tidegate.errors import EventError
+
 MOST_RESPONSE_BYTES = 6_291_556
 """Largest response that the platform takes, as the JSON that the runtime makes of it."""
 
@@ -21,10 +23,6 @@ _LONGEST_ESCAPE = 12
 """What one character of text becomes at most: a surrogate pair, escaped."""
 
 _VERSION = "2.0"
-
-
-class EventError(Exception):
-    """An event that is no HTTP request, or a malformed one; the message names the field and never its value."""
 
 
 class HttpEvent:

@@ -14,8 +14,9 @@ from typing import Any, Protocol
 
 from mangum import Mangum
 
-from tidegate.aws.http_event import EventError, HttpEvent, fits
+from tidegate.aws.http_event import HttpEvent, fits
 from tidegate.aws.telemetry import Telemetry
+from tidegate.errors import EventError
 
 MOST_REQUEST_BYTES = 4_500_000
 """Largest request body, so that it fits into an event even where it is base64."""

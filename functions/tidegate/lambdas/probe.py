@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
 from typing import Any
 
 from tidegate.aws.event_function import EventFunction
+from tidegate.aws.event_kinds import require_schedule
 from tidegate.bootstrap import build_transport
 from tidegate.bootstrap.control import registry_of
 from tidegate.control.probe import ShardHealth, probe
@@ -24,14 +24,16 @@ def _wired() -> tuple[EventFunction, Registry, Transport, float]:
     return function, registry_of(settings), build_transport(settings), settings.probe_interval_s
 
 
-def handler(event: Mapping[str, Any], context: Any) -> dict[str, Any]:  # noqa: ARG001  # a schedule says nothing
+def handler(event: Any, context: Any) -> dict[str, Any]:
     """Probe every registered server.
 
     Raises:
+        EventError: the event is no tick of a schedule.
         StoreError: the registry did not answer.
     """
     function, registry, transport, interval_s = _wired()
     function.begin(context)
+    require_schedule(event)
     found = function.run(lambda: probe(registry, transport, interval_s))
     for shard in found:
         _report(function, shard)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
 from typing import Any
 
-from tidegate.aws.event_function import EventFunction, is_from_queue
+from tidegate.aws.event_function import EventFunction
+from tidegate.aws.event_kinds import created_objects, is_from_queue, require_schedule
 from tidegate.aws.secrets import with_management_secret
 from tidegate.bootstrap import build_transport
 from tidegate.bootstrap.control import build_control_plane
@@ -22,10 +22,11 @@ def _wired() -> tuple[EventFunction, ControlPlane]:
     return function, build_control_plane(settings, build_transport(settings), publishes=False)
 
 
-def handler(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
+def handler(event: Any, context: Any) -> dict[str, Any]:
     """Reconcile once, however many messages say that something changed.
 
     Raises:
+        EventError: the event is neither a batch of messages of S3 nor a tick of a schedule.
         StoreError: a store did not answer; the schedule calls again.
     """
     function, plane = _wired()
@@ -37,8 +38,13 @@ def handler(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
         _report(function, result)
         return result
 
+    def changed(message: object) -> ReconcileResult:
+        created_objects(message)
+        return once()
+
     if is_from_queue(event):
-        return function.each_message(event, context, lambda _message: once())
+        return function.each_message(event, context, changed)
+    require_schedule(event)
     return once().as_dict()
 
 

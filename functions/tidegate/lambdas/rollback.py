@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from tidegate.aws.event_function import EventFunction
+from tidegate.aws.event_kinds import alarm_of
 from tidegate.aws.idempotency import once_per
 from tidegate.aws.secrets import with_management_secret
 from tidegate.bootstrap import build_transport
@@ -24,52 +25,31 @@ def _wired() -> tuple[EventFunction, ControlPlane, Settings]:
     return function, build_control_plane(settings, build_transport(settings), publishes=False), settings
 
 
-def handler(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
+def handler(event: Any, context: Any) -> dict[str, Any]:
     """Roll back if an alarm says that what was published lately is bad; each change of an alarm's state counts once.
 
     Raises:
+        EventError: the event tells of no alarm.
         StoreError: a store did not answer.
         PublishError: the revision before could not be made live.
     """
     function, plane, settings = _wired()
     function.begin(context)
-    alarm = read_alarm(event)
-    if alarm is None or alarm["state"] != "ALARM":
-        function.logger.info("nothing to do: the event is no alarm")
-        return {"status": "ignored", "reason": "the event is no alarm"}
+    alarm = alarm_of(event)
+    if alarm.state != "ALARM":
+        reason = f"the alarm's state is {alarm.state}"
+        function.ignore(reason, alarm=alarm.name)
+        return {"status": "ignored", "reason": reason}
 
     def roll_back(data: Mapping[str, Any]) -> dict[str, Any]:
         why = f"alarm {data['name']}"
-        return function.run(lambda: guard(plane, "the guard", why, settings.guard_window_s)).as_dict()
+        done = function.run(lambda: guard(plane, "the guard", why, settings.guard_window_s)).as_dict()
+        # Here, so that an event that is delivered again is not counted again.
+        metrics = function.metrics()
+        metrics.add_metric("Rollbacks", "Count", int(done["status"] == "rolled back"))
+        metrics.flush_metrics()
+        return done
 
-    result = once_per("rollback", settings, roll_back, context)(alarm)
-    function.logger.warning("the guard was called", extra={"alarm": alarm["name"], "result": result})
-    metrics = function.metrics()
-    metrics.add_metric("Rollbacks", "Count", int(result["status"] == "rolled back"))
-    metrics.flush_metrics()
+    result = once_per("rollback", settings, roll_back, context)(asdict(alarm))
+    function.logger.warning("the guard was called", extra={"alarm": alarm.name, "result": result})
     return result
-
-
-def read_alarm(event: Mapping[str, Any]) -> dict[str, str] | None:
-    """Name, state and time of the alarm that an event tells of: as an alarm's own Lambda action, or by SNS.
-
-    The events: https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/alarms-and-actions-Lambda.html.
-    """
-    data = event.get("alarmData")
-    if isinstance(data, Mapping):
-        state = data.get("state", {})
-        return _alarm(data.get("alarmName"), state.get("value"), state.get("timestamp"))
-    records = event.get("Records")
-    if isinstance(records, list) and records and records[0].get("EventSource") == "aws:sns":
-        try:
-            message = json.loads(records[0]["Sns"]["Message"])
-        except ValueError:
-            return None
-        return _alarm(message.get("AlarmName"), message.get("NewStateValue"), message.get("StateChangeTime"))
-    return None
-
-
-def _alarm(name: object, state: object, at: object) -> dict[str, str] | None:
-    if not name or not state:
-        return None
-    return {"name": str(name), "state": str(state), "at": str(at)}

@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from tidegate.aws.clients import AwsClients, AwsConfig
-from tidegate.aws.event_function import EventFunction, created_object, is_from_queue
+from tidegate.aws.event_function import EventFunction
+from tidegate.aws.event_kinds import created_objects, is_from_queue
 from tidegate.aws.idempotency import once_per
 from tidegate.aws.layout import ARCHIVE_SUFFIX, RULES, verdict_key
 from tidegate.aws.objects import Objects
@@ -31,11 +32,12 @@ def _wired() -> tuple[EventFunction, Objects, Settings]:
     return function, Objects(AwsClients(AwsConfig.from_settings(settings)), settings.bucket), settings
 
 
-def handler(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
+def handler(event: Any, context: Any) -> dict[str, Any]:
     """Judge what a batch of messages names, each archive once; or what a call names, `{"key": "rules/….zip"}`, anew.
 
     Raises:
         StoreError: the bucket did not answer, or a call names an archive that is not there.
+        EventError: the event is none of S3.
         TidegateError: a call is malformed.
     """
     function, objects, settings = _wired()
@@ -48,21 +50,26 @@ def handler(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
 
     judge_once = once_per("validate_rules", settings, judge, context)
 
-    def landed(message: Mapping[str, Any]) -> dict[str, Any]:
-        created = created_object(message)
-        if created is None or created[0] != objects.bucket or not _is_archive(created[1]):
-            function.logger.info("nothing to do: the message is of no archive of rules in the bucket")
+    def landed(bucket: str, key: str) -> dict[str, Any]:
+        if bucket != objects.bucket or not _is_archive(key):
+            function.ignore("the object is no archive of rules in the bucket")
             return {"status": "ignored"}
-        found = function.run(lambda: objects.head(created[1]))
+        found = function.run(lambda: objects.head(key))
         if found is None:
-            function.logger.info("nothing to do: the archive is gone", extra={"key": created[1]})
+            function.ignore("the archive is gone", key=key)
             return {"status": "gone"}
         return judge_once({"key": found.key, "etag": found.etag})
 
+    def told(message: object) -> dict[str, Any]:
+        results = [landed(bucket, key) for bucket, key in created_objects(message)]
+        if not results:
+            function.ignore("no object was created")
+        return {"status": "ignored"} if not results else results[0] if len(results) == 1 else {"results": results}
+
     if is_from_queue(event):
-        return function.each_message(event, context, landed)
-    if created_object(event) is not None:
-        return landed(event)
+        return function.each_message(event, context, told)
+    if isinstance(event, Mapping) and event.keys() & {"Records", "source", "Event"}:
+        return told(event)
     return _judge(_called(event, objects.bucket), None)
 
 
