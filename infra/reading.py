@@ -8,13 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 from tidegate.errors import Finding, RulesError, SettingsError
 from tidegate.rules.directory import read_directory
 from tidegate.rules.language import FleetFile
 from tidegate.rules.shape import Report, check_shape
-from tidegate.rules.source import Location, read_source
+from tidegate.rules.source import Location, read_source, read_text
 from tidegate.settings import INFRASTRUCTURE as PREFIX
 
 from infra.settings import Settings, conflicts
@@ -79,10 +78,11 @@ def _variables(environment: Mapping[str, str]) -> dict[str, tuple[tuple[str, ...
         if not name.startswith(PREFIX):
             continue
         path = tuple(part.lower() for part in name.removeprefix(PREFIX).split("__"))
-        try:
-            found[name] = path, yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise SettingsError(f"{name} is not valid YAML") from error
+        source = read_text(text, name)
+        if source.problems and not source.is_empty:
+            _, message, hint = source.problems[0]
+            raise SettingsError(f"{name}: {message} ({hint})")
+        found[name] = path, source.data
     return found
 
 

@@ -103,7 +103,7 @@ def test_every_mistake_is_told_in_one_run(tmp_path: Path) -> None:
         ("TIDEGATE_INFRA_DOOR__X", "5", "TIDEGATE_INFRA_DOOR__X is"),
         ("TIDEGATE_INFRA_ALARMS__P99_MS", "fast", "TIDEGATE_INFRA_ALARMS__P99_MS is wrong: "),
         ("TIDEGATE_INFRA_VPC_CIDR", "1.2.3.4", "TIDEGATE_INFRA_VPC_CIDR: '1.2.3.4' is no address range"),
-        ("TIDEGATE_INFRA_TAGS", "{", "TIDEGATE_INFRA_TAGS is not valid YAML"),
+        ("TIDEGATE_INFRA_TAGS", "{", "TIDEGATE_INFRA_TAGS: not valid YAML"),
     ],
 )
 def test_a_wrong_variable_is_named(tmp_path: Path, name: str, value: str, told: str) -> None:

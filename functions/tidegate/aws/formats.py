@@ -133,7 +133,7 @@ def decode_intent(key: str, data: bytes) -> Intent:
 def _decoded(what: str, data: bytes, read: Callable[[Any], T]) -> T:
     try:
         return read(json.loads(data))
-    except (ValueError, RecursionError) as error:
+    except (ValueError, OverflowError, RecursionError) as error:
         raise StoreError(f"{what} is damaged: {error}") from error
 
 

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from tidegate.aws.authorizer import DEFAULT_CLAIM, authorized_caller
@@ -19,9 +20,11 @@ from tidegate.aws.telemetry import Telemetry
 from tidegate.aws.wire import Wire
 from tidegate.bootstrap import build_gateway
 from tidegate.control.follower import EngineFollower, FollowerConfig
-from tidegate.errors import SettingsError
+from tidegate.errors import BundleError, SettingsError
+from tidegate.files import read_regular
 from tidegate.ports import Endpoint, EndpointDirectory
-from tidegate.rules import load_bundle
+from tidegate.rules import Engine, load_bundle
+from tidegate.rules.bundle import MAX_BYTES
 from tidegate.settings import Settings
 from tidegate.web.errors import not_found, problem
 
@@ -62,7 +65,7 @@ def shard_directory(text: str | None) -> EndpointDirectory:
         entries = json.loads(text or "{}")
         for shard, address in entries.items():
             _endpoint(shard, address)
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, RecursionError) as error:
         raise SettingsError(
             f'{SHARD_ENDPOINTS} must be a JSON object of "host:port" by shard, such as {{"alpha": "alpha.internal:80"}}'
         ) from error
@@ -132,7 +135,7 @@ def build_follower(settings: Settings, environment: Mapping[str, str]) -> Engine
     """
     if settings.bucket is None:
         raise SettingsError("TIDEGATE_BUCKET must be set")
-    initial = None if settings.bundle_file is None else load_bundle(settings.bundle_file.read_bytes())
+    initial = None if settings.bundle_file is None else _engine_of(settings.bundle_file)
     source = WireBundleSource(_wire("s3", settings, environment), settings.bucket)
     reports = None
     if settings.registry_table is not None:
@@ -142,6 +145,14 @@ def build_follower(settings: Settings, environment: Mapping[str, str]) -> Engine
     name = environment.get("AWS_LAMBDA_LOG_STREAM_NAME") or f"environment-{os.urandom(8).hex()}"
     config = FollowerConfig(poll_interval_s=settings.poll_interval_s, report_interval_s=settings.report_interval_s)
     return EngineFollower(source, name, reports, initial, config)
+
+
+def _engine_of(file: Path) -> Engine:
+    try:
+        return load_bundle(read_regular(file, MAX_BYTES))
+    except (OSError, BundleError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise SettingsError(f"TIDEGATE_BUNDLE_FILE: {file} cannot be read: {reason}") from error
 
 
 def _read_first(follower: EngineFollower) -> None:

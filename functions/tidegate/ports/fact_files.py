@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from tidegate.errors import ModelConfigError
+from tidegate.files import read_regular
 from tidegate.ports.model_units import FACTS
 
 SUFFIX = ".jsonl"
+MAX_FILE_BYTES = 1 << 30
 MAX_KEY_BYTES = 2048
 MAX_VALUE_BYTES = 380_000
 """DynamoDB takes 2 048 bytes for a key and 400 KB for all of an item."""
@@ -61,7 +63,7 @@ class FactFile:
 
     def _lines(self) -> Iterator[tuple[int, str]]:
         try:
-            text = self.path.read_bytes().decode()
+            text = read_regular(self.path, MAX_FILE_BYTES).decode()
         except OSError as error:
             raise ModelConfigError(f"{self.path} cannot be read: {error.strerror}") from error
         except UnicodeDecodeError as error:
@@ -107,7 +109,7 @@ def _fact(line: str, place: str) -> Fact:
     right = 'write {"key": "<text>", "value": <anything>}'
     try:
         row: Any = json.loads(line, parse_constant=_refuse)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ModelConfigError(f"{place}: the line is no JSON; {right}") from None
     if not isinstance(row, dict) or row.keys() != {"key", "value"}:
         raise ModelConfigError(f"{place}: a line has the keys 'key' and 'value' and no others; {right}")

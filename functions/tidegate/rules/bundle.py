@@ -18,10 +18,29 @@ from hashlib import sha256
 from typing import Any
 from zlib import crc32
 
-from tidegate.errors import BundleError
+from tidegate.errors import BundleError, ContextError
 
 FORMAT = "tidegate-bundle"
 FORMAT_VERSION = 1
+
+MAX_BYTES = 1 << 30
+"""The largest bundle that is read from a file; 10 000 rules take some 5 MB."""
+
+UNFIT = (
+    KeyError,
+    TypeError,
+    ValueError,
+    IndexError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+    MemoryError,
+    ContextError,
+)
+"""What taking lines apart can raise that are whole and yet not what the compiler writes."""
+
+MAX_HEADER_BYTES = 4096
+"""The first line of a bundle is shorter; that of another file need not be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +75,8 @@ def unpack(data: bytes) -> Bundle:
         BundleError: the bytes are no bundle, are of a format version that this code does not read, or are damaged.
     """
     first, _, body = bytes(data).partition(b"\n")
-    try:
-        header = json.loads(first)
-        is_bundle = first.startswith(b"{") and isinstance(header, dict) and header.get("format") == FORMAT
-    except ValueError:
-        is_bundle = False
-    if not is_bundle:
+    header = _object(first[:MAX_HEADER_BYTES])
+    if header is None or header.get("format") != FORMAT:
         raise BundleError("not a Tidegate bundle: the first line is not its header; compile the rules directory again")
     version = header.get("format_version")
     if version != FORMAT_VERSION:
@@ -75,8 +90,19 @@ def unpack(data: bytes) -> Bundle:
         raise BundleError(
             "the bundle is damaged: its lines or its checksum do not agree with its header; fetch it again"
         )
-    manifest: dict[str, Any] = json.loads(lines[1])
+    manifest = _object(lines[1]) if len(lines) > 1 else None
+    if manifest is None:
+        raise BundleError("the bundle is damaged: its second line is not a manifest; compile the rules again")
     return Bundle(revision_of(data), manifest, lines)
+
+
+def _object(line: bytes) -> dict[str, Any] | None:
+    """A line that is a JSON object; None for any other."""
+    try:
+        value = json.loads(line) if line.startswith(b"{") else None
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def _header(body: bytes, lines: int) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Set
 from functools import cache
 from os import PathLike
@@ -13,7 +14,7 @@ from tidegate.files import printable
 from tidegate.rules.callers import check_callers
 from tidegate.rules.contract import Caller
 from tidegate.rules.fleet import read_fleet
-from tidegate.rules.language import LayerSpec, ObjectiveFile, RuleSpec
+from tidegate.rules.language import NAME, LayerSpec, ObjectiveFile, RuleSpec
 from tidegate.rules.layout import OBJECTIVES, RulesLayout, read_layout
 from tidegate.rules.program import Layer, ObjectiveProgram, Program, World
 from tidegate.rules.semantics import ObjectiveCheck
@@ -121,6 +122,9 @@ def _layers(layout: RulesLayout, findings: list[Finding]) -> dict[str, Layer]:
         spec = check_shape(LayerSpec, data, report, (name,)) if data is not None and data is not UNREAD else None
         if data is None:
             report((name,), f"layer {name!r} has no value", "give it a key and experiments")
+        if re.fullmatch(NAME[1:-1], str(name)) is None:
+            hint = "write letters, digits, '.', '_' and '-', a letter or digit first"
+            report((name,), f"{shown(name)} is not a name for a layer", hint)
         if spec is None:
             continue
         key = (spec.key,) if isinstance(spec.key, str) else tuple(spec.key)

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from tidegate.errors import BundleError, ContextError, NoRuleError, UnknownObjectiveError
+from tidegate.errors import BundleError, NoRuleError, UnknownObjectiveError
 from tidegate.rules.actions import CallerExperiment, LayerExperiment, Split, first_decision
-from tidegate.rules.bundle import Bundle, unpack
+from tidegate.rules.bundle import UNFIT, Bundle, unpack
 from tidegate.rules.contract import Caller, Fleet, Objective, Shard, read_caller
 from tidegate.rules.decision import Decision, Explanation, Target
 from tidegate.rules.explain import explain
@@ -200,7 +200,8 @@ def load_bundle(data: bytes) -> Engine:
     bundle = unpack(data)
     try:
         return Engine(bundle)
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError, ContextError) as error:
+    except UNFIT as error:
         raise BundleError(
-            f"the bundle is damaged: {type(error).__name__} while reading it; compile it again"
+            "the bundle is damaged: its lines are whole, and its manifest or an index is not what the compiler writes; "
+            "compile the rules again with this version"
         ) from error

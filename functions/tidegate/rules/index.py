@@ -6,10 +6,10 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tidegate.errors import ContextError
+from tidegate.errors import BundleError, ContextError
 from tidegate.rules import dimensions
 from tidegate.rules.actions import Action, LayerExperiment, Race, Resolve, Split, build_action
-from tidegate.rules.bundle import Bundle
+from tidegate.rules.bundle import UNFIT, Bundle
 from tidegate.rules.contract import Attribute, Objective
 from tidegate.rules.decision import Decision
 from tidegate.rules.dimensions import Dimension
@@ -58,12 +58,13 @@ class ObjectiveIndex:
         data = json.loads(bundle.lines[line])
         self.objective = objective
         self.count: int = data["rows"]
-        self._all_rows = (1 << self.count) - 1
         rules: int = data["rules"]
         self._rules: list[bytes] = bundle.lines[line + 1 : line + 1 + rules]
-        if len(self._rules) != rules:
-            raise ValueError("rules are missing")
         self._rule_of_row: list[int] | None = data.get("rule_of_row")
+        rows = range(rules) if self._rule_of_row is None else self._rule_of_row
+        if len(self._rules) != rules or len(rows) != self.count or rules < 1 or not 0 <= min(rows) <= max(rows) < rules:
+            raise ValueError("rules are missing")
+        self._all_rows = (1 << self.count) - 1
         self._actions: list[Action | None] = [None] * rules
         self._revision, self._resolve = bundle.revision, resolve
         built = [
@@ -145,8 +146,14 @@ class ObjectiveIndex:
         """The action of a rule, decoded on first use."""
         action = self._actions[rule]
         if action is None:
-            line = json.loads(self._rules[rule])
-            action = build_action(self.objective.name, self._revision, line, self._resolve)
+            try:
+                line = json.loads(self._rules[rule])
+                action = build_action(self.objective.name, self._revision, line, self._resolve)
+            except UNFIT as error:
+                place = f"rule {rule + 1} of objective {self.objective.name!r}"
+                raise BundleError(
+                    f"the bundle is damaged: {place} is not what the compiler writes; compile the rules again"
+                ) from error
             self._actions[rule] = action
         return action
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 from tidegate.rules.conditions import row_count, to_json
@@ -13,6 +12,7 @@ from tidegate.rules.program import ObjectiveProgram, Rule, World
 from tidegate.rules.shape import Report, did_you_mean
 from tidegate.rules.shape_words import quoted, shown, why
 from tidegate.rules.source import Location
+from tidegate.rules.times import EXPECTED_TIME, parse_time
 from tidegate.rules.values import EXPECTED, accepts, domain_words, within
 from tidegate.rules.when import normal_number, normal_when
 
@@ -81,7 +81,8 @@ class ObjectiveCheck:
                         f"write {EXPECTED[element]}{why(value, EXPECTED[element])}",
                     )
             sound = {normal_number(value) for value in spec.values if accepts(element, value)}
-            values = tuple(sorted(sound, key=str if spec.type != "integer" and spec.type != "number" else float))
+            # Without a key, as `float` overflows for an integer that is no double.
+            values = tuple(sorted(sound))
         default: Any = spec.default
         attribute = Attribute(name, spec.type, spec.required, values or None, None, header)
         if default is not None:
@@ -185,16 +186,10 @@ class ObjectiveCheck:
         bounds: list[float | int | None] = []
         for key, text in (("from", window.from_), ("until", window.until)):
             try:
-                moment = datetime.fromisoformat(text) if text is not None else None
+                bounds.append(None if text is None else normal_number(parse_time(text)))
             except ValueError:
-                moment = None
-                hint = 'write ISO 8601, such as "2026-11-01T00:00:00Z"'
-                self._report((*at, key), f"{key!r} is {shown(text)}, which is no time", hint)
-            if moment is None:
+                self._report((*at, key), f"{key!r} is {shown(text)}, which is no time", EXPECTED_TIME)
                 bounds.append(None)
-                continue
-            aware = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
-            bounds.append(normal_number(aware.timestamp()))
         if window.from_ is None and window.until is None and self._report.is_whole(at):
             self._report(at, "the time window has neither from nor until", "write one of them, or delete `active`")
         start, end = bounds

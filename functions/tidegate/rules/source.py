@@ -112,6 +112,13 @@ def read_source(path: Path, file: str) -> Source:
     return source
 
 
+def read_text(text: str, name: str) -> Source:
+    """Read YAML that is not in a file; `name` is what messages call it."""
+    source = Source(name)
+    _parse(text, source)
+    return source
+
+
 class _TooDeepError(Exception):
     """The file is nested deeper than is read; the problem has been noted."""
 

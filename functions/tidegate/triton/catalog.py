@@ -13,12 +13,16 @@ from google.protobuf import json_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from tidegate.errors import ModelConfigError
+from tidegate.files import read_regular
 from tidegate.ports import ModelLoad, ModelStore, Resolution
 from tidegate.rules import Target
 from tidegate.triton.model_config import CONFIG, artefact, check_python, is_python, parse_config
 from tidegate.triton.planning import Planner, Steps
 
 AT_ONCE = 16
+MAX_FILE_BYTES = 16 * 1024 * 1024
+"""The largest file that is read of a model in a directory: its config, or the source of a Python model."""
+
 FEW = 8
 """Up to so many models are each asked for their versions; of more, all versions of all models are."""
 
@@ -87,7 +91,7 @@ class DirectoryFiles:
         """The content of a file."""
         file = self.path / model / path
         try:
-            return file.read_bytes() if file.is_file() else None
+            return read_regular(file, MAX_FILE_BYTES) if file.exists() or file.is_symlink() else None
         except OSError as error:
             raise ModelConfigError(f"{file} cannot be read: {error.strerror}") from error
 

@@ -100,8 +100,10 @@ def check_python(source: bytes, place: str) -> None:
         tree = ast.parse(source)
     except SyntaxError as error:
         raise ModelConfigError(f"{place}:{error.lineno}: {error.msg}") from error
-    except ValueError as error:
-        raise ModelConfigError(f"{place}: {error}") from error
+    except (ValueError, RecursionError, MemoryError) as error:
+        # The parser runs out of its stack, as Triton's stub would, on code that nobody wrote by hand.
+        reason = str(error) if isinstance(error, ValueError) else "it is nested too deeply"
+        raise ModelConfigError(f"{place}: {reason}") from error
     for node in ast.walk(tree):
         if isinstance(node, ast.ClassDef) and node.name == "TritonPythonModel":
             if node.bases or node.keywords or node.decorator_list or _may_have_execute(node, tree):

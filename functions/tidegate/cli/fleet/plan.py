@@ -11,7 +11,9 @@ import click
 from tidegate.cli.fleet.plan_tables import show_plan
 from tidegate.cli.rules.compiled import sound_program
 from tidegate.cli.rules.options import AS_JSON, DIRECTORY, print_json
+from tidegate.files import read_regular
 from tidegate.rules import compile_directory, load_bundle
+from tidegate.rules.bundle import MAX_BYTES
 from tidegate.rules.placement import FleetDemand, Move, PlacementPlan, ShardPlan
 
 SHOWN = 4
@@ -53,7 +55,7 @@ def _placement(current: Path) -> Mapping[str, Sequence[str]]:
     if current.is_dir():
         return load_bundle(compile_directory(current)).fleet.models
     try:
-        data = current.read_bytes()
+        data = read_regular(current, MAX_BYTES)
     except OSError as error:
         raise click.BadParameter(f"{current} cannot be read: {error.strerror}", param_hint="--current") from error
     return load_bundle(data).fleet.models

@@ -13,9 +13,9 @@ from tidegate.cli.rules.options import AS_JSON, AT, DIRECTORY, print_json
 from tidegate.cli.sarif import SARIF, write_sarif
 from tidegate.rules import Engine, load_bundle
 from tidegate.rules.analysis import DEFAULT_BUDGET, KINDS, Analysis, CheckFinding, analyse, author_error
-from tidegate.rules.analysis.of_objective import utc_text
 from tidegate.rules.compiler import emit
 from tidegate.rules.directory import places, read_directory
+from tidegate.rules.times import utc_text
 
 
 @click.command()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+
+from tidegate.rules.times import EXPECTED_TIME, parse_time
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
@@ -20,10 +21,9 @@ def _moment(_context: click.Context, _parameter: click.Parameter, text: str | No
     if text is None:
         return None
     try:
-        moment = datetime.fromisoformat(text)
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-    except (ValueError, OverflowError) as error:
-        raise click.BadParameter('write ISO 8601, such as "2026-11-01T00:00:00Z"') from error
+        return parse_time(text)
+    except ValueError as error:
+        raise click.BadParameter(EXPECTED_TIME) from error
 
 
 def at_option(help_text: str) -> Callable[[Decorated], Decorated]:

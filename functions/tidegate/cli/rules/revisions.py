@@ -11,7 +11,9 @@ from tidegate.cli.rules import git_rules
 from tidegate.cli.rules.compiled import findings_json
 from tidegate.cli.rules.options import print_json
 from tidegate.errors import BundleError, RulesError
+from tidegate.files import read_regular
 from tidegate.rules import compile_directory
+from tidegate.rules.bundle import MAX_BYTES
 from tidegate.rules.compare.revision import Revision, open_revision
 
 
@@ -48,7 +50,7 @@ def read_revision(name: str, argument: str, *, as_json: bool) -> tuple[bytes, Re
 def _bundle(name: str) -> bytes:
     path = Path(name)
     if name and _exists(path):
-        return compile_directory(path) if path.is_dir() else path.read_bytes()
+        return compile_directory(path) if path.is_dir() else read_regular(path, MAX_BYTES)
     found = git_rules.find(name)
     if found.kind == "blob":
         return git_rules.content(found)

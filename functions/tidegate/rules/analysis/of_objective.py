@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import Any
 
 from tidegate.errors import NoRuleError, RequestError
@@ -18,6 +17,7 @@ from tidegate.rules.contract import Attribute
 from tidegate.rules.engine import Engine
 from tidegate.rules.program import ObjectiveProgram, Rule, World
 from tidegate.rules.sticky import key_value
+from tidegate.rules.times import utc_text
 
 NAMED_RULES = 6
 """A message names so many of the rules that cover another; `covered_by` has all."""
@@ -211,8 +211,3 @@ def _quoted(names: Sequence[str]) -> str:
         return f"{', '.join(map(repr, names[:NAMED_RULES]))} and {len(names) - NAMED_RULES} more"
     *others, last = map(repr, names)
     return f"{', '.join(others)} and {last}" if others else last
-
-
-def utc_text(seconds: float) -> str:
-    """A time as ISO 8601 in UTC."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")

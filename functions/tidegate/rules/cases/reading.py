@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from tidegate.rules.layout import CASES, read_layout
 from tidegate.rules.shape import Report, check_shape, did_you_mean
 from tidegate.rules.shape_words import shown
 from tidegate.rules.source import UNREAD, Location, Source, read_source
+from tidegate.rules.times import EXPECTED_TIME, parse_time
 
 _TEXTUAL = frozenset({"variant", "experiment", "cell"})
 
@@ -151,11 +151,10 @@ class _File:
         if text is None:
             return None
         try:
-            moment = datetime.fromisoformat(text)
+            return parse_time(text)
         except ValueError:
-            report(at, f"'at' is {shown(text)}, which is no time", 'write ISO 8601, such as "2026-11-01T00:00:00Z"')
+            report(at, f"'at' is {shown(text)}, which is no time", EXPECTED_TIME)
             return None
-        return (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).timestamp()
 
     def _adder(self, prefix: str) -> Any:
         def add(at: Location, message: str, hint: str) -> None:

@@ -10,16 +10,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from typing import Any, NoReturn
 
 from tidegate.rules.replay.lines import Stream, Unreadable, blocks
+from tidegate.rules.times import EARLIEST, LATEST, parse_time
 
 Record = tuple[int, str | None, Any, float | None]
 """(line number from 1, objective, context, moment); a line that is none has no objective, and says why instead."""
-
-EARLIEST = datetime.min.replace(tzinfo=UTC).timestamp()
-LATEST = datetime.max.replace(tzinfo=UTC).timestamp()
 
 _NANOSECONDS_END = LATEST * 1e9
 
@@ -133,8 +130,7 @@ def moment(value: Any) -> float:
         ValueError: it is neither, or is outside the years 1–9999 (as milliseconds are).
     """
     if value.__class__ is str:
-        parsed = datetime.fromisoformat(value)
-        return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp()
+        return parse_time(value)
     # Comparing also refuses NaN and infinity.
     if isinstance(value, int | float) and not isinstance(value, bool) and EARLIEST <= value <= LATEST:
         return float(value)

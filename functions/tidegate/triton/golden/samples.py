@@ -18,6 +18,7 @@ from tidegate.triton.model_config import has_text_ids
 
 FOLDER = "samples"
 MAX_SAMPLE_BYTES = 16 * 1024 * 1024
+LARGEST_TOLERANCE = 1e300
 
 _KEYS = {"summary", "id", "inputs", "parameters", "outputs", "tolerance"}
 _TENSOR_KEYS = {"name", "shape", "datatype", "data", "parameters"}
@@ -74,6 +75,9 @@ def read_samples(model: ModelFolder) -> tuple[GoldenRequest, ...]:
             model.report("sample", f"this is not JSON: {error.msg}", "", file=file, line=error.lineno)
         except RecursionError:
             model.report("sample", "this is nested too deeply", "", file=file)
+        except ValueError:
+            # The one mistake in a number that the decoder does not call a mistake of JSON.
+            model.report("sample", "an integer has more than 4300 digits", "", file=file)
     return tuple(found)
 
 
@@ -134,6 +138,8 @@ def _array(name: str, value: Any, tensor: Any, kind: str, batches: bool) -> Arra
     dims = list(tensor.dims)
     try:
         array = to_array(value, data_type(tensor))
+    except OverflowError as error:
+        raise _SampleError(f"{kind} {name!r}: a number does not fit its data type", "", name) from error
     except ValueError as error:
         raise _SampleError(f"{kind} {name!r}: {error}", "", name) from error
     if array.ndim == 0 and all(size in (1, -1) for size in dims):
@@ -206,8 +212,8 @@ def _tolerance(given: Any) -> tuple[float, float]:
     if not isinstance(given, dict) or not given.keys() <= values.keys():
         raise _SampleError("a tolerance has absolute and relative", 'write {"absolute": 1e-5}', "tolerance")
     for name, value in given.items():
-        if type(value) not in (int, float) or value < 0:
-            raise _SampleError(f"{name} must be a number from 0", "", name)
+        if type(value) not in (int, float) or not 0 <= value <= LARGEST_TOLERANCE:
+            raise _SampleError(f"{name} must be a number from 0 to {LARGEST_TOLERANCE:g}", "", name)
         values[name] = float(value)
     return values["absolute"], values["relative"]
 

@@ -1,0 +1,159 @@
+"""What is stored and recorded, nearly right: bundles, the stores' objects, archives of rules, logs, seed files, settings."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import tempfile
+import zipfile
+from functools import cache
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from hypothesis import HealthCheck, given, note, settings
+from hypothesis import strategies as st
+from tidegate.aws import formats
+from tidegate.control.rules_archive import unpack_rules
+from tidegate.errors import BundleError, ModelConfigError, RulesError, SettingsError, StoreError
+from tidegate.ports import Claim, LiveEntry, ModelFile, ModelLoad
+from tidegate.ports.fact_files import FactFile
+from tidegate.rules import compile_directory, load_bundle
+from tidegate.settings import Settings
+
+from infra.reading import read_settings
+
+from .documents import RECORD, RULES
+from .mutations import ODD, TEXTS, block, flow, mutated, smashed
+from .running import command, no_hang, write_files
+
+FUZZED = settings(deadline=None, suppress_health_check=list(HealthCheck))
+
+
+@cache
+def bundle() -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        files = {name: block(tree).encode() for name, tree in RULES.items()}
+        return compile_directory(write_files(Path(folder) / "rules", files))
+
+
+@FUZZED
+@given(st.integers(0, 2**64), st.integers(1, 4))
+def test_a_smashed_bundle_is_refused(seed: int, smashes: int) -> None:
+    data = smashed(bundle(), Random(seed), smashes)
+    if data == bundle():
+        return
+    with no_hang(), contextlib.suppress(BundleError):
+        load_bundle(data)
+        raise AssertionError("damage was not noticed")
+
+
+@FUZZED
+@given(st.integers(0, 2**64), st.integers(1, 3), st.sampled_from([0, 0, 1, 3]))
+def test_a_changed_log_is_replayed_or_told(seed: int, changes: int, smashes: int) -> None:
+    random = Random(seed)
+    sound = json.dumps(RECORD)
+    lines = [flow(mutated(RECORD, random, changes)).replace("\n", " ") for _ in range(4)]
+    data = smashed("\n".join([sound, *lines]).encode("utf-8", "surrogatepass"), random, smashes)
+    note(data.decode("utf-8", "backslashreplace"))
+    with tempfile.TemporaryDirectory() as folder:
+        write_files(Path(folder, "files"), {"bundle": bundle(), "log": data})
+        command("rules", "replay", Path(folder, "files/bundle"), "--log", Path(folder, "files/log"))
+
+
+def _decoders() -> list[tuple[bytes, Any]]:
+    entry = LiveEntry("a" * 64, 3, "ann", 1.5, "why", "publish")
+    load = ModelLoad("m", (1, 2), '{"name": "m"}', ("step",))
+    file = ModelFile("a/b", "0" * 64, 12)
+    return [
+        (formats.encode_pointer([entry]), lambda data: formats.decode_pointer(data, "tag")),
+        (formats.encode_entry(entry), formats.decode_entry),
+        (formats.encode_claim(Claim("id", "a" * 64, "ann", 12.5)), lambda data: formats.decode_claim("key", data)),
+        (formats.encode_assignment("a", {"cpu": [load]}), lambda data: formats.decode_assignment("a", data)),
+        (formats.encode_manifest("m", 1, [formats.StoredFile(file, "e")]), lambda d: formats.decode_manifest("k", d)),
+        (formats.encode_intent(formats.Intent((file,), "ann")), lambda data: formats.decode_intent("key", data)),
+    ]
+
+
+@FUZZED
+@given(st.integers(0, 2**64), st.integers(0, 5), st.integers(1, 3), st.sampled_from([0, 0, 1, 3]))
+def test_a_changed_object_of_a_store_is_read_or_refused(seed: int, which: int, changes: int, smashes: int) -> None:
+    random = Random(seed)
+    sound, decode = _decoders()[which]
+    data = smashed(flow(mutated(json.loads(sound), random, changes)).encode("utf-8", "surrogatepass"), random, smashes)
+    note(data.decode("utf-8", "backslashreplace"))
+    with no_hang(), contextlib.suppress(StoreError):
+        decode(data)
+
+
+@FUZZED
+@given(st.integers(0, 2**64), st.integers(1, 5))
+def test_a_smashed_archive_is_unpacked_or_refused(seed: int, smashes: int) -> None:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, tree in RULES.items():
+            archive.writestr(name, block(tree))
+    with tempfile.TemporaryDirectory() as folder, no_hang(), contextlib.suppress(RulesError):
+        unpack_rules(smashed(packed.getvalue(), Random(seed), smashes), Path(folder))
+
+
+@FUZZED
+@given(st.integers(0, 2**64), st.integers(1, 3), st.sampled_from([0, 1, 3]))
+def test_a_changed_seed_file_is_read_or_refused(seed: int, changes: int, smashes: int) -> None:
+    random = Random(seed)
+    fact = {"key": "42", "value": {"liked": [50, 181], "rated": 1.5}}
+    lines = [flow(mutated(fact, random, changes)).replace("\n", " ") for _ in range(3)]
+    data = smashed("\n".join(lines).encode("utf-8", "surrogatepass"), random, smashes)
+    note(data.decode("utf-8", "backslashreplace"))
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "titles.jsonl")
+        file.write_bytes(data)
+        with no_hang(), contextlib.suppress(ModelConfigError):
+            FactFile("titles", file).read()
+
+
+SETTING_NAMES = [f"TIDEGATE_{name.upper()}" for name in Settings.__dataclass_fields__]
+SETTING_TEXTS = [
+    *ODD,
+    *TEXTS,
+    "12",
+    "0.5",
+    "abc",
+    "https://x",
+    "{}",
+    '{"*": "a:1"}',
+    "\u0663",
+    "1_0",
+    " 1 ",
+    "~nobody/x",
+]
+
+
+@FUZZED
+@given(st.lists(st.tuples(st.sampled_from(SETTING_NAMES), st.sampled_from(SETTING_TEXTS)), max_size=3))
+def test_changed_settings_are_read_or_refused(chosen: list[tuple[str, str]]) -> None:
+    with no_hang(), contextlib.suppress(SettingsError):
+        Settings.from_environment(dict(chosen))
+
+
+INFRA_NAMES = ["STAGE", "GATEWAY", "GATEWAY__MEMORY_MB", "SHARDS", "SHARDS__MIN", "X", "__", "A__B__C"]
+
+
+@FUZZED
+@given(
+    st.integers(0, 2**64), st.integers(0, 4), st.lists(st.tuples(st.sampled_from(INFRA_NAMES), st.sampled_from(ODD)))
+)
+def test_changed_settings_of_a_stage_are_read_or_refused(
+    seed: int, changes: int, chosen: list[tuple[str, str]]
+) -> None:
+    from infra.settings import Settings as InfraSettings
+
+    random = Random(seed)
+    names = [name.upper() for name in InfraSettings.model_fields]
+    variables = {f"TIDEGATE_INFRA_{random.choice([name, *names])}": text for name, text in chosen}
+    tree = {random.choice(list(InfraSettings.model_fields)): random.choice([1, "a", {}, True]) for _ in range(3)}
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "dev.yaml").write_text(block(mutated(tree, random, changes)), encoding="utf-8")
+        with no_hang(), contextlib.suppress(SettingsError):
+            read_settings("dev", variables, Path(folder))
