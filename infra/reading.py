@@ -80,8 +80,8 @@ def _variables(environment: Mapping[str, str]) -> dict[str, tuple[tuple[str, ...
         path = tuple(part.lower() for part in name.removeprefix(PREFIX).split("__"))
         source = read_text(text, name)
         if source.problems and not source.is_empty:
-            _, message, hint = source.problems[0]
-            raise SettingsError(f"{name}: {message} ({hint})")
+            problem = source.problems[0]
+            raise SettingsError(f"{name}: {problem.message} ({problem.hint})")
         found[name] = path, source.data
     return found
 
