@@ -150,6 +150,12 @@ class DoorFunction(Group):
         0, description="Environments that are kept initialised; 0: none."
     )
 
+    snap_start: StrictBool = Field(
+        False,
+        description="Start new environments from a snapshot of an initialised one (SnapStart); needs Python 3.12 or later, and "
+        "excludes `provisioned_concurrency`.",
+    )
+
 
 class ResolveFunction(DoorFunction):
     """The function in the path of requests for a decision alone: it waits for nobody."""
@@ -390,6 +396,12 @@ def conflicts(settings: Settings) -> list[tuple[tuple[str, ...], str, str]]:
         if reserved is not None and function.provisioned_concurrency > reserved:
             message = "provisioned_concurrency is above reserved_concurrency"
             found.append(((name, "provisioned_concurrency"), message, f"write at most {reserved}"))
+        if function.snap_start and settings.python_version == "3.11":
+            message = "SnapStart needs Python 3.12 or later"
+            found.append(((name, "snap_start"), message, "set python_version, or delete it"))
+        if function.snap_start and function.provisioned_concurrency:
+            message = "a function has either environments that are kept ready or SnapStart"
+            found.append(((name, "snap_start"), message, "delete it, or provisioned_concurrency"))
     found += _variable_conflicts(settings)
     found += [
         (("tags", tag), f"tag {tag!r} is reserved", "choose another prefix")

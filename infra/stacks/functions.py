@@ -50,6 +50,7 @@ class Spec:
     variables: Mapping[str, str] = field(default_factory=dict)
     reserved_concurrency: int | None = None
     provisioned_concurrency: int = 0
+    snap_start: bool = False
     asynchronous: bool = False
 
 
@@ -115,6 +116,7 @@ class FunctionsStack(cdk.Stack):
                 variables=variables,
                 reserved_concurrency=door.reserved_concurrency,
                 provisioned_concurrency=door.provisioned_concurrency,
+                snap_start=door.snap_start,
             )
             for name, description, door, group, variables in (
                 (
@@ -191,7 +193,12 @@ class FunctionsStack(cdk.Stack):
             construct_id,
             function_name=full_name,
             description=spec.description,
-            runtime=lambda_.Runtime(f"python{stage.settings.python_version}", lambda_.RuntimeFamily.PYTHON),
+            runtime=lambda_.Runtime(
+                f"python{stage.settings.python_version}",
+                lambda_.RuntimeFamily.PYTHON,
+                supports_snap_start=stage.settings.python_version != "3.11",
+            ),
+            snap_start=lambda_.SnapStartConf.ON_PUBLISHED_VERSIONS if spec.snap_start else None,
             architecture=lambda_.Architecture.ARM_64
             if stage.settings.architecture == "arm64"
             else lambda_.Architecture.X86_64,

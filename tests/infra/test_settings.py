@@ -59,9 +59,17 @@ def test_a_variable_goes_over_the_file(tmp_path: Path) -> None:
             "triton: {root_volume_mibps: 1000}\n",
             "test.yaml:1: a disk of 3000 operations a second has at most 750 MiB/s (write root_volume_iops: 4000",
         ),
-        ("ami: {gpu: latest}\n", "'gpu' is not what may stand here"),
+        ("ami: {gpu: latest}\n", "'gpu' is the text 'latest' (write text such as 'ami-"),
         ("nat_gateways: 3\n", "there are more NAT gateways than availability zones (write at most 2)"),
         ("gateway: {reserved_concurrency: 2, provisioned_concurrency: 3}\n", "is above reserved_concurrency"),
+        (
+            "python_version: '3.11'\ngateway: {snap_start: true}\n",
+            "test.yaml:2: SnapStart needs Python 3.12 or later (set python_version, or delete it)",
+        ),
+        (
+            "python_version: '3.12'\nresolve: {snap_start: true, provisioned_concurrency: 1}\n",
+            "test.yaml:2: a function has either environments that are kept ready or SnapStart",
+        ),
         (
             "door: function_url\ndomain: {name: a.example.com, certificate_arn: 'arn:aws:acm:eu-west-1:111122223333:certificate/a'}\n",
             "test.yaml:2: a Function URL cannot have a domain name",

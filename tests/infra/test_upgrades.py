@@ -75,6 +75,7 @@ SECOND_DEPLOYMENTS: dict[str, Mapping[str, Any]] = {
     "both": {"door": "both", "nat_gateways": 1},
     "a token, and a domain": {"authorizer": JWT, "domain": DOMAIN, "log_retention_days": 7},
     "a zone more, and NAT": {"availability_zones": 3, "nat_gateways": 3},
+    "snapshots": {"python_version": "3.12", "gateway": {"snap_start": True}},
     "nothing kept": {"retain_data": False, "termination_protection": True, "architecture": "x86_64"},
 }
 
@@ -85,6 +86,16 @@ def test_a_documented_change_is_deployable_there_and_back(synthesized: Synthesiz
     assert refusals(first, second, STACKS) == []
     back = refusals(second, first, STACKS)
     assert all("availability_zones" in each or "Subnet3" in each for each in back)
+
+
+def test_a_function_starts_from_a_snapshot_where_the_setting_says_so(synthesized: Synthesized) -> None:
+    functions = synthesized(SECOND_DEPLOYMENTS["snapshots"]).templates["Functions"]["Resources"].values()
+    started = {
+        body["Properties"]["FunctionName"]: body["Properties"]["SnapStart"]
+        for body in functions
+        if body["Type"] == "AWS::Lambda::Function" and "SnapStart" in body["Properties"]
+    }
+    assert started == {"tidegate-test-gateway": {"ApplyOn": "PublishedVersions"}}
 
 
 FLEETS: dict[str, Mapping[str, Any]] = {

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from urllib.parse import quote
@@ -32,9 +32,9 @@ class Credentials:
 
 @dataclass(frozen=True, slots=True)
 class Signer:
-    """Signs requests to one service in one region."""
+    """Signs requests to one service in one region, with the same credentials or with those that a source has at the time."""
 
-    credentials: Credentials
+    credentials: Credentials | Callable[[], Credentials]
     region: str
     service: str
 
@@ -58,7 +58,11 @@ class Signer:
             headers: further headers, which are signed too.
             body: the whole body.
             now: when the request is sent; None takes the clock.
+
+        Raises:
+            StoreError: the source has no credentials.
         """
+        credentials = self.credentials() if callable(self.credentials) else self.credentials
         moment = (now or datetime.now(UTC)).strftime("%Y%m%dT%H%M%SZ")
         digest = hashlib.sha256(body).hexdigest()
         signed = {
@@ -67,8 +71,8 @@ class Signer:
             "x-amz-content-sha256": digest,
             "x-amz-date": moment,
         }
-        if self.credentials.token:
-            signed["x-amz-security-token"] = self.credentials.token
+        if credentials.token:
+            signed["x-amz-security-token"] = credentials.token
         names = ";".join(sorted(signed))
         canonical = "\n".join(
             [
@@ -83,8 +87,8 @@ class Signer:
         )
         scope = f"{moment[:8]}/{self.region}/{self.service}/aws4_request"
         text = "\n".join([ALGORITHM, moment, scope, hashlib.sha256(canonical.encode()).hexdigest()])
-        signature = hmac.new(self._key(moment[:8]), text.encode(), hashlib.sha256).hexdigest()
-        credential = f"{self.credentials.access_key}/{scope}"
+        signature = hmac.new(self._key(credentials, moment[:8]), text.encode(), hashlib.sha256).hexdigest()
+        credential = f"{credentials.access_key}/{scope}"
         signed["authorization"] = f"{ALGORITHM} Credential={credential}, SignedHeaders={names}, Signature={signature}"
         return signed
 
@@ -93,8 +97,8 @@ class Signer:
         encoded = canonical_path(path)
         return encoded if self.service == "s3" else canonical_path(encoded)
 
-    def _key(self, day: str) -> bytes:
-        key = f"AWS4{self.credentials.secret_key}".encode()
+    def _key(self, credentials: Credentials, day: str) -> bytes:
+        key = f"AWS4{credentials.secret_key}".encode()
         for part in (day, self.region, self.service, "aws4_request"):
             key = hmac.new(key, part.encode(), hashlib.sha256).digest()
         return key

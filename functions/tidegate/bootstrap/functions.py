@@ -12,6 +12,7 @@ from typing import Any
 
 from tidegate.aws.authorizer import DEFAULT_CLAIM, authorized_caller
 from tidegate.aws.bundle_source import WireBundleSource
+from tidegate.aws.container_credentials import TOKEN_VARIABLE, URL_VARIABLE, ContainerCredentials
 from tidegate.aws.gateway_reports import WireGatewayReports
 from tidegate.aws.http_function import MOST_REQUEST_BYTES, App, HttpFunction, Scope
 from tidegate.aws.shard_names import label_of
@@ -86,8 +87,12 @@ def resolves(path: str) -> bool:
 
 
 def build_http_function(
-    service: str, settings: Settings, environment: Mapping[str, str], offers: Offers = everything
-) -> HttpFunction:
+    service: str,
+    settings: Settings,
+    environment: Mapping[str, str],
+    offers: Offers = everything,
+    fallback: Engine | None = None,
+) -> tuple[HttpFunction, EngineFollower]:
     """A function that answers HTTP: the local stack's gateway behind an adapter.
 
     Args:
@@ -95,12 +100,16 @@ def build_http_function(
         settings: the settings of the process.
         environment: where Lambda says region, credentials and the environment's own name.
         offers: which paths it answers; every other one is a 404.
+        fallback: the rules that a snapshot was taken with. They are served only while the store does not answer.
+
+    Returns:
+        The function, and the follower that its rules come from.
 
     Raises:
         SettingsError: a setting is missing or malformed.
     """
     telemetry = Telemetry(service, settings.log_level or "INFO")
-    follower = build_follower(settings, environment)
+    follower = build_follower(settings, environment, fallback)
     gateway = build_gateway(
         replace(settings, max_body_bytes=min(settings.max_body_bytes, MOST_REQUEST_BYTES)),
         follower,
@@ -109,8 +118,9 @@ def build_http_function(
         authorized_caller(settings.caller_claim or DEFAULT_CLAIM),
         telemetry.observe,
     )
-    _read_first(follower)
-    return HttpFunction(_only(gateway.app, offers), follower, telemetry, gateway.open_breakers)
+    if follower.revision is None or fallback is not None:
+        _read_first(follower)
+    return HttpFunction(_only(gateway.app, offers), follower, telemetry, gateway.open_breakers), follower
 
 
 def _only(app: App, offers: Offers) -> App:
@@ -125,8 +135,10 @@ def _only(app: App, offers: Offers) -> App:
     return app if offers is everything else offered
 
 
-def build_follower(settings: Settings, environment: Mapping[str, str]) -> EngineFollower:
-    """The follower of the live bundle in S3; it begins with the bundle that came with the asset, where one did.
+def build_follower(
+    settings: Settings, environment: Mapping[str, str], fallback: Engine | None = None
+) -> EngineFollower:
+    """The follower of the live bundle in S3; it begins with `fallback`, or with the bundle that came with the asset.
 
     It reports to the registry where the settings name one.
 
@@ -135,7 +147,9 @@ def build_follower(settings: Settings, environment: Mapping[str, str]) -> Engine
     """
     if settings.bucket is None:
         raise SettingsError("TIDEGATE_BUCKET must be set")
-    initial = None if settings.bundle_file is None else _engine_of(settings.bundle_file)
+    initial = fallback
+    if initial is None and settings.bundle_file is not None:
+        initial = _engine_of(settings.bundle_file)
     source = WireBundleSource(_wire("s3", settings, environment), settings.bucket)
     reports = None
     if settings.registry_table is not None:
@@ -157,8 +171,6 @@ def _engine_of(file: Path) -> Engine:
 
 def _read_first(follower: EngineFollower) -> None:
     """Read the live bundle before the first request, on the event loop that will answer it."""
-    if follower.revision is not None:
-        return
     try:
         loop = asyncio.get_event_loop_policy().get_event_loop()
     except RuntimeError:
@@ -169,12 +181,24 @@ def _read_first(follower: EngineFollower) -> None:
 
 def _wire(service: str, settings: Settings, environment: Mapping[str, str]) -> Wire:
     region = settings.aws_region or environment.get("AWS_REGION")
-    key, secret = environment.get("AWS_ACCESS_KEY_ID"), environment.get("AWS_SECRET_ACCESS_KEY")
-    if not region or not key or not secret:
-        raise SettingsError("AWS_REGION, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY must be set, as Lambda sets them")
-    credentials = Credentials(key, secret, environment.get("AWS_SESSION_TOKEN"))
+    if not region:
+        raise SettingsError("AWS_REGION must be set, as Lambda sets it")
+    credentials = _credentials(environment, settings.store_timeout_s)
     url = settings.aws_endpoint_url or f"https://{service}.{region}.amazonaws.com"
     return Wire(url, Signer(credentials, region, service), settings.store_timeout_s)
+
+
+def _credentials(environment: Mapping[str, str], timeout_s: float) -> Credentials | ContainerCredentials:
+    """Those of the variables; of the endpoint beside the process where there are none, as in a snapshot."""
+    key, secret = environment.get("AWS_ACCESS_KEY_ID"), environment.get("AWS_SECRET_ACCESS_KEY")
+    if key and secret:
+        return Credentials(key, secret, environment.get("AWS_SESSION_TOKEN"))
+    url, token = environment.get(URL_VARIABLE), environment.get(TOKEN_VARIABLE)
+    if url and token:
+        return ContainerCredentials(url, token, timeout_s)
+    raise SettingsError(
+        f"AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or {URL_VARIABLE} and {TOKEN_VARIABLE}, must be set, as Lambda sets them"
+    )
 
 
 def _endpoint(shard: str, address: Any) -> Endpoint:

@@ -167,6 +167,12 @@ class EngineFollower:
             self._observer.polled(self._state, self.age_s)
         self._report_if_due()
 
+    def stop(self) -> None:
+        """Cancel what goes on beside requests: another follower takes this one's place."""
+        for task in (self._poll_task, self._report_task):
+            if task is not None:
+                task.cancel()
+
     async def status(self) -> Mapping[str, Any]:
         """What is served, and how well it is known, as plain JSON values::
 

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import functools
 import os
 from typing import Any
 
 from tidegate.aws.http_function import HttpFunction
-from tidegate.bootstrap.functions import build_http_function
+from tidegate.bootstrap.functions import build_http_function, everything
+from tidegate.bootstrap.snapshots import PreparedFunction
+from tidegate.control.follower import EngineFollower
+from tidegate.rules import Engine
 from tidegate.settings import Settings
 
 
-@functools.cache
-def _function() -> HttpFunction:
-    return build_http_function("gateway", Settings.from_environment(), os.environ)
+def _build(fallback: Engine | None) -> tuple[HttpFunction, EngineFollower]:
+    return build_http_function("gateway", Settings.from_environment(), os.environ, everything, fallback)
+
+
+_function = PreparedFunction(_build, os.environ)
 
 
 def handler(event: Any, context: Any) -> dict[str, Any]:
-    """Answer one event; the first one wires the function."""
-    return _function()(event, context)
+    """Answer one event; the first one wires the function, or its snapshot was taken wired."""
+    return _function(event, context)
