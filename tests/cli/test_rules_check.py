@@ -241,6 +241,7 @@ SARIF = closed(
                     "name",
                     name=STRING,
                     version=STRING,
+                    informationUri={"type": "string", "format": "uri", "pattern": "^[a-z]+:"},
                     rules={
                         "type": "array",
                         "uniqueItems": True,
@@ -254,6 +255,7 @@ SARIF = closed(
                     },
                 ),
             ),
+            columnKind={"enum": ["utf16CodeUnits", "unicodeCodePoints"]},
             results={
                 "type": "array",
                 "items": closed(
@@ -266,7 +268,10 @@ SARIF = closed(
                         "items": closed(
                             physicalLocation=closed(
                                 artifactLocation=closed(uri={"type": "string", "format": "uri-reference"}),
-                                region=closed(startLine={"type": "integer", "minimum": 1}),
+                                region=closed(
+                                    startLine={"type": "integer", "minimum": 1},
+                                    startColumn={"type": "integer", "minimum": 1},
+                                ),
                             )
                         ),
                     },
@@ -284,6 +289,7 @@ def test_sarif_has_every_finding_at_its_line(planted: Path, report: dict[str, An
     log = json.loads((planted.parent / "found.sarif").read_text())
     Draft4Validator(SARIF).validate(log)
     (run,) = log["runs"]
+    assert run["tool"]["driver"]["informationUri"].endswith("/docs/checking.md")
     assert {rule["id"] for rule in run["tool"]["driver"]["rules"]} == {each["kind"] for each in report["findings"]}
     assert len(run["results"]) == len(report["findings"])
     for result, each in zip(run["results"], report["findings"], strict=True):
@@ -301,7 +307,10 @@ def test_sarif_is_written_for_clean_and_for_broken_rules(tmp_path: Path) -> None
         assert rules("check", directory, "--sarif", file).exit_code == code
         log = json.loads(file.read_text())
         Draft4Validator(SARIF).validate(log)
-        assert {each["ruleId"] for each in log["runs"][0]["results"]} == ({"author-error"} if code else set())
+        results = log["runs"][0]["results"]
+        assert {each["ruleId"] for each in results} == ({"author-error"} if code else set())
+        regions = [each["locations"][0]["physicalLocation"]["region"] for each in results]
+        assert regions[:code] == [{"startLine": 1, "startColumn": 8}] * code
 
 
 @pytest.mark.parametrize(

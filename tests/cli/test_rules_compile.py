@@ -56,7 +56,7 @@ def test_json_names_the_file_its_size_and_the_revision(tmp_path: Path) -> None:
     done = compile_rules(RULES, "-o", file, "--json")
     assert done.returncode == 0
     data = file.read_bytes()
-    told = {"file": str(file), "size_bytes": len(data), "revision": load_bundle(data).revision}
+    told = {"format_version": 1, "file": str(file), "size_bytes": len(data), "revision": load_bundle(data).revision}
     assert json.loads(done.stdout) == told
 
 

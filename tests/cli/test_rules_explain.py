@@ -7,6 +7,8 @@ import math
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
+from tidegate.cli import main
 from tidegate.rules import load_bundle
 
 from tests.cli.rules_runner import RULES, rules, rules_json, write
@@ -175,7 +177,8 @@ def test_compile_writes_the_bundle_and_tells_its_revision(tmp_path: Path) -> Non
     file = tmp_path / "rules.bundle"
     told = rules_json("compile", RULES, "-o", file)
     data = file.read_bytes()
-    assert told == {"file": str(file), "size_bytes": len(data), "revision": hashlib.sha256(data).hexdigest()}
+    revision = hashlib.sha256(data).hexdigest()
+    assert told == {"format_version": 1, "file": str(file), "size_bytes": len(data), "revision": revision}
     assert load_bundle(data).revision == told["revision"]
     again = rules("compile", RULES, "-o", tmp_path / "again")
     assert told["revision"] in again.stdout
@@ -190,3 +193,24 @@ def test_compile_writes_nothing_where_the_rules_have_errors(tmp_path: Path) -> N
     assert "did you mean 'base'?" in rules("compile", directory, "-o", file).stderr
     assert not file.exists()
     assert rules("compile", RULES, "-o", tmp_path / "nowhere" / "bundle").exit_code == 2
+
+
+@pytest.mark.parametrize("written", ["@{file}", "-", "@-"])
+def test_a_context_comes_from_a_file_or_from_standard_input(written: str, tmp_path: Path) -> None:
+    file = tmp_path / "context.json"
+    file.write_text(f"\ufeff{MEMBER}\n", encoding="utf-8")
+    arguments = ["rules", "explain", str(RULES), "--objective", "title_ranking", "--context"]
+    result = CliRunner().invoke(main, [*arguments, written.format(file=file)], input=MEMBER, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    assert result.stdout == CliRunner().invoke(main, [*arguments, MEMBER]).stdout
+
+
+@pytest.mark.parametrize(
+    ("content", "words"), [(None, "cannot be read"), (b"\xff", "not UTF-8"), (b"{", "not JSON"), (b"[]", "JSON object")]
+)
+def test_a_context_file_that_cannot_be_used_is_named(content: bytes | None, words: str, tmp_path: Path) -> None:
+    file = tmp_path / "context.json"
+    if content is not None:
+        file.write_bytes(content)
+    result = rules("explain", RULES, "--objective", "title_ranking", "--context", f"@{file}")
+    assert (result.exit_code, words in result.stderr) == (2, True), result.stderr

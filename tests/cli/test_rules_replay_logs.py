@@ -110,7 +110,7 @@ def test_a_log_is_read_by_its_content(content: bytes, name: str, tmp_path: Path)
         (GOOD[:-1] + b', "allocations": {}, "at": "x"}', "`at` is not a time: neither ISO 8601 nor Unix seconds"),
         (
             b'{"objective": "search", "context": {"allocations": {}}, "allocations": {}}',
-            "`allocations` stand both in the line and in its context",
+            "`allocations` are both in the line and in its context",
         ),
         (GOOD.replace(b"SE", b"x" * 2_000_000), "longer than 1 MiB"),
         (b"x" * 5_000_000, "longer than 1 MiB"),

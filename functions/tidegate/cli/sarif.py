@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
+from importlib.metadata import metadata
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,6 +17,9 @@ import click
 from tidegate import __version__
 
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
+
+PAGES = {"rules check": "checking.md", "models check": "model-repository.md"}
+"""The page of the documentation that describes each command's findings."""
 
 SARIF = click.option(
     "--sarif", "sarif_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the findings as SARIF."
@@ -88,9 +92,10 @@ def write_sarif(
         }
         for name in used
     ]
-    driver = {"name": f"tidegate {command}", "version": __version__, "rules": rules}
+    driver = {"name": f"tidegate {command}", "version": __version__, **_information(command), "rules": rules}
     results = [_result(finding, kinds[finding.kind].severity, directory) for finding in findings]
-    document = {"$schema": SCHEMA, "version": "2.1.0", "runs": [{"tool": {"driver": driver}, "results": results}]}
+    run = {"tool": {"driver": driver}, "columnKind": "unicodeCodePoints", "results": results}
+    document = {"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}
     try:
         file.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     except OSError as error:
@@ -107,12 +112,28 @@ def _result(finding: LocatedFinding, severity: str, directory: Path) -> dict[str
             {
                 "physicalLocation": {
                     "artifactLocation": {"uri": _uri(directory / finding.file)},
-                    # A code host shows nothing without a line.
-                    "region": {"startLine": max(finding.line, 1)},
+                    "region": _region(finding),
                 }
             }
         ],
     }
+
+
+def _region(finding: LocatedFinding) -> dict[str, int]:
+    # A code host shows nothing without a line.
+    region = {"startLine": max(finding.line, 1)}
+    column = getattr(finding, "column", 0)
+    return region | ({"startColumn": column} if column else {})
+
+
+def _information(command: str) -> dict[str, str]:
+    """Where the kinds of findings are described: the project's address where its package has one, else the page of the
+    documentation beside the sources. The format wants an absolute address, so there may be none."""
+    urls = [text.partition(", ")[2] for text in metadata("tidegate").get_all("Project-URL") or ()]
+    page = Path(__file__).parents[3] / "docs" / PAGES[command]
+    if urls:
+        return {"informationUri": urls[0]}
+    return {"informationUri": page.as_uri()} if page.is_file() else {}
 
 
 def _uri(file: Path) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from typing import Any
 
 import click
 
+from tidegate.cli.json_output import write_json
 from tidegate.settings import PREFIX, Settings
 
 HEAD = """# Settings
@@ -41,7 +41,7 @@ def settings(as_json: bool, markdown: bool) -> None:
         for field in dataclasses.fields(Settings)
     ]
     if as_json:
-        click.echo(json.dumps({"settings": rows}, indent=2))
+        write_json({"settings": rows}, indent=2)
         return
     for row in rows:
         changed = "" if row["value"] == row["default"] else f" (default {_word(row['default'])})"

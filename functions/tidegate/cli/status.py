@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tidegate.cli.control import LOCAL_STACK, STORE_OPTIONS, StoreOptions, read_fleet, resolve_settings
+from tidegate.cli.json_output import write_json
 from tidegate.cli.rules.options import print_json
 from tidegate.errors import TidegateError, UnavailableError
 
@@ -102,13 +102,13 @@ def _watch(read: Read, interval_s: float, *, models: bool, as_json: bool) -> Non
         while True:
             try:
                 fleet = read()
-                line, view = json.dumps(fleet), fleet_view(fleet, models=models)
+                line, view = fleet, fleet_view(fleet, models=models)
             except TidegateError as error:
-                line, view = json.dumps({"error": str(error)}), Text(f"error: {error}", "red")
+                line, view = {"ok": False, "error": str(error)}, Text(f"error: {error}", "red")
             if live is not None:
                 live.update(view, refresh=True)
             elif as_json:
-                click.echo(line)
+                write_json(line)
             else:
                 out.print(view)
             time.sleep(interval_s)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-import click
-
+from tidegate.cli.json_output import write_json
 from tidegate.errors import PublishError, RulesError, TidegateError
 
 if TYPE_CHECKING:
@@ -36,10 +34,10 @@ def with_result(as_json: bool, work: Callable[[], Mapping[str, Any]]) -> None:
         result = work()
     except TidegateError as error:
         if as_json:
-            print_line({"event": "result", "ok": False, **failure(error)})
+            print_line({"event": "result", "ok": False, **failure(error)}, is_last=True)
         raise
     if as_json:
-        print_line({"event": "result", "ok": True, **result})
+        print_line({"event": "result", "ok": True, **result}, is_last=True)
 
 
 def failure(error: TidegateError) -> dict[str, Any]:
@@ -52,9 +50,9 @@ def failure(error: TidegateError) -> dict[str, Any]:
     return {**step, "error": str(error), **findings}
 
 
-def print_line(value: Mapping[str, Any]) -> None:
-    """Print a JSON value on a line of its own."""
-    click.echo(json.dumps(value, ensure_ascii=False))
+def print_line(value: Mapping[str, Any], *, is_last: bool = False) -> None:
+    """Print a JSON object on a line of its own. `is_last`: it is the command's result."""
+    write_json(value, is_last=is_last)
 
 
 def _print_json(event: StepEvent) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+from tidegate.cli.json_output import write_json
 from tidegate.rules.times import EXPECTED_TIME, parse_time
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
@@ -34,6 +36,32 @@ def at_option(help_text: str) -> Callable[[Decorated], Decorated]:
 AT = at_option("The time to decide at, ISO 8601 (UTC where it has no offset); now where left out.")
 
 
-def print_json(value: Any) -> None:
+def json_object(context: click.Context, parameter: click.Parameter, text: str) -> dict[str, Any]:
+    """Read an option that takes a JSON object: the text itself, `@FILE`, or `-` or `@-` for standard input.
+
+    Raises:
+        click.BadParameter: it cannot be read, or is no JSON object.
+    """
+    try:
+        values = json.loads(_content(text))
+    except OSError as error:
+        raise click.BadParameter(f"{text[1:]} cannot be read: {error.strerror}", context, parameter) from error
+    except UnicodeDecodeError as error:
+        raise click.BadParameter(f"{text} is not UTF-8 text", context, parameter) from error
+    except (ValueError, RecursionError) as error:
+        raise click.BadParameter(f"it is not JSON: {error}", context, parameter) from error
+    if not isinstance(values, dict):
+        hint = 'write a JSON object, such as \'{"country": "US"}\', or @FILE'
+        raise click.BadParameter(hint, context, parameter)
+    return values
+
+
+def _content(text: str) -> str:
+    if text in ("-", "@-"):
+        return sys.stdin.buffer.read().decode("utf-8-sig")
+    return Path(text[1:]).read_bytes().decode("utf-8-sig") if text.startswith("@") else text
+
+
+def print_json(value: Mapping[str, Any]) -> None:
     """Print a result as JSON."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    write_json(value, indent=2)

@@ -14,6 +14,7 @@ from xml.etree import ElementTree
 
 import click
 
+from tidegate.cli.json_output import FORMAT_VERSION, note_result
 from tidegate.cli.rules.compiled import findings_json
 from tidegate.cli.rules.explanation import explanation_lines
 from tidegate.errors import Finding, RulesError
@@ -67,7 +68,7 @@ class CaseReport:
 
     def print_json(self, *, ok: bool) -> None:
         """Print the report as one JSON object, case by case."""
-        head = {"ok": ok, "findings": findings_json(self._findings)}
+        head = {"format_version": FORMAT_VERSION, "ok": ok, "findings": findings_json(self._findings)}
         click.echo(json.dumps(head, indent=2, ensure_ascii=False)[:-2] + ',\n  "cases": [', nl=False)
         for number, result in enumerate(self._results):
             text = json.dumps(self._case(number, result), indent=2, ensure_ascii=False)
@@ -77,6 +78,7 @@ class CaseReport:
             "coverage": [_coverage_dict(each) for each in self._covered],
         }
         click.echo("\n  ]," + json.dumps(tail, indent=2, ensure_ascii=False)[1:])
+        note_result()
 
     def write_junit(self, file: Path) -> None:
         """Write the report as JUnit XML: a suite per case file, its mistakes as errors."""

@@ -1,0 +1,44 @@
+"""What `--json` prints: one JSON object, or one a line, each with `format_version`, also where the command fails.
+
+docs/json.md has the members of each command's output. A member is added without a new version; one that is taken away or
+gets another meaning needs one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+
+FORMAT_VERSION = 1
+_WANTED = "tidegate.json"
+_DONE = "tidegate.json_done"
+
+
+def write_json(value: Mapping[str, Any], *, indent: int | None = None, is_last: bool = True) -> None:
+    """Print a JSON object with the format version. `is_last`: it is the command's result."""
+    click.echo(json.dumps({"format_version": FORMAT_VERSION, **value}, indent=indent, ensure_ascii=False))
+    if is_last:
+        note_result()
+
+
+def note_result() -> None:
+    """Note that the running command has printed its result, so that nothing is printed after it."""
+    context = click.get_current_context(silent=True)
+    if context is not None:
+        context.meta[_DONE] = True
+
+
+def note_arguments(context: click.Context, arguments: Sequence[str]) -> None:
+    """Note whether the command line asks for JSON, so that a failure before the command runs is JSON too."""
+    options = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    context.meta.setdefault(_WANTED, "--json" in options)
+
+
+def write_failure(context: click.Context, message: str, exit_code: int) -> None:
+    """Print why a command failed, where JSON is asked for and the command has not printed its result."""
+    if context.meta.get(_WANTED) and not context.meta.get(_DONE):
+        write_json({"ok": False, "error": message, "exit_code": exit_code})
+        context.meta[_DONE] = True
