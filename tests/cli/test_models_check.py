@@ -240,6 +240,53 @@ def test_what_cannot_be_read_is_a_finding(repository: Path) -> None:
     assert "picker/config.pbtxt: error[unreadable]: cannot be read: " in result.stdout
 
 
+IMPORTS_TORCH = "import torch as _\n"
+
+
+def test_models_are_checked_for_the_images_of_their_shards(repository: Path, tmp_path: Path) -> None:
+    code = repository / "picker/1/model.py"
+    code.write_text(IMPORTS_TORCH + code.read_text())
+    rules = tmp_path / "rules"
+    (rules / "objectives").mkdir(parents=True)
+    (rules / "images").mkdir()
+    (rules / "objectives/pick.yaml").write_text("objective: pick\nrules: [{id: all, serve: picker}]\n")
+    fleet = "shards: {a: {image: {name: own, manifest: images/own.yaml}}}\nmodels: {picker: {shards: [a]}}\n"
+    (rules / "fleet.yaml").write_text(fleet)
+    told = models("check", repository, "picker", "--rules", rules)
+    assert told.exit_code == 1
+    assert "fleet.yaml:1" in told.output
+    assert "there is no images/own.yaml" in told.output
+    (rules / "images/own.yaml").write_text("image: own:1\nbackends: [python]\ncomplete: [backends, modules]\n")
+    told = models("check", repository, "picker", "--rules", rules)
+    assert (
+        "picker/1/model.py:1: error[import-missing]: no module 'torch', neither beside the model nor in image own:1"
+        in (told.stdout)
+    )
+    (rules / "images/own.yaml").write_text("image: own:1\nbackends: [python]\nmodules: [torch]\n")
+    assert models("check", repository, "picker", "--rules", rules).exit_code == 0
+
+
+def test_an_image_can_be_named(repository: Path) -> None:
+    code = repository / "picker/1/model.py"
+    code.write_text(IMPORTS_TORCH + code.read_text())
+    assert "warning[import-unverified]" in models("check", repository, "picker").stdout
+    nvidia = "nvcr.io/nvidia/tritonserver:24.10-trtllm-python-py3"
+    assert models("check", repository, "picker", "--image", nvidia).exit_code == 0
+    unknown = models("check", repository, "picker", "--image", "nvcr.io/nvidia/tritonserver")
+    assert unknown.exit_code == 2
+    assert "tidegate models image describe" in " ".join(unknown.stderr.replace("│", " ").split())
+
+
+def test_an_image_is_described_by_its_file_system(tmp_path: Path) -> None:
+    (tmp_path / "root/opt/tritonserver/backends/python").mkdir(parents=True)
+    (tmp_path / "root/opt/tritonserver/backends/python/libtriton_python.so").write_text("x")
+    described = models("image", "describe", "--root", tmp_path / "root", "--name", "own:1")
+    assert described.exit_code == 0
+    assert described.stdout.startswith('image: "own:1"\nbackends:\n  - "python"\n')
+    done = models("image", "describe", "--root", tmp_path / "root", "--name", "own:1", "-o", tmp_path / "own.yaml")
+    assert (done.exit_code, (tmp_path / "own.yaml").read_text()) == (0, described.stdout)
+
+
 def test_help_does_not_import_what_the_commands_need() -> None:
     result = models("--help")
     assert result.exit_code == 0

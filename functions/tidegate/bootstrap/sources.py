@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tidegate.control.rules_child import prove_in_child
 from tidegate.control.sources import CheckedRules
@@ -15,6 +16,9 @@ from tidegate.ports import ModelCatalog, ModelStore
 from tidegate.rules import load_bundle
 from tidegate.rules.proving import CaseTally
 from tidegate.triton.catalog import DirectoryFiles, OverlayFiles, StoreFiles, TritonCatalog
+
+if TYPE_CHECKING:
+    from tidegate.triton.checks import Repository
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,17 +75,26 @@ class ProvedRules:
         return tally.summary()
 
 
+def local_repository(path: Path) -> Repository:
+    """A folder of models that this machine's Triton will serve."""
+    from tidegate.triton.checks import Repository
+    from tidegate.triton.images.known import local_image
+
+    return Repository(path, image=(local_image(),))
+
+
 async def check_served(path: Path, bundle: bytes) -> None:
     """Check the models of a folder that compiled rules serve, with what they call.
 
     Raises:
         ModelConfigError: they have errors; the message has every one with its place.
     """
-    from tidegate.triton.checks import Repository, judge_models
+    from tidegate.triton.checks import judge_models
 
     models = {target.model for target in load_bundle(bundle).targets()}
     names = sorted(model for model in models if (path / model).is_dir())
-    judged = await asyncio.to_thread(judge_models, Repository(path), names)
+    repository = await asyncio.to_thread(local_repository, path)
+    judged = await asyncio.to_thread(judge_models, repository, names)
     if judged.errors:
         raise ModelConfigError("the models have errors\n" + "\n".join(map(str, judged.errors)))
 
@@ -91,11 +104,13 @@ class FolderModels:
     """A `ModelsSource` of a folder, over what was pushed before. The folder is read anew by every `catalog`.
 
     A `strict` one refuses models with errors; another one only tells of them, and leaves it to Triton whether they load.
+    Models are checked for the images of the shards in the `rules` directory; without it, for this machine's Triton.
     """
 
     path: Path
     store: ModelStore
     strict: bool = True
+    rules: Path | None = None
 
     @property
     def catalog(self) -> ModelCatalog:
@@ -113,9 +128,25 @@ class FolderModels:
         Raises:
             ModelConfigError: they have errors, and this is strict; the message has every one.
         """
-        from tidegate.triton.checks import Repository, judge_models
+        from tidegate.triton.checks import judge_models
 
-        judged = await asyncio.to_thread(judge_models, Repository(self.path), tuple(models))
+        repository = await asyncio.to_thread(self._repository)
+        judged = await asyncio.to_thread(judge_models, repository, tuple(models))
         if judged.errors and self.strict:
             raise ModelConfigError("the models have errors\n" + "\n".join(map(str, judged.errors)))
         return tuple(map(str, judged.findings))
+
+    def _repository(self) -> Repository:
+        """The folder, with the images that serve its models.
+
+        Raises:
+            ModelConfigError: a manifest is malformed.
+        """
+        if self.rules is None:
+            return local_repository(self.path)
+        from tidegate.rules.directory import read_directory
+        from tidegate.triton.checks import Repository
+        from tidegate.triton.images.serving import images_of_models
+
+        program, _ = read_directory(self.rules)
+        return Repository(self.path, images_of_models(program.world, self.rules, self.path))

@@ -62,7 +62,7 @@ def publish(
     async def work(plane: ControlPlane) -> PublishResult:
         request = PublishRequest(
             rules=ProvedRules(rules),
-            models=None if models is None else FolderModels(models, plane.ports.models),
+            models=None if models is None else FolderModels(models, plane.ports.models, rules=rules),
             by=by or author(),
             why=why,
             dry_run=dry_run,

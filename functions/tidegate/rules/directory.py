@@ -99,7 +99,12 @@ def _world(layout: RulesLayout, findings: list[Finding]) -> World:
         findings.append(Finding("fleet.yaml", 0, "", "the file is missing", hint))
         return World({}, {}, {}, layers, known=False)
     source = _read(layout.root, file, findings)
-    return read_fleet(source, _reporter(source, findings), layers)
+    report = _reporter(source, findings)
+    world = read_fleet(source, report, layers)
+    for shard, (_, manifest) in world.images.items():
+        if manifest is not None and manifest not in layout.read:
+            report(("shards", shard, "image", "manifest"), f"there is no {manifest}", "write it, or correct the name")
+    return world
 
 
 def _layers(layout: RulesLayout, findings: list[Finding]) -> dict[str, Layer]:

@@ -35,6 +35,11 @@ def read_fleet(source: Source, report: Report, layers: Mapping[str, Layer]) -> W
         layers,
         known=not source.problems,
         demand=demand,
+        images={
+            name: (spec.image.name, spec.image.manifest)
+            for name, spec in fleet.shards.items()
+            if spec.image is not None
+        },
     )
 
 

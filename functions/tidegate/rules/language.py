@@ -184,6 +184,17 @@ class ObjectiveFile(Model):
     rules: Annotated[list[RuleSpec], Field(min_length=1)]
 
 
+class ImageSpec(Model):
+    """The image that a shard's servers run, for checks of models; what it holds is in the manifest."""
+
+    name: StrictStr = Field(
+        description="Its name, with its tag. What NVIDIA's images hold is known without a manifest."
+    )
+    manifest: Annotated[StrictStr, Field(pattern=r"^images/[^/]+\.ya?ml$")] | None = Field(
+        None, description="The file that says what it holds, such as images/triton.yaml."
+    )
+
+
 class ShardSpec(Model):
     """A shard: an isolated slice of the fleet, and its size in the cloud."""
 
@@ -194,6 +205,7 @@ class ShardSpec(Model):
     traffic_per_s: Rate | None = Field(
         None, description="Requests per second that all its servers take; unset: no limit."
     )
+    image: ImageSpec | None = Field(None, description="What its servers run, for checks of models; unset: unknown.")
     instance_type: StrictStr | None = Field(None, description="Cloud: the instance type.")
     alternative_types: list[StrictStr] = Field(
         [], description="Cloud: types to use where instance_type cannot be had, with as many GPUs; preferred first."

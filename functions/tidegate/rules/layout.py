@@ -16,10 +16,10 @@ from tidegate.rules.shape import did_you_mean
 
 SUFFIXES = (".yaml", ".yml")
 KNOWN_FILES = ("fleet", "layers", "callers")
-OBJECTIVES, CASES, SCHEMA = "objectives", "cases", "schema"
-"""The folders of a rules directory; `schema` holds generated files for editors."""
+OBJECTIVES, CASES, IMAGES, SCHEMA = "objectives", "cases", "images", "schema"
+"""The folders of a rules directory; `images` says what servers hold, and `schema` has generated files for editors."""
 
-FOLDERS = (OBJECTIVES, CASES, SCHEMA)
+FOLDERS = (OBJECTIVES, CASES, IMAGES, SCHEMA)
 
 MOST_REFUSED = 100
 """So many files are reported; somebody may have named the wrong directory."""
@@ -51,7 +51,7 @@ def use_of(path: str) -> Use:
     match str(folder):
         case ".":
             return Use.READ if suffix in SUFFIXES and stem in KNOWN_FILES else Use.REFUSED
-        case "objectives" | "cases":
+        case "objectives" | "cases" | "images":
             return Use.READ if suffix in SUFFIXES and not name.startswith(".") else Use.REFUSED
         case "schema":
             return Use.SKIPPED if suffix == ".json" else Use.REFUSED

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from tidegate.rules.conditions import Conjunction
@@ -62,7 +62,7 @@ class World:
 
     `models` has the shards of every model, those of auto models as planned by what is declared alone; `demand` is what
     they were planned from. `known` is False where fleet.yaml could not be read, so that not every target is reported as
-    unknown.
+    unknown. `images` has the name and the manifest (None: none) of the image that a shard's servers run, where it says so.
     """
 
     shards: Mapping[str, int]
@@ -71,6 +71,7 @@ class World:
     layers: Mapping[str, Layer]
     known: bool = True
     demand: FleetDemand = FleetDemand()  # noqa: RUF009  # immutable
+    images: Mapping[str, tuple[str, str | None]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ COMMANDS = {
     "check": ("tidegate.cli.models.check:check", "Check models by their files alone."),
     "graph": ("tidegate.cli.models.graph:graph", "Draw an ensemble: what flows through which steps."),
     "smoke": ("tidegate.cli.models.smoke:smoke_", "Load models on a scratch Triton and judge their answers."),
+    "image": ("tidegate.cli.models.image:image", "Say what an image of model servers holds."),
     "push": ("tidegate.cli.models.push:push", "Push models to the bucket that every shard loads from."),
 }
 

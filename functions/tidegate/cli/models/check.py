@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from tidegate.cli.models.options import MODELS, accepted_json, count, open_repository, print_findings
+from tidegate.cli.models.options import IMAGES, MODELS, accepted_json, count, open_repository, print_findings
 from tidegate.cli.rules.compiled import sound_program
 from tidegate.cli.rules.options import AS_JSON, DIRECTORY, print_json
 from tidegate.cli.sarif import SARIF, write_sarif
@@ -17,6 +17,7 @@ from tidegate.rules.semantics import resolve_target
 from tidegate.triton.checks import Judged, Repository, judge_models
 from tidegate.triton.checks.blast_radius import BlastRadius, blast_radius
 from tidegate.triton.checks.kinds import KINDS
+from tidegate.triton.images.serving import images_of_models
 
 SHOWN_STEPS = 20
 
@@ -24,11 +25,22 @@ SHOWN_STEPS = 20
 @click.command()
 @click.argument("directory", type=DIRECTORY)
 @MODELS
-@click.option("--rules", "rules_directory", type=DIRECTORY, help="Name the objectives that each model serves, too.")
+@click.option(
+    "--rules",
+    "rules_directory",
+    type=DIRECTORY,
+    help="Name the objectives that each model serves, too, and check for the images of its shards.",
+)
+@IMAGES
 @SARIF
 @AS_JSON
 def check(
-    directory: Path, models: tuple[str, ...], rules_directory: Path | None, sarif_file: Path | None, as_json: bool
+    directory: Path,
+    models: tuple[str, ...],
+    rules_directory: Path | None,
+    images: tuple[str, ...],
+    sarif_file: Path | None,
+    as_json: bool,
 ) -> None:
     """Check models by their files alone, with everything that they call: all of DIRECTORY, or those named.
 
@@ -36,8 +48,10 @@ def check(
     change of a model would touch is told too. Exit code 1: there is a finding, be it an error or a warning that
     DIRECTORY/accepted.yaml does not accept.
     """
-    repository = open_repository(directory, models)
+    repository = open_repository(directory, models, images)
     program = None if rules_directory is None else sound_program(rules_directory, as_json=as_json)
+    if program is not None and rules_directory is not None and not images:
+        repository = Repository(directory, images_of_models(program.world, rules_directory, directory))
     names = repository.closure(models or repository.names())
     judged = judge_models(repository, models or repository.names())
     findings = judged.findings

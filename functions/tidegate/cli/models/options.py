@@ -7,17 +7,32 @@ from pathlib import Path
 
 import click
 
+from tidegate.errors import ModelConfigError
 from tidegate.rules.shape import did_you_mean
 from tidegate.triton.checks import Judged, Repository
 from tidegate.triton.checks.accepted import FILE
+from tidegate.triton.images.manifest import find_image
 from tidegate.triton.model_config import CONFIG
 
 MODELS = click.argument("models", nargs=-1, metavar="[MODEL]...")
+IMAGES = click.option(
+    "--image",
+    "images",
+    multiple=True,
+    metavar="NAME_OR_MANIFEST",
+    help="What will serve the models: one of NVIDIA's images, a manifest, or `local` for this machine's Triton.",
+)
 
 
-def open_repository(directory: Path, models: Iterable[str] = ()) -> Repository:
-    """The repository in a directory; a directory that is none, or that lacks one of `models`, is wrong usage."""
-    repository = Repository(directory)
+def open_repository(directory: Path, models: Iterable[str] = (), images: Iterable[str] = ()) -> Repository:
+    """The repository in a directory; a directory that is none, or that lacks one of `models`, is wrong usage.
+
+    `images` name what will serve its models: see `find_image`.
+    """
+    try:
+        repository = Repository(directory, image=tuple(map(find_image, images)))
+    except ModelConfigError as error:
+        raise click.BadParameter(str(error), param_hint="--image") from error
     try:
         names = repository.names()
     except OSError as error:

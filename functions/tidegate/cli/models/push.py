@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tidegate.cli.control import STORE_OPTIONS, StoreOptions, resolve_settings
-from tidegate.cli.models.options import MODELS, accepted_json, open_repository, print_findings
+from tidegate.cli.models.options import IMAGES, MODELS, accepted_json, open_repository, print_findings
 from tidegate.cli.rules.options import AS_JSON, DIRECTORY, print_json
 from tidegate.errors import ConflictError, ImmutableError, ModelConfigError, StoreError, TidegateError
 from tidegate.settings import Settings
@@ -55,16 +55,24 @@ class Pushed:
 @click.argument("directory", type=DIRECTORY)
 @MODELS
 @click.option("--dry-run", is_flag=True, help="Say what would be sent, or why it is refused; change nothing.")
+@IMAGES
 @STORE_OPTIONS
 @AS_JSON
-def push(stores: StoreOptions, directory: Path, models: tuple[str, ...], dry_run: bool, as_json: bool) -> None:
+def push(
+    stores: StoreOptions,
+    directory: Path,
+    models: tuple[str, ...],
+    images: tuple[str, ...],
+    dry_run: bool,
+    as_json: bool,
+) -> None:
     """Push models, with everything that they call, to the bucket: all of DIRECTORY, or those named.
 
     Models with errors that `tidegate models check` finds are refused, and so is a config or a version that was pushed
     before with other files. Then nothing is sent at all. What is there already is not sent again, so an interrupted push
     goes on where it ended when it is run again.
     """
-    repository = open_repository(directory, models)
+    repository = open_repository(directory, models, images)
     settings = resolve_settings(stores, registry=False)
     names = _steps_first(repository, models or repository.names())
     judged = judge_models(repository, models or repository.names())

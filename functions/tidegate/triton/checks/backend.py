@@ -68,11 +68,32 @@ def check_backend(model: ModelFolder) -> None:
             hint = f"say backend; known ones: {', '.join(sorted(OFFICIAL - {ENSEMBLE}))}"
             message, file = "neither the config nor the files tell the backend", CONFIG if lines.present else ""
             model.report("backend-missing", message, hint, file=file, line=int(lines.present))
-    elif not _known(model, model.backend):
-        usual = _USUAL_NAMES.get(model.backend.lower())
-        hint = f"did you mean {usual!r}?" if usual else did_you_mean(model.backend, set(OFFICIAL), "backend")
-        message = f"unknown backend {model.backend!r}"
-        model.report("backend-unknown", message, hint, line=lines.line("backend"))
+    elif not _beside(model, model.backend):
+        _check_served(model, model.backend, lines.line("backend"))
+
+
+def _check_served(model: ModelFolder, backend: str, line: int) -> None:
+    """Report a backend that the images which serve the model lack, or of which nobody says whether they have it."""
+    lacking = [image.name for image in model.images if image.has_backend(backend) is False]
+    usual = _USUAL_NAMES.get(backend.lower())
+    hint = f"did you mean {usual!r}?" if usual else did_you_mean(backend, set(OFFICIAL), "backend")
+    if lacking:
+        hint = hint if hint.startswith("did you") else "serve it from an image that has it, or correct its manifest"
+        model.report("backend-unknown", f"no backend {backend!r} in image {lacking[0]}", hint, line=line)
+    elif not _known(model, backend) and not (model.images and all(each.has_backend(backend) for each in model.images)):
+        if hint.startswith("did you"):
+            model.report("backend-unknown", f"unknown backend {backend!r}", hint, line=line)
+        else:
+            message = f"backend {backend!r} is none of Triton's own, and nobody says whether the serving image has it"
+            hint = "name the shard's image in fleet.yaml with its manifest, or give --image"
+            model.report("backend-unverified", message, hint, line=line)
+
+
+def _beside(model: ModelFolder, backend: str) -> bool:
+    """Whether the library of a backend lies beside the model, or it is the server's own."""
+    library = f"libtriton_{backend}.so"
+    folders = [model.path, *(model.version_path(version) for version in model.versions)]
+    return any((folder / library).is_file() for folder in folders)
 
 
 def _check_ensemble(model: ModelFolder) -> None:
@@ -91,11 +112,7 @@ def _check_ensemble(model: ModelFolder) -> None:
 
 def _known(model: ModelFolder, backend: str) -> bool:
     """Whether a backend is official, ships with Tidegate, or has its library beside the model."""
-    if backend in OFFICIAL or (BACKENDS / backend / "model.py").is_file():
-        return True
-    library = f"libtriton_{backend}.so"
-    folders = [model.path, *(model.version_path(version) for version in model.versions)]
-    return any((folder / library).is_file() for folder in folders)
+    return backend in OFFICIAL or (BACKENDS / backend / "model.py").is_file() or _beside(model, backend)
 
 
 def _reported(model: ModelFolder, kind: str) -> bool:

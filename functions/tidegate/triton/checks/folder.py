@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +13,7 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from tidegate.triton.checks.config_file import ConfigFile, read_config
 from tidegate.triton.checks.findings import Report
+from tidegate.triton.images.image import Image
 from tidegate.triton.model_config import ARTEFACTS, CONFIG, policy_versions
 
 VERSION = re.compile(r"[1-9][0-9]{0,17}")
@@ -48,13 +49,15 @@ COMPLETED = frozenset(
 
 @dataclass(slots=False)
 class ModelFolder:
-    """One model. `config` is empty where it could not be read; `report` has what was found about the model so far."""
+    """One model. `config` is empty where it could not be read; `report` has what was found about the model so far, and
+    `images` is what it will be served from, as far as that is known."""
 
     name: str
     path: Path
     config: ConfigFile
     report: Report
     entries: tuple[Path, ...] = ()
+    images: tuple[Image, ...] = ()
 
     @property
     def message(self) -> ModelConfig:
@@ -133,9 +136,14 @@ class ModelFolder:
 
 @dataclass(slots=True)
 class Repository:
-    """A model repository, each model read once, when it is first asked for."""
+    """A model repository, each model read once, when it is first asked for.
+
+    `images` has the images that serve a model, by its name, and `image` those that serve every other one.
+    """
 
     path: Path
+    images: Mapping[str, tuple[Image, ...]] = field(default_factory=dict)
+    image: tuple[Image, ...] = ()
     _models: dict[str, ModelFolder | None] = field(default_factory=dict)
 
     def names(self) -> tuple[str, ...]:
@@ -187,7 +195,7 @@ class Repository:
             entries = tuple(sorted(path.iterdir()))
         except OSError as error:
             report("unreadable", f"cannot be read: {error.strerror}", "check the permissions", file="")
-        return ModelFolder(name, path, config, report, entries)
+        return ModelFolder(name, path, config, report, entries, self.images.get(name, self.image))
 
 
 def by_name(tensors: Iterable[Any]) -> dict[str, Any]:

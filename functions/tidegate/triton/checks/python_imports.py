@@ -1,4 +1,4 @@
-"""Imports of a model's code: beside the model, or in the environment that Triton's stubs run in, which is this one's.
+"""Imports of a model's code: beside the model, or in the images that will serve it, as far as these are known.
 
 Nothing is imported. Of packages outside the model only the first name is looked for, because the rest may be made when
 the package runs; of modules beside the model the imported names are looked for too.
@@ -9,16 +9,30 @@ from __future__ import annotations
 import ast
 import sys
 from collections.abc import Iterator
-from functools import cache
-from importlib.machinery import PathFinder
-from pathlib import Path
+from difflib import get_close_matches
 
 from tidegate.rules.shape import did_you_mean
 from tidegate.triton.checks.folder import ModelFolder
 from tidegate.triton.checks.python_source import UTILITIES, Module, Sources, bound_names, own_nodes
+from tidegate.triton.images.image import ALWAYS_THERE
 
 OWN_ENVIRONMENT = "EXECUTION_ENV_PATH"
 """The parameter of a Python model that brings an environment of its own, whose packages cannot be seen here."""
+
+WIDESPREAD = frozenset(
+    {
+        "PIL", "accelerate", "boto3", "botocore", "cupy", "cv2", "datasets", "faiss", "fastapi", "google", "grpc", "httpx",
+        "joblib", "jax", "keras", "librosa", "lightgbm", "nltk", "numba", "numpy", "onnx", "onnxruntime", "openai", "orjson",
+        "pandas", "polars", "pyarrow", "pydantic", "redis", "regex", "requests", "safetensors", "scipy",
+        "sentence_transformers", "sentencepiece", "skimage", "sklearn", "soundfile", "spacy", "tensorflow", "tensorrt",
+        "tiktoken", "timm", "tokenizers", "torch", "torchaudio", "torchvision", "tqdm", "transformers", "triton",
+        "tritonclient", "vllm", "xgboost", "yaml",
+    }
+)  # fmt: skip
+"""Modules that models often import: a name that is almost one of these is a misspelling, wherever the model is served."""
+
+ALIKE = 0.8
+"""How alike two names are, from 0 to 1, for one to be taken for the other misspelt."""
 
 ADDED_LATE = frozenset(
     {
@@ -83,7 +97,7 @@ def _names(expression: ast.expr) -> set[str]:
 def _check_module(model: ModelFolder, sources: Sources, module: Module, node: ast.stmt, name: str) -> None:
     root = name.partition(".")[0]
     local = sources.find(root)
-    if _elsewhere(root):
+    if _elsewhere(model, root):
         if local is not None and local.suffix == ".py" and root not in UTILITIES:
             message = f"{root!r} is not {local.name} beside the model: {_owner(root)} comes first on the path"
             model.report("import-shadowed", message, "rename the file", file=module.file, line=node.lineno)
@@ -93,13 +107,28 @@ def _check_module(model: ModelFolder, sources: Sources, module: Module, node: as
             message = f"there is no module {name!r} beside the model"
             model.report("import-missing", message, "", file=module.file, line=node.lineno)
         return
-    if OWN_ENVIRONMENT in model.message.parameters:
-        return
-    known = {path.stem for path in sources.version.glob("*.py")} | {"numpy"}
-    hint = did_you_mean(root, known, "module")
-    hint = hint if hint.startswith("did you") else "put it beside model.py, or install it where Triton runs"
-    message = f"no module {root!r}, neither beside the model nor in the environment"
-    model.report("import-missing", message, hint, file=module.file, line=node.lineno)
+    if OWN_ENVIRONMENT not in model.message.parameters:
+        _check_served(model, sources, module, node, root)
+
+
+def _check_served(model: ModelFolder, sources: Sources, module: Module, node: ast.stmt, root: str) -> None:
+    """Report a module that the images which serve the model lack, or of which nobody says whether they have it."""
+    beside = {path.stem for path in sources.version.glob("*.py")}
+    known = beside.union(sys.stdlib_module_names, WIDESPREAD, *(image.modules for image in model.images))
+    close = [] if root in WIDESPREAD else get_close_matches(root, sorted(known), 1, ALIKE)
+    meant = f"did you mean {close[0]!r}?" if close else ""
+    lacking = [image.name for image in model.images if image.has_module(root) is False]
+    if lacking:
+        hint = meant or "put it beside model.py, install it in the image, or correct the image's manifest"
+        message = f"no module {root!r}, neither beside the model nor in image {lacking[0]}"
+        model.report("import-missing", message, hint, file=module.file, line=node.lineno)
+    elif meant:
+        message = f"no module {root!r}, neither beside the model nor in the standard library"
+        model.report("import-missing", message, meant, file=module.file, line=node.lineno)
+    else:
+        message = f"module {root!r} is not beside the model, and nobody says whether the serving image has it"
+        hint = "name the shard's image in fleet.yaml with its manifest, or give --image"
+        model.report("import-unverified", message, hint, file=module.file, line=node.lineno)
 
 
 def _check_from(model: ModelFolder, sources: Sources, module: Module, node: ast.ImportFrom) -> None:
@@ -110,7 +139,7 @@ def _check_from(model: ModelFolder, sources: Sources, module: Module, node: ast.
     name = node.module or ""
     if node.level == 0:
         _check_module(model, sources, module, node, name)
-        if _elsewhere(name.partition(".")[0]):
+        if _elsewhere(model, name.partition(".")[0]):
             return
     elif name and sources.find(name, 1) is None:
         message = f"there is no module {name!r} in the version's folder"
@@ -137,17 +166,11 @@ def _check_from(model: ModelFolder, sources: Sources, module: Module, node: ast.
             model.report("import-missing", message, hint, file=module.file, line=node.lineno)
 
 
-@cache
-def _elsewhere(root: str) -> bool:
-    """Whether the environment, or Triton, has a module of this name."""
-    if root in sys.stdlib_module_names or root in sys.builtin_module_names or root in UTILITIES:
+def _elsewhere(model: ModelFolder, root: str) -> bool:
+    """Whether the standard library, Triton, or every image that serves the model has a module of this name."""
+    if root in sys.stdlib_module_names or root in sys.builtin_module_names or root in UTILITIES or root in ALWAYS_THERE:
         return True
-    here = Path.cwd().resolve()
-    folders = [entry for entry in sys.path if entry and Path(entry).resolve() != here]
-    try:
-        return PathFinder.find_spec(root, folders) is not None
-    except (ImportError, ValueError, OSError):
-        return False
+    return bool(model.images) and all(image.has_module(root) for image in model.images)
 
 
 def _owner(root: str) -> str:

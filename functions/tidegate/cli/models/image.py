@@ -1,0 +1,45 @@
+"""`tidegate models image …`: what the images of model servers hold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from tidegate.cli.rules.options import DIRECTORY
+from tidegate.errors import StackError
+from tidegate.triton.images.describe import describe as described
+
+
+@click.group()
+def image() -> None:
+    """Say what the image of a shard's servers holds, so that models are checked against it."""
+
+
+@image.command("describe")
+@click.option(
+    "--root",
+    type=DIRECTORY,
+    default=Path("/"),
+    show_default=True,
+    help="Where the image's file system is; / inside it.",
+)
+@click.option("--name", required=True, help="The image's full name, with its tag.")
+@click.option("--output", "-o", type=click.Path(dir_okay=False, path_type=Path), help="File for the manifest.")
+def describe(root: Path, name: str, output: Path | None) -> None:
+    """Print the manifest of an image: its backends and Python modules, from its file system.
+
+    Name the file under images/ of the rules directory, and in fleet.yaml by the shard that runs the image. Nothing is
+    started or imported. An image's file system: docker export $(docker create IMAGE) | tar -x -C ROOT.
+    """
+    try:
+        text = described(root, name)
+    except OSError as error:
+        raise StackError(f"no Triton below {root}: {error}") from error
+    if output is None:
+        click.echo(text, nl=False)
+        return
+    try:
+        output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise click.BadParameter(f"{output} cannot be written: {error.strerror}", param_hint="--output") from error

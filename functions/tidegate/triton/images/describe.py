@@ -1,0 +1,123 @@
+"""Writes the manifest of an image from its file system. The standard library of Python 3.8 is enough to run it.
+
+Inside a container, which needs nothing but its own `python3`::
+
+    docker run --rm -v "$PWD/functions:/tidegate:ro" -e PYTHONPATH=/tidegate IMAGE \\
+        python3 -m tidegate.triton.images.describe --name IMAGE > images/triton.yaml
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Iterable  # noqa: UP035  # runs on older Pythons too
+
+BACKENDS = Path("opt/tritonserver/backends")
+_PACKAGES = ("site-packages", "dist-packages")
+_INFO = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._]*)-(?P<version>[^-]+)\.(?:dist|egg)-info")
+_PYTHON = re.compile(r"python3\.\d+")
+_ROOTS = ("usr/lib", "usr/local/lib", "opt/venv/lib", "root/.local/lib")
+
+
+def describe(root: Path, name: str) -> str:
+    """The manifest of the file system below `root`, as YAML.
+
+    Raises:
+        FileNotFoundError: there is no Triton in it.
+    """
+    backends = backends_in(root / BACKENDS)
+    folders = package_folders(root)
+    lines = [f"image: {json.dumps(name)}"]
+    lines += [f"python: {json.dumps(version)}" for version in sorted(pythons_of(folders))[-1:]]
+    lines += _items("backends", sorted(backends)) + _items("modules", sorted(modules_in(folders)))
+    lines += ["distributions:"] if distributions_in(folders) else []
+    lines += [f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in sorted(distributions_in(folders).items())]
+    return "\n".join([*lines, "complete: [backends, modules]", ""])
+
+
+def backends_in(folder: Path) -> set[str]:
+    """The backends of a backend directory: folders with a library or, of a Python-based one, a `model.py`.
+
+    Raises:
+        FileNotFoundError: there is no such directory.
+    """
+    return {
+        entry.name
+        for entry in folder.iterdir()
+        if entry.is_dir() and (any(entry.glob("libtriton_*.so")) or (entry / "model.py").is_file())
+    }
+
+
+def package_folders(root: Path) -> list[Path]:
+    """Where Python packages are below a root: the folders of its system's Python, and of the one that runs this."""
+    found = [
+        folder
+        for base in _ROOTS
+        if (root / base).is_dir()
+        for python in sorted((root / base).iterdir())
+        if python.name == "python3" or _PYTHON.fullmatch(python.name)
+        for folder in (python / name for name in _PACKAGES)
+        if folder.is_dir()
+    ]
+    own = [Path(entry) for entry in sys.path if Path(entry).name in _PACKAGES] if root == Path("/") else []
+    return list(dict.fromkeys([*found, *own]))
+
+
+def pythons_of(folders: Iterable[Path]) -> set[str]:
+    """The versions of Python that folders of packages belong to, such as `3.10`."""
+    names = (folder.parent.name for folder in folders)
+    return {name[len("python") :] for name in names if _PYTHON.fullmatch(name)}
+
+
+def modules_in(folders: Iterable[Path]) -> set[str]:
+    """The modules and packages, by their first names, that can be imported from folders."""
+    names: set[str] = set()
+    for folder in folders:
+        if folder.is_dir():
+            names.update(name for entry in folder.iterdir() if (name := _module(entry)))
+    return names
+
+
+def _module(entry: Path) -> str:
+    name = entry.name.partition(".")[0]
+    if not name.isidentifier() or name == "__pycache__":
+        return ""
+    if entry.is_dir():
+        return name if entry.name == name else ""
+    return name if entry.suffix in (".py", ".so", ".pyd") else ""
+
+
+def distributions_in(folders: Iterable[Path]) -> dict[str, str]:
+    """The installed distributions with their versions."""
+    found: dict[str, str] = {}
+    for folder in folders:
+        for entry in sorted(folder.iterdir()) if folder.is_dir() else []:
+            match = _INFO.fullmatch(entry.name)
+            if match:
+                found.setdefault(match["name"], match["version"])
+    return found
+
+
+def _items(key: str, values: list[str]) -> list[str]:
+    return [f"{key}:", *(f"  - {json.dumps(value)}" for value in values)] if values else [f"{key}: []"]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print the manifest of the file system that this runs in."""
+    parser = argparse.ArgumentParser(description="Print the manifest of an image from its file system.")
+    parser.add_argument("--root", type=Path, default=Path("/"), help="where the image's file system is; / inside it")
+    parser.add_argument("--name", default="unnamed", help="the image's full name, with its tag")
+    given = parser.parse_args(arguments)
+    try:
+        sys.stdout.write(describe(given.root, given.name))
+    except OSError as error:
+        sys.stderr.write(f"error: no Triton below {given.root}: {error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
