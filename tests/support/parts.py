@@ -39,6 +39,7 @@ PARTS: dict[str, Part] = {
     for module in modules
 } | {
     "checkov": Part("checkov", "run `make infra-check`", ROOT / ".venv-checkov" / "bin" / "checkov"),
+    "kserve": Part("kserve", "run `make test`", ROOT / ".venv-kserve" / "bin" / "python"),
     "example models": Part("example models", "run `make models`", ROOT / "triton_models" / ".artefacts.json"),
 }
 
