@@ -57,7 +57,9 @@ class Finding:
     def __str__(self) -> str:
         place = ":".join(str(each) for each in (self.file, self.line, self.column) if each)
         subject = f" rule {self.rule!r}:" if self.rule else ""
-        return f"{place}:{subject} {self.message}" + (f" ({self.hint})" if self.hint else "")
+        text = f"{place}:{subject} {self.message}" + (f" ({self.hint})" if self.hint else "")
+        # A rule's text may hold what a terminal would obey.
+        return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
 
 class RulesError(TidegateError):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import html
 import itertools
 import re
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
+import yaml
 
 from tests.cli.rules_runner import RULES, rules, rules_json, write
 
@@ -137,3 +139,49 @@ def test_json_holds_the_text_and_findings_come_first(tmp_path: Path) -> None:
     broken = write(tmp_path, {"objectives/ranking.yaml": "objective: ranking\n"})
     assert rules_json("graph", broken, exit_code=1)["findings"]
     assert rules("graph", RULES, "-o", tmp_path / "no" / "where.svg").exit_code == 2
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        "%%{init: {'theme': 'dark'}}%%",
+        "%%{ wrap }%%",
+        "%% comment",
+        "<script>alert(1)</script>",
+        "<br>",
+        '"] --> t0["',
+        "#quot;",
+        "&quot;",
+        "`**bold**`",
+        "$$x^2$$",
+        "fa:fa-ban",
+        "style:a#b;",
+        "1. one",
+        "- one",
+        "line\nbreak",
+        "\x1b[31mred",
+        "[click](http://127.0.0.1)",
+    ],
+)
+def test_mermaid_obeys_nothing_within_a_label(hostile: str, tmp_path: Path) -> None:
+    ranking = {
+        "objective": "ranking",
+        "owner": hostile,
+        "context": {"country": {"type": "string"}},
+        "rules": [{"id": "one", "when": {"country": hostile}, "serve": "base"}, {"id": "rest", "serve": "better"}],
+    }
+    directory = write(tmp_path, {"objectives/ranking.yaml": yaml.safe_dump(ranking, sort_keys=False)})
+    text = rules("graph", directory).stdout
+    drawn = edges(text)
+    assert {("1 · one", "base", ""), ("2 · rest", "better", "")} <= drawn
+    labels = [part.replace("<br>", "") for part in re.findall(r'"([^"]*)"', text)]
+    for label in labels:
+        bare = re.sub(r"#(?:[a-z]+|[0-9]+);", "", label)
+        assert not re.search(r'[#"<>&`\\{}$\x00-\x1f\x7f]|%%|:\S', bare), label
+    shown = [html.unescape(re.sub(r"#([a-z]+|[0-9]+);", lambda it: _entity(it[1]), label)) for label in labels]
+    plain = "".join(each if each.isprintable() else " " for each in hostile)
+    assert any(plain in label for label in shown), shown
+
+
+def _entity(name: str) -> str:
+    return f"&#{name};" if name.isdecimal() else f"&{name};"

@@ -6,6 +6,7 @@ import math
 import re
 from typing import Any
 
+from tidegate.files import printable
 from tidegate.rules.contract import Attribute, AttributeType
 
 VersionKey = tuple[tuple[int, ...], tuple[Any, ...]]
@@ -98,8 +99,8 @@ def domain_words(attribute: Attribute) -> str:
 
 
 def json_text(value: Any) -> str:
-    """A rule's own value as an author would write it."""
-    return {True: "true", False: "false"}[value] if isinstance(value, bool) else str(value)
+    """A rule's own value as an author would write it; what is not printable is escaped, so that no terminal obeys it."""
+    return {True: "true", False: "false"}[value] if isinstance(value, bool) else printable(str(value))
 
 
 def type_name(value: object) -> str:

@@ -18,6 +18,7 @@ from tidegate.cli.json_output import FORMAT_VERSION, note_result
 from tidegate.cli.rules.compiled import findings_json
 from tidegate.cli.rules.explanation import explanation_lines
 from tidegate.errors import Finding, RulesError
+from tidegate.files import printable
 from tidegate.rules import Engine
 from tidegate.rules.cases.runner import CaseResult, Coverage, Mismatch
 from tidegate.rules.program import Program
@@ -54,7 +55,7 @@ class CaseReport:
                 for line in self._failure_lines(number, result):
                     click.echo(f"  {line}")
             for note in result.notes:
-                click.echo(f"{_place(result)}: note: {note}")
+                click.echo(f"{_place(result)}: note: {printable(note)}")
         for each in self._covered:
             _show_coverage(each)
         click.echo(
@@ -173,12 +174,12 @@ def _coverage_dict(each: Coverage) -> dict[str, Any]:
 
 def _place(result: CaseResult) -> str:
     case = result.case
-    return f"{case.file}:{case.line}: {case.objective}: {case.name}"
+    return printable(f"{case.file}:{case.line}: {case.objective}: {case.name}")
 
 
 def _words(mismatch: Mismatch) -> str:
     hint = f"  ({mismatch.hint})" if mismatch.hint else ""
-    return f"{mismatch.key}: expected {_text(mismatch.expected)}, got {_text(mismatch.actual)}{hint}"
+    return printable(f"{mismatch.key}: expected {_text(mismatch.expected)}, got {_text(mismatch.actual)}{hint}")
 
 
 def _text(value: Any) -> str:

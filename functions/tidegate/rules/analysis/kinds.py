@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from tidegate.errors import Finding
+from tidegate.files import printable
 
 Severity = Literal["error", "warning"]
 
@@ -133,7 +134,7 @@ class CheckFinding:
         place = ":".join(str(each) for each in (self.file, self.line, self.column) if each)
         subject = f"rule {self.rule!r}: " if self.rule else ""
         hint = f" ({self.hint})" if self.hint else ""
-        return f"{place}: {self.severity}[{self.kind}]: {subject}{self.message}{hint}"
+        return printable(f"{place}: {self.severity}[{self.kind}]: {subject}{self.message}{hint}")
 
     def as_dict(self) -> dict[str, Any]:
         """All fields as JSON values."""

@@ -7,7 +7,9 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
+from tidegate.files import printable
 from tidegate.rules.conditions import AnyOf, Conjunction, from_json
+from tidegate.rules.values import json_text
 
 
 def author_form(field: str, value: Any) -> Any:
@@ -44,9 +46,9 @@ def in_words(field: str, value: Any) -> str:
         case "fallback" | "shards" | "key" | "sticky_key" | "values" | "objectives" | "overrides" if isinstance(
             value, list
         ):
-            return ", ".join(map(str, value))
+            return ", ".join(map(json_text, value))
         case _:
-            return value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False)
+            return printable(value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False))
 
 
 def _experiment(value: Any) -> str:
