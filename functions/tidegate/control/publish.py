@@ -22,6 +22,7 @@ from tidegate.control.sources import CheckedRules, ModelsSource, RulesSource
 from tidegate.control.steps import Announce, Step, Steps
 from tidegate.errors import BundleError, PublishError
 from tidegate.ports import ModelCatalog, ModelLoad, PushOutcome
+from tidegate.ports.model_units import SAMPLES
 from tidegate.rules import Engine, load_bundle
 from tidegate.rules.resolved import resolved_steps
 
@@ -106,13 +107,13 @@ class Publisher:
             checked, needed, unpushed = await self._check(request, step)
         with steps.step("test") as step:
             step.outcome = await request.rules.test(checked)
+        if self._must_be_proved(request):
+            with steps.step("samples") as step:
+                step.outcome = await self._check_samples(checked, request.models)
         if request.dry_run:
             return await self._plan(request, checked, needed, steps)
         with steps.step("push") as step:
             pushed = await self._push(unpushed, step)
-        if self._must_be_proved(request):
-            with steps.step("samples") as step:
-                step.outcome = await self._check_samples(checked)
         with steps.step("assign") as step:
             desired = await self._reader.read()
             assignment = await self._assign(checked, desired, step, self._ports.catalog)
@@ -260,15 +261,20 @@ class Publisher:
     def _must_be_proved(self, request: PublishRequest) -> bool:
         return request.require_samples or self._require_samples
 
-    async def _check_samples(self, checked: CheckedRules) -> str:
-        """Refuse rules with a target that has no golden request.
+    async def _check_samples(self, checked: CheckedRules, source: ModelsSource | None) -> str:
+        """Refuse rules with a target that has no golden request, neither in its folder nor pushed before.
 
         Raises:
             PublishError: there are such targets; it names them.
         """
         models = sorted({target.model for target in load_bundle(checked.bundle).targets()})
-        samples = await asyncio.gather(*(self._ports.models.samples(model) for model in models))
-        lacking = [model for model, found in zip(models, samples, strict=True) if not found]
+        folders = {model: None if source is None else source.folder(model) for model in models}
+        pushed = await asyncio.gather(*(self._ports.models.samples(model) for model in models))
+        lacking = [
+            model
+            for model, found in zip(models, pushed, strict=True)
+            if not found and ((folder := folders[model]) is None or not any((folder / SAMPLES).glob("*.json")))
+        ]
         if lacking:
             raise PublishError(
                 "samples",

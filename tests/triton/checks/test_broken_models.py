@@ -406,6 +406,8 @@ ANSWERING = [
     Case("a config in the version's folder", lambda root: (root / PICKER).rename(root / "picker/1/config.pbtxt"), "config-missing", "picker"),
     Case("an output that is not declared beside those that are", edit(READER_PY, "InferenceResponse([tensor])", 'InferenceResponse([tensor, pb_utils.Tensor("MORE", rows)])'), "code-undeclared", READER_PY, '"MORE"'),
     Case("a name that the utilities do not have yet", edit(READER_PY, "import json\n", "import json\nfrom triton_python_backend_utils import Tensor\n"), "import-missing", READER_PY, "import Tensor"),
+    Case("text that is not encoded", edit(PICKER_PY, 'pb_utils.Tensor("LABEL", labels.astype(np.object_))', 'pb_utils.Tensor("LABEL", np.array([["a"]]))'), "code-data-type", PICKER_PY, '"LABEL"'),
+    Case("a single value for an array", edit(PICKER_PY, "best.astype(np.int64)", "np.int64(best.sum())"), "code-response", PICKER_PY, '"BEST"'),
     Case("no responses", edit(READER_PY, EXECUTE, "        return []\n"), "python-execute", READER_PY, "return []"),
     Case("None for each request", edit(READER_PY, EXECUTE, "        return [None for _ in requests]\n"), "python-execute", READER_PY, "return [None"),
     Case("execute that is nothing", append(READER_PY, "\n    execute = None\n"), "python-execute", READER_PY, "execute = None"),

@@ -83,6 +83,8 @@ def numpy_type(node: ast.expr) -> str | None:
             position = _WITH_TYPE[name]
             if given is None and position is not None and position < len(node.args):
                 given = node.args[position]
+            if given is None and name in ("array", "asarray") and node.args and _is_text(node.args[0]):
+                return "str"
             return type_name(given) if given is not None else None
         return None
     if name == "astype":
@@ -105,6 +107,23 @@ def type_name(node: ast.expr) -> str | None:
             return None
     name = _ALIASES.get(name, name)
     return name if name in TYPES_OF_NUMPY else None
+
+
+def is_scalar(node: ast.expr) -> bool:
+    """Whether an expression makes a single numpy value, such as `np.float32(1)`."""
+    return (
+        isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr != "object"
+        and type_name(node.func) is not None
+    )
+
+
+def _is_text(node: ast.expr) -> bool:
+    """Whether an expression is text, or a list of texts that is written out."""
+    if isinstance(node, ast.List | ast.Tuple):
+        return bool(node.elts) and all(_is_text(item) for item in node.elts)
+    return isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Constant) and isinstance(node.value, str))
 
 
 def _keyword(call: ast.Call, name: str) -> ast.expr | None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from tidegate.rules.shape import did_you_mean
 from tidegate.triton.checks.folder import ModelFolder
+from tidegate.triton.checks.numpy_types import is_scalar
 from tidegate.triton.checks.python_source import CLASS, Function, Module, Sources, own_nodes
 
 _DYNAMIC = {"setattr", "vars", "getattr", "super"}
@@ -30,7 +31,11 @@ def _check_call(model: ModelFolder, module: Module, call: ast.Call) -> None:
         if _name(call.args[0]) == "Tensor":
             message = "InferenceResponse is given one tensor and no list"
             model.report("code-response", message, "InferenceResponse([tensor])", file=module.file, line=call.lineno)
-    elif name == "Tensor" and len(call.args) == 2 and isinstance(call.args[1], ast.Constant | ast.List):
+    elif (
+        name == "Tensor"
+        and len(call.args) == 2
+        and (isinstance(call.args[1], ast.Constant | ast.List) or is_scalar(call.args[1]))
+    ):
         message = f"Tensor is given {ast.unparse(call.args[1])[:40]} where it takes a numpy array"
         hint = 'Tensor("NAME", array)'
         model.report("code-response", message, hint, file=module.file, line=call.lineno)
