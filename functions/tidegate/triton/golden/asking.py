@@ -46,6 +46,8 @@ class StoredGoldenRequests:
         self._store = store
         self._transport = transport
         self._timeout_s = timeout_s
+        # A pushed config never changes.
+        self._configs: dict[str, ModelConfig] = {}
 
     async def ask(self, endpoint: Endpoint, target: Target) -> GoldenResult:
         """See `GoldenRequests.ask`."""
@@ -120,10 +122,14 @@ class StoredGoldenRequests:
             for step in pending.pop().ensemble_scheduling.step:
                 if step.model_name in found:
                     continue
-                text = await self._store.read(step.model_name, CONFIG)
-                found[step.model_name] = parse_config(text, step.model_name, f"{step.model_name}/{CONFIG}")
+                found[step.model_name] = await self._config(step.model_name)
                 pending.append(found[step.model_name])
         return tuple(found.values())
+
+    async def _config(self, model: str) -> ModelConfig:
+        if model not in self._configs:
+            self._configs[model] = parse_config(await self._store.read(model, CONFIG), model, f"{model}/{CONFIG}")
+        return self._configs[model]
 
 
 _DECOUPLED_WORDS = "its responses are decoupled, so that the gateway's infer answers 501; callers resolve it and stream"

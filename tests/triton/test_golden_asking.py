@@ -1,0 +1,127 @@
+"""What a publish asks of a loaded model, and what the answers prove; and what a refused model's files show."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from google.protobuf import json_format, text_format
+from tidegate.errors import EndpointTimeoutError
+from tidegate.ports import Endpoint, GoldenResult, HttpRequest, HttpResponse, MemoryModelStore
+from tidegate.rules import Target
+from tidegate.triton.diagnosis import StoredDiagnosis
+from tidegate.triton.golden.asking import StoredGoldenRequests
+from tritonclient.grpc.model_config_pb2 import ModelConfig
+
+from tests.triton.checks.base import write_base
+from tests.triton.misbehaving import CONFIG, TEXT_IDS
+
+PLAIN = CONFIG.format(name="asked", batch=8, dims="2", more="")
+SAMPLE = {"inputs": {"X": [0.5, 1.5]}}
+ANSWER = {"outputs": [{"name": "Y", "datatype": "FP32", "shape": [1, 2], "data": [1.0, 2.0]}]}
+DECOUPLED = {"error": "HTTP end point doesn't support models with decoupled transaction policy"}
+BETWEEN = {"error": "in ensemble 'asked', inference input 'X' data-type is 'FP64', but model 'step' expects 'FP32'"}
+
+
+class Server:
+    """A `Transport` to a server that has one model: its config, and one answer to every inference."""
+
+    def __init__(self, config: str, status: int, answer: Any) -> None:
+        self.config, self.status, self.answer = config, status, answer
+        self.asked: list[HttpRequest] = []
+
+    async def send(self, endpoint: Endpoint, request: HttpRequest, timeout_s: float) -> HttpResponse:
+        """See `Transport.send`."""
+        await asyncio.sleep(0)
+        if request.path.endswith("/config"):
+            served = json_format.MessageToJson(text_format.Parse(self.config, ModelConfig()))
+            return HttpResponse(200, (), served.encode())
+        self.asked.append(request)
+        if self.answer is None:
+            raise EndpointTimeoutError("no whole response")
+        return HttpResponse(self.status, (), json.dumps(self.answer).encode())
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
+
+
+def ask(folder: Path, server: Server, samples: Any = None) -> GoldenResult:
+    model = folder / "asked"
+    (model / "1").mkdir(parents=True)
+    (model / "1/model.py").write_text("x = 1\n")
+    (model / "config.pbtxt").write_text(server.config)
+    if samples is not None:
+        (model / "samples").mkdir()
+        (model / "samples/a.json").write_text(json.dumps(samples))
+
+    async def work() -> GoldenResult:
+        store = MemoryModelStore()
+        await store.push("asked", model, lambda *_: None)
+        golden = StoredGoldenRequests(store, server)
+        return await golden.ask(Endpoint("a", "127.0.0.1", 1), Target("asked", "asked", 1, ("a",)))
+
+    return asyncio.run(work())
+
+
+def test_a_golden_request_that_is_answered_proves_the_target(tmp_path: Path) -> None:
+    assert ask(tmp_path, Server(PLAIN, 200, ANSWER), SAMPLE) == GoldenResult()
+
+
+@pytest.mark.parametrize(
+    ("status", "answer", "words"),
+    [
+        (200, ANSWER, "a made-up one was answered"),
+        (500, {"error": "X must be above 5"}, "X must be above 5"),
+        (501, DECOUPLED, "its responses are decoupled"),
+        (0, None, "was not answered within"),
+    ],
+)
+def test_without_one_a_made_up_request_proves_nothing(tmp_path: Path, status: int, answer: Any, words: str) -> None:
+    result = ask(tmp_path, Server(PLAIN, status, answer))
+    assert result.failure == ""
+    assert words in result.unproved
+
+
+@pytest.mark.parametrize(
+    ("config", "status", "answer", "words"),
+    [
+        (PLAIN, 400, BETWEEN, "data-type is 'FP64'"),
+        (PLAIN, 200, {"outputs": []}, "output 'Y' did not come"),
+        ('name: "asked"\nbackend: "python"\n', 200, ANSWER, "declare them in config.pbtxt"),
+    ],
+)
+def test_what_no_input_gets_around_is_a_failure(
+    tmp_path: Path, config: str, status: int, answer: Any, words: str
+) -> None:
+    assert words in ask(tmp_path, Server(config, status, answer)).failure
+
+
+def test_decoupled_responses_prove_nothing_with_a_sample_either(tmp_path: Path) -> None:
+    assert "decoupled" in ask(tmp_path, Server(PLAIN, 501, DECOUPLED), SAMPLE).unproved
+
+
+def test_a_sequence_with_text_ids_is_asked_with_a_text(tmp_path: Path) -> None:
+    server = Server(PLAIN + TEXT_IDS, 200, ANSWER)
+    assert ask(tmp_path, server, SAMPLE) == GoldenResult()
+    assert b'"sequence_id":"golden-' in server.asked[0].body
+
+
+def test_a_diagnosis_has_the_errors_that_the_pushed_files_show(tmp_path: Path) -> None:
+    models = write_base(tmp_path / "models")
+    with (models / "ranker/config.pbtxt").open("a") as config:
+        config.write("instance_group [ { count: 1 } ]\n")
+
+    async def work() -> tuple[list[str], list[str]]:
+        store = MemoryModelStore()
+        for model in ("reader", "scorer", "picker", "ranker"):
+            await store.push(model, models / model, lambda *_: None)
+        diagnose = StoredDiagnosis(store)
+        return list(await diagnose("ranker")), list(await diagnose("scorer"))
+
+    ranker, scorer = asyncio.run(work())
+    (error,) = ranker
+    assert error.startswith("ranker/config.pbtxt:45: error[ensemble-forbidden]: "), error
+    assert scorer == []
