@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -146,6 +147,19 @@ def test_a_manifest_has_what_its_base_has(tmp_path: Path) -> None:
         None,
     ]
     assert [image.has_module(name) for name in ("boto3", "torch")] == [True, None]
+
+
+def test_the_manifest_of_the_deployed_image_has_what_its_lock_installs() -> None:
+    image = read_manifest(ROOT / "routing_rules/images/triton.yaml")
+    lock = (ROOT / "requirements/triton.lock").read_text()
+    locked = {line.partition("==")[0] for line in lock.splitlines() if "==" in line and not line.startswith((" ", "#"))}
+    modules = packages_distributions()
+    installed = {module for module, names in modules.items() if locked.intersection(name.lower() for name in names)}
+    assert locked
+    assert image.modules == installed
+    dockerfile = (ROOT / "infra/triton/Dockerfile").read_text()
+    assert built_in(NVIDIA + "py3") is not None
+    assert "ARG SOURCE=nvcr.io/nvidia/tritonserver\nARG TAG=24.10-py3\n" in dockerfile
 
 
 @pytest.mark.parametrize(
