@@ -1,5 +1,6 @@
 # Everything depends on the environment, so nobody needs to build it by hand: `make demo` and `make test` are enough.
 PYTHON ?= python3
+VERSION := import sys; print("%d.%d" % sys.version_info[:2])
 VENV := .venv
 BIN := $(VENV)/bin
 PORT ?= 8080
@@ -14,6 +15,7 @@ ONLY ?=
 WORKERS ?= 2
 CHECKOV := .venv-checkov
 KSERVE := .venv-kserve
+SHORT_SUITE := tests/rules tests/web tests/lambdas tests/triton/test_server.py tests/triton/test_numpy_abi.py tests/models tests/assets
 CDK := infra/cdk
 # The examples' own models. ruff excludes the rest of triton_models/: what a user drops in there is theirs to format.
 LINTED := . $(wildcard $(addprefix triton_models/,offer_decision order_features query_grams query_tokenizer title_history title_topk))
@@ -21,20 +23,26 @@ LINTED := . $(wildcard $(addprefix triton_models/,offer_decision order_features 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help env models demo up test test-full lint format package bench infra infra-check infra-amis infra-bootstrap infra-destroy lock clean
+.PHONY: help env models demo up test test-full test-python short-suite lint format package bench infra infra-check infra-amis infra-bootstrap infra-destroy lock clean
 
 help: ## Show what can be made.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
 env: $(VENV)/.installed ## Create .venv with everything, from the locked and hash-checked requirements.
+ifeq ($(origin PYTHON),command line)
+	@test "$$($(PYTHON) -c '$(VERSION)')" = "$$($(BIN)/python -c '$(VERSION)')" \
+		|| { echo "$(VENV) runs Python $$($(BIN)/python -c '$(VERSION)'), not $(PYTHON): make clean, then this again" >&2; exit 1; }
+endif
 
-$(VENV)/.installed: requirements/dev.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
-		|| { echo "Tidegate needs Python 3.11 or later; name it: make $(MAKECMDGOALS) PYTHON=python3.11" >&2; exit 1; }
+$(VENV)/.installed: requirements/dev.lock requirements/tritonserver.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2> /dev/null \
+		|| { echo "Tidegate needs Python 3.11, 3.12 or 3.13, and $(PYTHON) is not one:" \
+			"make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
 	@echo "Creating $(VENV): about a minute the first time" >&2
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off --require-hashes -r requirements/dev.lock \
 		| awk '/^Collecting/ && ++n % 20 == 0 {print "  " n " packages"} /^Installing/ {print "  installing"} {fflush()}' >&2
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/tritonserver.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
@@ -63,8 +71,14 @@ test: models $(CHECKOV)/.installed $(KSERVE)/.installed ## Run what CI runs, lin
 test-full: models $(CHECKOV)/.installed $(KSERVE)/.installed ## Run every example of the property tests and what is slow as well; takes ONLY, too.
 	@$(BIN)/python -m pytest -n $(WORKERS) --require-all --full $(ONLY)
 
-package: env ## Build the functions' assets for arm64 and x86-64 below build/, and print their sizes.
-	@$(BIN)/python -m assets
+test-python: ## Run a short suite on another Python, in an environment of its own: make test-python PYTHON=python3.13
+	@$(MAKE) --no-print-directory short-suite VENV=.venv-$(notdir $(PYTHON)) PYTHON=$(PYTHON)
+
+short-suite: models
+	@$(BIN)/python -m pytest -n $(WORKERS) $(SHORT_SUITE)
+
+package: env ## Build the functions' assets of STAGE for arm64 and x86-64 below build/, and print their sizes.
+	@$(BIN)/python -m assets --stage $(STAGE)
 
 bench: models ## Measure, and write docs/performance.md: make bench ONLY="decide replay"
 	@$(BIN)/python -m bench $(ONLY)
@@ -102,26 +116,19 @@ $(CDK)/node_modules/.package-lock.json: $(CDK)/package-lock.json | env
 		|| { echo "The CDK command line could not be installed: it comes from the npm registry, pinned in $(CDK)" >&2; exit 1; }
 	@touch $@
 
-LEFT_TO_LAMBDA := $(addprefix --unsafe-package ,boto3 botocore s3transfer urllib3 python-dateutil six jmespath)
+LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url
+LEFT_TO_LAMBDA := $(addprefix --no-emit-package ,boto3 botocore s3transfer urllib3 python-dateutil six jmespath)
+
 # What KServe's package needs for other work than its client's.
-NOT_IMPORTED := $(addprefix --unsafe-package ,aiohappyeyeballs aiohttp aiohttp-retry aiosignal attrs cffi cryptography frozenlist \
+NOT_IMPORTED := $(addprefix --no-emit-package ,aiohappyeyeballs aiohttp aiohttp-retry aiosignal attrs cffi cryptography frozenlist \
 	grpcio-tools httptools multidict pillow propcache pyasn1 pycparser pyjwt python-dotenv setuptools uvloop websockets yarl)
 
-lock: env ## Resolve the requirements anew (needs pip-tools on the PATH).
-	pip-compile --quiet --generate-hashes --strip-extras --no-emit-index-url --no-emit-trusted-host \
-		--no-emit-find-links --extra local --extra lambda --extra infra --extra training --extra dev -o requirements/dev.lock pyproject.toml
-	for asset in gateway control; do pip-compile --quiet --generate-hashes --strip-extras --no-emit-index-url \
-		--no-emit-trusted-host --no-emit-find-links $(LEFT_TO_LAMBDA) \
-		-o requirements/$$asset.lock requirements/$$asset.in; done
-	pip-compile --quiet --generate-hashes --strip-extras --no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
-		-o requirements/checkov.lock requirements/checkov.in
-	pip-compile --quiet --generate-hashes --strip-extras --no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
-		-o requirements/agent.lock requirements/agent.in
-	pip-compile --quiet --generate-hashes --strip-extras --no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
-		-o requirements/triton.lock requirements/triton.in
-	pip-compile --quiet --generate-hashes --strip-extras --no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
-		$(NOT_IMPORTED) -o requirements/kserve.lock requirements/kserve.in
+lock: ## Resolve the requirements again, for each Python that is supported (needs uv on the PATH).
+	$(LOCK) --extra local --extra lambda --extra infra --extra training --extra dev -o requirements/dev.lock pyproject.toml
+	for each in gateway control; do $(LOCK) $(LEFT_TO_LAMBDA) -o requirements/$$each.lock requirements/$$each.in; done
+	$(LOCK) $(NOT_IMPORTED) -o requirements/kserve.lock requirements/kserve.in
+	for each in checkov agent triton; do $(LOCK) -o requirements/$$each.lock requirements/$$each.in; done
 
 clean: ## Remove what was built: the environment, the models' artefacts, caches.
 	@git clean -fdXq -- $(MODELS)
-	@rm -rf $(VENV) $(CHECKOV) $(KSERVE) $(CDK)/node_modules build .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf $(VENV) $(VENV)-* $(CDK)/node_modules build .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -6,9 +6,7 @@ the archive is sorted and undated, so equal sources give equal bytes on any mach
 
 from __future__ import annotations
 
-import compileall
 import hashlib
-import py_compile
 import shutil
 import subprocess
 import sys
@@ -21,6 +19,7 @@ SOURCES = ROOT / "functions"
 TASK_ROOT = "/var/task"
 """Where Lambda unpacks an asset: what compiled files name as their source."""
 
+THIS_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 UNDATED = (1980, 1, 1, 0, 0, 0)
 PLATFORMS = {"arm64": "manylinux2014_aarch64", "x86_64": "manylinux2014_x86_64"}
 LEFT_OUT = ("cli", "triton/backends", "triton/checks")
@@ -63,8 +62,18 @@ class Built:
         return self.unpacked_bytes <= self.asset.most_bytes
 
 
-def build(asset: Asset, architecture: str, out: Path) -> Built:
-    """Build an asset for an architecture (`arm64` or `x86_64`) below `out`.
+def find_python(version: str) -> Path | None:
+    """The interpreter of a Python version (such as `3.13`) on this machine: this one, or one on the PATH."""
+    if version == THIS_PYTHON:
+        return Path(sys.executable)
+    found = shutil.which(f"python{version}")
+    return Path(found) if found else None
+
+
+def build(asset: Asset, architecture: str, out: Path, python_version: str, interpreter: Path) -> Built:
+    """Build an asset for an architecture (`arm64` or `x86_64`) and a Python version below `out`.
+
+    `interpreter` runs that version: bytecode can be compiled by no other.
 
     Raises:
         subprocess.CalledProcessError: a package could not be had; pip has said why on standard error.
@@ -72,10 +81,10 @@ def build(asset: Asset, architecture: str, out: Path) -> Built:
     folder = out / f"{asset.name}-{architecture}"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    _install(ROOT / asset.lock, PLATFORMS[architecture], folder)
+    _install(ROOT / asset.lock, PLATFORMS[architecture], python_version, folder)
     _copy_project(folder)
     _strip(folder)
-    _compile(folder)
+    _compile(folder, interpreter)
     archive = folder.with_suffix(".zip")
     _pack(folder, archive)
     unpacked = sum(path.stat().st_size for path in _files(folder))
@@ -84,11 +93,11 @@ def build(asset: Asset, architecture: str, out: Path) -> Built:
     return Built(asset, architecture, folder, archive, unpacked, len(content), digest)
 
 
-def _install(lock: Path, platform: str, folder: Path) -> None:
+def _install(lock: Path, platform: str, python_version: str, folder: Path) -> None:
     # The dependencies stand in the lock file; those that Lambda's runtime brings are left out of it.
     command = [
         sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--target", str(folder),
-        "--platform", platform, "--implementation", "cp", "--python-version", f"{sys.version_info[0]}.{sys.version_info[1]}",
+        "--platform", platform, "--implementation", "cp", "--python-version", python_version,
         "--only-binary=:all:", "--no-deps", "--no-compile", "--require-hashes", "--requirement", str(lock),
     ]  # fmt: skip
     subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
@@ -112,15 +121,13 @@ def _strip(folder: Path) -> None:
             path.unlink()
 
 
-def _compile(folder: Path) -> None:
+def _compile(folder: Path, interpreter: Path) -> None:
     # Lambda's folder cannot be written, so a cold start would compile every module in vain.
-    compileall.compile_dir(
-        folder,
-        quiet=1,
-        stripdir=str(folder),
-        prependdir=TASK_ROOT,
-        invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
-    )
+    command = [
+        str(interpreter), "-m", "compileall", "-q", "-s", str(folder), "-p", TASK_ROOT,
+        "--invalidation-mode", "unchecked-hash", str(folder),
+    ]  # fmt: skip
+    subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
 
 
 def _pack(folder: Path, archive: Path) -> None:

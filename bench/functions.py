@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from assets.building import ASSETS, build
+from assets.building import ASSETS, THIS_PYTHON, build
 from bench.gateway import CONTEXT, VALUES
 from bench.load import Peer, infer_request, latencies_ms
 from bench.rule_sets import bundle, rule_set
@@ -54,7 +54,7 @@ def run() -> str:
     architecture = "arm64" if platform.machine() == "aarch64" else "x86_64"
     with tempfile.TemporaryDirectory() as directory, stack("bench/rules", "bench/models") as url:
         folder = Path(directory)
-        code = build(ASSETS[0], architecture, folder).folder
+        code = build(ASSETS[0], architecture, folder, THIS_PYTHON, Path(sys.executable)).folder
         with urllib.request.urlopen(f"{url}/v1/fleet", timeout=10) as answer:
             fleet = json.load(answer)
         triton = urlsplit(fleet["shards"][0]["endpoints"][0]["url"])

@@ -29,7 +29,7 @@ def find_assets(build: Path, settings: Settings) -> Assets | None:
             if match and f"3.{match[1]}" != settings.python_version:
                 raise SettingsError(
                     f"{folder} is compiled for Python 3.{match[1]}, and the setting python_version is "
-                    f"{settings.python_version}: build it with that Python, or change the setting"
+                    f"{settings.python_version}: run `make package`, or change the setting"
                 )
     return assets
 

@@ -652,7 +652,7 @@ def test_functions_run_where_and_as_told(project: Made, other: Made) -> None:
     for made, architecture in ((project, "arm64"), (other, "x86_64")):
         for function in made.assembly.resources("AWS::Lambda::Function"):
             assert function.properties["Architectures"] == [architecture]
-            assert function.properties["Runtime"] == "python3.11"
+            assert function.properties["Runtime"] == "python3.13"
             assert function.properties["Handler"].startswith("tidegate.lambdas.")
             assert function.properties["VpcConfig"]["SubnetIds"]
             assert function.properties["TracingConfig"] == {"Mode": "Active"}

