@@ -20,21 +20,61 @@ MILLION: Final = 1_000_000
 PRICE_DATE: Final = "2025-06"
 PRICE_REGION: Final = "us-east-1"
 
+_VCPUS: Final = {
+    "large": 2,
+    "xlarge": 4,
+    "2xlarge": 8,
+    "4xlarge": 16,
+    "8xlarge": 32,
+    "12xlarge": 48,
+    "16xlarge": 64,
+    "24xlarge": 96,
+    "48xlarge": 192,
+}
+"""vCPUs by size: prices of these families are in proportion to them."""
+
 PER_INSTANCE_HOUR: Final = {
     "g4dn.xlarge": 0.526,
     "g4dn.2xlarge": 0.752,
+    "g4dn.4xlarge": 1.204,
+    "g4dn.8xlarge": 2.176,
     "g4dn.12xlarge": 3.912,
+    "g4dn.16xlarge": 4.352,
+    "g4dn.metal": 7.824,
     "g5.xlarge": 1.006,
     "g5.2xlarge": 1.212,
+    "g5.4xlarge": 1.624,
+    "g5.8xlarge": 2.448,
     "g5.12xlarge": 5.672,
+    "g5.16xlarge": 4.096,
+    "g5.24xlarge": 8.144,
+    "g5.48xlarge": 16.288,
     "g6.xlarge": 0.8048,
     "g6.2xlarge": 0.9776,
-    "c7i.4xlarge": 0.714,
+    "g6.4xlarge": 1.3232,
+    "g6.8xlarge": 2.0144,
+    "g6.12xlarge": 4.6016,
+    "g6.16xlarge": 3.3968,
+    "g6.24xlarge": 6.6752,
+    "g6.48xlarge": 13.3504,
+    "g6e.xlarge": 1.861,
+    "g6e.2xlarge": 2.24208,
+    "g6e.4xlarge": 3.00424,
+    "g6e.8xlarge": 4.52856,
+    "g6e.12xlarge": 10.49264,
+    "g6e.16xlarge": 7.57719,
+    "g6e.24xlarge": 15.06559,
+    "g6e.48xlarge": 30.13118,
+    **{f"c7i.{size}": 0.044625 * vcpus for size, vcpus in _VCPUS.items()},
+    **{f"m7i.{size}": 0.0504 * vcpus for size, vcpus in _VCPUS.items()},
 }
-"""On demand, Linux, in US dollars."""
+"""On demand, Linux, in US dollars; the setting `prices` adds others and goes over these."""
 
 PRICES: Final = {
     "disk, per GiB": 0.08,
+    "disk throughput beyond 125, per MiB/s": 0.04,
+    "disk operations beyond 3,000, per operation": 0.005,
+    "detailed monitoring, per instance": 2.10,
     "load balancer, per hour": 0.0225,
     "load balancer capacity unit, per hour": 0.008,
     "interface endpoint, per hour and zone": 0.01,
@@ -51,6 +91,7 @@ PRICES: Final = {
     "Lambda, per million": 0.20,
     "Lambda, per GB-second": 0.0000133334,
     "Lambda kept ready, per GB-second": 0.0000033334,
+    "Lambda snapshot kept, per GB-second": 0.0000015046,
     "S3 GET, per million": 0.40,
     "S3 LIST, per million": 5.00,
     "DynamoDB write, per million": 0.625,
@@ -60,7 +101,8 @@ PRICES: Final = {
 """List prices in US dollars a month, where the name says nothing else; Lambda's are those of arm64."""
 
 ASSUMED: Final = {
-    "billed ms of the gateway per request": 10,
+    "billed ms of the gateway per request, without its model": 10,
+    "ms that the gateway waits for its model": 20,
     "requests per second of one server": 300,
     "peak, in averages": 3,
     "KB of request and answer": 2,
@@ -69,10 +111,19 @@ ASSUMED: Final = {
     "seconds of one probe": 6,
     "custom metrics of the functions": 60,
     "custom metrics per shard": 30,
+    "Container Insights metrics per shard": 30,
     "image storage, GB": 12,
     "traced share beyond one request a second": 0.05,
 }
 """What the arithmetic assumes of the load; each is to be replaced by what a stage's own dashboards show."""
+
+
+def billed_ms() -> float:
+    """What Lambda bills of a request: the gateway waits for its model's answer, and waiting is billed like work."""
+    return (
+        ASSUMED["billed ms of the gateway per request, without its model"]
+        + ASSUMED["ms that the gateway waits for its model"]
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +141,7 @@ class Load:
     @property
     def environments(self) -> int:
         """Concurrent environments of the gateway at the peak, by Little's law; an idle stage has none."""
-        busy = self.per_s * ASSUMED["peak, in averages"] * ASSUMED["billed ms of the gateway per request"] / 1000
-        return math.ceil(busy)
+        return math.ceil(self.per_s * ASSUMED["peak, in averages"] * billed_ms() / 1000)
 
 
 LOADS: Final = (Load("idle", 0), Load("10 M requests", 10 * MILLION), Load("1 G requests", 1_000 * MILLION))
@@ -110,7 +160,7 @@ def cost_lines(assembly: Assembly, shards: Sequence[Shard], settings: Settings) 
     """Every line, for `LOADS`.
 
     Raises:
-        SettingsError: the price of an instance type is not known here.
+        SettingsError: the prices of instance types are not known here.
     """
     servers = [sum(servers_for(shard, load, len(shards)) for shard in shards) for load in LOADS]
     return [*_servers(shards, settings), *_standing(assembly, shards, settings), *_by_request(settings, servers)]
@@ -123,23 +173,43 @@ def servers_for(shard: Shard, load: Load, shards: int) -> int:
     return max(needed, shard.min_replicas)
 
 
+def _instance_prices(shards: Sequence[Shard], settings: Settings) -> dict[str, float]:
+    """Dollars an hour by instance type, of every type that a shard may have.
+
+    Raises:
+        SettingsError: prices are not known; it names all of them.
+    """
+    known = PER_INSTANCE_HOUR | settings.prices
+    types = {each: shard.name for shard in shards for each in (shard.instance_type, *shard.alternative_types)}
+    missing = sorted(each for each in types if each not in known)
+    if missing:
+        named = ", ".join(f"{each} (shard {types[each]!r})" for each in missing)
+        written = ", ".join(f"{each}: 1.23" for each in missing)
+        raise SettingsError(
+            f"no price is known of {named}: state dollars an hour in the stage's settings, as in prices: {{{written}}}"
+        )
+    return known
+
+
 def _servers(shards: Sequence[Shard], settings: Settings) -> Iterator[Line]:
+    prices = _instance_prices(shards, settings)
+    triton = settings.triton
+    disk = (
+        triton.root_volume_gib * PRICES["disk, per GiB"]
+        + (triton.root_volume_mibps - 125) * PRICES["disk throughput beyond 125, per MiB/s"]
+        + (triton.root_volume_iops - 3_000) * PRICES["disk operations beyond 3,000, per operation"]
+    )
+    monitored = PRICES["detailed monitoring, per instance"]
     for shard in shards:
-        price = PER_INSTANCE_HOUR.get(shard.instance_type)
-        if price is None:
-            known = ", ".join(sorted(PER_INSTANCE_HOUR))
-            raise SettingsError(
-                f"the price of {shard.instance_type} (shard {shard.name!r}) is not known: add it to PER_INSTANCE_HOUR in "
-                f"infra/costs.py, which has {known}"
-            )
+        # Of several types the dearest: which of them a shard gets is not known before.
+        price, dearest = max((prices[each], each) for each in (shard.instance_type, *shard.alternative_types))
         per_instance = max(1, round(shard.max_replicas / max(1, shard.max_instances)))
         counts = [math.ceil(servers_for(shard, load, len(shards)) / per_instance) for load in LOADS]
-        monthly = HOURS * price + settings.triton.root_volume_gib * PRICES["disk, per GiB"]
         yield Line(
             f"instances of shard {shard.name}",
-            f"{_words(counts)} × ({HOURS} h × {price:g} for {shard.instance_type} + {settings.triton.root_volume_gib} GiB × "
-            f"{PRICES['disk, per GiB']:g}), all on demand",
-            tuple(count * monthly for count in counts),
+            f"{_words(counts)} × ({HOURS} h × {price:g} for {dearest} + {disk:g} for the disk + {monitored:g} for its "
+            "metrics), all on demand",
+            tuple(count * (HOURS * price + disk + monitored) for count in counts),
         )
 
 
@@ -158,6 +228,7 @@ def _standing(assembly: Assembly, shards: Sequence[Shard], settings: Settings) -
     alarms = _count(assembly, "AWS::CloudWatch::Alarm") + 2 * tracking
     dashboards = max(0, _count(assembly, "AWS::CloudWatch::Dashboard") - 3)
     metrics = ASSUMED["custom metrics of the functions"] + ASSUMED["custom metrics per shard"] * len(shards)
+    insights = ASSUMED["Container Insights metrics per shard"] * _count(assembly, "AWS::ECS::Cluster")
     for what, count, unit, per in (
         ("load balancers", balancers, "load balancer, per hour", HOURS),
         ("interface endpoints × zones", endpoints, "interface endpoint, per hour and zone", HOURS),
@@ -165,6 +236,7 @@ def _standing(assembly: Assembly, shards: Sequence[Shard], settings: Settings) -
         ("alarms", alarms, "alarm", 1),
         ("dashboards beyond three", dashboards, "dashboard beyond three", 1),
         ("custom metrics", metrics, "custom metric", 1),
+        ("metrics of Container Insights", insights, "custom metric", 1),
         ("keys", _count(assembly, "AWS::KMS::Key"), "key", 1),
         ("secrets", _count(assembly, "AWS::SecretsManager::Secret"), "secret", 1),
         ("images, GB", ASSUMED["image storage, GB"], "image storage, per GB", 1),
@@ -190,7 +262,7 @@ def _control(settings: Settings) -> Line:
 
 
 def _by_request(settings: Settings, servers: Sequence[int]) -> Iterator[Line]:
-    ms, gb = ASSUMED["billed ms of the gateway per request"], settings.gateway.memory_mib / 1024
+    ms, gb = billed_ms(), settings.gateway.memory_mib / 1024
     millions = [load.requests / MILLION for load in LOADS]
     first, beyond = PRICES["HTTP API, per million up to 300"], PRICES["HTTP API, per million beyond"]
     if settings.door != "function_url":
@@ -201,13 +273,16 @@ def _by_request(settings: Settings, servers: Sequence[int]) -> Iterator[Line]:
         )
     yield _line("gateway, requests", millions, "Lambda, per million", "millions")
     seconds = [each * MILLION * ms / 1000 * gb for each in millions]
-    yield _line(f"gateway, time ({ms} ms × {gb:.3f} GB each)", seconds, "Lambda, per GB-second", "GB-seconds")
+    yield _line(f"gateway, time ({ms:g} ms × {gb:.3f} GB each)", seconds, "Lambda, per GB-second", "GB-seconds")
     kept = settings.gateway.provisioned_concurrency
     if kept:
         always = [kept * gb * SECONDS] * len(LOADS)
         yield _line(
             f"gateway, {kept} environments kept ready", always, "Lambda kept ready, per GB-second", "GB-seconds"
         )
+    if settings.gateway.snap_start:
+        held = [gb * SECONDS] * len(LOADS)
+        yield _line("gateway, its snapshot", held, "Lambda snapshot kept, per GB-second", "GB-seconds")
     data_gb = [load.requests * ASSUMED["KB of request and answer"] / MILLION for load in LOADS]
     yield _line("load balancers, 1 GB each unit", data_gb, "load balancer capacity unit, per hour", "GB")
     logs_gb = [load.requests * ASSUMED["KB of logs per request"] / MILLION for load in LOADS]

@@ -27,6 +27,7 @@ WRITTEN: dict[tuple[str, ...], list[Any]] = {
     ("triton", "image_tag"): ["25.01-py3"],
     ("triton", "image_source"): ["registry.example.com/triton"],
     ("triton", "agent_tag"): ["2"],
+    ("triton", "dcgm_exporter_tag"): ["4.2.0-4.1.0-ubuntu22.04"],
     ("triton", "default_instance_type"): ["g5.xlarge", "c7i.4xlarge"],
     # A server must still fit the instances of the shards.
     ("triton", "memory_reservation_mib"): [4096],
@@ -36,6 +37,7 @@ WRITTEN: dict[tuple[str, ...], list[Any]] = {
     ("ami", "gpu"): ["ami-0123456789abcdef0"],
     ("ami", "cpu"): ["ami-0123456789abcdef0"],
     ("alarms", "emails"): [["ops@example.com"]],
+    ("prices",): [{"p5.48xlarge": 55.04}],
     ("variables",): [{"load_timeout_s": 100}],
     ("tags",): [{"team": "serving"}],
 }

@@ -113,10 +113,16 @@ def test_costs_are_printed_as_json_too() -> None:
 
 
 def test_a_price_that_is_not_known_is_told(tmp_path: Path) -> None:
-    rules = write_rules(tmp_path / "rules", {"a": {"instance_type": "p5.48xlarge"}})
+    shards = {"a": {"instance_type": "p5.48xlarge"}, "b": {"alternative_types": ["g4dn.2xlarge", "g7.2xlarge"]}}
+    rules = write_rules(tmp_path / "rules", shards)
     done = infra("costs", "--rules", str(rules))
     assert done.returncode == 1
-    assert "the price of p5.48xlarge (shard 'a') is not known" in done.stderr
+    assert "no price is known of g7.2xlarge (shard 'b'), p5.48xlarge (shard 'a'): state dollars an hour" in done.stderr
+    prices = "{g7.2xlarge: 1.5, p5.48xlarge: 55.04}"
+    done = infra("costs", "--rules", str(rules), "--json", TIDEGATE_INFRA_PRICES=prices)
+    lines = {line["what"]: line["arithmetic"] for line in json.loads(done.stdout)["lines"]}
+    assert "730 h × 55.04 for p5.48xlarge" in lines["instances of shard a"]
+    assert "730 h × 1.5 for g7.2xlarge" in lines["instances of shard b"], "the dearest of them"
 
 
 @pytest.fixture(scope="module")
