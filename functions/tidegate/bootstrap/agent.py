@@ -11,8 +11,11 @@ from tidegate.bootstrap import build_transport
 from tidegate.bootstrap.control import build_control_plane
 from tidegate.bootstrap.tasks import cancel
 from tidegate.control.directory import RegistryDirectory
+from tidegate.control.plans import NOTHING, Plan
+from tidegate.control.self_test import SelfTest
 from tidegate.control.supervisor import Supervisor
 from tidegate.errors import SettingsError, StackError
+from tidegate.ports import Endpoint
 from tidegate.settings import Settings
 from tidegate.triton.attached import AttachedLauncher, Doors
 
@@ -32,7 +35,8 @@ def own_address() -> str:
 async def run_agent(settings: Settings, doors: Doors, port: int) -> None:
     """Look after the Triton server beside this process until cancelled.
 
-    Answers `GET /ready` on `port` with 200 while the server holds what its shard must hold, else with 503.
+    Answers `GET /ready` on `port` with 200 while the server holds what its shard must hold and a live model has answered an
+    inference as it must, else with 503.
 
     Raises:
         StackError: the server ended or is wedged: whoever runs both must start both anew.
@@ -48,12 +52,23 @@ async def run_agent(settings: Settings, doors: Doors, port: int) -> None:
         launcher = AttachedLauncher(doors, transport, settings.management_secret, ended)
         supervisor = Supervisor(settings.shard, launcher, plane, directory, settings.report_interval_s)
 
+        def serving() -> Endpoint | None:
+            ready = (slot for slot in supervisor.slots if slot.state == "ready" and not slot.ended.done())
+            return next((slot.server.endpoint for slot in ready), None)
+
+        async def live() -> Plan:
+            return (await plane.reader.read()).live.get(supervisor.shard, NOTHING)
+
+        test = SelfTest(live, plane.ports.golden, serving)
+
         def ready() -> bool:
-            return any(slot.state == "ready" and not slot.ended.done() for slot in supervisor.slots)
+            return serving() is not None and (test.passed or not settings.self_test_interval_s)
 
         server = await asyncio.start_server(_answer(ready), "0.0.0.0", port)  # noqa: S104  # the balancer asks
         started.push_async_callback(_close, server)
         tasks = [asyncio.create_task(directory.follow(FOLLOW_S)), asyncio.create_task(supervisor.run())]
+        if settings.self_test_interval_s:
+            tasks.append(asyncio.create_task(test.run(settings.self_test_interval_s)))
         for task in tasks:
             started.push_async_callback(cancel, task)
         waiting = asyncio.create_task(ended.wait())

@@ -1,0 +1,103 @@
+"""A server's self-test: whether it still computes, which its own readiness does not say.
+
+A server whose GPU has fallen off the bus says that it and its models are ready, and fails every inference. So models that are
+live are asked their golden requests, from time to time, until one answers as it must. Only a server that none of them answers
+on has failed: one broken model must not take servers away that serve the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from tidegate.control.plans import Plan
+from tidegate.errors import TidegateError
+from tidegate.ports import Endpoint, GoldenRequests, ModelLoad
+from tidegate.rules import Target
+
+logger = logging.getLogger(__name__)
+
+MOST_MODELS = 5
+"""Models that a round asks at most."""
+
+ROUNDS = 2
+"""Rounds on end without an answer after which a server that had answered before has failed."""
+
+WAIT_S = 0.5
+"""Time between two looks at whether there is a server to test."""
+
+
+class SelfTest:
+    """Tests one server again and again.
+
+    Args:
+        live: reads what the server must hold for the live revision.
+        golden: asks a model.
+        endpoint: where the server is; None while it is not ready.
+    """
+
+    def __init__(
+        self,
+        live: Callable[[], Awaitable[Plan]],
+        golden: GoldenRequests,
+        endpoint: Callable[[], Endpoint | None],
+    ) -> None:
+        self._live = live
+        self._golden = golden
+        self._endpoint = endpoint
+        self._failed_rounds = ROUNDS
+
+    @property
+    def passed(self) -> bool:
+        """Whether the server computes, as far as is known; a server that was not tested yet has not passed."""
+        return self._failed_rounds < ROUNDS
+
+    async def run(self, interval_s: float) -> None:
+        """Test the server every `interval_s` while it is ready, and at once when it gets ready; until cancelled."""
+        while True:
+            endpoint = self._endpoint()
+            if endpoint is None:
+                self._failed_rounds = ROUNDS
+                await asyncio.sleep(WAIT_S)
+                continue
+            await self.round(endpoint)
+            await asyncio.sleep(interval_s if self.passed else WAIT_S)
+
+    async def round(self, endpoint: Endpoint) -> None:
+        """Ask live models, one after the other, until one answers."""
+        try:
+            plan = await self._live()
+        except TidegateError as error:
+            # What cannot be read says nothing about the server.
+            logger.warning("%s: what is live cannot be read, so it is not tested: %s", endpoint.url, error)
+            self._failed_rounds = 0
+            return
+        failures = []
+        for load in _asked(plan):
+            failure = await self._ask(endpoint, load)
+            if not failure:
+                self._failed_rounds = 0
+                return
+            failures.append(f"{load.model}: {failure}")
+        if not failures:
+            self._failed_rounds = 0  # nothing is live on it
+            return
+        self._failed_rounds += 1
+        logger.error("%s answers no model as it must: %s", endpoint.url, "; ".join(failures))
+
+    async def _ask(self, endpoint: Endpoint, load: ModelLoad) -> str:
+        """Why a model does not answer as it must; empty where it does."""
+        version = max(load.versions, default=None)
+        name = load.model if version is None else f"{load.model}/{version}"
+        try:
+            result = await self._golden.ask(endpoint, Target(name, load.model, version, (endpoint.shard,)))
+        except TidegateError as error:
+            return str(error)
+        return result.failure
+
+
+def _asked(plan: Plan) -> list[ModelLoad]:
+    """The models of a plan that are asked: first those that no other one calls, since they use the others too."""
+    called = {step for load in plan for step in load.steps}
+    return sorted(plan, key=lambda load: load.model in called)[:MOST_MODELS]

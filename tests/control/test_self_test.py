@@ -1,0 +1,89 @@
+"""A server is tested by real inferences: it fails where no live model answers on it, and not by one broken model."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+from tidegate.control.plans import Plan
+from tidegate.control.self_test import MOST_MODELS, SelfTest
+from tidegate.errors import EndpointTimeoutError, StoreError
+from tidegate.ports import Endpoint, GoldenResult, MemoryGoldenRequests, ModelLoad
+from tidegate.rules import Target
+
+SERVER = Endpoint("a", "10.0.0.1", 8000)
+ENSEMBLE = ModelLoad("ensemble", (1, 3), steps=("step",))
+STEP = ModelLoad("step", (1,))
+OTHER = ModelLoad("other", (2,))
+
+
+def verdicts_of(golden: MemoryGoldenRequests, *rounds: Plan | StoreError) -> list[bool]:
+    """Whether the server had passed after each round, what was live in it being given."""
+    read = iter(rounds)
+
+    async def live() -> Plan:
+        found = next(read)
+        if isinstance(found, StoreError):
+            raise found
+        return found
+
+    async def run() -> list[bool]:
+        test = SelfTest(live, golden, lambda: SERVER)
+        assert not test.passed, "nothing was asked yet"
+        verdicts = []
+        for _ in rounds:
+            await test.round(SERVER)
+            verdicts.append(test.passed)
+        return verdicts
+
+    return asyncio.run(run())
+
+
+def test_a_server_that_answers_one_model_has_passed() -> None:
+    golden = MemoryGoldenRequests(wrong={"ensemble": "status 500"})
+    assert verdicts_of(golden, (STEP, ENSEMBLE, OTHER)) == [True]
+    assert [name for _, name in golden.asked] == ["ensemble/3", "other/2"], "what others call is asked last"
+
+
+def test_a_server_that_answers_none_is_not_ready_from_the_start_and_after_two_rounds() -> None:
+    broken = MemoryGoldenRequests(wrong={"step": "x", "ensemble": "x", "other": "x"})
+    assert verdicts_of(broken, (STEP, ENSEMBLE), (STEP, ENSEMBLE)) == [False, False]
+
+    class Breaking(MemoryGoldenRequests):
+        async def ask(self, endpoint: Endpoint, target: Target) -> GoldenResult:
+            if len(self.asked) >= 1:
+                self.asked.append((endpoint, target.name))
+                raise EndpointTimeoutError("no answer")
+            return await super().ask(endpoint, target)
+
+    assert verdicts_of(Breaking(), *[(OTHER,)] * 4) == [True, True, False, False]
+
+
+def test_a_server_recovers() -> None:
+    golden = MemoryGoldenRequests(wrong={"other": "status 500"})
+
+    class Recovering(MemoryGoldenRequests):
+        async def ask(self, endpoint: Endpoint, target: Target) -> GoldenResult:
+            self.asked.append((endpoint, target.name))
+            return GoldenResult("status 500" if len(self.asked) < 3 else "")
+
+    assert verdicts_of(golden, (OTHER,)) == [False]
+    assert verdicts_of(Recovering(), *[(OTHER,)] * 3) == [False, False, True]
+
+
+@pytest.mark.parametrize("rounds", [[()], [StoreError("down")]], ids=["nothing is live", "the store is down"])
+def test_a_server_is_not_blamed_for_what_is_not_its_own(rounds: Sequence[Plan | StoreError]) -> None:
+    assert verdicts_of(MemoryGoldenRequests(), *rounds) == [True]
+
+
+def test_a_model_that_proves_nothing_has_answered() -> None:
+    golden = MemoryGoldenRequests(unproved={"other": "it has no golden request"})
+    assert verdicts_of(golden, (OTHER,)) == [True]
+
+
+def test_a_round_asks_few_models() -> None:
+    plan = tuple(ModelLoad(f"m{number}", (1,)) for number in range(50))
+    golden = MemoryGoldenRequests(wrong={load.model: "status 500" for load in plan})
+    assert verdicts_of(golden, plan) == [False]
+    assert len(golden.asked) == MOST_MODELS
