@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,13 +93,16 @@ def _images(session: Any, account: Account, stage: str, settings: Settings) -> I
     ecr = session.client("ecr")
     triton = settings.triton
     registry = f"{account.id}.dkr.ecr.{account.region}.amazonaws.com"
-    wanted: Mapping[str, tuple[str, str]] = {
+    wanted: dict[str, tuple[str, str]] = {
         f"tidegate-{stage}/triton": (
             triton.image_tag,
             f"build infra/triton/Dockerfile on {triton.image_source}:{triton.image_tag} and push it",
         ),
         f"tidegate-{stage}/agent": (triton.agent_tag, "build infra/agent/Dockerfile and push it"),
     }
+    if triton.dcgm_exporter_tag is not None:
+        how = "pull nvcr.io/nvidia/k8s/dcgm-exporter and push it"
+        wanted[f"tidegate-{stage}/dcgm-exporter"] = triton.dcgm_exporter_tag, how
     for repository, (tag, how) in wanted.items():
         try:
             ecr.describe_images(repositoryName=repository, imageIds=[{"imageTag": tag}])

@@ -20,6 +20,7 @@ HTTP_PORT: Final = 8000
 GRPC_PORT: Final = 8001
 METRICS_PORT: Final = 8002
 AGENT_PORT: Final = 8003
+DCGM_PORT: Final = 9400
 AGENT_READY_PATH: Final = "/ready"
 """Answers 200 only while Triton is ready and holds everything that its shard must hold."""
 
@@ -45,3 +46,6 @@ FALLBACKS: Final = "Fallbacks"
 BUNDLE_AGE: Final = "BundleAgeSeconds"
 QUEUE_TIME_RATIO: Final = "QueueTimeRatio"
 READY_ENDPOINTS: Final = "ReadyEndpoints"
+GPU_UTILISATION: Final = "GpuUtilisation"
+GPU_MEMORY_USED: Final = "GpuMemoryUsed"
+GPU_FAULTS: Final = "GpuFaults"

@@ -38,6 +38,7 @@ OWN_VARIABLES = frozenset(
         "caller_claim",
         "endpoint_networks",
         "facts_table",
+        "gpu_metrics_port",
         "management_secret",
         "management_secret_arn",
         "registry_table",
@@ -208,6 +209,11 @@ class Triton(Group):
         "nvcr.io/nvidia/tritonserver", description="The image that ours is built on, without its tag."
     )
     agent_tag: ImageTag = Field("1", description="Tag of the shard agent's image in the stage's ECR repository.")
+    dcgm_exporter_tag: ImageTag | None = Field(
+        None,
+        description="Tag of NVIDIA's DCGM exporter in the stage's ECR repository, which runs beside each server with GPUs and "
+        "tells of broken ones; unset: there is none, and use and memory of GPUs are Triton's own figures.",
+    )
     default_instance_type: InstanceType = Field(
         "g4dn.xlarge", description="Instance type of shards whose `instance_type` in fleet.yaml is unset."
     )
@@ -231,6 +237,11 @@ class Triton(Group):
     )
     instance_types: dict[InstanceType, StatedType] = Field(
         {}, description="Instance types that are newer than what is known here, by name."
+    )
+    remote_commands: StrictBool = Field(
+        False,
+        description="Let people run commands in the servers' containers (ECS Exec); sessions are logged. "
+        "It adds an interface endpoint.",
     )
     auto_complete_config: StrictBool = Field(
         False, description="Let Triton complete partial model configs, at the price of starting each Python step twice."
@@ -353,6 +364,10 @@ class Settings(Group):
     scaling: Scaling = Field(default_factory=_all_defaults(Scaling), description="How shards follow their load.")
     alarms: Alarms = Field(
         default_factory=_all_defaults(Alarms), description="When people, and the rollback, are called."
+    )
+    prices: dict[InstanceType, Annotated[StrictFloat, Field(gt=0, lt=10_000)]] = Field(
+        {},
+        description="Dollars an hour of instance types, for `python -m infra costs`; over the list prices that it has.",
     )
     variables: dict[StrictStr, StrictStr | StrictInt | StrictFloat] = Field(
         {"load_timeout_s": 300, "server_start_timeout_s": 300},

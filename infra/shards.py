@@ -12,6 +12,9 @@ from tidegate.rules.language import ShardSpec
 from infra.instance_types import UnfitTypeError, find_type
 from infra.settings import Settings
 
+EXPORTER_MIB = 128
+"""Memory that the DCGM exporter beside a server is placed by."""
+
 AGENT_MIB = 256
 """Memory that a server's agent is placed by."""
 
@@ -123,6 +126,8 @@ def _instance_problems(instance_type: str, settings: Settings) -> Iterator[tuple
         message = f"{instance_type!r} has {found.gpus} {noun}, and a server has {triton.gpus_per_replica}"
         yield message, "write a larger type, or lower the setting triton.gpus_per_replica"
     needed_mib = triton.memory_reservation_mib + AGENT_MIB
+    if found.gpus and triton.dcgm_exporter_tag is not None:
+        needed_mib += EXPORTER_MIB
     if found.memory_mib * (1 - KEPT_BY_THE_SYSTEM) < needed_mib:
         message = f"{instance_type!r} has {found.memory_mib / 1024:g} GiB of memory, and a server is placed by {needed_mib} MiB"
         yield message, "write a larger type, or lower the setting triton.memory_reservation_mib"

@@ -111,6 +111,13 @@ class Settings:
     silence_timeout_s: float = _setting(
         30.0, "How long the registry believes in an endpoint or a gateway that is silent, in seconds.", 0.2, 86_400
     )
+    self_test_interval_s: float = _setting(
+        30.0,
+        "How often a shard agent has its server answer a live model's golden request before it calls it ready, in seconds; "
+        "0: never.",
+        0,
+        3600,
+    )
     endpoint_networks: str | None = _text(
         "127.0.0.0/8,::1/128",
         "Networks that registered model servers may be in, such as the VPC's; one elsewhere is reported and sent nothing.",
@@ -158,6 +165,12 @@ class Settings:
         5.0, "How often the local stack compares its servers with what they must hold, in seconds.", 0.1, 86_400
     )
     probe_interval_s: float = _setting(5.0, "Time between the two readings of a probe, in seconds.", 0.1, 300)
+    gpu_metrics_port: str | None = _text(
+        None,
+        "Port at which the DCGM exporter beside each Triton server answers the probe; unset: there is none.",
+        r"[1-9][0-9]{0,4}",
+        "a port such as 9400",
+    )
     facts_table: str | None = _text(
         None,
         "DynamoDB table of the facts that models look up.",

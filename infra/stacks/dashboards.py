@@ -9,7 +9,16 @@ import aws_cdk as cdk
 from aws_cdk import aws_cloudwatch as cloudwatch
 from constructs import Construct
 
-from infra.contract import BUNDLE_AGE, FALLBACKS, READY_ENDPOINTS, REQUESTS, SERVICE_DIMENSION
+from infra.contract import (
+    BUNDLE_AGE,
+    FALLBACKS,
+    GPU_FAULTS,
+    GPU_MEMORY_USED,
+    GPU_UTILISATION,
+    READY_ENDPOINTS,
+    REQUESTS,
+    SERVICE_DIMENSION,
+)
 from infra.shards import Shard
 from infra.stacks.parts import Stage
 from infra.stacks.shard.scaling import probe_dimensions, queue_time_ratio
@@ -118,17 +127,21 @@ def _requests(stage: Stage, api_id: str | None) -> list[list[cloudwatch.IWidget]
 
 def _fleet(stage: Stage, shards: list[Shard]) -> list[list[cloudwatch.IWidget]]:
     shown = shards[:MAX_SHARDS_PER_GRAPH]
-    ready = [
-        cloudwatch.Metric(
-            namespace=stage.settings.metrics_namespace,
-            metric_name=READY_ENDPOINTS,
-            dimensions_map=probe_dimensions(shard.name),
-            statistic="Minimum",
-            label=shard.name,
-            period=MINUTE,
-        )
-        for shard in shown
-    ]
+
+    def of_probe(name: str, statistic: str, of: Iterable[Shard] = shown) -> list[cloudwatch.IMetric]:
+        return [
+            cloudwatch.Metric(
+                namespace=stage.settings.metrics_namespace,
+                metric_name=name,
+                dimensions_map=probe_dimensions(shard.name),
+                statistic=statistic,
+                label=shard.name,
+                period=MINUTE,
+            )
+            for shard in of
+        ]
+
+    with_gpus = [shard for shard in shown if shard.gpus]
     queues = [queue_time_ratio(stage, shard.name).with_(label=shard.name) for shard in shown]
     balancers = "{AWS/ApplicationELB,LoadBalancer}"
     named = f'"app/tidegate-{stage.name}-"'
@@ -141,7 +154,18 @@ def _fleet(stage: Stage, shards: list[Shard]) -> list[list[cloudwatch.IWidget]]:
         )
 
     return [
-        [_graph("Time in queue per time in compute", *queues), _graph("Ready endpoints", *ready)],
+        [
+            _graph("Time in queue per time in compute", *queues),
+            _graph("Ready endpoints", *of_probe(READY_ENDPOINTS, "Minimum")),
+        ],
+        [
+            _graph("GPUs busy, percent", *of_probe(GPU_UTILISATION, "Average", with_gpus)),
+            _graph(
+                "Memory of the fullest GPU, percent; broken GPUs",
+                *of_probe(GPU_MEMORY_USED, "Maximum", with_gpus),
+                right=of_probe(GPU_FAULTS, "Maximum", with_gpus),
+            ),
+        ],
         [
             _graph("Requests by shard", search("RequestCount", "Sum")),
             _graph("Time of servers, p99, s", search("TargetResponseTime", "p99")),

@@ -18,7 +18,7 @@ from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 from tidegate.aws.layout import MANIFESTS, RULES
 
-from infra.contract import HANDLER, LIVE
+from infra.contract import DCGM_PORT, HANDLER, LIVE
 from infra.settings import JwtAuthorizer, process_variables
 from infra.stacks.events import Events, make_queue
 from infra.stacks.grants import add_grants, add_runtime, explain_role, publishers_policy
@@ -104,6 +104,8 @@ class FunctionsStack(cdk.Stack):
         authorizer = settings.authorizer
         claim = {"TIDEGATE_CALLER_CLAIM": authorizer.caller_claim} if isinstance(authorizer, JwtAuthorizer) else {}
         secret = {"TIDEGATE_MANAGEMENT_SECRET_ARN": storage.management_secret.secret_arn}
+        has_exporter = settings.triton.dcgm_exporter_tag is not None
+        exporter = {"TIDEGATE_GPU_METRICS_PORT": str(DCGM_PORT)} if has_exporter else {}
         control = settings.control
         doors = [
             Spec(
@@ -161,7 +163,7 @@ class FunctionsStack(cdk.Stack):
                     control.reconcile_timeout_s,
                     bucket | servers | secret,
                 ),
-                ("probe", "Measures the servers' queues", network.control_group, 50, servers),
+                ("probe", "Measures the servers' queues", network.control_group, 50, servers | exporter),
                 (
                     "rollback",
                     "Moves the pointer back, once",

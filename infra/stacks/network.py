@@ -10,7 +10,7 @@ from aws_cdk import aws_iam as iam
 from aws_cdk import aws_route53 as route53
 from constructs import Construct
 
-from infra.contract import AGENT_PORT, GRPC_PORT, HTTP_PORT, METRICS_PORT
+from infra.contract import AGENT_PORT, DCGM_PORT, GRPC_PORT, HTTP_PORT, METRICS_PORT
 from infra.settings import MAX_ZONES
 from infra.stacks.parts import Stage, explain, log_group, statement
 from infra.stacks.storage import StorageStack
@@ -119,6 +119,8 @@ class NetworkStack(cdk.Stack):
         _allow(self.control_group, self.servers_group, http, "state of models")
         _allow(self.control_group, self.servers_group, ec2.Port.tcp(GRPC_PORT), "loads")
         _allow(self.control_group, self.servers_group, ec2.Port.tcp(METRICS_PORT), "metrics")
+        if self.stage.settings.triton.dcgm_exporter_tag is not None:
+            _allow(self.control_group, self.servers_group, ec2.Port.tcp(DCGM_PORT), "metrics of GPUs")
         https = ec2.Port.tcp(443)
         for group in (self.control_group, self.servers_group, self.instances_group):
             self._endpoints_group.connections.allow_from(group, https, "AWS services")
@@ -149,7 +151,8 @@ class NetworkStack(cdk.Stack):
         own = statement(["dynamodb:*"], [storage.registry.table_arn, storage.facts.table_arn])
         own.add_any_principal()
         tables.add_to_policy(own)
-        for name in INTERFACES:
+        sessions = ("ssmmessages",) if self.stage.settings.triton.remote_commands else ()
+        for name in (*INTERFACES, *sessions):
             self.vpc.add_interface_endpoint(
                 name.title().replace(".", "").replace("-", ""),
                 service=ec2.InterfaceVpcEndpointAwsService(name),

@@ -45,6 +45,8 @@ class StorageStack(cdk.Stack):
         self.management_secret = self._management_secret()
         self.triton_images = self._images("TritonImages", "triton")
         self.agent_images = self._images("AgentImages", "agent")
+        # There whether it is used or not: a repository that goes takes its images with it.
+        self.dcgm_images = self._images("DcgmImages", "dcgm-exporter")
         self.topic = self._topic()
         for value in (self.logs_bucket.bucket_name, self.topic.topic_arn, *([self.key.key_arn] if self.key else [])):
             publish(self, value)
@@ -57,6 +59,7 @@ class StorageStack(cdk.Stack):
             ("FactsTableName", self.facts.table_name, "TIDEGATE_FACTS_TABLE"),
             ("ManagementSecretArn", self.management_secret.secret_arn, "TIDEGATE_MANAGEMENT_SECRET_ARN"),
             ("TritonImagesUri", self.triton_images.repository_uri, "Push Triton here"),
+            ("DcgmImagesUri", self.dcgm_images.repository_uri, "Push the DCGM exporter here"),
             ("AgentImagesUri", self.agent_images.repository_uri, "Push the agent here"),
         ):
             cdk.CfnOutput(self, name, value=value, description=what)

@@ -55,7 +55,12 @@ EVERY_CHOICE = {
     "metrics_namespace": "Tidegate/test",
     "retain_data": False,
     "gateway": {"provisioned_concurrency": 2, "reserved_concurrency": 10},
-    "triton": {"auto_complete_config": True, "image_tag": "25.01-py3"},
+    "triton": {
+        "auto_complete_config": True,
+        "image_tag": "25.01-py3",
+        "remote_commands": True,
+        "dcgm_exporter_tag": "4.2.0-4.1.0-ubuntu22.04",
+    },
     "alarms": {"emails": ["ops@example.com"], "rollback": False},
     "ami": {"gpu": "ami-0123456789abcdef0", "cpu": "ami-0c0c0c0c0c0c0c0c0"},
     "tags": {"team": "serving"},

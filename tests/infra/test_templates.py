@@ -670,3 +670,47 @@ def test_requests_reach_the_functions_by_an_alias_with_and_without_kept_environm
     for made in (project, other):
         for integration in made.assembly.resources("AWS::ApiGatewayV2::Integration"):
             assert "Live" in text_of(integration.properties["IntegrationUri"])
+
+
+def test_people_may_run_commands_in_servers_where_the_setting_says_so_and_are_logged(
+    project: Made, other: Made
+) -> None:
+    for made, may in ((project, False), (other, True)):
+        for service in made.assembly.resources("AWS::ECS::Service"):
+            assert service.properties["EnableExecuteCommand"] is may
+        roles = [each for each in made.assembly.resources("AWS::IAM::Policy") if each.id.startswith("ServersTaskRole")]
+        assert all(("ssmmessages:OpenDataChannel" in allowed(each)) is may for each in roles)
+        endpoints = [
+            text_of(each.properties["ServiceName"]) for each in made.assembly.resources("AWS::EC2::VPCEndpoint")
+        ]
+        assert any(each.endswith(".ssmmessages") for each in endpoints) is may
+    cluster = only(other.assembly, "AWS::ECS::Cluster", "FleetShardsleepy").properties
+    session = cluster["Configuration"]["ExecuteCommandConfiguration"]
+    group = other.assembly.templates[only(other.assembly, "AWS::ECS::Cluster", "FleetShardsleepy").template][
+        "Resources"
+    ][session["LogConfiguration"]["CloudWatchLogGroupName"]["Ref"]]
+    assert session["Logging"] == "OVERRIDE"
+    assert group["Properties"]["LogGroupName"] == "/tidegate/test/shards/sleepy/sessions"
+
+
+def test_broken_gpus_are_told_where_the_exporter_runs(project: Made, other: Made) -> None:
+    for task in (
+        *project.assembly.resources("AWS::ECS::TaskDefinition"),
+        *other.assembly.resources("AWS::ECS::TaskDefinition"),
+    ):
+        names = {each["Name"] for each in task.properties["ContainerDefinitions"]}
+        has = task.template.startswith(("FleetShardsleepy", "FleetShardfastpool", "FleetShardalpha")) and (
+            task in list(other.assembly.resources("AWS::ECS::TaskDefinition"))
+        )
+        assert ("dcgm" in names) is has, str(task)
+    exporter = container(other.assembly, "dcgm", "FleetShardsleepy")
+    assert exporter["Essential"] is False
+    assert {"Name": "NVIDIA_VISIBLE_DEVICES", "Value": "all"} in exporter["Environment"]
+    data = only(other.assembly, "AWS::EC2::LaunchTemplate", "FleetShardsleepy").properties["LaunchTemplateData"]
+    assert "--default-runtime nvidia" in text_of(data["UserData"]["Fn::Base64"])
+    probe = named(other.assembly, "AWS::Lambda::Function", FunctionName="tidegate-test-probe").properties
+    assert probe["Environment"]["Variables"]["TIDEGATE_GPU_METRICS_PORT"] == "9400"
+    assert ("Control", "Servers", 9400) in ingress(other.assembly)
+    (alarm,) = [each for name, each in alarms(other.assembly).items() if name == "sleepy-gpu-faults"]
+    assert alarm["Dimensions"] == [{"Name": "Shard", "Value": "sleepy"}, {"Name": "service", "Value": "probe"}]
+    assert not [name for name in alarms(other.assembly) if name.startswith("cpu-only") and "gpu" in name]

@@ -12,8 +12,9 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from tidegate.control.gpus import GpuLoad, gpu_load, together
 from tidegate.errors import EndpointError
 from tidegate.ports import Endpoint, HttpRequest, RegisteredEndpoint, Registry, Transport
 from tidegate.ports.store_rules import REFUSED
@@ -27,6 +28,14 @@ _MODEL = re.compile(r'[{,]model="([^"]+)"')
 
 Counters = Mapping[tuple[str, str], float]
 """A counter's value by (its name, the model), summed over versions and instances."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """What one server said: its counters, and its GPUs."""
+
+    counters: Counters
+    gpus: GpuLoad
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +65,7 @@ class ShardHealth:
     ready: int
     unreachable: int
     models: tuple[ModelQueue, ...]
+    gpus: GpuLoad = field(default_factory=GpuLoad)
 
     @property
     def queue_ratio(self) -> float:
@@ -70,6 +80,7 @@ async def probe(
     interval_s: float,
     shards: Iterable[str] = (),
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    gpu_metrics_port: int | None = None,
 ) -> tuple[ShardHealth, ...]:
     """Look at every registered endpoint that is not refused.
 
@@ -79,6 +90,7 @@ async def probe(
         interval_s: time between the two readings, in seconds.
         shards: shards to tell of even where none of their endpoints is registered.
         sleep: waits.
+        gpu_metrics_port: where the DCGM exporter beside each server answers; None: there is none.
 
     Returns:
         The health of each shard, sorted by its name.
@@ -87,31 +99,47 @@ async def probe(
         StoreError: the registry did not answer.
     """
     entries = [entry for entry in await registry.endpoints() if entry.state != REFUSED]
-    before = await _read_all(transport, entries)
+    before = await _read_all(transport, entries, None)
     await sleep(interval_s)
-    after = await _read_all(transport, entries)
+    after = await _read_all(transport, entries, gpu_metrics_port)
     by_shard: dict[str, list[RegisteredEndpoint]] = {shard: [] for shard in shards}
     for entry in entries:
         by_shard.setdefault(entry.endpoint.shard, []).append(entry)
     return tuple(_health(shard, by_shard[shard], before, after) for shard in sorted(by_shard))
 
 
-async def _read_all(transport: Transport, entries: Iterable[RegisteredEndpoint]) -> dict[Endpoint, Counters | None]:
+async def _read_all(
+    transport: Transport, entries: Iterable[RegisteredEndpoint], gpu_metrics_port: int | None
+) -> dict[Endpoint, _Reading | None]:
     listed = list(entries)
-    read = await asyncio.gather(*(_read(transport, entry) for entry in listed))
+    read = await asyncio.gather(*(_read(transport, entry, gpu_metrics_port) for entry in listed))
     return {entry.endpoint: counters for entry, counters in zip(listed, read, strict=True)}
 
 
-async def _read(transport: Transport, entry: RegisteredEndpoint) -> Counters | None:
-    """The counters of one server; None where it does not answer, or with something else, empty where it has no metrics."""
+async def _read(transport: Transport, entry: RegisteredEndpoint, gpu_metrics_port: int | None) -> _Reading | None:
+    """What one server says; None where it does not answer, or with something else, empty where it has no metrics."""
     endpoint = entry.endpoint
     try:
         if entry.metrics_port is None:
             answer = await transport.send(endpoint, HttpRequest("GET", "/v2/health/ready"), SCRAPE_TIMEOUT_S)
-            return {} if answer.status == 200 else None
+            return _Reading({}, GpuLoad()) if answer.status == 200 else None
         door = Endpoint(endpoint.shard, endpoint.host, entry.metrics_port)
         answer = await transport.send(door, HttpRequest("GET", "/metrics"), SCRAPE_TIMEOUT_S)
-        return counters(answer.body.decode()) if answer.status == 200 else None
+        if answer.status != 200:
+            return None
+        text = answer.body.decode()
+        exported = None if gpu_metrics_port is None else await _exported(transport, endpoint, gpu_metrics_port)
+        return _Reading(counters(text), gpu_load(text, exported))
+    except (EndpointError, ValueError):
+        return None
+
+
+async def _exported(transport: Transport, endpoint: Endpoint, port: int) -> str | None:
+    """What the exporter beside a server says; None where it does not: a server without one still takes requests."""
+    beside = Endpoint(endpoint.shard, endpoint.host, port)
+    try:
+        answer = await transport.send(beside, HttpRequest("GET", "/metrics"), SCRAPE_TIMEOUT_S)
+        return answer.body.decode() if answer.status == 200 else None
     except (EndpointError, ValueError):
         return None
 
@@ -141,8 +169,8 @@ def counters(text: str) -> Counters:
 def _health(
     shard: str,
     entries: list[RegisteredEndpoint],
-    before: Mapping[Endpoint, Counters | None],
-    after: Mapping[Endpoint, Counters | None],
+    before: Mapping[Endpoint, _Reading | None],
+    after: Mapping[Endpoint, _Reading | None],
 ) -> ShardHealth:
     grown: dict[tuple[str, str], float] = defaultdict(float)
     unreachable = 0
@@ -151,11 +179,12 @@ def _health(
         if last is None:
             unreachable += 1
             continue
-        for key, value in last.items():
+        for key, value in last.counters.items():
             # A server that restarted between the readings counts from 0 again.
-            start = (first or {}).get(key, 0.0)
+            start = 0.0 if first is None else first.counters.get(key, 0.0)
             grown[key] += value - start if value >= start else value
     models = sorted({model for name, model in grown if name == COMPUTED and grown[name, model] > 0})
     queues = tuple(ModelQueue(model, grown[QUEUED, model], grown[COMPUTED, model]) for model in models)
     ready = sum(entry.state == "ready" and after[entry.endpoint] is not None for entry in entries)
-    return ShardHealth(shard, len(entries), ready, unreachable, queues)
+    gpus = together(read.gpus for entry in entries if (read := after[entry.endpoint]) is not None)
+    return ShardHealth(shard, len(entries), ready, unreachable, queues, gpus)

@@ -18,10 +18,10 @@ MOST_MODELS = 50
 
 
 @functools.cache
-def _wired() -> tuple[EventFunction, Registry, Transport, float]:
+def _wired() -> tuple[EventFunction, Registry, Transport, Settings]:
     settings = Settings.from_environment()
     function = EventFunction("probe", settings.log_level or "INFO")
-    return function, registry_of(settings), build_transport(settings), settings.probe_interval_s
+    return function, registry_of(settings), build_transport(settings), settings
 
 
 def handler(event: Any, context: Any) -> dict[str, Any]:
@@ -31,10 +31,11 @@ def handler(event: Any, context: Any) -> dict[str, Any]:
         EventError: the event is no tick of a schedule.
         StoreError: the registry did not answer.
     """
-    function, registry, transport, interval_s = _wired()
+    function, registry, transport, settings = _wired()
     function.begin(context)
     require_schedule(event)
-    found = function.run(lambda: probe(registry, transport, interval_s))
+    port = None if settings.gpu_metrics_port is None else int(settings.gpu_metrics_port)
+    found = function.run(lambda: probe(registry, transport, settings.probe_interval_s, gpu_metrics_port=port))
     for shard in found:
         _report(function, shard)
     return {"shards": {shard.shard: _as_dict(shard) for shard in found}}
@@ -45,11 +46,20 @@ def _report(function: EventFunction, shard: ShardHealth) -> None:
     metrics.add_metric("QueueTimeRatio", "None", shard.queue_ratio)
     metrics.add_metric("ReadyEndpoints", "Count", shard.ready)
     metrics.add_metric("UnreachableEndpoints", "Count", shard.unreachable)
+    gpus = shard.gpus
+    if gpus.utilisation:
+        metrics.add_metric("GpuUtilisation", "Percent", 100 * sum(gpus.utilisation.values()) / len(gpus.utilisation))
+    if gpus.memory:
+        metrics.add_metric("GpuMemoryUsed", "Percent", 100 * max(gpus.memory.values()))
+    if gpus.faults is not None:
+        metrics.add_metric("GpuFaults", "Count", len(gpus.faults))
     metrics.flush_metrics()
     for model in sorted(shard.models, key=lambda each: -each.computed_us)[:MOST_MODELS]:
         by_model = function.metrics(Shard=shard.shard, Model=model.model)
         by_model.add_metric("QueueTimeRatio", "None", model.ratio)
         by_model.flush_metrics()
+    if gpus.faults:
+        function.logger.error("GPUs are broken", extra={"shard": shard.shard, "gpus": sorted(gpus.faults)})
     if shard.unreachable:
         function.logger.warning("servers do not answer", extra={"shard": shard.shard, "count": shard.unreachable})
 
@@ -60,5 +70,10 @@ def _as_dict(shard: ShardHealth) -> dict[str, Any]:
         "ready": shard.ready,
         "unreachable": shard.unreachable,
         "queue_time_ratio": shard.queue_ratio,
+        "gpus": {
+            "utilisation": shard.gpus.utilisation,
+            "memory": shard.gpus.memory,
+            "faults": None if shard.gpus.faults is None else sorted(shard.gpus.faults),
+        },
         "models": {model.model: model.ratio for model in shard.models},
     }

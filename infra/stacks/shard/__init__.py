@@ -8,12 +8,12 @@ from constructs import Construct
 
 from infra.shards import Shard
 from infra.stacks.network import NetworkStack
-from infra.stacks.parts import Stage, explain
+from infra.stacks.parts import Stage, explain, log_group
 from infra.stacks.shard.alarms import add_alarms
 from infra.stacks.shard.balancer import Balancer
 from infra.stacks.shard.instances import Instances
 from infra.stacks.shard.scaling import add_scaling
-from infra.stacks.shard.servers import Servers
+from infra.stacks.shard.servers import Servers, sessions_log
 from infra.stacks.storage import StorageStack
 
 __all__ = ["ShardStack"]
@@ -40,10 +40,14 @@ class ShardStack(cdk.NestedStack):
             cluster_name=stage.called(shard.label),
             cluster_settings=[ecs.CfnCluster.ClusterSettingsProperty(name="containerInsights", value="enabled")],
         )
-        explain(
-            cluster,
-            checkov={"CKV_AWS_224": "Nobody may run commands in its containers, so there is no session to log."},
-        )
+        reason = "Nobody may run commands in its containers, so there is no session to log."
+        if stage.settings.triton.remote_commands:
+            cluster.configuration = _logged_sessions(self, stage, shard, storage)
+            reason = (
+                "Sessions are logged, and go through TLS. To encrypt them with a key besides, every server would have to reach "
+                "KMS and use the key by itself."
+            )
+        explain(cluster, checkov={"CKV_AWS_224": reason})
         instances = Instances(self, stage=stage, shard=shard, network=network, cluster=cluster)
         balancer = Balancer(self, stage=stage, shard=shard, network=network, storage=storage)
         servers = Servers(
@@ -58,3 +62,20 @@ class ShardStack(cdk.NestedStack):
         )
         add_scaling(self, stage=stage, shard=shard, servers=servers, balancer=balancer)
         add_alarms(self, stage=stage, shard=shard, balancer=balancer, topic=storage.topic)
+
+
+def _logged_sessions(
+    scope: Construct, stage: Stage, shard: Shard, storage: StorageStack
+) -> ecs.CfnCluster.ClusterConfigurationProperty:
+    """Sessions of people in a shard's containers are written into a log of their own."""
+    group = log_group(scope, "Sessions", stage, sessions_log(stage, shard), storage.key)
+    of = ecs.CfnCluster
+    return of.ClusterConfigurationProperty(
+        execute_command_configuration=of.ExecuteCommandConfigurationProperty(
+            logging="OVERRIDE",
+            log_configuration=of.ExecuteCommandLogConfigurationProperty(
+                cloud_watch_log_group_name=group.log_group_name,
+                cloud_watch_encryption_enabled=storage.key is not None,
+            ),
+        )
+    )

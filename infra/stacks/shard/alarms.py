@@ -8,10 +8,12 @@ from aws_cdk import aws_cloudwatch_actions as actions
 from aws_cdk import aws_sns as sns
 from constructs import Construct
 
+from infra.contract import GPU_FAULTS
 from infra.shards import Shard
 from infra.stacks.parts import Stage
 from infra.stacks.shard.balancer import Balancer
-from infra.stacks.shard.scaling import BALANCER, MINUTE, queue_time_ratio
+from infra.stacks.shard.instances import has_exporter
+from infra.stacks.shard.scaling import BALANCER, MINUTE, probe_dimensions, queue_time_ratio
 
 
 def add_alarms(scope: Construct, *, stage: Stage, shard: Shard, balancer: Balancer, topic: sns.ITopic) -> None:
@@ -66,7 +68,27 @@ def add_alarms(scope: Construct, *, stage: Stage, shard: Shard, balancer: Balanc
         evaluation_periods=max(5, -(-stage.settings.triton.start_timeout_s // 60)),
         treat_missing_data=cloudwatch.TreatMissingData.NOT_BREACHING,
     )
-    for alarm in (unserved, queue):
+    told = [unserved, queue]
+    if has_exporter(stage, shard):
+        faults = cloudwatch.Metric(
+            namespace=stage.settings.metrics_namespace,
+            metric_name=GPU_FAULTS,
+            dimensions_map=probe_dimensions(shard.name),
+            statistic="Maximum",
+            period=MINUTE,
+        )
+        broken = faults.create_alarm(
+            scope,
+            "GpuFaults",
+            alarm_name=stage.called(f"{shard.label}-gpu-faults"),
+            alarm_description=f"A GPU of shard {shard.name} reports an error that no program makes. {_runbook('a-gpu-is-broken')}",
+            comparison_operator=cloudwatch.ComparisonOperator.GREATER_THAN_THRESHOLD,
+            threshold=0,
+            evaluation_periods=2,
+            treat_missing_data=cloudwatch.TreatMissingData.NOT_BREACHING,
+        )
+        told.append(broken)
+    for alarm in told:
         alarm.add_alarm_action(actions.SnsAction(topic))
         alarm.add_ok_action(actions.SnsAction(topic))
 

@@ -29,6 +29,17 @@ ECS_IMAGE_PULL_BEHAVIOR=prefer-cached
 CONFIG
 """
 
+EVERY_CONTAINER_SEES_GPUS = """
+sed -i 's/^OPTIONS="/OPTIONS="--default-runtime nvidia /' /etc/sysconfig/docker && systemctl restart docker
+"""
+"""ECS gives a GPU to one container of a task; the exporter beside it sees them all by this
+(https://docs.aws.amazon.com/AmazonECS/latest/developerguide/ecs-gpu.html)."""
+
+
+def has_exporter(stage: Stage, shard: Shard) -> bool:
+    """Whether the DCGM exporter runs beside a shard's servers."""
+    return shard.gpus > 0 and stage.settings.triton.dcgm_exporter_tag is not None
+
 
 class Instances(Construct):
     """The instances of one shard, as the capacity provider `provider` of its cluster."""
@@ -140,6 +151,7 @@ class Instances(Construct):
                 ],
                 user_data=cdk.Fn.base64(
                     USER_DATA.format(cluster=cluster.cluster_name, has_gpus=str(bool(shard.gpus)).lower())
+                    + (EVERY_CONTAINER_SEES_GPUS if has_exporter(stage, shard) else "")
                 ),
                 tag_specifications=[
                     of.TagSpecificationProperty(resource_type="instance", tags=names),

@@ -15,6 +15,7 @@ from tidegate.triton.server import PARAMETER_HEADERS
 from infra.contract import (
     AGENT_COMMAND,
     AGENT_PORT,
+    DCGM_PORT,
     GRPC_PORT,
     HTTP_PORT,
     LIVE,
@@ -22,12 +23,12 @@ from infra.contract import (
     RESTRICTED_APIS,
 )
 from infra.settings import process_variables
-from infra.shards import AGENT_MIB, Shard
+from infra.shards import AGENT_MIB, EXPORTER_MIB, Shard
 from infra.stacks.grants import agent_items, items_statement, key_statement, list_statement, objects_under
 from infra.stacks.network import NetworkStack
 from infra.stacks.parts import NO_RESOURCE_LEVEL, Stage, depend_on_policy, explain, log_group, statement
 from infra.stacks.shard.balancer import Balancer
-from infra.stacks.shard.instances import SURGE, Instances
+from infra.stacks.shard.instances import SURGE, Instances, has_exporter
 from infra.stacks.storage import StorageStack
 
 TASK_PREFIXES = (MODELS, MANIFESTS, SAMPLES, ASSIGNMENTS, BUNDLES, CLAIMS, LIVE)
@@ -66,6 +67,11 @@ def triton_command(repository: str, *, has_gpus: bool, auto_complete_config: boo
     return " ".join(["exec tritonserver", *arguments])
 
 
+def sessions_log(stage: Stage, shard: Shard) -> str:
+    """The name of the log group of people's sessions in a shard's containers."""
+    return f"/tidegate/{stage.name}/shards/{shard.label}/sessions"
+
+
 class Servers(Construct):
     """The service of one shard."""
 
@@ -102,6 +108,8 @@ class Servers(Construct):
         agent.add_container_dependencies(
             ecs.ContainerDependency(container=triton, condition=ecs.ContainerDependencyCondition.START)
         )
+        if has_exporter(stage, shard):
+            self._exporter()
         self._explain(task_role, execution_role)
         self.service = self._service(network, cluster, instances, balancer)
         # A task that starts before its roles have their policies fails, and the circuit breaker counts it.
@@ -134,6 +142,15 @@ class Servers(Construct):
             role.add_to_policy(items_statement(items, storage))
         if storage.key is not None:
             role.add_to_policy(key_statement(storage, "kms:Decrypt", ("dynamodb", "s3")))
+        if self._stage.settings.triton.remote_commands:
+            channels = [
+                f"ssmmessages:{verb}{what}" for verb in ("Create", "Open") for what in ("ControlChannel", "DataChannel")
+            ]
+            role.add_to_policy(statement([*channels, "logs:DescribeLogGroups"], ["*"]))
+            sessions = f"log-group:{sessions_log(self._stage, self._shard)}:*"
+            arn = f"arn:{cdk.Aws.PARTITION}:logs:{cdk.Aws.REGION}:{cdk.Aws.ACCOUNT_ID}:{sessions}"
+            written = ["logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"]
+            role.add_to_policy(statement(written, [arn]))
         return role
 
     def _triton(self) -> ecs.ContainerDefinition:
@@ -204,9 +221,25 @@ class Servers(Construct):
         container.add_port_mappings(ecs.PortMapping(container_port=AGENT_PORT))
         return container
 
+    def _exporter(self) -> None:
+        tag = self._stage.settings.triton.dcgm_exporter_tag
+        assert tag is not None
+        container = self.task.add_container(
+            "dcgm",
+            image=self._image("dcgm-exporter", tag),
+            # A server serves on without its figures.
+            essential=False,
+            memory_reservation_mib=EXPORTER_MIB,
+            environment={"NVIDIA_VISIBLE_DEVICES": "all", "DCGM_EXPORTER_LISTEN": f":{DCGM_PORT}"},
+            logging=self._log_driver("dcgm"),
+        )
+        container.add_port_mappings(ecs.PortMapping(container_port=DCGM_PORT))
+
     def _image(self, name: str, tag: str) -> ecs.ContainerImage:
         # By its name: what reads a repository's attributes has to split them, which an output of another stack does not allow.
-        repository = ecr.Repository.from_repository_name(self, f"{name.title()}Images", self._stage.repository(name))
+        repository = ecr.Repository.from_repository_name(
+            self, f"{name.title().replace('-', '')}Images", self._stage.repository(name)
+        )
         return ecs.ContainerImage.from_ecr_repository(repository, tag)
 
     def _log_driver(self, prefix: str) -> ecs.LogDriver:
@@ -231,7 +264,15 @@ class Servers(Construct):
                 ),
             },
         )
-        explain(task_role.node.find_child("DefaultPolicy"), nag=self._storage.prefix_reasons(TASK_PREFIXES))
+        reasons = self._storage.prefix_reasons(TASK_PREFIXES)
+        if self._stage.settings.triton.remote_commands:
+            name = sessions_log(self._stage, self._shard)
+            group = f"arn:<AWS::Partition>:logs:<AWS::Region>:<AWS::AccountId>:log-group:{name}:*"
+            reasons |= {
+                "AwsSolutions-IAM5[Resource::*]": f"Sessions of ECS Exec, by remote_commands. {NO_RESOURCE_LEVEL}",
+                f"AwsSolutions-IAM5[Resource::{group}]": "The names of the streams are not known before there is a session.",
+            }
+        explain(task_role.node.find_child("DefaultPolicy"), nag=reasons)
         explain(
             execution_role.node.find_child("DefaultPolicy"),
             nag={"AwsSolutions-IAM5[Resource::*]": f"ecr:GetAuthorizationToken. {NO_RESOURCE_LEVEL}"},
@@ -279,7 +320,7 @@ class Servers(Construct):
                     target_group_arn=balancer.target_group.ref,
                 )
             ],
-            enable_execute_command=False,
+            enable_execute_command=self._stage.settings.triton.remote_commands,
             enable_ecs_managed_tags=True,
             propagate_tags="SERVICE",
         )
