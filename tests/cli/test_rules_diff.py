@@ -242,7 +242,7 @@ def test_rules_that_do_not_compile_are_located_on_their_side(old: Path, tmp_path
     shown = rules("diff", old, broken)
     assert shown.exit_code == 1
     assert f"NEW ({broken}): 1 error in the rules" in shown.stderr
-    assert re.search(r"objectives/ranking\.yaml:\d+: rule 'all': unknown model 'nothing'", shown.stderr)
+    assert re.search(r"objectives/ranking\.yaml:\d+(:\d+)?: rule 'all': unknown model 'nothing'", shown.stderr)
     told = rules_json("diff", broken, old, exit_code=1)
     assert (told["ok"], told["side"]) == (False, "old")
     assert told["findings"][0]["file"] == "objectives/ranking.yaml"

@@ -292,7 +292,10 @@ def axes(old: Directory, new: Directory, objective: str) -> list[tuple[str, list
                 each for document in mine for rule in document["rules"] for each in on(rule.get("when", {}), name)
             ]
             cases += cases_of(kind, domains, conditions, name in open_keys)
-        if len(declaring) < 2 or not all(document["context"][name].get("required") for document in declaring):
+        specs = [document["context"][name] for document in declaring]
+        defaults = {repr(spec.get("default")) for spec in specs}
+        is_default = len(specs) == 2 and len(defaults) == 1 and specs[0].get("default") is not None
+        if not is_default and (len(specs) < 2 or not all(spec.get("required") for spec in specs)):
             cases.append((ABSENT, 1))
         found.append((name, cases))
     cells: dict[str, set[str]] = defaultdict(set)

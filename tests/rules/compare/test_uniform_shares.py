@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, Phase, assume, given, settings
 from tidegate.rules import compile_directory
+from tidegate.rules.compare.axes import build_axes
 from tidegate.rules.compare.changes import Change
 from tidegate.rules.compare.report import Diff, compare
 from tidegate.rules.compare.revision import Revision, open_revision
+from tidegate.rules.compare.volumes import TooMuchError, Volumes
 
 from tests.rules.compare.brute_force import moved_by_counting, too_many
 from tests.rules.compare.strategies import OBJECTIVE, Revisions, revisions
@@ -54,6 +56,23 @@ def test_shares_are_what_counting_gives(pair: Revisions) -> None:
     assert by_target(diff) == pytest.approx(counted, abs=1e-9)
     assert shares.moved == pytest.approx(sum(share for (was, now), share in counted.items() if was != now), abs=1e-9)
     assert shares.changing.drawn == shares.staying.drawn == 0
+
+
+@thorough
+@given(revisions())
+def test_volumes_are_what_the_walk_counts(pair: Revisions) -> None:
+    old, new = (opened(each).side(OBJECTIVE) for each in pair)
+    axes = build_axes(old, new)
+    start = axes.start(AT)
+    try:
+        counted = Volumes(axes, start, budget=1_000_000).count()
+    except TooMuchError:
+        assume(False)
+    assert counted.staying is not None
+    assert not counted.changing.keys() & counted.staying.keys()
+    assert {**counted.changing, **counted.staying} == axes.space.walk({start: 1}, into_alike=True).leaves
+    assert all(axes.is_changing(leaf) for leaf in counted.changing)
+    assert not any(axes.is_changing(leaf) for leaf in counted.staying)
 
 
 @brief

@@ -1,9 +1,9 @@
-"""Which rules of two revisions are the same, so that a context that reaches one of them gets the same from both."""
+"""Which rules of two revisions match the same contexts, and which of these also do the same."""
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import zip_longest
 from typing import Any
 
@@ -13,19 +13,23 @@ from tidegate.rules.conditions import AnyOf, Conjunction, from_json
 from tidegate.rules.semantics import body_targets
 
 Pair = tuple[int | None, int | None]
-"""The places of a rule in the old and in the new revision (None: it is not there, or is not the same)."""
+"""The places of a rule in the old and in the new revision (None: it is not there, or matches other contexts)."""
+
+ACTIONS = ("serve", "split", "shadow", "fallback", "parameters", "timeout_ms", "hedge_after_ms")
+"""What a rule does, and not which contexts it matches. An experiment is both."""
 
 
 def aligned(old: Side, new: Side) -> list[Pair]:
-    """All rules of both revisions in one order that keeps the order of each; a rule that is the same in both stands once.
+    """All rules of both revisions in one order that keeps the order of each; a rule that matches the same contexts in both
+    stands once, whatever it does with them.
 
-    Of rules that are the same but changed places, as many as possible stand once.
+    Of rules that match the same but changed places, as many as possible stand once.
     """
     place_in_new = {rule["id"]: place for place, rule in enumerate(new.rules)}
     same = [
         (place, there)
         for place, rule in enumerate(old.rules)
-        if (there := place_in_new.get(rule["id"])) is not None and _is_same(old, place, new, there)
+        if (there := place_in_new.get(rule["id"])) is not None and _match_alike(old, place, new, there)
     ]
     kept = longest_rising([there for _, there in same])
     pairs: list[Pair] = []
@@ -61,16 +65,39 @@ def same_json(one: Any, other: Any) -> bool:
     return one is other or encode(one) == encode(other)
 
 
-def _is_same(old: Side, place: int, new: Side, there: int) -> bool:
+def act_alike(old: Side, place: int, new: Side, there: int) -> bool:
+    """Whether two rules that match the same contexts also do the same with them."""
     before, after = old.rules[place], new.rules[there]
     if before != after or not same_json(before, after) or old.key_of(place) != new.key_of(there):
         return False
     if any(_resolved(old, name) != _resolved(new, name) for name in body_targets(before)):
         return False
-    return all(
-        _reading(old, name) == _reading(new, name)
-        for name in {*_attributes(from_json(before["when"])), *old.key_of(place)}
-    )
+    return all(_reading(old, name) == _reading(new, name) for name in old.key_of(place))
+
+
+def _match_alike(old: Side, place: int, new: Side, there: int) -> bool:
+    before, after = old.rules[place], new.rules[there]
+    if not same_json(_matching(before), _matching(after)):
+        return False
+    names = set(_attributes(from_json(before["when"])))
+    if before.get("experiment", {}).get("allocate") == "layer":
+        names.update(old.key_of(place))
+        if old.key_of(place) != new.key_of(there):
+            return False
+    return all(_reading(old, name) == _reading(new, name) for name in names)
+
+
+def _matching(rule: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a rule says which contexts it matches."""
+    found = {key: value for key, value in rule.items() if key not in ACTIONS}
+    experiment = rule.get("experiment")
+    if experiment is not None:
+        cells = sorted({str(cell["cell"]) for cell in experiment["cells"]})
+        told = ("allocate", "layer", "ranges") if experiment["allocate"] == "layer" else ("allocate", "id")
+        found["experiment"] = {key: experiment[key] for key in told if key in experiment}
+        if experiment["allocate"] == "caller":
+            found["experiment"]["cells"] = cells
+    return found
 
 
 def _resolved(side: Side, name: str) -> tuple[str, int | None]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from tidegate.rules.compare.alignment import same_json
 from tidegate.rules.compare.axis import (
     ABSENT,
     ANY,
@@ -24,7 +25,7 @@ from tidegate.rules.compare.classes import Drawn, cases_of, draw_subset, unused_
 from tidegate.rules.compare.joint import A_SET, REFUSED_BY, Joint
 from tidegate.rules.compare.layers import Source, layer_axis, source_of
 from tidegate.rules.compare.revision import Side
-from tidegate.rules.compare.space import Space, State
+from tidegate.rules.compare.space import Leaf, Space, State
 from tidegate.rules.contract import Attribute
 from tidegate.rules.sticky import key_text
 from tidegate.rules.values import within
@@ -48,6 +49,13 @@ class Axes:
     def start(self, at: float) -> State:
         """The state of a context of which nothing is known but its moment, in Unix seconds."""
         return self.space.all_axes, self.joint.active(at), 0, (ABSENT,) * len(self.keys), (None,) * len(self.cells)
+
+    def is_changing(self, leaf: Leaf) -> bool:
+        """Whether another rule, or a changed one, decides in the new revision, or a revision refuses."""
+        was, now = leaf[:2]
+        if was is None or now is None or was != now:
+            return True
+        return was >= 0 and bool(self.joint.changing >> was & 1)
 
     def source(self, side: int, names: tuple[str, ...], markers: Markers) -> Source:
         """Where the key of one revision comes from, given what is known of the sticky attributes."""
@@ -101,8 +109,17 @@ class _AttributeAxes:
                 self._add_set()
             else:
                 self._add_values([each for each in self._declared if each[1].type == kind])
-        if len(self._declared) < len(joint.sides) or not all(attribute.required for _, attribute in self._declared):
+        if self._has_absence():
             self._add(self._case(None, ABSENT))
+
+    def _has_absence(self) -> bool:
+        """Whether absence is a case. With a default it is that value, which has a case already."""
+        if len(self._declared) < len(self._joint.sides):
+            return True
+        if all(attribute.required for _, attribute in self._declared):
+            return False
+        first, *others = (attribute.default for _, attribute in self._declared)
+        return first is None or not all(same_json(first, other) for other in others)
 
     def axes(self, rows: int) -> list[Axis]:
         """The axes, of which `rows` look at the first."""

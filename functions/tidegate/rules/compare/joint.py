@@ -1,6 +1,6 @@
 """The rules of an objective in two revisions as one table of rows, with the masks that values select.
 
-A rule that is the same in both revisions has its rows once. A row's bit in a mask is its place: the first row has the
+A rule that matches the same contexts in both revisions has its rows once. A row's bit in a mask is its place: the first row has the
 lowest bit, so that a mask without the rows below a certain match is short.
 """
 
@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any, Final
 
 from tidegate.errors import ContextError
-from tidegate.rules.compare.alignment import Pair, aligned
+from tidegate.rules.compare.alignment import Pair, act_alike, aligned
 from tidegate.rules.compare.elements import Need, Ways, taken_apart
 from tidegate.rules.compare.revision import Side
 from tidegate.rules.conditions import Predicate, from_json, rows
@@ -61,20 +61,24 @@ class Joint:
         """The mask of rows by their places."""
         return bits((self.count - 1 - place for place in places), self.count)
 
-    @property
-    def of_one(self) -> int:
-        """The rows that only one of the revisions has."""
-        return self.of[OLD] ^ self.of[NEW]
+    @cached_property
+    def changing(self) -> int:
+        """The rows that only one of the revisions has, or that do something else in the other."""
+        differing = [row for row, pair in enumerate(self.pairs) if not self._act_alike(*pair)]
+        return self.rows(differing)
+
+    def _act_alike(self, was: int | None, now: int | None) -> bool:
+        return was is not None and now is not None and act_alike(self.sides[OLD], was, self.sides[NEW], now)
 
     def body(self, row: int) -> Mapping[str, Any]:
-        """The rule of a row, as the bundle has it."""
+        """The rule of a row, as a bundle has it; of one in both revisions, what the old one has. Both match alike."""
         old, new = self.pairs[row]
         return self.sides[OLD].rules[old] if old is not None else self.sides[NEW].rules[new or 0]
 
     def key_of(self, row: int) -> tuple[str, ...]:
-        """The attributes that the choice of a row's rule may hash."""
-        old, new = self.pairs[row]
-        return self.sides[OLD].key_of(old) if old is not None else self.sides[NEW].key_of(new or 0)
+        """The attributes that the choice of a row's rule may hash, in either revision."""
+        keys = (side.key_of(rule) for side, rule in zip(self.sides, self.pairs[row], strict=True) if rule is not None)
+        return tuple(dict.fromkeys(name for key in keys for name in key))
 
     def declared(self, name: str) -> list[tuple[int, Attribute]]:
         """The declarations of an attribute, by side."""

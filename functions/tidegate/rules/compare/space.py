@@ -52,7 +52,7 @@ class Space:
     def __init__(self, joint: Joint, axes: Sequence[Axis], hashing: int, allocated: Sequence[int]) -> None:
         """`hashing` are the rows whose choice hashes a sticky attribute, `allocated` those of each caller's experiment."""
         self.axes = tuple(axes)
-        self._of, self._of_one = joint.of, joint.of_one
+        self._of, self._changing = joint.of, joint.changing
         self._hashing, self._allocated = hashing, tuple(allocated)
         self.all_axes = (1 << len(axes)) - 1
         self._refusing = 0
@@ -124,6 +124,15 @@ class Space:
         """What a state without open axes decides."""
         return self._first(state, OLD), self._first(state, NEW), state[3], state[4]
 
+    def tidied(self, leaf: Leaf) -> Leaf:
+        """A leaf without what its rows do not look at of the sticky attributes and the allocated cells."""
+        was, now, keys, cells = leaf
+        rows = sum(1 << row for row in {was, now} if row is not None and row >= 0)
+        if keys and not rows & self._hashing:
+            keys = (ABSENT,) * len(keys)
+        allocated = zip(cells, self._allocated, strict=True)
+        return was, now, keys, tuple(cell if rows & mine else None for cell, mine in allocated)
+
     def _first(self, state: State, side: int) -> int | None:
         if state[2] & REFUSED_BY[side]:
             return None
@@ -131,7 +140,7 @@ class Space:
         return (mine & -mine).bit_length() - 1
 
     def _is_alike(self, state: State) -> bool:
-        return state[0] & self._refusing == 0 and state[2] == 0 and state[1] & self._of_one == 0
+        return state[0] & self._refusing == 0 and state[2] == 0 and state[1] & self._changing == 0
 
     def _settled(self, state: State) -> tuple[State, int]:
         """The state without what can no longer decide: rows below a certain match, axes that no row left looks at.
@@ -187,7 +196,7 @@ class Space:
         """The axis to open: one that may refuse, else of the first undecided row (of one revision alone, if there is
         one) the axis that most rows look at. None where it has too many cases to list."""
         axes, rows, _, _, _ = state
-        candidates = axes & self._refusing or self._axes_of_first(axes, rows & self._of_one)
+        candidates = axes & self._refusing or self._axes_of_first(axes, rows & self._changing)
         candidates = candidates or self._axes_of_first(axes, rows)
         for chosen in (candidates, axes):
             listed = [place for place in places(chosen) if self.axes[place].cases is not None]

@@ -1,0 +1,369 @@
+"""Exact shares by the volumes of boxes, where the walk would take too long.
+
+A row of conditions is a box: on every axis, the cases that it allows. How much of a box the boxes above it leave is counted
+by taking one of them away after the other: what is left without a box, less what is left *in* that box. Boxes of many
+attributes seldom meet, so this is cheap exactly where the walk, which opens one axis after the other, is not. Boxes that
+look at different axes are independent, so that what they leave is a product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from math import prod
+
+from tidegate.rules.compare.axes import Axes
+from tidegate.rules.compare.axis import ABSENT, Effect, Markers, places
+from tidegate.rules.compare.joint import NEW, OLD
+from tidegate.rules.compare.space import Leaf, State
+
+MOST_PARTS = 64
+"""So many combinations of what is known of sticky attributes and allocations are looked at one by one."""
+
+MOST_FLIPS = 4_000_000
+"""So many ends of runs of cases, over all rows and axes, may be noted."""
+
+Box = dict[int, int]
+"""By axis, the cases that are allowed, as a bitset; axes without a restriction are left out."""
+
+Known = tuple[Markers, tuple[str | None, ...]]
+"""What is known of the sticky attributes and the allocated cells."""
+
+
+class TooMuchError(Exception):
+    """Counting takes more than it may."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """The weight of every leaf at which another rule, or a changed one, decides in the new revision, and of every other
+    leaf; None: counting these takes more than it may."""
+
+    changing: Mapping[Leaf, int]
+    staying: Mapping[Leaf, int] | None
+
+
+class Volumes:
+    """Counts the leaves of two revisions at one moment.
+
+    Attributes:
+        left: how many comparisons of a box with a region may still be made.
+    """
+
+    def __init__(self, axes: Axes, start: State, budget: int) -> None:
+        """Prepare.
+
+        Raises:
+            TooMuchError: the space is not a product of few parts, or has too many cases.
+        """
+        self._axes, self._joint = axes, axes.joint
+        self.left = self._more = budget // 2
+        if any(axis.may_refuse or axis.cases is None for axis in axes.space.axes):
+            raise TooMuchError
+        self._parts = [_Part(self, axes, start, known) for known in _known(axes)]
+
+    def count(self) -> Counted:
+        """Count.
+
+        Raises:
+            TooMuchError: counting what changes takes more than it may.
+        """
+        changing: dict[Leaf, int] = {}
+        staying: dict[Leaf, int] = {}
+        counted = [0] * len(self._parts)
+        for number, part in enumerate(self._parts):
+            for was, now, weight in part.changing():
+                counted[number] += weight
+                self._add(changing, part, was, now, weight)
+        needs_rest = [part.last is not None and bool(self._joint.changing >> part.last & 1) for part in self._parts]
+        self.left += self._more
+        try:
+            for number, part in enumerate(self._parts):
+                for was, now, weight in part.staying():
+                    counted[number] += weight
+                    self._add(staying, part, was, now, weight)
+        except TooMuchError:
+            if any(needs_rest):
+                raise
+            return Counted(changing, None)
+        for part, is_changing, weight in zip(self._parts, needs_rest, counted, strict=True):
+            if part.last is not None:
+                self._add(changing if is_changing else staying, part, part.last, part.last, part.volume - weight)
+        return Counted(changing, staying)
+
+    def _add(self, found: dict[Leaf, int], part: _Part, was: int, now: int, weight: int) -> None:
+        if weight:
+            leaf = self._axes.space.tidied((was, now, *part.known))
+            found[leaf] = found.get(leaf, 0) + weight
+
+
+def _known(axes: Axes) -> list[Known]:
+    """Every combination of what cases say of the sticky attributes and the allocated cells."""
+    choices: list[list[tuple[str, int, Effect]]] = []
+    for axis in axes.space.axes:
+        if axis.key is None and axis.cell is None:
+            continue
+        assert axis.cases is not None
+        # Only the axes of layers depend on the sticky attributes.
+        cases = axis.cases(())
+        kind, place = ("key", axis.key) if axis.key is not None else ("cell", axis.cell or 0)
+        effects = dict.fromkeys((effect.marker, effect.cell) for _, effect, _ in cases.of(0))
+        choices.append([(kind, place, Effect(0, marker, cell)) for marker, cell in effects])
+    if prod(map(len, choices)) > MOST_PARTS:
+        raise TooMuchError
+    found = []
+    for chosen in product(*choices):
+        markers: list[int | str] = [ABSENT] * len(axes.keys)
+        cells: list[str | None] = [None] * len(axes.cells)
+        for kind, place, effect in chosen:
+            if kind == "key" and effect.marker is not None:
+                markers[place] = effect.marker
+            elif kind == "cell":
+                cells[place] = effect.cell
+        found.append((tuple(markers), tuple(cells)))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Grid:
+    """The cases of one axis: the rows that each leaves, their weights, and for the rows that not all leave which ones."""
+
+    masks: Sequence[int]
+    weights: Sequence[int]
+    is_even: bool
+    allowed: Mapping[int, int]
+    memo: dict[int, int]
+    touching: dict[int, int]
+
+    def weight(self, cases: int) -> int:
+        if self.is_even:
+            return cases.bit_count()
+        found = self.memo.get(cases)
+        if found is None:
+            found = self.memo[cases] = sum(self.weights[place] for place in places(cases))
+        return found
+
+    def rows(self, cases: int) -> int:
+        """The rows that any of some cases leaves."""
+        found = self.touching.get(cases)
+        if found is None:
+            found = 0
+            for place in places(cases):
+                found |= self.masks[place]
+            self.touching[cases] = found
+        return found
+
+
+class _Part:
+    """The contexts of which the same is known of the sticky attributes and the allocated cells."""
+
+    def __init__(self, owner: Volumes, axes: Axes, start: State, known: Known) -> None:
+        self.known, self._owner, self._joint = known, owner, axes.joint
+        self._rows, self._factor = start[1], 1
+        self._grids: list[_Grid] = []
+        for axis in axes.space.axes:
+            assert axis.cases is not None
+            cases: dict[int, int] = {}
+            for mask, effect, weight in axis.cases(known[0]).of(start[1]):
+                if axis.key is not None and effect.marker is not None and effect.marker != known[0][axis.key]:
+                    continue
+                if axis.cell is not None and effect.cell != known[1][axis.cell]:
+                    continue
+                cases[mask] = cases.get(mask, 0) + weight
+            if len(cases) > 1:
+                self._grids.append(_grid(cases, start[1]))
+            else:
+                for mask, weight in cases.items():
+                    self._rows, self._factor = self._rows & mask, self._factor * weight
+                if not cases:
+                    self._factor = 0
+        self._full = [(1 << len(grid.masks)) - 1 for grid in self._grids]
+        self._boxes: dict[int, Box | None] = {}
+        self.volume = self._factor
+        for grid, full in zip(self._grids, self._full, strict=True):
+            self.volume *= grid.weight(full)
+        both = self._joint.of[OLD] & self._joint.of[NEW] & self._rows
+        self.last = next((row for row in places(both) if self._box(row) == {}), None)
+        """The first row of both revisions that matches everything: what no other pair gets is its own."""
+
+    def changing(self) -> Iterator[tuple[int, int, int]]:
+        """The changing pairs of (old row, new row), -1: none, and their weights."""
+        of_old, of_new = self._joint.of[OLD] & self._rows, self._joint.of[NEW] & self._rows
+        both = of_old & of_new
+        for row in self._reached(both & self._joint.changing):
+            yield row, row, self._left(self._box(row), _above(of_old | of_new, row))
+        for was in self._reached(of_old & ~both):
+            box = self._box(was)
+            above = _above(of_old, was)
+            for now in places(self._touching(box) & of_new & ~_above(both, was)):
+                yield was, now, self._left(_within(box, self._box(now)), above | _above(of_new, now))
+            if self.last is None:
+                yield was, -1, self._left(box, above | of_new)
+        for now in self._reached(of_new & ~both):
+            box = self._box(now)
+            above = _above(of_new, now)
+            for was in places(self._touching(box) & both & ~_above(both, now)):
+                yield was, now, self._left(_within(box, self._box(was)), above | _above(of_old, was))
+            if self.last is None:
+                yield -1, now, self._left(box, above | of_old)
+
+    def staying(self) -> Iterator[tuple[int, int, int]]:
+        """The other pairs: rows that both revisions have, and contexts that no row of either matches."""
+        rows = (self._joint.of[OLD] | self._joint.of[NEW]) & self._rows
+        for row in self._reached(self._joint.of[OLD] & self._joint.of[NEW] & self._rows & ~self._joint.changing):
+            yield row, row, self._left(self._box(row), _above(rows, row))
+        if self.last is None:
+            yield -1, -1, self._left({}, rows)
+
+    def _reached(self, rows: int) -> Iterator[int]:
+        """Those of some rows above the one that matches everything."""
+        return places(rows if self.last is None else _above(rows, self.last))
+
+    def _box(self, row: int) -> Box | None:
+        """The box of a row; None where it allows nothing."""
+        if row not in self._boxes:
+            box = {axis: grid.allowed[row] for axis, grid in enumerate(self._grids) if row in grid.allowed}
+            self._boxes[row] = box if all(box.values()) else None
+        return self._boxes[row]
+
+    def _touching(self, region: Box | None) -> int:
+        """The rows whose boxes may meet a region."""
+        rows = 0 if region is None else self._rows
+        for axis, cases in (region or {}).items():
+            rows &= self._grids[axis].rows(cases)
+        return rows
+
+    def _left(self, region: Box | None, above: int) -> int:
+        """What the rows of a mask leave of a region."""
+        if region is None or not self._factor:
+            return 0
+        boxes = [box for row in places(self._touching(region) & above) if (box := self._box(row)) is not None]
+        return self._factor * self._count((1 << len(self._grids)) - 1, region, boxes)
+
+    def _count(self, axes: int, region: Box, boxes: Iterable[Box]) -> int:
+        """The volume, over some axes, of what boxes that restrict no other axes leave of a region."""
+        single: Box = {}
+        while True:
+            found = self._narrowed(region, boxes, single)
+            if found is None:
+                return 0
+            boxes = found
+            if not single:
+                break
+            region = dict(region)
+            for axis, inside in single.items():
+                region[axis] = region.get(axis, self._full[axis]) & ~inside
+                if not region[axis]:
+                    return 0
+            single = {}
+        volume = 1
+        for group, members in _independent(boxes):
+            axes ^= group
+            volume *= self._count_connected(group, region, members)
+            if not volume:
+                return 0
+        for axis in places(axes):
+            volume *= self._grids[axis].weight(region.get(axis, self._full[axis]))
+        return volume
+
+    def _narrowed(self, region: Box, boxes: Iterable[Box], single: Box) -> list[Box] | None:
+        """What boxes restrict within a region; None where one of them holds all of it. Those that restrict a single axis
+        are united in `single` instead."""
+        narrow = []
+        for box in boxes:
+            self._owner.left -= 1
+            part = {}
+            for axis, cases in box.items():
+                here = region.get(axis, self._full[axis])
+                inside = cases & here
+                if not inside:
+                    break
+                if inside != here:
+                    part[axis] = inside
+            else:
+                if not part:
+                    return None
+                if len(part) == 1:
+                    ((axis, inside),) = part.items()
+                    single[axis] = single.get(axis, 0) | inside
+                else:
+                    narrow.append(part)
+        if self._owner.left < 0:
+            raise TooMuchError
+        return narrow
+
+    def _count_connected(self, axes: int, region: Box, boxes: list[Box]) -> int:
+        """The same for boxes of which each restricts at least two axes, and which are not independent of each other."""
+        volume = 1
+        for axis in places(axes):
+            volume *= self._grids[axis].weight(region.get(axis, self._full[axis]))
+        # Large boxes first: what they take of the later ones is not counted again.
+        boxes.sort(key=len)
+        for place, box in enumerate(boxes):
+            volume -= self._count(axes, region | box, boxes[:place])
+            if not volume:
+                return 0
+        return volume
+
+
+def _grid(cases: Mapping[int, int], rows: int) -> _Grid:
+    masks, weights = list(cases), list(cases.values())
+    ends: dict[int, list[int]] = {}
+    before, count = rows, 0
+    for place, mask in enumerate(masks):
+        count += (before ^ mask).bit_count()
+        if count > MOST_FLIPS:
+            raise TooMuchError
+        for row in places(before ^ mask):
+            ends.setdefault(row, []).append(place)
+        before = mask
+    return _Grid(
+        masks, weights, set(weights) == {1}, {row: _allowed(at, len(masks)) for row, at in ends.items()}, {}, {}
+    )
+
+
+def _allowed(flips: Sequence[int], size: int) -> int:
+    """The cases that a row allows, which does so from the start and changes at some places."""
+    allowed, start = 0, 0
+    for place, flip in enumerate([*flips, size]):
+        if place % 2 == 0:
+            allowed |= (1 << flip) - (1 << start)
+        start = flip
+    return allowed
+
+
+def _above(rows: int, row: int) -> int:
+    """Those of some rows that come before a row."""
+    return rows & ((1 << row) - 1)
+
+
+def _within(one: Box | None, other: Box | None) -> Box | None:
+    if one is None or other is None:
+        return None
+    both = dict(one)
+    for axis, cases in other.items():
+        both[axis] = both.get(axis, cases) & cases
+        if not both[axis]:
+            return None
+    return both
+
+
+def _independent(boxes: Iterable[Box]) -> list[tuple[int, list[Box]]]:
+    """Boxes in groups that share no axis, with the axes of each."""
+    groups: list[tuple[int, list[Box]]] = []
+    for box in boxes:
+        axes = 0
+        for axis in box:
+            axes |= 1 << axis
+        members = [box]
+        apart = []
+        for group, others in groups:
+            if group & axes:
+                axes |= group
+                others.extend(members)
+                members = others
+            else:
+                apart.append((group, others))
+        groups = [*apart, (axes, members)]
+    return groups
