@@ -44,7 +44,8 @@ def diff(
     if objective is not None:
         check_objective(objective, {*before.objectives, *after.objectives})
     if log is None:
-        found, skipped = compare(before, after, time.time() if at is None else at, objective=objective), None
+        moment = time.time() if at is None else at
+        found, skipped = compare(before, after, moment, objective=objective, with_examples=True), None
     else:
         found, skipped = _with_log(LoggedComparison(before, after, objective), log, objective, at)
     if as_json:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from itertools import groupby
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from tidegate.cli.rules.skipped import Skipped
+from tidegate.rules.analysis.of_objective import utc_text
 from tidegate.rules.compare.report import Diff
 from tidegate.rules.compare.shares import ObjectiveShares
 from tidegate.rules.pictures.flows_svg import headline
@@ -36,7 +40,7 @@ def show_diff(found: Diff, old: str, new: str, skipped: Skipped | None) -> None:
     still = [each.objective for each in found.shares if not each.moved and not each.retuned]
     for shares in found.shares:
         if shares.objective not in still:
-            _show_shares(console, shares)
+            _show_shares(console, shares, new)
     if still:
         console.print()
         console.print(f"nothing moves: {', '.join(still)}")
@@ -46,7 +50,7 @@ def show_diff(found: Diff, old: str, new: str, skipped: Skipped | None) -> None:
     _show_changes(console, found)
 
 
-def _show_shares(console: Console, shares: ObjectiveShares) -> None:
+def _show_shares(console: Console, shares: ObjectiveShares, new: str) -> None:
     console.print()
     console.print(f"{shares.objective}: {headline(shares)}", style="bold")
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
@@ -65,6 +69,24 @@ def _show_shares(console: Console, shares: ObjectiveShares) -> None:
         table.add_row(percent(rest), f"{len(changing) - SHOWN_FLOWS:,} smaller flows; --json has all")
     table.add_row(percent(shares.unchanged), "unchanged")
     console.print(table)
+    if shares.undecided is not None:
+        console.print(shares.undecided)
+    _show_examples(console, shares, new)
+
+
+def _show_examples(console: Console, shares: ObjectiveShares, new: str) -> None:
+    """Commands to paste, one for each flow that is shown."""
+    rules = shlex.quote(new) if Path(new).is_dir() else "RULES"
+    changing = [flow for flow in shares.flows if flow.moved or flow.retuned][:SHOWN_FLOWS]
+    for flow in changing:
+        if flow.example is not None:
+            context = shlex.quote(json.dumps(flow.example.context, ensure_ascii=False))
+            at = "" if flow.example.at is None else f" --at {utc_text(flow.example.at)}"
+            console.print(f"{flow.old_target} → {flow.new_target}, for example:")
+            console.print(
+                f"  tidegate rules explain {rules} --objective {shares.objective}{at} --context {context}",
+                soft_wrap=True,
+            )
 
 
 def _show_changes(console: Console, found: Diff) -> None:

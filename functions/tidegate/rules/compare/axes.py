@@ -16,6 +16,7 @@ from tidegate.rules.compare.axis import (
     Axis,
     Case,
     Effect,
+    Element,
     Marker,
     Markers,
     drawn_axis,
@@ -103,6 +104,7 @@ class _AttributeAxes:
         # Only a set that is there has elements.
         self._closes = sum(1 << place + 1 + number for number in range(len(self._elements)))
         self._listed: dict[Case, int] = {}
+        self._samples: dict[Case, tuple[str, Any]] = {}
         self._drawn: list[tuple[int, Callable[[random.Random], Case]]] = []
         for kind in dict.fromkeys(attribute.type for _, attribute in self._declared):
             if kind == "set":
@@ -110,7 +112,7 @@ class _AttributeAxes:
             else:
                 self._add_values([each for each in self._declared if each[1].type == kind])
         if self._has_absence():
-            self._add(self._case(None, ABSENT))
+            self._add(self._case(None, ABSENT), None)
 
     def _has_absence(self) -> bool:
         """Whether absence is a case. With a default it is that value, which has a case already."""
@@ -124,7 +126,8 @@ class _AttributeAxes:
     def axes(self, rows: int) -> list[Axis]:
         """The axes, of which `rows` look at the first."""
         if not self._drawn:
-            return [listed_axis(self._name, self._listed, rows, key=self._key), *self._elements]
+            axis = listed_axis(self._name, self._listed, rows, key=self._key, samples=self._samples)
+            return [axis, *self._elements]
         declared = {(attribute.type, attribute.values, attribute.required) for _, attribute in self._declared}
         may_refuse = len(declared) > 1 or len(self._declared) < len(self._joint.sides)
         axis = drawn_axis(self._name, self._listed, self._drawn, rows, may_refuse=may_refuse, key=self._key)
@@ -136,7 +139,7 @@ class _AttributeAxes:
             self._drawn.append((2**count, partial(self._draw, partial(draw_subset, texts))))
         else:
             left, effect = self._case(A_SET, None)
-            self._add((left, replace(effect, closes=0)), 2**count)
+            self._add((left, replace(effect, closes=0)), (), 2**count)
 
     def _add_values(self, declared: list[tuple[int, Attribute]]) -> None:
         predicates = [term for side, _ in declared for term in self._joint.predicates(self._name, side)]
@@ -146,10 +149,12 @@ class _AttributeAxes:
             return
         for value in found.values:
             marker: Marker = key_text(value) if found.is_closed else ANY
-            self._add(self._case(value, ABSENT if value == "" else marker))
+            self._add(self._case(value, ABSENT if value == "" else marker), value)
 
-    def _add(self, case: Case, weight: int = 1) -> None:
+    def _add(self, case: Case, value: Any, weight: int = 1) -> None:
         self._listed[case] = self._listed.get(case, 0) + weight
+        if value is None or case not in self._samples:
+            self._samples[case] = self._name, value
 
     def _draw(self, draw: Callable[[random.Random], Any], chance: random.Random) -> Case:
         return self._case(draw(chance), ANY)
@@ -193,7 +198,8 @@ def _element_axes(joint: Joint, name: str, after: int) -> list[Axis]:
         cases: dict[Case, int] = {(joint.all_rows & ~needing, PLAIN): 1}
         inside = (joint.all_rows, Effect(refused))
         cases[inside] = cases.get(inside, 0) + 1
-        axes.append(listed_axis(f"{name} has {element}", cases, needing, after=after))
+        samples = {inside: (name, Element(element))} if len(cases) > 1 else {}
+        axes.append(listed_axis(f"{name} has {element}", cases, needing, after=after, samples=samples))
     return axes
 
 

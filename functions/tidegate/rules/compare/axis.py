@@ -5,10 +5,10 @@ from __future__ import annotations
 import random
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate, pairwise
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
 
@@ -42,6 +42,14 @@ Case = tuple[int, Effect]
 """The rows that a case leaves, and what else it says."""
 
 PLAIN: Final = Effect()
+
+
+@dataclass(frozen=True, slots=True)
+class Element:
+    """An element that a context's set has."""
+
+    text: str
+
 
 _WINDOW_BITS = 1024
 _WINDOW = (1 << _WINDOW_BITS) - 1
@@ -131,6 +139,7 @@ class Axis:
     `cases` are given the sticky attributes, on which those of a layer depend; None where they are too many to list, and
     are only drawn. Their weights sum to `total`, and they are `size` at the most. `rows` look at the axis, `may_refuse` tells
     whether a case refuses, `after` are axes that must be closed first, `key` and `cell` the places in a state that it fills.
+    `samples` has for cases the attribute and a value that is one: None where it is absent, an `Element` that is in a set.
     """
 
     name: str
@@ -143,6 +152,7 @@ class Axis:
     after: int = 0
     key: int | None = None
     cell: int | None = None
+    samples: Mapping[Case, tuple[str, Any]] = field(default_factory=dict)
 
 
 def listed_axis(
@@ -153,6 +163,7 @@ def listed_axis(
     after: int = 0,
     key: int | None = None,
     cell: int | None = None,
+    samples: Mapping[Case, tuple[str, Any]] | None = None,
 ) -> Axis:
     """An axis with cases that depend on nothing."""
     cases = Cases(weights)
@@ -167,6 +178,7 @@ def listed_axis(
         after,
         key,
         cell,
+        samples or {},
     )
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any
 
 from tidegate.rules.compare.changes import Change, changes_between
+from tidegate.rules.compare.examples import Example
 from tidegate.rules.compare.logged import LoggedShares
 from tidegate.rules.compare.revision import Revision
 from tidegate.rules.compare.shares import STEP_BUDGET, Flow, ObjectiveShares, uniform_shares
+from tidegate.rules.engine import Engine
 
 FORMAT_VERSION = 1
 NO_OBJECTIVE = "(no objective)"
@@ -51,6 +54,7 @@ def _shares_dict(shares: ObjectiveShares) -> dict[str, Any]:
         "bound": shares.changing.bound,
         "unmoved_bound": shares.staying.bound,
         "drawn": shares.staying.drawn,
+        "undecided": shares.undecided,
         "flows": [
             {"from": old, "to": new, "share": share, "retuned": retuned}
             for old, new, share, retuned in shares.by_target()
@@ -67,11 +71,23 @@ def _flow_dict(flow: Flow) -> dict[str, Any]:
         "to": flow.new_target,
         "share": flow.share,
         "retuned": flow.retuned,
+        "example": None if flow.example is None else _example_dict(flow.example),
     }
 
 
+def _example_dict(example: Example) -> dict[str, Any]:
+    at = None if example.at is None else datetime.fromtimestamp(example.at, UTC).isoformat().replace("+00:00", "Z")
+    return {"context": dict(example.context), "at": at}
+
+
 def compare(
-    old: Revision, new: Revision, at: float, *, objective: str | None = None, budget: int = STEP_BUDGET
+    old: Revision,
+    new: Revision,
+    at: float,
+    *,
+    objective: str | None = None,
+    budget: int = STEP_BUDGET,
+    with_examples: bool = False,
 ) -> Diff:
     """Compare two revisions at a moment in Unix seconds, with every case of every attribute weighted alike.
 
@@ -80,12 +96,14 @@ def compare(
         new: the other.
         at: which time windows hold.
         objective: compare this one alone, beside the fleet, the layers and the callers; None compares all.
-        budget: the steps that each objective may take before it is sampled.
+        budget: the steps of the walk that each objective may take (see `uniform_shares`).
+        with_examples: find a context for each flow that changes.
     """
     shares = []
+    engines = (Engine(old.bundle), Engine(new.bundle)) if with_examples else None
     for name in _objectives(old, new, objective):
         sides = [each.side(name) for each in (old, new) if name in each.objectives]
-        found = uniform_shares(sides[0], sides[-1], at, budget)
+        found = uniform_shares(sides[0], sides[-1], at, budget, engines if len(sides) == 2 else None)
         shares.append(_one_sided(found, is_added=name not in old.objectives) if len(sides) == 1 else found)
     return _diff(old, new, objective, shares)
 

@@ -14,13 +14,21 @@ from tidegate.rules.bundle import encode
 from tidegate.rules.compare.axes import Axes, build_axes
 from tidegate.rules.compare.axis import by_weight
 from tidegate.rules.compare.contests import Outcome, outcomes
+from tidegate.rules.compare.examples import Example, Examples
 from tidegate.rules.compare.revision import Side
 from tidegate.rules.compare.space import Leaf, Space, State, Walked
 from tidegate.rules.compare.volumes import TooMuchError, Volumes
 from tidegate.rules.decision import Decision
+from tidegate.rules.engine import Engine
+
+_Key = tuple[str, str, str, str, bool]
+"""The rules and targets of a flow, and whether it is retuned."""
+
+Engines = tuple[Engine, Engine]
+"""Those of the old and the new revision."""
 
 STEP_BUDGET = 60_000
-COUNT_BUDGET = 6_000_000
+COUNT_BUDGET = 5_000_000
 """Together these take some three seconds at the most, of ten thousand rules some five."""
 
 SAMPLE_SIZE = 20_000
@@ -36,7 +44,8 @@ class Flow:
     """A share (0–1) of the traffic, by the rule and target that serve it in the old and in the new revision.
 
     A target is `model` or `model/version`, or in parentheses why there is none; a rule is empty where there is none.
-    `retuned`: the target is the same, its parameters, fallbacks, shadows or timeouts are not.
+    `retuned`: the target is the same, its parameters, fallbacks, shadows or timeouts are not. `example` is a context that both
+    engines decide so; None where none was looked for, as where nothing changes, or none was found.
     """
 
     old_rule: str
@@ -45,6 +54,7 @@ class Flow:
     new_target: str
     share: float
     retuned: bool
+    example: Example | None = None
 
     @property
     def moved(self) -> bool:
@@ -79,6 +89,17 @@ class ObjectiveShares:
     staying: Estimate = Estimate()
     contexts: int = 0
 
+    @property
+    def undecided(self) -> str | None:
+        """Why some shares are estimates; None where all are exact."""
+        if not self.staying.drawn:
+            return None
+        what = "which share moves" if self.changing.drawn else "how the share that stays is divided among the rules"
+        return (
+            f"{what} was not decided exactly, as the rules overlap in too many ways: it is estimated from "
+            f"{self.staying.drawn:,} contexts drawn at random"
+        )
+
     def by_target(self) -> list[tuple[str, str, float, float]]:
         """(old target, new target, share, how much of the share is retuned), the largest first."""
         sums: dict[tuple[str, str], tuple[float, float]] = {}
@@ -90,13 +111,17 @@ class ObjectiveShares:
         return [(old, new, share, retuned) for (old, new), (share, retuned) in ordered]
 
 
-def uniform_shares(old: Side, new: Side, at: float, budget: int = STEP_BUDGET) -> ObjectiveShares:
+def uniform_shares(
+    old: Side, new: Side, at: float, budget: int = STEP_BUDGET, engines: Engines | None = None
+) -> ObjectiveShares:
     """The shares with every case of every attribute weighted alike, at a moment in Unix seconds.
 
     The walk of `space` comes first; where it takes more than `budget` steps, the volumes of boxes are counted. Where that
-    takes too much as well, the states that the walk reached become strata, and contexts are drawn from each.
+    takes too much as well, the states that the walk reached become strata, and contexts are drawn from each. With `engines`,
+    the flows that change have examples.
     """
     axes = build_axes(old, new)
+    examples = None if engines is None else Examples(axes, engines, at)
     space, chance = axes.space, random.Random(SAMPLE_SEED)  # noqa: S311  # a repeatable sample, no secret
     start = axes.start(at)
     changing = space.walk({start: 1}, budget)
@@ -110,18 +135,19 @@ def uniform_shares(old: Side, new: Side, at: float, budget: int = STEP_BUDGET) -
         if counted is not None and counted.staying is not None:
             for leaf, weight in (*counted.changing.items(), *counted.staying.items()):
                 _add(leaves, leaf, Fraction(weight, space.total))
-            return summary(axes, "uniform", leaves)
+            return summary(axes, "uniform", leaves, examples)
         if counted is not None and staying is None:
             for leaf, weight in counted.changing.items():
                 _add(leaves, leaf, Fraction(weight, space.total))
-            return summary(axes, "uniform", leaves, staying=_unmoved(axes, changing, chance, leaves))
+            staying_estimate = _unmoved(axes, changing, chance, leaves)
+            return summary(axes, "uniform", leaves, examples, staying=staying_estimate)
         staying = staying or space.walk(changing.alike, budget, into_alike=True)
     estimates = []
     for walked in (changing, staying):
         for leaf, weight in walked.leaves.items():
             _add(leaves, leaf, Fraction(weight, space.total))
         estimates.append(_sampled(space, walked.undecided, chance, leaves))
-    return summary(axes, "uniform", leaves, changing=estimates[0], staying=_worse(*estimates))
+    return summary(axes, "uniform", leaves, examples, changing=estimates[0], staying=_worse(*estimates))
 
 
 def _unmoved(axes: Axes, walked: Walked, chance: random.Random, leaves: dict[Leaf, Fraction]) -> Estimate:
@@ -178,24 +204,36 @@ def summary(
     axes: Axes,
     weighting: str,
     leaves: Mapping[Leaf, Fraction],
+    examples: Examples | None = None,
     *,
     contexts: int = 0,
     changing: Estimate = Estimate(),
     staying: Estimate = Estimate(),
 ) -> ObjectiveShares:
     """The shares of an objective from the share of each leaf; they sum to 1."""
-    sums: dict[tuple[str, str, str, str, bool], Fraction | float] = {}
+    sums: dict[_Key, Fraction | float] = {}
+    largest: dict[_Key, tuple[Fraction, Leaf, Outcome, Outcome]] = {}
     for leaf, weight in leaves.items():
         for old, new, share in outcomes(axes, leaf):
             source, target = target_text(old), target_text(new)
             retuned = source == target and settings_of(old) != settings_of(new)
             key = (_rule(old), _rule(new), source, target, retuned)
-            sums[key] = _plus(sums.get(key, Fraction(0)), weight * share)
-    flows = [Flow(*key[:4], float(share), key[4]) for key, share in sums.items() if share]
+            part = weight * share
+            sums[key] = _plus(sums.get(key, Fraction(0)), part)
+            if (
+                examples is not None
+                and (source != target or retuned)
+                and (key not in largest or part > largest[key][0])
+            ):
+                largest[key] = part, leaf, old, new
     moved = _sum(share for key, share in sums.items() if key[2] != key[3])
     retuned = _sum(share for key, share in sums.items() if key[4])
     unchanged = _sum(share for key, share in sums.items() if key[2] == key[3] and not key[4])
-    flows.sort(key=lambda flow: (-flow.share, flow.old_rule, flow.new_rule, flow.old_target, flow.new_target))
+    flows = []
+    for key, whole in sorted(sums.items(), key=lambda each: (-each[1], each[0])):
+        if whole:
+            found = examples.find(*largest[key][1:]) if examples is not None and key in largest else None
+            flows.append(Flow(*key[:4], float(whole), key[4], found))
     name = axes.joint.sides[0].objective.name
     return ObjectiveShares(name, weighting, moved, retuned, unchanged, tuple(flows), changing, staying, contexts)
 

@@ -27,6 +27,9 @@ MOST_FLIPS = 4_000_000
 Box = dict[int, int]
 """By axis, the cases that are allowed, as a bitset; axes without a restriction are left out."""
 
+Region = list[int]
+"""The cases of every axis, as bitsets."""
+
 Known = tuple[Markers, tuple[str | None, ...]]
 """What is known of the sticky attributes and the allocated cells."""
 
@@ -58,7 +61,7 @@ class Volumes:
             TooMuchError: the space is not a product of few parts, or has too many cases.
         """
         self._axes, self._joint = axes, axes.joint
-        self.left = self._more = budget // 2
+        self.left = budget
         if any(axis.may_refuse or axis.cases is None for axis in axes.space.axes):
             raise TooMuchError
         self._parts = [_Part(self, axes, start, known) for known in _known(axes)]
@@ -77,7 +80,6 @@ class Volumes:
                 counted[number] += weight
                 self._add(changing, part, was, now, weight)
         needs_rest = [part.last is not None and bool(self._joint.changing >> part.last & 1) for part in self._parts]
-        self.left += self._more
         try:
             for number, part in enumerate(self._parts):
                 for was, now, weight in part.staying():
@@ -239,9 +241,17 @@ class _Part:
         if region is None or not self._factor:
             return 0
         boxes = [box for row in places(self._touching(region) & above) if (box := self._box(row)) is not None]
-        return self._factor * self._count((1 << len(self._grids)) - 1, region, boxes)
+        return self._factor * self._count((1 << len(self._grids)) - 1, self._narrow(self._full, region), boxes)
 
-    def _count(self, axes: int, region: Box, boxes: Iterable[Box]) -> int:
+    @staticmethod
+    def _narrow(region: Region, box: Box) -> Region:
+        """What of a region is in a box within it."""
+        narrowed = list(region)
+        for axis, cases in box.items():
+            narrowed[axis] = cases
+        return narrowed
+
+    def _count(self, axes: int, region: Region, boxes: Iterable[Box]) -> int:
         """The volume, over some axes, of what boxes that restrict no other axes leave of a region."""
         single: Box = {}
         while True:
@@ -251,9 +261,9 @@ class _Part:
             boxes = found
             if not single:
                 break
-            region = dict(region)
+            region = list(region)
             for axis, inside in single.items():
-                region[axis] = region.get(axis, self._full[axis]) & ~inside
+                region[axis] &= ~inside
                 if not region[axis]:
                     return 0
             single = {}
@@ -264,10 +274,10 @@ class _Part:
             if not volume:
                 return 0
         for axis in places(axes):
-            volume *= self._grids[axis].weight(region.get(axis, self._full[axis]))
+            volume *= self._grids[axis].weight(region[axis])
         return volume
 
-    def _narrowed(self, region: Box, boxes: Iterable[Box], single: Box) -> list[Box] | None:
+    def _narrowed(self, region: Region, boxes: Iterable[Box], single: Box) -> list[Box] | None:
         """What boxes restrict within a region; None where one of them holds all of it. Those that restrict a single axis
         are united in `single` instead."""
         narrow = []
@@ -275,7 +285,7 @@ class _Part:
             self._owner.left -= 1
             part = {}
             for axis, cases in box.items():
-                here = region.get(axis, self._full[axis])
+                here = region[axis]
                 inside = cases & here
                 if not inside:
                     break
@@ -293,15 +303,15 @@ class _Part:
             raise TooMuchError
         return narrow
 
-    def _count_connected(self, axes: int, region: Box, boxes: list[Box]) -> int:
+    def _count_connected(self, axes: int, region: Region, boxes: list[Box]) -> int:
         """The same for boxes of which each restricts at least two axes, and which are not independent of each other."""
         volume = 1
         for axis in places(axes):
-            volume *= self._grids[axis].weight(region.get(axis, self._full[axis]))
+            volume *= self._grids[axis].weight(region[axis])
         # Large boxes first: what they take of the later ones is not counted again.
         boxes.sort(key=len)
         for place, box in enumerate(boxes):
-            volume -= self._count(axes, region | box, boxes[:place])
+            volume -= self._count(axes, self._narrow(region, box), boxes[:place])
             if not volume:
                 return 0
         return volume

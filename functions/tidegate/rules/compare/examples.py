@@ -1,0 +1,217 @@
+"""Contexts that show a flow: for each a context that both engines decide as the flow says.
+
+The cases of a context are searched: on every axis one that leaves the rows that match, so that together they leave none of
+the rows above. Sticky choices and layers hash a key, so keys are tried until both engines agree with the flow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count, islice
+from typing import Any
+
+from tidegate.errors import NoRuleError, RequestError
+from tidegate.rules.compare.axes import Axes
+from tidegate.rules.compare.axis import ABSENT, ANY, Axis, Case, Element, places
+from tidegate.rules.compare.contests import REFUSED, UNSERVED, Outcome
+from tidegate.rules.compare.joint import NEW, OLD, REFUSED_BY
+from tidegate.rules.compare.space import Leaf
+from tidegate.rules.contract import AttributeType
+from tidegate.rules.engine import Engine
+
+FILLERS = frozenset(map(chr, range(0xE000, 0xF900)))
+"""One of these (characters for private use) is in a text that stands for all that conditions do not mention."""
+
+MOST_NODES = 500
+"""How many cases are chosen, and taken back, in search of one context."""
+
+MOST_LOOKED_AT = 3_000_000
+MOST_KEYS = 20_000
+MOST_KEYS_OF_ALL = 100_000
+"""How many cases and keys are looked at for one context, and for all contexts of an objective."""
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A context, as JSON values, and the time of the request in Unix seconds; None: the time makes no difference."""
+
+    context: Mapping[str, Any]
+    at: float | None
+
+
+class Examples:
+    """Finds contexts for the leaves of an objective.
+
+    Args:
+        axes: those of the objective in two revisions.
+        engines: the engines of the old and of the new one.
+        at: the moment in Unix seconds.
+    """
+
+    def __init__(self, axes: Axes, engines: tuple[Engine, Engine], at: float) -> None:
+        self._axes, self._joint, self._engines, self._at = axes, axes.joint, engines, at
+        self._has_windows = any("active" in rule for side in self._joint.sides for rule in side.rules)
+        self._looked, self._keys = MOST_LOOKED_AT, MOST_KEYS_OF_ALL
+
+    def find(self, leaf: Leaf, old: Outcome, new: Outcome) -> Example | None:
+        """A context that comes to a leaf and has these outcomes, or None where none was found."""
+        wanted = (_shown(old), _shown(new))
+        for cases in islice(self._points(leaf), 1):
+            for context in self._contexts(cases):
+                if self._keys < 0:
+                    return None
+                self._keys -= 1
+                if tuple(self._outcome(engine, context) for engine in self._engines) == wanted:
+                    return Example(context, self._at if self._has_windows else None)
+        return None
+
+    def _outcome(self, engine: Engine, context: Mapping[str, Any]) -> tuple[str, str]:
+        try:
+            return _shown(engine.decide(self._joint.sides[OLD].objective.name, context, at=self._at))
+        except NoRuleError:
+            return _shown(UNSERVED)
+        except RequestError:
+            return _shown(REFUSED)
+
+    def _points(self, leaf: Leaf) -> Iterator[list[Case]]:
+        """The cases of contexts that come to a leaf, by axis."""
+        was, now, markers, cells = leaf
+        refusing = sum(flag for flag, row in zip(REFUSED_BY, (was, now), strict=True) if row is None)
+        wanted, above = 0, 0
+        for row, mine in ((was, self._joint.of[OLD]), (now, self._joint.of[NEW])):
+            if row is not None:
+                wanted |= 1 << row if row >= 0 else 0
+                above |= mine & ((1 << row) - 1 if row >= 0 else -1)
+        options = []
+        for axis in self._axes.space.axes:
+            if axis.cases is None:
+                return
+            found = [
+                (rows, effect)
+                for rows, effect, _ in axis.cases(markers).of(self._joint.all_rows)
+                if rows & wanted == wanted
+                and not effect.refused & ~refusing
+                and _fits(effect.marker, axis.key, markers)
+                and (axis.cell is None or cells[axis.cell] is None or effect.cell == cells[axis.cell])
+            ]
+            if not found:
+                return
+            options.append(found)
+        for fixed in self._refusals(options, refusing):
+            bad = above & self._joint.active(self._at)
+            yield from self._search(fixed, bad, [MOST_NODES])
+
+    def _refusals(self, options: list[list[Case]], refusing: int) -> Iterator[list[list[Case]]]:
+        """The options, so narrowed that exactly the revisions of some flags refuse."""
+        if not refusing:
+            yield options
+            return
+        for axis, cases in enumerate(options):
+            mine = [case for case in cases if case[1].refused == refusing]
+            if mine:
+                yield [*options[:axis], mine, *options[axis + 1 :]]
+
+    def _search(self, options: list[list[Case]], bad: int, left: list[int]) -> Iterator[list[Case]]:
+        """One case of each axis, so that no bad row is left."""
+        for cases in options:
+            rows = 0
+            for mask, _ in cases:
+                rows |= mask
+            bad &= rows
+        self._looked -= sum(map(len, options))
+        left[0] -= 1
+        if left[0] < 0 or self._looked < 0:
+            return
+        if not bad:
+            yield [self._plainest(axis, cases) for axis, cases in zip(self._axes.space.axes, options, strict=True)]
+            return
+        row = next(places(bad))
+        ways = []
+        for axis, cases in enumerate(options):
+            if len(cases) > 1:
+                lacking = dict.fromkeys(
+                    (mask & bad, place) for place, (mask, _) in enumerate(cases) if not mask >> row & 1
+                )
+                ways += [(kept.bit_count(), axis, cases[place]) for kept, place in lacking]
+        for _, axis, case in sorted(ways, key=lambda way: way[:2]):
+            yield from self._search([*options[:axis], [case], *options[axis + 1 :]], bad, left)
+
+    def _plainest(self, axis: Axis, cases: Sequence[Case]) -> Case:
+        """An absent attribute, or else the first case that is no empty text."""
+        values = [axis.samples[case][1] if case in axis.samples else "" for case in cases]
+        return next(
+            (case for case, value in zip(cases, values, strict=True) if value is None),
+            next((case for case, value in zip(cases, values, strict=True) if value != ""), cases[0]),
+        )
+
+    def _contexts(self, cases: Sequence[Case]) -> Iterator[dict[str, Any]]:
+        """The contexts of some cases: one for each key that is tried, of a single attribute that choices hash."""
+        context: dict[str, Any] = {}
+        open_key: str | None = None
+        for axis, case in zip(self._axes.space.axes, cases, strict=True):
+            if axis.cell is not None and case[1].cell is not None:
+                context.setdefault("allocations", {})[self._axes.cells[axis.cell]] = case[1].cell
+            name, value = axis.samples.get(case, ("", None))
+            if value is None:
+                continue
+            if isinstance(value, Element):
+                if isinstance(context.get(name), list):
+                    context[name].append(value.text)
+            else:
+                context[name] = list(value) if isinstance(value, tuple) else value
+                if case[1].marker == ANY and open_key is None:
+                    open_key = name
+        plain = {name: _readable(value) if name != open_key else value for name, value in context.items()}
+        for each in (plain, context) if plain != context else (context,):
+            if open_key is None:
+                yield each
+            else:
+                kinds = [attribute.type for _, attribute in self._joint.declared(open_key)]
+                yield from ({**each, open_key: key} for key in islice(_keys(kinds[0], each[open_key]), MOST_KEYS))
+
+
+def _fits(marker: int | str | None, key: int | None, markers: Sequence[int | str]) -> bool:
+    """Whether a case says of a sticky attribute what a leaf knows of it. Where a leaf knows none to be there, its rows do
+    not look at any."""
+    return key is None or all(each == ABSENT for each in markers) or marker == markers[key]
+
+
+def _shown(outcome: Outcome) -> tuple[str, str]:
+    if isinstance(outcome, str):
+        return "", outcome
+    return outcome.rule, str(outcome.target.model) + ("" if outcome.version is None else f"/{outcome.version}")
+
+
+def _readable(value: Any) -> Any:
+    """A value with a word in place of the character that stands for texts that no condition mentions."""
+    if isinstance(value, list):
+        return [_readable(each) for each in value]
+    if isinstance(value, str):
+        return "".join("other" if each in FILLERS else each for each in value)
+    return value
+
+
+def _keys(kind: AttributeType, value: Any) -> Iterator[Any]:
+    """The value, and others that are likely of the same case."""
+    match kind:
+        case "string":
+            filler = next((character for character in value if character in FILLERS), "")
+            if filler:
+                yield from (value.replace(filler, f"{number}") for number in range(1, 1000))
+                yield from (value.replace(filler, f"m{number}") for number in range(1, MOST_KEYS))
+            yield value
+            yield from (f"{value}{number}" for number in count(1))
+        case "version":
+            yield value
+            yield from (f"{value.partition('+')[0]}+{number}" for number in count(1))
+        case "integer":
+            yield value
+            for number in count(1):
+                yield from (value + number, value - number)
+        case "number":
+            yield value
+            for number in count(1):
+                yield from (value + number / 1024, value - number / 1024)
+        case _:
+            yield value
