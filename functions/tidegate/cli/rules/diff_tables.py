@@ -12,11 +12,11 @@ from rich.table import Table
 from rich.text import Text
 
 from tidegate.cli.rules.skipped import Skipped
-from tidegate.rules.analysis.of_objective import utc_text
 from tidegate.rules.compare.report import Diff
 from tidegate.rules.compare.shares import ObjectiveShares
 from tidegate.rules.pictures.flows_svg import headline
 from tidegate.rules.replay.words import percent
+from tidegate.rules.times import utc_text
 
 PLAIN_WIDTH = 160
 """Columns where the output is no terminal, so that nothing is cut for a file or another program."""
