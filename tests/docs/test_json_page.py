@@ -23,6 +23,7 @@ PAGE = (ROOT / "docs" / "json.md").read_text(encoding="utf-8")
 SECTIONS: dict[str, str] = dict(re.findall(r"^## `([a-z -]+)`\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL))
 
 LOCAL: Mapping[str, list[str]] = {
+    "init": ["{here}/project"],
     "rules check": ["{rules}"],
     "rules test": ["{rules}"],
     "rules schema": ["--out", "{here}/schema"],
@@ -64,8 +65,8 @@ def commands(group: click.Group = main, prefix: str = "") -> Iterator[tuple[str,
 
 
 WITH_JSON = [name for name, command in commands() if any("--json" in each.opts for each in command.params)]
-SILENT = {"up", "shard-agent"}
-"""Commands that print no result: they run until they are stopped."""
+SILENT = {"up", "shard-agent", "models image describe"}
+"""Commands that print no result: they run until they are stopped, or print a file."""
 
 
 @pytest.fixture(name="run")

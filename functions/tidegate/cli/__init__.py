@@ -11,6 +11,7 @@ from tidegate import __version__
 from tidegate.cli.lazy import LazyGroup
 
 COMMANDS = {
+    "init": ("tidegate.cli.init:init", "Write a whole first project: rules, cases and a small model."),
     "up": ("tidegate.cli.up:up", "Start the whole stack on this machine."),
     "rules": ("tidegate.cli.rules:rules", "Check, explain and compile rules."),
     "models": ("tidegate.cli.models:models", "Check, try and draw models."),

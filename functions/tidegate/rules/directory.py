@@ -95,7 +95,9 @@ def _world(layout: RulesLayout, findings: list[Finding]) -> World:
     layers = _layers(layout, findings)
     file = layout.named("fleet")
     if file is None:
-        hint = "write it: shards, models and where they are placed, aliases"
+        hint = (
+            "write it: shards, models and where they are placed, aliases; `tidegate init` writes a whole first project"
+        )
         findings.append(Finding("fleet.yaml", 0, "", "the file is missing", hint))
         return World({}, {}, {}, layers, known=False)
     source = _read(layout.root, file, findings)

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from tidegate.cli.rules.compiled import end_with_findings
-from tidegate.cli.rules.options import AS_JSON, DIRECTORY, print_json
+from tidegate.cli.rules.options import AS_JSON, print_json
 from tidegate.rules.directory import read_directory
 from tidegate.rules.language import NAME, TARGET
 from tidegate.rules.layout import CASES, SUFFIXES
@@ -23,7 +23,12 @@ MAX_NAME_LENGTH = 128
 @click.command()
 @click.argument("objective")
 @click.option(
-    "--dir", "directory", type=DIRECTORY, default=Path("routing_rules"), show_default=True, help="The rules directory."
+    "--dir",
+    "directory",
+    type=click.Path(path_type=Path),
+    default=Path("routing_rules"),
+    show_default=True,
+    help="The rules directory.",
 )
 @click.option("--model", help="What it serves: a model, model/version or alias of fleet.yaml.")
 @AS_JSON
@@ -35,6 +40,9 @@ def new(objective: str, directory: Path, model: str | None, as_json: bool) -> No
     if re.fullmatch(NAME[1:-1], objective) is None or len(objective) > MAX_NAME_LENGTH:
         hint = f"write letters, digits, '.', '_' and '-' (at most {MAX_NAME_LENGTH}), a letter or digit first"
         raise click.BadParameter(f"{objective!r} is no name for an objective: {hint}", param_hint="OBJECTIVE")
+    if not directory.is_dir():
+        message = f"{directory} is no directory; `tidegate init` writes a whole first project, with one"
+        raise click.BadParameter(message, param_hint="--dir")
     program, findings = read_directory(directory)
     of_fleet = [finding for finding in findings if Path(finding.file).stem == "fleet"]
     if of_fleet:

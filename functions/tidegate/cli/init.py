@@ -1,0 +1,53 @@
+"""`tidegate init`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from tidegate.cli.rules.options import AS_JSON, print_json
+
+TEMPLATE = Path(__file__).parent / "project"
+
+
+@click.command()
+@click.argument("directory", type=click.Path(file_okay=False, path_type=Path), default=Path())
+@AS_JSON
+def init(directory: Path, as_json: bool) -> None:
+    """Write a whole first project into DIRECTORY (else here): rules with cases, and an ensemble that runs on the local
+    stack. Nothing is overwritten: where one of its files is there already, nothing is written at all.
+    """
+    files = sorted(file for file in TEMPLATE.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
+    written = {directory / file.relative_to(TEMPLATE): file for file in files}
+    there = [target for target in written if target.exists() or target.is_symlink()]
+    if there:
+        message = f"{there[0]} is there already, and nothing is overwritten: name another directory"
+        raise click.BadParameter(message, param_hint="DIRECTORY")
+    for target, file in written.items():
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with target.open("xb") as stream:
+                stream.write(file.read_bytes())
+        except OSError as error:
+            raise click.BadParameter(f"{target} cannot be written: {error.strerror}", param_hint="DIRECTORY") from error
+    steps = _next_steps(directory)
+    if as_json:
+        print_json({"directory": str(directory), "files": list(map(str, written)), "next": steps})
+        return
+    for target in written:
+        click.echo(f"{target}: written")
+    click.echo("Next:")
+    for step in steps:
+        click.echo(f"  {step}")
+
+
+def _next_steps(directory: Path) -> list[str]:
+    rules, models = directory / "routing_rules", directory / "triton_models"
+    return [
+        f"tidegate rules check {rules}",
+        f"tidegate rules test {rules}",
+        f"tidegate models check {models}",
+        f"tidegate up --rules {rules} --models {models}",
+        f"read {directory / 'README.md'}: the first request",
+    ]
