@@ -8,13 +8,11 @@ from collections.abc import Iterator
 from tidegate.triton.checks.files import regular_size
 from tidegate.triton.checks.folder import ModelFolder, each_version
 
-HOOK = "auto_complete_config"
-
 
 def completed_names(model: ModelFolder, kind: str) -> frozenset[str] | None:
     """The names of the inputs (or outputs, by `kind`) that the code adds; None where it adds some that cannot be told."""
     names: set[str] = set()
-    for tree in _trees(model):
+    for tree in _trees(model, f"add_{kind}"):
         calls = [
             node
             for node in ast.walk(tree)
@@ -28,13 +26,16 @@ def completed_names(model: ModelFolder, kind: str) -> frozenset[str] | None:
     return frozenset(names)
 
 
-def _trees(model: ModelFolder) -> Iterator[ast.Module]:
+def _trees(model: ModelFolder, word: str) -> Iterator[ast.Module]:
+    """The Python files of a model that say a word."""
     for _, folder in each_version(model):
         for path in sorted(folder.rglob("*.py")):
             if regular_size(path) is None:
                 continue
             try:
-                yield ast.parse(path.read_text(encoding="utf-8-sig"))
+                text = path.read_text(encoding="utf-8-sig")
+                if word in text:
+                    yield ast.parse(text)
             except (OSError, ValueError, SyntaxError, RecursionError):
                 # What does not parse is reported where the code is checked.
                 continue
