@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Set
 from typing import Any
 
+from tidegate.rules import no_effect
 from tidegate.rules.contract import Caller
 from tidegate.rules.language import EVERYTHING, CallersFile, CallerSpec
 from tidegate.rules.program import World
@@ -14,7 +15,9 @@ from tidegate.rules.source import Location
 from tidegate.rules.when import normal_number
 
 
-def check_callers(data: Any, objectives: Set[str], world: World, report: Report) -> Mapping[str, Caller] | None:
+def check_callers(
+    data: Any, objectives: Set[str], world: World, report: Report, note: no_effect.Note
+) -> Mapping[str, Caller] | None:
     """The callers by name; None where the file has no callers. `objectives` are the names that grants may hold."""
     if isinstance(data, dict) and "callers" not in data and any(map(_is_caller, data.values())):
         first = next(iter(data))
@@ -24,6 +27,8 @@ def check_callers(data: Any, objectives: Set[str], world: World, report: Report)
     file = check_shape(CallersFile, data, report)
     if file is None:
         return None
+    for name, spec in file.callers.items():
+        no_effect.of_caller(name, spec, note)
     return {name: _caller(name, spec, objectives, world, report) for name, spec in file.callers.items()}
 
 

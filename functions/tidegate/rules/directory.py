@@ -11,6 +11,8 @@ from typing import Any
 
 from tidegate.errors import Finding
 from tidegate.files import printable
+from tidegate.rules import no_effect
+from tidegate.rules.arms import ExperimentRuns
 from tidegate.rules.callers import check_callers
 from tidegate.rules.contract import Caller
 from tidegate.rules.fleet import read_fleet
@@ -24,6 +26,12 @@ from tidegate.rules.source import UNREAD, Location, Source, read_source
 
 LONGEST_ID = 128
 
+_Notes = list[tuple[str, Finding]]
+"""Settings without effect, each with its objective (empty: of none)."""
+
+_Shared = list[tuple[str, Location, no_effect.Note]]
+"""The experiments that say `shared: true`, and where."""
+
 
 def read_directory(path: str | PathLike[str]) -> tuple[Program, list[Finding]]:
     """The rules of a directory in normal form, and every finding; the program is whole only where there is none."""
@@ -34,7 +42,10 @@ def read_directory(path: str | PathLike[str]) -> tuple[Program, list[Finding]]:
         return Program(World({}, {}, {}, {}, False), ()), [Finding(str(path), 0, "", "not a directory", hint)]
     layout = read_layout(root)
     findings += layout.findings
-    world = _world(layout, findings)
+    notes: _Notes = []
+    runs = ExperimentRuns()
+    shared: _Shared = []
+    world = _world(layout, findings, notes)
     objectives: list[ObjectiveProgram] = []
     seen: dict[str, str] = {}
     unreadable: set[str] = set()
@@ -43,7 +54,7 @@ def read_directory(path: str | PathLike[str]) -> tuple[Program, list[Finding]]:
         findings.append(Finding(OBJECTIVES, 0, "", "no objective is declared", "write objectives/<objective>.yaml"))
     for file in files:
         source = _read(root, file, findings)
-        objective = _objective(source, world, findings)
+        objective = _objective(source, world, findings, runs, notes, shared)
         if objective is None:
             unreadable.add(file.stem)
             continue
@@ -53,8 +64,11 @@ def read_directory(path: str | PathLike[str]) -> tuple[Program, list[Finding]]:
             findings.append(Finding(source.file, line, "", f"duplicate objective {objective.name!r}", hint, column))
         seen.setdefault(objective.name, source.file)
         objectives.append(objective)
-    callers = _callers(layout, seen.keys() | unreadable, world, findings)
-    return Program(world, tuple(objectives), callers), sorted(set(findings))
+    for experiment, place, note in shared:
+        if runs.is_run_once(experiment):
+            note(place, f"no other rule runs experiment {experiment!r}", "delete `shared`, or correct the id")
+    callers = _callers(layout, seen.keys() | unreadable, world, findings, notes)
+    return Program(world, tuple(objectives), callers, tuple(notes)), sorted(set(findings))
 
 
 def places(path: str | PathLike[str]) -> Callable[[str, Location], tuple[str, int]]:
@@ -91,8 +105,22 @@ def _reporter(source: Source, findings: list[Finding], rules: Mapping[int, str] 
     return Report(source, add)
 
 
-def _world(layout: RulesLayout, findings: list[Finding]) -> World:
-    layers = _layers(layout, findings)
+def _noter(
+    source: Source, notes: _Notes, objective: str = "", rules: Mapping[int, str] | None = None
+) -> no_effect.Note:
+    """Takes settings of a file that have no effect."""
+    found: list[Finding] = []
+    report = _reporter(source, found, rules)
+
+    def add(at: Location, message: str, hint: str) -> None:
+        report(at, message, hint)
+        notes.append((objective, found.pop()))
+
+    return add
+
+
+def _world(layout: RulesLayout, findings: list[Finding], notes: _Notes) -> World:
+    layers = _layers(layout, findings, notes)
     file = layout.named("fleet")
     if file is None:
         hint = (
@@ -102,14 +130,14 @@ def _world(layout: RulesLayout, findings: list[Finding]) -> World:
         return World({}, {}, {}, layers, known=False)
     source = _read(layout.root, file, findings)
     report = _reporter(source, findings)
-    world = read_fleet(source, report, layers)
+    world = read_fleet(source, report, layers, _noter(source, notes))
     for shard, (_, manifest) in world.images.items():
         if manifest is not None and manifest not in layout.read:
             report(("shards", shard, "image", "manifest"), f"there is no {manifest}", "write it, or correct the name")
     return world
 
 
-def _layers(layout: RulesLayout, findings: list[Finding]) -> dict[str, Layer]:
+def _layers(layout: RulesLayout, findings: list[Finding], notes: _Notes) -> dict[str, Layer]:
     file = layout.named("layers")
     if file is None:
         return {}
@@ -138,6 +166,7 @@ def _layers(layout: RulesLayout, findings: list[Finding]) -> dict[str, Layer]:
         experiments = {str(each): _pairs(ranges) for each, ranges in spec.experiments.items()}
         layer = Layer(key, _pairs(spec.holdout or []), experiments)
         _check_ranges(str(name), layer, source.data[name], report)
+        no_effect.of_layer(str(name), key, _noter(source, notes))
         for experiment in experiments:
             if experiment in owner:
                 hint = f"it is in layer {owner[experiment]!r}: an experiment belongs to one layer"
@@ -148,13 +177,15 @@ def _layers(layout: RulesLayout, findings: list[Finding]) -> dict[str, Layer]:
 
 
 def _callers(
-    layout: RulesLayout, objectives: Set[str], world: World, findings: list[Finding]
+    layout: RulesLayout, objectives: Set[str], world: World, findings: list[Finding], notes: _Notes
 ) -> Mapping[str, Caller] | None:
     file = layout.named("callers")
     if file is None:
         return None
     source = _read(layout.root, file, findings)
-    return None if source.data is None else check_callers(source.data, objectives, world, _reporter(source, findings))
+    if source.data is None:
+        return None
+    return check_callers(source.data, objectives, world, _reporter(source, findings), _noter(source, notes))
 
 
 def _pairs(ranges: list[Any]) -> tuple[tuple[int, int], ...]:
@@ -192,7 +223,9 @@ def _rule_name(entry: Any, index: int) -> str:
     return str(name) if isinstance(name, str | int) and len(str(name)) <= LONGEST_ID else f"#{index + 1}"
 
 
-def _objective(source: Source, world: World, findings: list[Finding]) -> ObjectiveProgram | None:
+def _objective(
+    source: Source, world: World, findings: list[Finding], runs: ExperimentRuns, notes: _Notes, shared: _Shared
+) -> ObjectiveProgram | None:
     data = source.data
     if data is None:
         return None
@@ -220,4 +253,15 @@ def _objective(source: Source, world: World, findings: list[Finding]) -> Objecti
         return None
     context = data.get("context")
     declared = frozenset(map(str, context)) if isinstance(context, dict) else frozenset()
-    return ObjectiveCheck(source.file, file, declared, world, report).program(sound)
+    check = ObjectiveCheck(source.file, file, declared, world, report, runs)
+    program = check.program(sound)
+    if not (report.count or source.problems):
+        rules_at: list[tuple[Location, RuleSpec]] = [(("rules", index), rule) for index, _, rule in sound]
+        note = _noter(source, notes, file.objective, ids)
+        shared += [
+            (str(rule.experiment.id), (*at, "experiment", "shared"), note)
+            for at, rule in rules_at
+            if rule.experiment is not None and rule.experiment.shared
+        ]
+        no_effect.of_objective(file, check.attributes, rules_at, world.aliases, note)
+    return program

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from tidegate.rules import no_effect
 from tidegate.rules.language import EVERYTHING, FleetFile, PlacementSpec
 from tidegate.rules.placement import EVERYONE, FleetDemand, ModelDemand, ShardCapacity
 from tidegate.rules.program import Layer, World
@@ -13,7 +14,7 @@ from tidegate.rules.source import Location, Source
 AUTO = "auto"
 
 
-def read_fleet(source: Source, report: Report, layers: Mapping[str, Layer]) -> World:
+def read_fleet(source: Source, report: Report, layers: Mapping[str, Layer], note: no_effect.Note) -> World:
     """The world of the rules; `known` is False where the file could not be read, or not all of it."""
     fleet = check_shape(FleetFile, source.data, report) if source.data is not None else None
     if fleet is None:
@@ -27,6 +28,8 @@ def read_fleet(source: Source, report: Report, layers: Mapping[str, Layer]) -> W
     for name, spec in fleet.shards.items():
         if spec.min_replicas is not None and spec.max_replicas is not None and spec.min_replicas > spec.max_replicas:
             report(("shards", name), "min_replicas is above max_replicas", "make min_replicas the smaller")
+    if not report.count:
+        no_effect.of_fleet(fleet, note)
     demand = _demand(fleet)
     return World(
         {name: spec.replicas for name, spec in fleet.shards.items()},

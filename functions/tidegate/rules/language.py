@@ -144,6 +144,9 @@ class ExperimentSpec(Model):
     allocate: Literal["layer", "caller"] = Field(
         "layer", description="`layer`: by hash of the layer's key; `caller`: the request's allocations say the cell."
     )
+    shared: StrictBool = Field(
+        False, description="Other rules run it with cells, weights or targets of their own, on purpose."
+    )
     cells: Annotated[
         dict[
             Cell,

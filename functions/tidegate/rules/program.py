@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from tidegate.errors import Finding
 from tidegate.rules.conditions import Conjunction
 from tidegate.rules.contract import Attribute, Caller
 from tidegate.rules.placement import FleetDemand
@@ -76,8 +77,10 @@ class World:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """All the rules of a directory. `callers` is None where there is no callers.yaml: everybody may call everything."""
+    """All the rules of a directory. `callers` is None where there is no callers.yaml: everybody may call everything.
+    `no_effect` are the settings that change nothing, each with its objective (empty: of none)."""
 
     world: World
     objectives: tuple[ObjectiveProgram, ...]
     callers: Mapping[str, Caller] | None = None
+    no_effect: tuple[tuple[str, Finding], ...] = ()

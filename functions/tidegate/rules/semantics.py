@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
+from tidegate.rules.arms import ExperimentRuns
 from tidegate.rules.conditions import row_count, to_json
 from tidegate.rules.contract import Attribute
 from tidegate.rules.language import ActiveWindow, AttributeSpec, ExperimentSpec, ObjectiveFile, RuleSpec
@@ -27,8 +28,16 @@ KEY_TYPES = ("string", "integer", "version")
 class ObjectiveCheck:
     """The checks of one objective file. `report` takes a location within the file."""
 
-    def __init__(self, file: str, spec: ObjectiveFile, declared: Collection[str], world: World, report: Report) -> None:
-        self._file, self._spec, self._world, self._report = file, spec, world, report
+    def __init__(
+        self,
+        file: str,
+        spec: ObjectiveFile,
+        declared: Collection[str],
+        world: World,
+        report: Report,
+        runs: ExperimentRuns,
+    ) -> None:
+        self._file, self._spec, self._world, self._report, self._runs = file, spec, world, report, runs
         self._declared = declared
         self.attributes: dict[str, Attribute] = {}
 
@@ -131,6 +140,13 @@ class ObjectiveCheck:
             "hedge_after_ms": rule.hedge_after_ms,
         }
         body.update({key: value for key, value in optional.items() if value})
+        if rule.experiment is not None:
+            self._runs.add(
+                body,
+                shared=rule.experiment.shared,
+                place=f"rule {rule.id!r} of {self._file}:{line}",
+                report=lambda message, hint: self._report((*at, "experiment", "id"), message, hint),
+            )
         return Rule(rule.id, line, when, body)
 
     def _action(self, rule: RuleSpec, at: Location, body: dict[str, Any]) -> None:

@@ -89,6 +89,12 @@ KINDS: Mapping[str, Kind] = {
             "Delete it from layers.yaml, or write its rule.",
         ),
         Kind(
+            "no-effect",
+            "warning",
+            "A setting changes nothing where it is.",
+            "Delete it, or write what it was meant to do.",
+        ),
+        Kind(
             "split-without-key",
             "warning",
             "The objective has no sticky key, so a split serves its first variant alone.",
@@ -158,3 +164,9 @@ def author_error(finding: Finding) -> CheckFinding:
     return CheckFinding(
         finding.file, finding.line, "", finding.rule, "author-error", finding.message, finding.hint, (), finding.column
     )
+
+
+def no_effect(objective: str, finding: Finding) -> CheckFinding:
+    """A setting without effect as a finding of the check."""
+    place = (finding.file, finding.line, objective, finding.rule)
+    return CheckFinding(*place, "no-effect", finding.message, finding.hint, (), finding.column)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tidegate.rules.analysis.kinds import CheckFinding
+from tidegate.rules.analysis.kinds import CheckFinding, no_effect
 from tidegate.rules.analysis.of_objective import Coverage, analyse_objective
 from tidegate.rules.analysis.references import Places, unused
 from tidegate.rules.engine import Engine
@@ -63,4 +63,5 @@ def analyse(
         coverage[objective.name] = found.coverage
         taken += found.steps
     findings += unused(program, places)
+    findings += [no_effect(*each) for each in program.no_effect]
     return Analysis(tuple(sorted(findings)), coverage, at, taken)

@@ -53,9 +53,10 @@ def read_cases(path: str | PathLike[str], objectives: set[str]) -> tuple[tuple[C
         source = read_source(file, printable(file.relative_to(root).as_posix()))
         findings.extend(source.findings())
         for case in _File(source, file.stem, objectives, findings).cases():
-            place = f"{case.file}:{case.line}"
-            first = first_lines.setdefault((case.objective, case.name), place)
-            if first != place:
+            key, place = (case.objective, case.name), f"{case.file}:{case.line}"
+            first = first_lines.get(key)
+            first_lines.setdefault(key, place)
+            if first is not None:
                 message = f"duplicate case {case.name!r} of objective {case.objective!r}"
                 findings.append(Finding(case.file, case.line, "", message, f"the first is at {first}: rename one"))
             cases.append(case)

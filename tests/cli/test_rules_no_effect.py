@@ -1,0 +1,173 @@
+"""Settings that change nothing are a finding of `tidegate rules check`, and one experiment with two sets of arms an error."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.rules_runner import rules, rules_json, write
+
+FLEET = """\
+shards: {cpu: {}}
+models: {base: {shards: [cpu]}, better: {shards: [cpu]}}
+aliases: {base@champion: base}
+"""
+LAYERS = "home: {key: member_id, experiments: {ab: [0, 4999]}}\n"
+CONTEXT = """\
+  member_id: {type: string, required: true}
+  device: {type: string, values: [tv, web], default: web}
+  country: {type: string}
+  age: {type: integer}
+  version: {type: version}
+  tags: {type: set}
+"""
+DEFAULT = "  - {id: default, serve: base@champion}\n"
+
+
+def found(root: Path, rule: str = "", head: str = "", **files: str) -> list[tuple[str, str, int]]:
+    """Kind, file and line of what a check says of a directory with one rule above the last."""
+    objective = f"objective: ranking\nsticky_key: member_id\n{head}context:\n{CONTEXT}rules:\n{rule}{DEFAULT}"
+    written = {"fleet.yaml": FLEET, "objectives/ranking.yaml": objective}
+    written |= {f"{name}.yaml": text for name, text in files.items()}
+    told = rules_json("check", write(root, {**written}))  # type: ignore[dict-item]
+    return [(each["kind"], each["file"], each["line"]) for each in told["findings"] if each["kind"] != "unused-model"]
+
+
+RULES = {
+    "layer beside caller": "experiment: {id: ab, layer: home, allocate: caller, cells: {1: base, 2: better}}",
+    "weight beside caller": "experiment: {id: ab, allocate: caller, cells: {1: {serve: base, weight: 2}, 2: better}}",
+    "weight of one cell": "experiment: {id: ab, layer: home, cells: {1: {serve: base, weight: 2}}}",
+    "shared alone": "experiment: {id: ab, layer: home, shared: true, cells: {1: base, 2: better}}",
+    "parameter twice": "parameters: {k: 1}, experiment: {id: ab, layer: home, cells: {1: {serve: base, parameters: {k: 1}}, 2: better}}",
+    "parameter of every cell": "parameters: {k: 1}, experiment: {id: ab, layer: home, cells: {1: {serve: base, parameters: {k: 2}}}}",
+    "fallback twice": "serve: better, fallback: [base, base], when: {country: SE}",
+    "fallback twice by alias": "serve: better, fallback: [base, base@champion], when: {country: SE}",
+    "fallback to itself": "serve: better, fallback: [better], when: {country: SE}",
+    "no fallback to take away": "serve: better, fallback: [], when: {country: SE}",
+    "shadow of nothing": "serve: better, shadow: {base: 0}, when: {country: SE}",
+    "value twice": "serve: better, when: {country: [SE, NO, SE]}",
+    "value twice in an operator": "serve: better, when: {country: {not: [SE, SE]}}",
+    "version twice": 'serve: better, when: {version: ["8.2", "8.2.0"]}',
+    "all values": "serve: better, when: {device: [tv, web], country: SE}",
+    "present beside another": "serve: better, when: {country: {present: true, not: SE}}",
+    "present and required": "serve: better, when: {member_id: {present: true}, country: SE}",
+    "gt beside gte": "serve: better, when: {age: {gt: 18, gte: 18}}",
+    "lt beside lte": "serve: better, when: {age: {lt: 18, lte: 10}}",
+    "in beside gte": "serve: better, when: {age: {in: [20, 30], gte: 18}}",
+    "not outside": "serve: better, when: {age: {gte: 18, not: [3, 20]}}",
+    "prefix covered": "serve: better, when: {country: {prefix: [S, SE]}}",
+    "prefix of everything": 'serve: better, when: {country: {suffix: ""}}',
+    "any beside all": "serve: better, when: {tags: {contains_any: [a, b], contains_all: [a]}}",
+    "alternative twice": "serve: better, when: {any_of: [{country: SE}, {country: SE}]}",
+    "alternative without a condition": "serve: better, when: {country: SE, any_of: [{age: 1}, {}]}",
+}
+
+
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
+def test_a_setting_of_a_rule_without_effect_is_a_finding(rule: str, tmp_path: Path) -> None:
+    told = found(tmp_path, f"  - {{id: first, {rule}}}\n", layers=LAYERS)
+    assert ("no-effect", "objectives/ranking.yaml", CONTEXT.count("\n") + 5) in told
+
+
+def test_settings_of_an_objective_without_effect_are_findings(tmp_path: Path) -> None:
+    assert ("no-effect", "objectives/ranking.yaml", 3) in found(tmp_path, head="fallback: [better, better]\n")
+    sticky = "sticky_key: [age, age, member_id]\n"
+    text = f"objective: ranking\n{sticky}context: {{age: {{type: integer, default: 1}}, member_id: {{type: string}}}}\n"
+    rule = "rules: [{id: a, serve: base, timeout_ms: 5, fallback: better}]\ntimeout_ms: 9\nfallback: [base]\n"
+    told = rules_json("check", write(tmp_path / "more", {"fleet.yaml": FLEET, "objectives/ranking.yaml": text + rule}))
+    lines = [each["line"] for each in told["findings"] if each["kind"] == "no-effect"]
+    assert {2, 5, 6} <= set(lines)
+
+
+def test_values_without_effect_are_findings(tmp_path: Path) -> None:
+    text = "objective: ranking\ncontext:\n  a: {type: boolean, values: [true, false]}\n  b: {type: number, values: [1, 1.0]}\n"
+    rule = "rules: [{id: a, serve: base}]\n"
+    told = rules_json("check", write(tmp_path, {"fleet.yaml": FLEET, "objectives/ranking.yaml": text + rule}))
+    assert [each["line"] for each in told["findings"] if each["kind"] == "no-effect"] == [3, 4]
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "line"),
+    [
+        ("callers", "callers:\n  web: {objectives: '*', overrides: [base, base/1]}\n", 2),
+        ("layers", "home: {key: [member_id, member_id], experiments: {ab: [0, 9]}}\n", 1),
+        ("fleet", FLEET + "tenants: {nobody: {}}\n", 4),
+    ],
+)
+def test_settings_of_other_files_without_effect_are_findings(file: str, text: str, line: int, tmp_path: Path) -> None:
+    rule = "  - {id: first, experiment: {id: ab, layer: home, cells: {1: base, 2: better}}}\n"
+    told = found(tmp_path, rule, **{"layers": LAYERS, file: text})
+    assert ("no-effect", f"{file}.yaml", line) in told
+
+
+def test_rules_whose_every_setting_has_an_effect_have_no_finding(tmp_path: Path) -> None:
+    rule = """\
+  - {id: a, when: {age: {gte: 18, lt: 65, not: [20]}, country: {prefix: [S, N]}}, serve: better, fallback: [base]}
+  - {id: b, when: {device: tv, tags: {contains_any: [a], contains_all: [b]}}, split: {base: 1, better: 0}, shadow: {better: 1}}
+  - {id: c, experiment: {id: ab, layer: home, cells: {1: {serve: base, weight: 2}, 2: better}}, parameters: {k: 1}}
+"""
+    assert found(tmp_path, rule, head="fallback: [better]\ntimeout_ms: 9\n", layers=LAYERS) == []
+
+
+def test_a_finding_fails_a_strict_check_alone(tmp_path: Path) -> None:
+    rule = "  - {id: first, when: {country: [SE, SE]}, serve: better}\n"
+    found(tmp_path, rule)
+    assert rules("check", tmp_path).exit_code == 0
+    assert rules("check", tmp_path, "--strict").exit_code == 1
+
+
+def test_cases_of_one_name_are_refused_on_one_line_too(tmp_path: Path) -> None:
+    case = "{name: a, context: {member_id: '1'}, expect: {rule: default}}"
+    told = rules("test", write(tmp_path, {"cases/ranking.yaml": f"cases: [{case}, {case}]\n"}))
+    assert told.exit_code == 1
+    assert "duplicate case 'a'" in told.stderr
+
+
+AB = "{id: ab, layer: home, cells: {1: base, 2: better}}"
+
+
+def two_runs(root: Path, one: str, other: str, *, apart: bool = False) -> Any:
+    """A check of two rules that run an experiment, of one objective or of two."""
+    head = "objective: {}\ncontext: {{member_id: {{type: string}}, country: {{type: string}}}}\nrules:\n"
+    last = "  - {id: default, serve: base}\n"
+    first = f"  - {{id: first, when: {{country: SE}}, {one}}}\n"
+    second = f"  - {{id: second, {other}}}\n"
+    files = {"fleet.yaml": FLEET, "layers.yaml": LAYERS}
+    texts = {"ranking": first + last, "search": second + last} if apart else {"ranking": first + second + last}
+    files |= {f"objectives/{name}.yaml": head.format(name) + text for name, text in texts.items()}
+    return rules("check", write(root, {**files}))  # type: ignore[dict-item]
+
+
+DIFFERENT = {
+    "cells": "experiment: {id: ab, layer: home, cells: {1: base, 3: better}}",
+    "weights": "experiment: {id: ab, layer: home, cells: {1: {serve: base, weight: 3}, 2: better}}",
+    "targets": "experiment: {id: ab, layer: home, cells: {1: better, 2: base}}",
+    "parameters": "parameters: {k: 1}, experiment: {id: ab, layer: home, cells: {1: base, 2: better}}",
+    "allocation": "experiment: {id: ab, allocate: caller, cells: {1: base, 2: better}}",
+}
+
+
+@pytest.mark.parametrize("apart", [False, True])
+@pytest.mark.parametrize("what", DIFFERENT)
+def test_one_experiment_with_different_arms_is_an_error_at_both_places(what: str, apart: bool, tmp_path: Path) -> None:
+    told = two_runs(tmp_path, f"experiment: {AB}", DIFFERENT[what], apart=apart)
+    assert told.exit_code == 1
+    assert f"objectives/{'search' if apart else 'ranking'}.yaml:" in told.output
+    assert "rule 'first' of objectives/ranking.yaml:4" in told.output
+    assert what in told.output
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_one_experiment_with_the_same_arms_may_be_run_by_many_rules(apart: bool, tmp_path: Path) -> None:
+    told = two_runs(tmp_path, f"experiment: {AB}", f"experiment: {AB}", apart=apart)
+    assert told.exit_code == 0, told.output
+
+
+def test_an_experiment_that_is_shared_on_purpose_says_so_everywhere(tmp_path: Path) -> None:
+    one, other = (
+        text.replace("id: ab", "id: ab, shared: true") for text in (f"experiment: {AB}", DIFFERENT["targets"])
+    )
+    assert two_runs(tmp_path / "both", one, other).exit_code == 0
+    assert two_runs(tmp_path / "one", one, DIFFERENT["targets"]).exit_code == 1
