@@ -131,7 +131,21 @@ def test_a_field_of_another_type_is_named(scripted: Environment, fake: FakeTrito
 @pytest.mark.parametrize("function", ["gateway", "resolve"])
 def test_an_event_that_is_no_request_is_refused(deployment: Deployment, start: Starter, function: str) -> None:
     running = start(function, deployment.variables({}))
-    for event in (None, [], "text", 7, True, {}, {"requestContext": {}}, [{"version": "2.0"}]):
+    by_balancer = {
+        "requestContext": {
+            "elb": {"targetGroupArn": "arn:aws:elasticloadbalancing:eu-west-1:123456789012:targetgroup/t/1"}
+        },
+        "httpMethod": "POST",
+        "path": INFER,
+        "queryStringParameters": {},
+        "headers": {"host": "example.com"},
+        "body": "{}",
+        "isBase64Encoded": False,
+    }
+    by_rest_api = by_balancer | {"resource": "/{proxy+}", "requestContext": {"identity": {"sourceIp": "203.0.113.10"}}}
+    others = [json.loads(file.read_text()) for file in EVENTS.glob("*.json") if file.stem not in RECORDED]
+    odd: list[Any] = [None, [], "text", 7, True, {}, {"requestContext": {}}, [{"version": "2.0"}]]
+    for event in (*odd, *others, by_balancer, by_rest_api, by_rest_api | {"version": "1.0"}):
         answer = read(running.invoke(event))
         assert (answer.status, answer.headers["content-type"]) == (400, "application/problem+json")
         assert "no HTTP request" in answer.json["detail"]

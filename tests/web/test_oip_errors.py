@@ -183,6 +183,11 @@ def test_so_is_one_of_v1(scripted: Host, path: str) -> None:
     assert scripted.ask("POST", path, b"{}").problem["status"] == 404
 
 
+def test_a_query_may_be_encoded(scripted: Host) -> None:
+    assert scripted.get("/v1/objectives?x=%2F%25&%65xplain=true").status == 200
+    assert scripted.ask("POST", "/v2/models/echoing/infer?x=%2F", b"{}").status == 200
+
+
 header_names = st.sampled_from(
     [
         "Tidegate-Context",
