@@ -20,7 +20,7 @@ CONTEXT = """\
   device: {type: string, values: [tv, web], default: web}
   country: {type: string}
   age: {type: integer}
-  version: {type: version}
+  version: {type: version, required: true}
   tags: {type: set}
 """
 DEFAULT = "  - {id: default, serve: base@champion}\n"
@@ -105,7 +105,7 @@ def test_settings_of_other_files_without_effect_are_findings(file: str, text: st
 def test_rules_whose_every_setting_has_an_effect_have_no_finding(tmp_path: Path) -> None:
     rule = """\
   - {id: a, when: {age: {gte: 18, lt: 65, not: [20]}, country: {prefix: [S, N]}}, serve: better, fallback: [base]}
-  - {id: b, when: {device: tv, tags: {contains_any: [a], contains_all: [b]}}, split: {base: 1, better: 0}, shadow: {better: 1}}
+  - {id: b, when: {device: tv, version: ["8.2", "9"], tags: {contains_any: [a], contains_all: [b]}}, split: {base: 1, better: 0}, shadow: {better: 1}}
   - {id: c, experiment: {id: ab, layer: home, cells: {1: {serve: base, weight: 2}, 2: better}}, parameters: {k: 1}}
 """
     assert found(tmp_path, rule, head="fallback: [better]\ntimeout_ms: 9\n", layers=LAYERS) == []

@@ -225,8 +225,8 @@ def _list(attribute: Attribute, operator: str, value: Any, at: Location, note: N
                 note((*at, index), f"{shorter[0]!r} beside it covers {item!r}", "delete one of them")
             elif item == "":
                 note(at, f"every text has the {operator} ''", "delete it")
-    is_always = attribute.required or attribute.default is not None
-    if operator == "in" and is_always and {comparable(kind, item) for item in attribute.values or (None,)} <= set(keys):
+    domain = {comparable(kind, item) for item in attribute.values or ()} if operator == "in" else set()
+    if domain and domain <= set(keys) and (attribute.required or attribute.default is not None):
         note(at, f"these are all values of attribute {attribute.name!r}, so it always holds", "delete it")
 
 
