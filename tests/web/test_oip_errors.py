@@ -183,6 +183,22 @@ def test_so_is_one_of_v1(scripted: Host, path: str) -> None:
     assert scripted.ask("POST", path, b"{}").problem["status"] == 404
 
 
+@pytest.mark.parametrize("value", ["x" * 8_001, "x" * 60_000, "\xe9" * 2_700])
+def test_a_header_that_triton_would_reset_the_connection_at_is_named(
+    scripted: Host, fake: FakeTriton, value: str
+) -> None:
+    for method, path in (("POST", "/v2/models/echoing/infer"), ("GET", "/v2/models/echoing")):
+        reply = scripted.ask(method, path, b"{}" if method == "POST" else None, {"Baggage": value})
+        assert (reply.status, "baggage" in reply.error, fake.received) == (431, True, [])
+    fake.script = lambda request: (200, {}, b'{"versions":["1"],"inputs":[],"outputs":[]}')
+    refused = scripted.ask("POST", "/v1/objectives/echoing/infer", {"inputs": {}}, {"Baggage": value})
+    assert (refused.problem["status"], refused.problem["header"]) == (431, "baggage")
+    assert all(request.method == "GET" for request in fake.received)
+    fake.script = lambda request: (200, {}, b"{}")
+    kept = {"Baggage": "x" * 8_000, "X-Anything": "x" * 20_000}
+    assert scripted.ask("POST", "/v2/models/echoing/infer", b"{}", kept).status == 200
+
+
 def test_a_query_may_be_encoded(scripted: Host) -> None:
     assert scripted.get("/v1/objectives?x=%2F%25&%65xplain=true").status == 200
     assert scripted.ask("POST", "/v2/models/echoing/infer?x=%2F", b"{}").status == 200

@@ -26,7 +26,7 @@ from tidegate.errors import (
     UnavailableError,
     UnknownObjectiveError,
 )
-from tidegate.web.http import Answer
+from tidegate.web.http import Answer, HeaderTooLongError
 
 _log = logging.getLogger("tidegate.web")
 _RETRY_LATER = ((b"retry-after", b"1"),)
@@ -152,6 +152,8 @@ def failure_of(error: Exception) -> Failure:
             return Failure(400, "context", "The context is not usable", str(error), {"attribute": error.attribute})
         case NoRuleError():
             return Failure(404, "no-rule", "No rule matches", str(error), {"objective": error.objective})
+        case HeaderTooLongError():
+            return Failure(431, "header-too-long", "A header is too long", str(error), {"header": error.name})
         case RequestError():
             return Failure(400, "malformed-request", "The request is malformed", str(error))
         case DeadlineError():

@@ -22,6 +22,9 @@ TRACING = frozenset({b"traceparent", b"tracestate", b"baggage", b"x-request-id",
 _TRAVELS = TRACING | {
     b"accept-encoding", b"content-type", b"endpoint-load-metrics-format", b"inference-header-content-length",
 }  # fmt: skip
+LONGEST_VALUE_BYTES = 8_000
+"""Triton resets the connection at a value of more than 8 190 bytes, which would count against the endpoint."""
+
 _PRINTABLE = "".join(chr(code) for code in range(0x20, 0x7F))
 _HARMLESS_CONNECTION = frozenset({b"keep-alive", b"close", b"Keep-Alive", b"Close"})
 
@@ -32,6 +35,14 @@ class ClientGoneError(Exception):
 
 class BodyTooLargeError(Exception):
     """The body is above the limit."""
+
+
+class HeaderTooLongError(Exception):
+    """A header that would travel on is longer than Triton reads; `name` is in lower case."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(f"the header {name} is longer than {LONGEST_VALUE_BYTES} bytes, as it travels on")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +92,9 @@ def request_headers(headers: RawHeaders) -> list[tuple[bytes, bytes]]:
 
     An allow-list, since whatever stands in front of Triton may refuse a request for a header that no model needs. Every
     value is ASCII; `Content-Encoding` is written as Triton reads it.
+
+    Raises:
+        HeaderTooLongError: one is longer than Triton reads.
     """
     kept = [
         header if header[1].isascii() else (header[0], ascii_value(header[1]))
@@ -93,12 +107,23 @@ def request_headers(headers: RawHeaders) -> list[tuple[bytes, bytes]]:
         if name == b"connection" and value not in _HARMLESS_CONNECTION:
             named = {option.strip().lower() for option in value.split(b",")}
             kept = [header for header in kept if header[0] not in named]
-    return kept
+    return _checked(kept)
 
 
 def tracing_headers(headers: RawHeaders) -> list[tuple[bytes, bytes]]:
-    """The caller's headers that describe the trace, each value in ASCII."""
-    return [(name, ascii_value(value)) for name, value in headers if name in TRACING]
+    """The caller's headers that describe the trace, each value in ASCII.
+
+    Raises:
+        HeaderTooLongError: one is longer than Triton reads.
+    """
+    return _checked([(name, ascii_value(value)) for name, value in headers if name in TRACING])
+
+
+def _checked(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    for name, value in headers:
+        if len(value) > LONGEST_VALUE_BYTES:
+            raise HeaderTooLongError(name.decode("latin-1"))
+    return headers
 
 
 def response_headers(headers: RawHeaders) -> list[tuple[bytes, bytes]]:
