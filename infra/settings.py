@@ -37,6 +37,7 @@ OWN_VARIABLES = frozenset(
         "cache_dir",
         "caller_claim",
         "endpoint_networks",
+        "edge_key",
         "facts_table",
         "gpu_metrics_port",
         "management_secret",
@@ -123,6 +124,29 @@ class Domain(Group):
         Field(description="The domain name.")
     )
     certificate_arn: CertificateArn = Field(description="Its ACM certificate, in the stack's region.")
+
+
+class CloudFront(Group):
+    """Amazon CloudFront in front of the HTTP API, with a firewall; the API then takes requests from it alone."""
+
+    certificate_arn: Annotated[
+        StrictStr,
+        Field(
+            pattern=r"^arn:[a-z0-9-]+:acm:us-east-1:[0-9]{12}:certificate/.+$",
+            examples=["arn:aws:acm:us-east-1:111122223333:certificate/…"],
+        ),
+    ] = Field(
+        description="The ACM certificate of the setting `domain`'s name in us-east-1, where CloudFront looks for it."
+    )
+    web_acl_arn: Annotated[
+        StrictStr,
+        Field(
+            pattern=r"^arn:[a-z0-9-]+:wafv2:us-east-1:[0-9]{12}:global/webacl/.+$",
+            examples=["arn:aws:wafv2:us-east-1:111122223333:global/webacl/tidegate/…"],
+        ),
+    ] = Field(
+        description="The AWS WAF web ACL that looks at every request; of the scope CLOUDFRONT, which is in us-east-1."
+    )
 
 
 class Throttling(Group):
@@ -349,6 +373,9 @@ class Settings(Group):
     )
     authorizer: Authorizer = Field(IamAuthorizer(kind="iam"), description="Who may call the HTTP API.")
     domain: Domain | None = Field(None, description="A domain name of one's own for the HTTP API.")
+    cloudfront: CloudFront | None = Field(
+        None, description="CloudFront with AWS WAF in front of the HTTP API; needs `domain` and a JWT authorizer."
+    )
     throttling: Throttling = Field(
         default_factory=_all_defaults(Throttling), description="What the HTTP API lets through."
     )
@@ -407,6 +434,20 @@ def conflicts(settings: Settings) -> list[tuple[tuple[str, ...], str, str]]:
     if settings.domain is not None and settings.door == "function_url":
         message = "a Function URL cannot have a domain name of its own"
         found.append((("domain",), message, "delete it, or choose the door http_api"))
+    if settings.cloudfront is not None:
+        found += [
+            (("cloudfront",), f"CloudFront needs {what}", hint)
+            for is_missing, what, hint in (
+                (settings.domain is None, "a domain", "set domain: both have the same name"),
+                (settings.door != "http_api", "the HTTP API as the one door", "set door: http_api"),
+                (
+                    settings.authorizer.kind != "jwt",
+                    "tokens: a signature is for another host",
+                    "set authorizer: {kind: jwt, …}",
+                ),
+            )
+            if is_missing
+        ]
     for name, function in (("gateway", settings.gateway), ("resolve", settings.resolve)):
         reserved = function.reserved_concurrency
         if reserved is not None and function.provisioned_concurrency > reserved:

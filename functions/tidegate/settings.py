@@ -148,6 +148,14 @@ class Settings:
         r"arn:[!-~]{1,2000}",
         "an ARN",
     )
+    edge_key: str | None = _text(
+        None,
+        "Key that CloudFront sends with each request, in `Tidegate-Edge-Key`; set: requests without it are refused, unset: "
+        "CloudFront's headers are not believed.",
+        r"[!-~]{16,256}",
+        "a key of 16 to 256 printable characters without a blank",
+        secret=True,
+    )
     guard_window_s: float = _setting(1800.0, "How long after a publish an alarm takes it back, in seconds.", 1, 604_800)
     caller_claim: str | None = _text(
         "client_id",

@@ -14,6 +14,7 @@ from aws_cdk import aws_lambda as lambda_
 from constructs import Construct
 
 from infra.settings import Domain, JwtAuthorizer
+from infra.stacks.distribution import Distribution
 from infra.stacks.functions import FunctionsStack
 from infra.stacks.parts import Stage, explain, log_group, statement
 from infra.stacks.storage import StorageStack
@@ -134,10 +135,17 @@ class EdgeStack(cdk.Stack):
         )
         mapping.add_resource_dependency(stage)
         cdk.CfnOutput(self, "ApiUrl", value=f"https://{domain.name}", description="The HTTP API")
+        target = name.regional_domain_name
+        if self.stage.settings.cloudfront is not None:
+            key = self._storage.edge_key.secret_value.unsafe_unwrap()
+            distribution = Distribution(
+                self, name=domain.name, origin=target, key=key, settings=self.stage.settings.cloudfront
+            )
+            target = distribution.domain_name
         cdk.CfnOutput(
             self,
             "DomainTarget",
-            value=name.regional_domain_name,
+            value=target,
             description=f"Point {domain.name} here (alias or CNAME)",
         )
 

@@ -104,6 +104,10 @@ class FunctionsStack(cdk.Stack):
         authorizer = settings.authorizer
         claim = {"TIDEGATE_CALLER_CLAIM": authorizer.caller_claim} if isinstance(authorizer, JwtAuthorizer) else {}
         secret = {"TIDEGATE_MANAGEMENT_SECRET_ARN": storage.management_secret.secret_arn}
+        edge = {}
+        if settings.cloudfront is not None:
+            # A reference: CloudFormation puts the value in, so no template holds it.
+            edge = {"TIDEGATE_EDGE_KEY": storage.edge_key.secret_value.unsafe_unwrap()}
         has_exporter = settings.triton.dcgm_exporter_tag is not None
         exporter = {"TIDEGATE_GPU_METRICS_PORT": str(DCGM_PORT)} if has_exporter else {}
         control = settings.control
@@ -126,14 +130,14 @@ class FunctionsStack(cdk.Stack):
                     "Decides, and calls the model",
                     settings.gateway,
                     network.gateway_group,
-                    bucket | registry | endpoints | claim,
+                    bucket | registry | endpoints | claim | edge,
                 ),
                 (
                     "resolve",
                     "Decides, and tells the decision",
                     settings.resolve,
                     network.isolated_group,
-                    bucket | registry | endpoints | claim,
+                    bucket | registry | endpoints | claim | edge,
                 ),
             )
         ]

@@ -43,6 +43,7 @@ class StorageStack(cdk.Stack):
         self.registry = self._table("Registry", ttl_attribute=EXPIRY)
         self.facts = self._table("Facts", ttl_attribute=None)
         self.management_secret = self._management_secret()
+        self.edge_key = self._edge_key()
         self.triton_images = self._images("TritonImages", "triton")
         self.agent_images = self._images("AgentImages", "agent")
         # There whether it is used or not: a repository that goes takes its images with it.
@@ -206,6 +207,23 @@ class StorageStack(cdk.Stack):
         rotation = (
             "Servers read it when they start, so a rotation is a rolling replacement; docs/operations.md has the steps."
         )
+        reasons = {"CKV2_AWS_57": rotation}
+        if self.key is None:
+            reasons["CKV_AWS_149"] = AWS_OWNED
+        explain(secret, nag={"AwsSolutions-SMG4": rotation}, checkov=reasons)
+        return secret
+
+    def _edge_key(self) -> secrets.Secret:
+        # There with and without CloudFront: a secret that goes cannot be made again under its name.
+        secret = secrets.Secret(
+            self,
+            "EdgeKey",
+            description="What CloudFront proves to the gateway that a request came through it",
+            encryption_key=self.key,
+            generate_secret_string=secrets.SecretStringGenerator(exclude_punctuation=True, password_length=48),
+            removal_policy=self.stage.on_delete,
+        )
+        rotation = "CloudFront and the gateway must have the same: a rotation is a deployment of both."
         reasons = {"CKV2_AWS_57": rotation}
         if self.key is None:
             reasons["CKV_AWS_149"] = AWS_OWNED

@@ -18,12 +18,18 @@ DOMAIN = {
 }
 JWT = {"kind": "jwt", "issuer": "https://issuer.example.com/", "audience": ["tidegate"]}
 
+CLOUDFRONT = {
+    "certificate_arn": "arn:aws:acm:us-east-1:111122223333:certificate/1a2b",
+    "web_acl_arn": "arn:aws:wafv2:us-east-1:111122223333:global/webacl/tidegate/1a2b",
+}
+
 WRITTEN: dict[tuple[str, ...], list[Any]] = {
     ("vpc_cidr",): ["10.43.0.0/16", "10.42.0.0/20"],
     ("log_retention_days",): [7, 365],
     ("metrics_namespace",): ["Tidegate/other"],
     ("authorizer",): [JWT, {**JWT, "scopes": ["infer"], "caller_claim": "azp"}],
     ("domain",): [DOMAIN, {**DOMAIN, "name": "other.example.com"}],
+    ("cloudfront",): [CLOUDFRONT],
     ("triton", "image_tag"): ["25.01-py3"],
     ("triton", "image_source"): ["registry.example.com/triton"],
     ("triton", "agent_tag"): ["2"],

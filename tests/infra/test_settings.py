@@ -71,6 +71,11 @@ def test_a_variable_goes_over_the_file(tmp_path: Path) -> None:
             "test.yaml:2: a function has either environments that are kept ready or SnapStart",
         ),
         (
+            "cloudfront: {certificate_arn: 'arn:aws:acm:us-east-1:111122223333:certificate/a', "
+            "web_acl_arn: 'arn:aws:wafv2:us-east-1:111122223333:global/webacl/a/b'}\n",
+            "CloudFront needs a domain (set domain: both have the same name)",
+        ),
+        (
             "door: function_url\ndomain: {name: a.example.com, certificate_arn: 'arn:aws:acm:eu-west-1:111122223333:certificate/a'}\n",
             "test.yaml:2: a Function URL cannot have a domain name",
         ),
@@ -111,7 +116,7 @@ def test_every_mistake_is_told_in_one_run(tmp_path: Path) -> None:
         ("TIDEGATE_INFRA_DOOR__X", "5", "TIDEGATE_INFRA_DOOR__X is"),
         ("TIDEGATE_INFRA_ALARMS__P99_MS", "fast", "TIDEGATE_INFRA_ALARMS__P99_MS is wrong: "),
         ("TIDEGATE_INFRA_VPC_CIDR", "1.2.3.4", "TIDEGATE_INFRA_VPC_CIDR: '1.2.3.4' is no address range"),
-        ("TIDEGATE_INFRA_TAGS", "{", "TIDEGATE_INFRA_TAGS: not valid YAML"),
+        ("TIDEGATE_INFRA_TAGS", "{", "TIDEGATE_INFRA_TAGS: "),
     ],
 )
 def test_a_wrong_variable_is_named(tmp_path: Path, name: str, value: str, told: str) -> None:

@@ -25,7 +25,7 @@ from infra.settings import Settings, conflicts, fixed_fields
 from infra.upgrade.check import refusals
 from infra.upgrade.deployment import NESTED, Deployment, read_assembly, read_deployed
 from tests.infra.fleets import write_rules
-from tests.infra.setting_values import DOMAIN, JWT, alternatives
+from tests.infra.setting_values import CLOUDFRONT, DOMAIN, JWT, alternatives
 
 STACKS = ("Storage", "Network", "Fleet", "Functions", "Edge", "Observability")
 SHARDS: Mapping[str, Any] = {"alpha": {"replicas": 2}, "beta": {"scale_to_zero": True, "max_replicas": 3}}
@@ -74,6 +74,7 @@ SECOND_DEPLOYMENTS: dict[str, Mapping[str, Any]] = {
     "a Function URL instead": {"door": "function_url"},
     "both": {"door": "both", "nat_gateways": 1},
     "a token, and a domain": {"authorizer": JWT, "domain": DOMAIN, "log_retention_days": 7},
+    "CloudFront, with a firewall": {"authorizer": JWT, "domain": DOMAIN, "cloudfront": CLOUDFRONT},
     "a zone more, and NAT": {"availability_zones": 3, "nat_gateways": 3},
     "snapshots": {"python_version": "3.12", "gateway": {"snap_start": True}},
     "nothing kept": {"retain_data": False, "termination_protection": True, "architecture": "x86_64"},
@@ -96,6 +97,28 @@ def test_a_function_starts_from_a_snapshot_where_the_setting_says_so(synthesized
         if body["Type"] == "AWS::Lambda::Function" and "SnapStart" in body["Properties"]
     }
     assert started == {"tidegate-test-gateway": {"ApplyOn": "PublishedVersions"}}
+
+
+def test_cloudfront_sends_a_key_and_the_api_knows_it(synthesized: Synthesized) -> None:
+    templates = synthesized(SECOND_DEPLOYMENTS["CloudFront, with a firewall"]).templates
+    (distribution,) = [
+        body["Properties"]["DistributionConfig"]
+        for body in templates["Edge"]["Resources"].values()
+        if body["Type"] == "AWS::CloudFront::Distribution"
+    ]
+    assert distribution["WebACLId"] == CLOUDFRONT["web_acl_arn"]
+    assert distribution["Aliases"] == [DOMAIN["name"]]
+    (header,) = distribution["Origins"][0]["OriginCustomHeaders"]
+    assert header["HeaderName"] == "Tidegate-Edge-Key"
+    keys = [
+        body["Properties"]["Environment"]["Variables"].get("TIDEGATE_EDGE_KEY")
+        for body in templates["Functions"]["Resources"].values()
+        if body["Type"] == "AWS::Lambda::Function"
+    ]
+    assert [key for key in keys if key] == [header["HeaderValue"]] * 2, "the gateway's and the resolver's"
+    assert "{{resolve:secretsmanager:" in json.dumps(header["HeaderValue"]), "a reference, not a value"
+    for template in synthesized({}).templates.values():
+        assert "TIDEGATE_EDGE_KEY" not in json.dumps(template)
 
 
 FLEETS: dict[str, Mapping[str, Any]] = {
@@ -139,7 +162,7 @@ def test_every_other_setting_together_is_deployable(synthesized: Synthesized) ->
     """Each setting at its other value at once; one by one and in pairs is what `test_every_pair_of_values` looks at."""
     many: dict[str, Any] = {}
     for path, values in alternatives().items():
-        if path[0] in fixed_fields() or path[0] in ("domain", "authorizer", "door"):
+        if path[0] in fixed_fields() or path[0] in ("cloudfront", "domain", "authorizer", "door"):
             continue
         for value in values:
             tried = with_value(many, path, value)
@@ -171,7 +194,12 @@ def is_valid(settings: Mapping[str, Any]) -> bool:
 def test_every_pair_of_values_of_a_setting_is_deployable_or_is_marked_as_fixed(
     synthesized: Synthesized, path: tuple[str, ...]
 ) -> None:
-    for basis in ({}, {"door": "both", "authorizer": JWT, "nat_gateways": 1, "availability_zones": 3}):
+    # What needs other settings beside it has them in one basis.
+    for basis in (
+        {},
+        {"authorizer": JWT, "domain": DOMAIN, "python_version": "3.12"},
+        {"door": "both", "authorizer": JWT, "nat_gateways": 1, "availability_zones": 3},
+    ):
         stages = [basis, *(with_value(basis, path, value) for value in alternatives()[path])]
         valid = [each for each in stages if is_valid(each)]
         for before, after in permutations(valid, 2):

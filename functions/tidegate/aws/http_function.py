@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from mangum import Mangum
 
+from tidegate.aws.edge_headers import BypassError, with_believed_headers
 from tidegate.aws.http_event import HttpEvent, fits
 from tidegate.aws.telemetry import Telemetry
 from tidegate.errors import EventError
@@ -26,6 +27,7 @@ RESOLVE_HINT = "ask POST /v1/objectives/{objective}/resolve where the model is s
 _log = logging.getLogger("tidegate.function")
 _TITLES = {
     400: ("malformed-request", "The request is malformed"),
+    403: ("forbidden", "Not for callers"),
     413: ("answer-too-large", "The answer is too large"),
     500: ("internal", "Internal error"),
 }
@@ -55,11 +57,18 @@ class HttpFunction:
         freshness: is asked to poll beside each request, which never waits for it.
         telemetry: logs and metrics.
         open_breakers: how many endpoints are being left alone now.
+        edge_key: what CloudFront proves itself with; None where it is not in front.
     """
 
     def __init__(
-        self, app: App, freshness: Freshness, telemetry: Telemetry, open_breakers: Callable[[], int] = lambda: 0
+        self,
+        app: App,
+        freshness: Freshness,
+        telemetry: Telemetry,
+        open_breakers: Callable[[], int] = lambda: 0,
+        edge_key: str | None = None,
     ) -> None:
+        self._edge_key = edge_key
         self._app = app
         self._freshness = freshness
         self._telemetry = telemetry
@@ -79,7 +88,9 @@ class HttpFunction:
         path = path if isinstance(path, str) else ""
         self._has_failed = False
         try:
-            response: dict[str, Any] = self._adapter(event, context)
+            response: dict[str, Any] = self._adapter(with_believed_headers(event, self._edge_key), context)
+        except BypassError as error:
+            return _refusal(403, path, str(error))
         except EventError as error:
             _log.warning("refused an event: %s", error)
             return _refusal(400, path, str(error))

@@ -120,7 +120,9 @@ def build_http_function(
     )
     if follower.revision is None or fallback is not None:
         _read_first(follower)
-    return HttpFunction(_only(gateway.app, offers), follower, telemetry, gateway.open_breakers), follower
+    return HttpFunction(
+        _only(gateway.app, offers), follower, telemetry, gateway.open_breakers, settings.edge_key
+    ), follower
 
 
 def _only(app: App, offers: Offers) -> App:

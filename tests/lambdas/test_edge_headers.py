@@ -1,0 +1,65 @@
+"""CloudFront's headers are believed of CloudFront alone, and with CloudFront in front nothing gets past it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from tidegate.aws.edge_headers import BypassError, with_believed_headers
+from tidegate.rules import compile_directory
+
+from tests.lambdas.conftest import Deployment, Starter, ask
+from tests.lambdas.test_gateway import PAIR
+from tests.web.conftest import HERE as WEB
+
+KEY = "the-key-of-cloudfront-0123456789"
+NETHERLANDS = {"cloudfront-viewer-country": "NL"}
+
+
+@pytest.fixture
+def by_country(deployment: Deployment, tmp_path: Path) -> Deployment:
+    """A stage whose rule `pinned` goes by the country that CloudFront tells."""
+    rules = tmp_path / "rules"
+    shutil.copytree(WEB / "rules", rules)
+    file = rules / "objectives" / "adding.yaml"
+    file.write_text(file.read_text().replace("header:X-Country", "header:CloudFront-Viewer-Country"))
+    deployment.publish(compile_directory(rules))
+    return deployment
+
+
+def test_a_callers_own_cloudfront_header_decides_nothing(
+    by_country: Deployment, start: Starter, shards: dict[str, int]
+) -> None:
+    gateway = start("gateway", by_country.variables(shards))
+    for headers in ({}, NETHERLANDS, {**NETHERLANDS, "tidegate-edge-key": KEY}):
+        answer = ask(gateway, "/v2/models/adding/infer", PAIR, headers)
+        assert (answer.status, answer.headers["tidegate-rule"]) == (200, "newest"), headers
+
+
+def test_cloudfronts_header_decides_where_it_is_in_front_and_nothing_gets_past_it(
+    by_country: Deployment, start: Starter, shards: dict[str, int]
+) -> None:
+    gateway = start("gateway", by_country.variables(shards) | {"TIDEGATE_EDGE_KEY": KEY})
+    answer = ask(gateway, "/v2/models/adding/infer", PAIR, {**NETHERLANDS, "tidegate-edge-key": KEY})
+    assert (answer.status, answer.headers["tidegate-rule"]) == (200, "pinned")
+    for headers in (NETHERLANDS, {"tidegate-edge-key": "another"}, {"tidegate-edge-key": f"{KEY},{KEY}"}):
+        refused = ask(gateway, "/v2/models/adding/infer", PAIR, headers)
+        assert refused.status == 403
+        assert refused.json == {"error": "this address takes requests from CloudFront alone"}
+    problem = ask(gateway, "/v1/objectives", method="GET")
+    assert (problem.status, problem.json["type"]) == (403, "urn:tidegate:problem:forbidden")
+    assert KEY not in gateway.log
+
+
+@pytest.mark.parametrize("event", [None, 3, "text", [], {}, {"headers": None}, {"headers": 3}])
+def test_what_is_no_event_is_left_to_who_reads_events(event: object) -> None:
+    assert with_believed_headers(event, None) is event
+    with pytest.raises(BypassError):
+        with_believed_headers(event, KEY)
+
+
+def test_the_case_of_a_name_hides_nothing() -> None:
+    event = {"headers": {"CloudFront-Viewer-Country": "NL", "Tidegate-Edge-Key": KEY, "X-A": "b"}}
+    assert with_believed_headers(event, None)["headers"] == {"X-A": "b"}
+    assert with_believed_headers(event, KEY)["headers"] == {"CloudFront-Viewer-Country": "NL", "X-A": "b"}
