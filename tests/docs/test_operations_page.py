@@ -67,13 +67,19 @@ def test_a_make_command_would_run_what_the_page_says(command: str) -> None:
     assert verb[target] in infra.commands
 
 
-def test_the_shard_of_the_page_is_one_that_fleet_yaml_may_have() -> None:
+def test_the_yaml_of_the_page_is_what_fleet_yaml_and_settings_may_have() -> None:
     import yaml
     from tidegate.rules.language import ShardSpec
 
-    (block,) = [yaml.safe_load(each) for each in re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)]
-    (spec,) = block["shards"].values()
-    assert ShardSpec.model_validate(spec).max_replicas == 6
+    from infra.settings import Settings, conflicts
+
+    documents = [yaml.safe_load(each) for each in re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)]
+    fleets = [each for each in documents if "shards" in each]
+    assert [ShardSpec.model_validate(spec).max_replicas for each in fleets for spec in each["shards"].values()] == [6]
+    stages = [each for each in documents if "shards" not in each]
+    assert stages
+    for each in stages:
+        assert conflicts(Settings.model_validate(each)) == []
 
 
 def test_the_costs_are_those_of_the_templates() -> None:
