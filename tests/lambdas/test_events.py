@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from awslambdaric.lambda_runtime_marshaller import to_json
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tidegate.aws.http_event import MOST_RESPONSE_BYTES
+from tidegate.aws.http_event import MOST_RESPONSE_BYTES, fits
 
 from tests.lambdas.conftest import EVENTS, Deployment, Starter, ask, http_event, read
 from tests.lambdas.test_gateway import PAIR, RULES
@@ -205,6 +206,19 @@ def test_an_answer_is_as_large_as_the_runtime_makes_it(
                 assert (answer.status, answer.body) == (200, body)
             assert gateway.response_bytes <= MOST_RESPONSE_BYTES
     assert refused == (5 if python == "3.11" else 3), "beyond ASCII, later runtimes pack UTF-8"
+
+
+@pytest.mark.parametrize(
+    ("python", "text", "packed_bytes"),
+    [("3.11", "a", 1), ("3.11", '"', 2), ("3.11", "漢", 6), ("3.11", "😀", 12), ("3.13", "漢", 3), ("3.13", "\x01", 6)],
+)
+def test_the_limit_is_exact(monkeypatch: pytest.MonkeyPatch, python: str, text: str, packed_bytes: int) -> None:
+    monkeypatch.setenv("AWS_EXECUTION_ENV", f"AWS_Lambda_python{python}")
+    empty = {"statusCode": 200, "headers": {"x-model": "é" * 9}, "body": "", "isBase64Encoded": False}
+    count, rest = divmod(MOST_RESPONSE_BYTES - len(to_json(empty).encode()), packed_bytes)
+    body = "a" * rest + text * count
+    assert fits(empty | {"body": body})
+    assert not fits(empty | {"body": body + "a"})
 
 
 @pytest.mark.parametrize("size", [4_700_000, 4_800_000])
