@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tidegate.errors import BundleError
 from tidegate.rules.actions import Action, build_action
 from tidegate.rules.bundle import Bundle, unpack
+from tidegate.rules.compare.records import check_records
 from tidegate.rules.contract import Objective
 from tidegate.rules.decision import Target
 from tidegate.rules.index import read_objective
@@ -83,34 +83,22 @@ class Revision:
         return sorted(self.bundle.manifest["objectives"])
 
     def side(self, objective: str) -> Side:
-        """One objective, opened.
-
-        Raises:
-            BundleError: the bundle is damaged.
-        """
-        try:
-            return Side(objective, self.bundle, self.targets)
-        except (KeyError, TypeError, ValueError, IndexError) as error:
-            raise _damaged(error) from error
+        """One objective, opened."""
+        return Side(objective, self.bundle, self.targets)
 
 
 def open_revision(data: bytes) -> Revision:
     """Open a compiled bundle for comparison.
 
     Raises:
-        BundleError: the bytes are no bundle, are damaged, or are of another format version.
+        BundleError: the bytes are no bundle, are damaged, were written by something else than the compiler, or are of
+            another format version.
     """
     bundle = unpack(data)
-    try:
-        models = bundle.manifest["fleet"]["models"]
-        targets = {
-            name: Target(name, model, version, tuple(models[model]))
-            for name, (model, version) in bundle.manifest["targets"].items()
-        }
-    except (KeyError, TypeError, ValueError) as error:
-        raise _damaged(error) from error
+    check_records(bundle)
+    models = bundle.manifest["fleet"]["models"]
+    targets = {
+        name: Target(name, model, version, tuple(models[model]))
+        for name, (model, version) in bundle.manifest["targets"].items()
+    }
     return Revision(bundle, targets)
-
-
-def _damaged(error: Exception) -> BundleError:
-    return BundleError(f"the bundle is damaged: {type(error).__name__} while reading it; compile it again")
