@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from typing import Any
@@ -101,6 +102,12 @@ def domain_words(attribute: Attribute) -> str:
 def json_text(value: Any) -> str:
     """A rule's own value as an author would write it; what is not printable is escaped, so that no terminal obeys it."""
     return {True: "true", False: "false"}[value] if isinstance(value, bool) else printable(str(value))
+
+
+def json_line(value: Any) -> str:
+    """A JSON value on one line, to be pasted: what is not printable is escaped as JSON has it."""
+    text = json.dumps(value, ensure_ascii=False)
+    return "".join(each if each.isprintable() else json.dumps(each)[1:-1] for each in text)
 
 
 def type_name(value: object) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from itertools import groupby
 from pathlib import Path
@@ -17,6 +16,7 @@ from tidegate.rules.compare.shares import ObjectiveShares
 from tidegate.rules.pictures.flows_svg import headline
 from tidegate.rules.replay.words import percent
 from tidegate.rules.times import utc_text
+from tidegate.rules.values import json_line
 
 PLAIN_WIDTH = 160
 """Columns where the output is no terminal, so that nothing is cut for a file or another program."""
@@ -80,7 +80,7 @@ def _show_examples(console: Console, shares: ObjectiveShares, new: str) -> None:
     changing = [flow for flow in shares.flows if flow.moved or flow.retuned][:SHOWN_FLOWS]
     for flow in changing:
         if flow.example is not None:
-            context = shlex.quote(json.dumps(flow.example.context, ensure_ascii=False))
+            context = shlex.quote(json_line(flow.example.context))
             at = "" if flow.example.at is None else f" --at {utc_text(flow.example.at)}"
             console.print(f"{flow.old_target} → {flow.new_target}, for example:")
             console.print(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -14,6 +13,7 @@ from tidegate.rules.analysis.experiments import LayerAxis
 from tidegate.rules.analysis.space import Space
 from tidegate.rules.contract import Attribute
 from tidegate.rules.sticky import key_value
+from tidegate.rules.values import json_line
 
 TRIES = 200_000
 """How many keys are tried for one that has the wanted bucket in every layer."""
@@ -34,7 +34,7 @@ class Example:
 
     def text(self) -> str:
         """The context as JSON on one line."""
-        return json.dumps(self.context, ensure_ascii=False)
+        return json_line(self.context)
 
 
 def example(space: Space, hole: Hole, at: float, unserved: Unserved) -> Example | None:
