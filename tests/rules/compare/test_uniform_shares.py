@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
+from math import log, sqrt
 from pathlib import Path
+from random import Random
 
 import pytest
 from hypothesis import HealthCheck, Phase, assume, given, settings
@@ -73,6 +75,25 @@ def test_volumes_are_what_the_walk_counts(pair: Revisions) -> None:
     assert {**counted.changing, **counted.staying} == axes.space.walk({start: 1}, into_alike=True).leaves
     assert all(axes.is_changing(leaf) for leaf in counted.changing)
     assert not any(axes.is_changing(leaf) for leaf in counted.staying)
+
+
+@brief
+@given(revisions())
+def test_contexts_drawn_of_changed_rows_are_within_the_bound(pair: Revisions) -> None:
+    old, new = (opened(each).side(OBJECTIVE) for each in pair)
+    axes = build_axes(old, new)
+    start, size = axes.start(AT), 2_000
+    try:
+        drawn = Volumes(axes, start, budget=0).drawn(size, Random(1))
+    except TooMuchError:
+        assume(False)
+    leaves = axes.space.walk({start: 1}, into_alike=True).leaves
+    exact = sum(weight for leaf, weight in leaves.items() if axes.is_changing(leaf))
+    assert all(axes.is_changing(leaf) for leaf in drawn.counts)
+    assert exact <= drawn.whole
+    estimate = drawn.whole * sum(drawn.counts.values()) / size
+    # Hoeffding's bound at 1 in 10 million; the draws are fixed, so no test is flaky.
+    assert abs(estimate - exact) <= drawn.whole * sqrt(log(2e7) / (2 * size))
 
 
 @brief

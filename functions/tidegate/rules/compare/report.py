@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import Any
 
 from tidegate.rules.compare.changes import Change, changes_between
@@ -13,6 +12,7 @@ from tidegate.rules.compare.logged import LoggedShares
 from tidegate.rules.compare.revision import Revision
 from tidegate.rules.compare.shares import STEP_BUDGET, Flow, ObjectiveShares, uniform_shares
 from tidegate.rules.engine import Engine
+from tidegate.rules.times import utc_text
 
 FORMAT_VERSION = 1
 NO_OBJECTIVE = "(no objective)"
@@ -76,7 +76,7 @@ def _flow_dict(flow: Flow) -> dict[str, Any]:
 
 
 def _example_dict(example: Example) -> dict[str, Any]:
-    at = None if example.at is None else datetime.fromtimestamp(example.at, UTC).isoformat().replace("+00:00", "Z")
+    at = None if example.at is None else utc_text(example.at)
     return {"context": dict(example.context), "at": at}
 
 

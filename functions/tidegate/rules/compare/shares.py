@@ -17,7 +17,7 @@ from tidegate.rules.compare.contests import Outcome, outcomes
 from tidegate.rules.compare.examples import Example, Examples
 from tidegate.rules.compare.revision import Side
 from tidegate.rules.compare.space import Leaf, Space, State, Walked
-from tidegate.rules.compare.volumes import TooMuchError, Volumes
+from tidegate.rules.compare.volumes import Counted, Drawn, TooMuchError, Volumes
 from tidegate.rules.decision import Decision
 from tidegate.rules.engine import Engine
 
@@ -128,10 +128,7 @@ def uniform_shares(
     staying = None if changing.undecided else space.walk(changing.alike, budget, into_alike=True)
     leaves: dict[Leaf, Fraction] = {}
     if staying is None or staying.undecided:
-        try:
-            counted = Volumes(axes, start, COUNT_BUDGET).count()
-        except TooMuchError:
-            counted = None
+        volumes, counted = _counted(axes, start)
         if counted is not None and counted.staying is not None:
             for leaf, weight in (*counted.changing.items(), *counted.staying.items()):
                 _add(leaves, leaf, Fraction(weight, space.total))
@@ -141,6 +138,12 @@ def uniform_shares(
                 _add(leaves, leaf, Fraction(weight, space.total))
             staying_estimate = _unmoved(axes, changing, chance, leaves)
             return summary(axes, "uniform", leaves, examples, staying=staying_estimate)
+        if volumes is not None and staying is None:
+            drawn = volumes.drawn(SAMPLE_SIZE, chance)
+            if drawn.whole < space.total:
+                estimate = _changed(axes, drawn, leaves)
+                unmoved = _worse(estimate, _unmoved(axes, changing, chance, leaves))
+                return summary(axes, "uniform", leaves, examples, changing=estimate, staying=unmoved)
         staying = staying or space.walk(changing.alike, budget, into_alike=True)
     estimates = []
     for walked in (changing, staying):
@@ -148,6 +151,26 @@ def uniform_shares(
             _add(leaves, leaf, Fraction(weight, space.total))
         estimates.append(_sampled(space, walked.undecided, chance, leaves))
     return summary(axes, "uniform", leaves, examples, changing=estimates[0], staying=_worse(*estimates))
+
+
+def _counted(axes: Axes, start: State) -> tuple[Volumes | None, Counted | None]:
+    """The volumes, where the space has any, and what was counted by them, where that was not too much."""
+    try:
+        volumes = Volumes(axes, start, COUNT_BUDGET)
+    except TooMuchError:
+        return None, None
+    try:
+        return volumes, volumes.count()
+    except TooMuchError:
+        return volumes, None
+
+
+def _changed(axes: Axes, drawn: Drawn, leaves: dict[Leaf, Fraction]) -> Estimate:
+    """Add what was drawn of the changed rows."""
+    whole = Fraction(drawn.whole, axes.space.total)
+    for leaf, count in drawn.counts.items():
+        _add(leaves, leaf, whole * Fraction(count, SAMPLE_SIZE))
+    return Estimate(float(whole) * sqrt(log(2 / (1 - CONFIDENCE)) / (2 * SAMPLE_SIZE)), SAMPLE_SIZE)
 
 
 def _unmoved(axes: Axes, walked: Walked, chance: random.Random, leaves: dict[Leaf, Fraction]) -> Estimate:

@@ -8,13 +8,14 @@ look at different axes are independent, so that what they leave is a product.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import random
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import product
 from math import prod
 
 from tidegate.rules.compare.axes import Axes
-from tidegate.rules.compare.axis import ABSENT, Effect, Markers, places
+from tidegate.rules.compare.axis import ABSENT, Effect, Markers, by_weight, places
 from tidegate.rules.compare.joint import NEW, OLD
 from tidegate.rules.compare.space import Leaf, State
 
@@ -45,6 +46,14 @@ class Counted:
 
     changing: Mapping[Leaf, int]
     staying: Mapping[Leaf, int] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """How often leaves were drawn, of the boxes of the changed rows, which weigh `whole` together."""
+
+    counts: Mapping[Leaf, int]
+    whole: int
 
 
 class Volumes:
@@ -94,6 +103,22 @@ class Volumes:
                 self._add(changing if is_changing else staying, part, part.last, part.last, part.volume - weight)
         return Counted(changing, staying)
 
+    def drawn(self, size: int, chance: random.Random) -> Drawn:
+        """Estimate the weights of the leaves at which something may change: contexts are drawn from the boxes of the changed
+        rows alone, which are a small part of all where few rows change, or rows of many attributes do."""
+        strata = {(number, row): weight for number, part in enumerate(self._parts) for row, weight in part.strata()}
+        whole = sum(strata.values())
+        found: dict[Leaf, int] = {}
+        if whole:
+            pick = by_weight(strata)
+            for _ in range(size):
+                number, row = pick(chance)
+                part = self._parts[number]
+                pair = part.draw(row, chance)
+                if pair is not None:
+                    self._add(found, part, *pair, 1)
+        return Drawn(found, whole)
+
     def _add(self, found: dict[Leaf, int], part: _Part, was: int, now: int, weight: int) -> None:
         if weight:
             leaf = self._axes.space.tidied((was, now, *part.known))
@@ -135,8 +160,16 @@ class _Grid:
     weights: Sequence[int]
     is_even: bool
     allowed: Mapping[int, int]
-    memo: dict[int, int]
-    touching: dict[int, int]
+    memo: dict[int, int] = field(default_factory=dict)
+    touching: dict[int, int] = field(default_factory=dict)
+    drawing: dict[int, Callable[[random.Random], int]] = field(default_factory=dict)
+
+    def draw(self, cases: int, chance: random.Random) -> int:
+        """One of some cases, by weight."""
+        found = self.drawing.get(cases)
+        if found is None:
+            found = self.drawing[cases] = by_weight({place: self.weights[place] for place in places(cases)})
+        return found(chance)
 
     def weight(self, cases: int) -> int:
         if self.is_even:
@@ -217,6 +250,30 @@ class _Part:
             yield row, row, self._left(self._box(row), _above(rows, row))
         if self.last is None:
             yield -1, -1, self._left({}, rows)
+
+    def strata(self) -> Iterator[tuple[int, int]]:
+        """The rows at which something may change, and the weights of their boxes."""
+        of_old, of_new = self._joint.of[OLD] & self._rows, self._joint.of[NEW] & self._rows
+        for row in self._reached(of_old & of_new & self._joint.changing | of_old ^ of_new):
+            box = self._box(row)
+            if box is not None:
+                weight = self._factor
+                for axis, grid in enumerate(self._grids):
+                    weight *= grid.weight(box.get(axis, self._full[axis]))
+                yield row, weight
+        if self.last is not None and self._joint.changing >> self.last & 1:
+            yield self.last, self.volume
+
+    def draw(self, row: int, chance: random.Random) -> tuple[int, int] | None:
+        """The rows that decide a context drawn from the box of a row; None where it belongs to another row's share."""
+        box, rows = self._box(row) or {}, self._rows
+        for axis, grid in enumerate(self._grids):
+            rows &= grid.masks[grid.draw(box.get(axis, self._full[axis]), chance)]
+        was, now = ((mine & -mine).bit_length() - 1 for mine in (rows & of for of in self._joint.of))
+        both = self._joint.of[OLD] & self._joint.of[NEW]
+        # A pair belongs to the row that one revision alone has, the old one's first.
+        owner = was if was >= 0 and not both >> was & 1 else now
+        return (was, now) if owner == row else None
 
     def _reached(self, rows: int) -> Iterator[int]:
         """Those of some rows above the one that matches everything."""
@@ -328,9 +385,8 @@ def _grid(cases: Mapping[int, int], rows: int) -> _Grid:
         for row in places(before ^ mask):
             ends.setdefault(row, []).append(place)
         before = mask
-    return _Grid(
-        masks, weights, set(weights) == {1}, {row: _allowed(at, len(masks)) for row, at in ends.items()}, {}, {}
-    )
+    allowed = {row: _allowed(at, len(masks)) for row, at in ends.items()}
+    return _Grid(masks, weights, set(weights) == {1}, allowed)
 
 
 def _allowed(flips: Sequence[int], size: int) -> int:
