@@ -13,7 +13,7 @@ from typing import Any
 
 from tidegate.errors import NoRuleError, RequestError
 from tidegate.rules.compare.axes import Axes
-from tidegate.rules.compare.axis import ABSENT, ANY, Axis, Case, Element, places
+from tidegate.rules.compare.axis import ABSENT, ANY, Axis, Case, Element, Markers, places
 from tidegate.rules.compare.contests import REFUSED, UNSERVED, Outcome
 from tidegate.rules.compare.joint import NEW, OLD, REFUSED_BY
 from tidegate.rules.compare.space import Leaf
@@ -26,7 +26,7 @@ FILLERS = frozenset(map(chr, range(0xE000, 0xF900)))
 MOST_NODES = 500
 """How many cases are chosen, and taken back, in search of one context."""
 
-MOST_LOOKED_AT = 3_000_000
+MOST_LOOKED_AT = 1_500_000
 MOST_KEYS = 20_000
 MOST_KEYS_OF_ALL = 100_000
 """How many cases and keys are looked at for one context, and for all contexts of an objective."""
@@ -53,6 +53,7 @@ class Examples:
         self._axes, self._joint, self._engines, self._at = axes, axes.joint, engines, at
         self._has_windows = any("active" in rule for side in self._joint.sides for rule in side.rules)
         self._looked, self._keys = MOST_LOOKED_AT, MOST_KEYS_OF_ALL
+        self._cases: dict[tuple[int, Markers], list[Case]] = {}
 
     def find(self, leaf: Leaf, old: Outcome, new: Outcome) -> Example | None:
         """A context that comes to a leaf and has these outcomes, or None where none was found."""
@@ -84,12 +85,14 @@ class Examples:
                 wanted |= 1 << row if row >= 0 else 0
                 above |= mine & ((1 << row) - 1 if row >= 0 else -1)
         options = []
-        for axis in self._axes.space.axes:
-            if axis.cases is None:
+        for place, axis in enumerate(self._axes.space.axes):
+            cases = self._cases_of(place, markers)
+            self._looked -= len(cases)
+            if not cases or self._looked < 0:
                 return
             found = [
                 (rows, effect)
-                for rows, effect, _ in axis.cases(markers).of(self._joint.all_rows)
+                for rows, effect in cases
                 if rows & wanted == wanted
                 and not effect.refused & ~refusing
                 and _fits(effect.marker, axis.key, markers)
@@ -101,6 +104,15 @@ class Examples:
         for fixed in self._refusals(options, refusing):
             bad = above & self._joint.active(self._at)
             yield from self._search(fixed, bad, [MOST_NODES])
+
+    def _cases_of(self, place: int, markers: Markers) -> list[Case]:
+        """The cases of an axis; none where they are too many to list."""
+        key = place, markers
+        if key not in self._cases:
+            of = self._axes.space.axes[place].cases
+            rows = self._joint.all_rows
+            self._cases[key] = [] if of is None else [(left, effect) for left, effect, _ in of(markers).of(rows)]
+        return self._cases[key]
 
     def _refusals(self, options: list[list[Case]], refusing: int) -> Iterator[list[list[Case]]]:
         """The options, so narrowed that exactly the revisions of some flags refuse."""

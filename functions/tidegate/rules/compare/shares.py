@@ -28,7 +28,7 @@ Engines = tuple[Engine, Engine]
 """Those of the old and the new revision."""
 
 STEP_BUDGET = 60_000
-COUNT_BUDGET = 5_000_000
+COUNT_BUDGET = 3_000_000
 """Together these take some three seconds at the most, of ten thousand rules some five."""
 
 SAMPLE_SIZE = 20_000
