@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -20,6 +21,7 @@ from infra.__main__ import STACKS as STACK_NAMES
 from infra.__main__ import main
 from infra.account import BOOTSTRAP_PARAMETER, Account, Preflight, preflight
 from infra.amis import pin, recommended
+from infra.app import synthesize
 from infra.destroying import empty_buckets
 from infra.reading import read_settings
 from infra.review import write_review
@@ -251,3 +253,46 @@ def test_the_images_of_instances_are_pinned_and_moved(session: Any, tmp_path: Pa
     file.write_text("ami:\n  gpu: ami-00000000\n", encoding="utf-8")
     with pytest.raises(SettingsError, match=r"several lines; replace it by: ami: \{gpu: ami-22222222\}"):
         pin("dev", Settings.model_validate({}), {"gpu": "ami-22222222"}, tmp_path)
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Commands that synthesize into a folder of the test's own, and have the audits left out; the folder."""
+
+    def synthesized(stage: str, settings: Settings, shards: Any, assets: Any, out: Path) -> list[Any]:
+        shutil.rmtree(out, ignore_errors=True)
+        synthesize(stage, settings, shards, assets, out, nag=False)
+        return []
+
+    monkeypatch.setattr("infra.checks.synthesize_and_check", synthesized)
+    monkeypatch.setattr("infra.__main__.ROOT", tmp_path)
+    monkeypatch.setattr("infra.__main__.BUILD", tmp_path / "build")
+    return tmp_path / "build" / "infra" / "dev"
+
+
+def test_a_change_that_cannot_be_deployed_is_found_against_a_kept_assembly(quick: Path, tmp_path: Path) -> None:
+    assert CliRunner().invoke(main, ["check"]).exit_code == 0
+    kept = shutil.copytree(quick, tmp_path / "kept")
+    assert CliRunner().invoke(main, ["check", "--against", str(kept)]).exit_code == 0
+    other = {"TIDEGATE_INFRA_ENCRYPTION": "service_managed"}
+    done = CliRunner().invoke(main, ["check", "--json", "--against", str(kept)], env=other)
+    assert done.exit_code == 1
+    found = [each["message"] for each in json.loads(done.stdout)["findings"] if each["check"] == "upgrade"]
+    assert found[0].startswith("the setting encryption was 'customer_key' at the first deployment and cannot become")
+    assert all("docs/operations.md#what-cannot-change" in each for each in found)
+
+
+def test_a_deployment_that_would_lose_data_changes_nothing(
+    quick: Path, session: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deployed = {"Resources": {"OldBucket": {"Type": "AWS::S3::Bucket"}}}
+    stack = "tidegate-dev-storage"
+    session.client("cloudformation").delete_stack(StackName=stack)
+    session.client("cloudformation").create_stack(StackName=stack, TemplateBody=json.dumps(deployed))
+    monkeypatch.setattr("infra.__main__._ready", lambda *_: Account("111122223333", "us-east-1"))
+    monkeypatch.setattr("infra.cdk_cli.run_cdk", lambda *_: pytest.fail("CDK was run"))
+    done = CliRunner().invoke(main, ["deploy", "--yes"])
+    assert done.exit_code == 1
+    assert "nothing was changed: stage dev as it is deployed cannot become this" in done.stderr
+    assert "  - Storage/OldBucket (AWS::S3::Bucket) holds data and would be deleted\n" in done.stderr
+    session.client("cloudformation").delete_stack(StackName=stack)
