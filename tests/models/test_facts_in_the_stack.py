@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -9,12 +10,14 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from tidegate.aws.clients import AwsClients, AwsConfig
+from tidegate.aws.facts import seed_facts
+from tidegate.aws.provision import provision_facts
+from tidegate.ports.fact_files import find_fact_files
 
 from tests.support.stack import RunningStack, eventually, running_stack
 
@@ -66,10 +69,10 @@ def ranked(stack: RunningStack, member: str) -> list[int]:
     return titles
 
 
-def dynamodb(stack: RunningStack) -> tuple[Any, str]:
+def facts_table(stack: RunningStack) -> tuple[AwsClients, str]:
     control = stack.get("/v1/fleet")["control"]
     clients = AwsClients(AwsConfig(endpoint_url=control["endpoint_url"], region=control["region"], timeout_s=20))
-    return clients._client("dynamodb"), control["facts_table"]
+    return clients, control["facts_table"]
 
 
 def seed(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -103,9 +106,9 @@ def test_a_member_is_answered_by_the_history_that_was_seeded(stack: RunningStack
 def test_a_row_that_changes_changes_the_answer(stack: RunningStack, artefacts: Path) -> None:
     before = ranked(stack, "1")
     other = histories(artefacts)["2"]
-    client, table = dynamodb(stack)
+    clients, table = facts_table(stack)
     item = {"pk": {"S": "1"}, "sk": {"S": "member_history"}, "value": {"S": json.dumps(other)}}
-    client.put_item(TableName=table, Item=item)
+    clients._client("dynamodb").put_item(TableName=table, Item=item)
     assert eventually(lambda: ranked(stack, "1") == ranked(stack, "2"))
     assert ranked(stack, "1") != before
 
@@ -126,10 +129,21 @@ def test_facts_of_a_new_member_are_seeded_into_the_running_stack(
     assert "is the gateway running?" in nowhere.stderr
 
 
-def test_without_the_table_members_are_answered_by_what_is_known(stack: RunningStack) -> None:
+@pytest.fixture
+def tableless(stack: RunningStack, artefacts: Path) -> Iterator[Callable[[], None]]:
+    """Deletes the table; it is there again after the test."""
+    clients, table = facts_table(stack)
+    yield lambda: clients._client("dynamodb").delete_table(TableName=table)
+    asyncio.run(provision_facts(clients, table))
+    asyncio.run(seed_facts(clients, table, find_fact_files(artefacts)))
+    time.sleep(CACHE_TTL_S)
+
+
+def test_without_the_table_members_are_answered_by_what_is_known(
+    stack: RunningStack, tableless: Callable[[], None]
+) -> None:
     of_nobody, known = ranked(stack, "nobody"), ranked(stack, "42")
-    client, table = dynamodb(stack)
-    client.delete_table(TableName=table)
+    tableless()
     # Never read before, and so answered as one without a history; and read before, and so answered by what was read.
     assert ranked(stack, "100") == of_nobody
     until = time.monotonic() + 2 * CACHE_TTL_S

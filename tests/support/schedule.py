@@ -17,6 +17,14 @@ TOGETHER = {
         "tests/docs/test_control_plane_page.py",
         "tests/docs/test_push_section.py",
     ),
+    "example models": (
+        "tests/models/test_isolation.py",
+        "tests/models/test_onnxruntime_backend.py",
+        "tests/models/test_purchase_propensity.py",
+        "tests/models/test_title_history.py",
+        "tests/models/test_title_ranking.py",
+        "tests/models/test_title_search.py",
+    ),
 }
 """Files that are one unit."""
 
