@@ -14,7 +14,7 @@ from tidegate.cli import main
 
 from tests.support import third_domain
 from tests.support.examples import MODELS, OBJECTIVES, RULES
-from tests.support.parts import ROOT
+from tests.support.parts import ROOT, need
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +40,7 @@ def test_its_rules_are_sound_and_its_cases_pass(project: Path) -> None:
 
 
 def test_its_models_are_sound(project: Path) -> None:
+    need("onnx", "example models")
     result = tidegate("models", "check", project / MODELS.name, third_domain.MODEL, third_domain.ENSEMBLE)
     assert result.exit_code == 0, result.stderr
 
@@ -50,6 +51,7 @@ def test_its_models_are_placed(project: Path) -> None:
 
 
 def test_nobody_formats_its_model(project: Path) -> None:
+    need("ruff")
     shutil.copy(ROOT / "pyproject.toml", project)
     for command in (["format", "--check"], ["check"]):
         done = subprocess.run(

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.docs.blocks import ROOT, Block, blocks
+from tests.support.parts import need
 from tests.support.stack import RunningStack
 
 PAGES = ("README.md", "docs/gateway.md")
@@ -47,6 +48,7 @@ def test_every_documented_command_is_of_a_kind_that_is_run_here() -> None:
 
 @pytest.mark.parametrize("command", OFFLINE)
 def test_a_documented_tidegate_command_succeeds(command: str) -> None:
+    need("onnx", "example models")
     done = run(command)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()

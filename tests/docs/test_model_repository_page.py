@@ -12,6 +12,7 @@ import pytest
 from tidegate.triton.checks.kinds import CHECKED, SMOKED, Kind
 
 from tests.docs.blocks import ROOT, Block, blocks
+from tests.support.parts import need
 
 NAME = "docs/model-repository.md"
 PAGE = blocks(NAME)
@@ -36,6 +37,7 @@ def commands(block: Block) -> list[tuple[str, str]]:
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with the page's models."""
+    need("onnx", "pytriton")
     root = tmp_path_factory.mktemp("page")
     files = dict(found for block in PAGE if (found := written(block)) is not None)
     assert len(files) == 5
@@ -74,7 +76,7 @@ def test_every_command_prints_what_the_page_shows(place: Path) -> None:
 
 def test_the_pages_python_runs_and_finds_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     (block,) = (each for each in PAGE if each.language == "python" and written(each) is None)
-    program = block.text.replace('"triton_models"', repr(str(ROOT / "triton_models")))
+    program = block.text.replace('"triton_models"', repr(str(ROOT / "tests/repositories/small")))
     exec(compile(program, str(block), "exec"), {"__name__": "page"})
     assert capsys.readouterr().out == ""
 

@@ -22,6 +22,7 @@ import yaml
 from tidegate.rules.replay.records import records
 
 from tests.docs.blocks import ROOT, blocks
+from tests.support.parts import need
 
 PAGE = blocks("docs/replay.md")
 FILES = {
@@ -148,6 +149,7 @@ def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
 
 def test_envoys_access_log_becomes_a_log(here: Path) -> None:
     contexts = [{"member_id": '4"2', "country": "US"}, {"member_id": "Zoë"}]
+    need("envoy")
     with envoy(here) as url:
         for path, context in (
             ("/v2/models/ranking/infer", contexts[0]),

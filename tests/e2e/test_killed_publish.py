@@ -44,9 +44,7 @@ def rules_of(folder: Path, main: str) -> Path:
 
 @pytest.mark.parametrize("step", BEFORE_THE_FLIP + AFTER_THE_FLIP)
 def test_a_publish_may_be_killed_at_any_step(stack: RunningStack, models: Path, tmp_path: Path, step: str) -> None:
-    before = stack.version("main")
-    (live,) = [name for name, version in ANSWERS.items() if version == before]
-    (wanted,) = ANSWERS.keys() - {live}
+    before, wanted = stack.version("main"), other(stack)
     with Callers(stack, "main", per_s=20) as callers:
         assert kill_at(step, publish_arguments(stack, rules_of(tmp_path / wanted, wanted), models)) == step
         # The pointer says which revision is live, and the gateway serves just that, whole.
@@ -63,8 +61,14 @@ def test_a_publish_may_be_killed_at_any_step(stack: RunningStack, models: Path, 
     assert eventually(lambda: stack.models("a") == [held] * 2)
 
 
+def other(stack: RunningStack) -> str:
+    """The ensemble that is not live."""
+    (name,) = [name for name, version in ANSWERS.items() if version != stack.version("main")]
+    return name
+
+
 def test_these_are_all_steps_of_a_publish(stack: RunningStack, models: Path, tmp_path: Path) -> None:
-    with command(*publish_arguments(stack, rules_of(tmp_path, "first"), models)) as process:
+    with command(*publish_arguments(stack, rules_of(tmp_path, other(stack)), models)) as process:
         begun = [event["step"] for event in events(process) if event.get("state") == "begun"]
     assert set(begun) == {*ONLY_READ, *BEFORE_THE_FLIP, *AFTER_THE_FLIP}
     assert eventually(lambda: run("reconcile", "--stack", stack.url, "--json").returncode == 0)

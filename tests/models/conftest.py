@@ -28,6 +28,7 @@ from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 from tests.support.aws import LocalAws, local_server
 from tests.support.examples import ENSEMBLES, MODELS
 from tests.support.once import made_once
+from tests.support.parts import need
 
 ROOT = Path(__file__).parents[2]
 BUILD_TIMEOUT_S = 180
@@ -93,6 +94,8 @@ def new_client(url: str) -> triton.InferenceServerClient:
 def artefacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The model repository, its artefacts up to date; a build that fails fails the tests, with its own words."""
 
+    need("onnx", "skl2onnx", "sklearn", "threadpoolctl")
+
     def make(_: Path) -> None:
         command = [sys.executable, "-m", "training", "--out", str(MODELS)]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=BUILD_TIMEOUT_S, check=False)
@@ -126,6 +129,7 @@ def server(
 ) -> Iterator[Server]:
     """Triton in EXPLICIT mode with every ensemble loaded."""
     folder = tmp_path_factory.mktemp("triton")
+    need("pytriton", "onnxruntime")
     prefix = f"tidegate_test_{uuid.uuid4().hex[:8]}_"
     port, metrics_port = _free_port(), _free_port()
     installation = find_installation(cache_dir=ROOT / ".cache" / "tidegate")
