@@ -172,6 +172,15 @@ def test_a_default_stands_in_for_an_empty_key_too(default: str) -> None:
     assert (decision.reason == "no_sticky_key") == (default == "")
 
 
+def test_zero_is_a_key_like_any_other_integer() -> None:
+    for default in ({}, {"default": 0}):
+        context = {"account": {"type": "integer", **default}}
+        engine = engine_of([{"id": "canary", "split": WEIGHTS}], sticky_key="account", context=context)
+        for given in ({"account": 0}, {}) if default else ({"account": 0},):
+            decision = engine.decide("o", given, at=0.0)
+            assert (decision.reason, decision.variant) == ("split", by_hand("o/canary", WEIGHTS, "0"))
+
+
 @pytest.mark.parametrize(
     ("attribute", "one", "other"), [("app", "8.2", "8.2.0"), ("member_id", "caf\u00e9", "cafe\u0301")]
 )

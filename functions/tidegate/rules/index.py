@@ -14,7 +14,7 @@ from tidegate.rules.contract import Attribute, Objective
 from tidegate.rules.decision import Decision
 from tidegate.rules.dimensions import Dimension
 from tidegate.rules.masks import PieceTable
-from tidegate.rules.sticky import key_text, key_value, layer_bucket
+from tidegate.rules.sticky import key_text, layer_bucket
 from tidegate.rules.values import type_name
 
 _ABSENT: Any = object()
@@ -178,9 +178,10 @@ class ObjectiveIndex:
         """The UTF-8 bytes of the first of `names` that has a key (see `key_value`), or None."""
         for name in names:
             value = context.get(name)
-            if value is None or value == "":
-                value = key_value(value, self.objective.attributes[name].default)
-            if value is not None:
+            # Hot: what is neither None nor empty needs no more of `key_value`.
+            if not value and value != 0:
+                value = self.objective.attributes[name].default
+            if value is not None and value != "":
                 try:
                     return (value if value.__class__ is str else key_text(value)).encode()
                 except ValueError:
