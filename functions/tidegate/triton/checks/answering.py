@@ -43,7 +43,9 @@ def _check_text_ids(model: ModelFolder) -> None:
     if has_text_ids(model.message):
         line = model.config.line("sequence_batching", 0, "control_input")
         message = "a text correlation ID: Triton 2.51 answers 400 unless the sequence_id has exactly 128 bytes"
-        model.report("sequence-text-id", message, "say data_type: TYPE_UINT64, which takes text IDs too", line=line)
+        model.report(
+            "sequence-text-id", message, "say data_type: TYPE_UINT64, and have callers send numbers", line=line
+        )
 
 
 def _check_completion(model: ModelFolder) -> None:
