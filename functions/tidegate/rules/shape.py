@@ -31,7 +31,11 @@ class Report:
         self._add = add
         self._source = source
         self.count = 0
-        self._broken: set[Location] = set(source.unread)
+        self._broken: set[Location] = set()
+        # The places around those: asked for at every rule, so that searching would take quadratic time.
+        self._holed: set[Location] = set()
+        for place in source.unread:
+            self.leave_out(place)
 
     def __call__(self, at: Location, message: str, hint: str) -> None:
         """Take a mistake."""
@@ -50,6 +54,7 @@ class Report:
     def leave_out(self, at: Location) -> None:
         """Note that the value at a place is not looked at any further."""
         self._broken.add(at)
+        self._holed.update(at[:size] for size in range(len(at)))
 
     def is_left_out(self, at: Location) -> bool:
         """Whether the value at a place was left out."""
@@ -57,7 +62,7 @@ class Report:
 
     def is_whole(self, at: Location) -> bool:
         """Whether nothing directly in the value at a place was left out."""
-        return not any(len(place) > len(at) and place[: len(at)] == at for place in self._broken)
+        return at not in self._holed
 
 
 ModelType = TypeVar("ModelType", bound=BaseModel)
