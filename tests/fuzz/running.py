@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from click.testing import CliRunner, Result
+from hypothesis import HealthCheck, settings
 from tidegate.cli import main
 from tidegate.errors import NoRuleError
 from tidegate.rules import Engine, load_bundle
@@ -20,6 +21,14 @@ from tests.docs.blocks import ROOT
 CORPUS = ROOT / "tests" / "fuzz" / "corpus"
 HANG_S = 60
 """Far above what the slowest document takes on a busy machine."""
+
+assert settings.default is not None
+FUZZED = settings(
+    deadline=None,
+    max_examples=max(20, settings.default.max_examples // 4),
+    suppress_health_check=list(HealthCheck),
+)
+"""A part of the profile's examples, as each runs whole commands."""
 
 SECTION = b"\n=== "
 FAR_PAST, FAR_FUTURE = -62_135_596_800, 253_402_300_799

@@ -9,7 +9,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from hypothesis import HealthCheck, given, note, settings
+from hypothesis import given, note
 from hypothesis import strategies as st
 from tidegate.errors import ModelConfigError
 from tidegate.triton.golden import golden_requests
@@ -17,9 +17,8 @@ from tidegate.triton.model_config import check_python, parse_config
 
 from .documents import CONFIG, ENSEMBLE, SAMPLE
 from .mutations import flow, mutated, smashed
-from .running import CORPUS, command, no_hang, sections, write_files
+from .running import CORPUS, FUZZED, command, no_hang, sections, write_files
 
-FUZZED = settings(deadline=None, suppress_health_check=list(HealthCheck))
 MODEL = b"""\
 import numpy as np
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from hypothesis import HealthCheck, event, given, note, settings
+from hypothesis import event, given, note
 from hypothesis import strategies as st
 
 from tests.rules.oracle import Directory
@@ -15,9 +15,7 @@ from tests.rules.strategies import directories, write_directory
 
 from .documents import RULES
 from .mutations import block, flow, mutated, smashed
-from .running import CORPUS, check_rules, sections, write_files
-
-FUZZED = settings(deadline=None, suppress_health_check=list(HealthCheck))
+from .running import CORPUS, FUZZED, check_rules, sections, write_files
 
 
 @pytest.mark.parametrize("entry", sorted((CORPUS / "rules").iterdir()), ids=lambda entry: entry.name)

@@ -13,7 +13,7 @@ from random import Random
 from typing import Any
 from zlib import crc32
 
-from hypothesis import HealthCheck, given, note, settings
+from hypothesis import given, note
 from hypothesis import strategies as st
 from tidegate.aws import formats
 from tidegate.control.rules_archive import unpack_rules
@@ -28,9 +28,7 @@ from infra.reading import read_settings
 
 from .documents import RECORD, RULES
 from .mutations import ODD, TEXTS, block, flow, mutated, smashed
-from .running import command, no_hang, write_files
-
-FUZZED = settings(deadline=None, suppress_health_check=list(HealthCheck))
+from .running import FUZZED, command, no_hang, write_files
 
 
 @cache
