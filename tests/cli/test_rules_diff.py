@@ -267,3 +267,26 @@ def test_shares_agree_with_counting_200_000_members(tmp_path: Path) -> None:
     for pair, share in shares.items():
         deviation = sqrt(len(MEMBERS) * share * (1 - share))
         assert abs(found[pair] - len(MEMBERS) * share) <= STANDARD_DEVIATIONS * deviation, pair
+
+
+def test_what_is_not_decided_is_said_with_the_reason_and_a_bound(tmp_path: Path) -> None:
+    one, other = ([f"{side}{number}" for number in range(200)] for side in "ab")
+    # 200 times 200 ways to meet both conditions are too many to look at one by one.
+    both = {"tags": {"contains_any": one}, "any_of": [{"tags": {"contains_any": other}}, {"device": "tv"}]}
+    context = {"tags": {"type": "set"}, "device": {"type": "string", "values": ["mobile", "tv"]}}
+    context["member_id"] = {"type": "string", "required": True}
+    old, new = (
+        directory(
+            tmp_path / served,
+            context=context,
+            rules=[{"id": "tagged", "when": both, "serve": served}, {"id": "default", "serve": "base"}],
+        )
+        for served in ("better", "best")
+    )
+    told = ranking(diff(old, new))
+    assert not told["exact"]
+    assert 0 < told["bound"] < 0.05
+    assert "drawn at random" in told["undecided"]
+    printed = rules("diff", old, new).stdout
+    assert "estimated, ± " in printed
+    assert told["undecided"] in printed

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from tidegate.rules.bundle import encode
 from tidegate.rules.compare.alignment import longest_rising, same_json
-from tidegate.rules.compare.revision import Revision, rule_lines
+from tidegate.rules.compare.revision import Revision
 from tidegate.rules.compare.wording import author_form, in_words
 
 Kind = Literal["added", "removed", "changed", "moved", "renamed"]
@@ -141,7 +141,7 @@ def _objective(name: str, old: Revision, new: Revision) -> list[Change]:
     fields = ("summary", "owner", "sticky_key", "timeout_ms")
     found = _field_changes("objective", name, name, fields, before, after)
     found += _entries("attribute", before["context"], after["context"], name)
-    rules = [{rule["id"]: rule for rule in rule_lines(each.bundle, name)} for each in (old, new)]
+    rules = [{rule["id"]: rule for rule in each.rule_lines(name)} for each in (old, new)]
     # Which of two swapped rules moved is told alike in both directions.
     is_turned = old.bundle.revision > new.bundle.revision
     return found + _rules(name, rules[0], rules[1], is_turned=is_turned)

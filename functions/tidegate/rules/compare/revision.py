@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from tidegate.rules.actions import Action, build_action
@@ -25,10 +25,10 @@ class Side:
         targets: what every target's name stands for in this revision.
     """
 
-    def __init__(self, name: str, bundle: Bundle, targets: Mapping[str, Target]) -> None:
+    def __init__(self, name: str, bundle: Bundle, targets: Mapping[str, Target], rules: list[dict[str, Any]]) -> None:
         entry = bundle.manifest["objectives"][name]
         self.objective: Objective = read_objective(name, entry)
-        self.rules = rule_lines(bundle, name)
+        self.rules = rules
         self.targets = targets
         self.layer_keys: dict[str, tuple[str, ...]] = {
             layer: tuple(bundle.manifest["layers"][layer]["key"])
@@ -58,8 +58,7 @@ def _experiments(rules: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [experiment for experiment in found if experiment["allocate"] == "layer"]
 
 
-def rule_lines(bundle: Bundle, objective: str) -> list[dict[str, Any]]:
-    """Every rule of an objective as the bundle has it, decoded, in order."""
+def _rule_lines(bundle: Bundle, objective: str) -> list[dict[str, Any]]:
     line: int = bundle.manifest["objectives"][objective]["line"]
     count: int = json.loads(bundle.lines[line])["rules"]
     return [json.loads(each) for each in bundle.lines[line + 1 : line + 1 + count]]
@@ -71,6 +70,13 @@ class Revision:
 
     bundle: Bundle
     targets: Mapping[str, Target]
+    _rules: dict[str, list[dict[str, Any]]] = field(default_factory=dict, compare=False, repr=False)
+
+    def rule_lines(self, objective: str) -> list[dict[str, Any]]:
+        """Every rule of an objective as the bundle has it, in order; decoded once."""
+        if objective not in self._rules:
+            self._rules[objective] = _rule_lines(self.bundle, objective)
+        return self._rules[objective]
 
     @property
     def manifest(self) -> Mapping[str, Any]:
@@ -84,7 +90,7 @@ class Revision:
 
     def side(self, objective: str) -> Side:
         """One objective, opened."""
-        return Side(objective, self.bundle, self.targets)
+        return Side(objective, self.bundle, self.targets, self.rule_lines(objective))
 
 
 def open_revision(data: bytes) -> Revision:

@@ -226,8 +226,13 @@ class _Part:
         """The changing pairs of (old row, new row), -1: none, and their weights."""
         of_old, of_new = self._joint.of[OLD] & self._rows, self._joint.of[NEW] & self._rows
         both = of_old & of_new
-        for row in self._reached(both & self._joint.changing):
+        rows, budget = list(self._reached(both & self._joint.changing)), self._owner.left
+        for done, row in enumerate(rows, 1):
             yield row, row, self._left(self._box(row), _above(of_old | of_new, row))
+            used = budget - self._owner.left
+            # The first rows have few above them: what is far over at a quarter does not come back.
+            if 4 * used > budget and used * len(rows) > 2 * budget * done:
+                raise TooMuchError
         for was in self._reached(of_old & ~both):
             box = self._box(was)
             above = _above(of_old, was)
