@@ -119,3 +119,24 @@ def test_an_event_loop_goes_on_and_the_child_ends_with_whoever_waits_for_it(tmp_
 
     asyncio.run(impatient())
     assert eventually(lambda: not provers(directory))
+
+
+@pytest.mark.parametrize("source", [ProvedRules, CompiledRules])
+@pytest.mark.parametrize("name", ["callers.YAML", "callers.yaml", "callers.json"])
+def test_callers_that_cannot_be_read_are_never_published_as_none(
+    name: str, source: type[ProvedRules | CompiledRules], tmp_path: Path
+) -> None:
+    """Without callers everybody may call everything, so a file that is not read must stop what goes live."""
+    directory = write(tmp_path)
+    if name == "callers.yaml":
+        (directory / name).symlink_to("moved/callers.yaml")
+    else:
+        (directory / name).write_text("callers: {web: {objectives: [ranking]}}\n")
+    assert name in refusal(source(directory))
+
+
+@pytest.mark.parametrize("source", [ProvedRules, CompiledRules])
+def test_empty_callers_are_never_published_as_none(source: type[ProvedRules | CompiledRules], tmp_path: Path) -> None:
+    directory = write(tmp_path)
+    (directory / "callers.yaml").write_text("---\n# later\n")
+    assert "callers.yaml" in refusal(source(directory))
