@@ -75,8 +75,9 @@ def test_every_command_prints_what_the_page_shows(place: Path) -> None:
 
 
 def test_the_pages_python_runs_and_finds_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    need("onnx", "example models")
     (block,) = (each for each in PAGE if each.language == "python" and written(each) is None)
-    program = block.text.replace('"triton_models"', repr(str(ROOT / "tests/repositories/small")))
+    program = block.text.replace('"triton_models"', repr(str(ROOT / "triton_models")))
     exec(compile(program, str(block), "exec"), {"__name__": "page"})
     assert capsys.readouterr().out == ""
 
