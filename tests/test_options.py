@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.support.parts import ROOT, missing_module
+from tests.support.parts import PARTS, ROOT, missing_module
 
 HIDING = """\
 import importlib.machinery, sys
@@ -38,10 +38,7 @@ def run_pytest(folder: Path, *arguments: str, hidden: tuple[str, ...] = ()) -> s
 
 FILES = ("tests/aws/test_signing.py", "tests/triton/test_ensemble_loads.py", "tests/rules/test_resolved.py")
 HIDDEN = ("hypothesis", "pytriton")
-WORDS = (
-    "hypothesis is not installed: run `make env`, or pip install -e '.[dev]'",
-    "pytriton is not installed: run `make env`, or pip install -e '.[local]'",
-)
+WORDS = tuple(f"{PARTS[part].name} is not installed: {PARTS[part].install}" for part in HIDDEN)
 
 
 def test_what_is_not_installed_is_skipped_with_words(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def missing_module(error: BaseException | None) -> str:
     while error is not None:
         name = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
         if name in PARTS:
-            return f"{name} is not installed: {PARTS[name].install}"
+            return f"{PARTS[name].name} is not installed: {PARTS[name].install}"
         # A conftest.py that cannot be imported has its cause in an attribute.
         error = getattr(error, "cause", None) or error.__cause__ or error.__context__
     return ""
