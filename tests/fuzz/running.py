@@ -17,18 +17,18 @@ from tidegate.rules import Engine, load_bundle
 from tidegate.rules.contract import Attribute
 
 from tests.docs.blocks import ROOT
+from tests.support.effort import is_full
 
 CORPUS = ROOT / "tests" / "fuzz" / "corpus"
 HANG_S = 60
 """Far above what the slowest document takes on a busy machine."""
 
-assert settings.default is not None
 FUZZED = settings(
     deadline=None,
-    max_examples=max(20, settings.default.max_examples // 4),
+    max_examples=1000 if is_full() else 25,
     suppress_health_check=list(HealthCheck),
 )
-"""A part of the profile's examples, as each runs whole commands."""
+"""Each example runs whole commands, so a run that is not full tries few."""
 
 SECTION = b"\n=== "
 FAR_PAST, FAR_FUTURE = -62_135_596_800, 253_402_300_799
