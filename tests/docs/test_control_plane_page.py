@@ -10,8 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from tidegate.control.validating import validate_archive
 
 from tests.docs.blocks import ROOT, blocks
+from tests.support.aws import LocalAws
 from tests.support.stack import RunningStack, eventually
 
 PAGE = "docs/control-plane.md"
@@ -21,15 +23,16 @@ COMMANDS = [
     for line in block.text.splitlines()
     if line.startswith("$ ") and not line.startswith("$ tidegate models push ")
 ]
-READING = [command for command in COMMANDS if not command.startswith("tidegate rollback")]
+ARCHIVED = [command for command in COMMANDS if "--archive" in command]
+READING = [command for command in COMMANDS if not command.startswith("tidegate rollback") and command not in ARCHIVED]
 
 
-def run(command: str, stack: RunningStack) -> subprocess.CompletedProcess[str]:
+def run(command: str, stack: RunningStack, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TIDEGATE_")}
     environment["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     return subprocess.run(
         ["bash", "-c", f"{command} --stack {stack.url}"],
-        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False,
+        cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
 
 
@@ -46,7 +49,7 @@ def test_a_documented_command_succeeds_on_a_fleet_that_is_well(command: str, exa
 
 
 def test_the_documented_rollback_takes_a_publish_back(example_stack: RunningStack, tmp_path: Path) -> None:
-    (command,) = (each for each in COMMANDS if each not in READING)
+    (command,) = (each for each in COMMANDS if each.startswith("tidegate rollback"))
     before = example_stack.get("/v1/fleet")["revision"]
     rules = shutil.copytree(ROOT / "routing_rules", tmp_path / "rules")
     page = rules / "objectives" / "title_ranking.yaml"
@@ -56,6 +59,21 @@ def test_the_documented_rollback_takes_a_publish_back(example_stack: RunningStac
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1])["revision"] == before
     assert eventually(lambda: example_stack.get("/v1/fleet")["revision"] == before)
+
+
+def test_the_documented_publish_of_an_archive_publishes_what_was_validated(
+    example_stack: RunningStack, tmp_path: Path
+) -> None:
+    (command,) = ARCHIVED
+    shutil.make_archive(str(tmp_path / "homepage"), "zip", ROOT / "routing_rules")
+    data, control = (tmp_path / "homepage.zip").read_bytes(), example_stack.get("/v1/fleet")["control"]
+    s3 = LocalAws(control["endpoint_url"].rstrip("/"), control["bucket"], control["registry_table"]).s3()
+    s3.put_object(Bucket=control["bucket"], Key="rules/homepage.zip", Body=data)
+    verdict = json.dumps(validate_archive(data, at=0).as_dict())
+    s3.put_object(Bucket=control["bucket"], Key="verdicts/homepage.json", Body=verdict)
+    done = run(command, example_stack, tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert example_stack.get("/v1/fleet")["revision"][:12] in done.stdout
 
 
 def test_every_key_of_the_status_is_on_the_page(example_stack: RunningStack) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -17,13 +18,19 @@ from tidegate.cli.working import run_on_plane
 if TYPE_CHECKING:
     from tidegate.control.plane import ControlPlane
     from tidegate.control.publish import PublishResult
+    from tidegate.control.sources import RulesSource
     from tidegate.rules.compare.changes import Change
+    from tidegate.settings import Settings
 
 SHOWN_CHANGES = 20
 
 
 @click.command()
-@click.option("--rules", type=DIRECTORY, required=True, help="Directory of the rules.")
+@click.option("--rules", type=DIRECTORY, help="Directory of the rules.")
+@click.option(
+    "--archive", metavar="KEY", help="In place of --rules: a validated archive in the bucket, rules/<name>.zip."
+)
+@click.option("--sha256", metavar="DIGEST", help="With --archive: its SHA-256, which the verdict has.")
 @click.option(
     "--models",
     type=DIRECTORY,
@@ -37,7 +44,9 @@ SHOWN_CHANGES = 20
 @click.option("--json", "as_json", is_flag=True, help="Print each event, and last the result, as a line of JSON.")
 def publish(
     stores: StoreOptions,
-    rules: Path,
+    rules: Path | None,
+    archive: str | None,
+    sha256: str | None,
     models: Path | None,
     why: str,
     by: str | None,
@@ -49,26 +58,32 @@ def publish(
 
     Checks the rules, runs their cases, pushes models that are new, loads them on every server of their shards, sees that
     every target is READY and answers its golden requests (a made-up one where it has none, which is told), and only then
-    makes the rules live. A failure before that
-    changes nothing for callers. The stores are those of the options, else those of the settings, else those of the stack
+    makes the rules live. A failure before that changes nothing for callers. An archive must have been accepted by
+    `validate_rules`, and is published exactly as it was validated. The stores are those of the options, else those of the
+    settings, else those of the stack
     that runs on this machine.
     """
     from tidegate.bootstrap.control import author
-    from tidegate.bootstrap.sources import FolderModels, ProvedRules
+    from tidegate.bootstrap.sources import FolderModels
     from tidegate.control.publish import PublishRequest
 
+    if (rules is None) == (archive is None):
+        raise click.UsageError("name the rules: a directory with --rules, or an archive in the bucket with --archive")
+    if (archive is None) != (sha256 is None):
+        raise click.UsageError("--archive and --sha256 go together: the digest says which content was validated")
     settings = resolve_settings(stores)
 
     async def work(plane: ControlPlane) -> PublishResult:
-        request = PublishRequest(
-            rules=ProvedRules(rules),
-            models=None if models is None else FolderModels(models, plane.ports.models, rules=rules),
-            by=by or author(),
-            why=why,
-            dry_run=dry_run,
-            require_samples=require_samples,
-        )
-        return await plane.publisher.publish(request, announcer(as_json=as_json))
+        with _source(settings, rules, archive, sha256) as source:
+            request = PublishRequest(
+                rules=source,
+                models=None if models is None else FolderModels(models, plane.ports.models, rules=rules),
+                by=by or author(),
+                why=why,
+                dry_run=dry_run,
+                require_samples=require_samples,
+            )
+            return await plane.publisher.publish(request, announcer(as_json=as_json))
 
     def published() -> Mapping[str, Any]:
         result = run_on_plane(settings, work, publishes=True)
@@ -77,6 +92,21 @@ def publish(
         return result.as_dict()
 
     with_result(as_json, published)
+
+
+def _source(
+    settings: Settings, rules: Path | None, archive: str | None, sha256: str | None
+) -> contextlib.AbstractContextManager[RulesSource]:
+    from tidegate.bootstrap.sources import ProvedRules
+
+    if rules is not None:
+        return contextlib.nullcontext(ProvedRules(rules))
+    from tidegate.aws.clients import AwsClients, AwsConfig
+    from tidegate.aws.objects import Objects
+    from tidegate.bootstrap.archived_rules import ArchivedRules
+
+    assert archive is not None and sha256 is not None and settings.bucket is not None
+    return ArchivedRules(Objects(AwsClients(AwsConfig.from_settings(settings)), settings.bucket), archive, sha256)
 
 
 def _show(result: PublishResult) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -66,6 +67,29 @@ class Verdict:
                 "rules_without_case": self.uncovered,
             },
         }
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What a stored verdict says of an archive: whether it was accepted, its digest, and the revision of its rules."""
+
+    accepted: bool
+    sha256: str
+    revision: str
+    summary: str
+
+
+def read_verdict(document: bytes) -> Judged:
+    """A verdict from its object.
+
+    Raises:
+        ValueError: it is no verdict.
+    """
+    found = json.loads(document)
+    names = ("status", "sha256", "revision", "summary")
+    if not isinstance(found, dict) or not all(isinstance(found.get(name), str) for name in names):
+        raise ValueError(f"it lacks one of {', '.join(names)}")
+    return Judged(found["status"] == "accepted", found["sha256"], found["revision"], found["summary"])
 
 
 def validate_archive(archive: bytes, *, at: float) -> Verdict:
