@@ -11,6 +11,8 @@ STACKS ?=
 YES ?=
 AGAINST ?=
 MOVE ?=
+DRY_RUN ?=
+ENGINE ?=
 ONLY ?=
 WORKERS ?= 2
 CHECKOV := .venv-checkov
@@ -23,7 +25,7 @@ LINTED := . $(wildcard $(addprefix triton_models/,offer_decision order_features 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help env models demo up test test-full test-python short-suite lint format package bench infra infra-check infra-amis infra-bootstrap infra-destroy lock clean
+.PHONY: help env models images demo up test test-full test-python short-suite lint format package bench infra infra-check infra-amis infra-bootstrap infra-destroy lock clean
 
 help: ## Show what can be made.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -91,6 +93,8 @@ infra: env package $(CHECKOV)/.installed $(CDK)/node_modules/.package-lock.json 
 
 infra-amis: env ## Show the images of STAGE's instances and those that AWS recommends; MOVE=1 pins the latter.
 	@$(BIN)/python -m infra amis --stage $(STAGE) --rules $(RULES) $(if $(MOVE),--move)
+images: env ## Build, push and scan the images of STAGE: make images STAGE=dev [DRY_RUN=1] [ENGINE=podman]
+	@$(BIN)/python -m infra images --stage $(STAGE) $(if $(ENGINE),--engine $(ENGINE)) $(if $(DRY_RUN),--dry-run)
 
 infra-bootstrap: env $(CDK)/node_modules/.package-lock.json ## Once per account and region: what CDK itself needs.
 	@$(BIN)/python -m infra bootstrap

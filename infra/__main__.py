@@ -298,6 +298,52 @@ def amis(stage: str, rules: Path, move: bool) -> None:
 
 
 @main.command()
+@STAGE
+@click.option("--engine", default="", help="docker, podman or finch; left out: the first of them that is on the PATH.")
+@click.option("--dry-run", is_flag=True, help="Print the commands, and run none.")
+@told
+def images(stage: str, engine: str, dry_run: bool) -> None:
+    """Build the images of a stage that are not in its repositories yet, push them, and wait for their scan.
+
+    Exit code 1: there is no engine, account or repository, a build failed, or a scan found what the settings refuse.
+    """
+    from infra import image_push
+    from infra.images import images_of
+    from infra.reading import read_settings
+
+    found = read_settings(stage, os.environ)
+    wanted = images_of(found)
+    named = image_push.find_engine(engine)
+    if dry_run:
+        click.echo('AWS_ACCOUNT_ID="$(aws sts get-caller-identity --query Account --output text)"')
+        registry = image_push.registry_of("$AWS_ACCOUNT_ID", "$AWS_REGION")
+        for line in image_push.dry_run(named, wanted, image_push.Repositories(stage, registry, "$AWS_REGION")):
+            click.echo(line)
+        return
+    import boto3
+
+    session = boto3.Session()
+    account = _ready(stage, found, (), (), 0)
+    registry = image_push.registry_of(account.id, account.region)
+    repositories = image_push.Repositories(stage, registry, account.region)
+    image_push.push_images(named, wanted, repositories, session, click.echo)
+    refused = [
+        finding
+        for image in wanted
+        for finding in image_push.refused_findings(session.client("ecr"), repositories.name(image), image.tag, found)
+    ]
+    for finding in refused:
+        click.echo(f"error: {finding}", err=True)
+    if refused:
+        click.echo(
+            "The images are pushed, and `make infra` refuses them: build on a newer image, or accept findings with their "
+            "reasons in the setting images.accepted",
+            err=True,
+        )
+        raise click.exceptions.Exit(1)
+
+
+@main.command()
 @told
 def bootstrap() -> None:
     """Make what CDK itself needs once per account and region: a bucket for assets, and the roles that deploy."""

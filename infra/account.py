@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from infra.image_push import ImageError, Repositories, is_pushed, refused_findings, registry_of
+from infra.images import images_of
 from infra.settings import Settings
 
 BOOTSTRAP_PARAMETER = "/cdk-bootstrap/hnb659fds/version"
@@ -91,27 +93,26 @@ def _bootstrap(session: Any, account: Account, wanted: int) -> Iterator[str]:
 
 def _images(session: Any, account: Account, stage: str, settings: Settings) -> Iterator[str]:
     ecr = session.client("ecr")
-    triton = settings.triton
-    registry = f"{account.id}.dkr.ecr.{account.region}.amazonaws.com"
-    wanted: dict[str, tuple[str, str]] = {
-        f"tidegate-{stage}/triton": (
-            triton.image_tag,
-            f"build infra/triton/Dockerfile on {triton.image_source}:{triton.image_tag} and push it",
-        ),
-        f"tidegate-{stage}/agent": (triton.agent_tag, "build infra/agent/Dockerfile and push it"),
-    }
-    if triton.dcgm_exporter_tag is not None:
-        how = "pull nvcr.io/nvidia/k8s/dcgm-exporter and push it"
-        wanted[f"tidegate-{stage}/dcgm-exporter"] = triton.dcgm_exporter_tag, how
-    for repository, (tag, how) in wanted.items():
+    repositories = Repositories(stage, registry_of(account.id, account.region), account.region)
+    for image in images_of(settings):
+        name = repositories.name(image)
         try:
-            ecr.describe_images(repositoryName=repository, imageIds=[{"imageTag": tag}])
-        except ecr.exceptions.RepositoryNotFoundException:
-            yield (
-                f"the image repository {repository}: deploy it first with `make infra STAGE={stage} STACKS='Storage Network'`"
-            )
-        except ecr.exceptions.ImageNotFoundException:
-            yield f"the image {registry}/{repository}:{tag}: {how}, see docs/operations.md#push-the-images"
+            if is_pushed(ecr, name, image.tag):
+                for finding in refused_findings(ecr, name, image.tag, settings, wait_s=0):
+                    yield f"an image without refused findings: {finding}; see docs/operations.md#push-the-images"
+            else:
+                yield f"the image {repositories.address(image, image.tag)}: run `make images STAGE={stage}`"
+        except ImageError as error:
+            yield str(error)
+    exporter = settings.triton.dcgm_exporter_tag
+    if exporter is not None:
+        name = f"tidegate-{stage}/dcgm-exporter"
+        try:
+            if not is_pushed(ecr, name, exporter):
+                how = "pull nvcr.io/nvidia/k8s/dcgm-exporter and push it, see docs/operations.md#a-gpu-is-broken"
+                yield f"the image {repositories.registry}/{name}:{exporter}: {how}"
+        except ImageError as error:
+            yield str(error)
 
 
 def _words(error: Exception) -> str:

@@ -204,6 +204,9 @@ class ControlFunctions(Group):
     reconcile_every_min: Annotated[StrictInt, Field(ge=1, le=60)] = Field(
         1, description="Period of the schedule that makes up for lost events."
     )
+    publish_timeout_min: Annotated[StrictInt, Field(ge=5, le=480)] = Field(
+        60, description="Time-out of the job that publishes, loads included."
+    )
     probe_every_min: Annotated[StrictInt, Field(ge=1, le=5)] = Field(
         1, description="Period of the probe, whose metric the shards scale on."
     )
@@ -226,13 +229,18 @@ class Ami(Group):
 class Triton(Group):
     """The model servers of every shard."""
 
-    image_tag: ImageTag = Field(
-        "24.10-py3", description="Tag of the Triton image: NVIDIA's own, which ours is built on and named like."
-    )
     image_source: Annotated[StrictStr, Field(pattern=r"^[^\s:]+$")] = Field(
         "nvcr.io/nvidia/tritonserver", description="The image that ours is built on, without its tag."
     )
-    agent_tag: ImageTag = Field("1", description="Tag of the shard agent's image in the stage's ECR repository.")
+    source_tag: ImageTag = Field("24.10-py3", description="Tag of the image that ours is built on.")
+    image_tag: ImageTag | None = Field(
+        None,
+        description="Tag of the Triton image in the stage's ECR repository, to stay with or go back to one; unset: that which "
+        "`make images` makes of the sources.",
+    )
+    agent_tag: ImageTag | None = Field(
+        None, description="The same of the shard agent's image, which the job that publishes runs too."
+    )
     dcgm_exporter_tag: ImageTag | None = Field(
         None,
         description="Tag of NVIDIA's DCGM exporter in the stage's ECR repository, which runs beside each server with GPUs and "
@@ -276,6 +284,18 @@ class Triton(Group):
     drain_s: Annotated[StrictInt, Field(ge=5, le=110)] = Field(
         35, description="How long a server that goes is left to finish its requests; the longest request is 29 s."
     )
+
+
+class Images(Group):
+    """What ECR's scan of a pushed image may find."""
+
+    refused_severities: list[Literal["CRITICAL", "HIGH", "MEDIUM", "LOW", "INFORMATIONAL", "UNDEFINED"]] = Field(
+        ["CRITICAL"], description="Severities of findings that keep an image from being deployed."
+    )
+    accepted: dict[
+        Annotated[StrictStr, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9:.-]{2,127}$", examples=["CVE-2024-1234"])],
+        Annotated[StrictStr, Field(min_length=20)],
+    ] = Field({}, description="Findings that are accepted all the same, each with the reason.")
 
 
 class Scaling(Group):
@@ -388,6 +408,7 @@ class Settings(Group):
     )
     triton: Triton = Field(default_factory=_all_defaults(Triton), description="The model servers.")
     ami: Ami = Field(default_factory=_all_defaults(Ami), description="The images of the shards' instances.")
+    images: Images = Field(default_factory=_all_defaults(Images), description="What a scan may find in the images.")
     scaling: Scaling = Field(default_factory=_all_defaults(Scaling), description="How shards follow their load.")
     alarms: Alarms = Field(
         default_factory=_all_defaults(Alarms), description="When people, and the rollback, are called."

@@ -24,6 +24,7 @@ from infra.stacks.events import Events, make_queue
 from infra.stacks.grants import add_grants, add_runtime, explain_role, publishers_policy
 from infra.stacks.network import BALANCER_PORT, ZONE, NetworkStack
 from infra.stacks.parts import Stage, explain, log_group, publish
+from infra.stacks.publishing import PublishJob
 from infra.stacks.storage import StorageStack
 
 ALIAS = "live"
@@ -77,7 +78,7 @@ class FunctionsStack(cdk.Stack):
             scope,
             construct_id,
             stack_name=stage.called("functions"),
-            description="Tidegate: the functions, their queues and schedules",
+            description="Tidegate: the functions, their queues and schedules, the job that publishes",
         )
         self.stage, self._network, self._storage = stage, network, storage
         specs = {spec.name: spec for spec in self._specs(assets)}
@@ -90,10 +91,12 @@ class FunctionsStack(cdk.Stack):
         # What alarms and a Function URL call, whether the settings have them or not.
         for name in ("gateway", "rollback"):
             publish(self, self.functions[name].function_arn)
-        publishers = publishers_policy(self, stage, storage)
+        job = PublishJob(self, stage=stage, network=network, storage=storage)
+        publishers = publishers_policy(self, stage, storage, job.arn)
         cdk.CfnOutput(
             self, "PublishersPolicyArn", value=publishers.managed_policy_arn, description="Attach it to who publishes"
         )
+        cdk.CfnOutput(self, "PublishJobName", value=job.name, description="Start it to publish validated rules")
 
     def _specs(self, assets: Assets) -> list[Spec]:
         settings, storage, network = self.stage.settings, self._storage, self._network

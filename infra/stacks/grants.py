@@ -54,6 +54,7 @@ class Grant:
 
     Attributes:
         reads: prefixes of the bucket.
+        lists: prefixes of the bucket.
         writes: prefixes of the bucket.
         uploads: prefixes of the bucket with objects that are written in parts.
         deletes: prefixes of the bucket.
@@ -64,6 +65,7 @@ class Grant:
     """
 
     reads: tuple[str, ...] = ()
+    lists: tuple[str, ...] = ()
     writes: tuple[str, ...] = ()
     uploads: tuple[str, ...] = ()
     deletes: tuple[str, ...] = ()
@@ -111,7 +113,8 @@ GRANTS: Mapping[str, Grant] = {
         reads=(RULES,), writes=(VERDICTS,), registry=(once("validate_rules"),), sends=("sqs",), opens=VARIABLES
     ),
     "reconcile": Grant(
-        reads=(ASSIGNMENTS, BUNDLES, CLAIMS, LIVE),
+        reads=(ASSIGNMENTS, CLAIMS, LIVE),
+        lists=(CLAIMS,),
         writes=(CLAIMS,),
         deletes=(CLAIMS,),
         registry=(LISTS_ENDPOINTS, LISTS_GATEWAYS, MARKS_WEDGED),
@@ -121,7 +124,8 @@ GRANTS: Mapping[str, Grant] = {
     ),
     "probe": Grant(registry=(LISTS_ENDPOINTS,), sends=("sqs",), opens=VARIABLES),
     "rollback": Grant(
-        reads=(ASSIGNMENTS, BUNDLES, CLAIMS, HISTORY, LIVE),
+        reads=(ASSIGNMENTS, BUNDLES, CLAIMS, LIVE),
+        lists=(CLAIMS, HISTORY),
         writes=(CLAIMS, HISTORY, LIVE),
         deletes=(CLAIMS,),
         registry=(LISTS_ENDPOINTS, LISTS_GATEWAYS, MARKS_WEDGED, once("rollback")),
@@ -134,14 +138,25 @@ GRANTS: Mapping[str, Grant] = {
 
 
 PUBLISHERS = Grant(
-    reads=(ASSIGNMENTS, BUNDLES, CLAIMS, HISTORY, LIVE, MANIFESTS, MODELS, PUSHES, RULES, SAMPLES, VERDICTS),
+    reads=(ASSIGNMENTS, BUNDLES, CLAIMS, LIVE, MANIFESTS, MODELS, PUSHES, RULES, SAMPLES, VERDICTS),
+    lists=(CLAIMS, HISTORY, MANIFESTS, MODELS, SAMPLES),
     writes=(ASSIGNMENTS, BUNDLES, CLAIMS, HISTORY, LIVE, MANIFESTS, MODELS, PUSHES, RULES, SAMPLES),
     uploads=(MODELS,),
-    deletes=(CLAIMS, MODELS, PUSHES, SAMPLES),
+    deletes=(CLAIMS, MODELS, SAMPLES),
     registry=(LISTS_ENDPOINTS, LISTS_GATEWAYS, MARKS_WEDGED),
     management_secret=True,
 )
 """What people and build jobs need that push models, publish rules and roll back."""
+
+PUBLISH_JOB = Grant(
+    reads=(ASSIGNMENTS, BUNDLES, CLAIMS, LIVE, MANIFESTS, MODELS, RULES, SAMPLES, VERDICTS),
+    lists=(CLAIMS, HISTORY, MANIFESTS, SAMPLES),
+    writes=(ASSIGNMENTS, BUNDLES, CLAIMS, HISTORY, LIVE),
+    deletes=(CLAIMS,),
+    registry=(LISTS_ENDPOINTS, LISTS_GATEWAYS, MARKS_WEDGED),
+    management_secret=True,
+)
+"""What the job needs that publishes rules whose models were pushed before."""
 
 
 def add_grants(role: iam.Role, name: str, storage: StorageStack) -> None:
@@ -155,7 +170,7 @@ def statements(grant: Grant, storage: StorageStack) -> Iterator[iam.PolicyStatem
     bucket = storage.bucket
     if grant.reads:
         yield statement(["s3:GetObject"], objects_under(bucket, grant.reads))
-        yield list_statement(bucket, grant.reads)
+        yield list_statement(bucket, grant.lists)
     if grant.writes:
         yield statement(["s3:PutObject"], objects_under(bucket, grant.writes))
     if grant.uploads:
@@ -195,8 +210,8 @@ def key_statement(storage: StorageStack, action: str, services: Sequence[str]) -
     return statement([action], [storage.key.key_arn], {"StringEquals": {"kms:ViaService": via}})
 
 
-def publishers_policy(scope: Construct, stage: Stage, storage: StorageStack) -> iam.ManagedPolicy:
-    """The policy of whoever publishes; the table of facts is theirs to fill too."""
+def publishers_policy(scope: Construct, stage: Stage, storage: StorageStack, job_arn: str) -> iam.ManagedPolicy:
+    """The policy of whoever publishes, by themselves or by the job; the table of facts is theirs to fill too."""
     policy = iam.ManagedPolicy(
         scope,
         "Publishers",
@@ -205,20 +220,22 @@ def publishers_policy(scope: Construct, stage: Stage, storage: StorageStack) -> 
         statements=[
             *statements(PUBLISHERS, storage),
             statement(["dynamodb:BatchWriteItem"], [storage.facts.table_arn]),
+            statement(["codebuild:BatchGetBuilds", "codebuild:StartBuild"], [job_arn]),
         ],
     )
-    explain(policy, nag=storage.prefix_reasons(PUBLISHERS.reads))
+    explain(policy, nag=storage.prefix_reasons((*PUBLISHERS.reads, *PUBLISHERS.writes, *PUBLISHERS.deletes)))
     return policy
 
 
 def list_statement(bucket: s3.IBucket, prefixes: tuple[str, ...]) -> iam.PolicyStatement:
-    """Leave to list under prefixes.
+    """Leave to list under prefixes, and to be told that an object is not there.
 
-    `IfExists`, because S3 asks for the same permission to answer 404 instead of 403 for an object that is not there, and
-    that request has no prefix.
+    S3 asks for the same permission to answer 404 instead of 403 for an object that is not there, and that request has no
+    prefix: hence `IfExists`, and `Null` where nothing is listed.
     """
-    patterns = [pattern for prefix in prefixes for pattern in (prefix.rstrip("/"), f"{prefix}*")]
-    return statement(["s3:ListBucket"], [bucket.bucket_arn], {"StringLikeIfExists": {"s3:prefix": patterns}})
+    patterns = [f"{prefix}*" for prefix in prefixes]
+    condition = {"StringLikeIfExists": {"s3:prefix": patterns}} if patterns else {"Null": {"s3:prefix": "true"}}
+    return statement(["s3:ListBucket"], [bucket.bucket_arn], condition)
 
 
 def add_runtime(role: iam.Role, function_arn: str, log_group_arn: str) -> None:

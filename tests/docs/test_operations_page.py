@@ -60,6 +60,7 @@ def test_a_make_command_would_run_what_the_page_says(command: str) -> None:
         "infra-amis": "amis",
         "infra-bootstrap": "bootstrap",
         "infra-destroy": "destroy",
+        "images": "images",
     }
     assert f"-m infra {verb[target]}" in done.stdout
     for setting in re.findall(r"(?:STAGE|RULES|AGAINST)=(\S+)", command):

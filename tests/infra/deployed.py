@@ -1,30 +1,25 @@
-"""Parts of a deployed stage on this machine: Triton as its task definition starts it, and what AWS is asked for on the way."""
+"""Parts of a deployed stage on this machine: Triton as its task definition starts it, and the agent beside it."""
 
 from __future__ import annotations
 
 import contextlib
-import http.client
 import os
 import re
 import signal
 import subprocess
 import sys
-import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 from tidegate.triton.installation import find_installation
 from tidegate.triton.server import _free_ports
 
-from infra.assembly import Assembly, Resource, as_list, text_of
 from infra.contract import AGENT_READY_PATH
 from infra.stacks.shard.servers import SECRET_VARIABLE
 from tests.docs.blocks import ROOT
@@ -133,107 +128,3 @@ def wait_for(check: Any, process: subprocess.Popen[bytes], log: Path, timeout_s:
                 return
         time.sleep(0.1)
     raise AssertionError(log.read_text(errors="replace")[-3000:])
-
-
-@dataclass(slots=True)
-class Asked:
-    """What a process asked AWS for: (action, key or prefix in the bucket, "" for a table or a secret)."""
-
-    url: str
-    calls: set[tuple[str, str]] = field(default_factory=set)
-
-
-@contextlib.contextmanager
-def recorded_aws(url: str) -> Iterator[Asked]:
-    """A proxy before a local AWS that writes down, in the words of IAM, what is asked for."""
-    host = urlsplit(url)
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def forward(self) -> None:
-            body = self.rfile.read(int(self.headers.get("content-length") or 0))
-            asked.calls.add(action_of(self.command, self.path, self.headers.get("x-amz-target", "")))
-            connection = http.client.HTTPConnection(host.hostname or "", host.port, timeout=60)
-            connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
-            for name, value in self.headers.items():
-                connection.putheader(name, value)
-            connection.endheaders(body)
-            answer = connection.getresponse()
-            data = answer.read()
-            self.send_response(answer.status)
-            for name, value in answer.getheaders():
-                if name.lower() not in ("transfer-encoding", "connection", "content-length", "date", "server"):
-                    self.send_header(name, value)
-            length = answer.getheader("content-length") if self.command == "HEAD" else str(len(data))
-            self.send_header("content-length", length or "0")
-            self.end_headers()
-            self.wfile.write(data)
-            connection.close()
-
-        do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = forward
-
-        def log_message(self, *_arguments: Any) -> None:
-            """What was asked is written down; the rest is noise."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    asked = Asked(f"http://127.0.0.1:{server.server_address[1]}")
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
-        yield asked
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(5)
-
-
-def action_of(method: str, path: str, target: str) -> tuple[str, str]:
-    """The action of IAM that a request to AWS needs, and the key or prefix in the bucket that it names."""
-    if target:
-        service, _, operation = target.partition(".")
-        return f"{'dynamodb' if service.startswith('DynamoDB') else service}:{operation}", ""
-    parts = urlsplit(path)
-    query = parse_qs(parts.query)
-    _, _, key = parts.path.lstrip("/").partition("/")
-    if "list-type" in query:
-        return "s3:ListBucket", query["prefix"][0]
-    return {"GET": "s3:GetObject", "HEAD": "s3:GetObject", "PUT": "s3:PutObject", "DELETE": "s3:DeleteObject"}[
-        method
-    ], key
-
-
-def refused(calls: set[tuple[str, str]], policy: Resource) -> list[str]:
-    """Those of the calls that a role's policy does not allow."""
-    allowed = list(_allowed(policy))
-    return sorted(
-        f"{action} {key}"
-        for action, key in calls
-        if not any(action == granted and key.startswith(prefix) for granted, prefix in allowed)
-    )
-
-
-def _allowed(policy: Resource) -> Iterator[tuple[str, str]]:
-    """(action, beginning of the key) of everything that a policy allows."""
-    for statement in policy.properties["PolicyDocument"]["Statement"]:
-        if statement["Effect"] != "Allow":
-            continue
-        for action in as_list(statement["Action"]):
-            if action == "s3:ListBucket":
-                patterns = statement["Condition"]["StringLikeIfExists"]["s3:prefix"]
-                yield from ((action, pattern.removesuffix("*")) for pattern in patterns if pattern.endswith("*"))
-            elif action.startswith("s3:"):
-                keys = [text_of(each).partition("}/")[2] for each in as_list(statement["Resource"])]
-                yield from ((action, key.removesuffix("*")) for key in keys)
-            else:
-                yield action, ""
-
-
-def policy_of(assembly: Assembly, beginning: str, template: str) -> Resource:
-    """The policy of a role, by the beginnings of its logical id and its template."""
-    return next(
-        each
-        for each in assembly.resources("AWS::IAM::Policy")
-        if each.id.startswith(beginning) and each.template.startswith(template)
-    )

@@ -32,8 +32,11 @@ WRITTEN: dict[tuple[str, ...], list[Any]] = {
     ("cloudfront",): [CLOUDFRONT],
     ("triton", "image_tag"): ["25.01-py3"],
     ("triton", "image_source"): ["registry.example.com/triton"],
+    ("triton", "source_tag"): ["25.01-py3"],
     ("triton", "agent_tag"): ["2"],
     ("triton", "dcgm_exporter_tag"): ["4.2.0-4.1.0-ubuntu22.04"],
+    ("images", "refused_severities"): [["CRITICAL", "HIGH"]],
+    ("images", "accepted"): [{"CVE-2024-1234": "the image never opens such a file"}],
     ("triton", "default_instance_type"): ["g5.xlarge", "c7i.4xlarge"],
     # A server must still fit the instances of the shards.
     ("triton", "memory_reservation_mib"): [4096],

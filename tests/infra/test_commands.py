@@ -23,6 +23,7 @@ from infra.account import BOOTSTRAP_PARAMETER, Account, Preflight, preflight
 from infra.amis import pin, recommended
 from infra.app import synthesize
 from infra.destroying import empty_buckets
+from infra.images import image_tags
 from infra.reading import read_settings
 from infra.review import write_review
 from infra.settings import Settings
@@ -157,16 +158,16 @@ def test_an_account_is_asked_for_everything_in_the_order_in_which_it_is_made(ses
     for name in ("triton", "agent"):
         ecr.create_repository(repositoryName=f"tidegate-dev/{name}")
     triton, agent = looked_at(session).missing
-    assert (
-        "/tidegate-dev/triton:24.10-py3: build infra/triton/Dockerfile on nvcr.io/nvidia/tritonserver:24.10" in triton
-    )
-    assert (
-        "/tidegate-dev/agent:1: build infra/agent/Dockerfile and push it, see docs/operations.md#push-the-im" in agent
-    )
+    tags = image_tags(SETTINGS)
+    assert f"/tidegate-dev/triton:{tags['triton']}: run `make images STAGE=dev`" in triton
+    assert f"/tidegate-dev/agent:{tags['agent']}: run `make images STAGE=dev`" in agent
 
     manifest = {"schemaVersion": 2, "mediaType": "application/vnd.docker.distribution.manifest.v2+json", "layers": []}
-    for name, tag in (("triton", SETTINGS.triton.image_tag), ("agent", SETTINGS.triton.agent_tag)):
+    for name, tag in tags.items():
         ecr.put_image(repositoryName=f"tidegate-dev/{name}", imageManifest=json.dumps(manifest), imageTag=tag)
+    assert all("has not ended" in each for each in looked_at(session).missing), "the scans"
+    for name, tag in tags.items():
+        ecr.start_image_scan(repositoryName=f"tidegate-dev/{name}", imageId={"imageTag": tag})
     assert looked_at(session).missing == ()
 
 

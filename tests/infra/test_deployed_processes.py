@@ -3,9 +3,13 @@ and Lambda's own runtime client, with moto in place of AWS."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import io
 import json
+import subprocess
+import sys
+import time
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -14,23 +18,21 @@ from typing import Any
 
 import boto3
 import pytest
+from tidegate.aws.bundle_store import S3BundleStore
+from tidegate.aws.provision import provision_facts
+from tidegate.aws.registry import DynamoRegistry
+from tidegate.ports import Claim, Endpoint, RegisteredEndpoint
 from tidegate.triton.repository import MANAGEMENT
 
 from infra.assembly import Assembly
 from tests.infra.conftest import Made
-from tests.infra.deployed import (
-    Asked,
-    Triton,
-    deployed_agent,
-    deployed_triton,
-    policy_of,
-    recorded_aws,
-    refused,
-)
+from tests.infra.deployed import AWS_VARIABLES, Triton, deployed_agent, deployed_triton
 from tests.infra.fleets import named
+from tests.infra.rights import Deployed, Templates
 from tests.infra.test_templates import container, text_of
 from tests.lambdas.conftest import EVENTS, http_event, read
 from tests.support.aws import LocalAws
+from tests.support.guarded_aws import Guard, guarded_aws
 from tests.support.lambda_runtime import Environment
 from tests.support.stack import ROOT, RunningStack, eventually, make_repository, running_stack, write_rules
 
@@ -44,18 +46,23 @@ class Stage:
 
     assembly: Assembly
     stack: RunningStack
-    asked: Asked
-    agent_asked: Asked
-    secret_arn: str
+    templates: Templates
+    task: Guard
     triton: Triton
     statuses: list[int]
     folder: Path
-    bucket: str = field(init=False)
-    table: str = field(init=False)
+    guard: Guard = field(init=False)
 
-    def __post_init__(self) -> None:
-        control = self.stack.get("/v1/fleet")["control"]
-        self.bucket, self.table = control["bucket"], control["registry_table"]
+    @property
+    def url(self) -> str:
+        """Where moto is."""
+        url: str = self.stack.get("/v1/fleet")["control"]["endpoint_url"]
+        return url.rstrip("/")
+
+    @property
+    def bucket(self) -> str:
+        """The stack's bucket."""
+        return self.templates.deployed.bucket
 
     def loaded(self) -> set[str]:
         """What is READY on the server."""
@@ -66,26 +73,26 @@ class Stage:
     @contextlib.contextmanager
     def function(self, name: str) -> Iterator[Environment]:
         """A function with its template's handler and variables; whatever it asks AWS for must be granted to its role."""
-        resource = named(
-            self.assembly, "AWS::Lambda::Function", FunctionName=f"tidegate-prod-{name.replace('_', '-')}"
-        ).properties
-        variables = self.filled(resource["Environment"]["Variables"], self.asked)
-        self.asked.calls.clear()
-        with Environment(resource["Handler"], variables, self.folder / f"{name}.log") as environment:
-            yield environment
-        role = policy_of(self.assembly, f"{name.title().replace('_', '')}Role", "Functions")
-        assert not refused(self.asked.calls, role), self.asked.calls
+        resource = named(self.assembly, "AWS::Lambda::Function", FunctionName=f"tidegate-prod-{name.replace('_', '-')}")
+        policy = self.templates.policy(f"{name.title().replace('_', '')}Role", "Functions")
+        properties = resource.properties
+        with guarded_aws(self.url, policy) as self.guard:
+            variables = self.filled(resource.template, properties["Environment"]["Variables"], self.guard)
+            with Environment(properties["Handler"], variables, self.folder / f"{name}.log") as environment:
+                yield environment
+        assert not self.guard.refused
 
-    def filled(self, variables: Mapping[str, Any], aws: Asked) -> dict[str, str]:
+    def asked(self) -> set[tuple[str, str]]:
+        """What the function of now asks AWS for: action and resource."""
+        return {(call.action, call.resource) for call in self.guard.calls}
+
+    def filled(self, template: str, variables: Mapping[str, Any], aws: Guard) -> dict[str, str]:
         """The variables of a template with what is only known on deployment; `aws` stands in for AWS."""
-        known = {
-            "TIDEGATE_BUCKET": self.bucket,
-            "TIDEGATE_REGISTRY_TABLE": self.table,
-            "TIDEGATE_MANAGEMENT_SECRET_ARN": self.secret_arn,
+        here = {
             "TIDEGATE_SHARD_ENDPOINTS": json.dumps({"alpha": f"127.0.0.1:{self.triton.http_port}"}),
-            "AWS_REGION": "us-east-1",
+            "TIDEGATE_ENDPOINT_NETWORKS": "127.0.0.0/8",
         }
-        filled = {name: known.get(name, value) for name, value in variables.items()}
+        filled = {name: here.get(name) or self.templates.text(template, value) for name, value in variables.items()}
         return filled | {"TIDEGATE_AWS_ENDPOINT_URL": aws.url, "TIDEGATE_PROBE_INTERVAL_S": "0.5"}
 
 
@@ -111,14 +118,18 @@ def stage(project: Made, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
         )
         arn = secrets.create_secret(Name="management", SecretString=SECRET)["ARN"]
         command = text_of(container(project.assembly, "triton", "FleetShardalpha")["Command"][0])
+        names = Deployed(bucket, control["registry_table"], control["facts_table"], arn)
+        templates = Templates(project.assembly, names)
+        policy = templates.policy("ServersTaskRole", "FleetShardalpha")
         with (
-            recorded_aws(url) as asked,
-            recorded_aws(url) as agent_asked,
-            deployed_triton(command, f"s3://{url}/{bucket}/models", SECRET, folder) as triton,
+            guarded_aws(url, policy) as task,
+            deployed_triton(command, f"s3://{task.url}/{bucket}/models", SECRET, folder) as triton,
         ):
-            made = Stage(project.assembly, stack, asked, agent_asked, arn, triton, [], folder)
+            made = Stage(project.assembly, stack, templates, task, triton, [], folder)
             described = container(project.assembly, "agent", "FleetShardalpha")
-            variables = made.filled({each["Name"]: each["Value"] for each in described["Environment"]}, agent_asked)
+            template = templates.resource("ServersTask", "FleetShardalpha", "AWS::ECS::TaskDefinition").template
+            given = {each["Name"]: each["Value"] for each in described["Environment"]}
+            variables = made.filled(template, given, task)
             with deployed_agent(described, triton, SECRET, variables, folder) as statuses:
                 made.statuses += statuses
                 yield made
@@ -138,19 +149,44 @@ def test_a_new_server_is_healthy_only_with_everything_that_its_shard_must_hold(s
     }
 
 
-def test_the_agent_asks_for_nothing_that_its_role_lacks(stage: Stage) -> None:
-    assert ("s3:GetObject", "live/pointer.json") in stage.agent_asked.calls
-    assert ("dynamodb:PutItem", "") in stage.agent_asked.calls
-    role = policy_of(stage.assembly, "ServersTaskRole", "FleetShardalpha")
-    assert not refused(stage.agent_asked.calls, role)
+def test_a_task_uses_all_that_its_role_may_and_asks_for_nothing_else(stage: Stage) -> None:
+    aws = LocalAws(stage.url, stage.bucket, stage.templates.deployed.registry)
+    registry, other = DynamoRegistry(aws.clients(stage.task.url), aws.table), Endpoint("alpha", "127.0.0.1", 1)
+
+    async def mark_and_end() -> None:
+        # What an agent does when its server was marked, and when it ends.
+        await registry.register(RegisteredEndpoint(other, "wedged", time.time()))
+        await registry.register(RegisteredEndpoint(other, "ready", time.time()))
+        await registry.deregister(other)
+        # And what it reads while somebody publishes.
+        claim = Claim("a-claim", "0" * 64, "a test", 0)
+        await S3BundleStore(aws.objects()).claim(claim)
+        assert claim in await S3BundleStore(aws.objects(stage.task.url)).claims()
+        await S3BundleStore(aws.objects()).release(claim.id)
+
+    asyncio.run(mark_and_end())
+    asyncio.run(provision_facts(aws.clients(), stage.templates.deployed.facts))
+    look_facts_up(stage)
+    assert stage.task.refused == []
+    policy = stage.task.policy
+    assert {str(right) for right in policy.rights() - policy.used(stage.task.calls)} == set()
+    for index in range(len(policy.statements)):
+        assert not all(policy.without(index).allows(call) for call in stage.task.calls), policy.statements[index]
 
 
-def test_what_a_role_lacks_would_be_seen(stage: Stage) -> None:
-    role = policy_of(stage.assembly, "GatewayRole", "Functions")
-    assert refused({("s3:GetObject", "models/a/config.pbtxt"), ("dynamodb:Scan", "")}, role) == [
-        "dynamodb:Scan ",
-        "s3:GetObject models/a/config.pbtxt",
-    ]
+def look_facts_up(stage: Stage) -> None:
+    """Look facts up as the models' steps do."""
+    look_up = (
+        "import json, os; from facts import Facts; from facts_config import FactsConfig, dynamodb; "
+        "config = FactsConfig.read({}, os.environ); client = dynamodb(config, 20_000); "
+        "assert not Facts(config, client, json.loads).warm_up(client)"
+    )
+    variables = {"TIDEGATE_FACTS_TABLE": stage.templates.deployed.facts, "TIDEGATE_AWS_ENDPOINT_URL": stage.task.url}
+    environment = {**AWS_VARIABLES, **variables, "PYTHONPATH": str(ROOT / "triton_models/title_history/1")}
+    done = subprocess.run(
+        [sys.executable, "-B", "-c", look_up], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_reconciler_loads_what_went_missing(stage: Stage) -> None:
@@ -163,8 +199,8 @@ def test_the_reconciler_loads_what_went_missing(stage: Stage) -> None:
         # The agent looks after its server too: whoever comes first loads.
         assert eventually(lambda: stage.loaded() == BOTH)
         assert eventually(lambda: reconcile.invoke(recorded("schedule"))["converged"])
-    assert ("s3:GetObject", "live/pointer.json") in stage.asked.calls
-    assert ("secretsmanager:GetSecretValue", "") in stage.asked.calls
+    assert ("s3:GetObject", f"arn:aws:s3:::{stage.bucket}/live/pointer.json") in stage.asked()
+    assert ("secretsmanager:GetSecretValue", stage.templates.deployed.secret_arn) in stage.asked()
 
 
 def test_rules_that_land_in_the_bucket_are_judged(stage: Stage) -> None:
@@ -172,7 +208,7 @@ def test_rules_that_land_in_the_bucket_are_judged(stage: Stage) -> None:
     with zipfile.ZipFile(archive, "w") as packed:
         for file in sorted((ROOT / "routing_rules").rglob("*.yaml")):
             packed.write(file, file.relative_to(ROOT / "routing_rules"))
-    local = LocalAws(stage.stack.get("/v1/fleet")["control"]["endpoint_url"].rstrip("/"), stage.bucket, stage.table)
+    local = LocalAws(stage.url, stage.bucket, "")
     local.s3().put_object(Bucket=stage.bucket, Key="rules/all.zip", Body=archive.getvalue())
     message = recorded("object_created")
     message["detail"] |= {"bucket": {"name": stage.bucket}, "object": {"key": "rules/all.zip"}}
@@ -180,7 +216,7 @@ def test_rules_that_land_in_the_bucket_are_judged(stage: Stage) -> None:
     with stage.function("validate_rules") as validate:
         answer = validate.invoke({"Records": [record | {"body": json.dumps(message)}]}, 60_000)
         assert answer == {"batchItemFailures": []}, validate.log
-    (key,) = [key for action, key in stage.asked.calls if action == "s3:PutObject"]
+    (key,) = [resource.partition("/")[2] for action, resource in stage.asked() if action == "s3:PutObject"]
     verdict = json.loads(local.s3().get_object(Bucket=stage.bucket, Key=key)["Body"].read())
     assert verdict["status"] == "accepted", verdict
 
@@ -207,7 +243,7 @@ def test_an_alarm_rolls_back_over_servers_that_ask_for_the_secret(stage: Stage) 
     with stage.function("rollback") as rollback:
         answer = rollback.invoke(recorded("alarm"))
         assert answer["status"] == "rolled back", answer
-    assert ("s3:PutObject", "live/pointer.json") in stage.asked.calls
+    assert ("s3:PutObject", f"arn:aws:s3:::{stage.bucket}/live/pointer.json") in stage.asked()
     assert eventually(lambda: stage.stack.version("picked") == 1)
 
 
@@ -220,4 +256,4 @@ def test_a_door_decides_with_the_rights_and_variables_of_its_template(stage: Sta
     (described,) = line["_aws"]["CloudWatchMetrics"]
     assert (described["Namespace"], line["service"]) == ("Tidegate", door)
     assert ["service"] in described["Dimensions"]
-    assert ("s3:GetObject", "live/pointer.json") in stage.asked.calls
+    assert ("s3:GetObject", f"arn:aws:s3:::{stage.bucket}/live/pointer.json") in stage.asked()

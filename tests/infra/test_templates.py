@@ -21,13 +21,12 @@ RUNTIME = {
     "ec2:DescribeSubnets",
     "ec2:UnassignPrivateIpAddresses",
     "kms:Decrypt",
-    "kms:GenerateDataKey",
     "logs:CreateLogStream",
     "logs:PutLogEvents",
     "xray:PutTelemetryRecords",
     "xray:PutTraceSegments",
 }
-"""What Lambda itself needs, and the key."""
+"""What Lambda itself needs, and what opens the function's variables."""
 
 READS = {"s3:GetObject", "s3:ListBucket"}
 ONCE = {"dynamodb:DeleteItem", "dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem"}
@@ -39,7 +38,7 @@ FROM_A_QUEUE = {
     "sqs:GetQueueUrl",
     "sqs:ReceiveMessage",
 }
-TO_DEAD_LETTERS = {"sqs:SendMessage", "sqs:GetQueueAttributes", "sqs:GetQueueUrl"}
+TO_DEAD_LETTERS = {"kms:GenerateDataKey", "sqs:SendMessage", "sqs:GetQueueAttributes", "sqs:GetQueueUrl"}
 
 ACTIONS: dict[str, set[str]] = {
     "Gateway": RUNTIME | READS | {"dynamodb:PutItem"},
@@ -58,6 +57,30 @@ ACTIONS: dict[str, set[str]] = {
     | LISTS
     | {"s3:PutObject", "s3:DeleteObject", "secretsmanager:GetSecretValue", "sns:Publish"}
     | TO_DEAD_LETTERS,
+    "PublishJobRole": READS
+    | LISTS
+    | {
+        "dynamodb:UpdateItem",
+        "ec2:CreateNetworkInterface",
+        "ec2:CreateNetworkInterfacePermission",
+        "ec2:DeleteNetworkInterface",
+        "ec2:DescribeDhcpOptions",
+        "ec2:DescribeNetworkInterfaces",
+        "ec2:DescribeSecurityGroups",
+        "ec2:DescribeSubnets",
+        "ec2:DescribeVpcs",
+        "ecr:BatchCheckLayerAvailability",
+        "ecr:BatchGetImage",
+        "ecr:GetAuthorizationToken",
+        "ecr:GetDownloadUrlForLayer",
+        "kms:Decrypt",
+        "kms:GenerateDataKey",
+        "logs:CreateLogStream",
+        "logs:PutLogEvents",
+        "s3:DeleteObject",
+        "s3:PutObject",
+        "secretsmanager:GetSecretValue",
+    },
     "InstancesRole": {
         "ecs:DeregisterContainerInstance",
         "ecs:DiscoverPollEndpoint",
@@ -69,7 +92,7 @@ ACTIONS: dict[str, set[str]] = {
         "ecs:SubmitTaskStateChange",
         "ecs:UpdateContainerInstancesState",
     },
-    "ServersTaskRole": READS | ONCE | {"dynamodb:BatchGetItem", "dynamodb:Query", "kms:Decrypt"},
+    "ServersTaskRole": READS | ONCE - {"dynamodb:GetItem"} | {"dynamodb:BatchGetItem", "dynamodb:Query", "kms:Decrypt"},
     "ServersExecutionRole": {
         "ecr:BatchCheckLayerAvailability",
         "ecr:BatchGetImage",
@@ -112,7 +135,7 @@ def test_every_role_may_do_exactly_this(project: Made) -> None:
         ("Rollback", "s3:PutObject", {"claims", "history", "live"}),
         ("ValidateRules", "s3:PutObject", {"verdicts"}),
         ("ValidateRules", "s3:GetObject", {"rules"}),
-        ("Reconcile", "s3:GetObject", {"assignments", "bundles", "claims", "live"}),
+        ("Reconcile", "s3:GetObject", {"assignments", "claims", "live"}),
         ("Reconcile", "s3:PutObject", {"claims"}),
         ("Reconcile", "s3:DeleteObject", {"claims"}),
     ],
@@ -138,7 +161,7 @@ def test_an_object_that_is_not_there_is_a_404(project: Made) -> None:
     for policy in project.assembly.resources("AWS::IAM::Policy"):
         for statement in policy.properties["PolicyDocument"]["Statement"]:
             if "s3:ListBucket" in as_list(statement["Action"]):
-                assert set(statement["Condition"]) == {"StringLikeIfExists"}, policy.id
+                assert set(statement["Condition"]) in ({"StringLikeIfExists"}, {"Null"}), policy.id
 
 
 def test_the_variables_of_functions_and_agents_are_settings(project: Made) -> None:
@@ -179,7 +202,7 @@ def container(assembly: Assembly, name: str, template: str = "") -> dict[str, An
 def test_triton_runs_the_mirrored_image_on_a_gpu(project: Made) -> None:
     triton = container(project.assembly, "triton")
     image = text_of(triton["Image"])
-    assert image.endswith(":24.10-py3")
+    assert ":24.10-py3-" in image
     assert ".dkr.ecr." in image
     assert "/tidegate-prod/triton:" in image
     assert triton["ResourceRequirements"] == [{"Type": "GPU", "Value": "1"}]
@@ -542,6 +565,8 @@ def test_every_route_asks_for_a_signature_by_default(project: Made) -> None:
 def test_whoever_publishes_may_change_models_and_rules_alone(project: Made) -> None:
     policy = only(project.assembly, "AWS::IAM::ManagedPolicy", "Functions")
     assert allowed(policy) == READS | LISTS | {
+        "codebuild:BatchGetBuilds",
+        "codebuild:StartBuild",
         "dynamodb:BatchWriteItem",
         "dynamodb:UpdateItem",
         "kms:Decrypt",

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 STATS = "/v2/models/stats"
+HANG_S = 30
 DEEP = b"[" * 100_000
 
 ODD_STATS: dict[str, bytes] = {
@@ -39,7 +41,7 @@ ODD_STATS: dict[str, bytes] = {
 @dataclass(slots=True)
 class FakeServer:
     """A server: what it has loaded, what it was asked (path, headers), and the body that it gives for statistics in place
-    of the right one."""
+    of the right one. `infer` is what it answers to inferences; where it `hangs`, no load ends."""
 
     host: str
     port: int = 0
@@ -47,6 +49,8 @@ class FakeServer:
     asked: list[tuple[str, dict[str, str]]] = field(default_factory=list)
     stats: tuple[int, bytes] | None = None
     metrics: bytes = b""
+    infer: bytes = b""
+    hangs: bool = False
 
     def answer(self, path: str, body: bytes) -> tuple[int, bytes]:
         """Status and body for a request."""
@@ -58,7 +62,12 @@ class FakeServer:
         if path == "/metrics":
             return 200, self.metrics
         parts = path.split("/")
+        if parts[-1] == "infer":
+            return 200, self.infer
         if parts[2:4] == ["repository", "models"] and parts[-1] == "load":
+            if self.hangs:
+                time.sleep(HANG_S)
+                return 500, b""
             config = json.loads(json.loads(body)["parameters"]["config"])
             self.loaded[parts[4]] = {str(each) for each in config["version_policy"]["specific"]["versions"]}
             return 200, b""

@@ -8,7 +8,7 @@ from aws_cdk import aws_ecs as ecs
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_secretsmanager as secrets
 from constructs import Construct
-from tidegate.aws.layout import ASSIGNMENTS, BUNDLES, CLAIMS, MANIFESTS, MODELS, SAMPLES
+from tidegate.aws.layout import ASSIGNMENTS, CLAIMS, MODELS
 from tidegate.triton.repository import MANAGEMENT
 from tidegate.triton.server import PARAMETER_HEADERS
 
@@ -22,6 +22,7 @@ from infra.contract import (
     METRICS_PORT,
     RESTRICTED_APIS,
 )
+from infra.images import image_tags
 from infra.settings import process_variables
 from infra.shards import AGENT_MIB, EXPORTER_MIB, Shard
 from infra.stacks.grants import agent_items, items_statement, key_statement, list_statement, objects_under
@@ -31,7 +32,7 @@ from infra.stacks.shard.balancer import Balancer
 from infra.stacks.shard.instances import SURGE, Instances, has_exporter
 from infra.stacks.storage import StorageStack
 
-TASK_PREFIXES = (MODELS, MANIFESTS, SAMPLES, ASSIGNMENTS, BUNDLES, CLAIMS, LIVE)
+TASK_READS, TASK_LISTS = (ASSIGNMENTS, CLAIMS, LIVE, MODELS), (CLAIMS, MODELS)
 """What the tasks of a shard read: Triton the models, the agent what its shard must hold."""
 
 SECRET_VARIABLE = "TIDEGATE_MANAGEMENT_SECRET"  # noqa: S105  # a variable's name
@@ -135,8 +136,8 @@ class Servers(Construct):
             assumed_by=iam.ServicePrincipal("ecs-tasks.amazonaws.com"),
             description="Triton reads models and facts, the agent reads its assignment and registers",
         )
-        role.add_to_policy(statement(["s3:GetObject"], objects_under(storage.bucket, TASK_PREFIXES)))
-        role.add_to_policy(list_statement(storage.bucket, TASK_PREFIXES))
+        role.add_to_policy(statement(["s3:GetObject"], objects_under(storage.bucket, TASK_READS)))
+        role.add_to_policy(list_statement(storage.bucket, TASK_LISTS))
         role.add_to_policy(statement(["dynamodb:BatchGetItem"], [storage.facts.table_arn]))
         for items in agent_items(self._shard.name):
             role.add_to_policy(items_statement(items, storage))
@@ -167,7 +168,7 @@ class Servers(Construct):
         )
         container = self.task.add_container(
             "triton",
-            image=self._image("triton", triton.image_tag),
+            image=self._image("triton", image_tags(self._stage.settings)["triton"]),
             entry_point=["/bin/sh", "-c"],
             command=[command],
             essential=True,
@@ -201,7 +202,7 @@ class Servers(Construct):
         storage = self._storage
         container = self.task.add_container(
             "agent",
-            image=self._image("agent", self._stage.settings.triton.agent_tag),
+            image=self._image("agent", image_tags(self._stage.settings)["agent"]),
             command=list(AGENT_COMMAND),
             essential=True,
             memory_reservation_mib=AGENT_MIB,
@@ -264,7 +265,7 @@ class Servers(Construct):
                 ),
             },
         )
-        reasons = self._storage.prefix_reasons(TASK_PREFIXES)
+        reasons = self._storage.prefix_reasons(TASK_READS)
         if self._stage.settings.triton.remote_commands:
             name = sessions_log(self._stage, self._shard)
             group = f"arn:<AWS::Partition>:logs:<AWS::Region>:<AWS::AccountId>:log-group:{name}:*"

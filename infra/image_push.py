@@ -1,0 +1,183 @@
+"""`python -m infra images`: build the images of a stage, push them to its own repositories, and refuse what the scan finds."""
+
+from __future__ import annotations
+
+import base64
+import shlex
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tidegate.errors import TidegateError
+
+from infra.images import PLATFORM, ROOT, Image
+from infra.settings import Settings
+
+ENGINES = ("docker", "podman", "finch")
+SCAN_TIMEOUT_S = 900.0
+SCAN_LOOK_S = 5.0
+SCANNED = ("COMPLETE", "ACTIVE")
+"""States of a scan that has findings: of a basic scan, and of an enhanced one."""
+
+Say = Callable[[str], None]
+
+
+class ImageError(TidegateError):
+    """An image could not be built or pushed, or its scan refuses it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Repositories:
+    """The repositories of a stage: at `registry` (its host) in `region`."""
+
+    stage: str
+    registry: str
+    region: str
+
+    def name(self, image: Image) -> str:
+        """The repository of an image."""
+        return f"tidegate-{self.stage}/{image.name}"
+
+    def address(self, image: Image, tag: str) -> str:
+        """An image as an engine and the templates name it."""
+        return f"{self.registry}/{self.name(image)}:{tag}"
+
+
+def registry_of(account: str, region: str) -> str:
+    """The host of the account's own registry."""
+    return f"{account}.dkr.ecr.{region}.amazonaws.com"
+
+
+def find_engine(named: str = "") -> str:
+    """The container engine on the path: the one that is named, else the first of `ENGINES`.
+
+    Raises:
+        ImageError: there is none.
+    """
+    for engine in (named,) if named else ENGINES:
+        if shutil.which(engine):
+            return engine
+    wanted = named or ", ".join(ENGINES[:-1]) + " or " + ENGINES[-1]
+    raise ImageError(f"no container engine: install {wanted}, or put it on the PATH")
+
+
+def login_command(engine: str, repositories: Repositories) -> list[str]:
+    """What logs an engine in at ECR; the password comes on its standard input."""
+    return [engine, "login", "--username", "AWS", "--password-stdin", repositories.registry]
+
+
+def build_command(engine: str, image: Image, address: str) -> list[str]:
+    """What builds an image, in the root of the project."""
+    arguments = [part for name, value in image.arguments.items() for part in ("--build-arg", f"{name}={value}")]
+    return [engine, "build", "--platform", PLATFORM, "--file", image.dockerfile, *arguments, "--tag", address, "."]
+
+
+def push_command(engine: str, address: str) -> list[str]:
+    """What pushes an image."""
+    return [engine, "push", address]
+
+
+def dry_run(engine: str, images: Sequence[Image], repositories: Repositories) -> Iterator[str]:
+    """The commands that would build and push images, to run in the root of the project. Names of variables stay as they are."""
+    password = f'aws ecr get-login-password --region "{repositories.region}"'
+    yield f"{password} | {_line(login_command(engine, repositories))}"
+    for image in images:
+        address = repositories.address(image, image.built_tag)
+        yield _line(build_command(engine, image, address))
+        yield _line(push_command(engine, address))
+
+
+def push_images(engine: str, images: Sequence[Image], repositories: Repositories, session: Any, say: Say) -> None:
+    """Build and push those images that are not in their repository yet.
+
+    Raises:
+        ImageError: a repository is missing, the engine failed, or a pinned tag is none that these sources make.
+    """
+    ecr = session.client("ecr")
+    there = {image.name: is_pushed(ecr, repositories.name(image), image.tag) for image in images}
+    for image in images:
+        if image.tag != image.built_tag and not there[image.name]:
+            raise ImageError(
+                f"the settings pin {image.name}'s image to {image.tag}, which was never pushed, and these sources make "
+                f"{image.built_tag}: unset the tag, or push from the sources that it was made of"
+            )
+    wanted = [image for image in images if not there[image.name]]
+    if wanted:
+        _run(login_command(engine, repositories), _password(ecr))
+    for image in images:
+        address = repositories.address(image, image.tag)
+        if image not in wanted:
+            say(f"{address}: is there")
+            continue
+        _run(build_command(engine, image, address))
+        _run(push_command(engine, address))
+        say(f"{address}: pushed")
+
+
+def is_pushed(ecr: Any, repository: str, tag: str) -> bool:
+    """Whether a repository has a tag.
+
+    Raises:
+        ImageError: there is no such repository.
+    """
+    try:
+        ecr.describe_images(repositoryName=repository, imageIds=[{"imageTag": tag}])
+    except ecr.exceptions.RepositoryNotFoundException as error:
+        stage = repository.partition("/")[0].removeprefix("tidegate-")
+        raise ImageError(
+            f"the image repository {repository}: deploy it first with `make infra STAGE={stage} STACKS='Storage Network'`"
+        ) from error
+    except ecr.exceptions.ImageNotFoundException:
+        return False
+    return True
+
+
+def refused_findings(
+    ecr: Any, repository: str, tag: str, settings: Settings, *, wait_s: float = SCAN_TIMEOUT_S
+) -> Iterator[str]:
+    """What ECR's scan has found in an image that keeps it from being deployed, in words.
+
+    Raises:
+        ImageError: the scan did not end within `wait_s` seconds.
+    """
+    deadline = time.monotonic() + wait_s
+    image = {"imageTag": tag}
+    while True:
+        try:
+            status = ecr.describe_image_scan_findings(repositoryName=repository, imageId=image)["imageScanStatus"]
+        except ecr.exceptions.ScanNotFoundException:
+            status = {"status": "PENDING"}
+        if status["status"] in SCANNED:
+            break
+        if status["status"] == "FAILED":
+            raise ImageError(f"{repository}:{tag} cannot be scanned: {status.get('description', 'no reason')}")
+        if time.monotonic() >= deadline:
+            raise ImageError(f"the scan of {repository}:{tag} has not ended ({status['status']}); come again later")
+        time.sleep(min(SCAN_LOOK_S, wait_s))
+    accepted = settings.images.accepted
+    for page in ecr.get_paginator("describe_image_scan_findings").paginate(repositoryName=repository, imageId=image):
+        found = page.get("imageScanFindings", {})
+        for each in (*found.get("findings", ()), *found.get("enhancedFindings", ())):
+            details = each.get("packageVulnerabilityDetails", {})
+            name = each.get("name") or details.get("vulnerabilityId") or each.get("title", "a finding")
+            if each["severity"] in settings.images.refused_severities and name not in accepted:
+                yield f"{repository}:{tag}: {each['severity']} {name}"
+
+
+def _password(ecr: Any) -> bytes:
+    token = ecr.get_authorization_token()["authorizationData"][0]["authorizationToken"]
+    return base64.b64decode(token).partition(b":")[2]
+
+
+def _line(command: Sequence[str]) -> str:
+    """A command as a line of a shell, in which variables are filled in."""
+    return " ".join(f'"{word}"' if "$" in word else shlex.quote(word) for word in command)
+
+
+def _run(command: Sequence[str], given: bytes | None = None) -> None:
+    done = subprocess.run(list(command), input=given, cwd=ROOT, check=False)  # noqa: S603  # our own command
+    if done.returncode:
+        raise ImageError(f"`{shlex.join(command)}` failed with exit code {done.returncode}")

@@ -1,0 +1,260 @@
+"""`python -m infra images`: tags that name their content, the commands that are run, and what a scan refuses. No container
+engine runs here: a script of the test takes its place on the PATH."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from infra import image_push, images
+from infra.account import preflight
+from infra.image_push import ImageError, Repositories, find_engine, push_images, refused_findings
+from infra.images import Image, image_tags, images_of
+from infra.settings import Settings
+from tests.infra.conftest import Made
+from tests.infra.deployed import AWS_VARIABLES
+from tests.infra.test_templates import container, text_of
+from tests.support.aws import local_server
+from tests.support.stack import ROOT
+
+SETTINGS = Settings.model_validate({})
+MANIFEST = {"schemaVersion": 2, "mediaType": "application/vnd.docker.distribution.manifest.v2+json", "layers": []}
+
+
+@pytest.fixture
+def session() -> Iterator[boto3.Session]:
+    """An account on this machine, with the repositories of stage `dev`."""
+    with local_server() as url, pytest.MonkeyPatch.context() as patch:
+        for name, value in {**AWS_VARIABLES, "AWS_ENDPOINT_URL": url}.items():
+            patch.setenv(name, value)
+        session = boto3.Session()
+        for name in ("triton", "agent"):
+            session.client("ecr").create_repository(
+                repositoryName=f"tidegate-dev/{name}", imageScanningConfiguration={"scanOnPush": True}
+            )
+        yield session
+
+
+@pytest.fixture
+def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+    """Puts an engine that writes down how it is called on an otherwise empty PATH; the file that it writes to."""
+    log = tmp_path / "calls"
+
+    def make(name: str, fails: str = "nothing") -> Path:
+        script = tmp_path / "bin" / name
+        script.parent.mkdir(exist_ok=True)
+        script.write_text(
+            f'#!/bin/sh\n[ "$1" = login ] && password="$(/bin/cat)"\necho "$@ $password" >> {log}\n[ "$1" != {fails} ]\n'
+        )
+        script.chmod(0o755)
+        monkeypatch.setenv("PATH", str(script.parent))
+        return log
+
+    return make
+
+
+def repositories() -> Repositories:
+    return Repositories("dev", image_push.registry_of("123456789012", "us-east-1"), "us-east-1")
+
+
+def copy_of_the_sources(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have tags follow from a copy of the sources, which a test may change."""
+    for image in images_of(SETTINGS):
+        for path in image.files():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / path, folder / path)
+    monkeypatch.setattr(images, "ROOT", folder)
+
+
+def test_equal_sources_give_equal_tags_and_every_change_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = image_tags(SETTINGS)
+    assert first["triton"].startswith("24.10-py3-")
+    copy_of_the_sources(tmp_path, monkeypatch)
+    assert image_tags(SETTINGS) == first, "wherever the project is, and whenever it was checked out"
+    (tmp_path / "functions/tidegate/__pycache__").mkdir(exist_ok=True)
+    (tmp_path / "functions/tidegate/__pycache__/a.pyc").write_bytes(b"compiled")
+    assert image_tags(SETTINGS) == first
+    for name, path in (
+        ("agent", "functions/tidegate/__init__.py"),
+        ("agent", "requirements/agent.lock"),
+        ("agent", "infra/agent/Dockerfile"),
+        ("triton", "requirements/triton.lock"),
+        ("triton", "infra/triton/Dockerfile"),
+    ):
+        before = image_tags(SETTINGS)
+        with (tmp_path / path).open("a") as file:
+            file.write("# changed\n")
+        changed = {each for each, tag in image_tags(SETTINGS).items() if tag != before[each]}
+        assert changed == {name}, path
+    other = Settings.model_validate({"triton": {"source_tag": "25.01-py3", "agent_tag": "1"}})
+    assert image_tags(other)["triton"].startswith("25.01-py3-")
+    assert image_tags(other)["agent"] == "1"
+
+
+def test_the_build_sees_what_the_tag_is_made_of() -> None:
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    let_through = {line.removeprefix("!") for line in ignored if line.startswith("!")}
+    assert let_through == {source for image in images_of(SETTINGS) for source in image.sources}
+    for image in images_of(SETTINGS):
+        text = (ROOT / image.dockerfile).read_text()
+        copied = {line.split()[1] for line in text.splitlines() if line.startswith("COPY ")}
+        assert copied == set(image.sources), image.name
+
+
+def test_the_stacks_run_the_images_that_are_pushed(project: Made) -> None:
+    tags = image_tags(SETTINGS)
+    for name in ("triton", "agent"):
+        assert text_of(container(project.assembly, name)["Image"]).endswith(f":{tags[name]}")
+    (job,) = project.assembly.resources("AWS::CodeBuild::Project")
+    assert text_of(job.properties["Environment"]["Image"]).endswith(f":{tags['agent']}")
+    for repository in project.assembly.resources("AWS::ECR::Repository"):
+        assert repository.properties["ImageScanningConfiguration"] == {"ScanOnPush": True}
+        assert repository.properties["ImageTagMutability"] == "IMMUTABLE"
+
+
+def dry_run(path: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "infra", "images", "--dry-run", *arguments],
+        cwd=ROOT,
+        env={"PATH": path},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_a_dry_run_prints_the_commands_that_a_run_runs(session: Any, engine: Callable[[str], Path]) -> None:
+    log = engine("podman")
+    done = dry_run(os.environ["PATH"])
+    assert done.returncode == 0, done.stderr
+    assert not log.exists(), "nothing was run"
+    push_images(find_engine(), images_of(SETTINGS), repositories(), session, lambda _: None)
+    ran = [line.strip() for line in log.read_text().splitlines()]
+    account, login, *rest = done.stdout.splitlines()
+    assert account.startswith("AWS_ACCOUNT_ID=")
+    filled = [
+        line.replace("$AWS_ACCOUNT_ID", "123456789012").replace("$AWS_REGION", "us-east-1").replace('"', "")
+        for line in (login.partition("| ")[2], *rest)
+    ]
+    assert [f"podman {line}" for line in ran[1:]] == filled[1:]
+    assert f"podman {ran[0]}".startswith(filled[0]), "and the password, which comes on standard input"
+    assert len(ran) == 5
+    assert "--platform linux/amd64 --file infra/agent/Dockerfile" in ran[3]
+
+
+def test_the_first_engine_that_is_there_is_taken(engine: Callable[[str], Path]) -> None:
+    engine("finch")
+    assert find_engine() == "finch"
+    engine("podman")
+    assert find_engine() == "podman"
+    with pytest.raises(ImageError, match="install docker"):
+        find_engine("docker")
+
+
+def test_without_an_engine_one_line_says_so(tmp_path: Path) -> None:
+    done = dry_run(str(tmp_path))
+    assert done.returncode == 1
+    assert done.stderr == "error: no container engine: install docker, podman or finch, or put it on the PATH\n"
+
+
+def put(session: Any, image: Image) -> None:
+    session.client("ecr").put_image(
+        repositoryName=f"tidegate-dev/{image.name}", imageManifest=json.dumps(MANIFEST), imageTag=image.tag
+    )
+
+
+def test_an_image_that_is_there_is_not_built_again(session: Any, engine: Callable[[str], Path]) -> None:
+    log, said = engine("docker"), list[str]()
+    triton, agent = images_of(SETTINGS)
+    put(session, triton)
+    push_images("docker", (triton, agent), repositories(), session, said.append)
+    assert "triton/Dockerfile" not in log.read_text()
+    assert [line.rpartition(": ")[2] for line in said] == ["is there", "pushed"]
+    log.unlink()
+    put(session, agent)
+    push_images("docker", (triton, agent), repositories(), session, said.append)
+    assert not log.exists(), "not even a login"
+
+
+def test_what_cannot_be_pushed_is_said_before_anything_is_built(session: Any, engine: Callable[[str], Path]) -> None:
+    log = engine("docker")
+    pinned = Settings.model_validate({"triton": {"agent_tag": "released-in-may"}})
+    with pytest.raises(ImageError, match="pin agent's image to released-in-may, which was never pushed"):
+        push_images("docker", images_of(pinned), repositories(), session, print)
+    other = Repositories("staging", repositories().registry, "us-east-1")
+    with pytest.raises(ImageError, match="make infra STAGE=staging STACKS='Storage Network'"):
+        push_images("docker", images_of(SETTINGS), other, session, print)
+    assert not log.exists()
+
+
+@pytest.mark.parametrize("step", ["login", "build", "push"])
+def test_an_engine_that_fails_ends_it(session: Any, engine: Callable[..., Path], step: str) -> None:
+    log = engine("docker", step)
+    with pytest.raises(ImageError, match=rf"`docker {step} .*failed with exit code 1"):
+        push_images("docker", images_of(SETTINGS), repositories(), session, print)
+    assert log.read_text().splitlines()[-1].startswith(step)
+
+
+class Ecr:
+    """ECR's answers about a scan, one after the other."""
+
+    def __init__(self, *answers: dict[str, Any]) -> None:
+        self.answers = list(answers)
+        self.exceptions = boto3.client("ecr", region_name="us-east-1").exceptions
+
+    def describe_image_scan_findings(self, **_asked: Any) -> dict[str, Any]:
+        return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+
+    def get_paginator(self, _name: str) -> Ecr:
+        return self
+
+    def paginate(self, **_asked: Any) -> list[dict[str, Any]]:
+        return self.answers[-1:]
+
+
+def scan(status: str, *findings: dict[str, Any]) -> dict[str, Any]:
+    return {"imageScanStatus": {"status": status}, "imageScanFindings": {"findings": list(findings)}}
+
+
+def found(ecr: Any, **images: Any) -> list[str]:
+    settings = Settings.model_validate({"images": images})
+    return list(refused_findings(ecr, "tidegate-dev/agent", "t", settings, wait_s=0.2))
+
+
+def test_a_scan_that_found_what_the_settings_refuse_refuses_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image_push, "SCAN_LOOK_S", 0.01)
+    critical, high = {"name": "CVE-1-1", "severity": "CRITICAL"}, {"name": "CVE-1-2", "severity": "HIGH"}
+    done = scan("COMPLETE", critical, high)
+    assert found(Ecr(scan("IN_PROGRESS"), done)) == ["tidegate-dev/agent:t: CRITICAL CVE-1-1"]
+    assert len(found(Ecr(done), refused_severities=["CRITICAL", "HIGH"])) == 2
+    reason = "the image never opens such a file"
+    assert found(Ecr(done), accepted={"CVE-1-1": reason}) == []
+    enhanced = {"severity": "CRITICAL", "packageVulnerabilityDetails": {"vulnerabilityId": "CVE-1-3"}}
+    active = {"imageScanStatus": {"status": "ACTIVE"}, "imageScanFindings": {"enhancedFindings": [enhanced]}}
+    assert found(Ecr(active)) == ["tidegate-dev/agent:t: CRITICAL CVE-1-3"]
+    with pytest.raises(ImageError, match="has not ended"):
+        found(Ecr(scan("IN_PROGRESS")))
+    with pytest.raises(ImageError, match="cannot be scanned"):
+        found(Ecr(scan("FAILED")))
+
+
+def test_a_deployment_asks_for_both_images_and_their_scans(session: Any) -> None:
+    def missing() -> tuple[str, ...]:
+        return preflight("dev", SETTINGS, ("Fleet",), 0, session).missing
+
+    assert [line.partition(": run ")[2] for line in missing()] == ["`make images STAGE=dev`"] * 2
+    for image in images_of(SETTINGS):
+        put(session, image)
+    assert all("has not ended" in line or "without refused findings" in line for line in missing())
