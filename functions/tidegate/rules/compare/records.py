@@ -111,6 +111,8 @@ def check_records(bundle: Bundle) -> None:
             "a target's model is not in the fleet",
         )
         for name, objective in manifest.objectives.items():
+            for attribute in objective.context.values():
+                _check_attribute(attribute)
             place = f"the index of objective {name!r}"
             count = json.loads(bundle.lines[objective.line])["rules"]
             lines = bundle.lines[objective.line + 1 : objective.line + 1 + count]
@@ -128,6 +130,13 @@ def check_records(bundle: Bundle) -> None:
 
 def _damaged(place: str, reason: str) -> BundleError:
     return BundleError(f"the bundle is damaged: {place} is not what the compiler writes: {reason}; compile it again")
+
+
+def _check_attribute(attribute: _Attribute) -> None:
+    element: AttributeType = "string" if attribute.type == "set" else attribute.type
+    _require(all(accepts(element, value) for value in attribute.values or ()), "a value does not fit its attribute")
+    is_sound = attribute.default is None or accepts(attribute.type, attribute.default)
+    _require(is_sound, "a default does not fit its attribute")
 
 
 def _check_rule(rule: _Rule, body: Mapping[str, Any], objective: _Objective, manifest: _Manifest) -> None:

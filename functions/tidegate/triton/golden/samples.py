@@ -121,7 +121,9 @@ def _arrays(model: ModelFolder, given: Any, kind: str, batches: bool) -> Mapping
     if isinstance(given, list):
         # As the Open Inference Protocol writes them: flat data beside a shape.
         for tensor in given:
-            values[_tensor_name(tensor, kind)] = _shaped(tensor)
+            # Checked first: what is assigned is evaluated before the key.
+            name = _tensor_name(tensor, kind)
+            values[name] = _shaped(tensor)
     elif isinstance(given, dict):
         values = given
     else:
