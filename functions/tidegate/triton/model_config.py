@@ -33,7 +33,7 @@ def parse_config(text: bytes | None, model: str, place: str) -> ModelConfig:
     if text is not None:
         try:
             text_format.Parse(text.decode(), config)
-        except (text_format.ParseError, UnicodeDecodeError) as error:
+        except (text_format.ParseError, ValueError) as error:
             raise ModelConfigError(f"{place}:{error}" if _located(error) else f"{place}: {error}") from error
     if config.name not in ("", model):
         raise ModelConfigError(f"{place}: name is {config.name!r}, but the folder is {model!r}; make them the same")

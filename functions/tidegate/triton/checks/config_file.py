@@ -99,6 +99,14 @@ def read_config(path: Path, file: str, report: Report) -> ConfigFile:
                 config.damaged.add(())
                 break
             text = rest
+        except ValueError as error:
+            # The library itself fails on an enum's number beyond 32 bits, without its place.
+            number = str(error).rpartition(" ")[2]
+            line = text.count("\n", 0, text.index(number)) + 1 if number in text else 0
+            report("config-value", f"a value that does not fit: {str(error)[:200]}", "", file=config.file, line=line)
+            config.message.Clear()
+            config.damaged.add(())
+            break
         else:
             break
     _report_newer_fields(config, report)
