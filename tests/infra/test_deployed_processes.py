@@ -101,6 +101,8 @@ def stage(project: Made, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     """Shard `alpha` with two versions of a model, of which 2 is live and 1 was before."""
     folder = tmp_path_factory.mktemp("deployed")
     models, rules = make_repository(folder / "models", "versioned"), folder / "rules"
+    (models / "versioned/samples").mkdir()
+    (models / "versioned/samples/at_once.json").write_text('{"inputs": {"SLEEP_MS": [0]}}')
     write_rules(rules, {"alpha": 1}, {"versioned": ["alpha"]}, picked="versioned/1")
     # Reconciling is left to the function, and AWS's models are reached under their deployed name.
     with running_stack(rules, models, folder / "errors", variables={"TIDEGATE_RECONCILE_INTERVAL_S": "86400"}) as stack:
