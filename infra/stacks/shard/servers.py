@@ -8,7 +8,7 @@ from aws_cdk import aws_ecs as ecs
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_secretsmanager as secrets
 from constructs import Construct
-from tidegate.aws.layout import ASSIGNMENTS, CLAIMS, MODELS, SAMPLES
+from tidegate.aws.layout import ASSIGNMENTS, CLAIMS, MANIFESTS, MODELS, SAMPLES
 from tidegate.triton.repository import MANAGEMENT
 from tidegate.triton.server import PARAMETER_HEADERS
 
@@ -32,7 +32,7 @@ from infra.stacks.shard.balancer import Balancer
 from infra.stacks.shard.instances import SURGE, Instances, has_exporter
 from infra.stacks.storage import StorageStack
 
-TASK_READS, TASK_LISTS = (ASSIGNMENTS, CLAIMS, LIVE, MODELS, SAMPLES), (CLAIMS, MODELS, SAMPLES)
+TASK_READS, TASK_LISTS = (ASSIGNMENTS, CLAIMS, LIVE, MANIFESTS, MODELS, SAMPLES), (CLAIMS, MODELS, SAMPLES)
 """What the tasks of a shard read: Triton the models, the agent what its shard must hold and its golden requests."""
 
 SECRET_VARIABLE = "TIDEGATE_MANAGEMENT_SECRET"  # noqa: S105  # a variable's name
