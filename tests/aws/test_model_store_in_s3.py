@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tidegate.aws.formats import decode_intent
 from tidegate.aws.model_store import PushPlan, S3ModelStore
 from tidegate.aws.objects import Objects
 from tidegate.errors import ImmutableError, ModelConfigError, StoreError
 from tidegate.ports import PushOutcome
+from tidegate.triton.diagnosis import StoredDiagnosis
 
 from tests.support.aws import LocalAws, closed_port, failing_server, forgetful_proxy, silent_server
 from tests.support.model_folders import write_model
@@ -154,6 +156,41 @@ def test_a_damaged_manifest_is_named(aws: LocalAws, folder: Path, key: str) -> N
     aws.s3().put_object(Bucket=aws.bucket, Key=key, Body=b'{"files": [{"path": 1}]}')
     with pytest.raises(StoreError, match=f"^the manifest {key} is damaged: path is a int$"):
         asyncio.run(push(S3ModelStore(aws.objects()), folder))
+
+
+OUTSIDE = [
+    "/etc/x.py",
+    "../../x.py",
+    "1/../../../x.py",
+    "..",
+    "1//x.py",
+    "./x.py",
+    "",
+    "1/",
+    "1\\x.py",
+    "1/\0.py",
+    "c:\\x.py",
+]
+
+
+@pytest.mark.parametrize("path", OUTSIDE)
+def test_a_manifest_that_names_a_place_outside_its_model_is_refused(
+    aws: LocalAws, folder: Path, tmp_path: Path, path: str
+) -> None:
+    """Whoever may write to the bucket must not write on the machine of a publisher whose load is refused."""
+    asyncio.run(push(S3ModelStore(aws.objects()), folder))
+    key = "manifests/m/1.json"
+    absolute = str(tmp_path / "planted.py") if path.startswith("/") else path
+    file = {"path": absolute, "sha256": "0" * 64, "size_bytes": 1}
+    content = json.dumps({"files": [{**file, "etag": ""}]}).encode()
+    aws.s3().put_object(Bucket=aws.bucket, Key=key, Body=content)
+    store = S3ModelStore(aws.objects())
+    with pytest.raises(StoreError, match=f"^the manifest {key} is damaged: .*no path below a model's folder"):
+        asyncio.run(store.files("m", 1))
+    asyncio.run(StoredDiagnosis(store)("m"))
+    assert not (tmp_path / "planted.py").exists()
+    with pytest.raises(StoreError, match="no path below a model's folder"):
+        decode_intent("pushes/m/1.json", json.dumps({"files": [file], "by": "b", "committed": True}).encode())
 
 
 def test_a_big_file_goes_in_parts_and_is_checked_as_a_whole(aws: LocalAws, store: S3ModelStore, folder: Path) -> None:

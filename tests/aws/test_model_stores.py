@@ -192,6 +192,7 @@ def test_links_inside_the_folder_are_followed(store: ModelStore, folder: Path) -
         (lambda folder: (folder / "w").symlink_to("w"), "ranker/w is a link to nothing"),
         (lambda folder: (folder / "1/up").symlink_to(".."), "ranker/1/up is a link to a folder that holds it"),
         (lambda folder: os.mkfifo(folder / "1/pipe"), "ranker/1/pipe is neither a file nor a folder"),
+        (lambda folder: (folder / "1/a\\b").write_text(""), r"the name is a path of another system; rename it"),
         (lambda folder: (folder / "1/a\nb").write_text(""), r"'ranker/1/a\nb': the name holds a control character"),
         (lambda folder: Path(os.fsdecode(bytes(folder) + b"/1/\xff")).write_text(""), "the name is no UTF-8"),
         (lambda folder: write_model(folder, {"/".join("n" * 200 for _ in range(3)): b""}), "is over 512 bytes"),

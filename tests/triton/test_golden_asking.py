@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,8 @@ class Server:
         """Nothing is open."""
 
 
-def ask(folder: Path, server: Server, samples: Any = None) -> GoldenResult:
+def ask(folder: Path, server: Server, samples: Any = None, *, store: MemoryModelStore | None = None) -> GoldenResult:
+    store = store or MemoryModelStore()
     model = folder / "asked"
     (model / "1").mkdir(parents=True)
     (model / "1/model.py").write_text("x = 1\n")
@@ -58,7 +60,6 @@ def ask(folder: Path, server: Server, samples: Any = None) -> GoldenResult:
         (model / "samples/a.json").write_text(json.dumps(samples))
 
     async def work() -> GoldenResult:
-        store = MemoryModelStore()
         await store.push("asked", model, lambda *_: None)
         golden = StoredGoldenRequests(store, server)
         return await golden.ask(Endpoint("a", "127.0.0.1", 1), Target("asked", "asked", 1, ("a",)))
@@ -68,6 +69,16 @@ def ask(folder: Path, server: Server, samples: Any = None) -> GoldenResult:
 
 def test_a_golden_request_that_is_answered_proves_the_target(tmp_path: Path) -> None:
     assert ask(tmp_path, Server(PLAIN, 200, ANSWER), SAMPLE) == GoldenResult()
+
+
+@pytest.mark.parametrize("name", ["..", "", "../a.json", "a\\b.json", "a\0.json"])
+def test_a_golden_request_of_a_name_that_no_file_has_is_refused(tmp_path: Path, name: str) -> None:
+    class Planted(MemoryModelStore):
+        async def samples(self, model: str) -> Mapping[str, bytes]:
+            return {**await super().samples(model), name: b"{}"}
+
+    result = ask(tmp_path, Server(PLAIN, 200, ANSWER), SAMPLE, store=Planted())
+    assert "is no file of golden requests: delete it" in result.failure
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from tidegate.errors import StoreError
 from tidegate.ports import Claim, LiveEntry, ModelFile, ModelLoad, Pointer
+from tidegate.ports.model_units import MAX_PATH_BYTES, is_below
 from tidegate.rules.bundle import encode
 
 T = TypeVar("T")
@@ -181,7 +182,10 @@ def _file_fields(file: ModelFile) -> dict[str, Any]:
 
 
 def _file(value: Any) -> ModelFile:
-    return ModelFile(_text(value, "path"), _text(value, "sha256"), _get(value, "size_bytes", int))
+    path = _text(value, "path")
+    if not is_below(path):
+        raise ValueError(f"{path[:MAX_PATH_BYTES]!r} is no path below a model's folder")
+    return ModelFile(path, _text(value, "sha256"), _get(value, "size_bytes", int))
 
 
 def _load_fields(load: ModelLoad) -> dict[str, Any]:

@@ -25,6 +25,7 @@ MAX_PATH_BYTES = 512
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _VERSION = re.compile(r"[1-9][0-9]{0,17}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_OUTSIDE = re.compile(r"[\x00\\]|^[A-Za-z]:")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +103,11 @@ def read_units(model: str, folder: Path) -> ModelUnits:
 def version_of(folder: str) -> int | None:
     """The version that a folder's name stands for; None where Triton takes it for none."""
     return int(folder) if _VERSION.fullmatch(folder) else None
+
+
+def is_below(path: str) -> bool:
+    """Whether a path, such as one that a store holds, names a file below the folder that it is relative to, on any system."""
+    return not {"", ".", ".."} & set(path.split("/")) and _OUTSIDE.search(path) is None
 
 
 def check_name(model: str) -> None:
@@ -199,8 +205,16 @@ class _Walk:
             encoded = relative.encode()
         except UnicodeEncodeError:
             raise ModelConfigError(f"{place!r}: the name is no UTF-8; rename it") from None
-        if _CONTROL.search(relative) or len(encoded) > MAX_PATH_BYTES:
-            problem = "holds a control character" if _CONTROL.search(relative) else f"is over {MAX_PATH_BYTES} bytes"
+        problem = (
+            "holds a control character"
+            if _CONTROL.search(relative)
+            else f"is over {MAX_PATH_BYTES} bytes"
+            if len(encoded) > MAX_PATH_BYTES
+            else "is a path of another system"
+            if not is_below(relative)
+            else ""
+        )
+        if problem:
             raise ModelConfigError(f"{place!r}: the name {problem}; rename it")
         try:
             # A link to itself exists no more than one to nothing, and cannot be resolved.

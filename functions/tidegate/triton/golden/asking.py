@@ -14,6 +14,7 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from tidegate.errors import EndpointTimeoutError, ModelConfigError
 from tidegate.ports import Endpoint, GoldenResult, HttpRequest, HttpResponse, ModelStore, Transport
+from tidegate.ports.model_units import MAX_PATH_BYTES, is_below
 from tidegate.rules import Target
 from tidegate.triton.golden.answers import DECOUPLED, reason_of, validate_answer
 from tidegate.triton.golden.made_up import made_up_request
@@ -145,5 +146,9 @@ def _read(model: str, config: bytes, samples: Mapping[str, bytes]) -> tuple[Gold
         (root / FOLDER).mkdir(parents=True)
         (root / CONFIG).write_bytes(config)
         for name, content in samples.items():
-            (root / FOLDER / Path(name).name).write_bytes(content)
+            if "/" in name or not is_below(name):
+                raise ModelConfigError(
+                    f"{model}/{FOLDER}/{name[:MAX_PATH_BYTES]!r} is no file of golden requests: delete it"
+                )
+            (root / FOLDER / name).write_bytes(content)
         return golden_requests(root)
