@@ -77,9 +77,23 @@ def test_a_server_is_not_blamed_for_what_is_not_its_own(rounds: Sequence[Plan | 
     assert verdicts_of(MemoryGoldenRequests(), *rounds) == [True]
 
 
-def test_a_model_that_proves_nothing_has_answered() -> None:
-    golden = MemoryGoldenRequests(unproved={"other": "it has no golden request"})
-    assert verdicts_of(golden, (OTHER,)) == [True]
+def test_a_made_up_request_shows_by_its_answer_whether_the_server_computes() -> None:
+    unproved = {"other": "it has no golden request"}
+    assert verdicts_of(MemoryGoldenRequests(unproved=unproved), (OTHER,)) == [True]
+    silent = MemoryGoldenRequests(unproved=unproved, answered={"other": False})
+    assert verdicts_of(silent, (OTHER,)) == [False], "a GPU off the bus answers no made-up request either"
+
+
+def test_a_model_that_nothing_can_be_asked_hides_no_other() -> None:
+    mute = tuple(ModelLoad(f"m{number}", (1,)) for number in range(2 * MOST_MODELS))
+    unproved = {load.model: "its responses are decoupled" for load in mute}
+    asked = dict.fromkeys(unproved, None)
+    sound = MemoryGoldenRequests(unproved=unproved, answered={**asked})
+    assert verdicts_of(sound, (*mute, OTHER)) == [True]
+    assert sound.asked[-1][1] == "other/2"
+    broken = MemoryGoldenRequests(wrong={"other": "status 500"}, unproved=unproved, answered={**asked})
+    assert verdicts_of(broken, (*mute, OTHER)) == [False]
+    assert verdicts_of(MemoryGoldenRequests(unproved=unproved, answered={**asked}), mute) == [True]
 
 
 def test_a_round_asks_few_models() -> None:

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 from google.protobuf import json_format, text_format
+from tidegate.control.self_test import SelfTest
 from tidegate.errors import EndpointTimeoutError
-from tidegate.ports import Endpoint, GoldenResult, HttpRequest, HttpResponse, MemoryModelStore
+from tidegate.ports import Endpoint, GoldenResult, HttpRequest, HttpResponse, MemoryModelStore, ModelLoad
 from tidegate.rules import Target
 from tidegate.triton.diagnosis import StoredDiagnosis
 from tidegate.triton.golden.asking import StoredGoldenRequests
@@ -82,18 +83,47 @@ def test_a_golden_request_of_a_name_that_no_file_has_is_refused(tmp_path: Path, 
 
 
 @pytest.mark.parametrize(
-    ("status", "answer", "words"),
+    ("status", "answer", "words", "answered"),
     [
-        (200, ANSWER, "a made-up one was answered"),
-        (500, {"error": "X must be above 5"}, "X must be above 5"),
-        (501, DECOUPLED, "its responses are decoupled"),
-        (0, None, "was not answered within"),
+        (200, ANSWER, "a made-up one was answered", True),
+        (500, {"error": "X must be above 5"}, "X must be above 5", False),
+        (400, {"error": "X must be above 5"}, "X must be above 5", None),
+        (501, DECOUPLED, "its responses are decoupled", None),
+        (0, None, "was not answered within", False),
     ],
 )
-def test_without_one_a_made_up_request_proves_nothing(tmp_path: Path, status: int, answer: Any, words: str) -> None:
+def test_without_one_a_made_up_request_proves_nothing(
+    tmp_path: Path, status: int, answer: Any, words: str, answered: bool | None
+) -> None:
     result = ask(tmp_path, Server(PLAIN, status, answer))
     assert result.failure == ""
     assert words in result.unproved
+    assert result.answered is answered
+    assert ("samples/*.json" in result.advice) == (status != 501)
+
+
+def test_a_server_that_breaks_fails_its_self_test_also_without_golden_requests(tmp_path: Path) -> None:
+    server = Server(PLAIN, 200, ANSWER)
+    ask(tmp_path, server)
+
+    async def work() -> list[bool]:
+        store = MemoryModelStore()
+        await store.push("asked", tmp_path / "asked", lambda *_: None)
+
+        async def live() -> tuple[ModelLoad, ...]:
+            return (ModelLoad("asked", (1,)),)
+
+        endpoint = Endpoint("a", "127.0.0.1", 1)
+        test = SelfTest(live, StoredGoldenRequests(store, server), lambda: endpoint)
+        verdicts = []
+        for status in (200, 500, 500, 200):
+            server.status = status
+            server.answer = ANSWER if status == 200 else {"error": "CUDA error: unspecified launch failure"}
+            await test.round(endpoint)
+            verdicts.append(test.passed)
+        return verdicts
+
+    assert asyncio.run(work()) == [True, True, False, True]
 
 
 @pytest.mark.parametrize(

@@ -153,13 +153,13 @@ class Rollout:
                     "validate", f"target {target.name!r} on {name_of(entry)}: {result.failure}; mend the model"
                 )
             if result.unproved:
-                self._note_unproved(target, result.unproved, note)
+                self._note_unproved(target, "; ".join(filter(None, (result.unproved, result.advice))), note)
             self._golden.add(asked)
         return ""
 
     def _note_unproved(self, target: Target, reason: str, note: Note) -> None:
         if self._wanted.proved:
-            raise PublishError("validate", f"target {target.name!r} is unproved: {reason}; write samples/*.json for it")
+            raise PublishError("validate", f"target {target.name!r} is unproved: {reason}")
         if target.name not in self.unproved:
             self.unproved[target.name] = reason
             note(f"target {target.name!r} is unproved: {reason}")

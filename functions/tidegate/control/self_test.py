@@ -2,7 +2,9 @@
 
 A server whose GPU has fallen off the bus says that it and its models are ready, and fails every inference. So models that are
 live are asked their golden requests, from time to time, until one answers as it must. Only a server that none of them answers
-on has failed: one broken model must not take servers away that serve the others.
+on has failed: one broken model must not take servers away that serve the others. A model without a golden request is asked
+one that is made up: whatever is in the answer shows that the server computes, and no answer that it does not, since nothing
+else can. A model that nothing can be asked, or that refuses what was made up, shows neither.
 """
 
 from __future__ import annotations
@@ -13,13 +15,13 @@ from collections.abc import Awaitable, Callable
 
 from tidegate.control.plans import Plan
 from tidegate.errors import TidegateError
-from tidegate.ports import Endpoint, GoldenRequests, ModelLoad
+from tidegate.ports import Endpoint, GoldenRequests, GoldenResult, ModelLoad
 from tidegate.rules import Target
 
 logger = logging.getLogger(__name__)
 
 MOST_MODELS = 5
-"""Models that a round asks at most."""
+"""Models without an answer after which a round ends."""
 
 ROUNDS = 2
 """Rounds on end without an answer after which a server that had answered before has failed."""
@@ -74,30 +76,33 @@ class SelfTest:
             self._failed_rounds = 0
             return
         failures = []
-        for load in _asked(plan):
-            failure = await self._ask(endpoint, load)
-            if not failure:
+        for load in _by_callers(plan):
+            result = await self._ask(endpoint, load)
+            if result.answered is None:
+                continue
+            if result.answered and not result.failure:
                 self._failed_rounds = 0
                 return
-            failures.append(f"{load.model}: {failure}")
+            failures.append(f"{load.model}: {result.failure or result.unproved}")
+            if len(failures) == MOST_MODELS:
+                break
         if not failures:
-            self._failed_rounds = 0  # nothing is live on it
+            self._failed_rounds = 0  # nothing is live on it that could be asked
             return
         self._failed_rounds += 1
         logger.error("%s answers no model as it must: %s", endpoint.url, "; ".join(failures))
 
-    async def _ask(self, endpoint: Endpoint, load: ModelLoad) -> str:
-        """Why a model does not answer as it must; empty where it does."""
+    async def _ask(self, endpoint: Endpoint, load: ModelLoad) -> GoldenResult:
         version = max(load.versions, default=None)
         name = load.model if version is None else f"{load.model}/{version}"
         try:
-            result = await self._golden.ask(endpoint, Target(name, load.model, version, (endpoint.shard,)))
+            return await self._golden.ask(endpoint, Target(name, load.model, version, (endpoint.shard,)))
         except TidegateError as error:
-            return str(error)
-        return result.failure
+            return GoldenResult(failure=str(error), answered=False)
 
 
-def _asked(plan: Plan) -> list[ModelLoad]:
-    """The models of a plan that are asked: first those that no other one calls, since they use the others too."""
+def _by_callers(plan: Plan) -> list[ModelLoad]:
+    """The models of a plan in the order in which they are asked: those that no other one calls first, since they use the
+    others too."""
     called = {step for load in plan for step in load.steps}
-    return sorted(plan, key=lambda load: load.model in called)[:MOST_MODELS]
+    return sorted(plan, key=lambda load: load.model in called)

@@ -217,18 +217,23 @@ class MemoryModelServer:
 
 @dataclass(slots=True)
 class MemoryGoldenRequests:
-    """`GoldenRequests` whose outcome is given: `wrong` has the failure by model, `unproved` why it has no golden request,
-    `asked` what was asked, in order."""
+    """`GoldenRequests` whose outcome is given: `wrong` has the failure by model, `unproved` why it has no golden request
+    (`answered` then says whether it answered), `asked` what was asked, in order."""
 
     wrong: dict[str, str] = field(default_factory=dict)
     unproved: dict[str, str] = field(default_factory=dict)
+    answered: dict[str, bool | None] = field(default_factory=dict)
     asked: list[tuple[Endpoint, str]] = field(default_factory=list)
 
     async def ask(self, endpoint: Endpoint, target: Target) -> GoldenResult:
         """What `wrong` and `unproved` have for the target's model."""
         await asyncio.sleep(0)
         self.asked.append((endpoint, target.name))
-        return GoldenResult(self.wrong.get(target.model, ""), self.unproved.get(target.model, ""))
+        return GoldenResult(
+            self.wrong.get(target.model, ""),
+            self.unproved.get(target.model, ""),
+            answered=self.answered.get(target.model, True),
+        )
 
 
 class MemoryServerLauncher:

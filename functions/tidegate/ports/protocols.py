@@ -188,11 +188,19 @@ class ModelRepository(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class GoldenResult:
-    """What came of asking a target. `failure` says what was wrong with an answer, `unproved` why the answers prove
-    nothing (no golden request, which a made-up one cannot replace); each is empty where there is nothing to say."""
+    """What came of asking a target.
+
+    Attributes:
+        failure: what was wrong with an answer; empty where nothing was.
+        unproved: why the answers prove nothing (no golden request, which a made-up one cannot replace); empty where they do.
+        advice: what to do about `unproved`.
+        answered: whether the server answered with an inference; None where nothing was asked that shows that.
+    """
 
     failure: str = ""
     unproved: str = ""
+    advice: str = ""
+    answered: bool | None = True
 
 
 class GoldenRequests(Protocol):

@@ -30,6 +30,7 @@ MADE_UP_TIMEOUT_S = 5.0
 
 NO_REQUEST = "it has no golden request"
 _ADVICE = "write samples/*.json"
+_BROKEN = "which a shard agent's self-test takes for a broken server unless another model answers"
 _LENIENT = frozenset({"made-up-refused", "output-not-finite"})
 """Kinds of findings that inputs which mean nothing may well cause."""
 
@@ -60,48 +61,54 @@ class StoredGoldenRequests:
         try:
             requests = await asyncio.to_thread(_read, target.model, text, samples)
         except ModelConfigError as error:
-            return GoldenResult(failure=str(error))
+            return GoldenResult(failure=str(error), answered=None)
         closure = await self._closure(config)
         for request in requests:
             http = in_sequence(request, closure).http(target.version)
             response = await self._transport.send(endpoint, http, self._timeout_s)
             if _is_decoupled(response):
-                return GoldenResult(unproved=_DECOUPLED_WORDS)
+                return _DECOUPLED
             findings = validate_answer(config, request, response)
             if findings:
-                return GoldenResult(failure="; ".join(f"{finding.file}: {finding.message}" for finding in findings))
+                failure = "; ".join(f"{finding.file}: {finding.message}" for finding in findings)
+                return GoldenResult(failure=failure, answered=response.status == 200)
         return GoldenResult()
 
     async def _ask_made_up(self, endpoint: Endpoint, target: Target) -> GoldenResult:
         """Ask what can be made of the config that the server has, completed or not."""
         config = await self._served_config(endpoint, target)
         if config is None:
-            return GoldenResult(unproved=f"{NO_REQUEST}, and the server does not say what it takes: {_ADVICE}")
+            return _unproved("and the server does not say what it takes", answered=False)
         if not config.input and not config.output:
             failure = (
                 "the server knows no input and no output of it, so every request fails: declare them in config.pbtxt"
             )
-            return GoldenResult(failure=failure)
+            return GoldenResult(failure=failure, answered=None)
         made_up = made_up_request(target.model, config)
         if made_up is None:
-            return GoldenResult(unproved=f"{NO_REQUEST}, and its config does not tell what to ask: {_ADVICE}")
+            return _unproved("and its config does not show what to ask", answered=None)
         request = in_sequence(made_up, await self._closure(config))
         try:
             http = request.http(target.version)
             response = await self._transport.send(endpoint, http, min(MADE_UP_TIMEOUT_S, self._timeout_s))
         except EndpointTimeoutError:
             reason = f"a made-up one was not answered within {MADE_UP_TIMEOUT_S:g} s"
-            return GoldenResult(unproved=f"{NO_REQUEST}, and {reason}: {_ADVICE}")
+            return _unproved(f"and {reason}, {_BROKEN}", answered=False)
         if _is_decoupled(response):
-            return GoldenResult(unproved=_DECOUPLED_WORDS)
+            return _DECOUPLED
         findings = validate_answer(config, request, response)
+        # A 4xx refuses what was sent, which may well mean nothing; a failure of the server's own is a 5xx.
+        answered = True if response.status == 200 else None if 400 <= response.status < 500 else False
         wrong = [finding.message for finding in findings if finding.kind not in _LENIENT]
         if wrong:
-            return GoldenResult(failure=f"{NO_REQUEST}; asked what its config says, {'; '.join(wrong)}")
+            return GoldenResult(
+                failure=f"{NO_REQUEST}; asked what its config says, {'; '.join(wrong)}", answered=answered
+            )
         if findings:
             reason = "; ".join(finding.message for finding in findings)
-            return GoldenResult(unproved=f"{NO_REQUEST}, and a made-up one got {reason}: {_ADVICE}")
-        return GoldenResult(unproved=f"{NO_REQUEST}; a made-up one was answered, which proves no value: {_ADVICE}")
+            broken = f", {_BROKEN}" if answered is False else ""
+            return _unproved(f"and a made-up one got {reason}{broken}", answered=answered)
+        return _unproved("and a made-up one was answered, which proves no value", answered=True)
 
     async def _served_config(self, endpoint: Endpoint, target: Target) -> ModelConfig | None:
         """The config that an endpoint serves a target by; None where it does not say."""
@@ -133,7 +140,15 @@ class StoredGoldenRequests:
         return self._configs[model]
 
 
-_DECOUPLED_WORDS = "its responses are decoupled, so that the gateway's infer answers 501; callers resolve it and stream"
+_DECOUPLED = GoldenResult(
+    unproved="its responses are decoupled, so that the gateway's infer answers 501; callers resolve it and stream",
+    advice="no golden request can prove that: where every target must be proved, serve another model",
+    answered=None,
+)
+
+
+def _unproved(reason: str, *, answered: bool | None) -> GoldenResult:
+    return GoldenResult(unproved=f"{NO_REQUEST}, {reason}", advice=_ADVICE, answered=answered)
 
 
 def _is_decoupled(response: HttpResponse) -> bool:
