@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.rules_runner import RANKING, rules, write
+from tests.cli.rules_runner import RANKING, rules, rules_json, write
 
 CALLERS = "callers: {web: {objectives: [ranking]}}\n"
 OTHER = RANKING.replace("objective: ranking", "objective: other")
@@ -66,6 +66,11 @@ REFUSED = {
     "cases/sub/ranking.yaml": CASES,
     "cases/ranking.JSON": CASES,
     "schema/callers.yaml": CALLERS,
+    "readme.yaml": CALLERS,
+    "LICENSE.json": "{}",
+    "owners.plates": CALLERS,
+    "objectives/Owners.JSON": OTHER,
+    "objectives/license/other.yaml": OTHER,
 }
 
 
@@ -93,6 +98,8 @@ def test_a_file_that_nothing_reads_is_refused(file: str, tmp_path: Path) -> None
         "README.md",
         "objectives/README",
         "OWNERS",
+        "LICENSE.txt",
+        "images/CODEOWNERS",
         "schema/objective.json",
     ],
 )
@@ -100,6 +107,17 @@ def test_files_of_editors_and_prose_are_skipped(file: str, tmp_path: Path) -> No
     told = rules("check", write(tmp_path, {file: "\0 no YAML: ["}), "--strict", "--json")
     assert '"findings": [' in told.output
     assert Path(file).name not in told.output
+
+
+@pytest.mark.parametrize("name", ["license.yaml", "owners.yml", "Owners.plates.yaml", "readme.yaml"])
+def test_rules_and_cases_that_are_named_as_prose_is_are_read(name: str, tmp_path: Path) -> None:
+    write(tmp_path, {f"objectives/{name}": OTHER})
+    report = rules_json("check", tmp_path, "--strict")
+    assert {each["objective"] for each in report["objectives"]} == {"ranking", "other"}
+    write(tmp_path, {f"objectives/{name}": "no: objective\n", f"cases/{name}": "[]: no case\n"})
+    assert f"objectives/{name}:1" in rules("check", tmp_path).output
+    (tmp_path / "objectives" / name).unlink()
+    assert f"cases/{name}:1" in rules("test", tmp_path).output
 
 
 def test_an_editors_lock_is_skipped_although_it_leads_nowhere(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ MOST_REFUSED = 100
 MOST_FOLDERS_DEEP = 8
 
 _PROSE = ("readme", "license", "owners", "codeowners")
+_PROSE_SUFFIXES = ("", ".txt", ".md")
 
 
 class Use(Enum):
@@ -41,8 +42,8 @@ def use_of(path: str) -> Use:
     """What becomes of a file by its path relative to the rules directory.
 
     Skipped are editors' and systems' files (`.#x.yaml`, `.x.yaml.swp`, `x.yaml~`, `#x.yaml#`, everything in a folder whose
-    name begins with a dot), prose (`README`, `*.md`, `LICENSE`, `OWNERS`, `CODEOWNERS`) and the generated `schema/*.json`.
-    Refused is what is neither, a hidden `.callers.yaml` too.
+    name begins with a dot), prose (`*.md`; `README`, `LICENSE`, `OWNERS` and `CODEOWNERS`, also as `.txt`) and the generated
+    `schema/*.json`. Refused is what is neither, a hidden `.callers.yaml` too.
     """
     folder, name = PurePosixPath(path).parent, PurePosixPath(path).name
     if any(part.startswith(".") for part in folder.parts) or _is_of_no_concern(name):
@@ -63,7 +64,8 @@ def _is_of_no_concern(name: str) -> bool:
         return name.startswith((".#", "._")) or PurePosixPath(name).suffix.lower() not in (*SUFFIXES, ".json")
     if name.endswith("~") or (name.startswith("#") and name.endswith("#")):
         return True
-    return name.lower().endswith(".md") or name.lower().partition(".")[0] in _PROSE
+    path = PurePosixPath(name.lower())
+    return path.suffix == ".md" or (path.stem in _PROSE and path.suffix in _PROSE_SUFFIXES)
 
 
 @dataclass(slots=True)
