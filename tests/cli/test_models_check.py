@@ -250,7 +250,7 @@ def test_models_are_checked_for_the_images_of_their_shards(repository: Path, tmp
     (rules / "objectives").mkdir(parents=True)
     (rules / "images").mkdir()
     (rules / "objectives/pick.yaml").write_text("objective: pick\nrules: [{id: all, serve: picker}]\n")
-    fleet = "shards: {a: {image: {name: own, manifest: images/own.yaml}}}\nmodels: {picker: {shards: [a]}}\n"
+    fleet = "shards: {a: {image: {name: 'own:1', manifest: images/own.yaml}}}\nmodels: {picker: {shards: [a]}}\n"
     (rules / "fleet.yaml").write_text(fleet)
     told = models("check", repository, "picker", "--rules", rules)
     assert told.exit_code == 1

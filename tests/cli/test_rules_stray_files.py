@@ -156,9 +156,12 @@ IRREGULAR = [_dangling, _looping, _directory, _pipe, _device, _huge]
 
 
 @pytest.mark.parametrize("make", IRREGULAR)
-@pytest.mark.parametrize("file", ["callers.yaml", "layers.yml", "fleet.yaml", "objectives/more.yaml"])
+@pytest.mark.parametrize(
+    "file", ["callers.yaml", "layers.yml", "fleet.yaml", "objectives/more.yaml", "images/more.yaml"]
+)
 def test_what_is_no_readable_file_is_refused(file: str, make: Callable[[Path], None], tmp_path: Path) -> None:
     write(tmp_path, {})
+    (tmp_path / "images").mkdir()
     (tmp_path / file).unlink(missing_ok=True)
     make(tmp_path / file)
     told = rules("check", tmp_path)

@@ -16,8 +16,9 @@ from tidegate.rules.arms import ExperimentRuns
 from tidegate.rules.callers import check_callers
 from tidegate.rules.contract import Caller
 from tidegate.rules.fleet import read_fleet
+from tidegate.rules.images import ImageFile, other_image
 from tidegate.rules.language import NAME, LayerSpec, ObjectiveFile, RuleSpec
-from tidegate.rules.layout import OBJECTIVES, RulesLayout, read_layout
+from tidegate.rules.layout import IMAGES, OBJECTIVES, RulesLayout, read_layout
 from tidegate.rules.program import Layer, ObjectiveProgram, Program, World
 from tidegate.rules.semantics import ObjectiveCheck
 from tidegate.rules.shape import Report, check_shape
@@ -127,14 +128,36 @@ def _world(layout: RulesLayout, findings: list[Finding], notes: _Notes) -> World
             "write it: shards, models and where they are placed, aliases; `tidegate init` writes a whole first project"
         )
         findings.append(Finding("fleet.yaml", 0, "", "the file is missing", hint))
-        return World({}, {}, {}, layers, known=False)
+        world = World({}, {}, {}, layers, known=False)
+        _images(layout, world, _reporter(Source("fleet.yaml"), findings), findings, notes)
+        return world
     source = _read(layout.root, file, findings)
     report = _reporter(source, findings)
     world = read_fleet(source, report, layers, _noter(source, notes))
-    for shard, (_, manifest) in world.images.items():
-        if manifest is not None and manifest not in layout.read:
-            report(("shards", shard, "image", "manifest"), f"there is no {manifest}", "write it, or correct the name")
+    _images(layout, world, report, findings, notes)
     return world
+
+
+def _images(layout: RulesLayout, world: World, report: Report, findings: list[Finding], notes: _Notes) -> None:
+    """Check every manifest, and that each shard's is of the image that it runs; `report` takes mistakes of the fleet."""
+    names: dict[str, str | None] = {}
+    named = {manifest for _, manifest in world.images.values()}
+    for file in layout.of(IMAGES):
+        source = _read(layout.root, file, findings)
+        own = _reporter(source, findings)
+        spec = check_shape(ImageFile, source.data, own) if source.data is not None else None
+        path = f"{IMAGES}/{file.name}"
+        names[path] = None if spec is None else spec.image
+        if world.known and path not in named:
+            _noter(source, notes)((), "no shard names this manifest", "name it in the image of a shard, or delete it")
+    for shard, (image, manifest) in world.images.items():
+        at: Location = ("shards", shard, "image")
+        if manifest is None:
+            continue
+        if manifest not in names:
+            report((*at, "manifest"), f"there is no {manifest}", "write it, or correct the name")
+        elif (other := names[manifest]) is not None and other != image:
+            report((*at, "name"), *other_image(shard, image, manifest, other))
 
 
 def _layers(layout: RulesLayout, findings: list[Finding], notes: _Notes) -> dict[str, Layer]:

@@ -87,7 +87,7 @@ class RulesLayout:
         return self.read.get(f"{stem}.yaml") or self.read.get(f"{stem}.yml")
 
     def of(self, folder: str) -> list[Path]:
-        """The files of `objectives` or `cases`."""
+        """The files of `objectives`, `cases` or `images`."""
         return [path for name, path in self.read.items() if name.startswith(f"{folder}/")]
 
 

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 from tidegate.errors import ModelConfigError
+from tidegate.rules.program import World
 from tidegate.triton.checks import Repository, check_closure
 from tidegate.triton.images.describe import describe
 from tidegate.triton.images.image import Image
 from tidegate.triton.images.known import built_in, local_image
 from tidegate.triton.images.manifest import find_image, read_manifest
+from tidegate.triton.images.serving import shard_images
 
 from tests.support.stack import ROOT
 from tests.triton.checks.base import write_base
@@ -160,6 +162,14 @@ def test_the_manifest_of_the_deployed_image_has_what_its_lock_installs() -> None
     dockerfile = (ROOT / "infra/triton/Dockerfile").read_text()
     assert built_in(NVIDIA + "py3") is not None
     assert "ARG SOURCE=nvcr.io/nvidia/tritonserver\nARG TAG=24.10-py3\n" in dockerfile
+
+
+def test_a_manifest_of_another_image_than_its_shard_runs_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/own.yaml").write_text("image: own:2\n")
+    world = World({"a": 1}, {}, {}, {}, images={"a": ("own:1", "images/own.yaml")})
+    with pytest.raises(ModelConfigError, match=r"'own:1'.*images/own\.yaml.*'own:2'"):
+        shard_images(world, tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,11 @@
-"""Manifests of images: small YAML files, made by `tidegate models image describe` or by hand."""
+"""Images by what their manifests say."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
-
-from pydantic import Field, StrictStr
 
 from tidegate.errors import ModelConfigError
-from tidegate.rules.language import Model
+from tidegate.rules.images import ImageFile
 from tidegate.rules.shape import Report, check_shape
 from tidegate.rules.source import Location, read_source
 from tidegate.triton.images.image import Image
@@ -17,24 +13,6 @@ from tidegate.triton.images.known import built_in, local_image
 
 LOCAL = "local"
 """The name of this machine's own Triton."""
-
-
-class ImageFile(Model):
-    """A manifest: what an image of model servers holds."""
-
-    image: StrictStr = Field(description="The image's name, with its tag.")
-    base: StrictStr | None = Field(
-        None, description="An image of NVIDIA's that it is built on, whose contents it has too."
-    )
-    python: StrictStr | None = Field(None, description="The version of its Python, for readers.")
-    backends: list[StrictStr] = Field([], description="The backends in /opt/tritonserver/backends.")
-    modules: list[StrictStr] = Field(
-        [], description="Python modules beside the standard library, by their first names."
-    )
-    distributions: Mapping[StrictStr, StrictStr] = Field({}, description="Installed distributions, for readers.")
-    complete: list[Literal["backends", "modules"]] = Field(
-        [], description="Which of these lists are all there is; what they lack is then an error, not a warning."
-    )
 
 
 def read_manifest(path: Path) -> Image:
