@@ -277,6 +277,52 @@ def test_an_image_can_be_named(repository: Path) -> None:
     assert "tidegate models image describe" in " ".join(unknown.stderr.replace("│", " ").split())
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "psutil", "tensorrt_llm", "geopandas", "ujson", "arrow", "tomli", "numpyro", "cupyx", "structlog", "mpmath",
+        "hiredis", "statsd", "glob2", "xarray", "urllib3", "core", "shutdowns",
+    ],
+)  # fmt: skip
+def test_a_real_package_is_no_misspelling(repository: Path, name: str) -> None:
+    code = repository / "picker/1/model.py"
+    code.write_text(f"import {name} as _\n" + code.read_text())
+    result = models("check", repository, "picker")
+    assert f"picker/1/model.py:1: warning[import-unverified]: module {name!r} " in result.stdout
+    assert f"did you mean {name!r}" not in result.stdout
+    assert "error[" not in result.stdout
+
+
+@pytest.mark.parametrize("name", ["reqests", "reqeusts", "requestss", "rewuests"])
+def test_a_name_one_edit_from_a_widespread_one_is_a_misspelling(repository: Path, name: str) -> None:
+    code = repository / "picker/1/model.py"
+    code.write_text(f"import {name} as _\n" + code.read_text())
+    result = models("check", repository, "picker")
+    assert "picker/1/model.py:1: error[import-missing]: " in result.stdout
+    assert "did you mean 'requests'?" in result.stdout
+
+
+def test_a_module_of_one_of_several_images_is_no_misspelling(repository: Path, tmp_path: Path) -> None:
+    code = repository / "picker/1/model.py"
+    code.write_text("import reqests as _\n" + code.read_text())
+    (tmp_path / "one.yaml").write_text("image: one:1\nbackends: [python]\nmodules: [reqests]\n")
+    (tmp_path / "other.yaml").write_text("image: other:1\nbackends: [python]\n")
+    images = ("--image", tmp_path / "one.yaml", "--image", tmp_path / "other.yaml")
+    result = models("check", repository, "picker", *images)
+    assert "warning[import-unverified]: module 'reqests'" in result.stdout
+    assert "did you mean" not in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("backend", "severity"), [("pyhton", "error"), ("fastertransformer", "warning"), ("fill", "warning")]
+)
+def test_a_backend_that_is_merely_alike_is_no_error(repository: Path, backend: str, severity: str) -> None:
+    config = repository / "picker/config.pbtxt"
+    config.write_text(config.read_text().replace('backend: "python"', f'backend: "{backend}"'))
+    result = models("check", repository, "picker")
+    assert f"picker/config.pbtxt:2: {severity}[backend-" in result.stdout
+
+
 def test_an_image_is_described_by_its_file_system(tmp_path: Path) -> None:
     (tmp_path / "root/opt/tritonserver/backends/python").mkdir(parents=True)
     (tmp_path / "root/opt/tritonserver/backends/python/libtriton_python.so").write_text("x")

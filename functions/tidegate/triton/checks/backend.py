@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
+
 from tidegate.rules.shape import did_you_mean
 from tidegate.triton.checks.folder import DEFAULT_FILES, ENSEMBLE, PLATFORMS, ModelFolder
+from tidegate.triton.checks.misspelling import misspelt
 from tidegate.triton.installation import BACKENDS
 from tidegate.triton.model_config import CONFIG
 
@@ -75,18 +78,19 @@ def check_backend(model: ModelFolder) -> None:
 def _check_served(model: ModelFolder, backend: str, line: int) -> None:
     """Report a backend that the images which serve the model lack, or of which nobody says whether they have it."""
     lacking = [image.name for image in model.images if image.has_backend(backend) is False]
-    usual = _USUAL_NAMES.get(backend.lower())
-    hint = f"did you mean {usual!r}?" if usual else did_you_mean(backend, set(OFFICIAL), "backend")
+    right = _USUAL_NAMES.get(backend.lower()) or misspelt(backend, OFFICIAL)
+    close = [right] if right else get_close_matches(backend, sorted(OFFICIAL), 1)
+    meant = f"did you mean {close[0]!r}?" if close else ""
     if lacking:
-        hint = hint if hint.startswith("did you") else "serve it from an image that has it, or correct its manifest"
+        hint = meant or "serve it from an image that has it, or correct its manifest"
         model.report("backend-unknown", f"no backend {backend!r} in image {lacking[0]}", hint, line=line)
     elif not _known(model, backend) and not (model.images and all(each.has_backend(backend) for each in model.images)):
-        if hint.startswith("did you"):
-            model.report("backend-unknown", f"unknown backend {backend!r}", hint, line=line)
+        if right and not any(image.has_backend(backend) for image in model.images):
+            model.report("backend-unknown", f"unknown backend {backend!r}", meant, line=line)
         else:
             message = f"backend {backend!r} is none of Triton's own, and nobody says whether the serving image has it"
             hint = "name the shard's image in fleet.yaml with its manifest, or give --image"
-            model.report("backend-unverified", message, hint, line=line)
+            model.report("backend-unverified", message, f"{meant} {hint}".strip(), line=line)
 
 
 def _beside(model: ModelFolder, backend: str) -> bool:

@@ -13,26 +13,15 @@ from difflib import get_close_matches
 
 from tidegate.rules.shape import did_you_mean
 from tidegate.triton.checks.folder import ModelFolder
+from tidegate.triton.checks.misspelling import ALIKE, WIDESPREAD, misspelt
 from tidegate.triton.checks.python_source import UTILITIES, Module, Sources, bound_names, own_nodes
 from tidegate.triton.images.image import ALWAYS_THERE
 
 OWN_ENVIRONMENT = "EXECUTION_ENV_PATH"
 """The parameter of a Python model that brings an environment of its own, whose packages cannot be seen here."""
 
-WIDESPREAD = frozenset(
-    {
-        "PIL", "accelerate", "boto3", "botocore", "cupy", "cv2", "datasets", "faiss", "fastapi", "google", "grpc", "httpx",
-        "joblib", "jax", "keras", "librosa", "lightgbm", "nltk", "numba", "numpy", "onnx", "onnxruntime", "openai", "orjson",
-        "pandas", "polars", "pyarrow", "pydantic", "redis", "regex", "requests", "safetensors", "scipy",
-        "sentence_transformers", "sentencepiece", "skimage", "sklearn", "soundfile", "spacy", "tensorflow", "tensorrt",
-        "tiktoken", "timm", "tokenizers", "torch", "torchaudio", "torchvision", "tqdm", "transformers", "triton",
-        "tritonclient", "vllm", "xgboost", "yaml",
-    }
-)  # fmt: skip
-"""Modules that models often import: a name that is almost one of these is a misspelling, wherever the model is served."""
-
-ALIKE = 0.8
-"""How alike two names are, from 0 to 1, for one to be taken for the other misspelt."""
+CLOSE = 0.8
+"""How alike two names are, from 0 to 1, for one to be suggested in place of the other."""
 
 ADDED_LATE = frozenset(
     {
@@ -113,22 +102,24 @@ def _check_module(model: ModelFolder, sources: Sources, module: Module, node: as
 
 def _check_served(model: ModelFolder, sources: Sources, module: Module, node: ast.stmt, root: str) -> None:
     """Report a module that the images which serve the model lack, or of which nobody says whether they have it."""
-    beside = {path.stem for path in sources.version.glob("*.py")}
-    known = beside.union(sys.stdlib_module_names, WIDESPREAD, *(image.modules for image in model.images))
-    close = [] if root in WIDESPREAD else get_close_matches(root, sorted(known), 1, ALIKE)
+    sure = {path.stem for path in sources.version.glob("*.py")}.union(sys.stdlib_module_names, WIDESPREAD)
+    known = sure.union(*(image.modules for image in model.images))
+    is_real = root in known or root in ALIKE
+    close = [] if is_real else get_close_matches(root, sorted(known), 1, CLOSE)
     meant = f"did you mean {close[0]!r}?" if close else ""
     lacking = [image.name for image in model.images if image.has_module(root) is False]
     if lacking:
         hint = meant or "put it beside model.py, install it in the image, or correct the image's manifest"
         message = f"no module {root!r}, neither beside the model nor in image {lacking[0]}"
         model.report("import-missing", message, hint, file=module.file, line=node.lineno)
-    elif meant:
+    elif not is_real and (right := misspelt(root, sure)):
         message = f"no module {root!r}, neither beside the model nor in the standard library"
-        model.report("import-missing", message, meant, file=module.file, line=node.lineno)
+        hint = f"did you mean {right!r}? If not, list it in the manifest of the shard's image"
+        model.report("import-missing", message, hint, file=module.file, line=node.lineno)
     else:
         message = f"module {root!r} is not beside the model, and nobody says whether the serving image has it"
         hint = "name the shard's image in fleet.yaml with its manifest, or give --image"
-        model.report("import-unverified", message, hint, file=module.file, line=node.lineno)
+        model.report("import-unverified", message, f"{meant} {hint}".strip(), file=module.file, line=node.lineno)
 
 
 def _check_from(model: ModelFolder, sources: Sources, module: Module, node: ast.ImportFrom) -> None:
