@@ -323,6 +323,99 @@ def test_a_backend_that_is_merely_alike_is_no_error(repository: Path, backend: s
     assert f"picker/config.pbtxt:2: {severity}[backend-" in result.stdout
 
 
+ROWS = 'scores = pb_utils.get_input_tensor_by_name(request, "SCORES").as_numpy()'
+MORE = '{ name: "MORE" data_type: TYPE_BF16 dims: [ -1 ] }'
+
+
+def with_bfloats(repository: Path, code: str) -> Result:
+    """The outcome of a check of a picker with a BF16 input MORE beside SCORES, which reads both by this code."""
+    config = repository / "picker/config.pbtxt"
+    config.write_text(config.read_text().replace("input [\n", f"input [\n  {MORE},\n"))
+    path = repository / "picker/1/model.py"
+    path.write_text(f"import torch\n{path.read_text()}".replace(ROWS, f"{ROWS}\n            {code}"))
+    return models("check", repository, "picker", "--image", "nvcr.io/nvidia/tritonserver:24.10-trtllm-python-py3")
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        'more = torch.from_dlpack(pb_utils.get_input_tensor_by_name(request, "MORE"))',
+        'more = torch.utils.dlpack.from_dlpack(pb_utils.get_input_tensor_by_name(request, "MORE").to_dlpack())',
+        'tensor = pb_utils.get_input_tensor_by_name(request, "MORE")\n            more = tensor.__dlpack__()',
+        "more = [each for each in request.inputs() if each.name() == 'MORE']",
+    ],
+)
+def test_a_bfloat_input_beside_one_that_is_read_as_an_array_is_sound(repository: Path, code: str) -> None:
+    result = with_bfloats(repository, code)
+    assert result.exit_code == 0, result.output
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        'more = pb_utils.get_input_tensor_by_name(request, "MORE").as_numpy()',
+        'tensor = pb_utils.get_input_tensor_by_name(request, "MORE")\n            more = tensor.as_numpy()',
+    ],
+)
+def test_a_bfloat_input_that_is_read_as_an_array_is_an_error(repository: Path, code: str) -> None:
+    assert "error[code-data-type]: input 'MORE' is TYPE_BF16" in with_bfloats(repository, code).stdout
+
+
+SENDER = """\
+import triton_python_backend_utils as pb_utils
+
+
+class TritonPythonModel:
+    def execute(self, requests):
+        for request in requests:
+            scores = pb_utils.get_input_tensor_by_name(request, "SCORES")
+            best = pb_utils.Tensor("BEST", scores.as_numpy().argmax(axis=1))
+            label = pb_utils.Tensor("LABEL", scores.as_numpy().astype(object))
+            request.get_response_sender().send(pb_utils.InferenceResponse([best, label]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("flags", "is_sound"),
+    [(", flags=1", True), (", 1", True), (", flags=last", True), ("", False), (", flags=0", False)],
+)
+def test_a_sender_must_say_which_response_is_the_last(repository: Path, flags: str, is_sound: bool) -> None:
+    code = SENDER.replace("[best, label])", f"[best, label]){flags}").replace(
+        "for request", "last = 1\n        for request"
+    )
+    (repository / "picker/1/model.py").write_text(code)
+    found = "Triton never answers" in models("check", repository, "picker").stdout
+    assert found is not is_sound
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "from helpers import execute",
+        "from helpers import execute, initialize",
+        "import helpers\n\n    execute = helpers.execute",
+        "from helpers import run as execute",
+        "import helpers as execute",
+        'import helpers\n\n    locals()["execute"] = helpers.execute',
+        "def execute(self, one):\n        return one\n\n    from helpers import wrapped\n\n    execute = wrapped(execute)",
+    ],
+)
+def test_a_method_that_the_class_imports_is_there(repository: Path, body: str) -> None:
+    (repository / "picker/1/model.py").write_text(f"class TritonPythonModel:\n    {body}\n")
+    helpers = (repository / "picker/1/model.py").with_name("helpers.py")
+    helpers.write_text(
+        "def execute(self, requests):\n    return [None for _ in requests]\n\n\nrun = wrapped = initialize = execute\n"
+    )
+    assert "[python-" not in models("check", repository, "picker").stdout
+
+
+def test_code_that_the_model_never_imports_completes_no_config(repository: Path) -> None:
+    code = repository / "picker/1/model.py"
+    code.write_text(code.read_text().replace('request, "SCORES"', 'request, "SCOERS"'))
+    code.with_name("convert.py").write_text("def convert(config, tensor):\n    config.add_input(tensor)\n")
+    assert "did you mean 'SCORES'?" in models("check", repository, "picker").stdout
+
+
 def test_an_image_is_described_by_its_file_system(tmp_path: Path) -> None:
     (tmp_path / "root/opt/tritonserver/backends/python").mkdir(parents=True)
     (tmp_path / "root/opt/tritonserver/backends/python/libtriton_python.so").write_text("x")

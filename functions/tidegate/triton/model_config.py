@@ -12,6 +12,7 @@ from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import TYPE_STRING, ModelConfig
 
 from tidegate.errors import ModelConfigError
+from tidegate.triton.python_code import may_have, may_set
 
 CONFIG = "config.pbtxt"
 ARTEFACTS = {"python": "model.py", "onnxruntime": "model.onnx"}
@@ -106,7 +107,8 @@ def check_python(source: bytes, place: str) -> None:
         raise ModelConfigError(f"{place}: {reason}") from error
     for node in ast.walk(tree):
         if isinstance(node, ast.ClassDef) and node.name == "TritonPythonModel":
-            if node.bases or node.keywords or node.decorator_list or _may_have_execute(node, tree):
+            is_open = node.bases or node.keywords or node.decorator_list
+            if is_open or may_have(node, "execute") or may_set(tree, "execute"):
                 return
             raise ModelConfigError(
                 f"{place}:{node.lineno}: class TritonPythonModel has no method execute(self, requests)"
@@ -118,22 +120,6 @@ def check_python(source: bytes, place: str) -> None:
         if isinstance(node, ast.Name) and node.id == "TritonPythonModel" and isinstance(node.ctx, ast.Store):
             return
     raise ModelConfigError(f"{place}: there is no class TritonPythonModel, which Triton's Python backend looks for")
-
-
-def _may_have_execute(owner: ast.ClassDef, tree: ast.Module) -> bool:
-    """Whether a class has an `execute`: a method, a name that is bound in it, or an attribute that code sets."""
-    for node in ast.walk(owner):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == "execute":
-            return True
-        if isinstance(node, ast.Name) and node.id == "execute" and isinstance(node.ctx, ast.Store):
-            return True
-        if isinstance(node, ast.ImportFrom) and any("execute" in (each.name, each.asname) for each in node.names):
-            return True
-    return any(
-        (isinstance(node, ast.Attribute) and node.attr == "execute" and isinstance(node.ctx, ast.Store))
-        or (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "setattr")
-        for node in ast.walk(tree)
-    )
 
 
 def _located(error: Exception) -> bool:

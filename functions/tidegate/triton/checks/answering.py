@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from tidegate.triton.checks.folder import ModelFolder, Repository
-from tidegate.triton.checks.python_completion import completed_names
 from tidegate.triton.checks.tensors import completes
 from tidegate.triton.model_config import has_text_ids
 
 
-def check_answering(model: ModelFolder, repository: Repository) -> None:
-    """Check that a request to `infer` can be answered by a model that Triton loads."""
-    _check_decoupled(model, repository)
+def check_answering(model: ModelFolder, repository: Repository, completed: Mapping[str, frozenset[str] | None]) -> None:
+    """Check that a request to `infer` can be answered by a model that Triton loads.
+
+    `completed` has what its code adds to the config: names of each kind, `input` and `output`.
+    """
+    check_decoupled(model, repository)
     _check_text_ids(model)
-    _check_completion(model)
+    _check_completion(model, completed)
 
 
 def is_decoupled(name: str, repository: Repository) -> bool:
@@ -27,7 +31,8 @@ def is_decoupled(name: str, repository: Repository) -> bool:
     )
 
 
-def _check_decoupled(model: ModelFolder, repository: Repository) -> None:
+def check_decoupled(model: ModelFolder, repository: Repository) -> None:
+    """Check that a model, and every step of it, answers each request once."""
     if not is_decoupled(model.name, repository):
         return
     line, reason = model.config.line("model_transaction_policy"), "its responses are decoupled"
@@ -48,7 +53,7 @@ def _check_text_ids(model: ModelFolder) -> None:
         )
 
 
-def _check_completion(model: ModelFolder) -> None:
+def _check_completion(model: ModelFolder, completed: Mapping[str, frozenset[str] | None]) -> None:
     """Report inputs and outputs that only Triton's completion of configs declares."""
     config = model.config
     if not config.whole() or not model.versions or not completes(model):
@@ -63,6 +68,6 @@ def _check_completion(model: ModelFolder) -> None:
         model.report("config-completed", message, hint, line=1)
     elif model.backend == "python":
         for kind, declared in (("input", model.input_names), ("output", model.output_names)):
-            for name in sorted((completed_names(model, kind) or frozenset()) - declared):
+            for name in sorted((completed[kind] or frozenset()) - declared):
                 message = f"auto_complete_config adds {kind} {name!r}, which the config does not declare"
                 model.report("config-completed", message, hint, line=config.line(kind))

@@ -17,13 +17,14 @@ from tidegate.triton.checks.instances import check_instances
 from tidegate.triton.checks.kinds import CHECKED
 from tidegate.triton.checks.layout import check_layout
 from tidegate.triton.checks.onnx_model import check_onnx
+from tidegate.triton.checks.python_completion import completed_names
 from tidegate.triton.checks.python_files import check_python_files
 from tidegate.triton.checks.python_imports import check_imports
 from tidegate.triton.checks.python_model import check_python_model
 from tidegate.triton.checks.python_names import check_python_names
 from tidegate.triton.checks.python_parameters import check_python_parameters
 from tidegate.triton.checks.python_responses import check_python_responses
-from tidegate.triton.checks.python_source import Sources
+from tidegate.triton.checks.python_source import Module, Sources
 from tidegate.triton.checks.python_strays import check_python_strays
 from tidegate.triton.checks.python_tensors import check_python_tensors
 from tidegate.triton.checks.references import check_references
@@ -80,9 +81,19 @@ def _check(model: ModelFolder, repository: Repository) -> None:
     check_variants(model)
     check_ensemble(model, repository)
     check_ensemble_tensors(model, repository)
-    check_answering(model, repository)
-    if model.backend == "python":
-        _check_python(model, repository)
+    # Parsed once, and not kept: the code of a thousand models does not fit into memory.
+    code = _python_code(model)
+    completed = {kind: completed_names(code, kind) for kind in ("input", "output")}
+    check_answering(model, repository, completed)
+    for sources, module in code:
+        check_python_model(model, sources, module)
+        check_imports(model, sources, module)
+        check_python_tensors(model, sources, module, repository, completed)
+        check_python_strays(model, sources, module)
+        check_python_names(model, sources, module)
+        check_python_files(model, sources, module)
+        check_python_parameters(model, sources, module)
+        check_python_responses(model, sources, module)
     check_onnx(model)
     check_strays(model)
     if (model.path / "samples").is_dir() and model.config.whole():
@@ -92,19 +103,14 @@ def _check(model: ModelFolder, repository: Repository) -> None:
         read_samples(model)
 
 
-def _check_python(model: ModelFolder, repository: Repository) -> None:
-    for version, folder in each_version(model):
+def _python_code(model: ModelFolder) -> list[tuple[Sources, Module]]:
+    """The `model.py` of each version of a Python model, as far as it parses."""
+    found = []
+    for version, folder in each_version(model) if model.backend == "python" else ():
         path = model.artefact(version)
-        if path is None or not path.is_file():
-            continue
-        sources = Sources(model.path, folder, model.report)
-        module = sources.module(path)
-        if module is not None:
-            check_python_model(model, sources, module)
-            check_imports(model, sources, module)
-            check_python_tensors(model, sources, module, repository)
-            check_python_strays(model, sources, module)
-            check_python_names(model, sources, module)
-            check_python_files(model, sources, module)
-            check_python_parameters(model, sources, module)
-            check_python_responses(model, sources, module)
+        if path is not None and path.is_file():
+            sources = Sources(model.path, folder, model.report)
+            module = sources.module(path)
+            if module is not None:
+                found.append((sources, module))
+    return found

@@ -3,42 +3,26 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterable
 
-from tidegate.triton.checks.files import regular_size
-from tidegate.triton.checks.folder import ModelFolder, each_version
+from tidegate.triton.checks.python_source import Module, Sources
 
 
-def completed_names(model: ModelFolder, kind: str) -> frozenset[str] | None:
-    """The names of the inputs (or outputs, by `kind`) that the code adds; None where it adds some that cannot be told."""
+def completed_names(code: Iterable[tuple[Sources, Module]], kind: str) -> frozenset[str] | None:
+    """The names of the inputs (or outputs, by `kind`) that the code adds; None where it adds some that cannot be told.
+
+    `code` is the `model.py` of each version.
+    """
     names: set[str] = set()
-    for tree in _trees(model, f"add_{kind}"):
-        calls = [
-            node
-            for node in ast.walk(tree)
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == f"add_{kind}"
-        ]
-        for call in calls:
-            found = _names(call.args[0], tree) if call.args else None
-            if found is None:
-                return None
-            names |= found
+    for sources, module in code:
+        for each in sources.reachable(module):
+            for node in ast.walk(each.tree):
+                if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == f"add_{kind}":
+                    found = _names(node.args[0], each.tree) if node.args else None
+                    if found is None:
+                        return None
+                    names |= found
     return frozenset(names)
-
-
-def _trees(model: ModelFolder, word: str) -> Iterator[ast.Module]:
-    """The Python files of a model that say a word."""
-    for _, folder in each_version(model):
-        for path in sorted(folder.rglob("*.py")):
-            if regular_size(path) is None:
-                continue
-            try:
-                text = path.read_text(encoding="utf-8-sig")
-                if word in text:
-                    yield ast.parse(text)
-            except (OSError, ValueError, SyntaxError, RecursionError):
-                # What does not parse is reported where the code is checked.
-                continue
 
 
 def _names(argument: ast.expr, tree: ast.Module) -> set[str] | None:

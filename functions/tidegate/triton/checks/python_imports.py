@@ -14,8 +14,9 @@ from difflib import get_close_matches
 from tidegate.rules.shape import did_you_mean
 from tidegate.triton.checks.folder import ModelFolder
 from tidegate.triton.checks.misspelling import ALIKE, WIDESPREAD, misspelt
-from tidegate.triton.checks.python_source import UTILITIES, Module, Sources, bound_names, own_nodes
+from tidegate.triton.checks.python_source import UTILITIES, Module, Sources
 from tidegate.triton.images.image import ALWAYS_THERE
+from tidegate.triton.python_code import bound_names, own_nodes
 
 OWN_ENVIRONMENT = "EXECUTION_ENV_PATH"
 """The parameter of a Python model that brings an environment of its own, whose packages cannot be seen here."""

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 from tidegate.triton.checks.folder import ModelFolder
-from tidegate.triton.checks.python_source import CLASS, Function, Module, Sources, own_nodes
+from tidegate.triton.checks.python_source import CLASS, Module, Sources
+from tidegate.triton.python_code import Function, may_have, may_set, own_nodes
 
 ARGUMENTS = {"initialize": 1, "execute": 1, "finalize": 0, "auto_complete_config": 1, "is_ready": 0}
 """How many arguments Triton gives each method, beside `self`."""
@@ -60,7 +61,7 @@ def check_python_model(model: ModelFolder, sources: Sources, module: Module) -> 
         _check_signature(model, methods["__init__"], 0)
     if "execute" in methods:
         _check_execute(model, module, sources, methods["execute"])
-    elif complete and not any(_binds_execute(each.tree) for each in sources.reachable(module)):
+    elif complete and not any(may_set(each.tree, "execute") for each in sources.reachable(module)):
         hint = "def execute(self, requests): … returns a list with one response for each request"
         model.report("python-execute", f"class {CLASS} has no method execute", hint, file=place.file, line=owner.lineno)
     for name, when in (("__init__", AT_LOAD), ("initialize", AT_LOAD), ("execute", "every request would hang")):
@@ -130,13 +131,15 @@ def methods_of(
         inherited, whole = methods_of(sources, found[0], found[1], hops + 1)
         methods.update(inherited)
         complete = complete and whole
-    for node in own_nodes(owner.body):
-        if isinstance(node, Function):
-            methods[node.name] = Method(module, owner, node)
-        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            # A method that is an assigned value: it is there, and what it is cannot be seen.
-            methods.pop(node.id, None)
-            complete = complete and node.id not in ARGUMENTS
+    own = list(own_nodes(owner.body))
+    defined = {node.name: node for node in own if isinstance(node, Function)}
+    methods.update({name: Method(module, owner, node) for name, node in defined.items()})
+    stored = {node.id for node in own if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    for name in (*ARGUMENTS, "__init__"):
+        if name in stored or (name not in defined and may_have(owner, name)):
+            # It is assigned or imported: it is there, and what it is cannot be seen.
+            methods.pop(name, None)
+            complete = False
     return methods, complete
 
 
@@ -150,15 +153,6 @@ def _check_misspelt(model: ModelFolder, module: Module, methods: Mapping[str, Me
             message = f"nothing calls {name}"
             hint = f"did you mean {close[0]!r}, which Triton calls?"
             model.report("python-method", message, hint, file=method.module.file, line=method.function.lineno)
-
-
-def _binds_execute(tree: ast.Module) -> bool:
-    """Whether a module sets an attribute `execute` of something, which may be the class or its instance."""
-    return any(
-        (isinstance(node, ast.Attribute) and node.attr == "execute" and isinstance(node.ctx, ast.Store))
-        or (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "setattr")
-        for node in ast.walk(tree)
-    )
 
 
 def _check_assigned(model: ModelFolder, module: Module, owner: ast.ClassDef) -> None:
@@ -243,19 +237,23 @@ def _check_execute(model: ModelFolder, module: Module, sources: Sources, method:
 
 def _check_final(model: ModelFolder, modules: list[Module], method: Method) -> None:
     """Report code that sends responses itself and never says which is the last: the request would never end."""
-    words = {node.attr for each in modules for node in ast.walk(each.tree) if isinstance(node, ast.Attribute)}
-    words |= {node.id for each in modules for node in ast.walk(each.tree) if isinstance(node, ast.Name)}
-    words |= {
-        alias.name
-        for each in modules
-        for node in ast.walk(each.tree)
-        if isinstance(node, ast.ImportFrom)
-        for alias in node.names
-    }
-    if FINAL not in words:
+    if not any(_may_say_last(node) for each in modules for node in ast.walk(each.tree)):
         message = f"a response sender is used, and nothing sends {FINAL}: Triton never answers"
         hint = f"sender.send(flags=pb_utils.{FINAL})"
         model.report("python-execute", message, hint, file=method.module.file, line=method.function.lineno)
+
+
+def _may_say_last(node: ast.AST) -> bool:
+    """Whether code names the flag of the last response, or gives `send` flags that may be it."""
+    match node:
+        case ast.Attribute(attr=name) | ast.Name(id=name) | ast.alias(name=name) | ast.Constant(value=name):
+            return bool(name == FINAL)
+        case ast.Call(func=ast.Attribute(attr="send")):
+            flags = [word.value for word in node.keywords if word.arg in ("flags", None)] + node.args[1:2]
+            starred = [argument for argument in node.args if isinstance(argument, ast.Starred)]
+            return any(not isinstance(each, ast.Constant) or each.value not in (0, None) for each in flags + starred)
+        case _:
+            return False
 
 
 def _check_returned(model: ModelFolder, file: str, function: Function, value: ast.expr) -> None:

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from tidegate.rules.shape import did_you_mean
 from tidegate.triton.checks.folder import ModelFolder
 from tidegate.triton.checks.numpy_types import is_scalar
-from tidegate.triton.checks.python_source import CLASS, Function, Module, Sources, own_nodes
+from tidegate.triton.checks.python_source import CLASS, Module, Sources
+from tidegate.triton.python_code import Function, own_nodes
 
 _DYNAMIC = {"setattr", "vars", "getattr", "super"}
 

@@ -19,9 +19,6 @@ MAX_SOURCE_BYTES = 4 * 1024 * 1024
 UTILITIES = ("triton_python_backend_utils", "c_python_backend_utils")
 CLASS = "TritonPythonModel"
 
-Function = ast.FunctionDef | ast.AsyncFunctionDef
-SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
-
 
 @dataclass(frozen=True, slots=True)
 class Module:
@@ -119,35 +116,3 @@ def imported_modules(tree: ast.AST) -> Iterator[tuple[str, int, ast.Import | ast
             yield node.module or "", node.level, node
             for alias in node.names:
                 yield ".".join(filter(None, (node.module, alias.name))), node.level, node
-
-
-def own_nodes(body: list[ast.stmt]) -> Iterator[ast.AST]:
-    """Every node that runs when `body` runs: not those inside functions and classes that it defines."""
-    pending: list[ast.AST] = list(body)
-    while pending:
-        node = pending.pop()
-        yield node
-        if not isinstance(node, SCOPES):
-            pending += list(ast.iter_child_nodes(node))
-
-
-def bound_names(body: list[ast.stmt]) -> set[str] | None:
-    """The names that a module has after it ran; None where that cannot be told (a star import, `__getattr__`)."""
-    names: set[str] = set()
-    for node in own_nodes(body):
-        match node:
-            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
-                names.add(node.name)
-            case ast.Name(ctx=ast.Store()):
-                names.add(node.id)
-            case ast.Import():
-                names.update(alias.asname or alias.name.partition(".")[0] for alias in node.names)
-            case ast.ImportFrom():
-                names.update(alias.asname or alias.name for alias in node.names)
-            case ast.ExceptHandler(name=str()):
-                names.add(str(node.name))
-            case ast.Call(func=ast.Name(id="globals" | "exec" | "setattr" | "vars")):
-                return None
-            case _:
-                pass
-    return None if "*" in names or "__getattr__" in names else names

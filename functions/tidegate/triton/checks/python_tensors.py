@@ -7,7 +7,7 @@ attributes that are set to constants; no further.
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from tritonclient.grpc.model_config_pb2 import TYPE_BF16
@@ -15,7 +15,6 @@ from tritonclient.grpc.model_config_pb2 import TYPE_BF16
 from tidegate.rules.shape import did_you_mean
 from tidegate.triton.checks.folder import ModelFolder, Repository, by_name
 from tidegate.triton.checks.numpy_types import TYPES_OF_NUMPY, numpy_type
-from tidegate.triton.checks.python_completion import completed_names
 from tidegate.triton.checks.python_source import UTILITIES, Module, Sources
 
 Names = frozenset[str]
@@ -68,13 +67,22 @@ class Constants:
                 return None
 
 
-def check_python_tensors(model: ModelFolder, sources: Sources, module: Module, repository: Repository) -> None:
-    """Check the names and types that `model.py`, and the modules beside it that it reaches, state."""
+def check_python_tensors(
+    model: ModelFolder,
+    sources: Sources,
+    module: Module,
+    repository: Repository,
+    completed: Mapping[str, Names | None],
+) -> None:
+    """Check the names and types that `model.py`, and the modules beside it that it reaches, state.
+
+    `completed` has what the code adds to the config: names of each kind, `input` and `output`.
+    """
     made: set[str] = set()
     complete = True
     modules = list(sources.reachable(module))
     calls_models = any(_is_called(each.tree, "InferenceRequest") for each in modules)
-    inputs, outputs = (_declared(model, kind) for kind in ("input", "output"))
+    inputs, outputs = (_declared(model, kind, completed[kind]) for kind in ("input", "output"))
     undeclared: list[tuple[Module, ast.Call, str]] = []
     for each in modules:
         constants = _constants(each.tree)
@@ -107,21 +115,59 @@ def check_python_tensors(model: ModelFolder, sources: Sources, module: Module, r
 
 
 def _check_bfloats(model: ModelFolder, modules: list[Module]) -> None:
-    """Report BF16 inputs of code that reads arrays alone: numpy has no such type, and as_numpy raises."""
-    words = {node.attr for each in modules for node in ast.walk(each.tree) if isinstance(node, ast.Attribute)}
-    if "as_numpy" not in words or "to_dlpack" in words:
+    """Report BF16 inputs that the code reads as arrays: numpy has no such type, and as_numpy raises."""
+    names = {tensor.name for tensor in model.message.input if tensor.data_type == TYPE_BF16}
+    if not names:
         return
+    uses = list(_read_as_arrays(modules))
+    read = {name for inputs in uses if inputs is not None and inputs <= names for name in inputs}
+    # Where the code does not say which input it reads, it can only be one of these, and nothing else reads them.
+    if None in uses and names == model.input_names and not any(_reads_otherwise(each.tree) for each in modules):
+        read |= names
     for number, tensor in enumerate(model.message.input):
-        if tensor.data_type == TYPE_BF16:
+        if tensor.name in read:
             line = model.config.line("input", number, "data_type")
             message = f"input {tensor.name!r} is TYPE_BF16, of which as_numpy raises: every request fails"
             model.report("code-data-type", message, "read it with to_dlpack(), or declare TYPE_FP32", line=line)
 
 
-def _declared(model: ModelFolder, kind: str) -> Names:
+def _read_as_arrays(modules: list[Module]) -> Iterator[Names | None]:
+    """For each use of `as_numpy`, the inputs on which it can be; None where that cannot be told."""
+    for each in modules:
+        constants, aliases = _constants(each.tree), _aliases(each.tree)
+        values: dict[str, list[ast.expr | None]] = {}
+        for node in ast.walk(each.tree):
+            for target, value, is_loop in _assignments(node):
+                for name in (inner.id for inner in ast.walk(target) if isinstance(inner, ast.Name)):
+                    values.setdefault(name, []).append(None if is_loop else value)
+        for node in ast.walk(each.tree):
+            if isinstance(node, ast.Attribute) and node.attr == "as_numpy":
+                assigned = values.get(node.value.id, []) if isinstance(node.value, ast.Name) else [node.value]
+                yield _input_read(assigned[0], constants, aliases) if len(assigned) == 1 else None
+
+
+def _input_read(tensor: ast.expr | None, constants: Constants, aliases: dict[str, str]) -> Names | None:
+    """The inputs that an expression can be; None where that cannot be told."""
+    if not isinstance(tensor, ast.Call) or _utility(tensor, aliases) != "get_input_tensor_by_name":
+        return None
+    argument = _argument(tensor, 1, "name")
+    return None if argument is None else constants.texts(argument)
+
+
+def _reads_otherwise(tree: ast.Module) -> bool:
+    """Whether code may read a tensor by another way than as_numpy, or pass it on as it is."""
+    ways = {"to_dlpack", "from_dlpack", "__dlpack__", "InferenceRequest"}
+    return any(
+        (isinstance(node, ast.Attribute) and node.attr in ways)
+        or (isinstance(node, ast.Name) and node.id in ways)
+        or (isinstance(node, ast.alias) and node.name.rpartition(".")[2] in ways)
+        for node in ast.walk(tree)
+    )
+
+
+def _declared(model: ModelFolder, kind: str, added: Names | None) -> Names:
     """The names that code may use: those of the config, and those that its own hook adds; empty where it adds unknown ones."""
     names = model.input_names if kind == "input" else model.output_names
-    added = completed_names(model, kind)
     return frozenset() if added is None else names | added if names else frozenset()
 
 

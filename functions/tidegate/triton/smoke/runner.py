@@ -13,7 +13,7 @@ from tidegate.errors import EndpointError, ModelConfigError, ModelLoadError
 from tidegate.ports import ModelLoad
 from tidegate.rules import Target
 from tidegate.triton.checks import check_closure
-from tidegate.triton.checks.answering import check_answering, is_decoupled
+from tidegate.triton.checks.answering import check_decoupled, is_decoupled
 from tidegate.triton.checks.findings import ModelFinding
 from tidegate.triton.checks.folder import ModelFolder, Repository
 from tidegate.triton.golden.made_up import made_up_request
@@ -151,7 +151,7 @@ class _Run:
         self.report.add(*model.report.findings[before:])
         if is_decoupled(model.name, self._repository):
             seen.notes.append("its responses are decoupled: it was loaded and not asked")
-            check_answering(model, self._repository)
+            check_decoupled(model, self._repository)
             self.report.add(*(each for each in model.report.findings[before:] if each.kind == "decoupled"))
             return ()
         if samples or len(model.report.findings) > before:
