@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import zipfile
 from collections.abc import Mapping
 from hashlib import sha256
@@ -18,7 +19,7 @@ from tidegate.cli import main
 from tidegate.control.validating import validate_archive
 
 from tests.support.aws import LocalAws
-from tests.support.stack import write_rules
+from tests.support.stack import ROOT, write_rules
 
 KEY = "rules/homepage.zip"
 
@@ -90,6 +91,22 @@ def test_an_accepted_archive_gets_as_far_as_a_directory_does(aws: LocalAws, data
     first, second = ([json.loads(line) for line in each.stdout.splitlines()] for each in (done, other))
     assert first[-1]["step"] == "assign", "its model was never pushed"
     assert first[-1]["error"] == second[-1]["error"]
+
+
+def test_models_are_judged_by_the_images_of_the_archives_shards(aws: LocalAws, data: bytes, tmp_path: Path) -> None:
+    """Not by the publisher's machine, which has neither the packages of the serving image nor its backends."""
+    models = tmp_path / "models"
+    shutil.copytree(ROOT / "tests/repositories/small/versioned", models / "versioned")
+    for code in models.glob("versioned/*/model.py"):
+        code.write_text(f"import package_of_the_image\n{code.read_text()}")
+    put(aws, data)
+    archive = ("--archive", KEY, "--sha256", sha256(data).hexdigest())
+    done = publish(aws, *archive, "--models", str(models), "--dry-run")
+    other = publish(aws, "--rules", str(tmp_path / "rules"), "--models", str(models), "--dry-run")
+    first, second = ([json.loads(line) for line in each.stdout.splitlines()] for each in (done, other))
+    assert first[-1] == second[-1]
+    assert first[-1]["status"] == "planned"
+    assert "package_of_the_image" in json.dumps(first), "it is a warning, as nothing is known of the image"
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,12 @@ class ArchivedRules:
     def __exit__(self, *_error: object) -> None:
         self._folder.close()
 
+    @property
+    def path(self) -> Path:
+        """The folder that the archive was unpacked into: only after `check`, and within the context."""
+        assert self._rules is not None, "check comes first"
+        return self._rules.path
+
     async def check(self) -> CheckedRules:
         """Read the archive and its verdict, and prove the rules again.
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from tidegate.control.rules_child import prove_in_child
 from tidegate.control.sources import CheckedRules
@@ -75,6 +75,15 @@ class ProvedRules:
         return tally.summary()
 
 
+class RulesFolder(Protocol):
+    """Rules that are in a folder, once they were checked."""
+
+    @property
+    def path(self) -> Path:
+        """The rules directory."""
+        ...
+
+
 def local_repository(path: Path) -> Repository:
     """A folder of models that this machine's Triton will serve."""
     from tidegate.triton.checks import Repository
@@ -104,13 +113,14 @@ class FolderModels:
     """A `ModelsSource` of a folder, over what was pushed before. The folder is read anew by every `catalog`.
 
     A `strict` one refuses models with errors; another one only tells of them, and leaves it to Triton whether they load.
-    Models are checked for the images of the shards in the `rules` directory; without it, for this machine's Triton.
+    Models are checked for the images of the shards of `rules`, which are read when models are checked; without them, for
+    this machine's Triton.
     """
 
     path: Path
     store: ModelStore
     strict: bool = True
-    rules: Path | None = None
+    rules: RulesFolder | None = None
 
     @property
     def catalog(self) -> ModelCatalog:
@@ -148,5 +158,5 @@ class FolderModels:
         from tidegate.triton.checks import Repository
         from tidegate.triton.images.serving import images_of_models
 
-        program, _ = read_directory(self.rules)
-        return Repository(self.path, images_of_models(program.world, self.rules, self.path))
+        program, _ = read_directory(self.rules.path)
+        return Repository(self.path, images_of_models(program.world, self.rules.path, self.path))

@@ -16,9 +16,10 @@ from tidegate.cli.step_lines import announcer, with_result
 from tidegate.cli.working import run_on_plane
 
 if TYPE_CHECKING:
+    from tidegate.bootstrap.archived_rules import ArchivedRules
+    from tidegate.bootstrap.sources import ProvedRules
     from tidegate.control.plane import ControlPlane
     from tidegate.control.publish import PublishResult
-    from tidegate.control.sources import RulesSource
     from tidegate.rules.compare.changes import Change
     from tidegate.settings import Settings
 
@@ -57,11 +58,11 @@ def publish(
     """Make rules live, with the models that they need.
 
     Checks the rules, runs their cases, pushes models that are new, loads them on every server of their shards, sees that
-    every target is READY and answers its golden requests (a made-up one where it has none, which is told), and only then
-    makes the rules live. A failure before that changes nothing for callers. An archive must have been accepted by
-    `validate_rules`, and is published exactly as it was validated. The stores are those of the options, else those of the
-    settings, else those of the stack
-    that runs on this machine.
+    every target is READY and answers its golden requests (a made-up one where it has none, which a warning then says), and only
+    then makes the rules live. A failure before that changes nothing for callers. An archive must have been accepted by
+    `validate_rules`, and is published exactly as it was validated. Models are checked for the images that the rules' shards
+    serve them with. The stores are those of the options, else those of the settings, else those of the stack that runs on
+    this machine.
     """
     from tidegate.bootstrap.control import author
     from tidegate.bootstrap.sources import FolderModels
@@ -77,7 +78,7 @@ def publish(
         with _source(settings, rules, archive, sha256) as source:
             request = PublishRequest(
                 rules=source,
-                models=None if models is None else FolderModels(models, plane.ports.models, rules=rules),
+                models=None if models is None else FolderModels(models, plane.ports.models, rules=source),
                 by=by or author(),
                 why=why,
                 dry_run=dry_run,
@@ -96,7 +97,7 @@ def publish(
 
 def _source(
     settings: Settings, rules: Path | None, archive: str | None, sha256: str | None
-) -> contextlib.AbstractContextManager[RulesSource]:
+) -> contextlib.AbstractContextManager[ProvedRules | ArchivedRules]:
     from tidegate.bootstrap.sources import ProvedRules
 
     if rules is not None:
