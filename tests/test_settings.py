@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
+from tidegate.bootstrap.functions import shard_directory
 from tidegate.errors import SettingsError
 from tidegate.settings import Settings
 
@@ -24,6 +26,7 @@ def test_values_are_typed() -> None:
         "TIDEGATE_BUCKET": "tidegate-models",
         "TIDEGATE_AWS_ENDPOINT_URL": "http://127.0.0.1:5000",
         "TIDEGATE_REGISTRY_TABLE": "",
+        "TIDEGATE_GPU_METRICS_PORT": "9400",
     }
     settings = Settings.from_environment(environment)
     assert settings.default_timeout_ms == 250
@@ -31,6 +34,14 @@ def test_values_are_typed() -> None:
     assert settings.triton_home == Path("/opt/tritonserver")
     assert (settings.bucket, settings.aws_endpoint_url) == ("tidegate-models", "http://127.0.0.1:5000")
     assert settings.registry_table is None
+    assert settings.gpu_metrics_port == 9400
+    assert Settings.from_environment({"TIDEGATE_GPU_METRICS_PORT": ""}).gpu_metrics_port is None
+
+
+@pytest.mark.parametrize("port", ["0", "65536", "99999", "-1", "80.5", ""])
+def test_a_shard_at_no_port_is_refused(port: str) -> None:
+    with pytest.raises(SettingsError, match=r"^TIDEGATE_SHARD_ENDPOINTS must be a JSON object"):
+        shard_directory(json.dumps({"alpha": f"alpha.internal:{port}"}))
 
 
 @pytest.mark.parametrize(
@@ -46,6 +57,8 @@ def test_values_are_typed() -> None:
         ("TIDEGATE_REGISTRY_TABLE", "a table", "must be the name of a table"),
         ("TIDEGATE_AWS_ENDPOINT_URL", "127.0.0.1:5000", "must be an http:// or https:// address without a path"),
         ("TIDEGATE_AWS_REGION", "eu", "must be a region such as eu-west-1"),
+        ("TIDEGATE_GPU_METRICS_PORT", "99999", "must be a whole number from 1 to 65535, not '99999'"),
+        ("TIDEGATE_GPU_METRICS_PORT", "0", "must be a whole number from 1 to 65535"),
         ("TIDEGATE_LOAD_TIMEOUT", "5", "is no setting; did you mean TIDEGATE_LOAD_TIMEOUT_S?"),
         ("TIDEGATE_XYZ", "5", "is no setting; the settings are TIDEGATE_"),
     ],

@@ -20,6 +20,9 @@ PREFIX = "TIDEGATE_"
 INFRASTRUCTURE = "TIDEGATE_INFRA_"
 """What begins the variables of the infrastructure's own settings, which are not these."""
 
+WHOLE = ("int", "int | None")
+"""The types of settings that are whole numbers."""
+
 
 def _setting(default: Any, doc: str, minimum: float = 0, maximum: float = math.inf) -> Any:
     return field(default=default, metadata={"doc": doc, "minimum": minimum, "maximum": maximum})
@@ -173,11 +176,11 @@ class Settings:
         5.0, "How often the local stack compares its servers with what they must hold, in seconds.", 0.1, 86_400
     )
     probe_interval_s: float = _setting(5.0, "Time between the two readings of a probe, in seconds.", 0.1, 300)
-    gpu_metrics_port: str | None = _text(
+    gpu_metrics_port: int | None = _setting(
         None,
         "Port at which the DCGM exporter beside each Triton server answers the probe; unset: there is none.",
-        r"[1-9][0-9]{0,4}",
-        "a port such as 9400",
+        1,
+        65_535,
     )
     facts_table: str | None = _text(
         None,
@@ -227,7 +230,9 @@ def _parse(name: str, text: str, entry: Field[Any]) -> Any:
             shown = "" if entry.metadata["secret"] else f", not {text!r}"
             raise SettingsError(f"{name} must be {entry.metadata['words']}{shown}")
         return text or None
-    kind, words = (int, "a whole number") if entry.type == "int" else (float, "a number")
+    if entry.type == "int | None" and not text:
+        return None
+    kind, words = (int, "a whole number") if entry.type in WHOLE else (float, "a number")
     low, high = entry.metadata["minimum"], entry.metadata["maximum"]
     bounds = f"of at least {low}" if high == math.inf else f"from {low} to {high}"
     try:

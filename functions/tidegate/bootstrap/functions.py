@@ -205,6 +205,6 @@ def _credentials(environment: Mapping[str, str], timeout_s: float) -> Credential
 
 def _endpoint(shard: str, address: Any) -> Endpoint:
     host, _, port = str(address).rpartition(":")
-    if not host:
+    if not host or not 0 < int(port) < 65_536:
         raise ValueError(address)
     return Endpoint(shard, host, int(port))

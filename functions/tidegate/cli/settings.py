@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from tidegate.cli.json_output import write_json
-from tidegate.settings import PREFIX, Settings
+from tidegate.settings import PREFIX, WHOLE, Settings
 
 HEAD = """# Settings
 
@@ -62,7 +62,7 @@ def _takes(field: dataclasses.Field[Any]) -> str:
         return "a path"
     if "words" in field.metadata:
         return str(field.metadata["words"])
-    kind = "a whole number" if field.type == "int" else "a number"
+    kind = "a whole number" if field.type in WHOLE else "a number"
     low, high = field.metadata["minimum"], field.metadata["maximum"]
     return f"{kind}, at least {low}" if high == math.inf else f"{kind}, {low} to {high}"
 

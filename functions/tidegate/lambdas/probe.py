@@ -34,8 +34,9 @@ def handler(event: Any, context: Any) -> dict[str, Any]:
     function, registry, transport, settings = _wired()
     function.begin(context)
     require_schedule(event)
-    port = None if settings.gpu_metrics_port is None else int(settings.gpu_metrics_port)
-    found = function.run(lambda: probe(registry, transport, settings.probe_interval_s, gpu_metrics_port=port))
+    found = function.run(
+        lambda: probe(registry, transport, settings.probe_interval_s, gpu_metrics_port=settings.gpu_metrics_port)
+    )
     for shard in found:
         _report(function, shard)
     return {"shards": {shard.shard: _as_dict(shard) for shard in found}}
