@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import jsonschema
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -130,6 +131,8 @@ def test_without_rules_the_gateway_lives_and_is_not_ready() -> None:
         assert (host.get("/v2/health/live").status, host.get("/v2/health/live").json) == (200, {"live": True})
         assert host.get("/v2/health/ready").status == 400
         assert host.get("/v2/health/ready").json == {"ready": False}
+        described = host.get("/openapi.json").json["paths"]["/v2/health/ready"]["get"]["responses"]["400"]
+        jsonschema.validate({"ready": False}, described["content"]["application/json"]["schema"])
         reply = host.ask("POST", "/v2/models/echoing/infer", b"{}")
         assert (reply.status, reply.error) == (503, "no bundle has been loaded yet")
         assert host.get("/v1/objectives").problem["type"] == "urn:tidegate:problem:no-rules"

@@ -203,6 +203,8 @@ def _operation(identifier: str, summary: str, answer: _Json | None, error: _Json
     if more.pop("decided", False):
         good["headers"] = _DECIDED
     responses = {"200": good}
+    if (no := more.pop("no", None)) is not None:
+        responses["400"] = {"description": "no", "content": _content(no)}
     if more.pop("granted", False):
         responses["403"] = {"description": "callers.yaml does not grant it to the caller", "content": error}
     return {
@@ -308,7 +310,9 @@ DOCUMENT: _Json = {
         "/v1/fleet": {"get": _v1("describeFleet", "Describe the fleet", _FLEET)},
         "/v2": {"get": _v2("serverMetadata", "Describe the server", _ref("ServerMetadata"))},
         "/v2/health/live": {"get": _v2("serverLive", "Tell whether the gateway runs", _yes_or_no("live"))},
-        "/v2/health/ready": {"get": _v2("serverReady", "Tell whether the gateway can serve", _yes_or_no("ready"))},
+        "/v2/health/ready": {
+            "get": _v2("serverReady", "Tell whether the gateway can serve", _yes_or_no("ready"), no=_yes_or_no("ready"))
+        },
         **_model_paths("/v2/models/{objective}", "", [_OBJECTIVE]),
         **_model_paths("/v2/models/{objective}/versions/{version}", "OfVersion", [_OBJECTIVE, _VERSION]),
     },
