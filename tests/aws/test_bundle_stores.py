@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 from itertools import count
 from typing import Any
@@ -183,8 +184,11 @@ def test_a_flip_whose_answer_was_lost_has_won(aws: LocalAws) -> None:
     asyncio.run(work())
 
 
+FAR = json.dumps({"entries": [{"revision": "a" * 64, "sequence": 1, "by": "b", "at": 1e300, "why": "", "action": "c"}]})
+
+
 @pytest.mark.parametrize(
-    "content", [b"", b"{", b"[]", b'{"entries": []}', b'{"entries": [{"revision": 1}]}', b"[" * 9999]
+    "content", [FAR.encode(), b"", b"{", b"[]", b'{"entries": []}', b'{"entries": [{"revision": 1}]}', b"[" * 9999]
 )
 def test_a_damaged_pointer_is_said_to_be(aws: LocalAws, content: bytes) -> None:
     async def work() -> None:

@@ -191,6 +191,9 @@ def test_a_damaged_item_is_named_and_hides_no_other(aws: LocalAws, clock: Clock)
         item = {"pk": {"S": "endpoint#main"}, "sk": {"S": "127.0.0.1:1\x1b[2J"}, "seen_at": {"N": repr(START)}}
         aws.clients()._client("dynamodb").put_item(TableName=aws.table, Item=item)
         await registry.register(server(2))
+        gateway = {"pk": {"S": "gateway"}, "sk": {"S": "g"}, "revision": {"S": "r"}, "seen_at": {"N": "1e100"}}
+        aws.clients()._client("dynamodb").put_item(TableName=aws.table, Item=gateway)
+        assert await registry.gateways() == []
         refused, good = await registry.endpoints()
         assert good == server(2)
         assert refused.state == "refused"

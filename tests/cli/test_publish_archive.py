@@ -73,6 +73,8 @@ def test_an_archive_is_published_only_with_a_verdict_that_accepts_exactly_its_co
     accepted = validate_archive(data, at=0).as_dict()
     put(aws, data, b"{no json")
     assert "it is no verdict" in refusal(aws, digest)
+    put(aws, data, b"[" * 100_000)
+    assert "it is no verdict" in refusal(aws, digest)
     put(aws, data, accepted | {"sha256": "0" * 64})
     assert "its verdict is on another archive" in refusal(aws, digest)
     put(aws, data, accepted | {"status": "refused", "summary": "refused: 1 error, 0 failed cases"})

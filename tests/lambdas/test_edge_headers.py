@@ -43,7 +43,8 @@ def test_cloudfronts_header_decides_where_it_is_in_front_and_nothing_gets_past_i
     gateway = start("gateway", by_country.variables(shards) | {"TIDEGATE_EDGE_KEY": KEY})
     answer = ask(gateway, "/v2/models/adding/infer", PAIR, {**NETHERLANDS, "tidegate-edge-key": KEY})
     assert (answer.status, answer.headers["tidegate-rule"]) == (200, "pinned")
-    for headers in (NETHERLANDS, {"tidegate-edge-key": "another"}, {"tidegate-edge-key": f"{KEY},{KEY}"}):
+    wrong = ("another", f"{KEY},{KEY}", "\ud800", "ключ")
+    for headers in (NETHERLANDS, *({"tidegate-edge-key": text} for text in wrong)):
         refused = ask(gateway, "/v2/models/adding/infer", PAIR, headers)
         assert refused.status == 403
         assert refused.json == {"error": "this address takes requests from CloudFront alone"}

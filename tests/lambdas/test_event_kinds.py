@@ -36,6 +36,18 @@ def test_an_alarm_is_the_same_by_whatever_way_it_comes() -> None:
         assert alarm_of(by_sns) == alarm_of(RECORDED["alarm"])
 
 
+@pytest.mark.parametrize("at", ["0001-01-01T00:00:00+05:00", "9999-12-31T23:59:59-05:00", "[" * 100_000])
+def test_a_time_that_no_year_has_is_malformed(at: str) -> None:
+    event = copy.deepcopy(RECORDED["alarm"])
+    event["alarmData"]["state"]["timestamp"] = at
+    by_sns = copy.deepcopy(RECORDED["alarm_by_sns"])
+    message = json.loads(by_sns["Records"][0]["Sns"]["Message"]) | {"StateChangeTime": at}
+    by_sns["Records"][0]["Sns"]["Message"] = at if at.startswith("[") else json.dumps(message)
+    for each in (event, by_sns):
+        with pytest.raises(EventError):
+            alarm_of(each)
+
+
 def test_objects_that_were_created() -> None:
     assert created_objects(RECORDED["rules_uploaded"]) == created_objects(RECORDED["rules_uploaded_by_s3"])
     assert created_objects(RECORDED["rules_uploaded"]) == [("tidegate", "rules/homepage team.zip")]

@@ -52,7 +52,9 @@ class ContainerCredentials:
             if self._held is None or self._now() > self._held[1] - RENEWED_BEFORE:
                 try:
                     self._held = self._ask()
-                except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError) as error:
+                except (
+                    OSError, http.client.HTTPException, ValueError, KeyError, TypeError, RecursionError
+                ) as error:  # fmt: skip
                     if self._held is None or self._now() >= self._held[1]:
                         raise StoreError(f"the endpoint for credentials gave none: {type(error).__name__}") from error
             return self._held[0]

@@ -35,7 +35,8 @@ def with_believed_headers(event: Any, key: str | None) -> Any:
     if key is not None:
         # Sent twice, the values stand in one text and fit no key.
         sent = next((value for name, value in headers.items() if str(name).lower() == KEY_HEADER), None)
-        if not isinstance(sent, str) or not hmac.compare_digest(sent.encode(), key.encode()):
+        # JSON may escape half a character, which UTF-8 has no bytes for.
+        if not isinstance(sent, str) or not hmac.compare_digest(sent.encode("utf-8", "surrogatepass"), key.encode()):
             raise BypassError("this address takes requests from CloudFront alone")
     unbelieved = (KEY_HEADER,) if key is not None else (KEY_HEADER, PREFIX)
     if not any(str(name).lower().startswith(unbelieved) for name in headers):

@@ -16,12 +16,15 @@ from urllib.parse import unquote_plus
 from tidegate.errors import EventError
 
 _SCHEDULERS = ("aws.events", "aws.scheduler")
+_UNREADABLE = (ValueError, KeyError, TypeError, OverflowError, RecursionError)
+"""What an alarm's fields may raise: OverflowError by a time that no year has in UTC, RecursionError by JSON nested deeply."""
+
 _ALARM_CHANGED = "CloudWatch Alarm State Change"
 
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    """A change of an alarm's state: `at` is when, in UTC, however the event told it."""
+    """A change of an alarm's state: `at` is when, in UTC, however the event writes it."""
 
     name: str
     state: str
@@ -100,14 +103,14 @@ def _alarm_of_sns(records: Sequence[Mapping[str, Any]]) -> Alarm:
     try:
         message = json.loads(records[0]["Sns"]["Message"])
         return _alarm(message["AlarmName"], message["NewStateValue"], message["StateChangeTime"])
-    except (ValueError, KeyError, TypeError) as error:
+    except _UNREADABLE as error:
         raise EventError("the message of SNS is no alarm's: AlarmName, NewStateValue or StateChangeTime") from error
 
 
 def _alarm_with_state(data: Any) -> Alarm:
     try:
         return _alarm(data["alarmName"], data["state"]["value"], data["state"]["timestamp"])
-    except (ValueError, KeyError, TypeError) as error:
+    except _UNREADABLE as error:
         raise EventError("the alarm's event is malformed: alarmName, state.value or state.timestamp") from error
 
 

@@ -18,6 +18,9 @@ from tidegate.rules.bundle import encode
 
 T = TypeVar("T")
 
+END_OF_TIME_S = 253_402_300_800
+"""The beginning of the year 10000, in Unix seconds: no date is as late."""
+
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
@@ -72,7 +75,7 @@ def decode_claim(key: str, data: bytes) -> Claim:
     """A claim from its object at `key`."""
 
     def read(value: Any) -> Claim:
-        return Claim(_text(value, "id"), _text(value, "revision"), _text(value, "by"), _number(value, "expires_at"))
+        return Claim(_text(value, "id"), _text(value, "revision"), _text(value, "by"), _time(value, "expires_at"))
 
     return _decoded(f"the claim {key}", data, read)
 
@@ -151,8 +154,12 @@ def _text(value: Any, name: str) -> str:
     return text
 
 
-def _number(value: Any, name: str) -> float:
-    return float(_get(value, name, int, float))
+def _time(value: Any, name: str) -> float:
+    """A time in Unix seconds, of a year that dates have."""
+    seconds = float(_get(value, name, int, float))
+    if not 0 <= seconds < END_OF_TIME_S:
+        raise ValueError(f"{name} is no time")
+    return seconds
 
 
 def _list(value: Any, name: str) -> list[Any]:
@@ -174,7 +181,7 @@ def _entry_fields(entry: LiveEntry) -> dict[str, Any]:
 def _entry(value: Any) -> LiveEntry:
     sequence: int = _get(value, "sequence", int)
     texts = {name: _text(value, name) for name in ("revision", "by", "why", "action")}
-    return LiveEntry(sequence=sequence, at=_number(value, "at"), **texts)
+    return LiveEntry(sequence=sequence, at=_time(value, "at"), **texts)
 
 
 def _file_fields(file: ModelFile) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from tidegate.aws.clients import AwsClients, error_code
+from tidegate.aws.formats import END_OF_TIME_S
 from tidegate.aws.layout import ENDPOINTS, EXPIRY, GATEWAYS, PARTITION_KEY, SORT_KEY
 from tidegate.errors import StoreError
 from tidegate.ports import Endpoint, GatewayReport, RegisteredEndpoint
@@ -261,4 +262,7 @@ def _number(value: float) -> dict[str, str]:
 
 
 def _gateway(item: Item) -> GatewayReport:
-    return GatewayReport(item[SORT_KEY]["S"], item["revision"]["S"], float(item["seen_at"]["N"]))
+    seen_at = float(item["seen_at"]["N"])
+    if not 0 <= seen_at < END_OF_TIME_S:
+        raise ValueError("its last sign of life has no time")
+    return GatewayReport(item[SORT_KEY]["S"], item["revision"]["S"], seen_at)

@@ -85,7 +85,10 @@ def read_verdict(document: bytes) -> Judged:
     Raises:
         ValueError: it is no verdict.
     """
-    found = json.loads(document)
+    try:
+        found = json.loads(document)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
     names = ("status", "sha256", "revision", "summary")
     if not isinstance(found, dict) or not all(isinstance(found.get(name), str) for name in names):
         raise ValueError(f"it lacks one of {', '.join(names)}")
