@@ -20,6 +20,13 @@ def models(*arguments: object) -> Result:
     return CliRunner().invoke(main, ["models", *map(str, arguments)], catch_exceptions=False)
 
 
+def models_failing(*arguments: object) -> str:
+    """What `tidegate models` with these arguments says as it fails."""
+    result = CliRunner().invoke(main, ["models", *map(str, arguments)])
+    assert result.exit_code != 0
+    return f"{result.output}{result.exception}"
+
+
 def check_json(*arguments: object, exit_code: int = 0) -> Any:
     result = models("check", *arguments, "--json")
     assert result.exit_code == exit_code, result.output
@@ -424,6 +431,77 @@ def test_an_image_is_described_by_its_file_system(tmp_path: Path) -> None:
     assert described.stdout.startswith('image: "own:1"\nbackends:\n  - "python"\n')
     done = models("image", "describe", "--root", tmp_path / "root", "--name", "own:1", "-o", tmp_path / "own.yaml")
     assert (done.exit_code, (tmp_path / "own.yaml").read_text()) == (0, described.stdout)
+
+
+def with_packages(root: Path, folder: str) -> Path:
+    """A file system of an image with Triton, and torch in a folder of packages."""
+    (root / "opt/tritonserver/backends/python").mkdir(parents=True)
+    (root / "opt/tritonserver/backends/python/libtriton_python.so").write_text("x")
+    (root / folder / "torch").mkdir(parents=True)
+    return root
+
+
+@pytest.mark.parametrize("folder", ["opt/conda/lib/python3.11/site-packages", "srv/env/lib/python3.9/site-packages"])
+def test_a_description_claims_no_more_than_it_has_seen(repository: Path, tmp_path: Path, folder: str) -> None:
+    code = repository / "picker/1/model.py"
+    code.write_text(IMPORTS_TORCH + code.read_text())
+    file = tmp_path / "own.yaml"
+    root = with_packages(tmp_path / "root", folder)
+    assert models("image", "describe", "--root", root, "--name", "own:1", "-o", file).exit_code == 0
+    assert f"/{folder}" in file.read_text()
+    result = models("check", repository, "picker", "--image", file)
+    assert "warning[import-unverified]: module 'torch'" in result.stdout
+    (root / folder / "torch").rename(root / folder / "__pycache__")
+    models("image", "describe", "--root", root, "--name", "own:1", "-o", file)
+    assert "error[import-missing]: no module 'torch'" in models("check", repository, "picker", "--image", file).stdout
+
+
+def test_a_description_has_the_newest_python(tmp_path: Path) -> None:
+    root = with_packages(tmp_path / "root", "usr/lib/python3.9/dist-packages")
+    (root / "usr/lib/python3.10/dist-packages").mkdir(parents=True)
+    described = models("image", "describe", "--root", root, "--name", "own:1")
+    assert 'python: "3.10"\n' in described.stdout
+
+
+def edited(packages: Path, *, says_modules: bool) -> None:
+    """Install a distribution whose module torch is found by a hook, as `pip install -e` does."""
+    info = packages / "torch-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: torch\nVersion: 1.0\n")
+    (info / "direct_url.json").write_text('{"dir_info": {"editable": true}, "url": "file:///elsewhere"}')
+    if says_modules:
+        (info / "top_level.txt").write_text("torch\n")
+
+
+@pytest.mark.parametrize("says_modules", [True, False])
+def test_a_package_in_editable_mode_is_there(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, says_modules: bool
+) -> None:
+    code = repository / "picker/1/model.py"
+    code.write_text(IMPORTS_TORCH.replace("torch", "thing_of_tomorrow") + code.read_text())
+    assert "error[import-missing]" in models("check", repository, "picker", "--image", "local").stdout
+    code.write_text(code.read_text().replace("thing_of_tomorrow", "torch"))
+    edited(tmp_path / "here", says_modules=says_modules)
+    monkeypatch.syspath_prepend(tmp_path / "here")
+    assert models("check", repository, "picker", "--image", "local").exit_code == 0
+    # The same within an image, and of a folder that a .pth file adds.
+    root = with_packages(tmp_path / "root", "src/of/it")
+    packages = root / "usr/lib/python3.10/dist-packages"
+    file = tmp_path / "own.yaml"
+    edited(packages, says_modules=says_modules)
+    assert models("image", "describe", "--root", root, "--name", "own:1", "-o", file).exit_code == 0
+    assert models("check", repository, "picker", "--image", file).exit_code == 0
+    (packages / "torch-1.0.dist-info/direct_url.json").unlink()
+    (packages / "added.pth").write_text("# by a tool\nimport nothing\n/src/of/it\n/nowhere\n")
+    assert models("image", "describe", "--root", root, "--name", "own:1", "-o", file).exit_code == 0
+    assert models("check", repository, "picker", "--image", file).exit_code == 0
+
+
+@pytest.mark.parametrize("root", ["", "root"])
+def test_what_is_no_image_is_not_described(tmp_path: Path, root: str) -> None:
+    (tmp_path / "root").mkdir()
+    described = models_failing("image", "describe", "--root", tmp_path / root, "--name", "own:1")
+    assert "there is no Triton: no directory" in described
 
 
 def test_help_does_not_import_what_the_commands_need() -> None:

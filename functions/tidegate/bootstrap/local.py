@@ -124,9 +124,10 @@ async def local_stack(
 
     Raises:
         StackError: it could not start; whatever had started is gone again.
+        ModelConfigError: the models that the rules serve have errors; nothing had started.
     """
     if settings.bucket is None:
-        # Every model is pushed anew, so that nothing is checked for nothing; it takes a second, servers and a publish ten.
+        # Every model will be pushed. The check takes a second; servers and a publish, which would find the same, take ten.
         await check_served(models, checked.bundle)
     async with contextlib.AsyncExitStack() as started:
         given = settings

@@ -135,7 +135,7 @@ def test_a_container_needs_nothing_but_its_own_python_to_describe_itself(tmp_pat
         capture_output=True, text=True, check=False, env=os.environ | {"PYTHONPATH": str(ROOT / "functions")},
     )  # fmt: skip
     assert empty.returncode == 1
-    assert "no Triton below" in empty.stderr
+    assert "there is no Triton" in empty.stderr
 
 
 def test_a_manifest_has_what_its_base_has(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def describe(root: Path, name: str, output: Path | None) -> None:
     try:
         text = described(root, name)
     except OSError as error:
-        raise StackError(f"no Triton below {root}: {error}") from error
+        raise StackError(f"{root} cannot be described: {error}") from error
     if output is None:
         click.echo(text, nl=False)
         return

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import sys
 from pathlib import Path
-from typing import Iterable  # noqa: UP035  # runs on older Pythons too
+from typing import Iterable, Iterator  # noqa: UP035  # runs on older Pythons too
 
 BACKENDS = Path("opt/tritonserver/backends")
 _PACKAGES = ("site-packages", "dist-packages")
@@ -25,17 +26,25 @@ _ROOTS = ("usr/lib", "usr/local/lib", "opt/venv/lib", "root/.local/lib")
 def describe(root: Path, name: str) -> str:
     """The manifest of the file system below `root`, as YAML.
 
+    Its modules are called complete only where no packages lie outside the folders of the system's Python: whether
+    Triton's Python has those cannot be seen from the files. Inside the image, the Python that runs this says it.
+
     Raises:
         FileNotFoundError: there is no Triton in it.
+        OSError: a folder cannot be read.
     """
     backends = backends_in(root / BACKENDS)
     folders = package_folders(root)
-    lines = [f"image: {json.dumps(name)}"]
-    lines += [f"python: {json.dumps(version)}" for version in sorted(pythons_of(folders))[-1:]]
+    others = [] if root == Path("/") else other_package_folders(root, folders)
+    complete = ["backends"] if others else ["backends", "modules"]
+    versions = sorted(pythons_of(folders), key=lambda version: [int(part) for part in version.split(".")])
+    lines = [f"# not in modules, since Triton may not use it: /{folder.relative_to(root)}" for folder in others]
+    lines += [f"image: {json.dumps(name)}"]
+    lines += [f"python: {json.dumps(version)}" for version in versions[-1:]]
     lines += _items("backends", sorted(backends)) + _items("modules", sorted(modules_in(folders)))
     lines += ["distributions:"] if distributions_in(folders) else []
     lines += [f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in sorted(distributions_in(folders).items())]
-    return "\n".join([*lines, "complete: [backends, modules]", ""])
+    return "\n".join([*lines, f"complete: [{', '.join(complete)}]", ""])
 
 
 def backends_in(folder: Path) -> set[str]:
@@ -44,6 +53,8 @@ def backends_in(folder: Path) -> set[str]:
     Raises:
         FileNotFoundError: there is no such directory.
     """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no Triton: no directory {folder}")
     return {
         entry.name
         for entry in folder.iterdir()
@@ -52,7 +63,8 @@ def backends_in(folder: Path) -> set[str]:
 
 
 def package_folders(root: Path) -> list[Path]:
-    """Where Python packages are below a root: the folders of its system's Python, and of the one that runs this."""
+    """Where Python packages are below a root: the folders of its system's Python, of the one that runs this where the
+    root is its own, and those that `.pth` files in these add."""
     found = [
         folder
         for base in _ROOTS
@@ -63,7 +75,34 @@ def package_folders(root: Path) -> list[Path]:
         if folder.is_dir()
     ]
     own = [Path(entry) for entry in sys.path if Path(entry).name in _PACKAGES] if root == Path("/") else []
-    return list(dict.fromkeys([*found, *own]))
+    found = list(dict.fromkeys([*found, *own]))
+    return list(dict.fromkeys([*found, *(added for folder in found for added in _added_folders(root, folder))]))
+
+
+def _added_folders(root: Path, folder: Path) -> Iterator[Path]:
+    """The folders that the `.pth` files in a folder add to the path."""
+    for file in sorted(folder.glob("*.pth")):
+        for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.strip() and not line.startswith(("#", "import ", "import\t")):
+                inside = os.path.normpath(Path("/") / folder.relative_to(root) / line.strip())
+                if (root / inside.lstrip("/")).is_dir():
+                    yield root / inside.lstrip("/")
+
+
+def other_package_folders(root: Path, known: Iterable[Path]) -> list[Path]:
+    """The folders of Python packages below a root that are not among those known; links are not followed."""
+    found = []
+    for place, folders, _ in os.walk(root, onerror=_raise):
+        if Path(place) == root:
+            folders[:] = [name for name in folders if name not in ("dev", "proc", "sys")]
+        here = [Path(place) / name for name in folders if name in _PACKAGES]
+        found += [folder for folder in here if folder not in known and modules_in([folder])]
+        folders[:] = sorted(name for name in folders if name not in _PACKAGES)
+    return found
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def pythons_of(folders: Iterable[Path]) -> set[str]:
@@ -73,12 +112,25 @@ def pythons_of(folders: Iterable[Path]) -> set[str]:
 
 
 def modules_in(folders: Iterable[Path]) -> set[str]:
-    """The modules and packages, by their first names, that can be imported from folders."""
+    """The modules and packages, by their first names, that can be imported from folders.
+
+    Of a distribution that is installed in editable mode only its metadata may lie there; its files are found by a hook.
+    """
     names: set[str] = set()
     for folder in folders:
-        if folder.is_dir():
-            names.update(name for entry in folder.iterdir() if (name := _module(entry)))
+        for entry in folder.iterdir() if folder.is_dir() else []:
+            names.update(_editable_modules(entry) if _INFO.fullmatch(entry.name) else filter(None, [_module(entry)]))
     return names
+
+
+def _editable_modules(info: Path) -> set[str]:
+    """The modules of a distribution that is installed in editable mode; empty for every other one."""
+    origin, modules = info / "direct_url.json", info / "top_level.txt"
+    if not origin.is_file() or not re.search(r'"editable"\s*:\s*true', origin.read_text(encoding="utf-8")):
+        return set()
+    if not modules.is_file():
+        return {info.name.partition("-")[0]}
+    return {line.partition("/")[0] for line in modules.read_text(encoding="utf-8").split()}
 
 
 def _module(entry: Path) -> str:
@@ -114,7 +166,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         sys.stdout.write(describe(given.root, given.name))
     except OSError as error:
-        sys.stderr.write(f"error: no Triton below {given.root}: {error}\n")
+        sys.stderr.write(f"error: {given.root} cannot be described: {error}\n")
         return 1
     return 0
 
