@@ -7,6 +7,7 @@ import asyncio
 import pytest
 from tidegate.control.gpus import GpuLoad, gpu_load, together
 from tidegate.control.probe import ShardHealth, probe
+from tidegate.control.prometheus import parse_samples
 from tidegate.errors import EndpointRefusedError
 from tidegate.ports import Endpoint, HttpRequest, HttpResponse, MemoryRegistry, MemoryTransport, RegisteredEndpoint
 
@@ -35,7 +36,7 @@ def exported(*xids: int, ecc: int = 0) -> str:
 
 
 def test_use_and_memory_are_tritons() -> None:
-    load = gpu_load(TRITON, None)
+    load = gpu_load(parse_samples(TRITON), None)
     assert load.utilisation == {"GPU-1": 0.75, "GPU-2": 0.25}
     assert load.memory == {"GPU-1": 0.75, "GPU-2": 0.25}
     assert load.faults is None, "nobody says"
@@ -49,16 +50,16 @@ def test_use_and_memory_are_tritons() -> None:
         (exported(79, 0), {"GPU-1"}),
         (exported(0, 48), {"GPU-2"}),
         (exported(0, 0, ecc=2), {"GPU-1"}),
-        ("<html>", set()),
+        (r'DCGM_FI_DEV_XID_ERRORS{modelName="a,UUID=\"GPU-9\"",UUID="GPU-1"} 79', {"GPU-1"}),
         ('DCGM_FI_DEV_XID_ERRORS{UUID="GPU-1"} NaN', set()),
     ],
 )
 def test_a_gpu_is_broken_by_errors_that_no_program_makes(text: str, faults: set[str]) -> None:
-    assert gpu_load("", text).faults == faults
+    assert gpu_load([], parse_samples(text)).faults == faults
 
 
 def test_servers_that_share_an_instance_count_its_gpus_once() -> None:
-    one, other = gpu_load(TRITON, exported(79)), gpu_load(TRITON, None)
+    one, other = gpu_load(parse_samples(TRITON), parse_samples(exported(79))), gpu_load(parse_samples(TRITON), None)
     assert together([one, other]) == GpuLoad({"GPU-1": 0.75, "GPU-2": 0.25}, one.memory, frozenset({"GPU-1"}))
     assert together([]) == GpuLoad()
 
@@ -89,7 +90,8 @@ def test_the_exporter_beside_a_server_is_asked() -> None:
     assert run(exported(79)).gpus.faults == {"GPU-1"}
 
 
-def test_an_exporter_that_is_down_leaves_the_server_ready() -> None:
-    found = run(None)
+@pytest.mark.parametrize("exporter", [None, "<html>"], ids=["down", "something else answers"])
+def test_an_exporter_that_says_nothing_leaves_the_server_ready(exporter: str | None) -> None:
+    found = run(exporter)
     assert (found.ready, found.unreachable, found.gpus.faults) == (1, 0, None)
     assert found.gpus.utilisation["GPU-1"] == 0.75

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from tidegate.control.probe import counters, probe
+from tidegate.control.prometheus import parse_samples
 from tidegate.errors import EndpointRefusedError
 from tidegate.ports import Endpoint, HttpRequest, HttpResponse, MemoryRegistry, MemoryTransport, RegisteredEndpoint
 
@@ -88,7 +89,7 @@ def test_a_server_that_restarted_between_the_readings_counts_from_zero() -> None
 
 
 def test_versions_are_summed_and_other_metrics_left_alone() -> None:
-    found = counters(exposition(5, 2000))
+    found = counters(parse_samples(exposition(5, 2000)))
     assert found["nv_inference_queue_duration_us", "ranker"] == 10
     assert found["nv_inference_compute_infer_duration_us", "ranker"] == 4000
     assert len(found) == 3

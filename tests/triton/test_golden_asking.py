@@ -34,11 +34,14 @@ class Server:
     def __init__(self, config: str, status: int, answer: Any) -> None:
         self.config, self.status, self.answer = config, status, answer
         self.asked: list[HttpRequest] = []
+        self.served: tuple[int, tuple[()], bytes] | None = None
 
     async def send(self, endpoint: Endpoint, request: HttpRequest, timeout_s: float) -> HttpResponse:
         """See `Transport.send`."""
         await asyncio.sleep(0)
         if request.path.endswith("/config"):
+            if self.served is not None:
+                return HttpResponse(*self.served)
             served = json_format.MessageToJson(text_format.Parse(self.config, ModelConfig()))
             return HttpResponse(200, (), served.encode())
         self.asked.append(request)
@@ -100,6 +103,15 @@ def test_without_one_a_made_up_request_proves_nothing(
     assert words in result.unproved
     assert result.answered is answered
     assert ("samples/*.json" in result.advice) == (status != 501)
+
+
+@pytest.mark.parametrize("served", [(400, b"{}"), (200, b"[" * 100_000), (200, b"[]"), (200, b'{"input": 3}')])
+def test_a_server_that_does_not_say_a_config_proves_nothing(tmp_path: Path, served: tuple[int, bytes]) -> None:
+    server = Server(PLAIN, 200, ANSWER)
+    server.served = (served[0], (), served[1])
+    result = ask(tmp_path, server)
+    assert "the server does not say what it takes" in result.unproved
+    assert (result.failure, result.answered) == ("", False)
 
 
 def test_a_server_that_breaks_fails_its_self_test_also_without_golden_requests(tmp_path: Path) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+
+from tidegate.control.prometheus import Sample
 
 UTILISATION = "nv_gpu_utilization"
 MEMORY_USED = "nv_gpu_memory_used_bytes"
@@ -19,8 +20,7 @@ ECC = "DCGM_FI_DEV_ECC_DBE_VOL_TOTAL"
 XIDS_OF_PROGRAMS = frozenset({0, 13, 31, 43, 45, 68})
 """No error, and errors that a program makes, by https://docs.nvidia.com/deploy/xid-errors: another GPU would not help."""
 
-_SAMPLE = re.compile(r"([a-zA-Z_:][a-zA-Z0-9_:]*)\{(.*)\} (\S+)( -?[0-9]+)?")
-_ID = re.compile(r'(?:^|,)(?:gpu_uuid|UUID)="([^"]+)"')
+_ID = ("gpu_uuid", "UUID")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +36,15 @@ class GpuLoad:
     faults: frozenset[str] | None = None
 
 
-def gpu_load(triton: str, exporter: str | None) -> GpuLoad:
+def gpu_load(triton: Iterable[Sample], exporter: Iterable[Sample] | None) -> GpuLoad:
     """The GPUs of one server.
 
     Args:
-        triton: Triton's metrics in Prometheus' text format.
+        triton: Triton's metrics.
         exporter: those of the DCGM exporter; None where there is none.
     """
     found: dict[str, dict[str, float]] = {UTILISATION: {}, MEMORY_USED: {}, MEMORY_TOTAL: {}}
-    for name, gpu, value in _samples(triton, found):
+    for name, gpu, value in _of_gpus(triton, found):
         found[name][gpu] = value
     totals = {gpu: total for gpu, total in found[MEMORY_TOTAL].items() if total > 0}
     memory = {gpu: min(1.0, used / totals[gpu]) for gpu, used in found[MEMORY_USED].items() if gpu in totals}
@@ -52,7 +52,7 @@ def gpu_load(triton: str, exporter: str | None) -> GpuLoad:
     if exporter is not None:
         faults = frozenset(
             gpu
-            for name, gpu, value in _samples(exporter, (XID, ECC))
+            for name, gpu, value in _of_gpus(exporter, (XID, ECC))
             if (name == XID and value not in XIDS_OF_PROGRAMS) or (name == ECC and value > 0)
         )
     return GpuLoad({gpu: min(1.0, value) for gpu, value in found[UTILISATION].items()}, memory, faults)
@@ -71,21 +71,9 @@ def together(loads: Iterable[GpuLoad]) -> GpuLoad:
     return GpuLoad(utilisation, memory, faults)
 
 
-def _samples(text: str, names: Iterable[str]) -> Iterator[tuple[str, str, float]]:
+def _of_gpus(samples: Iterable[Sample], metrics: Iterable[str]) -> Iterator[tuple[str, str, float]]:
     """(metric, GPU, value) of the samples of some metrics; what is no number of at least 0 is left out."""
-    wanted = frozenset(names)
-    for line in text.split("\n"):
-        sample = _SAMPLE.fullmatch(line.rstrip())
-        if sample is None or sample[1] not in wanted:
-            continue
-        gpu, value = _ID.search(sample[2]), _number(sample[3])
-        if gpu is not None and value is not None:
-            yield sample[1], gpu[1], value
-
-
-def _number(text: str) -> float | None:
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if 0 <= value < math.inf else None
+    wanted = frozenset(metrics)
+    for sample in samples:
+        if sample.metric in wanted and 0 <= sample.value < math.inf and (gpu := sample.label(*_ID)) is not None:
+            yield sample.metric, gpu, sample.value

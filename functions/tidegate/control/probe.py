@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import math
-import re
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from tidegate.control.gpus import GpuLoad, gpu_load, together
+from tidegate.control.prometheus import Sample, parse_samples
 from tidegate.errors import EndpointError
 from tidegate.ports import Endpoint, HttpRequest, RegisteredEndpoint, Registry, Transport
 from tidegate.ports.store_rules import REFUSED
@@ -22,9 +22,6 @@ from tidegate.ports.store_rules import REFUSED
 QUEUED = "nv_inference_queue_duration_us"
 COMPUTED = "nv_inference_compute_infer_duration_us"
 SCRAPE_TIMEOUT_S = 3.0
-
-_SAMPLE = re.compile(r"([a-zA-Z_:][a-zA-Z0-9_:]*)(\{.*\})? (\S+)( -?[0-9]+)?")
-_MODEL = re.compile(r'[{,]model="([^"]+)"')
 
 Counters = Mapping[tuple[str, str], float]
 """A counter's value by (its name, the model), summed over versions and instances."""
@@ -127,42 +124,37 @@ async def _read(transport: Transport, entry: RegisteredEndpoint, gpu_metrics_por
         answer = await transport.send(door, HttpRequest("GET", "/metrics"), SCRAPE_TIMEOUT_S)
         if answer.status != 200:
             return None
-        text = answer.body.decode()
+        samples = parse_samples(answer.body.decode())
         exported = None if gpu_metrics_port is None else await _exported(transport, endpoint, gpu_metrics_port)
-        return _Reading(counters(text), gpu_load(text, exported))
+        return _Reading(counters(samples), gpu_load(samples, exported))
     except (EndpointError, ValueError):
         return None
 
 
-async def _exported(transport: Transport, endpoint: Endpoint, port: int) -> str | None:
-    """What the exporter beside a server says; None where it does not: a server without one still takes requests."""
+async def _exported(transport: Transport, endpoint: Endpoint, port: int) -> list[Sample] | None:
+    """What the exporter beside a server says; None where it says nothing, or nothing that is metrics: a server without one
+    still takes requests."""
     beside = Endpoint(endpoint.shard, endpoint.host, port)
     try:
         answer = await transport.send(beside, HttpRequest("GET", "/metrics"), SCRAPE_TIMEOUT_S)
-        return answer.body.decode() if answer.status == 200 else None
+        return parse_samples(answer.body.decode()) if answer.status == 200 else None
     except (EndpointError, ValueError):
         return None
 
 
-def counters(text: str) -> Counters:
-    """The per-model counters in Prometheus' text format (https://prometheus.io/docs/instrumenting/exposition_formats/).
+def counters(samples: Iterable[Sample]) -> Counters:
+    """The per-model counters among Triton's metrics.
 
     Raises:
-        ValueError: a line is not in that format, or a counter has no finite value of at least 0.
+        ValueError: a counter has no model, or no finite value of at least 0.
     """
     sums: dict[tuple[str, str], float] = defaultdict(float)
-    for line in text.split("\n"):
-        if not line.strip() or line.startswith("#"):
-            continue
-        sample = _SAMPLE.fullmatch(line.rstrip())
-        if sample is None:
-            raise ValueError("a line is no sample of a metric")
-        name, labels, number = sample[1], sample[2] or "", sample[3]
-        if name in (QUEUED, COMPUTED):
-            model, value = _MODEL.search(labels), float(number)
-            if model is None or not 0 <= value < math.inf:
-                raise ValueError(f"{name} has no model, or no finite value of at least 0")
-            sums[name, model[1]] += value
+    for sample in samples:
+        if sample.metric in (QUEUED, COMPUTED):
+            model = sample.label("model")
+            if model is None or not 0 <= sample.value < math.inf:
+                raise ValueError(f"{sample.metric} has no model, or no finite value of at least 0")
+            sums[sample.metric, model] += sample.value
     return sums
 
 

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from urllib.parse import quote
 
 from google.protobuf import json_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from tidegate.errors import EndpointTimeoutError, ModelConfigError
-from tidegate.ports import Endpoint, GoldenResult, HttpRequest, HttpResponse, ModelStore, Transport
+from tidegate.errors import EndpointAnswerError, EndpointTimeoutError, ModelConfigError, StackError
+from tidegate.ports import Endpoint, GoldenResult, HttpResponse, ModelStore, Transport
 from tidegate.ports.model_units import MAX_PATH_BYTES, is_below
 from tidegate.rules import Target
 from tidegate.triton.golden.answers import DECOUPLED, reason_of, validate_answer
@@ -21,6 +19,7 @@ from tidegate.triton.golden.made_up import made_up_request
 from tidegate.triton.golden.requests import GoldenRequest, in_sequence
 from tidegate.triton.golden.samples import FOLDER, golden_requests
 from tidegate.triton.model_config import CONFIG, parse_config
+from tidegate.triton.repository import TritonRepository
 
 TIMEOUT_S = 30.0
 """Longest wait for one answer: the first request of a model may be slow."""
@@ -112,14 +111,11 @@ class StoredGoldenRequests:
 
     async def _served_config(self, endpoint: Endpoint, target: Target) -> ModelConfig | None:
         """The config that an endpoint serves a target by; None where it does not say."""
-        suffix = "" if target.version is None else f"/versions/{target.version}"
-        request = HttpRequest("GET", f"/v2/models/{quote(target.model, safe='')}{suffix}/config", (), b"")
-        response = await self._transport.send(endpoint, request, self._timeout_s)
-        if response.status != 200:
-            return None
+        repository = TritonRepository(self._transport, endpoint, timeout_s=self._timeout_s)
         try:
-            return json_format.ParseDict(json.loads(response.body), ModelConfig(), ignore_unknown_fields=True)
-        except (ValueError, json_format.ParseError):
+            served = await repository.config(target.model, target.version)
+            return json_format.ParseDict(served, ModelConfig(), ignore_unknown_fields=True)
+        except (StackError, EndpointAnswerError, ValueError, json_format.ParseError):
             return None
 
     async def _closure(self, config: ModelConfig) -> Sequence[ModelConfig]:
