@@ -7,6 +7,7 @@ import json
 import math
 import struct
 from collections.abc import Mapping
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -226,6 +227,40 @@ def test_a_number_is_rounded_to_the_nearest_value_or_refused(
     if fits:
         assert model.sent is not None
         assert decoded(datatype, model.sent[1]) == nearest
+
+
+BETWEEN = [
+    math.nextafter(tie, towards) * sign
+    for tie in (1.00390625, 1.01171875, 257.0, 5e-39, 2.0**-134, 3.3961775292304601e38)
+    for towards in (0.0, tie, math.inf)
+    for sign in (1, -1)
+    if not (tie > 1e38 and towards >= tie)
+]
+"""Numbers at, just below and just above the middle of two bfloat16s, which all are one single-precision number."""
+
+
+@pytest.mark.parametrize(
+    "number", [*BETWEEN, 2**80 + 2**72, 2**80 + 2**72 + 1, 2**80 + 2**72 - 1, -(2**80 + 2**72 + 1)]
+)
+def test_a_number_is_rounded_to_bfloat16_once(scripted: Host, fake: FakeTriton, number: float) -> None:
+    fake.received.clear()
+    fake.script = model = Model("BF16")
+    assert infer(scripted, "echoing", {"X": [[number, 1]]}).status == 200
+    assert model.sent is not None
+    distances = [abs(Fraction(each) - abs(Fraction(number))) for each in bfloat16s_around(abs(number))]
+    nearest = [
+        each
+        for each, distance in zip(bfloat16s_around(abs(number)), distances, strict=True)
+        if distance == min(distances)
+    ]
+    even = next((each for each in nearest if not int(np.float32(each).view("<u4")) >> 16 & 1), nearest[0])
+    assert decoded("BF16", model.sent[1]) == [math.copysign(even, number), 1.0]
+
+
+def bfloat16s_around(number: float) -> list[float]:
+    """The bfloat16s around a number."""
+    at = int(np.searchsorted(BFLOAT16, float(number)))
+    return [float(each) for each in BFLOAT16[max(0, at - 2) : at + 2]]
 
 
 def test_what_the_model_refuses_is_told_in_its_words(gateway: Host) -> None:

@@ -11,7 +11,7 @@ import math
 import struct
 import sys
 from array import array
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from tidegate.web.errors import WebError, bad_model_answer, malformed
@@ -23,8 +23,10 @@ _ARRAY_CODES = {
     "FP32": "f", "FP64": "d",
 }  # fmt: skip
 _FLOATS = frozenset({"FP16", "BF16", "FP32", "FP64"})
-_LEAST_BFLOAT16 = -133
-"""Binary exponent of the smallest positive bfloat16."""
+_HALF = 0x8000
+"""The lower half of a single-precision number that lies between two bfloat16s, as far from one as from the other."""
+
+_BFLOAT16_INFINITE = (0x7F80, 0xFF80)
 
 _WORDS = {"BOOL": "true or false", "BYTES": "text"}
 
@@ -139,7 +141,7 @@ def _pack(datatype: str, flat: Sequence[Any]) -> bytes:
             _require_finite(flat)
             return struct.pack(f"<{len(flat)}e", *flat)
         case "BF16":
-            return b"".join(_to_bfloat16(item) for item in flat)
+            return _little_endian(_to_bfloat16(flat)).tobytes()
         case _:
             values = array(_ARRAY_CODES[datatype], flat)
             if datatype in _FLOATS:
@@ -170,8 +172,8 @@ def _decode(name: str, datatype: str, data: bytes) -> list[Any]:
         case "FP16":
             return list(struct.unpack(f"<{len(data) // 2}e", data))
         case "BF16":
-            words = struct.unpack(f"<{len(data) // 2}H", data)
-            return [struct.unpack("<f", struct.pack("<I", word << 16))[0] for word in words]
+            halves = array("H", data)
+            return _from_bfloat16(_little_endian(halves))
         case _:
             values = array(_ARRAY_CODES[datatype])
             values.frombytes(data)
@@ -193,13 +195,52 @@ def _decode_bytes(name: str, data: bytes) -> list[str]:
     return elements
 
 
-def _to_bfloat16(value: float) -> bytes:
-    """The upper half of a single-precision number of 8 significant bits, rounded once, half to even."""
-    number = float(value)
-    _, exponent = math.frexp(number)
-    unit = max(exponent - 8, _LEAST_BFLOAT16)
-    nearest = math.copysign(math.ldexp(round(math.ldexp(number, -unit)), unit), number)
-    return struct.pack("<f", nearest)[2:]
+def _to_bfloat16(flat: Sequence[Any]) -> array[int]:
+    """Each number as the upper half of a single-precision one, rounded to it half to even.
+
+    Single precision comes between, since packing it is the standard library's: rounding is monotonous, so that this can be
+    wrong only where a number was rounded to exactly half of the last place. There the number itself decides.
+
+    All are rounded in one addition: no sum of 32 bits carries into the next one, as no number here is NaN.
+    """
+    singles = array("f", flat)
+    count, order = len(singles), sys.byteorder
+    words = int.from_bytes(singles.tobytes(), order)
+    odd = words >> 16 & _repeated(1, count)
+    halves = array("H", (words + odd + _repeated(_HALF - 1, count)).to_bytes(4 * count, order))
+    rounded = halves[1::2] if order == "little" else halves[0::2]
+    lower = array("H", singles.tobytes())[slice(0 if order == "little" else 1, None, 2)]
+    for index in _places(lower, _HALF):
+        given, single = flat[index], singles[index]
+        if given != single:
+            (word,) = struct.unpack("=I", struct.pack("=f", single))
+            rounded[index] = (word >> 16) + (abs(given) > abs(single))
+    if any(infinite in rounded for infinite in _BFLOAT16_INFINITE):
+        raise OverflowError
+    return rounded
+
+
+def _repeated(word: int, count: int) -> int:
+    """A number of `count` times 32 bits, each 32 of which are `word`."""
+    return int.from_bytes(word.to_bytes(4, sys.byteorder) * count, sys.byteorder)
+
+
+def _places(values: array[int], wanted: int) -> Iterator[int]:
+    start = 0
+    while True:
+        try:
+            start = values.index(wanted, start) + 1
+        except ValueError:
+            return
+        yield start - 1
+
+
+def _from_bfloat16(halves: array[int]) -> list[float]:
+    words = array("H", bytes(4 * len(halves)))
+    words[slice(1, None, 2) if sys.byteorder == "little" else slice(0, None, 2)] = halves
+    singles = array("f")
+    singles.frombytes(words.tobytes())
+    return singles.tolist()
 
 
 def _little_endian(values: array[Any]) -> array[Any]:
