@@ -6,6 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tidegate.rules.arms import ExperimentRuns
+from tidegate.rules.contract import Attribute
+from tidegate.rules.language import ObjectiveFile
+from tidegate.rules.no_effect import of_objective
 
 from tests.cli.rules_runner import rules, rules_json, write
 
@@ -69,6 +73,52 @@ RULES = {
 def test_a_setting_of_a_rule_without_effect_is_a_finding(rule: str, tmp_path: Path) -> None:
     told = found(tmp_path, f"  - {{id: first, {rule}}}\n", layers=LAYERS)
     assert ("no-effect", "objectives/ranking.yaml", CONTEXT.count("\n") + 5) in told
+
+
+@pytest.mark.parametrize("operator", ["prefix", "suffix"])
+@pytest.mark.parametrize(
+    ("name", "beside", "is_deleted"),
+    [
+        ("country", "", False),
+        ("country", ", not: SE", True),
+        ("member_id", "", True),
+        ("device", "", True),
+    ],
+)
+def test_what_is_advised_of_an_affix_of_every_text_changes_no_decision(
+    operator: str, name: str, beside: str, is_deleted: bool, tmp_path: Path
+) -> None:
+    rule = f"  - {{id: first, when: {{{name}: {{{operator}: ''{beside}}}, age: 1}}, serve: better}}\n"
+    found(tmp_path, rule)
+    (told,) = [each for each in rules_json("check", tmp_path)["findings"] if each["kind"] == "no-effect"]
+    assert (told["hint"] == "delete it") is is_deleted
+    assert (f"{name}: {{present: true}}" in told["hint"]) is not is_deleted
+
+
+def test_affixes_are_compared_from_their_own_end(tmp_path: Path) -> None:
+    affixes = "[ab, b, ba, cab, c]"
+    found(tmp_path, f"  - {{id: first, when: {{country: {{prefix: {affixes}, suffix: {affixes}}}}}, serve: better}}\n")
+    messages = [each["message"] for each in rules_json("check", tmp_path)["findings"] if "covers" in each["message"]]
+    assert sorted(messages) == [
+        "'b' beside it covers 'ab'",
+        "'b' beside it covers 'ba'",
+        "'b' beside it covers 'cab'",
+        "'c' beside it covers 'cab'",
+    ]
+
+
+@pytest.mark.parametrize("operator", ["prefix", "suffix"])
+def test_many_affixes_are_compared_in_linear_time(operator: str) -> None:
+    # Compared in pairs, they would take more than half an hour.
+    affixes = [f"x{number:06}x" for number in range(100_000)]
+    rule = {"id": "first", "when": {"country": {operator: affixes}}, "serve": "base"}
+    spec = ObjectiveFile.model_validate({"objective": "ranking", "context": {}, "rules": [rule]})
+    told: list[str] = []
+    attributes = {"country": Attribute("country", "string")}
+    of_objective(
+        spec, attributes, [(("rules", 0), spec.rules[0])], {}, lambda _at, message, _hint: told.append(message)
+    )
+    assert told == []
 
 
 def test_settings_of_an_objective_without_effect_are_findings(tmp_path: Path) -> None:
@@ -157,6 +207,37 @@ def test_one_experiment_with_different_arms_is_an_error_at_both_places(what: str
     assert f"objectives/{'search' if apart else 'ranking'}.yaml:" in told.output
     assert "rule 'first' of objectives/ranking.yaml:4" in told.output
     assert what in told.output
+
+
+def test_to_a_model_true_is_not_1_in_the_arms_of_an_experiment(tmp_path: Path) -> None:
+    one, other = (f"parameters: {{p: {value}}}, experiment: {AB}" for value in ("1", "true"))
+    told = two_runs(tmp_path, one, other)
+    assert told.exit_code == 1
+    assert "rule 'first' of objectives/ranking.yaml:4, with other parameters" in told.output
+
+
+def test_a_run_is_compared_with_every_other(tmp_path: Path) -> None:
+    alike, other = f"experiment: {AB}", DIFFERENT["targets"]
+    runs = [alike, alike, other, *(each.replace("{id: ab,", "{id: ab, shared: true,") for each in (other, alike))]
+    rule = "".join(f"  - {{id: r{number}, when: {{country: C{number}}}, {run}}}\n" for number, run in enumerate(runs))
+    objective = f"objective: ranking\ncontext:\n{CONTEXT}rules:\n{rule}{DEFAULT}"
+    write(tmp_path, {"fleet.yaml": FLEET, "layers.yaml": LAYERS, "objectives/ranking.yaml": objective})
+    told = [each["rule"] for each in rules_json("check", tmp_path, exit_code=1)["findings"]]
+    assert told == ["r2", "r3", "r4"]
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_many_runs_of_one_experiment_are_compared_in_linear_time(shared: bool) -> None:
+    # Compared in pairs, they would take minutes.
+    runs, told = ExperimentRuns(), []
+    for number in range(10_000):
+        cells = [
+            {"cell": 1, "serve": "base", "weight": 1},
+            {"cell": 2, "serve": "better", "weight": number if shared else 1},
+        ]
+        rule = {"experiment": {"id": "ab", "allocate": "layer", "layer": "home", "cells": cells}}
+        runs.add(rule, shared=shared, place=str(number), report=lambda message, _: told.append(message))
+    assert told == []
 
 
 @pytest.mark.parametrize("apart", [False, True])

@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+from tidegate.rules.bundle import encode
 
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """An experiment as one rule runs it. `place` is where, in words; `shared` whether its author says that others differ."""
+    """An experiment as one rule runs it. `place` is where, in words; `arms` are encoded, since `true` is not 1."""
 
     place: str
-    shared: bool
-    arms: Mapping[str, Any]
+    arms: Mapping[str, bytes]
+
+
+@dataclass(slots=True)
+class _Runs:
+    """The runs of one experiment: how many, and of all and of those that are not `shared` the first two whose arms differ.
+    Whatever arms a further run has, one of these two differs from it, if any does."""
+
+    count: int = 0
+    first: list[_Run] = field(default_factory=list)
+    first_unshared: list[_Run] = field(default_factory=list)
 
 
 class ExperimentRuns:
     """The experiments that the rules of all objectives run, by id."""
 
     def __init__(self) -> None:
-        self._runs: dict[str, list[_Run]] = {}
+        self._runs: dict[str, _Runs] = {}
 
     def add(self, rule: Mapping[str, Any], *, shared: bool, place: str, report: Callable[[str, str], None]) -> None:
         """Take an experiment as a rule runs it, and report where another rule's run of it has other arms.
@@ -31,22 +42,26 @@ class ExperimentRuns:
             place: the rule's id, file and line, in words.
             report: takes what is wrong and what would be right.
         """
-        run = _Run(place, shared, _arms(rule))
+        run = _Run(place, {key: encode(value) for key, value in _arms(rule).items()})
         name = rule["experiment"]["id"]
-        for other in self._runs.get(name, ()):
+        runs = self._runs.setdefault(name, _Runs())
+        others = runs.first_unshared if shared else runs.first
+        other = next((each for each in others if each.arms != run.arms), None)
+        if other is not None:
             differing = ", ".join(key for key, value in run.arms.items() if value != other.arms[key])
-            if differing and not (shared and other.shared):
-                report(
-                    f"experiment {name!r} is also run by {other.place}, with other {differing}: "
-                    "results by cell would mix them",
-                    "make them alike, give one another id, or write `shared: true` in both experiments",
-                )
-                break
-        self._runs.setdefault(name, []).append(run)
+            report(
+                f"experiment {name!r} is also run by {other.place}, with other {differing}: "
+                "results by cell would mix them",
+                "make them alike, give one another id, or write `shared: true` in both experiments",
+            )
+        runs.count += 1
+        for kept in (runs.first,) if shared else (runs.first, runs.first_unshared):
+            if len(kept) < 2 and all(each.arms != run.arms for each in kept):
+                kept.append(run)
 
     def is_run_once(self, experiment: str) -> bool:
         """Whether one rule alone runs an experiment."""
-        return len(self._runs.get(experiment, ())) == 1
+        return experiment in self._runs and self._runs[experiment].count == 1
 
 
 def _arms(rule: Mapping[str, Any]) -> dict[str, Any]:

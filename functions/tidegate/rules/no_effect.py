@@ -174,6 +174,9 @@ def _operators(attribute: Attribute, condition: Operators, at: Location, note: N
     }
     for operator, value in given.items():
         _list(attribute, operator, value, (*at, operator), note)
+        if operator in ("prefix", "suffix"):
+            is_present = attribute.required or attribute.default is not None or len(given) > 1
+            _affixes(attribute, operator, _as_list(value), (*at, operator), note, is_present=is_present)
     if given.get("present"):
         if len(given) > 1:
             note((*at, "present"), "the other conditions on it hold only where it is present", "delete it")
@@ -213,21 +216,42 @@ def _spare_values(attribute: Attribute, given: Mapping[str, Any], at: Location, 
 
 
 def _list(attribute: Attribute, operator: str, value: Any, at: Location, note: Note) -> None:
-    """Note what is twice in a condition's list, affixes that others cover, and lists of every value that there can be."""
+    """Note what is twice in a condition's list, and lists of every value that there can be."""
     values = _as_list(value)
     kind = "string" if attribute.type == "set" or operator in ("prefix", "suffix") else attribute.type
     keys = [comparable(kind, item) for item in values] if operator not in ("present", *ORDERED) else []
     _twice(keys, values, at, note)
-    if operator in ("prefix", "suffix"):
-        for index, item in enumerate(values):
-            shorter = [each for each in values if each != item and holds(operator, (each,), item)]
-            if shorter:
-                note((*at, index), f"{shorter[0]!r} beside it covers {item!r}", "delete one of them")
-            elif item == "":
-                note(at, f"every text has the {operator} ''", "delete it")
     domain = {comparable(kind, item) for item in attribute.values or ()} if operator == "in" else set()
     if domain and domain <= set(keys) and (attribute.required or attribute.default is not None):
         note(at, f"these are all values of attribute {attribute.name!r}, so it always holds", "delete it")
+
+
+def _affixes(
+    attribute: Attribute, operator: str, values: list[str], at: Location, note: Note, *, is_present: bool
+) -> None:
+    """Note affixes that others cover, and the one that every text has. `is_present`: without the condition too, the rule
+    matches only where the attribute is present."""
+    covers = _covers(values, from_end=operator == "suffix")
+    for index, item in enumerate(values):
+        if item in covers:
+            note((*at, index), f"{covers[item]!r} beside it covers {item!r}", "delete one of them")
+        elif item == "":
+            hint = "delete it" if is_present else f"write `{attribute.name}: {{present: true}}`, which says the same"
+            note(at, f"every text has the {operator} ''", hint)
+
+
+def _covers(affixes: Iterable[str], *, from_end: bool) -> dict[str, str]:
+    """The shortest other affix that each of some begins with (ends with, where `from_end`), of those that have one."""
+    step = -1 if from_end else 1
+    found: dict[str, str] = {}
+    shortest: str | None = None
+    # In order, what begins with a text follows it directly.
+    for read in sorted({each[::step] for each in affixes}):
+        if shortest is not None and read.startswith(shortest):
+            found[read[::step]] = shortest[::step]
+        else:
+            shortest = read
+    return found
 
 
 def _twice(keys: Sequence[Any], written: Sequence[Any], at: Location, note: Note) -> None:
