@@ -12,7 +12,7 @@ from constructs import Construct
 
 from infra.contract import AGENT_PORT, DCGM_PORT, GRPC_PORT, HTTP_PORT, METRICS_PORT
 from infra.settings import MAX_ZONES
-from infra.stacks.parts import Stage, explain, log_group, statement
+from infra.stacks.parts import Stage, depend_on_policy, explain, log_group, statement
 from infra.stacks.storage import StorageStack
 
 INTERFACES = ("ecr.api", "ecr.dkr", "ecs", "ecs-agent", "ecs-telemetry", "logs", "secretsmanager")
@@ -96,11 +96,12 @@ class NetworkStack(cdk.Stack):
     def _flow_logs(self) -> None:
         group = log_group(self, "FlowLogs", self.stage, f"/tidegate/{self.stage.name}/flow", self._storage.key)
         role = iam.Role(self, "FlowLogsRole", assumed_by=iam.ServicePrincipal("vpc-flow-logs.amazonaws.com"))
-        self.vpc.add_flow_log(
+        flow_log = self.vpc.add_flow_log(
             "FlowLog",
             destination=ec2.FlowLogDestination.to_cloud_watch_logs(group, role),
             traffic_type=ec2.FlowLogTrafficType.REJECT,
         )
+        depend_on_policy(flow_log, role)
         explain(
             self.vpc,
             checkov={

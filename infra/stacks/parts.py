@@ -104,10 +104,12 @@ def log_group(scope: Construct, construct_id: str, stage: Stage, name: str, key:
     return group
 
 
-def depend_on_policy(resource: cdk.CfnResource, role: iam.Role) -> None:
+def depend_on_policy(construct: IConstruct, role: iam.Role) -> None:
     """Make a resource after a role's own policy and delete it before: a reference names the role alone."""
+    resource = construct if cdk.CfnResource.is_cfn_resource(construct) else construct.node.default_child
     policy = role.node.find_child("DefaultPolicy").node.default_child
-    assert isinstance(policy, cdk.CfnResource)
+    assert isinstance(resource, cdk.CfnResource), construct.node.path
+    assert isinstance(policy, cdk.CfnResource), role.node.path
     resource.add_resource_dependency(policy)
 
 

@@ -18,7 +18,7 @@ from infra.images import image_tags
 from infra.settings import process_variables
 from infra.stacks.grants import PUBLISH_JOB, statements
 from infra.stacks.network import NetworkStack
-from infra.stacks.parts import NO_RESOURCE_LEVEL, Stage, explain, log_group, statement
+from infra.stacks.parts import NO_RESOURCE_LEVEL, Stage, depend_on_policy, explain, log_group, statement
 from infra.stacks.storage import StorageStack
 
 SECRET_VARIABLE = "TIDEGATE_MANAGEMENT_SECRET"  # noqa: S105  # a variable's name
@@ -149,6 +149,8 @@ class PublishJob(Construct):
                 cloud_watch_logs=of.CloudWatchLogsConfigProperty(status="ENABLED", group_name=self._logs.log_group_name)
             ),
         )
+        # CodeBuild looks at the role's rights to the VPC when it makes the project, and refuses it without them.
+        depend_on_policy(project, role)
         reasons = {"AwsSolutions-CB5": "The image is the shard agent's, built and scanned by `make images`."}
         if storage.key is None:
             reasons["AwsSolutions-CB4"] = (

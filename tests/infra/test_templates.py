@@ -396,19 +396,41 @@ def depends_on(assembly: Assembly, resource: Resource) -> set[str]:
     return set(as_list(resource.body.get("DependsOn")))
 
 
-def test_instances_and_servers_wait_for_what_they_need_and_go_before_it(project: Made) -> None:
+@pytest.mark.parametrize("made", ["project", "other"])
+def test_what_uses_a_role_waits_for_its_policy_and_goes_before_it(made: str, request: pytest.FixtureRequest) -> None:
+    assembly: Assembly = request.getfixturevalue(made).assembly
+    policies = [
+        (policy.template, as_text({"Fn::GetAtt": [role["Ref"], "Arn"]}), as_text({"Ref": role["Ref"]}), policy.id)
+        for policy in assembly.resources("AWS::IAM::Policy")
+        for role in policy.properties["Roles"]
+    ]
+    users = [
+        (user, policy)
+        for user in assembly.resources()
+        for template, arn, name, policy in policies
+        if user.template == template
+        and user.type not in ("AWS::IAM::Policy", "AWS::IAM::InstanceProfile")
+        and any(reference in as_text(user.properties) for reference in (arn, name))
+    ]
+    assert {user.type for user, _ in users} >= {
+        "AWS::CodeBuild::Project",
+        "AWS::EC2::FlowLog",
+        "AWS::ECS::TaskDefinition",
+        "AWS::Lambda::Function",
+    }
+    assert [(str(user), policy) for user, policy in users if policy not in depends_on(assembly, user)] == []
+
+
+def test_instances_wait_for_what_they_need_and_go_before_it(project: Made) -> None:
     for shard in ("FleetShardalpha", "FleetShardbeta"):
         group = only(project.assembly, "AWS::AutoScaling::AutoScalingGroup", shard)
         cluster = only(project.assembly, "AWS::ECS::Cluster", shard)
-        service = only(project.assembly, "AWS::ECS::Service", shard)
-        policies = {
-            next(iter(each.properties["Roles"]))["Ref"]: each.id
+        (policy,) = [
+            each.id
             for each in project.assembly.resources("AWS::IAM::Policy")
-            if each.template == group.template
-        }
-        of_instances = {policy for role, policy in policies.items() if role.startswith("InstancesRole")}
-        assert {cluster.id} | of_instances <= depends_on(project.assembly, group)
-        assert set(policies.values()) - of_instances <= depends_on(project.assembly, service)
+            if each.template == group.template and each.properties["Roles"][0]["Ref"].startswith("InstancesRole")
+        ]
+        assert {cluster.id, policy} <= depends_on(project.assembly, group)
 
 
 def test_a_disk_unpacks_the_image_fast(project: Made) -> None:

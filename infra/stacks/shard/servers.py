@@ -115,7 +115,7 @@ class Servers(Construct):
         self.service = self._service(network, cluster, instances, balancer)
         # A task that starts before its roles have their policies fails, and the circuit breaker counts it.
         for role in (task_role, execution_role):
-            depend_on_policy(self.service, role)
+            depend_on_policy(self.task, role)
 
     def _execution_role(self) -> iam.Role:
         role = iam.Role(
