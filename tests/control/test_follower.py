@@ -13,7 +13,7 @@ import pytest
 from tidegate.aws.bundle_store import S3BundleStore
 from tidegate.aws.provision import provision
 from tidegate.bootstrap import build_gateway
-from tidegate.control.follower import EngineFollower, FollowerConfig
+from tidegate.control.follower import EngineFollower, FollowerConfig, KnownRules
 from tidegate.errors import BundleError
 from tidegate.ports import (
     BundleStore,
@@ -125,12 +125,21 @@ def test_before_the_first_publish_there_is_nothing_to_serve_and_it_says_so() -> 
 
 def test_the_bundle_it_came_with_is_served_until_the_live_one_is_there() -> None:
     async def work() -> None:
-        fixture = Fixture(initial=load_bundle(bundle(1)))
+        fixture = Fixture(initial=KnownRules(load_bundle(bundle(1)), known_at=-100.0))
         assert fixture.follower.engine().revision == revision(1)
+        fixture.store.faults.failing["pointer"] = "the store is down"
+        await asyncio.sleep(20)
+        await fixture.follower.poll()
+        assert fixture.told[-1] == ("failing", 120.0), "counted from when they were known to be live"
+        known = fixture.follower.known
+        assert known is not None
+        assert known.known_at == -100.0, "and so for the next one that begins with them"
+        fixture.store.faults.failing.clear()
         await publish(fixture.store, 1)
         fixture.store.faults.failing["bundle"] = "need not be read, as it is served"
         await fixture.follower.poll()
         assert (fixture.follower.state, fixture.follower.revision) == ("current", revision(1))
+        assert fixture.follower.age_s == 0.0
 
     on_virtual_time(work())
 

@@ -7,6 +7,7 @@ import asyncio
 import json
 import random
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -18,13 +19,13 @@ from tidegate.aws.container_credentials import ContainerCredentials
 from tidegate.aws.http_function import HttpFunction
 from tidegate.bootstrap.functions import build_http_function
 from tidegate.bootstrap.snapshots import PreparedFunction
-from tidegate.control.follower import EngineFollower
+from tidegate.control.follower import EngineFollower, KnownRules
 from tidegate.errors import StoreError
-from tidegate.rules import Engine, compile_directory
+from tidegate.rules import compile_directory
 from tidegate.settings import Settings
 
 from tests.lambdas.conftest import Deployment, Starter, ask
-from tests.lambdas.test_gateway import PAIR, compile_with
+from tests.lambdas.test_gateway import PAIR, compile_with, metric_lines
 from tests.web.conftest import HERE as WEB
 
 RULES = compile_directory(WEB / "rules")
@@ -102,7 +103,7 @@ def test_a_restored_function_has_a_name_and_random_numbers_of_its_own(
     environment = variables | {"AWS_LAMBDA_INITIALIZATION_TYPE": "snap-start"}
     wired: list[EngineFollower] = []
 
-    def build(fallback: Engine | None) -> tuple[HttpFunction, EngineFollower]:
+    def build(fallback: KnownRules | None) -> tuple[HttpFunction, EngineFollower]:
         settings = Settings.from_environment(variables)
         function, follower = build_http_function("gateway", settings, environment, fallback=fallback)
         wired.append(follower)
@@ -126,11 +127,16 @@ def test_a_restored_function_serves_the_snapshots_rules_while_the_store_is_down(
 ) -> None:
     revision = deployment.publish(RULES)
     gateway = start("gateway", deployment.variables(shards) | endpoint.variables, snapshot=True)
+    taken_at = time.time()
     endpoint.status = 500
+    time.sleep(0.3)
     gateway.restore()
     answer = ask(gateway, "/v2/models/adding/infer", PAIR)
     assert (answer.status, answer.headers["tidegate-revision"]) == (200, revision)
-    assert ask(gateway, "/v1/fleet", method="GET").json["source"]["age_s"] is None
+    age_s = ask(gateway, "/v1/fleet", method="GET").json["source"]["age_s"]
+    assert 0.3 <= age_s < time.time() - taken_at + 60, "counted from before the snapshot"
+    first, second = [line["BundleAgeSeconds"][0] for line in metric_lines(gateway) if "BundleAgeSeconds" in line]
+    assert 0.3 <= first <= second, "what the alarm on old rules looks at"
 
 
 def test_credentials_are_asked_for_again_before_they_expire(endpoint: Endpoint) -> None:

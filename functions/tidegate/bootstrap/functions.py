@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from tidegate.aws.signing import Credentials, Signer
 from tidegate.aws.telemetry import Telemetry
 from tidegate.aws.wire import Wire
 from tidegate.bootstrap import build_gateway
-from tidegate.control.follower import EngineFollower, FollowerConfig
+from tidegate.control.follower import EngineFollower, FollowerConfig, KnownRules
 from tidegate.errors import BundleError, SettingsError
 from tidegate.files import read_regular
 from tidegate.ports import Endpoint, EndpointDirectory
@@ -91,7 +92,7 @@ def build_http_function(
     settings: Settings,
     environment: Mapping[str, str],
     offers: Offers = everything,
-    fallback: Engine | None = None,
+    fallback: KnownRules | None = None,
 ) -> tuple[HttpFunction, EngineFollower]:
     """A function that answers HTTP: the local stack's gateway behind an adapter.
 
@@ -138,7 +139,7 @@ def _only(app: App, offers: Offers) -> App:
 
 
 def build_follower(
-    settings: Settings, environment: Mapping[str, str], fallback: Engine | None = None
+    settings: Settings, environment: Mapping[str, str], fallback: KnownRules | None = None
 ) -> EngineFollower:
     """The follower of the live bundle in S3; it begins with `fallback`, or with the bundle that came with the asset.
 
@@ -151,7 +152,8 @@ def build_follower(
         raise SettingsError("TIDEGATE_BUCKET must be set")
     initial = fallback
     if initial is None and settings.bundle_file is not None:
-        initial = _engine_of(settings.bundle_file)
+        # Nobody knows when these were live: their age counts from the start of the process.
+        initial = KnownRules(_engine_of(settings.bundle_file), time.time())
     source = WireBundleSource(_wire("s3", settings, environment), settings.bucket)
     reports = None
     if settings.registry_table is not None:

@@ -14,13 +14,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from tidegate.aws.http_function import HttpFunction
-from tidegate.control.follower import EngineFollower
-from tidegate.rules import Engine
+from tidegate.control.follower import EngineFollower, KnownRules
 
 TYPE_VARIABLE = "AWS_LAMBDA_INITIALIZATION_TYPE"
 FROM_SNAPSHOT = "snap-start"
 
-Build = Callable[[Engine | None], tuple[HttpFunction, EngineFollower]]
+Build = Callable[[KnownRules | None], tuple[HttpFunction, EngineFollower]]
 """Wires a function around rules that it may fall back on: the function, and the follower that its rules come from."""
 
 _log = logging.getLogger("tidegate.function")
@@ -46,8 +45,7 @@ class PreparedFunction:
         return (self._function or self._wire())(event, context)
 
     def _wire(self) -> HttpFunction:
-        before = self._follower
-        fallback = None if before is None or before.revision is None else before.engine()
+        fallback = None if self._follower is None else self._follower.known
         self._function, self._follower = self._build(fallback)
         return self._function
 

@@ -25,12 +25,20 @@ class FollowerObserver(Protocol):
     """Is told what a follower does: the source of metrics."""
 
     def polled(self, state: SourceState, age_s: float | None) -> None:
-        """A poll ended; `age_s` is the time since the last one that succeeded (None: there was none)."""
+        """A poll ended; `age_s` is the follower's own (None: nothing was ever known)."""
         ...
 
     def swapped(self, revision: str) -> None:
         """Another revision is served from now on."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class KnownRules:
+    """Rules, and the Unix time at which they were last known to be the live ones."""
+
+    engine: Engine
+    known_at: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +64,8 @@ class EngineFollower:
         source: the bundle store.
         gateway_id: the name of this gateway in the registry.
         registry: is told which revision is served; None where nobody asks.
-        initial: what is served until the first bundle is there, such as the one that came with the function.
+        initial: what is served until the first bundle is there, such as the one that came with the function. Its age counts
+            from `known_at` until a poll succeeds.
         config: the times.
         observer: is told what happens.
         clock: the time in Unix seconds. Not a monotonic clock, which may stand still while a function is frozen.
@@ -67,7 +76,7 @@ class EngineFollower:
         source: BundleSource,
         gateway_id: str,
         registry: GatewayReports | None = None,
-        initial: Engine | None = None,
+        initial: KnownRules | None = None,
         config: FollowerConfig | None = None,
         observer: FollowerObserver | None = None,
         clock: Callable[[], float] = time.time,
@@ -75,7 +84,7 @@ class EngineFollower:
         self.gateway_id = gateway_id
         self._source = source
         self._registry = registry
-        self._engine = initial
+        self._engine = None if initial is None else initial.engine
         self._config = FollowerConfig() if config is None else config
         self._observer = observer
         self._clock = clock
@@ -85,7 +94,7 @@ class EngineFollower:
         self._last_error: str | None = None
         self._failures = 0
         self._polled_at: float | None = None
-        self._succeeded_at: float | None = None
+        self._known_at = None if initial is None else initial.known_at
         self._reported: tuple[str, float] | None = None
         self._report_fails = False
         self._poll_task: asyncio.Task[None] | None = None
@@ -113,8 +122,16 @@ class EngineFollower:
 
     @property
     def age_s(self) -> float | None:
-        """How old the knowledge of what is live is: seconds since the last poll that succeeded; None: there was none."""
-        return None if self._succeeded_at is None else max(0.0, self._clock() - self._succeeded_at)
+        """How old the knowledge of what is live is: seconds since the last poll that succeeded, or since the initial rules were
+        known to be live; None: there were none, and no poll succeeded."""
+        return None if self._known_at is None else max(0.0, self._clock() - self._known_at)
+
+    @property
+    def known(self) -> KnownRules | None:
+        """What another follower can begin with in place of this one; None where there are no rules yet."""
+        if self._engine is None or self._known_at is None:
+            return None
+        return KnownRules(self._engine, self._known_at)
 
     @property
     def failures(self) -> int:
@@ -160,7 +177,7 @@ class EngineFollower:
         except Exception as error:  # noqa: BLE001  # a gateway that stopped to follow would serve old rules for ever
             self._failed("failing", error)
         else:
-            self._succeeded_at = self._clock()
+            self._known_at = self._clock()
             self._last_error = None
             self._enter(found)
         if self._observer is not None:
@@ -179,7 +196,7 @@ class EngineFollower:
         {"revision": hex digest or null, "since": when this gateway began to serve it (ISO 8601, UTC),
          "objectives": how many there are,
          "source": {"state": "unknown" | "current" | "empty" | "failing" | "damaged",
-                    "age_s": seconds since the last look at the pointer that succeeded, or null,
+                    "age_s": seconds since the rules were last known to be live, or null,
                     "failures": how many looks have failed, "last_error": null or why the last one did}}
         """
         age_s = self.age_s

@@ -8,12 +8,11 @@ from typing import Any
 from tidegate.aws.http_function import HttpFunction
 from tidegate.bootstrap.functions import build_http_function, resolves
 from tidegate.bootstrap.snapshots import PreparedFunction
-from tidegate.control.follower import EngineFollower
-from tidegate.rules import Engine
+from tidegate.control.follower import EngineFollower, KnownRules
 from tidegate.settings import Settings
 
 
-def _build(fallback: Engine | None) -> tuple[HttpFunction, EngineFollower]:
+def _build(fallback: KnownRules | None) -> tuple[HttpFunction, EngineFollower]:
     return build_http_function("resolve", Settings.from_environment(), os.environ, resolves, fallback)
 
 
