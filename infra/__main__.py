@@ -308,6 +308,7 @@ def images(stage: str, engine: str, dry_run: bool) -> None:
     Exit code 1: there is no engine, account or repository, a build failed, or a scan found what the settings refuse.
     """
     from infra import image_push
+    from infra.image_scans import ScanError, refused_findings
     from infra.images import images_of
     from infra.reading import read_settings
 
@@ -327,11 +328,12 @@ def images(stage: str, engine: str, dry_run: bool) -> None:
     registry = image_push.registry_of(account.id, account.region)
     repositories = image_push.Repositories(stage, registry, account.region)
     image_push.push_images(named, wanted, repositories, session, click.echo)
-    refused = [
-        finding
-        for image in wanted
-        for finding in image_push.refused_findings(session.client("ecr"), repositories.name(image), image.tag, found)
-    ]
+    refused: list[str] = []
+    for image in wanted:
+        try:
+            refused += refused_findings(session.client("ecr"), repositories.name(image), image.tag, found)
+        except ScanError as error:
+            refused.append(str(error))
     for finding in refused:
         click.echo(f"error: {finding}", err=True)
     if refused:

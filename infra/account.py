@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from infra.image_push import ImageError, Repositories, is_pushed, refused_findings, registry_of
+from infra.image_push import ImageError, Repositories, is_pushed, registry_of
+from infra.image_scans import ScanError, refused_findings
 from infra.images import images_of
 from infra.settings import Settings
 
@@ -94,24 +95,20 @@ def _bootstrap(session: Any, account: Account, wanted: int) -> Iterator[str]:
 def _images(session: Any, account: Account, stage: str, settings: Settings) -> Iterator[str]:
     ecr = session.client("ecr")
     repositories = Repositories(stage, registry_of(account.id, account.region), account.region)
-    for image in images_of(settings):
-        name = repositories.name(image)
-        try:
-            if is_pushed(ecr, name, image.tag):
-                for finding in refused_findings(ecr, name, image.tag, settings, wait_s=0):
-                    yield f"an image without refused findings: {finding}; see docs/operations.md#push-the-images"
-            else:
-                yield f"the image {repositories.address(image, image.tag)}: run `make images STAGE={stage}`"
-        except ImageError as error:
-            yield str(error)
+    wanted = [(image.name, image.tag, f"run `make images STAGE={stage}`") for image in images_of(settings)]
     exporter = settings.triton.dcgm_exporter_tag
     if exporter is not None:
-        name = f"tidegate-{stage}/dcgm-exporter"
+        how = "pull nvcr.io/nvidia/k8s/dcgm-exporter and push it, see docs/operations.md#a-gpu-is-broken"
+        wanted.append(("dcgm-exporter", exporter, how))
+    for image, tag, how in wanted:
+        name = f"tidegate-{stage}/{image}"
         try:
-            if not is_pushed(ecr, name, exporter):
-                how = "pull nvcr.io/nvidia/k8s/dcgm-exporter and push it, see docs/operations.md#a-gpu-is-broken"
-                yield f"the image {repositories.registry}/{name}:{exporter}: {how}"
-        except ImageError as error:
+            if is_pushed(ecr, name, tag):
+                for finding in refused_findings(ecr, name, tag, settings, wait_s=0):
+                    yield f"an image without refused findings: {finding}; see docs/operations.md#push-the-images"
+            else:
+                yield f"the image {repositories.registry}/{name}:{tag}: {how}"
+        except (ImageError, ScanError) as error:
             yield str(error)
 
 

@@ -1,4 +1,4 @@
-"""`python -m infra images`: build the images of a stage, push them to its own repositories, and refuse what the scan finds."""
+"""`python -m infra images`: build the images of a stage and push them to its own repositories."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import base64
 import shlex
 import shutil
 import subprocess
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,19 +13,17 @@ from typing import Any
 from tidegate.errors import TidegateError
 
 from infra.images import PLATFORM, ROOT, Image
-from infra.settings import Settings
 
 ENGINES = ("docker", "podman", "finch")
-SCAN_TIMEOUT_S = 900.0
-SCAN_LOOK_S = 5.0
-SCANNED = ("COMPLETE", "ACTIVE")
-"""States of a scan that has findings: of a basic scan, and of an enhanced one."""
+
+PINS = {"triton": "image_tag", "agent": "agent_tag"}
+"""The setting of the group `triton` that pins each image's tag, by the image's name."""
 
 Say = Callable[[str], None]
 
 
 class ImageError(TidegateError):
-    """An image could not be built or pushed, or its scan refuses it."""
+    """An image could not be built or pushed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +52,10 @@ def find_engine(named: str = "") -> str:
     """The container engine on the path: the one that is named, else the first of `ENGINES`.
 
     Raises:
-        ImageError: there is none.
+        ImageError: there is none, or the name is of none that is known here.
     """
+    if named and named not in ENGINES:
+        raise ImageError(f"{named!r} is no container engine that is known here: name one of {', '.join(ENGINES)}")
     for engine in (named,) if named else ENGINES:
         if shutil.which(engine):
             return engine
@@ -71,8 +70,13 @@ def login_command(engine: str, repositories: Repositories) -> list[str]:
 
 def build_command(engine: str, image: Image, address: str) -> list[str]:
     """What builds an image, in the root of the project."""
+    # What docker adds about a build's provenance makes an index of the image, which ECR's basic scan does not look into.
+    only_the_image = ["--provenance=false"] if engine == "docker" else []
     arguments = [part for name, value in image.arguments.items() for part in ("--build-arg", f"{name}={value}")]
-    return [engine, "build", "--platform", PLATFORM, "--file", image.dockerfile, *arguments, "--tag", address, "."]
+    return [
+        *(engine, "build", *only_the_image, "--platform", PLATFORM, "--file", image.dockerfile),
+        *(*arguments, "--tag", address, "."),
+    ]
 
 
 def push_command(engine: str, address: str) -> list[str]:
@@ -81,11 +85,17 @@ def push_command(engine: str, address: str) -> list[str]:
 
 
 def dry_run(engine: str, images: Sequence[Image], repositories: Repositories) -> Iterator[str]:
-    """The commands that would build and push images, to run in the root of the project. Names of variables stay as they are."""
+    """The commands that would build and push images, to run in the root of the project. Names of variables stay as they are.
+
+    An image whose tag the settings pin to another than these sources make is not built: a comment says so.
+    """
     password = f'aws ecr get-login-password --region "{repositories.region}"'
     yield f"{password} | {_line(login_command(engine, repositories))}"
     for image in images:
-        address = repositories.address(image, image.built_tag)
+        address = repositories.address(image, image.tag)
+        if image.tag != image.built_tag:
+            yield f"# {address} is not built: triton.{PINS[image.name]} pins it, so it must have been pushed before"
+            continue
         yield _line(build_command(engine, image, address))
         yield _line(push_command(engine, address))
 
@@ -101,7 +111,7 @@ def push_images(engine: str, images: Sequence[Image], repositories: Repositories
     for image in images:
         if image.tag != image.built_tag and not there[image.name]:
             raise ImageError(
-                f"the settings pin {image.name}'s image to {image.tag}, which was never pushed, and these sources make "
+                f"triton.{PINS[image.name]} pins {image.name}'s image to {image.tag}, which was never pushed, and these sources make "
                 f"{image.built_tag}: unset the tag, or push from the sources that it was made of"
             )
     wanted = [image for image in images if not there[image.name]]
@@ -133,38 +143,6 @@ def is_pushed(ecr: Any, repository: str, tag: str) -> bool:
     except ecr.exceptions.ImageNotFoundException:
         return False
     return True
-
-
-def refused_findings(
-    ecr: Any, repository: str, tag: str, settings: Settings, *, wait_s: float = SCAN_TIMEOUT_S
-) -> Iterator[str]:
-    """What ECR's scan has found in an image that keeps it from being deployed, in words.
-
-    Raises:
-        ImageError: the scan did not end within `wait_s` seconds.
-    """
-    deadline = time.monotonic() + wait_s
-    image = {"imageTag": tag}
-    while True:
-        try:
-            status = ecr.describe_image_scan_findings(repositoryName=repository, imageId=image)["imageScanStatus"]
-        except ecr.exceptions.ScanNotFoundException:
-            status = {"status": "PENDING"}
-        if status["status"] in SCANNED:
-            break
-        if status["status"] == "FAILED":
-            raise ImageError(f"{repository}:{tag} cannot be scanned: {status.get('description', 'no reason')}")
-        if time.monotonic() >= deadline:
-            raise ImageError(f"the scan of {repository}:{tag} has not ended ({status['status']}); come again later")
-        time.sleep(min(SCAN_LOOK_S, wait_s))
-    accepted = settings.images.accepted
-    for page in ecr.get_paginator("describe_image_scan_findings").paginate(repositoryName=repository, imageId=image):
-        found = page.get("imageScanFindings", {})
-        for each in (*found.get("findings", ()), *found.get("enhancedFindings", ())):
-            details = each.get("packageVulnerabilityDetails", {})
-            name = each.get("name") or details.get("vulnerabilityId") or each.get("title", "a finding")
-            if each["severity"] in settings.images.refused_severities and name not in accepted:
-                yield f"{repository}:{tag}: {each['severity']} {name}"
 
 
 def _password(ecr: Any) -> bytes:

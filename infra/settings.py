@@ -9,9 +9,10 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr, field_validator
 from tidegate.errors import SettingsError
 from tidegate.settings import PREFIX
 from tidegate.settings import Settings as ProcessSettings
@@ -27,6 +28,9 @@ LOG_RETENTION_DAYS = (1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 
 
 MAX_HTTP_API_TIMEOUT_S = 29
 """An HTTP API gives up after 30 s; a function that ends before can still say why."""
+
+VARIABLES: Mapping[str, str | int | float] = MappingProxyType({"load_timeout_s": 300, "server_start_timeout_s": 300})
+"""Settings of the processes that differ in the cloud from their own defaults: models come from S3 and are large."""
 
 OWN_VARIABLES = frozenset(
     {
@@ -220,7 +224,7 @@ class StatedType(Group):
 
 
 class Ami(Group):
-    """The images of the shards' instances; `make infra-ami` shows and moves them."""
+    """The images of the shards' instances; `make infra-amis` shows and moves them."""
 
     gpu: AmiId | None = Field(None, description="Of instances with GPUs; unset: `make infra` refuses to deploy such.")
     cpu: AmiId | None = Field(None, description="Of instances without; unset: `make infra` refuses to deploy such.")
@@ -296,6 +300,9 @@ class Images(Group):
         Annotated[StrictStr, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9:.-]{2,127}$", examples=["CVE-2024-1234"])],
         Annotated[StrictStr, Field(min_length=20)],
     ] = Field({}, description="Findings that are accepted all the same, each with the reason.")
+    unscanned: dict[Literal["triton", "agent", "dcgm-exporter"], Annotated[StrictStr, Field(min_length=20)]] = Field(
+        {}, description="Images that are deployed although ECR cannot scan them, each with the reason."
+    )
 
 
 class Scaling(Group):
@@ -418,13 +425,19 @@ class Settings(Group):
         description="Dollars an hour of instance types, for `python -m infra costs`; over the list prices that it has.",
     )
     variables: dict[StrictStr, StrictStr | StrictInt | StrictFloat] = Field(
-        {"load_timeout_s": 300, "server_start_timeout_s": 300},
-        description="Settings of every function and shard agent, by their names in [settings.md](settings.md).",
+        dict(VARIABLES),
+        description="Settings of every function and shard agent, by their names in [settings.md](settings.md); one of the "
+        "default that is not named here keeps its value.",
     )
     tags: dict[
         Annotated[StrictStr, Field(pattern=r"^[A-Za-z0-9_.:/=+@-]{1,128}$")],
         Annotated[StrictStr, Field(pattern=r"^[A-Za-z0-9 _.:/=+@-]{0,256}$")],
     ] = Field({}, description="Tags of every resource, beside `tidegate:stage`.")
+
+    @field_validator("variables")
+    @classmethod
+    def _over_the_defaults(cls, variables: dict[str, str | int | float]) -> dict[str, str | int | float]:
+        return {**VARIABLES, **variables}
 
 
 def conflicts(settings: Settings) -> list[tuple[tuple[str, ...], str, str]]:

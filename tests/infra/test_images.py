@@ -15,9 +15,10 @@ from typing import Any
 import boto3
 import pytest
 
-from infra import image_push, images
+from infra import image_push, image_scans, images
 from infra.account import preflight
-from infra.image_push import ImageError, Repositories, find_engine, push_images, refused_findings
+from infra.image_push import ENGINES, ImageError, Repositories, find_engine, push_images
+from infra.image_scans import REMEDIES, SCANNED, SCANNING, ScanError, refused_findings
 from infra.images import Image, image_tags, images_of
 from infra.settings import Settings
 from tests.infra.conftest import Made
@@ -123,11 +124,11 @@ def test_the_stacks_run_the_images_that_are_pushed(project: Made) -> None:
         assert repository.properties["ImageTagMutability"] == "IMMUTABLE"
 
 
-def dry_run(path: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+def dry_run(path: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "infra", "images", "--dry-run", *arguments],
         cwd=ROOT,
-        env={"PATH": path},
+        env={"PATH": path, **variables},
         capture_output=True,
         text=True,
         timeout=60,
@@ -161,6 +162,24 @@ def test_the_first_engine_that_is_there_is_taken(engine: Callable[[str], Path]) 
     assert find_engine() == "podman"
     with pytest.raises(ImageError, match="install docker"):
         find_engine("docker")
+    with pytest.raises(ImageError, match="'ls' is no container engine that is known here: name one of docker, podman"):
+        find_engine("ls")
+
+
+def test_dockers_build_makes_an_image_that_the_scan_looks_into() -> None:
+    for name in ENGINES:
+        command = image_push.build_command(name, images_of(SETTINGS)[0], "an/address:t")
+        assert ("--provenance=false" in command) == (name == "docker")
+
+
+def test_a_dry_run_leaves_out_what_a_run_would_not_build(engine: Callable[[str], Path]) -> None:
+    engine("podman")
+    done = dry_run(os.environ["PATH"], TIDEGATE_INFRA_TRITON__IMAGE_TAG="released-in-may")
+    assert done.returncode == 0, done.stderr
+    triton = [line for line in done.stdout.splitlines() if "/triton:" in line]
+    assert triton == [line for line in triton if line.startswith("# ")], "a comment alone"
+    assert "released-in-may is not built: triton.image_tag pins it" in triton[0]
+    assert "podman push" in done.stdout, "the agent's image"
 
 
 def test_without_an_engine_one_line_says_so(tmp_path: Path) -> None:
@@ -191,7 +210,9 @@ def test_an_image_that_is_there_is_not_built_again(session: Any, engine: Callabl
 def test_what_cannot_be_pushed_is_said_before_anything_is_built(session: Any, engine: Callable[[str], Path]) -> None:
     log = engine("docker")
     pinned = Settings.model_validate({"triton": {"agent_tag": "released-in-may"}})
-    with pytest.raises(ImageError, match="pin agent's image to released-in-may, which was never pushed"):
+    with pytest.raises(
+        ImageError, match=r"triton\.agent_tag pins agent's image to released-in-may, which was never pushed"
+    ):
         push_images("docker", images_of(pinned), repositories(), session, print)
     other = Repositories("staging", repositories().registry, "us-east-1")
     with pytest.raises(ImageError, match="make infra STAGE=staging STACKS='Storage Network'"):
@@ -234,7 +255,7 @@ def found(ecr: Any, **images: Any) -> list[str]:
 
 
 def test_a_scan_that_found_what_the_settings_refuse_refuses_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(image_push, "SCAN_LOOK_S", 0.01)
+    monkeypatch.setattr(image_scans, "SCAN_LOOK_S", 0.01)
     critical, high = {"name": "CVE-1-1", "severity": "CRITICAL"}, {"name": "CVE-1-2", "severity": "HIGH"}
     done = scan("COMPLETE", critical, high)
     assert found(Ecr(scan("IN_PROGRESS"), done)) == ["tidegate-dev/agent:t: CRITICAL CVE-1-1"]
@@ -244,10 +265,23 @@ def test_a_scan_that_found_what_the_settings_refuse_refuses_the_image(monkeypatc
     enhanced = {"severity": "CRITICAL", "packageVulnerabilityDetails": {"vulnerabilityId": "CVE-1-3"}}
     active = {"imageScanStatus": {"status": "ACTIVE"}, "imageScanFindings": {"enhancedFindings": [enhanced]}}
     assert found(Ecr(active)) == ["tidegate-dev/agent:t: CRITICAL CVE-1-3"]
-    with pytest.raises(ImageError, match="has not ended"):
+    with pytest.raises(ScanError, match="has not ended"):
         found(Ecr(scan("IN_PROGRESS")))
-    with pytest.raises(ImageError, match="cannot be scanned"):
-        found(Ecr(scan("FAILED")))
+
+
+def states_of_a_scan() -> list[str]:
+    """Every state that ECR's own model has."""
+    return list(boto3.client("ecr", region_name="us-east-1").meta.service_model.shape_for("ScanStatus").enum)
+
+
+def test_every_state_without_findings_is_named_at_once_with_what_helps_and_can_be_accepted() -> None:
+    assert set(states_of_a_scan()) == {*SCANNED, *SCANNING, *REMEDIES}
+    for state in (*REMEDIES, "SOMETHING_NEW"):
+        with pytest.raises(ScanError, match=rf"agent:t cannot be scanned \({state}\).* images\.unscanned\.agent$"):
+            list(refused_findings(Ecr(scan(state)), "tidegate-dev/agent", "t", SETTINGS, wait_s=60))
+        assert found(Ecr(scan(state)), unscanned={"agent": "the layers were scanned elsewhere"}) == []
+        with pytest.raises(ScanError, match="cannot be scanned"):
+            found(Ecr(scan(state)), unscanned={"triton": "the layers were scanned elsewhere"})
 
 
 def test_a_deployment_asks_for_both_images_and_their_scans(session: Any) -> None:
@@ -258,3 +292,16 @@ def test_a_deployment_asks_for_both_images_and_their_scans(session: Any) -> None
     for image in images_of(SETTINGS):
         put(session, image)
     assert all("has not ended" in line or "without refused findings" in line for line in missing())
+
+
+def test_a_mirrored_image_is_scanned_as_the_others_are(session: Any) -> None:
+    settings = Settings.model_validate({"triton": {"dcgm_exporter_tag": "4.2.0"}})
+
+    def missing() -> str:
+        return preflight("dev", settings, ("Fleet",), 0, session).missing[-1]
+
+    ecr, repository = session.client("ecr"), "tidegate-dev/dcgm-exporter"
+    ecr.create_repository(repositoryName=repository)
+    assert "dcgm-exporter:4.2.0: pull nvcr.io/nvidia/k8s/dcgm-exporter and push it" in missing()
+    ecr.put_image(repositoryName=repository, imageManifest=json.dumps(MANIFEST), imageTag="4.2.0")
+    assert f"the scan of {repository}:4.2.0 has not ended" in missing()

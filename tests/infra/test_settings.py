@@ -42,6 +42,25 @@ def test_a_variable_goes_over_the_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "variables"),
+    [
+        ("variables: {self_test_interval_s: 30}\n", {}),
+        ("# nothing\n", {"TIDEGATE_INFRA_VARIABLES": "{self_test_interval_s: 30}"}),
+        ("# nothing\n", {"TIDEGATE_INFRA_VARIABLES__SELF_TEST_INTERVAL_S": "30"}),
+    ],
+)
+def test_a_variable_of_the_processes_goes_beside_the_defaults(
+    tmp_path: Path, text: str, variables: dict[str, str]
+) -> None:
+    defaults = read_settings("test", NO_VARIABLES, stage(tmp_path, "# nothing\n")).variables
+    settings = read_settings("test", variables, stage(tmp_path, text))
+    assert defaults["load_timeout_s"] == 300
+    assert settings.variables == {**defaults, "self_test_interval_s": 30}
+    over = read_settings("test", NO_VARIABLES, stage(tmp_path, "variables: {load_timeout_s: 90}\n"))
+    assert over.variables == {**defaults, "load_timeout_s": 90}
+
+
+@pytest.mark.parametrize(
     ("text", "told"),
     [
         ("encrypton: customer_key\n", "settings/test.yaml:1: unknown key 'encrypton' (did you mean 'encryption'?)"),
