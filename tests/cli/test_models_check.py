@@ -109,6 +109,8 @@ def test_a_warning_can_be_accepted_with_a_reason(repository: Path) -> None:
     [
         (("kind: code-model", "kind: queue-delay"), "accepted-unused", 2, "no warning[queue-delay] to accept"),
         (("reason:", "until: 2020-01-31\n    reason:"), "accepted-unused", 2, "ended on 2020-01-31"),
+        (("model: picker", "model: pikcer"), "accepted-unused", 2, "there is no model 'pikcer'"),
+        (("model: picker", "model: ../picker"), "accepted-unused", 2, "there is no model '../picker'"),
         (("kind: code-model", "kind: code-modle"), "accepted-file", 2, "did you mean 'code-model'?"),
         (("kind: code-model", "kind: code-tensor"), "accepted-file", 2, "only warnings can be accepted"),
         (("reason:", "raeson:"), "accepted-file", 4, "'raeson'"),
@@ -132,6 +134,23 @@ def test_an_acceptance_that_does_not_count_is_a_finding(
 def test_an_acceptance_for_models_that_are_not_checked_is_left_alone(repository: Path) -> None:
     accept(repository, ACCEPTED)
     assert models("check", repository, "reader").exit_code == 0
+
+
+def test_a_warning_is_accepted_once(repository: Path) -> None:
+    entry = ACCEPTED.removeprefix("accepted:\n")
+    again = entry.replace("Rules serve", "Nobody calls")
+    ended = entry.replace("    reason", "    until: 2020-01-31\n    reason")
+    accept(repository, ACCEPTED + again)
+    document = check_json(repository, exit_code=1)
+    (finding,) = document["findings"]
+    assert (finding["kind"], finding["line"]) == ("accepted-unused", 5)
+    assert "on line 2 already" in finding["message"]
+    assert document["accepted"][0]["reason"].startswith("Rules serve")
+    # One that has ended accepts nothing, so the other is no repetition.
+    accept(repository, "accepted:\n" + ended + again)
+    document = check_json(repository, exit_code=1)
+    assert [finding["line"] for finding in document["findings"]] == [2]
+    assert document["accepted"][0]["reason"].startswith("Nobody calls")
 
 
 def test_json_has_findings_and_models(repository: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -14,6 +14,7 @@ from tidegate.rules.language import Model
 from tidegate.rules.shape import Report, check_shape, did_you_mean
 from tidegate.rules.source import Location, read_source
 from tidegate.triton.checks.findings import ModelFinding
+from tidegate.triton.checks.folder import Repository
 from tidegate.triton.checks.kinds import KINDS
 
 FILE = "accepted.yaml"
@@ -61,7 +62,8 @@ def judge(
     Args:
         directory: the model repository.
         findings: what was found.
-        models: the models that were looked at. An acceptance for one of them that matches nothing is a finding.
+        models: the models that were looked at. An acceptance for one of them that matches nothing is a finding, as is
+            one for a model that is not in the directory.
         kinds: the kinds of findings that were looked for.
         today: the day that acceptances must not have ended before; None is today, UTC.
     """
@@ -71,10 +73,14 @@ def judge(
         return Judged(tuple(findings))
     entries, problems = _read(path)
     accepted: dict[ModelFinding, str] = {}
+    there = Repository(directory).names()
+    lines: dict[tuple[str, str], int] = {}
     for line, entry in entries:
-        if (problem := _unusable(entry, line, today)) is not None:
+        problem = _unusable(entry, line, today) or _needless(entry, line, there, lines)
+        if problem is not None:
             problems.append(problem)
             continue
+        lines[entry.model, entry.kind] = line
         matched = [each for each in findings if (each.model, each.kind) == (entry.model, entry.kind)]
         accepted.update(dict.fromkeys(matched, entry.reason))
         if not matched and entry.model in models and entry.kind in kinds:
@@ -118,3 +124,17 @@ def _unusable(entry: Acceptance, line: int, today: date) -> ModelFinding | None:
             FILE, line, "accepted-unused", message, "correct the model, or set a later until", entry.model
         )
     return None
+
+
+def _needless(
+    entry: Acceptance, line: int, models: Collection[str], lines: Mapping[tuple[str, str], int]
+) -> ModelFinding | None:
+    """Why an acceptance has no effect: its model is not there, or an entry at one of `lines` accepts the same."""
+    if entry.model not in models:
+        message, hint = f"there is no model {entry.model!r}", "remove the entry, or correct the name"
+    elif (entry.model, entry.kind) in lines:
+        message = f"{entry.kind} of {entry.model!r} is accepted on line {lines[entry.model, entry.kind]} already"
+        hint = "keep one entry"
+    else:
+        return None
+    return ModelFinding(FILE, line, "accepted-unused", message, hint, entry.model)

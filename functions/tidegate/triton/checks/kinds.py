@@ -115,7 +115,7 @@ CHECKED = (
     _error("ensemble-shape", "Two ends of a tensor have different shapes.", "Reshape in between."),
     _error("ensemble-batch", "A step takes smaller batches than the ensemble.", "Lower the ensemble's `max_batch_size`."),
     _error("accepted-file", "`accepted.yaml` cannot be read, names an unknown kind, or accepts an error.", "See Accepting a warning."),
-    _warning("accepted-unused", "An acceptance that matches no warning any more, or whose time is over.", "Remove it, or set a later `until`."),
+    _warning("accepted-unused", "An acceptance that matches no warning any more, whose model is gone or whose time is over, or that is there already.", "Remove it, or set a later `until`."),
     _error("sample", "A golden request that cannot be sent.", "See Samples."),
     _warning("stray-bytecode", "Compiled Python: a changed folder makes Triton reload, and it may be of another version.", "Delete it."),
     _warning("stray-file", "What an editor, a tool or an operating system left.", "Delete it."),
