@@ -255,6 +255,7 @@ def destroy(stage: str, rules: Path, yes: bool) -> None:
     out = BUILD / "infra" / stage
     shutil.rmtree(out, ignore_errors=True)
     synthesize(stage, settings, shards, placeholder_assets(), out, nag=False)
+    _refuse_undeployed_settings(out, account.region, stage, settings)
     data = "its data is kept" if settings.retain_data else "ITS MODELS, RULES, TABLES AND IMAGES ARE DELETED TOO"
     _confirm(f"Destroy stage {stage} in account {account.id}, region {account.region}; {data}?", yes)
     *_, last = DESTROYED
@@ -266,6 +267,29 @@ def destroy(stage: str, rules: Path, yes: bool) -> None:
         if code:
             click.echo(f"error: {', '.join(names)} could not be destroyed; what stood on them is gone", err=True)
             raise click.exceptions.Exit(code)
+
+
+def _refuse_undeployed_settings(out: Path, region: str, stage: str, settings: Settings) -> None:
+    """End where CloudFormation would keep or delete something else than the settings say."""
+    import boto3
+
+    from infra.destroying import undeployed_settings
+    from infra.upgrade.deployment import read_assembly, read_deployed
+
+    cloudformation = boto3.client("cloudformation", region_name=region)
+    names = read_assembly(out).names
+    storage = read_deployed({"Storage": names["Storage"]}, cloudformation).templates.get("Storage", {})
+    differences = list(undeployed_settings(settings, storage, names, cloudformation))
+    if not differences:
+        return
+    click.echo(
+        "error: nothing was destroyed: CloudFormation goes by what is deployed, which is not what the settings say:",
+        err=True,
+    )
+    for each in differences:
+        click.echo(f"  - {each}", err=True)
+    click.echo(f"deploy the settings first (`make infra STAGE={stage}`), and come again", err=True)
+    raise click.exceptions.Exit(1)
 
 
 @main.command()

@@ -22,12 +22,13 @@ from infra.__main__ import main
 from infra.account import BOOTSTRAP_PARAMETER, Account, Preflight, preflight
 from infra.amis import pin, recommended
 from infra.app import synthesize
-from infra.destroying import empty_buckets
+from infra.destroying import empty_buckets, undeployed_settings
 from infra.images import image_tags
 from infra.reading import read_settings
 from infra.review import write_review
 from infra.settings import Settings
 from infra.shards import to_shards
+from infra.upgrade.deployment import Deployment
 from tests.infra.conftest import Made
 from tests.infra.deployed import AWS_VARIABLES
 from tests.infra.fleets import write_rules
@@ -173,7 +174,7 @@ def test_an_account_is_asked_for_everything_in_the_order_in_which_it_is_made(ses
 
 def test_a_stage_whose_data_is_not_kept_is_emptied_before_it_goes(session: Any) -> None:
     assert empty_buckets("dev", session) == {}, "a stage that is not there"
-    bucket = {"Type": "AWS::S3::Bucket"}
+    bucket = {"Type": "AWS::S3::Bucket", "DeletionPolicy": "Delete"}
     template = {
         "Resources": {"Bucket": bucket, "Logs": bucket},
         "Outputs": {"BucketName": {"Value": {"Ref": "Bucket"}}, "LogsBucketName": {"Value": {"Ref": "Logs"}}},
@@ -216,11 +217,69 @@ def test_buckets_are_emptied_after_everything_that_writes_into_them_is_gone(
         return 0
 
     monkeypatch.setattr("infra.cdk_cli.run_cdk", destroy)
+    can_be_destroyed(monkeypatch)
+    monkeypatch.setenv("TIDEGATE_INFRA_RETAIN_DATA", "false")
+    done = CliRunner().invoke(main, ["destroy", "--yes"])
+    assert done.exit_code == 0, done.output
+    assert [set(each) & set(STACK_NAMES) for each in calls] == [set(STACK_NAMES) - {"Storage"}, {"Storage"}]
+
+
+def can_be_destroyed(monkeypatch: pytest.MonkeyPatch, prefix: str = "tidegate-dev") -> None:
+    """Let `destroy` of the stage `dev` get as far as to what is deployed, without a synthesis."""
+    names = {path: f"{prefix}-{path.lower()}" for path in STACK_NAMES}
     monkeypatch.setattr("infra.__main__._ready", lambda *_: Account("111122223333", "us-east-1"))
     monkeypatch.setattr("infra.app.synthesize", lambda *_, **__: None)
+    monkeypatch.setattr("infra.upgrade.deployment.read_assembly", lambda _: Deployment({}, names))
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    assert CliRunner().invoke(main, ["destroy", "--yes"]).exit_code == 0
-    assert [set(each) & set(STACK_NAMES) for each in calls] == [set(STACK_NAMES) - {"Storage"}, {"Storage"}]
+
+
+@pytest.mark.parametrize(("policy", "setting"), [("Delete", "true"), ("Retain", "false"), (None, "true")])
+def test_a_stage_whose_data_would_not_be_kept_or_deleted_as_the_settings_say_is_not_destroyed(
+    session: Any, monkeypatch: pytest.MonkeyPatch, policy: str | None, setting: str
+) -> None:
+    table = {
+        "Type": "AWS::DynamoDB::Table",
+        **({} if policy is None else {"DeletionPolicy": policy}),
+        "Properties": {
+            "AttributeDefinitions": [{"AttributeName": "a", "AttributeType": "S"}],
+            "KeySchema": [{"AttributeName": "a", "KeyType": "HASH"}],
+            "BillingMode": "PAY_PER_REQUEST",
+        },
+    }
+    stack, cloudformation = "tidegate-dev-storage", session.client("cloudformation")
+    cloudformation.delete_stack(StackName=stack)
+    cloudformation.create_stack(StackName=stack, TemplateBody=json.dumps({"Resources": {"Facts": table}}))
+    calls: list[list[str]] = []
+    monkeypatch.setattr("infra.cdk_cli.run_cdk", lambda arguments, *_: calls.append(arguments) or 0)
+    can_be_destroyed(monkeypatch)
+    monkeypatch.setenv("TIDEGATE_INFRA_RETAIN_DATA", setting)
+    done = CliRunner().invoke(main, ["destroy", "--yes"])
+    assert (done.exit_code, calls) == (1, [])
+    assert "nothing was destroyed" in done.output
+    assert "Storage/Facts (AWS::DynamoDB::Table)" in done.output
+    assert f"retain_data is {setting}" in done.output
+    assert "make infra STAGE=dev" in done.output
+
+
+def test_a_stage_that_is_deployed_with_termination_protection_is_not_destroyed(
+    session: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cloudformation = session.client("cloudformation")
+    body = json.dumps({"Resources": {"Topic": {"Type": "AWS::SNS::Topic"}}})
+    cloudformation.create_stack(StackName="protected-network", TemplateBody=body, EnableTerminationProtection=True)
+    calls: list[list[str]] = []
+    monkeypatch.setattr("infra.cdk_cli.run_cdk", lambda arguments, *_: calls.append(arguments) or 0)
+    can_be_destroyed(monkeypatch, "protected")
+    done = CliRunner().invoke(main, ["destroy", "--yes"])
+    assert (done.exit_code, calls) == (1, [])
+    assert "Network is deployed with termination protection" in done.output
+
+
+def test_what_the_settings_say_of_data_is_what_the_storage_stack_says(project: Made, other: Made) -> None:
+    for made, stage, chosen in ((project, "prod", {}), (other, "test", {"retain_data": False})):
+        settings = Settings.model_validate(chosen | {"termination_protection": True})
+        names: dict[str, str] = {}
+        assert list(undeployed_settings(settings, made.assembly.templates["Storage"], names, None)) == [], stage
 
 
 def test_the_outputs_that_are_emptied_are_those_of_the_template(project: Made) -> None:
