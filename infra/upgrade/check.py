@@ -26,7 +26,7 @@ def refusals(deployed: Deployment, new: Deployment, chosen: tuple[str, ...]) -> 
     target = deployed.overlaid(new, chosen)
     replaced = _replaced(deployed, target)
     found = [
-        *_fixed(deployed, target),
+        *_fixed(deployed, new),
         *_lost_exports(deployed, target),
         *_unpublished(target),
         *_lost_state(deployed, target, replaced),
@@ -37,8 +37,9 @@ def refusals(deployed: Deployment, new: Deployment, chosen: tuple[str, ...]) -> 
     return list(dict.fromkeys(found))
 
 
-def _fixed(deployed: Deployment, target: Deployment) -> Iterator[str]:
-    before, after = (_fixed_settings(each.templates.get("Storage", {})) for each in (deployed, target))
+def _fixed(deployed: Deployment, new: Deployment) -> Iterator[str]:
+    """Every stack follows the fixed settings, so they are compared whichever stacks are chosen."""
+    before, after = (_fixed_settings(each.templates.get("Storage", {})) for each in (deployed, new))
     if before is not None and after is not None:
         yield from fixed_changes(before, after)
 

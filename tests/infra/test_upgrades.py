@@ -158,6 +158,13 @@ def test_a_setting_that_cannot_change_is_refused_by_its_name(
     assert refusals(synthesized({}), synthesized(change), STACKS)[0].startswith(told)
 
 
+@pytest.mark.parametrize("stack", STACKS)
+def test_a_setting_that_cannot_change_is_refused_whatever_is_deployed(synthesized: Synthesized, stack: str) -> None:
+    for change in ({"encryption": "service_managed"}, {"vpc_cidr": "10.99.0.0/16"}):
+        reasons = refusals(synthesized({}), synthesized(change), (stack,))
+        assert any(f"the setting {next(iter(change))} was" in each for each in reasons), (change, reasons)
+
+
 def test_every_other_setting_together_is_deployable(synthesized: Synthesized) -> None:
     """Each setting at its other value at once; one by one and in pairs is what `test_every_pair_of_values` looks at."""
     many: dict[str, Any] = {}
