@@ -719,6 +719,17 @@ def test_requests_reach_the_functions_by_an_alias_with_and_without_kept_environm
             assert "Live" in text_of(integration.properties["IntegrationUri"])
 
 
+def test_the_record_of_peoples_sessions_is_there_while_they_may_run_no_commands(project: Made, other: Made) -> None:
+    for made in (project, other):
+        shards = [each.template for each in made.assembly.resources("AWS::ECS::Cluster")]
+        groups = [
+            each.template
+            for each in made.assembly.resources("AWS::Logs::LogGroup")
+            if text_of(each.properties["LogGroupName"]).endswith("/sessions")
+        ]
+        assert groups == shards
+
+
 def test_people_may_run_commands_in_servers_where_the_setting_says_so_and_are_logged(
     project: Made, other: Made
 ) -> None:

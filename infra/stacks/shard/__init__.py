@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import aws_cdk as cdk
 from aws_cdk import aws_ecs as ecs
+from aws_cdk import aws_logs as logs
 from constructs import Construct
 
 from infra.shards import Shard
@@ -40,9 +41,11 @@ class ShardStack(cdk.NestedStack):
             cluster_name=stage.called(shard.label),
             cluster_settings=[ecs.CfnCluster.ClusterSettingsProperty(name="containerInsights", value="enabled")],
         )
+        # There whether people may run commands or not: a group that goes takes the record of the sessions with it.
+        sessions = log_group(self, "Sessions", stage, sessions_log(stage, shard), storage.key)
         reason = "Nobody may run commands in its containers, so there is no session to log."
         if stage.settings.triton.remote_commands:
-            cluster.configuration = _logged_sessions(self, stage, shard, storage)
+            cluster.configuration = _logged_sessions(sessions, is_encrypted=storage.key is not None)
             reason = (
                 "Sessions are logged, and go through TLS. To encrypt them with a key besides, every server would have to reach "
                 "KMS and use the key by itself."
@@ -64,18 +67,15 @@ class ShardStack(cdk.NestedStack):
         add_alarms(self, stage=stage, shard=shard, balancer=balancer, topic=storage.topic)
 
 
-def _logged_sessions(
-    scope: Construct, stage: Stage, shard: Shard, storage: StorageStack
-) -> ecs.CfnCluster.ClusterConfigurationProperty:
+def _logged_sessions(group: logs.LogGroup, *, is_encrypted: bool) -> ecs.CfnCluster.ClusterConfigurationProperty:
     """Sessions of people in a shard's containers are written into a log of their own."""
-    group = log_group(scope, "Sessions", stage, sessions_log(stage, shard), storage.key)
     of = ecs.CfnCluster
     return of.ClusterConfigurationProperty(
         execute_command_configuration=of.ExecuteCommandConfigurationProperty(
             logging="OVERRIDE",
             log_configuration=of.ExecuteCommandLogConfigurationProperty(
                 cloud_watch_log_group_name=group.log_group_name,
-                cloud_watch_encryption_enabled=storage.key is not None,
+                cloud_watch_encryption_enabled=is_encrypted,
             ),
         )
     )
