@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 
 import pytest
+from tidegate.rules.bundle import encode, pack, unpack
 
 from tests.cli.diffed import diff, directory, flows
 from tests.cli.rules_runner import rules
@@ -68,6 +70,25 @@ def test_bundles_are_read_from_files_and_from_git(repository: Path) -> None:
     git(repository, "add", "rules.bundle")
     git(repository, "commit", "-q", "-m", "bundle")
     assert rules("diff", "HEAD:rules.bundle", "rules.bundle").exit_code == 0
+
+
+def test_a_bundle_whose_index_is_of_other_rules_is_refused(old: Path, tmp_path: Path) -> None:
+    sound, wrong, log = tmp_path / "sound.bundle", tmp_path / "wrong.bundle", tmp_path / "log.jsonl"
+    assert rules("compile", old, "-o", sound).exit_code == 0
+    bundle = unpack(sound.read_bytes())
+    index = json.loads(bundle.lines[2])
+    wrong.write_bytes(pack(bundle.manifest, [encode(index | {"rows": index["rows"] + 1}), *bundle.lines[3:]]))
+    log.write_text('{"objective": "ranking", "context": {}}\n')
+    for argument, arguments in {
+        "OLD": ["diff", wrong, sound],
+        "NEW": ["diff", sound, wrong],
+        "RULES": ["replay", wrong, "--log", log],
+        "--against": ["replay", sound, "--log", log, "--against", wrong],
+    }.items():
+        refused = rules(*arguments)
+        assert refused.exit_code == 2
+        assert argument in refused.stderr
+        assert "wrong.bundle: the bundle is damaged" in refused.stderr
 
 
 @pytest.mark.parametrize(

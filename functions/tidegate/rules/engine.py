@@ -197,7 +197,15 @@ def load_bundle(data: bytes) -> Engine:
     Raises:
         BundleError: the bytes are no bundle, are damaged, or are of a format version that this code does not read.
     """
-    bundle = unpack(data)
+    return engine_of(unpack(data))
+
+
+def engine_of(bundle: Bundle) -> Engine:
+    """The engine of a bundle that is taken apart.
+
+    Raises:
+        BundleError: its manifest or an index is not what the compiler writes.
+    """
     try:
         return Engine(bundle)
     except UNFIT as error:

@@ -39,8 +39,8 @@ def diff(
     exact over members; over contexts every case of every attribute counts alike, or each context as often as the log has
     it. Exit code 1: something changed, or the rules of one side have errors.
     """
-    _, before = read_revision(old, "OLD", as_json=as_json)
-    _, after = read_revision(new, "NEW", as_json=as_json)
+    before = read_revision(old, "OLD", as_json=as_json)
+    after = read_revision(new, "NEW", as_json=as_json)
     if objective is not None:
         check_objective(objective, {*before.objectives, *after.objectives})
     if log is None:

@@ -11,7 +11,6 @@ import click
 from tidegate.cli.rules.log_file import LOG, STANDARD_INPUT, open_log, progress
 from tidegate.cli.rules.options import AS_JSON, at_option, print_json
 from tidegate.cli.rules.revisions import read_revision
-from tidegate.rules import load_bundle
 from tidegate.rules.pictures.shares_svg import shares_svg
 from tidegate.rules.replay.as_json import report_json
 from tidegate.rules.replay.races import configured
@@ -77,9 +76,9 @@ def _show(found: ReplayReport, log: Path, *, as_json: bool) -> None:
 def _replayed(
     rules: str, log: Path, against: str | None, objective: str | None, at: float | None, *, as_json: bool
 ) -> ReplayReport:
-    data, revision = read_revision(rules, "RULES", as_json=as_json)
-    engine = load_bundle(data)
-    earlier = None if against is None else load_bundle(read_revision(against, "--against", as_json=as_json)[0])
+    revision = read_revision(rules, "RULES", as_json=as_json)
+    engine = revision.engine
+    earlier = None if against is None else read_revision(against, "--against", as_json=as_json).engine
     if objective is not None:
         from tidegate.cli.rules.compiled import check_objective
 

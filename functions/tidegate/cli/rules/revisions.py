@@ -17,8 +17,8 @@ from tidegate.rules.bundle import MAX_BYTES
 from tidegate.rules.compare.revision import Revision, open_revision
 
 
-def read_revision(name: str, argument: str, *, as_json: bool) -> tuple[bytes, Revision]:
-    """The rules that `name` stands for, as a bundle and opened; what is there decides between a directory, a bundle and a
+def read_revision(name: str, argument: str, *, as_json: bool) -> Revision:
+    """The rules that `name` stands for, opened for comparison; what is there decides between a directory, a bundle and a
     git revision. Rules that do not compile are printed, with whose they are, and end the command with exit code 1.
 
     Args:
@@ -30,8 +30,7 @@ def read_revision(name: str, argument: str, *, as_json: bool) -> tuple[bytes, Re
         click.BadParameter: there is nothing of that name, or it is neither rules nor a bundle.
     """
     try:
-        data = _bundle(name)
-        return data, open_revision(data)
+        return open_revision(_bundle(name))
     except RulesError as error:
         if as_json:
             side = argument.lstrip("-").lower()

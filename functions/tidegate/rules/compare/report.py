@@ -11,7 +11,6 @@ from tidegate.rules.compare.examples import Example
 from tidegate.rules.compare.logged import LoggedShares
 from tidegate.rules.compare.revision import Revision
 from tidegate.rules.compare.shares import STEP_BUDGET, Flow, ObjectiveShares, uniform_shares
-from tidegate.rules.engine import Engine
 from tidegate.rules.times import utc_text
 
 FORMAT_VERSION = 1
@@ -100,7 +99,7 @@ def compare(
         with_examples: find a context for each flow that changes.
     """
     shares = []
-    engines = (Engine(old.bundle), Engine(new.bundle)) if with_examples else None
+    engines = (old.engine, new.engine) if with_examples else None
     for name in _objectives(old, new, objective):
         sides = [each.side(name) for each in (old, new) if name in each.objectives]
         found = uniform_shares(sides[0], sides[-1], at, budget, engines if len(sides) == 2 else None)

@@ -12,6 +12,7 @@ from tidegate.rules.bundle import Bundle, unpack
 from tidegate.rules.compare.records import check_records
 from tidegate.rules.contract import Objective
 from tidegate.rules.decision import Target
+from tidegate.rules.engine import Engine, engine_of
 from tidegate.rules.index import read_objective
 
 
@@ -66,9 +67,10 @@ def _rule_lines(bundle: Bundle, objective: str) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """A bundle opened for comparison. `targets` is what every target's name stands for."""
+    """A bundle opened for comparison. `targets` is what every target's name stands for, `engine` what decides by it."""
 
     bundle: Bundle
+    engine: Engine
     targets: Mapping[str, Target]
     _rules: dict[str, list[dict[str, Any]]] = field(default_factory=dict, compare=False, repr=False)
 
@@ -107,4 +109,4 @@ def open_revision(data: bytes) -> Revision:
         name: Target(name, model, version, tuple(models[model]))
         for name, (model, version) in bundle.manifest["targets"].items()
     }
-    return Revision(bundle, targets)
+    return Revision(bundle, engine_of(bundle), targets)
