@@ -133,12 +133,22 @@ def test_a_refused_context_that_was_not_expected_names_the_attribute(tmp_path: P
 
 
 def test_missing_coverage_fails_only_where_it_is_required(tmp_path: Path) -> None:
-    directory = write(tmp_path, {CASES: EVERY_KEY})
+    directory = write(tmp_path / "rules", {CASES: EVERY_KEY})
     assert rules("test", directory).exit_code == 0
     required = rules("test", directory, "--require-coverage")
     assert required.exit_code == 1
     assert "ranking: 1 of 3 rules have a case" in required.stdout
-    assert not rules_json("test", directory, "--require-coverage", exit_code=1)["ok"]
+    outcome = rules_json("test", directory, "--require-coverage", "--junit", tmp_path / "j.xml", exit_code=1)
+    assert not outcome["ok"]
+    assert ["--require-coverage" in each for each in outcome["lacking"]] == [True]
+    cases, lacking = ElementTree.parse(tmp_path / "j.xml").getroot()
+    assert (cases.get("name"), cases.get("failures")) == (CASES, "0")
+    assert (lacking.get("name"), lacking.get("tests"), lacking.get("failures")) == ("coverage", "1", "1")
+    ((failure,),) = lacking
+    assert "--require-coverage" in str(failure.get("message"))
+    assert failure.text == "no case: ranking: canary\nno case: ranking: default"
+    sound = rules_json("test", directory, "--junit", tmp_path / "j.xml")
+    assert (sound["ok"], sound["lacking"], len(ElementTree.parse(tmp_path / "j.xml").getroot())) == (True, [], 1)
 
 
 def test_a_failing_case_covers_nothing(tmp_path: Path) -> None:

@@ -20,14 +20,8 @@ _DONE = "tidegate.json_done"
 def write_json(value: Mapping[str, Any], *, indent: int | None = None, is_last: bool = True) -> None:
     """Print a JSON object with the format version. `is_last`: it is the command's result."""
     click.echo(json.dumps({"format_version": FORMAT_VERSION, **value}, indent=indent, ensure_ascii=False))
-    if is_last:
-        note_result()
-
-
-def note_result() -> None:
-    """Note that the running command has printed its result, so that nothing is printed after it."""
     context = click.get_current_context(silent=True)
-    if context is not None:
+    if is_last and context is not None:
         context.meta[_DONE] = True
 
 

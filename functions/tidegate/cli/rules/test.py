@@ -54,19 +54,21 @@ def test(
     now = time.time() if at is None else at
     results = list(run_cases(engine, program, sound, now, is_now_fixed=at is not None))
     covered = coverage(program, results) if wanted is None else ()
-    lacking = []
-    if require_coverage and any(each.uncovered for each in covered):
-        lacking.append("a rule has no case, and --require-coverage is given")
-    if require_cells and any(each.uncovered_cells for each in covered):
-        lacking.append("a cell has no case, and --require-cells is given")
+    rules = [f"{each.objective}: {rule}" for each in covered for rule in each.uncovered]
+    cells = [f"{each.objective}: cell {cell} of {rule}" for each in covered for rule, cell in each.uncovered_cells]
+    lacking = {}
+    if require_coverage and rules:
+        lacking["a rule has no case, and --require-coverage is given"] = rules
+    if require_cells and cells:
+        lacking["a cell has no case, and --require-cells is given"] = cells
     failed = bool(findings or lacking) or not all(result.passed for result in results)
-    report = CaseReport(engine, program, results, findings, covered)
+    report = CaseReport(engine, program, results, findings, covered, lacking)
     if junit is not None:
         report.write_junit(junit)
     if as_json:
         report.print_json(ok=not failed)
     else:
-        report.show(lacking)
+        report.show()
     if failed:
         raise click.exceptions.Exit(1)
 

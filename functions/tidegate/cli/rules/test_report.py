@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import click
 
-from tidegate.cli.json_output import FORMAT_VERSION, note_result
 from tidegate.cli.rules.compiled import findings_json
 from tidegate.cli.rules.explanation import explanation_lines
+from tidegate.cli.rules.options import print_json
 from tidegate.errors import Finding, RulesError
 from tidegate.files import printable
 from tidegate.rules import Engine
@@ -31,7 +31,11 @@ _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 class CaseReport:
-    """Writes the results of cases. `covered` is empty where not all cases ran."""
+    """Writes the results of cases.
+
+    `covered` is empty where not all cases ran. `lacking` says which coverage was required and is not there, each with the
+    names of what has no case.
+    """
 
     def __init__(
         self,
@@ -40,15 +44,16 @@ class CaseReport:
         results: Sequence[CaseResult],
         findings: Sequence[Finding],
         covered: Sequence[Coverage],
+        lacking: Mapping[str, Sequence[str]],
     ) -> None:
         self._engine, self._layers = engine, program.world.layers
-        self._results, self._findings, self._covered = results, findings, covered
+        self._results, self._findings, self._covered, self._lacking = results, findings, covered, lacking
         failures = [number for number, result in enumerate(results) if not result.passed]
         self._failures = len(failures)
         self._explained = frozenset(failures[:MOST_EXPLAINED])
 
-    def show(self, lacking: Sequence[str]) -> None:
-        """Print the report; `lacking` says which coverage was required and is not there."""
+    def show(self) -> None:
+        """Print the report."""
         for number, result in enumerate(self._results):
             if not result.passed:
                 click.echo(f"{_place(result)}: FAILED")
@@ -64,25 +69,24 @@ class CaseReport:
         )
         if self._findings:
             click.echo(str(RulesError(list(self._findings))), err=True)
-        for message in lacking:
+        for message in self._lacking:
             click.echo(f"error: {message}", err=True)
 
     def print_json(self, *, ok: bool) -> None:
-        """Print the report as one JSON object, case by case."""
-        head = {"format_version": FORMAT_VERSION, "ok": ok, "findings": findings_json(self._findings)}
-        click.echo(json.dumps(head, indent=2, ensure_ascii=False)[:-2] + ',\n  "cases": [', nl=False)
-        for number, result in enumerate(self._results):
-            text = json.dumps(self._case(number, result), indent=2, ensure_ascii=False)
-            click.echo((",\n" if number else "\n") + text, nl=False)
-        tail = {
-            "unexplained": self._failures - len(self._explained),
-            "coverage": [_coverage_dict(each) for each in self._covered],
-        }
-        click.echo("\n  ]," + json.dumps(tail, indent=2, ensure_ascii=False)[1:])
-        note_result()
+        """Print the report as one JSON object."""
+        print_json(
+            {
+                "ok": ok,
+                "findings": findings_json(self._findings),
+                "lacking": list(self._lacking),
+                "cases": [self._case(number, result) for number, result in enumerate(self._results)],
+                "unexplained": self._failures - len(self._explained),
+                "coverage": [_coverage_dict(each) for each in self._covered],
+            }
+        )
 
     def write_junit(self, file: Path) -> None:
-        """Write the report as JUnit XML: a suite per case file, its mistakes as errors."""
+        """Write the report as JUnit XML: a suite per case file, its mistakes as errors, and one of the coverage that lacks."""
         root = ElementTree.Element("testsuites", name="tidegate rules test")
         files = dict.fromkeys([*(each.case.file for each in self._results), *(each.file for each in self._findings)])
         suites = {name: ElementTree.SubElement(root, "testsuite", name=_xml(name)) for name in files}
@@ -109,6 +113,14 @@ class CaseReport:
                 suites[finding.file], "testcase", name=_xml(name), classname="file", time="0"
             )
             ElementTree.SubElement(element, "error", type="mistake", message=_xml(str(finding)))
+        if self._lacking:
+            suites["coverage"] = ElementTree.SubElement(root, "testsuite", name="coverage")
+        for message, names in self._lacking.items():
+            element = ElementTree.SubElement(
+                suites["coverage"], "testcase", name=message, classname="coverage", time="0"
+            )
+            failure = ElementTree.SubElement(element, "failure", type="coverage", message=message)
+            failure.text = _xml("\n".join(f"no case: {name}" for name in names))
         for element in (root, *suites.values()):
             element.set("tests", str(len(list(element.iter("testcase")))))
             element.set("failures", str(len(list(element.iter("failure")))))
