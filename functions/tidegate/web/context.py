@@ -17,6 +17,7 @@ from tidegate.rules.text import parse_text
 from tidegate.web.errors import malformed
 from tidegate.web.http import RawHeaders, content_codings, header_values
 from tidegate.web.json_body import DuplicateNameError, unique_names
+from tidegate.web.sequences import check_sequence_id, names_sequence
 
 _CONTEXT = b"tidegate-context"
 _ALLOCATIONS = "allocations"
@@ -36,16 +37,18 @@ def oip_context(objective: Objective, headers: RawHeaders, body: bytes) -> OipCo
 
     Raises:
         ContextError: a text does not stand for a value of its attribute.
-        WebError: `Tidegate-Context` or `Inference-Header-Content-Length` is malformed.
+        WebError: `Tidegate-Context`, `Inference-Header-Content-Length` or `sequence_id` is malformed.
     """
     values = context_header(headers)
     parameters: Mapping[str, Any] = {}
     if body:
         wanted = values is None and bool(objective.attributes or objective.allocations)
-        parameters = _parameters(headers, body, b'"parameters"' if wanted else b'"sequence_id"')
+        parameters = _parameters(headers, body, wanted=wanted)
         if wanted:
             values = _from_parameters(objective, parameters)
     sequence_id = parameters.get("sequence_id")
+    if isinstance(sequence_id, str):
+        check_sequence_id(sequence_id)
     context = with_declared_headers(objective, headers, values or {})
     # Triton takes 0 and empty text for "no sequence".
     return OipContext(context, str(sequence_id) if sequence_id else None)
@@ -89,24 +92,31 @@ def with_declared_headers(objective: Objective, headers: RawHeaders, values: Map
     return {**values, **added} if added else values
 
 
-def _parameters(headers: RawHeaders, body: bytes, wanted: bytes) -> Mapping[str, Any]:
-    """The request's `parameters`, parsed only if the JSON part of the body contains `wanted`.
+def _parameters(headers: RawHeaders, body: bytes, *, wanted: bool) -> Mapping[str, Any]:
+    """The request's `parameters`, parsed only where the JSON part of the body has some that are `wanted`, or a sequence's.
 
-    JSON that does not parse is Triton's to complain about: it has no parameters here.
+    JSON that does not parse is Triton's to complain about, unless it may hold a sequence's id, which Triton may read
+    where Python does not: it has no parameters here.
 
     Raises:
-        WebError: a name stands twice in one object, where Triton would go by the other of the two.
+        WebError: a name is duplicated in one object, where Triton would go by the other of the two; or a sequence's id may
+            be there and cannot be read.
     """
     if content_codings(headers):
         return {}
     end = _json_end(headers, len(body))
-    if body.find(wanted, 0, end) < 0:
+    in_sequence = names_sequence(body, end)
+    if not in_sequence and not (wanted and body.find(b'"parameters"', 0, end) >= 0):
         return {}
     try:
         document = json.loads(body[:end], object_pairs_hook=unique_names)
     except DuplicateNameError as error:
         raise malformed(f"the JSON of the request is ambiguous: {error}") from None
     except (ValueError, RecursionError):
+        if in_sequence:
+            raise malformed(
+                "the request names a sequence_id, and its JSON cannot be read: send plain JSON in UTF-8"
+            ) from None
         return {}
     parameters = document.get("parameters") if isinstance(document, dict) else None
     return parameters if isinstance(parameters, dict) else {}

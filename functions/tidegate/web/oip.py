@@ -7,6 +7,7 @@ https://github.com/kserve/open-inference-protocol and Triton's extensions to it.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from dataclasses import dataclass, replace
@@ -33,6 +34,7 @@ from tidegate.web.http import (
     Receive,
     Scope,
     Send,
+    content_codings,
     read_body,
     request_headers,
     response_headers,
@@ -40,6 +42,7 @@ from tidegate.web.http import (
 from tidegate.web.limits import caller_timeout_ms
 from tidegate.web.observed import answered, unanswered
 from tidegate.web.parts import DoorParts
+from tidegate.web.sequences import check_compressed
 
 _READ = frozenset({"", "ready", "config", "stats"})
 _GENERATE = frozenset({"generate", "generate_stream"})
@@ -140,6 +143,8 @@ class OipDoor:
             return _unknown(objective)
         pinned = pinned_target(engine, caller, headers)
         caller_ms = caller_timeout_ms(headers)
+        if content_codings(headers):
+            await asyncio.to_thread(check_compressed, headers, body)
         context = oip_context(contract, headers, body)
         decision = engine.decide(objective, context.values)
         if pinned is not None:

@@ -67,7 +67,7 @@ CHECKED = (
     _error("instance-group", "An instance group that Triton refuses or that serves nothing.", "Correct it as the message says."),
     _error("dynamic-batching", "Dynamic batching that cannot work as it is set.", "Sizes from 1 to `max_batch_size`; consistent priorities."),
     _warning("batching-idle", "Dynamic batching or ragged inputs of a model that does not batch.", "Set `max_batch_size`, or remove it."),
-    _warning("sequence-text-id", "A text correlation ID: Triton 2.51 answers 400 unless the ID has exactly 128 bytes.", "`data_type: TYPE_UINT64`, and numbers as IDs."),
+    _warning("sequence-text-id", "A text correlation ID: Triton 2.51 answers 400 unless the ID has exactly 128 bytes, and the gateway passes on at most 20.", "`data_type: TYPE_UINT64`, and numbers as IDs."),
     _warning("decoupled", "Decoupled responses: `infer`, which is what the gateway passes on, answers 501.", "One response for each request; or callers that `resolve` and then stream over gRPC."),
     _warning("config-completed", "Inputs or outputs that only Triton's completion of configs declares, which deployed servers do without: every request fails there.", "Declare them in `config.pbtxt`."),
     _error("sequence-batching", "Sequence batching that Triton refuses.", "Correct it as the message says."),

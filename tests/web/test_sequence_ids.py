@@ -1,0 +1,100 @@
+"""A text `sequence_id` that is too long ends a Triton 2.51 whose model takes numbers as ids, so none gets that far."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tidegate.rules import compile_directory, load_bundle
+from tidegate.web.sequences import LONGEST_SEQUENCE_ID_BYTES
+
+from tests.support.stack import write_rules
+from tests.web.conftest import FakeTriton, Host, Received, gateway_app, serving
+
+INPUT = '{"name":"X","datatype":"FP32","shape":[1,2],"data":[1,2]}'
+REQUEST = '{"inputs":[%s],"parameters":{"sequence_start":true,"sequence_end":true,"sequence_id":%s}}'
+LONG = "x" * (LONGEST_SEQUENCE_ID_BYTES + 1)
+HIDDEN = [
+    REQUEST % (INPUT, json.dumps(LONG)),
+    REQUEST % (INPUT, json.dumps("x" * 128)),
+    REQUEST % (INPUT, '"' + "\\u00e4" * 11 + '"'),
+    (REQUEST % (INPUT, json.dumps(LONG))).replace("sequence_id", "\\u0073equence_id"),
+    (REQUEST % (INPUT, json.dumps(LONG))).replace("sequence_id", "sequence\\u005Fid").replace("para", "\\u0070ara"),
+    REQUEST % (INPUT, json.dumps(LONG)) + "\0",
+]
+INFER = "/v2/models/counting/infer"
+
+
+@pytest.fixture(scope="module")
+def rules(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_rules(tmp_path_factory.mktemp("rules"), {"main": 1}, {"in_sequence": ["main"]}, counting="in_sequence")
+
+
+@pytest.fixture(scope="module")
+def counting(triton: Host, rules: Path) -> Iterator[Host]:
+    """The gateway in front of a model that takes numbers as ids."""
+    assert triton.ask("POST", "/v2/repository/models/in_sequence/load", {}).status == 200
+    with serving(gateway_app(load_bundle(compile_directory(rules)), {"main": triton.port})) as host:
+        yield host
+
+
+@pytest.fixture
+def silent(fake: FakeTriton, rules: Path) -> Iterator[Host]:
+    """The gateway in front of a scripted server."""
+
+    def answer(_request: Received) -> tuple[int, dict[str, str], bytes]:
+        return 200, {}, b"{}"
+
+    fake.script = answer
+    with serving(gateway_app(load_bundle(compile_directory(rules)), {"main": fake.port})) as host:
+        yield host
+
+
+@pytest.mark.parametrize("value", ["7", '"seven"', json.dumps("x" * LONGEST_SEQUENCE_ID_BYTES), str(2**64 - 1)])
+def test_a_sequence_id_within_the_limit_is_answered(counting: Host, triton: Host, value: str) -> None:
+    for _ in range(5):
+        assert counting.ask("POST", INFER, REQUEST % (INPUT, value)).status == 200
+    assert triton.get("/v2/health/live").status == 200
+
+
+@pytest.mark.parametrize("number", range(len(HIDDEN)))
+def test_a_longer_one_is_refused_with_the_limit_and_ends_no_server(counting: Host, triton: Host, number: int) -> None:
+    reply = counting.ask("POST", INFER, HIDDEN[number])
+    assert reply.status == 400
+    assert "sequence_id" in reply.error
+    assert f"{LONGEST_SEQUENCE_ID_BYTES} bytes" in reply.error or number == len(HIDDEN) - 1
+    assert LONG not in reply.error
+    assert triton.get("/v2/health/live").status == 200
+
+
+@pytest.mark.parametrize("context", [{}, {"Tidegate-Context": "{}"}])
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "X-GZIP", "identity, gzip"])
+@pytest.mark.parametrize("text", [*HIDDEN[:5], REQUEST % (INPUT, 7)])
+def test_a_compressed_request_is_of_no_sequence(
+    silent: Host, fake: FakeTriton, coding: str, text: str, context: dict[str, str]
+) -> None:
+    """The gateway does not open it, and so cannot send it to the endpoint of its sequence either."""
+    body = zlib.compress(text.encode()) if coding == "deflate" else gzip.compress(text.encode())
+    reply = silent.ask("POST", INFER, body, {"Content-Encoding": coding, **context})
+    assert (reply.status, fake.received) == (400, [])
+    assert "send it uncompressed" in reply.error
+
+
+def test_only_the_json_part_is_looked_at(silent: Host, fake: FakeTriton) -> None:
+    head = b'{"inputs":[{"name":"X","datatype":"BYTES","shape":[1],"parameters":{"binary_data_size":99}}]}'
+    tail = REQUEST.encode()
+    length = {"Inference-Header-Content-Length": str(len(head))}
+    for body, coding in ((head + tail, {}), (gzip.compress(head + tail), {"Content-Encoding": "gzip"})):
+        assert silent.ask("POST", INFER, body, {**length, **coding}).status == 200
+    assert len(fake.received) == 2
+
+
+def test_a_small_body_that_inflates_without_end_is_refused(silent: Host, fake: FakeTriton) -> None:
+    body = gzip.compress(b" " * 70_000_000)
+    reply = silent.ask("POST", INFER, body, {"Content-Encoding": "gzip"})
+    assert (reply.status, fake.received) == (400, [])
+    assert "send it uncompressed" in reply.error
