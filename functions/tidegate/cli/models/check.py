@@ -45,7 +45,7 @@ def check(
     """Check models by their files alone, with everything that they call: all of DIRECTORY, or those named.
 
     Nothing is started, imported or written. Each finding has its file, line and kind (docs/model-repository.md). What a
-    change of a model would touch is told too. Exit code 1: there is a finding, be it an error or a warning that
+    change of a model would touch is reported too. Exit code 1: there is a finding, be it an error or a warning that
     DIRECTORY/accepted.yaml does not accept.
     """
     repository = open_repository(directory, models, images)

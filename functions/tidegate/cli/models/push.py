@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tidegate.aws.model_store import PushPlan, S3ModelStore
 
 ModelProgress = Callable[[str, str, int], None]
-"""Is told a model, the path of one of its files, and how many of the model's bytes have been sent."""
+"""Callback with a model, the path of one of its files, and how many of the model's bytes have been sent."""
 
 PLANS_AT_ONCE = 8
 
@@ -101,8 +101,8 @@ async def _push(settings: Settings, folders: Mapping[str, Path], result: dict[st
         _refuse(as_json, result, "nothing was pushed", refused)
     if not result["dry_run"]:
         try:
-            with _progress(plans, shown=not as_json) as told:
-                await _send(store, folders, plans, told)
+            with _progress(plans, shown=not as_json) as progress:
+                await _send(store, folders, plans, progress)
         except (ImmutableError, ConflictError):
             raise
         except StoreError as error:
@@ -132,13 +132,13 @@ async def _plan(store: S3ModelStore, folders: Mapping[str, Path]) -> tuple[list[
 
 
 async def _send(
-    store: S3ModelStore, folders: Mapping[str, Path], plans: Sequence[PushPlan], told: ModelProgress
+    store: S3ModelStore, folders: Mapping[str, Path], plans: Sequence[PushPlan], progress: ModelProgress
 ) -> None:
     for plan in plans:
         if not plan.is_done:
 
             def sent(path: str, sent_bytes: int, _total: int, model: str = plan.model) -> None:
-                told(model, path, sent_bytes)
+                progress(model, path, sent_bytes)
 
             await store.push(plan.model, folders[plan.model], sent)
 
@@ -164,11 +164,11 @@ def _progress(plans: Sequence[PushPlan], *, shown: bool) -> Iterator[ModelProgre
     ) as bar:
         task = bar.add_task("pushing", total=sum(sizes.values()))
 
-        def told(model: str, path: str, sent_bytes: int) -> None:
+        def progress(model: str, path: str, sent_bytes: int) -> None:
             sent[model] = sent_bytes
             bar.update(task, completed=sum(sent.values()), description=f"{model}/{path}")
 
-        yield told
+        yield progress
 
 
 def _steps_first(repository: Repository, names: Sequence[str]) -> tuple[str, ...]:

@@ -76,7 +76,7 @@ def check_backend(model: ModelFolder) -> None:
 
 
 def _check_served(model: ModelFolder, backend: str, line: int) -> None:
-    """Report a backend that the images which serve the model lack, or of which nobody says whether they have it."""
+    """Report a backend that the images which serve the model lack, or are not known to have."""
     lacking = [image.name for image in model.images if image.has_backend(backend) is False]
     right = _USUAL_NAMES.get(backend.lower()) or misspelt(backend, OFFICIAL)
     close = [right] if right else get_close_matches(backend, sorted(OFFICIAL), 1)
@@ -88,7 +88,7 @@ def _check_served(model: ModelFolder, backend: str, line: int) -> None:
         if right and not any(image.has_backend(backend) for image in model.images):
             model.report("backend-unknown", f"unknown backend {backend!r}", meant, line=line)
         else:
-            message = f"backend {backend!r} is none of Triton's own, and nobody says whether the serving image has it"
+            message = f"backend {backend!r} is none of Triton's own, and the serving image is not known to have it"
             hint = "name the shard's image in fleet.yaml with its manifest, or give --image"
             model.report("backend-unverified", message, f"{meant} {hint}".strip(), line=line)
 

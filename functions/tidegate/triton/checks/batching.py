@@ -97,7 +97,7 @@ def _check_controls(model: ModelFolder) -> None:
         line = lines.line("sequence_batching", 0, "control_input", number)
         name = control_input.name
         if not name or name in seen:
-            message = f"control_input {name!r} stands twice" if name else "a control_input without a name"
+            message = f"control_input {name!r} is duplicated" if name else "a control_input without a name"
             model.report("sequence-batching", message, "one name for each", line=line)
         elif name in declared:
             message = f"control_input {name!r} is declared as an input too"

@@ -149,7 +149,7 @@ def _words(problem: str) -> tuple[str, str, str]:
         hint = f"did you mean {usual!r}?" if usual in values else did_you_mean(match[2], values, "value")
         return "config-value", f"unknown value {match[2]!r}", hint
     if match := _TWICE.search(problem):
-        return "config-duplicate", f"{match[1]!r} stands twice", "keep one"
+        return "config-duplicate", f"{match[1]!r} is duplicated", "keep one"
     if match := _ONE_OF.search(problem):
         return "config-duplicate", f"{match[1]!r} and {match[2]!r} exclude each other", "keep one"
     reason = re.sub(r"^\d+:\d+ : (?:'.*?': )?", "", problem, flags=re.DOTALL)
@@ -200,7 +200,7 @@ def _report_newer_fields(config: ConfigFile, report: Report) -> None:
 
 
 def _report_repeated_keys(config: ConfigFile, report: Report) -> None:
-    """Report keys that stand twice in a map: the library silently keeps the last."""
+    """Report duplicate keys of a map: the library silently keeps the last."""
     maps: list[Place] = [("parameters",), ("metric_tags",), ("cc_model_filenames",)]
     for step in range(len(config.message.ensemble_scheduling.step)):
         maps += [("ensemble_scheduling", 0, "step", step, name) for name in ("input_map", "output_map")]
@@ -209,7 +209,7 @@ def _report_repeated_keys(config: ConfigFile, report: Report) -> None:
         seen: dict[str, int] = {}
         for key, _, line in config.lines.entries(*place):
             if key in seen:
-                message = f"{key!r} stands twice in {place[-1]}"
+                message = f"{key!r} is duplicated in {place[-1]}"
                 report("config-duplicate", message, f"it stands first on line {seen[key]}", file=config.file, line=line)
             seen.setdefault(key, line)
 

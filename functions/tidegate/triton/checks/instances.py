@@ -30,7 +30,7 @@ def check_instances(model: ModelFolder) -> None:
         if group.name in names:
             hint = f"it stands first on line {names[group.name]}"
             line = lines.line("instance_group", number, "name")
-            model.report("instance-group", f"the name {group.name!r} stands twice", hint, line=line)
+            model.report("instance-group", f"the name {group.name!r} is duplicated", hint, line=line)
         if group.name:
             names.setdefault(group.name, lines.line("instance_group", number, "name"))
         if group.profile and model.backend != "tensorrt":

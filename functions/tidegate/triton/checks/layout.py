@@ -103,7 +103,7 @@ def _check_versions(model: ModelFolder) -> None:
 
 
 def _has_file(folder: Path) -> bool:
-    """Whether there is a file below a folder, or something that cannot be looked at, which is told elsewhere."""
+    """Whether there is a file below a folder, or something that cannot be looked at, which is reported elsewhere."""
     try:
         return any(entry.is_file() for entry in folder.rglob("*"))
     except OSError:

@@ -102,7 +102,7 @@ def _check_module(model: ModelFolder, sources: Sources, module: Module, node: as
 
 
 def _check_served(model: ModelFolder, sources: Sources, module: Module, node: ast.stmt, root: str) -> None:
-    """Report a module that the images which serve the model lack, or of which nobody says whether they have it."""
+    """Report a module that the images which serve the model lack, or are not known to have."""
     sure = {path.stem for path in sources.version.glob("*.py")}.union(sys.stdlib_module_names, WIDESPREAD)
     known = sure.union(*(image.modules for image in model.images))
     is_real = root in known or root in ALIKE
@@ -118,7 +118,7 @@ def _check_served(model: ModelFolder, sources: Sources, module: Module, node: as
         hint = f"did you mean {right!r}? If not, list it in the manifest of the shard's image"
         model.report("import-missing", message, hint, file=module.file, line=node.lineno)
     else:
-        message = f"module {root!r} is not beside the model, and nobody says whether the serving image has it"
+        message = f"module {root!r} is not beside the model, and the serving image is not known to have it"
         hint = "name the shard's image in fleet.yaml with its manifest, or give --image"
         model.report("import-unverified", message, f"{meant} {hint}".strip(), file=module.file, line=node.lineno)
 

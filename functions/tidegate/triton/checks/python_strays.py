@@ -19,7 +19,7 @@ def check_python_strays(model: ModelFolder, sources: Sources, module: Module) ->
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in texts:
                 if is_machine_path(node.value):
                     message = f"a path of one machine: {node.value[:120]!r}"
-                    hint = "build it from the folder that initialize is told, or from __file__"
+                    hint = "build it from the folder that initialize is given, or from __file__"
                     model.report("absolute-path", message, hint, file=each.file, line=node.lineno)
             elif isinstance(node, ast.Call) and _reads_pickle(node):
                 hint = "use ONNX, .npz with allow_pickle=False, or JSON"

@@ -84,7 +84,9 @@ def _check_names(model: ModelFolder, kind: str) -> None:
         for number in others:
             stands = model.config.line(kind, first, "name")
             line = model.config.line(kind, number, "name")
-            model.report("tensor-name", f"{kind} {name!r} stands twice", f"it stands first on line {stands}", line=line)
+            model.report(
+                "tensor-name", f"{kind} {name!r} is duplicated", f"it is declared first on line {stands}", line=line
+            )
 
 
 def _check_tensor(model: ModelFolder, kind: str, number: int, tensor: Any) -> None:
