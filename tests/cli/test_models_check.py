@@ -435,6 +435,31 @@ def test_a_method_that_the_class_imports_is_there(repository: Path, body: str) -
     assert "[python-" not in models("check", repository, "picker").stdout
 
 
+ANSWERS = """\
+    def execute(self, requests):
+        return [self.answer(request, self.scale) for request in requests]
+"""
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        f"class TritonPythonModel:\n    from helpers import initialize\n\n{ANSWERS}",
+        f"import helpers\n\n\nclass TritonPythonModel:\n    initialize = helpers.initialize\n\n{ANSWERS}",
+        "import helpers\n\n\nclass TritonPythonModel:\n    load = helpers.initialize\n\n"
+        f"    def initialize(self, args):\n        self.load(args)\n\n{ANSWERS}",
+        "class TritonPythonModel:\n    scale = 2\n    if scale:\n\n        def answer(self, request, scale):\n"
+        f"            return None\n\n{ANSWERS}",
+        f"class TritonPythonModel:\n{ANSWERS}\n\nTritonPythonModel.scale = 2\nTritonPythonModel.answer = print\n",
+    ],
+)
+def test_attributes_that_come_from_outside_the_class_are_there(repository: Path, code: str) -> None:
+    (repository / "picker/1/model.py").write_text(code)
+    helpers = (repository / "picker/1/model.py").with_name("helpers.py")
+    helpers.write_text("def initialize(self, args):\n    self.scale = 2\n    self.answer = print\n")
+    assert "[python-" not in models("check", repository, "picker").stdout
+
+
 def test_code_that_the_model_never_imports_completes_no_config(repository: Path) -> None:
     code = repository / "picker/1/model.py"
     code.write_text(code.read_text().replace('request, "SCORES"', 'request, "SCOERS"'))

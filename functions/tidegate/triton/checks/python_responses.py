@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from typing import TypeGuard
 
 from tidegate.rules.shape import did_you_mean
 from tidegate.triton.checks.folder import ModelFolder
 from tidegate.triton.checks.numpy_types import is_scalar
+from tidegate.triton.checks.python_model import ARGUMENTS
 from tidegate.triton.checks.python_source import CLASS, Module, Sources
-from tidegate.triton.python_code import Function, own_nodes
+from tidegate.triton.python_code import Function, bound_names, own_nodes
 
 _DYNAMIC = {"setattr", "vars", "getattr", "super"}
 
@@ -66,18 +68,20 @@ def _check_filled(model: ModelFolder, module: Module, function: Function) -> Non
 
 def _check_attributes(model: ModelFolder, module: Module, owner: ast.ClassDef) -> None:
     """Report attributes of `self` that are read and that the class never sets, where it is all that could set them."""
-    if owner.bases or owner.keywords or owner.decorator_list or _is_dynamic(owner):
+    bound = bound_names(owner.body)
+    if bound is None or owner.bases or owner.keywords or owner.decorator_list or _is_dynamic(owner):
         return
-    there = {node.name for node in owner.body if isinstance(node, Function | ast.ClassDef)}
-    there |= {
-        node.id for node in own_nodes(owner.body) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+    unseen = bound - {node.name for node in own_nodes(owner.body) if isinstance(node, Function)}
+    called = {node.func.attr for node in ast.walk(owner) if isinstance(node, ast.Call) and _is_of_self(node.func)}
+    if unseen & {*called, *ARGUMENTS, "__init__"}:
+        # A method that is imported or assigned may set anything.
+        return
+    there = bound | {
+        node.attr
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)
     }
-    read: list[ast.Attribute] = []
-    for node in _of_self(owner):
-        if isinstance(node.ctx, ast.Load):
-            read.append(node)
-        else:
-            there.add(node.attr)
+    read = [node for node in _of_self(owner) if isinstance(node.ctx, ast.Load)]
     reported: set[str] = set()
     for node in sorted(read, key=lambda each: each.lineno):
         if node.attr not in there | reported and not node.attr.startswith("__"):
@@ -89,8 +93,12 @@ def _check_attributes(model: ModelFolder, module: Module, owner: ast.ClassDef) -
 
 def _of_self(owner: ast.ClassDef) -> Iterator[ast.Attribute]:
     for node in ast.walk(owner):
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "self":
+        if _is_of_self(node):
             yield node
+
+
+def _is_of_self(node: ast.AST) -> TypeGuard[ast.Attribute]:
+    return isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "self"
 
 
 def _is_dynamic(owner: ast.ClassDef) -> bool:
