@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
 from tidegate.errors import Finding, RulesError, SettingsError
 from tidegate.rules.directory import read_directory
 from tidegate.rules.language import FleetFile
 from tidegate.rules.shape import Report, check_shape
-from tidegate.rules.source import Location, read_source, read_text
+from tidegate.rules.source import Location, Source, read_source, read_text
 from tidegate.settings import INFRASTRUCTURE as PREFIX
 
 from infra.settings import Settings, conflicts
@@ -41,27 +40,32 @@ def read_settings(stage: str, environment: Mapping[str, str], folder: Path = SET
         raise SettingsError(f"stage {stage!r} has no settings: write {file} (stages: {known})")
     source = read_source(file, f"settings/{file.name}")
     findings = list(source.findings())
+    variables: dict[str, tuple[tuple[str, ...], Any]] = {}
 
     def add(at: Location, message: str, hint: str) -> None:
-        line, column = source.place(at)
-        findings.append(Finding(source.file, line, "", message, hint, column))
+        variable = next((name for name, (path, _) in variables.items() if _meet(at, path)), None)
+        if variable is None:
+            line, column = source.place(at)
+            findings.append(Finding(source.file, line, "", message, hint, column))
+        else:
+            findings.append(Finding(variable, 0, "", message, hint))
 
     data = source.data
     # A file of comments alone means: every default.
     if source.is_empty:
         data, findings = {}, []
+    # Alone first, so that a variable hides no mistake of the file.
     settings = check_shape(Settings, data, Report(source, add)) if data is not None else None
     if settings is None or findings:
         raise _settings_error(findings)
-    variables = _variables(environment)
-    settings = _overlaid(data, variables)
-    for path, message, hint in conflicts(settings):
-        variable = next((name for name, at in variables.items() if path[: len(at[0])] == at[0]), None)
-        if variable is None:
+    variables.update(_variables(environment, findings))
+    if variables and not findings:
+        merged = _overlaid(data, variables, add)
+        settings = check_shape(Settings, merged, Report(Source(source.file, merged, source.places), add))
+    if settings is not None and not findings:
+        for path, message, hint in conflicts(settings):
             add(path, message, hint)
-        else:
-            raise SettingsError(f"{variable}: {message} ({hint})")
-    if findings:
+    if settings is None or findings:
         raise _settings_error(findings)
     return settings
 
@@ -71,42 +75,42 @@ def _settings_error(findings: list[Finding]) -> SettingsError:
     return SettingsError(f"{len(findings)} {noun} in the settings\n" + "\n".join(map(str, sorted(findings))))
 
 
-def _variables(environment: Mapping[str, str]) -> dict[str, tuple[tuple[str, ...], Any]]:
-    """The variables that are settings: name -> (path of the setting, value)."""
-    found: dict[str, tuple[tuple[str, ...], Any]] = {}
+def _variables(
+    environment: Mapping[str, str], findings: list[Finding]
+) -> Iterator[tuple[str, tuple[tuple[str, ...], Any]]]:
+    """The variables that are settings: name -> (path of the setting, value). One whose value is no YAML is a finding."""
     for name, text in sorted(environment.items()):
         if not name.startswith(PREFIX):
             continue
         path = tuple(part.lower() for part in name.removeprefix(PREFIX).split("__"))
         source = read_text(text, name)
-        if source.problems and not source.is_empty:
-            problem = source.problems[0]
-            raise SettingsError(f"{name}: {problem.message} ({problem.hint})")
-        found[name] = path, source.data
-    return found
+        if source.is_empty:
+            source.problems.clear()
+        findings += [Finding(name, 0, "", each.message, each.hint) for each in source.problems]
+        yield name, (path, source.data)
 
 
-def _overlaid(data: dict[str, Any], variables: Mapping[str, tuple[tuple[str, ...], Any]]) -> Settings:
+def _overlaid(
+    data: dict[str, Any],
+    variables: Mapping[str, tuple[tuple[str, ...], Any]],
+    add: Callable[[Location, str, str], None],
+) -> dict[str, Any]:
+    """The values of the file with those of the variables over them; one without a value leaves the setting's default."""
     merged = copy.deepcopy(data)
-    for name, (path, value) in variables.items():
-        here = merged
+    for path, value in variables.values():
+        here: Any = merged
         for step in path[:-1]:
-            here = here.setdefault(step, {})
-            if not isinstance(here, dict):
-                raise SettingsError(f"{name} is no setting; see docs/infra-settings.md")
-        here[path[-1]] = value
-    try:
-        return Settings.model_validate(merged)
-    except ValidationError as error:
-        detail = error.errors(include_url=False, include_input=False)[0]
-    place = tuple(str(step) for step in detail["loc"])
-    name = next((name for name, (path, _) in variables.items() if _meet(place, path)), "the settings")
-    if detail["type"] == "extra_forbidden":
-        raise SettingsError(f"{name} is no setting; see docs/infra-settings.md")
-    raise SettingsError(f"{name} is wrong: {detail['msg']}")
+            here = here.setdefault(step, {}) if isinstance(here, dict) else here
+        if not isinstance(here, dict):
+            add(path, f"{'.'.join(path[:-1])!r} has no settings in it", "see docs/infra-settings.md")
+        elif value is None:
+            here.pop(path[-1], None)
+        else:
+            here[path[-1]] = value
+    return merged
 
 
-def _meet(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
+def _meet(one: Location, other: Location) -> bool:
     """Whether one path leads to the other."""
     shared = min(len(one), len(other))
     return one[:shared] == other[:shared]

@@ -1,7 +1,7 @@
 """The settings of the infrastructure: one typed model for every choice, read from `infra/settings/<stage>.yaml`.
 
 A variable `TIDEGATE_INFRA_<NAME>` of the environment goes over the file; two underscores lead into a group, and the value
-is read as YAML: `TIDEGATE_INFRA_ALARMS__P99_MS=250`, `TIDEGATE_INFRA_AUTHORIZER='{kind: iam}'`.
+is read as YAML: `TIDEGATE_INFRA_ALARMS__P99_MS=250`, `TIDEGATE_INFRA_AUTHORIZER='{kind: iam}'`. An empty value means the default.
 """
 
 from __future__ import annotations

@@ -23,7 +23,8 @@ HEAD = f"""# Settings of the infrastructure
 A stage's settings are in `infra/settings/<stage>.yaml`; a file of comments alone means every default. Unknown keys and
 values out of range are errors with file and line. A variable of the environment goes over the file: `{PREFIX}` and the
 setting's name in capitals, with two underscores into a group and the value as YAML, such as
-`{PREFIX}ALARMS__P99_MS=250` or `{PREFIX}AUTHORIZER='{{kind: iam}}'`.
+`{PREFIX}ALARMS__P99_MS=250` or `{PREFIX}AUTHORIZER='{{kind: iam}}'`. It takes the place of the file's value, of a whole group or
+mapping too; an empty value means the default. A mistake in one names the variable.
 
 What a shard looks like (instance type, fewest and most servers, spot share, scale to zero) is not here but in
 `routing_rules/fleet.yaml`, beside the models that are placed on it.

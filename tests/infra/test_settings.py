@@ -70,7 +70,15 @@ def test_a_variable_of_the_processes_goes_beside_the_defaults(
             "settings/test.yaml:2: 'drain_s' is 300, which is above the maximum 110 (write an integer from 5 to 110)",
         ),
         ("authorizer: {kind: jwt, audience: [a]}\n", "settings/test.yaml:1: key 'issuer' is missing"),
-        ("authorizer: {kind: none}\n", "settings/test.yaml:1: 'authorizer' is a mapping"),
+        (
+            "authorizer: {kind: none}\n",
+            "settings/test.yaml:1: 'kind' of 'authorizer' is the text 'none' (write one of jwt, iam)",
+        ),
+        (
+            "authorizer: {audience: [a]}\n",
+            "test.yaml:1: key 'kind' is missing in 'authorizer' (add it: one of jwt, iam)",
+        ),
+        ("authorizer: iam\n", "test.yaml:1: 'authorizer' is the text 'iam' (write a mapping with the keys kind"),
         ("vpc_cidr: 8.8.0.0/16\n", "settings/test.yaml:1: '8.8.0.0/16' is no address range for the VPC"),
         ("vpc_cidr: 10.0.0.1/16\n", "'10.0.0.1/16' is no address range for the VPC"),
         ("log_retention_days: 31\n", "CloudWatch Logs has no retention of 31 days (write one of 1, 3, 5"),
@@ -131,17 +139,46 @@ def test_every_mistake_is_told_in_one_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "value", "told"),
     [
-        ("TIDEGATE_INFRA_ALARM__P99_MS", "5", "TIDEGATE_INFRA_ALARM__P99_MS is no setting"),
-        ("TIDEGATE_INFRA_DOOR__X", "5", "TIDEGATE_INFRA_DOOR__X is"),
-        ("TIDEGATE_INFRA_ALARMS__P99_MS", "fast", "TIDEGATE_INFRA_ALARMS__P99_MS is wrong: "),
-        ("TIDEGATE_INFRA_VPC_CIDR", "1.2.3.4", "TIDEGATE_INFRA_VPC_CIDR: '1.2.3.4' is no address range"),
-        ("TIDEGATE_INFRA_TAGS", "{", "TIDEGATE_INFRA_TAGS: "),
+        ("TIDEGATE_INFRA_ALARM__P99_MS", "5", "unknown key 'alarm' (did you mean 'alarms'?)"),
+        ("TIDEGATE_INFRA_DOOR__X", "5", "'door' is a mapping (write one of http_api, function_url, both)"),
+        ("TIDEGATE_INFRA_NAT_GATEWAYS__X__Y", "5", "'nat_gateways.x' has no settings in it (see docs/"),
+        ("TIDEGATE_INFRA_ALARMS__P99_MS", "fast", "'p99_ms' is the text 'fast' (write an integer from 1 to 30000"),
+        ("TIDEGATE_INFRA_AUTHORIZER", "{kind: jwt, audience: [a]}", "key 'issuer' is missing (add it: text such as"),
+        (
+            "TIDEGATE_INFRA_AUTHORIZER",
+            "{kind: none}",
+            "'kind' of 'authorizer' is the text 'none' (write one of jwt, iam)",
+        ),
+        (
+            "TIDEGATE_INFRA_DOMAIN",
+            "{name: Tidegate.example.com, certificate_arn: 'arn:aws:acm:eu-west-1:111122223333:certificate/a'}",
+            "'name' is the text 'Tidegate.example.com' (write text such as 'tidegate.example.com'",
+        ),
+        ("TIDEGATE_INFRA_VPC_CIDR", "1.2.3.4", "'1.2.3.4' is no address range"),
+        ("TIDEGATE_INFRA_TAGS", "{", ""),
     ],
 )
 def test_a_wrong_variable_is_named(tmp_path: Path, name: str, value: str, told: str) -> None:
     with pytest.raises(SettingsError) as raised:
-        read_settings("test", {name: value}, stage(tmp_path, "# nothing\n"))
-    assert str(raised.value).startswith(told)
+        read_settings("test", {name: value}, stage(tmp_path, "nat_gateways: 1\n"))
+    assert f"1 error in the settings\n{name}: {told}" in str(raised.value)
+
+
+def test_every_wrong_variable_is_named_in_one_run_and_hides_no_mistake_of_the_file(tmp_path: Path) -> None:
+    wrong = {"TIDEGATE_INFRA_DOOR": "window", "TIDEGATE_INFRA_GATEWAY__MEMORY_MIB": "1"}
+    with pytest.raises(
+        SettingsError, match=r"^2 errors in the settings\nTIDEGATE_INFRA_DOOR: .*\nTIDEGATE_INFRA_GATEWAY__M"
+    ):
+        read_settings("test", wrong, stage(tmp_path, "# nothing\n"))
+    with pytest.raises(SettingsError, match=r"settings/test.yaml:1:1: 'door' is the text 'window'"):
+        read_settings("test", {"TIDEGATE_INFRA_DOOR": "both"}, stage(tmp_path, "door: window\n"))
+
+
+def test_an_empty_variable_means_the_default(tmp_path: Path) -> None:
+    file = "door: both\ndomain: {name: a.example.com, certificate_arn: 'arn:aws:acm:eu-west-1:111122223333:certificate/a'}\n"
+    empty = {"TIDEGATE_INFRA_DOMAIN": "", "TIDEGATE_INFRA_DOOR": "null"}
+    settings = read_settings("test", empty, stage(tmp_path, file))
+    assert (settings.domain, settings.door) == (None, "http_api")
 
 
 @pytest.mark.parametrize("name", ["", "x", "Prod", "a b", "../prod", "a" * 17, "pre-prod", "prod\n"])

@@ -65,6 +65,9 @@ def shape_words(
         return f"unknown key {name}", _known_keys(model, parent, place[-1])
     if "missing" in kinds:
         return f"key {name} is missing", f"add it: {expected(model, place)}"
+    of_kind = next((detail for detail in details if detail["type"].startswith("union_tag_")), None)
+    if of_kind is not None and isinstance(value, dict):
+        return _kind_words(value, name, of_kind, _joined_kinds(model, place, of_kind))
     of_key = [detail for detail in details if "[key]" in detail["loc"]]
     if of_key:
         return _key_words(model, parent, place[-1], of_key[0])
@@ -81,6 +84,22 @@ def _known_keys(model: type[BaseModel], parent: Location, key: Any) -> str:
     if names_any and not isinstance(key, str):
         return f"write a name in text, or {', '.join(known)}"
     return did_you_mean(str(key), known, "key")
+
+
+def _kind_words(value: Mapping[str, Any], name: str, detail: Mapping[str, Any], kinds: str) -> tuple[str, str]:
+    """Where a key, such as `kind`, says which of several shapes a mapping has, and does not."""
+    key = _discriminator(detail)
+    if key not in value:
+        return f"key {key!r} is missing in {name}", f"add it: {kinds}"
+    return f"{key!r} of {name} is {shown(value[key])}", f"write {kinds}{why(value[key], kinds)}"
+
+
+def _discriminator(detail: Mapping[str, Any]) -> str:
+    return str(detail["ctx"]["discriminator"]).strip("'")
+
+
+def _joined_kinds(model: type[BaseModel], place: Location, detail: Mapping[str, Any]) -> str:
+    return f"one of {', '.join(expected(model, (*place, _discriminator(detail))).split(' or '))}"
 
 
 def _key_words(model: type[BaseModel], parent: Location, key: Any, detail: Mapping[str, Any]) -> tuple[str, str]:
