@@ -6,13 +6,11 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
-from tidegate.errors import TidegateError
+from tidegate.cli.group import ReportingGroup
 
 if TYPE_CHECKING:
     from infra.account import Account
@@ -41,21 +39,7 @@ RULES = click.option(
 YES = click.option("--yes", is_flag=True, help="Do not ask before anything is changed.")
 
 
-def told(command: Callable[..., Any]) -> Callable[..., Any]:
-    """End a command with the message of a `TidegateError` and exit code 1 instead of a traceback."""
-
-    @wraps(command)
-    def run(*arguments: Any, **options: Any) -> Any:
-        try:
-            return command(*arguments, **options)
-        except TidegateError as error:
-            click.echo(f"error: {error}", err=True)
-            raise click.exceptions.Exit(1) from error
-
-    return run
-
-
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=ReportingGroup, context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
     """The infrastructure: check it without an account, deploy it, destroy it."""
 
@@ -69,7 +53,6 @@ def main() -> None:
     help="A kept copy of the folder that is deployed: check that it can become what is synthesized.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
-@told
 def check(stage: str, rules: Path, against: Path | None, as_json: bool) -> None:
     """Synthesize the templates and audit them, without an account and without a network.
 
@@ -123,7 +106,6 @@ def _checked(stage: str, rules: Path, deployed: Deployment | None = None, *, as_
 @RULES
 @click.option("--stacks", default="", metavar="NAMES", help=f"These stacks only, of {', '.join(STACKS)}.")
 @YES
-@told
 def deploy(stage: str, rules: Path, stacks: str, yes: bool) -> None:
     """Check, look at the account, show the difference, ask, deploy. Nothing is changed before all of it is in order."""
     from infra.assembly import Assembly
@@ -231,7 +213,6 @@ def _confirm(question: str, yes: bool) -> None:
 @STAGE
 @RULES
 @YES
-@told
 def destroy(stage: str, rules: Path, yes: bool) -> None:
     """Take a stage down: every stack, and the data too where the setting retain_data is false."""
     import boto3
@@ -296,7 +277,6 @@ def _refuse_undeployed_settings(out: Path, region: str, stage: str, settings: Se
 @STAGE
 @RULES
 @click.option("--move", is_flag=True, help="Write the recommended images into the stage's settings.")
-@told
 def amis(stage: str, rules: Path, move: bool) -> None:
     """Show the images that a stage's instances are pinned to and those that AWS recommends now."""
     import boto3
@@ -325,7 +305,6 @@ def amis(stage: str, rules: Path, move: bool) -> None:
 @STAGE
 @click.option("--engine", default="", help="docker, podman or finch; left out: the first of them that is on the PATH.")
 @click.option("--dry-run", is_flag=True, help="Print the commands, and run none.")
-@told
 def images(stage: str, engine: str, dry_run: bool) -> None:
     """Build the images of a stage that are not in its repositories yet, push them, and wait for their scan.
 
@@ -370,7 +349,6 @@ def images(stage: str, engine: str, dry_run: bool) -> None:
 
 
 @main.command()
-@told
 def bootstrap() -> None:
     """Make what CDK itself needs once per account and region: a bucket for assets, and the roles that deploy."""
     import boto3
@@ -395,7 +373,6 @@ def bootstrap() -> None:
 @STAGE
 @RULES
 @click.option("--json", "as_json", is_flag=True, help="Print the lines as JSON.")
-@told
 def costs(stage: str, rules: Path, as_json: bool) -> None:
     """Estimate what a stage costs a month, idle and under load: its resources times the list prices in infra/costs.py."""
     from tempfile import TemporaryDirectory
@@ -426,7 +403,6 @@ def costs(stage: str, rules: Path, as_json: bool) -> None:
 
 @main.command()
 @click.option("--check", "only_check", is_flag=True, help="Write nothing; fail where the page is not as it would be.")
-@told
 def settings(only_check: bool) -> None:
     """Write docs/infra-settings.md from the settings' own model."""
     from infra.settings_page import PAGE, page

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from tidegate.errors import TidegateError
 
 Template = Mapping[str, Any]
 
@@ -40,8 +41,33 @@ class Deployment:
         return Deployment(kept | added, dict(self.names) | dict(new.names))
 
 
+class DeploymentError(TidegateError):
+    """What is said to be a stage's templates is not."""
+
+
 def read_assembly(folder: Path) -> Deployment:
-    """The templates of a cloud assembly."""
+    """The templates of a cloud assembly.
+
+    Raises:
+        DeploymentError: the folder holds none, or it is damaged.
+    """
+    try:
+        return _read_assembly(folder)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, StopIteration) as error:
+        said = (
+            f"{Path(error.filename).name}: {error.strerror}"
+            if isinstance(error, OSError)
+            else str(error)
+            if type(error) is ValueError
+            else f"{type(error).__name__} in its files"
+        )
+        raise DeploymentError(
+            f"{folder} does not hold the templates of a stage ({said}): give a whole copy of a folder of build/infra, such as "
+            "build/infra/dev"
+        ) from error
+
+
+def _read_assembly(folder: Path) -> Deployment:
     manifest = _read(folder / "manifest.json")
     templates: dict[str, Template] = {}
     names: dict[str, str] = {}
@@ -109,5 +135,8 @@ def _nested(cloudformation: Any, name: str, template: Template) -> Iterator[tupl
 
 
 def _read(file: Path) -> dict[str, Any]:
-    data: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    try:
+        data: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file.name} is not JSON: {error}") from error
     return data

@@ -84,7 +84,7 @@ def test_a_deployment_without_an_account_names_all_that_is_missing() -> None:
     [
         (("check", "--stage", "staging"), {}, 1, "stage 'staging' has no settings"),
         (("check", "--rules", "nowhere"), {}, 2, "Directory 'nowhere' does not exist"),
-        (("check",), {"TIDEGATE_INFRA_DOOR": "window"}, 1, "TIDEGATE_INFRA_DOOR is wrong"),
+        (("check",), {"TIDEGATE_INFRA_DOOR": "window"}, 1, "TIDEGATE_INFRA_DOOR: 'door' is the text 'window'"),
         (("deploy", "--stacks", "Everything"), {}, 2, "'Everything' is no stack; the stacks are Storage, Network"),
         (("destroy", "--stage", "prod"), {}, 1, "stage prod has termination_protection"),
         (("destroy", "--stage", "dev"), {}, 1, "error: nothing was changed. Missing:"),
@@ -99,6 +99,43 @@ def test_a_mistake_is_told_in_words(
     assert done.returncode == code, done.stderr
     assert told in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables", "code"),
+    [
+        (("check", "--json"), {"TIDEGATE_INFRA_DOOR": "window"}, 1),
+        (("check", "--json", "--stage", "staging"), {}, 1),
+        (("costs", "--json", "--stage", "staging"), {}, 1),
+        (("check", "--json", "--rules", "nowhere"), {}, 2),
+        (("costs", "--json", "--no-such-option"), {}, 2),
+    ],
+)
+def test_a_failure_is_json_where_that_is_asked_for(
+    arguments: tuple[str, ...], variables: Mapping[str, str], code: int
+) -> None:
+    done = infra(*arguments, **variables)
+    told = json.loads(done.stdout)
+    assert (done.returncode, told["ok"], told["exit_code"]) == (code, False, code)
+    assert told["error"].splitlines()[-1] in done.stderr
+
+
+def test_a_folder_without_the_templates_of_a_stage_is_no_deployment(tmp_path: Path) -> None:
+    for name, text, told in (
+        ("empty", None, "manifest.json: No such file or directory"),
+        ("cut", '{"artifacts": {', "manifest.json is not JSON"),
+        ("other", "[1]", "does not hold the templates of a stage"),
+        ("older", '{"artifacts": {"Storage": {"type": "aws:cloudformation:stack"}}}', "does not hold the templates"),
+    ):
+        folder = tmp_path / name
+        folder.mkdir()
+        if text is not None:
+            (folder / "manifest.json").write_text(text)
+        done = CliRunner().invoke(main, ["check", "--json", "--against", str(folder)])
+        assert done.exit_code == 1
+        assert isinstance(done.exception, SystemExit), done.exception
+        assert told in json.loads(done.stdout)["error"]
+        assert str(folder) in done.stderr
 
 
 def test_a_shard_that_cannot_be_deployed_is_told_with_its_line(tmp_path: Path) -> None:

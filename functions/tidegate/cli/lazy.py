@@ -8,12 +8,11 @@ from typing import Any
 
 import click
 
-from tidegate.cli.json_output import note_arguments, write_failure
-from tidegate.errors import TidegateError
+from tidegate.cli.group import ReportingGroup
 
 
-class LazyGroup(click.Group):
-    """Commands by name, imported when they run; a `TidegateError` ends any of them with its message and exit code 1.
+class LazyGroup(ReportingGroup):
+    """Commands by name, imported when they run.
 
     `commands_by_name` gives for each command where it is (`module:attribute`) and what it does in one line.
     """
@@ -38,20 +37,3 @@ class LazyGroup(click.Group):
         """Write the list of commands without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, summary) for name, (_, summary) in self._commands.items()])
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse the group's own arguments, and note whether the rest asks for JSON."""
-        note_arguments(ctx, args)
-        return super().parse_args(ctx, args)
-
-    def invoke(self, ctx: click.Context) -> object:
-        """Run a command; with `--json` a failure is printed as JSON on standard output too."""
-        try:
-            return super().invoke(ctx)
-        except TidegateError as error:
-            write_failure(ctx, str(error), 1)
-            click.echo(f"error: {error}", err=True)
-            ctx.exit(1)
-        except click.ClickException as error:
-            write_failure(ctx, error.format_message(), error.exit_code)
-            raise
