@@ -92,7 +92,7 @@ class FunctionsStack(cdk.Stack):
         for name in ("gateway", "rollback"):
             publish(self, self.functions[name].function_arn)
         job = PublishJob(self, stage=stage, network=network, storage=storage)
-        publishers = publishers_policy(self, stage, storage, job.arn)
+        publishers = publishers_policy(self, stage, storage, job.arn, job.logs)
         cdk.CfnOutput(
             self, "PublishersPolicyArn", value=publishers.managed_policy_arn, description="Attach it to who publishes"
         )
@@ -253,7 +253,12 @@ class FunctionsStack(cdk.Stack):
         else:
             reasons["CKV_AWS_116"] = "Its failures go to a dead-letter queue through its invocation's destination."
         if self._storage.key is None:
-            reasons["CKV_AWS_173"] = "The operator chose encryption: service_managed. No variable holds a secret."
+            secret = (
+                "The key that CloudFront proves itself with is among the variables, and Lambda's own key encrypts it."
+                if "TIDEGATE_EDGE_KEY" in spec.variables
+                else "No variable holds a secret."
+            )
+            reasons["CKV_AWS_173"] = f"The operator chose encryption: service_managed. {secret}"
         runtime = "The assets hold compiled modules for this Python, and it is the one that the tests run on."
         explain(
             function,

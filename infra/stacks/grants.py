@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from aws_cdk import aws_iam as iam
+from aws_cdk import aws_logs as logs
 from aws_cdk import aws_s3 as s3
 from constructs import Construct
 from tidegate.aws.layout import (
@@ -210,8 +211,11 @@ def key_statement(storage: StorageStack, action: str, services: Sequence[str]) -
     return statement([action], [storage.key.key_arn], {"StringEquals": {"kms:ViaService": via}})
 
 
-def publishers_policy(scope: Construct, stage: Stage, storage: StorageStack, job_arn: str) -> iam.ManagedPolicy:
-    """The policy of whoever publishes, by themselves or by the job; the table of facts is theirs to fill too."""
+def publishers_policy(
+    scope: Construct, stage: Stage, storage: StorageStack, job_arn: str, job_logs: logs.ILogGroup
+) -> iam.ManagedPolicy:
+    """The policy of whoever publishes, by themselves or by the job, whose log they read; the table of facts is theirs to fill
+    too."""
     policy = iam.ManagedPolicy(
         scope,
         "Publishers",
@@ -221,6 +225,7 @@ def publishers_policy(scope: Construct, stage: Stage, storage: StorageStack, job
             *statements(PUBLISHERS, storage),
             statement(["dynamodb:BatchWriteItem"], [storage.facts.table_arn]),
             statement(["codebuild:BatchGetBuilds", "codebuild:StartBuild"], [job_arn]),
+            statement(["logs:FilterLogEvents"], [job_logs.log_group_arn]),
         ],
     )
     explain(policy, nag=storage.prefix_reasons((*PUBLISHERS.reads, *PUBLISHERS.writes, *PUBLISHERS.deletes)))

@@ -40,7 +40,7 @@ INTERFACES = ("ec2:CreateNetworkInterface", "ec2:DeleteNetworkInterface", *DESCR
 
 
 class PublishJob(Construct):
-    """The project `name`, and its `arn`."""
+    """The project `name`, its `arn`, and the `logs` that it writes."""
 
     def __init__(self, scope: Construct, *, stage: Stage, network: NetworkStack, storage: StorageStack) -> None:
         super().__init__(scope, "PublishJob")
@@ -52,7 +52,7 @@ class PublishJob(Construct):
         self._of_account = f"{stack.region}:{stack.account}"
         self._partition = stack.partition
         self.arn = f"arn:{self._partition}:codebuild:{self._of_account}:project/{self.name}"
-        self._logs = log_group(self, "Logs", stage, f"/tidegate/{stage.name}/publish", storage.key)
+        self.logs = log_group(self, "Logs", stage, f"/tidegate/{stage.name}/publish", storage.key)
         role = self._role()
         self._project(role)
 
@@ -65,7 +65,7 @@ class PublishJob(Construct):
         )
         for each in statements(PUBLISH_JOB, self._storage):
             role.add_to_policy(each)
-        role.add_to_policy(statement(["logs:CreateLogStream", "logs:PutLogEvents"], [self._logs.log_group_arn]))
+        role.add_to_policy(statement(["logs:CreateLogStream", "logs:PutLogEvents"], [self.logs.log_group_arn]))
         role.add_to_policy(
             statement(
                 ["ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"],
@@ -146,7 +146,7 @@ class PublishJob(Construct):
                 security_group_ids=[self._network.control_group.security_group_id],
             ),
             logs_config=of.LogsConfigProperty(
-                cloud_watch_logs=of.CloudWatchLogsConfigProperty(status="ENABLED", group_name=self._logs.log_group_name)
+                cloud_watch_logs=of.CloudWatchLogsConfigProperty(status="ENABLED", group_name=self.logs.log_group_name)
             ),
         )
         # CodeBuild looks at the role's rights to the VPC when it makes the project, and refuses it without them.

@@ -9,10 +9,14 @@ from decimal import Decimal
 
 import pytest
 from click.testing import CliRunner
+from tidegate.aws.shard_names import label_of
 from tidegate.cli import main
 
 from infra.__main__ import main as infra
 from tests.docs.blocks import ROOT, blocks
+from tests.infra.conftest import Made, project
+
+__all__ = ["project"]
 
 PAGE = "docs/operations.md"
 TEXT = (ROOT / PAGE).read_text(encoding="utf-8")
@@ -24,7 +28,9 @@ COMMANDS = [
 ]
 TIDEGATE = [command for command in COMMANDS if command.startswith("tidegate ")]
 MAKE = [command for command in COMMANDS if command.startswith("make ")]
-NEEDS_AN_ACCOUNT = ("export ", "aws ", "docker ", "curl ", "(cd ")
+NEEDS_AN_ACCOUNT = ("export ", "eval ", "aws ", "docker ", "curl ", "(cd ")
+OF_THE_SHELL = {"USER", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"}
+"""Variables that are there before the page sets any; the credentials once `aws configure export-credentials` was run."""
 
 
 def test_every_command_is_of_a_known_kind() -> None:
@@ -32,6 +38,28 @@ def test_every_command_is_of_a_known_kind() -> None:
     assert all(command.startswith(NEEDS_AN_ACCOUNT) for command in rest), rest
     assert TIDEGATE
     assert MAKE
+
+
+def test_every_variable_of_a_command_was_set_by_one_before() -> None:
+    known = set(OF_THE_SHELL)
+    for command in COMMANDS:
+        unknown = set(re.findall(r"\$\{?([A-Za-z_][A-Za-z0-9_]*)", command)) - known
+        assert not unknown, command
+        if command.startswith("export "):
+            known |= set(re.findall(r"(?:^export|[\w\")]) ([A-Z_]+)=", command))
+
+
+def test_every_output_that_a_command_reads_is_one_of_the_stacks(project: Made) -> None:
+    read = set(re.findall(r"jq -r \.(\w+)\.(\w+) build/infra/dev\.outputs\.json", TEXT))
+    assert ("Storage", "BucketName") in read
+    for stack, output in read:
+        assert output in project.assembly.templates[stack]["Outputs"], (stack, output)
+
+
+def test_a_label_of_the_page_is_the_shards() -> None:
+    pairs = re.findall(r"\(`(\w+)` is `([a-z0-9-]+)`\)", TEXT)
+    assert pairs
+    assert all(label_of(name) == label for name, label in pairs)
 
 
 @pytest.mark.parametrize("command", sorted(set(TIDEGATE)))

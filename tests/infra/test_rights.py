@@ -30,7 +30,7 @@ from tidegate.aws.registry import DynamoRegistry
 from tidegate.cli import main
 from tidegate.ports import Endpoint, RegisteredEndpoint
 
-from infra.assembly import Assembly
+from infra.assembly import Assembly, Resource
 from tests.infra.conftest import Made
 from tests.infra.fleets import named, only
 from tests.infra.rights import Deployed, Templates
@@ -413,8 +413,8 @@ def rolling_back(stage: Stage) -> None:
 
 
 def asked_for(stage: Stage) -> dict[str, list[Call]]:
-    """By role everything that was asked for: by our code, by Lambda and CodeBuild as the templates say, and by whoever starts
-    the job."""
+    """By role everything that was asked for: by our code, by Lambda and CodeBuild as the templates say, and by whoever does
+    what docs/operations.md says about publishing."""
     found = {role: list(calls) for role, calls in stage.used.items()}
     for name in FUNCTIONS:
         function = named(
@@ -423,8 +423,32 @@ def asked_for(stage: Stage) -> dict[str, list[Call]]:
         found[name] += stage.templates.platform_calls(function)
     project = only(stage.assembly, "AWS::CodeBuild::Project")
     found["PublishJobRole"] += stage.templates.build_calls(project)
+    found["Publishers"] += documented_calls(stage, project)
+    return found
+
+
+def documented_calls(stage: Stage, project: Resource) -> list[Call]:
+    """What the commands of the section on publishing ask for, and a look at what the job does, which its console page takes."""
+    text = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
+    section = text[text.index("## Publish") : text.index("## Who may do what")].replace("/dev/", "/prod/")
     arn = f"arn:aws:codebuild:{REGION}:{ACCOUNT}:project/{project.properties['Name']}"
-    found["Publishers"] += [Call(f"codebuild:{action}", arn) for action in ("StartBuild", "BatchGetBuilds")]
+    found = [Call("codebuild:BatchGetBuilds", arn)]
+    for service, command, first in re.findall(r"\baws (\w+) ([a-z-]+) (\S+)", section):
+        match service, command:
+            case "codebuild", "start-build":
+                found.append(Call("codebuild:StartBuild", arn))
+            case "logs", "tail":
+                assert named(stage.assembly, "AWS::Logs::LogGroup", LogGroupName=first)
+                found.append(Call("logs:FilterLogEvents", f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:{first}:*"))
+            case "s3", "cp":
+                bucket, action = stage.aws.bucket, "s3:PutObject" if first.endswith(".zip") else "s3:GetObject"
+                folder = "rules" if action == "s3:PutObject" else "verdicts"
+                found.append(Call(action, f"arn:aws:s3:::{bucket}/{folder}/1a2b3c"))
+            case "secretsmanager", "get-secret-value":
+                found.append(Call("secretsmanager:GetSecretValue", stage.templates.deployed.secret_arn))
+            case _:
+                pytest.fail(f"what `aws {service} {command}` asks for is not known here")
+    assert {"codebuild:StartBuild", "logs:FilterLogEvents"} <= {call.action for call in found}
     return found
 
 

@@ -593,6 +593,7 @@ def test_whoever_publishes_may_change_models_and_rules_alone(project: Made) -> N
         "dynamodb:UpdateItem",
         "kms:Decrypt",
         "kms:GenerateDataKey",
+        "logs:FilterLogEvents",
         "s3:AbortMultipartUpload",
         "s3:DeleteObject",
         "s3:PutObject",
