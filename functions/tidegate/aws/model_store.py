@@ -110,7 +110,8 @@ class S3ModelStore:
         }
 
     async def push(self, model: str, folder: Path, progress: PushProgress) -> PushOutcome:
-        """Push a model's folder: whatever of it is not there yet. An interrupted push is taken up where it ended.
+        """Push a model's folder: whatever of it is not there yet. After an interrupted push, files that are there whole
+        are not sent again.
 
         Raises:
             ImmutableError: a config or a version that is there has other files; nothing was changed.
