@@ -336,9 +336,9 @@ def test_explain_tells_why(scripted: Host, gateway: Host) -> None:
         (b'{"input": {}}', 400, "'inputs'"),
         (b'{"context": []}', 400, "'context'"),
         (b'{"inputs": [1]}', 400, "'inputs'"),
-        (b'{"inputs": {"X": 1, "X": 2}}', 400, "twice"),
-        (b'{"inputs": {}, "inputs": {}}', 400, "twice"),
-        (b'{"context": {"country": "SE", "country": "NL"}}', 400, "twice"),
+        (b'{"inputs": {"X": 1, "X": 2}}', 400, "duplicated"),
+        (b'{"inputs": {}, "inputs": {}}', 400, "duplicated"),
+        (b'{"context": {"country": "SE", "country": "NL"}}', 400, "duplicated"),
         (b"x" * (MAX_BODY_BYTES + 1), 413, str(MAX_BODY_BYTES)),
     ],
 )

@@ -159,7 +159,7 @@ def test_a_malformed_context_header_is_named(scripted: Host, fake: FakeTriton, c
 )
 def test_parameters_that_stand_there_twice_are_refused(scripted: Host, fake: FakeTriton, body: bytes) -> None:
     reply = scripted.ask("POST", INFER, body)
-    assert (reply.status, "twice" in reply.error, fake.received) == (400, True, [])
+    assert (reply.status, "duplicated" in reply.error, fake.received) == (400, True, [])
 
 
 def test_the_context_header_is_utf_8_and_stands_there_once(scripted: Host) -> None:

@@ -21,7 +21,7 @@ FIRST_DELAY_S = 0.05
 AT_ONCE = 4
 
 SeedProgress = Callable[[str, int, int], None]
-"""Is told the name of the set of facts, how many have been written, and how many there are."""
+"""Callback with the name of the set of facts, how many have been written, and how many there are."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,7 +94,7 @@ class HttpFunction:
         except EventError as error:
             _log.warning("refused an event: %s", error)
             return _refusal(400, path, str(error))
-        except Exception as error:  # noqa: BLE001  # whatever it is, the caller gets an answer in the door's form
+        except Exception as error:  # noqa: BLE001  # whatever it is, the caller gets an answer in the API's form
             _log.error("unforeseen %s", type(error).__name__)
             self._has_failed = True
         if self._has_failed:
@@ -115,7 +115,7 @@ class HttpFunction:
 
         try:
             await self._app(scope, receive, tell)
-        except Exception as error:  # noqa: BLE001  # Mangum would answer in no door's form, and log what the error says
+        except Exception as error:  # noqa: BLE001  # Mangum would answer in no API's form, and log what the error says
             _log.error("unforeseen %s", type(error).__name__)
             self._has_failed = True
             if not started:
@@ -124,7 +124,7 @@ class HttpFunction:
 
 
 def _refusal(status: int, path: str, detail: str) -> dict[str, Any]:
-    """An answer that no app could give, in the form of the door that was asked."""
+    """An answer that no app could give, in the form of the API that was asked."""
     kind = "application/json"
     document: dict[str, Any] = {"error": detail}
     if not path.startswith("/v2"):

@@ -56,7 +56,7 @@ class Telemetry:
         self._logger.append_keys(correlation_id=str(gateway_id or request_id), request_id=request_id)
 
     def observe(self, served: Served) -> None:
-        """Be told of an inference that was decided."""
+        """Record an inference that was decided."""
         self._served.append(served)
 
     def end(self, status: int, bundle_age_s: float | None, open_breakers: int) -> None:

@@ -24,7 +24,7 @@ from tidegate.ports.model_units import UnitFile, check_unchanged, version_of
 
 ATTEMPTS = 5
 Progress = Callable[[str, int], None]
-"""Is told a file's path, and how many bytes of it have been sent."""
+"""Callback with a file's path, and how many bytes of it have been sent."""
 
 
 class UnitPush:

@@ -26,7 +26,7 @@ Stand = Callable[[], Awaitable[None]]
 """Raises `ConflictError` where another push took over."""
 
 Sent = Callable[[int], None]
-"""Is told how many bytes more have been sent."""
+"""Callback with how many bytes more have been sent."""
 
 
 class Uploader:

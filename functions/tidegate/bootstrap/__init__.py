@@ -44,7 +44,7 @@ def build_gateway(
     """The gateway over the engine of `engines` and the endpoints of `directory`; `fleet` answers `GET /v1/fleet`.
 
     `caller_of` gives the name of a request's caller. The default believes the caller's own header, so a gateway that
-    strangers reach is given one that asks its authorizer. `observe` is told of every decided inference.
+    strangers reach is given one that asks its authorizer. `observe` gets every decided inference.
     """
     # Here, as the control plane's functions are wired in this package too, and have no web framework.
     from tidegate.web import create_app

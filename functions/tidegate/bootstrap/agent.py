@@ -39,7 +39,7 @@ async def run_agent(settings: Settings, doors: Doors, port: int) -> None:
     inference as it must, else with 503.
 
     Raises:
-        StackError: the server ended or is wedged: whoever runs both must start both anew.
+        StackError: the server ended or is wedged: whoever runs both must restart both.
     """
     if settings.shard is None:
         raise SettingsError("TIDEGATE_SHARD must name the shard")
@@ -74,7 +74,7 @@ async def run_agent(settings: Settings, doors: Doors, port: int) -> None:
         waiting = asyncio.create_task(ended.wait())
         started.push_async_callback(cancel, waiting)
         await asyncio.wait([*tasks, waiting], return_when=asyncio.FIRST_COMPLETED)
-        raise StackError("the Triton server ended, or a load on it hangs; it is started anew with this process")
+        raise StackError("the Triton server ended, or a load on it hangs; it is restarted with this process")
 
 
 def _answer(ready: Callable[[], bool]) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:

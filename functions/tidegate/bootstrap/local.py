@@ -85,7 +85,7 @@ class LocalStack:
         except TidegateError as error:
             findings = str(error).splitlines()
             if isinstance(error.__cause__, ImmutableError) and self.forgets:
-                findings.append("this stack forgets what was pushed when it is started anew")
+                findings.append("this stack forgets what was pushed when it is restarted")
             logger.warning("the new rules are refused, the old ones stay live: %s", "\n".join(findings))
             self.last_rejected = {"at": _now(), "findings": findings}
 

@@ -2,7 +2,7 @@
 
 The same snapshot becomes many environments, hours or days later. What was wired before it would share its random numbers and
 its name in the registry, hold dead connections and old credentials, and take old rules for live. So a restored environment
-keeps only what it imported and the rules as a last resort: it is wired anew, and has read the live bundle before its first
+keeps only what it imported and the rules as a last resort: it is wired again, and has read the live bundle before its first
 request. https://docs.aws.amazon.com/lambda/latest/dg/snapstart-runtime-hooks-python.html
 """
 

@@ -110,9 +110,9 @@ async def check_served(path: Path, bundle: bytes) -> None:
 
 @dataclass(frozen=True, slots=True)
 class FolderModels:
-    """A `ModelsSource` of a folder, over what was pushed before. The folder is read anew by every `catalog`.
+    """A `ModelsSource` of a folder, over what was pushed before. Every `catalog` reads the folder again.
 
-    A `strict` one refuses models with errors; another one only tells of them, and leaves it to Triton whether they load.
+    A `strict` one refuses models with errors; another one only reports them, and leaves it to Triton whether they load.
     Models are checked for the images of the shards of `rules`, which are read when models are checked; without them, for
     this machine's Triton.
     """

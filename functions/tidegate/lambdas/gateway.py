@@ -1,4 +1,4 @@
-"""The gateway's function: both doors, on events of an HTTP API or a Function URL."""
+"""The gateway's function: `/v1` and `/v2`, on events of an HTTP API or a Function URL."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def _wired() -> tuple[EventFunction, Objects, Settings]:
 
 
 def handler(event: Any, context: Any) -> dict[str, Any]:
-    """Judge what a batch of messages names, each archive once; or what a call names, `{"key": "rules/….zip"}`, anew.
+    """Judge what a batch of messages names, each archive once; or what a call names, `{"key": "rules/….zip"}`, again.
 
     Raises:
         StoreError: the bucket did not answer, or a call names an archive that is not there.
@@ -60,16 +60,16 @@ def handler(event: Any, context: Any) -> dict[str, Any]:
             return {"status": "gone"}
         return judge_once({"key": found.key, "etag": found.etag})
 
-    def told(message: object) -> dict[str, Any]:
+    def named(message: object) -> dict[str, Any]:
         results = [landed(bucket, key) for bucket, key in created_objects(message)]
         if not results:
             function.ignore("no object was created")
         return {"status": "ignored"} if not results else results[0] if len(results) == 1 else {"results": results}
 
     if is_from_queue(event):
-        return function.each_message(event, context, told)
+        return function.each_message(event, context, named)
     if isinstance(event, Mapping) and event.keys() & {"Records", "source", "Event"}:
-        return told(event)
+        return named(event)
     return _judge(_called(event, objects.bucket), None)
 
 
@@ -119,10 +119,10 @@ def _unread(error: RulesError) -> Verdict:
 
 def _tell(function: EventFunction, key: str, verdict: Verdict, took_s: float) -> None:
     document = verdict.as_dict()
-    told = {"key": key, "status": document["status"], "revision": verdict.revision, "counts": document["counts"]}
+    fields = {"key": key, "status": document["status"], "revision": verdict.revision, "counts": document["counts"]}
     level = function.logger.info if verdict.accepted else function.logger.warning
     # Findings may quote a context of a case: they are in the verdict, and not in the log.
-    level("rules were judged", extra=told)
+    level("rules were judged", extra=fields)
     metrics = function.metrics()
     metrics.add_metric("AcceptedRules", "Count", int(verdict.accepted))
     metrics.add_metric("RefusedRules", "Count", int(not verdict.accepted))

@@ -1,4 +1,4 @@
-"""The gateway's ASGI app: `/v2` (Open Inference Protocol, an objective as the model) and `/v1` (the JSON door).
+"""The gateway's ASGI app: `/v2` (Open Inference Protocol, an objective as the model) and `/v1` (plain JSON).
 
 The stable API::
 

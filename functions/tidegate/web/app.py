@@ -1,4 +1,4 @@
-"""Puts the doors together."""
+"""Puts the handlers of `/v1` and `/v2` together."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def create_app(
         time_left_ms: what the function that runs the app has left for a request, in milliseconds, or None.
         caller_of: gives the name of a request's caller, from wherever it can be trusted; the default reads the header
             `Tidegate-Caller`, and no other function does.
-        observe: is told of every inference that was decided, before its answer is sent.
+        observe: gets every inference that was decided, before its answer is sent.
         routes: further routes, after the gateway's own.
     """
     parts = DoorParts(

@@ -27,7 +27,7 @@ def header_caller(scope: Scope) -> str | None:
     """The caller as its own header `Tidegate-Caller` says: good where callers are trusted, as on one's own machine.
 
     Raises:
-        WebError: the header stands there twice.
+        WebError: the header is sent twice.
     """
     found = header_values(scope["headers"], _RAW_CALLER)
     if len(found) > 1:
@@ -46,7 +46,7 @@ class Grants:
         self._caller_of = caller_of
 
     def check(self, engine: Engine, scope: Scope, objective: str) -> Caller | None:
-        """The request's caller; None where the rules have no callers. An unknown objective is left to the doors.
+        """The request's caller; None where the rules have no callers. An unknown objective is left to the handlers.
 
         Raises:
             WebError: the request's caller is unknown, or may not use the objective (403).

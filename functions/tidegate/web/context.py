@@ -58,7 +58,7 @@ def context_header(headers: RawHeaders) -> dict[str, Any] | None:
     """The JSON object in `Tidegate-Context`, or None without that header.
 
     Raises:
-        WebError: the header is not one JSON object in UTF-8, or stands there twice.
+        WebError: the header is not one JSON object in UTF-8, or is sent twice.
     """
     found = header_values(headers, _CONTEXT)
     if not found:

@@ -1,7 +1,7 @@
 """Errors as HTTP answers: the only place with HTTP status codes for errors.
 
-The doors raise `WebError` through the functions here, or let an error of `tidegate.errors` through; `failure_of` turns
-either into a `Failure`, and `oip_error` and `problem` give it each door's form: `{"error": "<text>"}` as Triton writes
+The handlers raise `WebError` through the functions here, or let an error of `tidegate.errors` through; `failure_of` turns
+either into a `Failure`, and `oip_error` and `problem` give it the form of each API: `{"error": "<text>"}` as Triton writes
 it, and the problem documents of RFC 9457 (https://www.rfc-editor.org/rfc/rfc9457).
 """
 
@@ -34,7 +34,7 @@ _RETRY_LATER = ((b"retry-after", b"1"),)
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """An error as both doors can tell it. `kind` ends the problem's type, `members` are its extension members."""
+    """An error as both APIs can report it. `kind` ends the problem's type, `members` are its extension members."""
 
     status: int
     kind: str
@@ -45,7 +45,7 @@ class Failure:
 
 
 class WebError(TidegateError):
-    """A request that a door refuses by itself; `failure` is what the caller is told."""
+    """A request that a handler refuses by itself; `failure` is reported to the caller."""
 
     def __init__(self, failure: Failure) -> None:
         self.failure = failure
@@ -53,7 +53,7 @@ class WebError(TidegateError):
 
 
 def malformed(detail: str, **members: Any) -> WebError:
-    """A request that is not what its door takes (400)."""
+    """A request that its handler cannot read (400)."""
     return WebError(Failure(400, "malformed-request", "The request is malformed", detail, members))
 
 
@@ -93,7 +93,7 @@ def too_large(limit_bytes: int) -> WebError:
 
 
 def wrong_media_type(detail: str) -> WebError:
-    """A body of a media type that the door does not read (415)."""
+    """A body of a media type that the handler does not read (415)."""
     return WebError(Failure(415, "unsupported-media-type", "The body's media type is not supported", detail))
 
 
@@ -138,7 +138,7 @@ def from_status(status: int, allowed: str | None) -> WebError:
 
 
 def failure_of(error: Exception) -> Failure:
-    """What a caller is told about an error.
+    """What is reported to a caller about an error.
 
     An error that nobody foresaw is logged with the place where it arose, but without its message, which may hold a
     value from the request; the caller gets an id that finds the log entry.

@@ -1,4 +1,4 @@
-"""The little HTTP that both doors share: read a body within a limit, answer once, which headers travel."""
+"""The HTTP that the handlers of `/v1` and `/v2` share: read a body within a limit, answer once, which headers travel."""
 
 from __future__ import annotations
 

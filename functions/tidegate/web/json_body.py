@@ -10,17 +10,17 @@ from tidegate.web.http import RawHeaders, content_codings, header_values
 
 
 class DuplicateNameError(ValueError):
-    """A name stands twice in one object."""
+    """A name is duplicated in one object."""
 
     def __init__(self) -> None:
-        super().__init__("a name stands twice in one object")
+        super().__init__("a name is duplicated in one object")
 
 
 def unique_names(members: list[tuple[str, Any]]) -> dict[str, Any]:
     """An object of its members, in order; the `object_pairs_hook` of `json`.
 
     Raises:
-        DuplicateNameError: a name stands there twice.
+        DuplicateNameError: a name is duplicated.
     """
     found = dict(members)
     if len(found) != len(members):

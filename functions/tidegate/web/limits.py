@@ -15,7 +15,7 @@ def caller_timeout_ms(headers: RawHeaders) -> float | None:
     """`Tidegate-Timeout-Ms` in milliseconds, or None without that header.
 
     Raises:
-        WebError: the header is not a positive decimal number, or stands there twice.
+        WebError: the header is not a positive decimal number, or is sent twice.
     """
     found = header_values(headers, b"tidegate-timeout-ms")
     if not found:

@@ -1,4 +1,4 @@
-"""`/v1`: the domain-independent door. A caller says who and where and gives plain JSON values; shapes and datatypes come
+"""`/v1`: the domain-independent API. A caller says who and where and gives plain JSON values; shapes and datatypes come
 from the model's own metadata. Errors are problem documents (RFC 9457).
 """
 
@@ -72,7 +72,7 @@ class JsonDoor:
         self._decision_ttl_ms = decision_ttl_ms
 
     def routes(self) -> list[BaseRoute]:
-        """The door's route table."""
+        """The route table of `/v1`."""
         return [
             Route("/v1/objectives", self._guarded(self._list)),
             Route("/v1/objectives/{objective}", self._guarded(self._describe)),
@@ -87,7 +87,7 @@ class JsonDoor:
         return {HTTPException: _no_route}
 
     def _guarded(self, endpoint: Endpoint) -> Endpoint:
-        """`endpoint` with its errors in the door's form."""
+        """`endpoint` with its errors as problem documents."""
 
         async def answer(request: Request) -> Answer:
             try:

@@ -1,4 +1,4 @@
-"""What the doors tell an observer of a decided request."""
+"""What the handlers report to an observer about a decided request."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def unobserved(_served: Served) -> None:
 
 
 def answered(decision: Decision, outcome: Outcome, started_s: float, decided_s: float) -> Served:
-    """What an observer is told of a request that a target answered."""
+    """What is reported to an observer about a request that a target answered."""
     return Served(
         decision,
         outcome.response.status,
@@ -29,7 +29,7 @@ def answered(decision: Decision, outcome: Outcome, started_s: float, decided_s: 
 
 
 def unanswered(decision: Decision, error: Exception, status: int, started_s: float, decided_s: float) -> Served:
-    """What an observer is told of a request that no target answered."""
+    """What is reported to an observer about a request that no target answered."""
     return Served(
         decision,
         status,

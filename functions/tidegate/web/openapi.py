@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 description of both doors (https://spec.openapis.org/oas/v3.1.1.html)."""
+"""The OpenAPI 3.1 description of both APIs (https://spec.openapis.org/oas/v3.1.1.html)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What both doors stand on."""
+"""Dependencies shared by the handlers of `/v1` and `/v2`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TimeLeft = Callable[[Scope], float | None]
 
 @dataclass(frozen=True, slots=True)
 class DoorParts:
-    """The parts and bounds of a gateway that its doors share; see `create_app`."""
+    """The parts and bounds of a gateway that its handlers share; see `create_app`."""
 
     engines: EngineSource
     dispatcher: Dispatcher
