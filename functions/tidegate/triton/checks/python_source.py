@@ -43,6 +43,7 @@ class Sources:
     version: Path
     report: Report
     _modules: dict[Path, Module | None] = field(default_factory=dict)
+    _reachable: dict[Path, tuple[Module, ...]] = field(default_factory=dict)
 
     def module(self, path: Path) -> Module | None:
         """The module in a file; None, and one finding, where it does not parse."""
@@ -65,8 +66,13 @@ class Sources:
                 return base
         return None
 
-    def reachable(self, start: Module) -> Iterator[Module]:
+    def reachable(self, start: Module) -> tuple[Module, ...]:
         """A module and all modules beside it that it imports, directly and through others."""
+        if start.path not in self._reachable:
+            self._reachable[start.path] = tuple(self._reached_from(start))
+        return self._reachable[start.path]
+
+    def _reached_from(self, start: Module) -> Iterator[Module]:
         pending, seen = [start], {start.path}
         while pending:
             module = pending.pop()
