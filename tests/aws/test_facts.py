@@ -54,7 +54,11 @@ def test_a_repository_is_seeded_whole_and_again_without_a_change(
     for _ in range(2):
         result = seed(monkeypatch, repository, *place, "--create", "--json")
         assert result.exit_code == 0, result.output
-        assert json.loads(result.stdout) == {"table": "facts-1", "facts": {"likes": 2, "price": 60}}
+        assert json.loads(result.stdout) == {
+            "format_version": 1,
+            "table": "facts-1",
+            "facts": {"likes": 2, "price": 60},
+        }
         assert stored(aws, "facts-1") == {
             ("likes", "42"): {"liked": [50, 181]},
             ("likes", "é"): [1.5, "\u2028", None],
@@ -129,6 +133,7 @@ def test_nothing_is_written_where_one_file_is_wrong(aws: LocalAws, repository: P
     {
         "nonsense": (b'{"key": "1", "value": 1}\n{key}\n', r"likes\.jsonl:2: the line is no JSON; write"),
         "not finite": (b'{"key": "1", "value": NaN}\n', r"likes\.jsonl:1: the line is no JSON"),
+        "a name twice": (b'{"key": "1", "value": {"a": 1, "a": 2}}', r"likes\.jsonl:1: a name is duplicated"),
         "list": (b"[1]\n", r"likes\.jsonl:1: a line has the keys 'key' and 'value' and no others"),
         "more keys": (b'{"key": "1", "value": 1, "ttl": 3}', r"likes\.jsonl:1: a line has the keys"),
         "no value": (b'{"key": "1"}', r"likes\.jsonl:1: a line has the keys"),

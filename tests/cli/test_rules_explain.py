@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 from pathlib import Path
 
 import pytest
@@ -206,7 +207,17 @@ def test_a_context_comes_from_a_file_or_from_standard_input(written: str, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("content", "words"), [(None, "cannot be read"), (b"\xff", "not UTF-8"), (b"{", "not JSON"), (b"[]", "JSON object")]
+    ("content", "words"),
+    [
+        (None, "cannot be read"),
+        (b"\xff", "not UTF-8"),
+        (b"{", "not JSON"),
+        (b"[]", "JSON object"),
+        (b'{"member_id": NaN}', "not JSON"),
+        (b'{"country": "SE", "allocations": {"ab": 1, "ab": 2}}', "'ab' is duplicated"),
+        (b'{"country": "SE"}' + b" " * (17 << 20), "larger than"),
+    ],
+    ids=str,
 )
 def test_a_context_file_that_cannot_be_used_is_named(content: bytes | None, words: str, tmp_path: Path) -> None:
     file = tmp_path / "context.json"
@@ -214,3 +225,15 @@ def test_a_context_file_that_cannot_be_used_is_named(content: bytes | None, word
         file.write_bytes(content)
     result = rules("explain", RULES, "--objective", "title_ranking", "--context", f"@{file}")
     assert (result.exit_code, words in result.stderr) == (2, True), result.stderr
+
+
+def test_a_context_is_not_read_from_a_pipe_that_nobody_writes(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    result = rules("explain", RULES, "--objective", "title_ranking", "--context", f"@{tmp_path / 'pipe'}")
+    assert (result.exit_code, "named pipe" in result.stderr) == (2, True), result.stderr
+
+
+def test_a_context_with_a_name_twice_is_refused_as_the_gateway_does() -> None:
+    twice = '{"member_id": "1", "member_id": "2"}'
+    result = rules("explain", RULES, "--objective", "title_ranking", "--context", twice)
+    assert (result.exit_code, "duplicated" in result.stderr) == (2, True), result.stderr

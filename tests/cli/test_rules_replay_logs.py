@@ -87,6 +87,8 @@ def test_a_log_is_read_by_its_content(content: bytes, name: str, tmp_path: Path)
         (b"  " + GOOD + b",", "more than one JSON value"),
         (GOOD.replace(b'"SE"', b"NaN"), "NaN and Infinity are not JSON"),
         (GOOD.replace(b'"SE"', b"-Infinity"), "NaN and Infinity are not JSON"),
+        (GOOD.replace(b'"SE"', b'"SE", "country": "NO"'), "a name is duplicated in one object"),
+        (b" " + GOOD[:-1] + b', "objective": "ranking"}', "a name is duplicated in one object"),
         (GOOD.replace(b'"SE"', b"9" * 5000), "an integer of more than 4300 digits"),
         (b'{"context":' + b"[" * 200_000, "nested too deep"),
         (b"[]", "not a JSON object"),

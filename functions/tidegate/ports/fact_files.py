@@ -18,6 +18,7 @@ from typing import Any
 from tidegate.errors import ModelConfigError
 from tidegate.files import read_regular
 from tidegate.ports.model_units import FACTS
+from tidegate.rules.strict_json import DuplicateNameError, refuse_constant, unique_names
 
 SUFFIX = ".jsonl"
 MAX_FILE_BYTES = 1 << 30
@@ -108,7 +109,9 @@ def _named(paths: Iterable[Path]) -> tuple[FactFile, ...]:
 def _fact(line: str, place: str) -> Fact:
     right = 'write {"key": "<text>", "value": <anything>}'
     try:
-        row: Any = json.loads(line, parse_constant=_refuse)
+        row: Any = json.loads(line, parse_constant=refuse_constant, object_pairs_hook=unique_names)
+    except DuplicateNameError as error:
+        raise ModelConfigError(f"{place}: {error}; keep one") from None
     except (ValueError, RecursionError):
         raise ModelConfigError(f"{place}: the line is no JSON; {right}") from None
     if not isinstance(row, dict) or row.keys() != {"key", "value"}:
@@ -127,7 +130,3 @@ def _fact(line: str, place: str) -> Fact:
         )
         raise ModelConfigError(f"{place}: the {what} has {size} bytes, and at most {limit} can be stored")
     return Fact(key, value)
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(constant)

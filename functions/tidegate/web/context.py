@@ -13,10 +13,10 @@ from typing import Any
 
 from tidegate.errors import ContextError
 from tidegate.rules.contract import Objective
+from tidegate.rules.strict_json import DuplicateNameError, unique_names
 from tidegate.rules.text import parse_text
 from tidegate.web.errors import malformed
 from tidegate.web.http import RawHeaders, content_codings, header_values
-from tidegate.web.json_body import DuplicateNameError, unique_names
 from tidegate.web.sequences import check_sequence_id, names_sequence
 
 _CONTEXT = b"tidegate-context"

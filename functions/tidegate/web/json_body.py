@@ -3,29 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import Any, NoReturn
+from typing import Any
 
+from tidegate.rules.strict_json import DuplicateNameError, refuse_constant, unique_names
 from tidegate.web.errors import malformed, wrong_coding, wrong_media_type
 from tidegate.web.http import RawHeaders, content_codings, header_values
-
-
-class DuplicateNameError(ValueError):
-    """A name is duplicated in one object."""
-
-    def __init__(self) -> None:
-        super().__init__("a name is duplicated in one object")
-
-
-def unique_names(members: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of its members, in order; the `object_pairs_hook` of `json`.
-
-    Raises:
-        DuplicateNameError: a name is duplicated.
-    """
-    found = dict(members)
-    if len(found) != len(members):
-        raise DuplicateNameError
-    return found
 
 
 def read_document(headers: RawHeaders, body: bytes, members: tuple[str, ...]) -> dict[str, Any]:
@@ -41,7 +23,7 @@ def read_document(headers: RawHeaders, body: bytes, members: tuple[str, ...]) ->
     if content_codings(headers):
         raise wrong_coding("the body must not be compressed: send it without Content-Encoding, or with identity")
     try:
-        document = json.loads(body, parse_constant=_refuse, object_pairs_hook=unique_names)
+        document = json.loads(body, parse_constant=refuse_constant, object_pairs_hook=unique_names)
     except json.JSONDecodeError as error:
         raise malformed(f"the body is not JSON: {error.msg} at line {error.lineno} column {error.colno}") from None
     except DuplicateNameError as error:
@@ -63,7 +45,3 @@ def read_document(headers: RawHeaders, body: bytes, members: tuple[str, ...]) ->
 
 def _listed(members: tuple[str, ...]) -> str:
     return " and ".join(f"'{name}'" for name in members)
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(constant)

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from typing import Any, NoReturn
+from typing import Any
 
 from tidegate.rules.replay.lines import Stream, Unreadable, blocks
+from tidegate.rules.strict_json import DuplicateNameError, NotFiniteError, refuse_constant, unique_names
 from tidegate.rules.times import EARLIEST, LATEST, parse_time
 
 Record = tuple[int, str | None, Any, float | None]
@@ -35,7 +36,7 @@ def records(
         on_block: called after each MiB or less.
     """
     number = 0
-    decode = json.JSONDecoder(parse_constant=_refuse).raw_decode
+    decode = json.JSONDecoder(parse_constant=refuse_constant, object_pairs_hook=unique_names).raw_decode
     for lines in blocks(stream):
         for line in lines:
             number += 1
@@ -77,22 +78,14 @@ def _no_time(value: Any) -> str:
     return "`at` is not a time: neither ISO 8601 nor Unix seconds"
 
 
-class _NotFiniteError(ValueError):
-    """A constant that Python reads and JSON does not have."""
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise _NotFiniteError(constant)
-
-
 def _slowly(number: int, line: str, objective: str | None) -> Record:
     """The record of a line that could not be decoded as it stands."""
     try:
-        value = json.loads(line.strip(_SPACE), parse_constant=_refuse)
+        value = json.loads(line.strip(_SPACE), parse_constant=refuse_constant, object_pairs_hook=unique_names)
     except json.JSONDecodeError as error:
         return number, None, "more than one JSON value" if error.msg == "Extra data" else "not JSON", None
-    except _NotFiniteError:
-        return number, None, "NaN and Infinity are not JSON", None
+    except (NotFiniteError, DuplicateNameError) as error:
+        return number, None, str(error), None
     except RecursionError:
         return number, None, "nested too deep", None
     except ValueError:

@@ -10,6 +10,7 @@ from typing import Any
 
 from tidegate.errors import ModelConfigError
 from tidegate.rules.shape import did_you_mean
+from tidegate.rules.strict_json import DuplicateNameError, NotFiniteError, refuse_constant, unique_names
 from tidegate.triton.checks.files import read_text
 from tidegate.triton.checks.folder import ModelFolder, Repository
 from tidegate.triton.golden.requests import ABSOLUTE, RELATIVE, GoldenRequest
@@ -71,6 +72,11 @@ def read_samples(model: ModelFolder) -> tuple[GoldenRequest, ...]:
             found.append(_request(model, text, file))
         except _SampleError as error:
             model.report("sample", str(error), error.hint, file=file, line=_line(text, error.key))
+        except DuplicateNameError as error:
+            message = f"{error.name!r} is duplicated in one object"
+            model.report("sample", message, "keep one", file=file, line=_line(text, error.name))
+        except NotFiniteError as error:
+            model.report("sample", f"{error.name} is not a JSON number", "", file=file)
         except json.JSONDecodeError as error:
             model.report("sample", f"this is not JSON: {error.msg}", "", file=file, line=error.lineno)
         except RecursionError:
@@ -82,7 +88,7 @@ def read_samples(model: ModelFolder) -> tuple[GoldenRequest, ...]:
 
 
 def _request(model: ModelFolder, text: str, file: str) -> GoldenRequest:
-    document = json.loads(text, object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant)
+    document = json.loads(text, object_pairs_hook=unique_names, parse_constant=refuse_constant)
     if not isinstance(document, dict):
         raise _SampleError("a sample is one JSON object", 'write {"inputs": {"NAME": …}}; one file for each sample')
     for key in document:
@@ -218,19 +224,6 @@ def _tolerance(given: Any) -> tuple[float, float]:
             raise _SampleError(f"{name} must be a number from 0 to {LARGEST_TOLERANCE:g}", "", name)
         values[name] = float(value)
     return values["absolute"], values["relative"]
-
-
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in found:
-            raise _SampleError(f"{key!r} stands twice", "keep one", key)
-        found[key] = value
-    return found
-
-
-def _refuse_constant(name: str) -> Any:
-    raise _SampleError(f"{name} is no JSON number", "", name)
 
 
 def _line(text: str, key: str) -> int:
