@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 from google.protobuf import json_format, text_format
 from tidegate.control.self_test import SelfTest
-from tidegate.errors import EndpointTimeoutError
+from tidegate.errors import EndpointTimeoutError, ModelConfigError
 from tidegate.ports import Endpoint, GoldenResult, HttpRequest, HttpResponse, MemoryModelStore, ModelLoad
 from tidegate.rules import Target
 from tidegate.triton.diagnosis import StoredDiagnosis
 from tidegate.triton.golden.asking import StoredGoldenRequests
+from tidegate.triton.golden.requests import GoldenRequest
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from tests.triton.checks.base import write_base
@@ -69,6 +70,14 @@ def ask(folder: Path, server: Server, samples: Any = None, *, store: MemoryModel
         return await golden.ask(Endpoint("a", "127.0.0.1", 1), Target("asked", "asked", 1, ("a",)))
 
     return asyncio.run(work())
+
+
+def test_a_request_that_the_client_library_does_not_pack_names_its_file() -> None:
+    request = GoldenRequest(
+        model="asked", file="asked/samples/a.json", inputs={}, batches=False, parameters={"sequence_id": 1}
+    )
+    with pytest.raises(ModelConfigError, match=r"asked/samples/a\.json: .*sequence_id"):
+        request.http()
 
 
 def test_a_golden_request_that_is_answered_proves_the_target(tmp_path: Path) -> None:

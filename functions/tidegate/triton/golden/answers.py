@@ -88,12 +88,18 @@ def decode(response: HttpResponse) -> dict[str, Output]:
             content_encoding=None if encoding is None else encoding.decode("latin-1"),
         )
         described = result.get_response()["outputs"]
-        return {str(each["name"]): Output(str(each["datatype"]), result.as_numpy(each["name"])) for each in described}
+        return {str(each["name"]): _output(result, each) for each in described}
     except (
         ValueError, KeyError, TypeError, AttributeError, IndexError, ArithmeticError, EOFError, RecursionError, MemoryError,
         struct.error, zlib.error, OSError, InferenceServerException,
     ) as error:  # fmt: skip
         raise MalformedAnswerError(f"the answer cannot be read: {str(error)[:MAX_REASON]}") from error
+
+
+def _output(result: Any, described: Any) -> Output:
+    datatype, array = str(described["datatype"]), result.as_numpy(described["name"])
+    # Its own type of the client library's is no number to numpy; float32 holds all its values.
+    return Output(datatype, array.astype(np.float32) if datatype == "BF16" else array)
 
 
 def may_help(config: ModelConfig, reason: str) -> bool:

@@ -63,7 +63,10 @@ class StoredGoldenRequests:
             return GoldenResult(failure=str(error), answered=None)
         closure = await self._closure(config)
         for request in requests:
-            http = in_sequence(request, closure).http(target.version)
+            try:
+                http = in_sequence(request, closure).http(target.version)
+            except ModelConfigError as error:
+                return GoldenResult(failure=str(error), answered=None)
             response = await self._transport.send(endpoint, http, self._timeout_s)
             if _is_decoupled(response):
                 return _DECOUPLED
@@ -90,6 +93,8 @@ class StoredGoldenRequests:
         try:
             http = request.http(target.version)
             response = await self._transport.send(endpoint, http, min(MADE_UP_TIMEOUT_S, self._timeout_s))
+        except ModelConfigError as error:
+            return GoldenResult(failure=f"{NO_REQUEST}; asked what its config says, {error}", answered=None)
         except EndpointTimeoutError:
             reason = f"a made-up one was not answered within {MADE_UP_TIMEOUT_S:g} s"
             return _unproved(f"and {reason}, {_BROKEN}", answered=False)

@@ -11,6 +11,7 @@ from urllib.parse import quote
 import numpy as np
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
+from tidegate.errors import ModelConfigError
 from tidegate.ports import HttpRequest
 from tidegate.triton.golden.tensors import Array
 from tidegate.triton.model_config import has_text_ids
@@ -74,13 +75,28 @@ class GoldenRequest:
         )
 
     def http(self, version: int | None = None) -> HttpRequest:
-        """The request as HTTP, in the protocol's binary form, to the model or to one version of it."""
+        """The request as HTTP, in the protocol's binary form, to the model or to one version of it.
+
+        Raises:
+            ModelConfigError: the client library does not pack what is to be sent.
+        """
+        from tritonclient.utils import InferenceServerException
+
+        try:
+            return self._packed(version)
+        except InferenceServerException as error:
+            raise ModelConfigError(f"{self.file}: the request cannot be packed: {error.message()}") from error
+
+    def _packed(self, version: int | None) -> HttpRequest:
         from tritonclient.http import InferenceServerClient, InferInput
-        from tritonclient.utils import np_to_triton_dtype
+        from tritonclient.utils import np_to_triton_dtype, triton_to_np_dtype
 
         tensors = []
         for name, array in self.inputs.items():
             datatype = "BF16" if name in self.bfloats else np_to_triton_dtype(array.dtype)
+            if name in self.bfloats:
+                # ml_dtypes.bfloat16, or float32 in a client library that cuts it itself.
+                array = array.astype(triton_to_np_dtype(datatype))
             tensors.append(InferInput(name, list(array.shape), datatype).set_data_from_numpy(array))
         number = random.getrandbits(62) + 1
         # A text of more than 20 bytes ends a Triton 2.51 where a step takes numbers.

@@ -26,7 +26,7 @@ NUMPY_TYPES: dict[str, Any] = {
     "TYPE_BF16": np.float32,
     "TYPE_STRING": np.object_,
 }
-"""Data types of a config that can be sent from numpy."""
+"""Data types of a config that can be sent from numpy, which has no BF16: float32 holds all its values."""
 
 _WORDS = {bool: "true or false", int: "an integer", float: "a number", str: "text"}
 
@@ -87,9 +87,18 @@ def to_array(value: Any, name: str) -> Array:
                 raise ValueError(f"element {position} is {item}, outside the range of {name}")
     with np.errstate(over="ignore"):
         made = np.array(flat, target)
+        if name == "TYPE_BF16":
+            made = _to_bfloat16(made)
     if kind is float and not np.isfinite(made).all():
         raise ValueError(f"a number is outside the range of {name}")
     return made.reshape(shape)
+
+
+def _to_bfloat16(singles: Array) -> Array:
+    """Single-precision numbers that are not NaN, rounded half to even to those that BF16 has, as it goes over the wire."""
+    words = singles.view(np.uint32).astype(np.uint64)
+    rounded = (words + 0x7FFF + (words >> 16 & 1)) & 0xFFFF0000
+    return rounded.astype(np.uint32).view(np.float32)
 
 
 def _flatten(value: Any) -> tuple[list[Any], tuple[int, ...]]:

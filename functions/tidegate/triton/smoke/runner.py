@@ -137,6 +137,8 @@ class _Run:
                 seen.p50_ms = await asker.median_ms(answered[0])
         except ServerLostError:
             await self._drop()
+        except ModelConfigError as error:
+            self.report.add(ModelFinding(requests[0].file, 0, "answer-failed", str(error), "", model.name))
         except ModelLostError:
             seen.notes.append("asked no further after its process ended")
         finally:
