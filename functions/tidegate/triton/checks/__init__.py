@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 from tidegate.triton.checks.accepted import Judged
-from tidegate.triton.checks.checker import check_closure, check_models, judge_models
+from tidegate.triton.checks.checker import called_by_code, check_closure, check_models, judge_models
 from tidegate.triton.checks.findings import ModelFinding
 from tidegate.triton.checks.folder import Repository
 from tidegate.triton.checks.kinds import KINDS
 
-__all__ = ["KINDS", "Judged", "ModelFinding", "Repository", "check_closure", "check_models", "judge_models"]
+__all__ = [
+    "KINDS",
+    "Judged",
+    "ModelFinding",
+    "Repository",
+    "called_by_code",
+    "check_closure",
+    "check_models",
+    "judge_models",
+]

@@ -26,7 +26,7 @@ from tidegate.triton.checks.python_parameters import check_python_parameters
 from tidegate.triton.checks.python_responses import check_python_responses
 from tidegate.triton.checks.python_source import Module, Sources
 from tidegate.triton.checks.python_strays import check_python_strays
-from tidegate.triton.checks.python_tensors import check_python_tensors
+from tidegate.triton.checks.python_tensors import called_models, check_python_tensors
 from tidegate.triton.checks.references import check_references
 from tidegate.triton.checks.strays import check_strays
 from tidegate.triton.checks.tensors import check_tensors
@@ -66,6 +66,28 @@ def check_closure(repository: Repository, models: Collection[str]) -> tuple[Mode
             hint = "add the folder, or correct the name"
             found.add(ModelFinding(name, 0, "model-missing", f"there is no model {name!r}", hint, name))
     return tuple(sorted(found))
+
+
+def called_by_code(path: Path, model: str) -> tuple[str, ...]:
+    """The models that the code of a model calls, as far as it names them and they are there, directly and through others.
+
+    Those that an ensemble calls as steps are left out.
+    """
+    # Of its own: what the files have wrong is not to be reported here.
+    repository = Repository(path)
+    found: set[str] = set()
+    pending, seen = [model], set[str]()
+    while pending:
+        for name in repository.closure([pending.pop()]):
+            each = repository.model(name)
+            if name in seen or each is None:
+                continue
+            seen.add(name)
+            for sources, module in _python_code(each):
+                called = {other for other in called_models(sources, module) if repository.model(other) is not None}
+                pending += sorted(called - found)
+                found |= called
+    return tuple(sorted(found - {model}))
 
 
 def _check(model: ModelFolder, repository: Repository) -> None:

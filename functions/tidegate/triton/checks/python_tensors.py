@@ -114,6 +114,22 @@ def check_python_tensors(
             model.report(kind, f"the config has no output {name!r}", hint, file=place.file, line=call.lineno)
 
 
+def called_models(sources: Sources, module: Module) -> Names:
+    """The models that `model.py`, and the modules beside it that it reaches, call and name."""
+    found: set[str] = set()
+    for each in sources.reachable(module):
+        constants, aliases = _constants(each.tree), _aliases(each.tree)
+        for node in ast.walk(each.tree):
+            if isinstance(node, ast.Call) and _utility(node, aliases) == "InferenceRequest":
+                found |= _called_names(node, constants)
+    return frozenset(found)
+
+
+def _called_names(call: ast.Call, constants: Constants) -> Names:
+    argument = _argument(call, 3, "model_name")
+    return (constants.texts(argument) if argument is not None else None) or frozenset()
+
+
 def _check_bfloats(model: ModelFolder, modules: list[Module]) -> None:
     """Report BF16 inputs that the code reads as arrays: numpy has no such type, and as_numpy raises."""
     names = {tensor.name for tensor in model.message.input if tensor.data_type == TYPE_BF16}
@@ -342,9 +358,7 @@ def _check_not_made(model: ModelFolder, module: Module, made: set[str], complete
 def _check_called_model(
     model: ModelFolder, module: Module, call: ast.Call, constants: Constants, repository: Repository
 ) -> None:
-    argument = _argument(call, 3, "model_name")
-    texts = constants.texts(argument) if argument is not None else None
-    for name in sorted(texts or ()):
+    for name in sorted(_called_names(call, constants)):
         if repository.model(name) is None:
             hint = did_you_mean(name, set(repository.names()), "model")
             message = f"the code calls model {name!r}, which is not there"

@@ -29,7 +29,9 @@ _WHATEVER_IS_SENT = re.compile(
     r"decoupled transaction policy|Number of InferenceResponse objects|Expected a list in the execute return|"
     r"got bad yield|NumPy dtype is not supported|cannot be converted to NumPy|'NoneType' object is not callable|"
     r"expected a single response|incomplete string data for inference input|unexpected number of string elements|"
-    r"in ensemble .*(?:data-type is|missing required input)"
+    r"in ensemble .*(?:data-type is|missing required input)|"
+    r"Failed for execute the inference request\. Model '.*' is not ready|ModuleNotFoundError: |ImportError: |"
+    r"incompatible (?:constructor|function) arguments"
 )
 """Reasons of Triton and its Python backend that no input changes."""
 

@@ -12,7 +12,7 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 from tidegate.errors import EndpointError, ModelConfigError, ModelLoadError
 from tidegate.ports import ModelLoad
 from tidegate.rules import Target
-from tidegate.triton.checks import check_closure
+from tidegate.triton.checks import called_by_code, check_closure
 from tidegate.triton.checks.answering import check_decoupled, is_decoupled
 from tidegate.triton.checks.findings import ModelFinding
 from tidegate.triton.checks.folder import ModelFolder, Repository
@@ -20,7 +20,7 @@ from tidegate.triton.golden.made_up import made_up_request
 from tidegate.triton.golden.requests import GoldenRequest, in_sequence
 from tidegate.triton.golden.samples import read_samples
 from tidegate.triton.installation import Installation
-from tidegate.triton.model_config import CONFIG
+from tidegate.triton.model_config import CONFIG, policy_versions
 from tidegate.triton.model_directory import ModelDirectory
 from tidegate.triton.server import TritonLauncher, TritonServer
 from tidegate.triton.smoke.asking import Asker, ModelLostError, ServerLostError, in_batches
@@ -80,6 +80,7 @@ class _Run:
             self._refuse(name, str(error), "")
             self._explain(name)
             return
+        await self._load_called(name)
         started = time.monotonic()
         if not await self._load(name, plan):
             return
@@ -94,6 +95,14 @@ class _Run:
                 await server.stop()
         finally:
             await self._transport.aclose()
+
+    async def _load_called(self, name: str) -> None:
+        """Load what a model's code calls, in every version that it may ask for; where that fails, so do the requests."""
+        for called in called_by_code(self._repository.path, name):
+            with contextlib.suppress(ModelConfigError):
+                versions = policy_versions(self._directory.config(called), self._directory.versions(called))
+                targets = [Target(f"{called}/{version}", called, version, ()) for version in versions]
+                await self._load(called, self._directory.plan(targets))
 
     async def _load(self, name: str, plan: Sequence[ModelLoad]) -> bool:
         """Load a closure; False, and a finding, where a part of it does not load."""
