@@ -50,7 +50,11 @@ def preflight(stage: str, settings: Settings, stacks: Sequence[str], bootstrap_v
     region = session.region_name
     if region is None:
         problems.append(f"an AWS region: {REGION_HINT}")
-    later = ["the CDK bootstrap stack"] + (["the images"] if "Fleet" in stacks else [])
+    later = [
+        "the CDK bootstrap stack",
+        *(["the availability zones"] if "Network" in stacks else []),
+        *(["the images"] if "Fleet" in stacks else []),
+    ]
     try:
         if session.get_credentials() is None:
             raise LookupError
@@ -70,6 +74,10 @@ def preflight(stage: str, settings: Settings, stacks: Sequence[str], bootstrap_v
     checks: dict[str, Callable[[], Iterator[str]]] = {
         "the CDK bootstrap stack": lambda: _bootstrap(session, account, bootstrap_version),
     }
+    if "Network" in stacks:
+        checks["the availability zones"] = lambda: _zones(session, account, settings)
+    if "Edge" in stacks:
+        problems += _certificates(account, settings)
     if "Fleet" in stacks:
         checks["the images"] = lambda: _images(session, account, stage, settings)
     unchecked = []
@@ -90,6 +98,29 @@ def _bootstrap(session: Any, account: Account, wanted: int) -> Iterator[str]:
     if version < wanted:
         state = f"its version is {version}, needed is {wanted}" if version else "there is none"
         yield (f"the CDK bootstrap stack in {account.id}/{account.region} ({state}): run `make infra-bootstrap`")
+
+
+def _zones(session: Any, account: Account, settings: Settings) -> Iterator[str]:
+    kinds = [{"Name": "zone-type", "Values": ["availability-zone"]}, {"Name": "state", "Values": ["available"]}]
+    zones = session.client("ec2").describe_availability_zones(Filters=kinds)["AvailabilityZones"]
+    if len(zones) < settings.availability_zones:
+        yield (
+            f"{settings.availability_zones} availability zones in {account.region}, which has {len(zones)} for this account: lower "
+            "the setting availability_zones, or choose another region"
+        )
+
+
+def _certificates(account: Account, settings: Settings) -> Iterator[str]:
+    """API Gateway takes a certificate of its own region and account; CloudFront one of us-east-1, which its ARN's type says."""
+    wanted = []
+    if settings.domain is not None:
+        wanted.append(("domain.certificate_arn", settings.domain.certificate_arn, account.region))
+    if settings.cloudfront is not None:
+        wanted.append(("cloudfront.certificate_arn", settings.cloudfront.certificate_arn, "us-east-1"))
+    for setting, arn, region in wanted:
+        _, _, _, has, owner, _ = arn.split(":", 5)
+        if (has, owner) != (region, account.id):
+            yield f"a certificate of account {account.id} in {region}: the setting {setting} names one of {owner} in {has}"
 
 
 def _images(session: Any, account: Account, stage: str, settings: Settings) -> Iterator[str]:

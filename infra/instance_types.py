@@ -25,10 +25,12 @@ _OTHER_ACCELERATORS = ("NeuronInfo", "FpgaInfo", "InferenceAcceleratorInfo", "Me
 
 @dataclass(frozen=True, slots=True)
 class InstanceType:
-    """An instance type that Triton can run on. `gpus` counts whole GPUs and partitions of one alike."""
+    """An instance type that Triton can run on. `gpus` counts whole GPUs and partitions of one alike; `interfaces` are the network
+    interfaces that it may have, None where nobody said."""
 
     gpus: int
     memory_mib: int
+    interfaces: int | None
 
 
 class UnfitTypeError(ValueError):
@@ -42,7 +44,8 @@ def find_type(name: str, stated: Mapping[str, StatedType]) -> InstanceType:
         UnfitTypeError: Triton cannot run there, or nothing is known of it.
     """
     if name in stated:
-        return InstanceType(stated[name].gpus, round(stated[name].memory_gib * 1024))
+        own = stated[name]
+        return InstanceType(own.gpus, round(own.memory_gib * 1024), own.network_interfaces)
     family = name.partition(".")[0]
     if family in _RETIRED:
         raise UnfitTypeError(_RETIRED[family])
@@ -63,7 +66,8 @@ def find_type(name: str, stated: Mapping[str, StatedType]) -> InstanceType:
         raise UnfitTypeError(_AMD)
     # A partition of a GPU counts as none, and as one logical GPU.
     count = sum(each.get("LogicalGpuCount") or each["Count"] for each in gpus)
-    return InstanceType(count, described["MemoryInfo"]["SizeInMiB"])
+    interfaces = described["NetworkInfo"]["MaximumNetworkInterfaces"]
+    return InstanceType(count, described["MemoryInfo"]["SizeInMiB"], interfaces)
 
 
 @functools.cache

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from tidegate.aws.shard_names import label_of
 from tidegate.rules.language import ShardSpec
 
-from infra.instance_types import UnfitTypeError, find_type
+from infra.instance_types import InstanceType, UnfitTypeError, find_type
 from infra.settings import Settings
 
 EXPORTER_MIB = 128
@@ -61,7 +61,7 @@ def _shard(name: str, spec: ShardSpec, settings: Settings) -> Shard:
     except UnfitTypeError:
         has = 0  # told by `shard_conflicts`
     gpus = settings.triton.gpus_per_replica if has else 0
-    servers_per_instance = max(1, has // gpus) if gpus else 1
+    servers_per_instance = _servers_per_instance((instance_type, *spec.alternative_types), gpus, settings)
     return Shard(
         name=name,
         label=label_of(name),
@@ -75,6 +75,34 @@ def _shard(name: str, spec: ShardSpec, settings: Settings) -> Shard:
         spot_percent=math.floor(spec.spot_percent or 0),
         scale_to_zero=spec.scale_to_zero,
     )
+
+
+def _servers_per_instance(instance_types: tuple[str, ...], gpus: int, settings: Settings) -> int:
+    """How many servers fit on an instance of any of the types, by GPUs, memory and network interfaces; at least one, since a type
+    on which none fits is reported by `shard_conflicts`."""
+    if not gpus:
+        return 1
+    fit: list[int] = []
+    for name in instance_types:
+        try:
+            found = find_type(name, settings.triton.instance_types)
+        except UnfitTypeError:
+            continue
+        fit += [found.gpus // gpus, math.floor(_usable_mib(found) / _needed_mib(found, settings))]
+        if found.interfaces is not None:
+            # Each server has an interface of its own, and the instance one.
+            fit.append(found.interfaces - 1)
+    return max(1, min(fit, default=1))
+
+
+def _usable_mib(found: InstanceType) -> float:
+    return found.memory_mib * (1 - KEPT_BY_THE_SYSTEM)
+
+
+def _needed_mib(found: InstanceType, settings: Settings) -> int:
+    """The memory that a server is placed by, with what runs beside it."""
+    has_exporter = found.gpus and settings.triton.dcgm_exporter_tag is not None
+    return settings.triton.memory_reservation_mib + AGENT_MIB + (EXPORTER_MIB if has_exporter else 0)
 
 
 def shard_conflicts(
@@ -125,10 +153,8 @@ def _instance_problems(instance_type: str, settings: Settings) -> Iterator[tuple
         noun = "GPU" if found.gpus == 1 else "GPUs"
         message = f"{instance_type!r} has {found.gpus} {noun}, and a server has {triton.gpus_per_replica}"
         yield message, "write a larger type, or lower the setting triton.gpus_per_replica"
-    needed_mib = triton.memory_reservation_mib + AGENT_MIB
-    if found.gpus and triton.dcgm_exporter_tag is not None:
-        needed_mib += EXPORTER_MIB
-    if found.memory_mib * (1 - KEPT_BY_THE_SYSTEM) < needed_mib:
+    needed_mib = _needed_mib(found, settings)
+    if _usable_mib(found) < needed_mib:
         message = f"{instance_type!r} has {found.memory_mib / 1024:g} GiB of memory, and a server is placed by {needed_mib} MiB"
         yield message, "write a larger type, or lower the setting triton.memory_reservation_mib"
 

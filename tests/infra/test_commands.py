@@ -32,6 +32,7 @@ from infra.upgrade.deployment import Deployment
 from tests.infra.conftest import Made
 from tests.infra.deployed import AWS_VARIABLES
 from tests.infra.fleets import write_rules
+from tests.infra.setting_values import CLOUDFRONT, DOMAIN, JWT
 from tests.support.aws import local_server
 from tests.support.findings import without_columns
 from tests.support.stack import ROOT
@@ -259,6 +260,37 @@ def test_buckets_are_emptied_after_everything_that_writes_into_them_is_gone(
     done = CliRunner().invoke(main, ["destroy", "--yes"])
     assert done.exit_code == 0, done.output
     assert [set(each) & set(STACK_NAMES) for each in calls] == [set(STACK_NAMES) - {"Storage"}, {"Storage"}]
+
+
+@pytest.mark.parametrize(
+    ("settings", "stack", "told"),
+    [
+        (
+            {"domain": DOMAIN},
+            "Edge",
+            "in us-east-1: the setting domain.certificate_arn names one of 111122223333 in eu-west-1",
+        ),
+        (
+            {
+                "domain": DOMAIN | {"certificate_arn": "arn:aws:acm:us-east-1:123456789012:certificate/1a2b"},
+                "authorizer": JWT,
+                "cloudfront": CLOUDFRONT,
+            },
+            "Edge",
+            "in us-east-1: the setting cloudfront.certificate_arn names one of 111122223333 in us-east-1",
+        ),
+        ({"availability_zones": 3}, "Network", "3 availability zones in us-west-1, which has 2 for this account"),
+    ],
+)
+def test_what_the_account_or_the_region_does_not_have_is_missing(
+    session: Any, settings: Mapping[str, Any], stack: str, told: str
+) -> None:
+    region = "us-west-1" if stack == "Network" else "us-east-1"
+    there = boto3.Session(region_name=region)
+    result = preflight("dev", Settings.model_validate(settings), (stack,), 0, there)
+    (missing,) = result.missing
+    assert told in missing
+    assert preflight("dev", SETTINGS, (stack,), 0, there).missing == ()
 
 
 def can_be_destroyed(monkeypatch: pytest.MonkeyPatch, prefix: str = "tidegate-dev") -> None:

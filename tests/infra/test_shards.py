@@ -150,6 +150,34 @@ def test_instances_are_counted_by_their_gpus(tmp_path: Path, gpus: int, instance
     assert (shard.gpus, shard.max_instances) == (gpus, instances)
 
 
+@pytest.mark.parametrize(
+    ("shard", "triton", "instances"),
+    [
+        ({"instance_type": "g5.12xlarge"}, {}, 2),
+        ({"instance_type": "g5.12xlarge"}, {"memory_reservation_mib": 50_000}, 3),
+        ({"instance_type": "g5.12xlarge"}, {"memory_reservation_mib": 100_000}, 8),
+        ({"instance_type": "g5.48xlarge"}, {}, 2),
+        ({"instance_type": "g6.12xlarge", "alternative_types": ["g4dn.12xlarge"]}, {}, 2),
+        (
+            {"instance_type": "g5.12xlarge", "alternative_types": ["g4dn.12xlarge"]},
+            {"memory_reservation_mib": 60_000},
+            4,
+        ),
+        (
+            {"instance_type": "g9.48xlarge"},
+            {"instance_types": {"g9.48xlarge": {"gpus": 8, "memory_gib": 768, "network_interfaces": 3}}},
+            4,
+        ),
+    ],
+    ids=str,
+)
+def test_instances_are_counted_by_what_fits_on_them(
+    tmp_path: Path, shard: dict[str, Any], triton: dict[str, Any], instances: int
+) -> None:
+    (found,) = shards_of(tmp_path, {"a": {**shard, "replicas": 8}}, triton=triton)
+    assert (found.min_instances, found.max_instances) == (instances, instances)
+
+
 def test_more_gpus_than_an_instance_has_are_refused(tmp_path: Path) -> None:
     with pytest.raises(RulesError, match=r"'g5.xlarge' has 1 GPU, and a server has 4 "):
         shards_of(tmp_path, {"a": {"instance_type": "g5.xlarge"}}, triton={"gpus_per_replica": 4})
