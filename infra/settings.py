@@ -42,6 +42,8 @@ OWN_VARIABLES = frozenset(
         "caller_claim",
         "endpoint_networks",
         "edge_key",
+        "edge_key_before",
+        "edge_key_enforced",
         "facts_table",
         "gpu_metrics_port",
         "management_secret",
@@ -67,6 +69,9 @@ InstanceType = Annotated[
     StrictStr, Field(pattern=r"^[a-z][a-z0-9-]*\.[a-z0-9-]+$", max_length=32, examples=["g5.xlarge"])
 ]
 AmiId = Annotated[StrictStr, Field(pattern=r"^ami-[0-9a-f]{8,17}$", examples=["ami-0123456789abcdef0"])]
+SecretVersion = Annotated[
+    StrictStr, Field(pattern=r"^[A-Za-z0-9-]{32,64}$", examples=["0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0"])
+]
 Percentage = Annotated[StrictInt, Field(ge=1, le=100)]
 Ratio = (
     Annotated[StrictInt, Field(ge=1, le=1_000)] | Annotated[StrictFloat, Field(ge=0.01, le=1_000, allow_inf_nan=False)]
@@ -122,12 +127,15 @@ Authorizer = Annotated[JwtAuthorizer | IamAuthorizer, Field(discriminator="kind"
 
 
 class Domain(Group):
-    """A domain name of one's own for the HTTP API; the default address is then switched off."""
+    """A domain name of one's own for the HTTP API; the default address is then switched off, unless it is to stay."""
 
     name: Annotated[StrictStr, Field(pattern=r"^[a-z0-9-]+(\.[a-z0-9-]+)+$", examples=["tidegate.example.com"])] = (
         Field(description="The domain name.")
     )
     certificate_arn: CertificateArn = Field(description="Its ACM certificate, in the stack's region.")
+    default_address: StrictBool = Field(
+        False, description="Leave the API's default address on beside it, while callers move from the one to the other."
+    )
 
 
 class CloudFront(Group):
@@ -150,6 +158,14 @@ class CloudFront(Group):
         ),
     ] = Field(
         description="The AWS WAF web ACL that looks at every request; of the scope CLOUDFRONT, which is in us-east-1."
+    )
+    key_versions: Annotated[list[SecretVersion], Field(min_length=1, max_length=2)] = Field(
+        description="Versions of the secret `EdgeKeyArn`: CloudFront sends the first one's value; the functions accept that, and "
+        "while the key is rotated the second one's."
+    )
+    enforced: StrictBool = Field(
+        True,
+        description="Refuse requests that did not come through CloudFront; false while DNS moves to CloudFront or away from it.",
     )
 
 
@@ -221,6 +237,10 @@ class StatedType(Group):
 
     gpus: Annotated[StrictInt, Field(ge=0, le=64)] = Field(description="Its NVIDIA GPUs.")
     memory_gib: Annotated[StrictInt, Field(ge=1, le=100_000)] = Field(description="Its memory.")
+    network_interfaces: Annotated[StrictInt, Field(ge=2, le=1_000)] | None = Field(
+        None,
+        description="Its network interfaces, of which each server needs one; unset: they do not bound how many servers fit.",
+    )
 
 
 class Ami(Group):
@@ -455,6 +475,9 @@ def conflicts(settings: Settings) -> list[tuple[tuple[str, ...], str, str]]:
         days = ", ".join(map(str, LOG_RETENTION_DAYS))
         message = f"CloudWatch Logs has no retention of {settings.log_retention_days} days"
         found.append((("log_retention_days",), message, f"write one of {days}"))
+    if settings.metrics_namespace.lower().startswith("aws/"):
+        message = f"CloudWatch keeps namespaces such as {settings.metrics_namespace!r} for AWS's own metrics"
+        found.append((("metrics_namespace",), message, "write one that does not begin with AWS/"))
     if settings.nat_gateways > settings.availability_zones:
         message = "there are more NAT gateways than availability zones"
         found.append((("nat_gateways",), message, f"write at most {settings.availability_zones}"))
@@ -469,6 +492,9 @@ def conflicts(settings: Settings) -> list[tuple[tuple[str, ...], str, str]]:
         message = "a Function URL cannot have a domain name of its own"
         found.append((("domain",), message, "delete it, or choose the door http_api"))
     if settings.cloudfront is not None:
+        versions = settings.cloudfront.key_versions
+        if len(set(versions)) != len(versions):
+            found.append((("cloudfront", "key_versions"), "a version is named twice", "name each once"))
         found += [
             (("cloudfront",), f"CloudFront needs {what}", hint)
             for is_missing, what, hint in (

@@ -153,11 +153,25 @@ class Settings:
     )
     edge_key: str | None = _text(
         None,
-        "Key that CloudFront sends with each request, in `Tidegate-Edge-Key`; set: requests without it are refused, unset: "
-        "CloudFront's headers are not believed.",
+        "Key that CloudFront sends with each request, in `Tidegate-Edge-Key`; set: requests without it are refused (see "
+        "`edge_key_enforced`), unset: CloudFront's headers are not believed.",
         r"[!-~]{16,256}",
         "a key of 16 to 256 printable characters without a blank",
         secret=True,
+    )
+    edge_key_before: str | None = _text(
+        None,
+        "Another key that is accepted in place of `edge_key`, while it is rotated.",
+        r"[!-~]{16,256}",
+        "a key of 16 to 256 printable characters without a blank",
+        secret=True,
+    )
+    edge_key_enforced: str | None = _text(
+        "true",
+        "Whether requests without `edge_key` are refused, where it is set; false while DNS moves to CloudFront or away from it: "
+        "CloudFront's headers are believed of requests with the key alone.",
+        "true|false",
+        "true or false",
     )
     guard_window_s: float = _setting(1800.0, "How long after a publish an alarm takes it back, in seconds.", 1, 604_800)
     caller_claim: str | None = _text(

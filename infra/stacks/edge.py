@@ -74,7 +74,7 @@ class EdgeStack(cdk.Stack):
             api_name=self.stage.called("api"),
             description="Tidegate: /v2 (Open Inference Protocol) and /v1",
             create_default_stage=False,
-            disable_execute_api_endpoint=domain is not None,
+            disable_execute_api_endpoint=domain is not None and not domain.default_address,
             default_authorizer=self._authorizer(),
         )
         whole = {name: self._integration(name) for name in ("gateway", "resolve")}
@@ -136,11 +136,12 @@ class EdgeStack(cdk.Stack):
         mapping.add_resource_dependency(stage)
         cdk.CfnOutput(self, "ApiUrl", value=f"https://{domain.name}", description="The HTTP API")
         target = name.regional_domain_name
-        if self.stage.settings.cloudfront is not None:
-            key = self._storage.edge_key.secret_value.unsafe_unwrap()
-            distribution = Distribution(
-                self, name=domain.name, origin=target, key=key, settings=self.stage.settings.cloudfront
-            )
+        front = self.stage.settings.cloudfront
+        if front is not None:
+            what = f"Where {domain.name} points before CloudFront is in front, and after"
+            cdk.CfnOutput(self, "ApiTarget", value=target, description=what)
+            key = self._storage.edge_key_value(front.key_versions[0])
+            distribution = Distribution(self, name=domain.name, origin=target, key=key, settings=front)
             target = distribution.domain_name
         cdk.CfnOutput(
             self,

@@ -107,10 +107,7 @@ class FunctionsStack(cdk.Stack):
         authorizer = settings.authorizer
         claim = {"TIDEGATE_CALLER_CLAIM": authorizer.caller_claim} if isinstance(authorizer, JwtAuthorizer) else {}
         secret = {"TIDEGATE_MANAGEMENT_SECRET_ARN": storage.management_secret.secret_arn}
-        edge = {}
-        if settings.cloudfront is not None:
-            # A reference: CloudFormation puts the value in, so no template holds it.
-            edge = {"TIDEGATE_EDGE_KEY": storage.edge_key.secret_value.unsafe_unwrap()}
+        edge = self._edge_variables()
         has_exporter = settings.triton.dcgm_exporter_tag is not None
         exporter = {"TIDEGATE_GPU_METRICS_PORT": str(DCGM_PORT)} if has_exporter else {}
         control = settings.control
@@ -182,6 +179,15 @@ class FunctionsStack(cdk.Stack):
             )
         ]
         return doors + beside
+
+    def _edge_variables(self) -> dict[str, str]:
+        """What the functions that answer requests know of CloudFront."""
+        front = self.stage.settings.cloudfront
+        if front is None:
+            return {}
+        names = ("TIDEGATE_EDGE_KEY", "TIDEGATE_EDGE_KEY_BEFORE")
+        keys = dict(zip(names, map(self._storage.edge_key_value, front.key_versions), strict=False))
+        return keys | {"TIDEGATE_EDGE_KEY_ENFORCED": "true" if front.enforced else "false"}
 
     def _function(self, spec: Spec) -> lambda_.Function:
         stage, key = self.stage, self._storage.key

@@ -59,6 +59,7 @@ class StorageStack(cdk.Stack):
             ("RegistryTableName", self.registry.table_name, "TIDEGATE_REGISTRY_TABLE"),
             ("FactsTableName", self.facts.table_name, "TIDEGATE_FACTS_TABLE"),
             ("ManagementSecretArn", self.management_secret.secret_arn, "TIDEGATE_MANAGEMENT_SECRET_ARN"),
+            ("EdgeKeyArn", self.edge_key.secret_arn, "Its versions are the setting cloudfront.key_versions"),
             ("TritonImagesUri", self.triton_images.repository_uri, "Push Triton here"),
             ("DcgmImagesUri", self.dcgm_images.repository_uri, "Push the DCGM exporter here"),
             ("AgentImagesUri", self.agent_images.repository_uri, "Push the agent here"),
@@ -223,12 +224,17 @@ class StorageStack(cdk.Stack):
             generate_secret_string=secrets.SecretStringGenerator(exclude_punctuation=True, password_length=48),
             removal_policy=self.stage.on_delete,
         )
-        rotation = "CloudFront and the gateway must have the same: a rotation is a deployment of both."
+        rotation = "CloudFront and the gateway must have the same: docs/operations.md has the steps of a rotation."
         reasons = {"CKV2_AWS_57": rotation}
         if self.key is None:
             reasons["CKV_AWS_149"] = AWS_OWNED
         explain(secret, nag={"AwsSolutions-SMG4": rotation}, checkov=reasons)
         return secret
+
+    def edge_key_value(self, version: str) -> str:
+        """A reference that CloudFormation replaces by the value that a version of the edge key has, so no template holds it. It
+        names the version, so that another version is a change of the template."""
+        return cdk.SecretValue.secrets_manager(self.edge_key.secret_arn, version_id=version).unsafe_unwrap()
 
     def _images(self, construct_id: str, name: str) -> ecr.Repository:
         repository = ecr.Repository(

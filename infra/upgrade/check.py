@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from infra.settings import FIXED_SETTINGS, fixed_changes
+from infra.upgrade.addresses import lost_addresses
 from infra.upgrade.deployment import NESTED, Deployment, Template
 from infra.upgrade.references import outputs_read, references, stacks_that_use
 from infra.upgrade.schemas import stateful_types, type_schema, values_at
@@ -33,6 +34,7 @@ def refusals(deployed: Deployment, new: Deployment, chosen: tuple[str, ...]) -> 
         *_in_use(deployed, target, replaced),
         *_same_name(deployed, target, replaced),
         *_stale(deployed, target, replaced),
+        *lost_addresses(deployed, new, chosen),
     ]
     return list(dict.fromkeys(found))
 

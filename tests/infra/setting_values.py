@@ -21,6 +21,7 @@ JWT = {"kind": "jwt", "issuer": "https://issuer.example.com/", "audience": ["tid
 CLOUDFRONT = {
     "certificate_arn": "arn:aws:acm:us-east-1:111122223333:certificate/1a2b",
     "web_acl_arn": "arn:aws:wafv2:us-east-1:111122223333:global/webacl/tidegate/1a2b",
+    "key_versions": ["0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0"],
 }
 
 WRITTEN: dict[tuple[str, ...], list[Any]] = {
@@ -37,6 +38,7 @@ WRITTEN: dict[tuple[str, ...], list[Any]] = {
     ("triton", "dcgm_exporter_tag"): ["4.2.0-4.1.0-ubuntu22.04"],
     ("images", "refused_severities"): [["CRITICAL", "HIGH"]],
     ("images", "accepted"): [{"CVE-2024-1234": "the image never opens such a file"}],
+    ("images", "unscanned"): [{"triton": "its base image is of a kind that ECR does not know"}],
     ("triton", "default_instance_type"): ["g5.xlarge", "c7i.4xlarge"],
     # A server must still fit the instances of the shards.
     ("triton", "memory_reservation_mib"): [4096],

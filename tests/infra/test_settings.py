@@ -99,13 +99,15 @@ def test_a_variable_of_the_processes_goes_beside_the_defaults(
         ),
         (
             "cloudfront: {certificate_arn: 'arn:aws:acm:us-east-1:111122223333:certificate/a', "
-            "web_acl_arn: 'arn:aws:wafv2:us-east-1:111122223333:global/webacl/a/b'}\n",
+            "web_acl_arn: 'arn:aws:wafv2:us-east-1:111122223333:global/webacl/a/b', "
+            "key_versions: [0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0]}\n",
             "CloudFront needs a domain (set domain: both have the same name)",
         ),
         (
             "door: function_url\ndomain: {name: a.example.com, certificate_arn: 'arn:aws:acm:eu-west-1:111122223333:certificate/a'}\n",
             "test.yaml:2: a Function URL cannot have a domain name",
         ),
+        ("metrics_namespace: AWS/Lambda\n", "CloudWatch keeps namespaces such as 'AWS/Lambda' for AWS's own metrics"),
         ("tags: {'aws:x': y}\n", "tag 'aws:x' is reserved"),
         (
             "variables:\n  load_timeout: 5\n",

@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from itertools import permutations
+from itertools import pairwise, permutations
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,11 @@ from tests.infra.setting_values import CLOUDFRONT, DOMAIN, JWT, alternatives
 
 STACKS = ("Storage", "Network", "Fleet", "Functions", "Edge", "Observability")
 SHARDS: Mapping[str, Any] = {"alpha": {"replicas": 2}, "beta": {"scale_to_zero": True, "max_replicas": 3}}
+
+
+BOTH_ADDRESSES = DOMAIN | {"default_address": True}
+NOT_ENFORCED = CLOUDFRONT | {"enforced": False}
+KEY, NEXT_KEY = *CLOUDFRONT["key_versions"], "11111111-4b5a-6978-8796-a5b4c3d2e1f0"
 
 
 class Synthesized:
@@ -71,10 +76,9 @@ def synthesized(tmp_path_factory: pytest.TempPathFactory) -> Synthesized:
 SECOND_DEPLOYMENTS: dict[str, Mapping[str, Any]] = {
     "environments kept ready": {"gateway": {"provisioned_concurrency": 2}},
     "no rollback by alarm": {"alarms": {"rollback": False, "emails": ["ops@example.com"]}},
-    "a Function URL instead": {"door": "function_url"},
     "both": {"door": "both", "nat_gateways": 1},
-    "a token, and a domain": {"authorizer": JWT, "domain": DOMAIN, "log_retention_days": 7},
-    "CloudFront, with a firewall": {"authorizer": JWT, "domain": DOMAIN, "cloudfront": CLOUDFRONT},
+    "a token, and a domain": {"authorizer": JWT, "domain": BOTH_ADDRESSES, "log_retention_days": 7},
+    "CloudFront, with a firewall": {"authorizer": JWT, "domain": BOTH_ADDRESSES, "cloudfront": NOT_ENFORCED},
     "a zone more, and NAT": {"availability_zones": 3, "nat_gateways": 3},
     "snapshots": {"python_version": "3.12", "gateway": {"snap_start": True}},
     "nothing kept": {"retain_data": False, "termination_protection": True, "architecture": "x86_64"},
@@ -117,8 +121,49 @@ def test_cloudfront_sends_a_key_and_the_api_knows_it(synthesized: Synthesized) -
     ]
     assert [key for key in keys if key] == [header["HeaderValue"]] * 2, "the gateway's and the resolver's"
     assert "{{resolve:secretsmanager:" in json.dumps(header["HeaderValue"]), "a reference, not a value"
+    assert f":SecretString:::{KEY}" in json.dumps(header["HeaderValue"]), (
+        "of a version: another one changes the template"
+    )
     for template in synthesized({}).templates.values():
         assert "TIDEGATE_EDGE_KEY" not in json.dumps(template)
+
+
+def fronted(*versions: str, **changes: Any) -> dict[str, Any]:
+    """A stage behind CloudFront, with versions of its key."""
+    cloudfront = CLOUDFRONT | {"key_versions": list(versions or [KEY])} | changes
+    return {"authorizer": JWT, "domain": DOMAIN, "cloudfront": cloudfront}
+
+
+ADDRESSES: dict[str, list[Mapping[str, Any]]] = {
+    "a domain": [{}, {"domain": BOTH_ADDRESSES}, {"domain": DOMAIN}],
+    "another domain": [
+        {"domain": DOMAIN},
+        {"domain": BOTH_ADDRESSES},
+        {"domain": BOTH_ADDRESSES | {"name": "other.example.com"}},
+        {"domain": DOMAIN | {"name": "other.example.com"}},
+    ],
+    "CloudFront": [{"authorizer": JWT, "domain": DOMAIN}, fronted(enforced=False), fronted()],
+    "another key": [fronted(KEY), fronted(NEXT_KEY, KEY), fronted(NEXT_KEY)],
+    "a Function URL instead": [{}, {"door": "both"}, {"door": "function_url"}],
+}
+"""What changes the addresses, and each step on the way."""
+
+ADDRESSES |= {f"{name}, and back": steps[::-1] for name, steps in ADDRESSES.items() if name != "another key"}
+
+
+@pytest.mark.parametrize("steps", ADDRESSES.values(), ids=ADDRESSES)
+def test_an_address_goes_only_after_another_was_there(synthesized: Synthesized, steps: list[Mapping[str, Any]]) -> None:
+    made = [synthesized(each) for each in steps]
+    assert [refusals(before, after, STACKS) for before, after in pairwise(made)] == [[]] * (len(made) - 1)
+    (reason,) = refusals(made[0], made[-1], STACKS)
+    assert "callers would be left without an address" in reason
+    assert refusals(Deployment({}, {}), made[-1], STACKS) == [], "a first deployment has no callers"
+
+
+@pytest.mark.parametrize("stack", ["Functions", "Edge"])
+def test_a_key_is_not_rotated_in_one_stack_alone(synthesized: Synthesized, stack: str) -> None:
+    (reason,) = refusals(synthesized(fronted(KEY)), synthesized(fronted(NEXT_KEY)), (stack,))
+    assert "callers would be left without an address" in reason
 
 
 FLEETS: dict[str, Mapping[str, Any]] = {
@@ -211,6 +256,9 @@ def test_every_pair_of_values_of_a_setting_is_deployable_or_is_marked_as_fixed(
         valid = [each for each in stages if is_valid(each)]
         for before, after in permutations(valid, 2):
             reasons = refusals(synthesized(before), synthesized(after), STACKS)
+            if path[0] in ("door", "domain", "cloudfront"):
+                # In two steps: see `test_an_address_goes_only_after_another_was_there`.
+                reasons = [each for each in reasons if "callers would be left without an address" not in each]
             assert bool(reasons) == any(each.startswith(f"the setting {path[0]} ") for each in reasons), (
                 after,
                 reasons,
@@ -311,7 +359,7 @@ def test_what_would_fail_or_lose_data_is_refused(before: Deployment, after: Depl
 
 
 def test_a_stack_left_out_of_a_deployment_keeps_what_it_reads(synthesized: Synthesized) -> None:
-    before, after = synthesized({}), synthesized({"door": "function_url"})
+    before, after = synthesized({"door": "both"}), synthesized({"door": "function_url"})
     reasons = refusals(before, after, ("Edge",))
     assert any(each.startswith("Observability reads the output PublishOutputRefApi") for each in reasons)
     assert all(each.endswith("deploy Edge and Observability together") for each in reasons), reasons

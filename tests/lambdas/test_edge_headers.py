@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tidegate.aws.edge_headers import BypassError, with_believed_headers
+from tidegate.aws.edge_headers import BypassError, EdgeKeys, with_believed_headers
 from tidegate.rules import compile_directory
 
 from tests.lambdas.conftest import Deployment, Starter, ask
@@ -53,14 +53,43 @@ def test_cloudfronts_header_decides_where_it_is_in_front_and_nothing_gets_past_i
     assert KEY not in gateway.log
 
 
+def test_both_keys_are_accepted_while_the_key_is_rotated(
+    by_country: Deployment, start: Starter, shards: dict[str, int]
+) -> None:
+    before = "the-key-of-before-0123456789"
+    variables = {"TIDEGATE_EDGE_KEY": KEY, "TIDEGATE_EDGE_KEY_BEFORE": before}
+    gateway = start("gateway", by_country.variables(shards) | variables)
+    for key in (KEY, before):
+        answer = ask(gateway, "/v2/models/adding/infer", PAIR, {**NETHERLANDS, "tidegate-edge-key": key})
+        assert (answer.status, answer.headers["tidegate-rule"]) == (200, "pinned")
+    assert ask(gateway, "/v2/models/adding/infer", PAIR, {"tidegate-edge-key": "another"}).status == 403
+    assert KEY not in gateway.log
+    assert before not in gateway.log
+
+
+def test_both_ways_are_answered_while_dns_moves_and_cloudfronts_alone_is_believed(
+    by_country: Deployment, start: Starter, shards: dict[str, int]
+) -> None:
+    variables = {"TIDEGATE_EDGE_KEY": KEY, "TIDEGATE_EDGE_KEY_ENFORCED": "false"}
+    gateway = start("gateway", by_country.variables(shards) | variables)
+    for headers, rule in (
+        ({**NETHERLANDS, "tidegate-edge-key": KEY}, "pinned"),
+        (NETHERLANDS, "newest"),
+        ({**NETHERLANDS, "tidegate-edge-key": "another"}, "newest"),
+        ({}, "newest"),
+    ):
+        answer = ask(gateway, "/v2/models/adding/infer", PAIR, headers)
+        assert (answer.status, answer.headers["tidegate-rule"]) == (200, rule), headers
+
+
 @pytest.mark.parametrize("event", [None, 3, "text", [], {}, {"headers": None}, {"headers": 3}])
 def test_what_is_no_event_is_left_to_who_reads_events(event: object) -> None:
     assert with_believed_headers(event, None) is event
     with pytest.raises(BypassError):
-        with_believed_headers(event, KEY)
+        with_believed_headers(event, EdgeKeys((KEY,)))
 
 
 def test_the_case_of_a_name_hides_nothing() -> None:
     event = {"headers": {"CloudFront-Viewer-Country": "NL", "Tidegate-Edge-Key": KEY, "X-A": "b"}}
     assert with_believed_headers(event, None)["headers"] == {"X-A": "b"}
-    assert with_believed_headers(event, KEY)["headers"] == {"CloudFront-Viewer-Country": "NL", "X-A": "b"}
+    assert with_believed_headers(event, EdgeKeys((KEY,)))["headers"] == {"CloudFront-Viewer-Country": "NL", "X-A": "b"}

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from mangum import Mangum
 
-from tidegate.aws.edge_headers import BypassError, with_believed_headers
+from tidegate.aws.edge_headers import BypassError, EdgeKeys, with_believed_headers
 from tidegate.aws.http_event import HttpEvent, fits
 from tidegate.aws.telemetry import Telemetry
 from tidegate.errors import EventError
@@ -57,7 +57,7 @@ class HttpFunction:
         freshness: is asked to poll beside each request, which never waits for it.
         telemetry: logs and metrics.
         open_breakers: how many endpoints are being left alone now.
-        edge_key: what CloudFront proves itself with; None where it is not in front.
+        edge_keys: what CloudFront proves itself with; None where it is not in front.
     """
 
     def __init__(
@@ -66,9 +66,9 @@ class HttpFunction:
         freshness: Freshness,
         telemetry: Telemetry,
         open_breakers: Callable[[], int] = lambda: 0,
-        edge_key: str | None = None,
+        edge_keys: EdgeKeys | None = None,
     ) -> None:
-        self._edge_key = edge_key
+        self._edge_keys = edge_keys
         self._app = app
         self._freshness = freshness
         self._telemetry = telemetry
@@ -88,7 +88,7 @@ class HttpFunction:
         path = path if isinstance(path, str) else ""
         self._has_failed = False
         try:
-            response: dict[str, Any] = self._adapter(with_believed_headers(event, self._edge_key), context)
+            response: dict[str, Any] = self._adapter(with_believed_headers(event, self._edge_keys), context)
         except BypassError as error:
             return _refusal(403, path, str(error))
         except EventError as error:

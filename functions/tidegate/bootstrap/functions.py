@@ -14,6 +14,7 @@ from typing import Any
 from tidegate.aws.authorizer import DEFAULT_CLAIM, authorized_caller
 from tidegate.aws.bundle_source import WireBundleSource
 from tidegate.aws.container_credentials import TOKEN_VARIABLE, URL_VARIABLE, ContainerCredentials
+from tidegate.aws.edge_headers import EdgeKeys
 from tidegate.aws.gateway_reports import WireGatewayReports
 from tidegate.aws.http_function import MOST_REQUEST_BYTES, App, HttpFunction, Scope
 from tidegate.aws.shard_names import label_of
@@ -122,8 +123,15 @@ def build_http_function(
     if follower.revision is None or fallback is not None:
         _read_first(follower)
     return HttpFunction(
-        _only(gateway.app, offers), follower, telemetry, gateway.open_breakers, settings.edge_key
+        _only(gateway.app, offers), follower, telemetry, gateway.open_breakers, _edge_keys(settings)
     ), follower
+
+
+def _edge_keys(settings: Settings) -> EdgeKeys | None:
+    if settings.edge_key is None:
+        return None
+    keys = (settings.edge_key, settings.edge_key_before)
+    return EdgeKeys(tuple(each for each in keys if each is not None), settings.edge_key_enforced != "false")
 
 
 def _only(app: App, offers: Offers) -> App:
