@@ -159,9 +159,9 @@ def test_instances_are_counted_by_their_gpus(tmp_path: Path, gpus: int, instance
         ({"instance_type": "g5.48xlarge"}, {}, 2),
         ({"instance_type": "g6.12xlarge", "alternative_types": ["g4dn.12xlarge"]}, {}, 2),
         (
-            {"instance_type": "g5.12xlarge", "alternative_types": ["g4dn.12xlarge"]},
+            {"instance_type": "g6e.12xlarge", "alternative_types": ["g5.12xlarge"]},
             {"memory_reservation_mib": 60_000},
-            4,
+            3,
         ),
         (
             {"instance_type": "g9.48xlarge"},
