@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from jsonschema import Draft4Validator
 from tidegate.rules.analysis import KINDS
 
@@ -380,3 +381,44 @@ def test_a_model_that_only_a_callers_overrides_name_is_used(tmp_path: Path) -> N
     }
     report = rules_json("check", write(tmp_path, files))
     assert [each["message"].rpartition(" ")[2] for each in report["findings"]] == ["'idle'"]
+
+
+def layers_of_many_keys(count: int, end: int = 4_999) -> dict[str, str | bytes]:
+    """So many rules, each an experiment of a layer of its own with a key of its own."""
+    context = {f"k{number}": {"type": "string"} for number in range(count)}
+    layers = {
+        f"layer{number}": {"key": f"k{number}", "experiments": {f"e{number}": [0, end]}} for number in range(count)
+    }
+    experiments = [
+        {"id": f"r{number}", "experiment": {"id": f"e{number}", "layer": f"layer{number}", "cells": {1: "base"}}}
+        for number in range(count)
+    ]
+    document = {"objective": "ranking", "context": context, "rules": [*experiments, {"id": "d", "serve": "better"}]}
+    return {"layers.yaml": yaml.safe_dump(layers), "objectives/ranking.yaml": yaml.safe_dump(document)}
+
+
+def test_layers_of_many_keys_are_decided_exactly(tmp_path: Path) -> None:
+    report = rules_json("check", write(tmp_path, layers_of_many_keys(300)), "--at", AT)
+    assert report["objectives"] == [{"objective": "ranking", "every_context_served": True, "unserved": None}]
+    assert not of_objective(report, "ranking")
+
+
+def without_default(count: int) -> dict[str, str | bytes]:
+    """Layers of many keys that nobody shares with others, and no rule that serves who has no key but the seventh."""
+    files = layers_of_many_keys(count, end=9_999)
+    document = yaml.safe_load(files["objectives/ranking.yaml"])
+    document["rules"][-1] = {"id": "d", "when": {"k7": {"present": False}}, "serve": "better"}
+    return files | {"objectives/ranking.yaml": yaml.safe_dump(document)}
+
+
+def test_a_hole_behind_layers_of_many_keys_is_shown(tmp_path: Path) -> None:
+    report = rules_json("check", write(tmp_path, without_default(40)), exit_code=1)
+    (served,) = report["objectives"]
+    assert (served["every_context_served"], served["unserved"]["context"]) == (False, {"k7": ""})
+
+
+def test_the_budget_ends_a_search_through_the_keys_of_layers(tmp_path: Path) -> None:
+    report = rules_json("check", write(tmp_path, without_default(40)), "--budget", 3, exit_code=1)
+    (served,) = report["objectives"]
+    assert served["every_context_served"] is None
+    assert [each["rule"] for each in of_objective(report, "ranking") if each["kind"] == "undecided"] == [""]

@@ -38,7 +38,8 @@ CASES: dict[str, list[Any]] = {
 }
 INSTANTS = ["2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z", "2026-03-01T00:00:00Z"]
 MOMENTS = [instant(text) + shift for text in INSTANTS for shift in (-1, 0)]
-LAYERS = ["home", "page"]
+LAYERS = ["home", "page", "shop"]
+KEYS = ["key", "other"]
 MOST_CONTEXTS = 1200
 
 
@@ -72,15 +73,16 @@ def cases(made: Directory, name: str) -> list[Any]:
     """Values of an attribute, and `ABSENT` where it may be."""
     spec = made.objectives["small"]["context"][name]
     found = list(spec.get("values", CASES[spec["type"]]))
-    if name == "key" and "values" not in spec:
-        found = [*(SHORT if spec["type"] == "string" else CASES["integer"]), *_keys(spec["type"], _ranges(made))]
+    if name in KEYS and "values" not in spec:
+        found = [*(SHORT if spec["type"] == "string" else CASES["integer"]), *_keys(spec["type"], _ranges(made, name))]
     return found if spec.get("required") or "default" in spec else [ABSENT, *found]
 
 
-def _ranges(made: Directory) -> tuple[tuple[str, tuple[tuple[int, int], ...]], ...]:
+def _ranges(made: Directory, key: str) -> tuple[tuple[str, tuple[tuple[int, int], ...]], ...]:
     return tuple(
         (name, tuple(sorted((first, last) for each in layer["experiments"].values() for first, last in pairs(each))))
         for name, layer in made.layers.items()
+        if key in as_list(layer["key"])
     )
 
 
@@ -106,9 +108,10 @@ def _keys(kind: str, layers: tuple[tuple[str, tuple[tuple[int, int], ...]], ...]
 
 
 def _directory(draw: Random) -> Directory:
-    layers = {name: _layer(draw, name) for name in LAYERS if draw.random() < 0.3}
-    context: Yaml = {"key": _spec(draw, draw.choice(["string", "integer"]))}
-    for name in ["p", "q", "r"][: draw.randint(1, 3)]:
+    keys = KEYS[: draw.choice([1, 1, 2])]
+    layers = {name: _layer(draw, name, keys) for name in LAYERS if draw.random() < 0.3 * len(keys)}
+    context: Yaml = {name: _spec(draw, draw.choice(["string", "integer"])) for name in keys}
+    for name in ["p", "q", "r"][: draw.randint(2 - len(keys), 4 - len(keys))]:
         context[name] = _spec(draw, draw.choice(list(MENTIONED)))
     free = [(name, experiment) for name, layer in layers.items() for experiment in layer["experiments"]]
     rules: list[Yaml] = [_rule(draw, number, context, free) for number in range(draw.randint(1, 7))]
@@ -116,10 +119,10 @@ def _directory(draw: Random) -> Directory:
     return Directory({"small": document}, small_fleet("one", "two"), layers)
 
 
-def _layer(draw: Random, name: str) -> Yaml:
+def _layer(draw: Random, name: str, keys: list[str]) -> Yaml:
     cuts = draw.choice([[0, 10_000], [0, 5_000, 10_000], [1_000, 4_000, 8_000]])
     experiments = {f"{name}-{first}": [first, end - 1] for first, end in itertools.pairwise(cuts)}
-    return {"key": "key", "experiments": experiments}
+    return {"key": draw.sample(keys, draw.randint(1, len(keys))), "experiments": experiments}
 
 
 def _spec(draw: Random, kind: str) -> Yaml:
@@ -160,7 +163,7 @@ def _rule(draw: Random, number: int, context: Yaml, free: list[tuple[str, str]])
 
 def _when(draw: Random, context: Yaml, *, nested: bool) -> Yaml:
     names = draw.sample(list(context), draw.randint(0 if nested else 1, min(2, len(context))))
-    when = {name: _condition(draw, context[name], is_key=name == "key") for name in names}
+    when = {name: _condition(draw, context[name], is_key=name in KEYS) for name in names}
     if nested:
         when["any_of"] = [_when(draw, context, nested=False) for _ in range(draw.randint(1, 3))]
     return when

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 
 from tidegate.rules.analysis.axis import Axis, Conditions
 from tidegate.rules.analysis.bitsets import between, bitset, members
+from tidegate.rules.analysis.keys import Region
 from tidegate.rules.analysis.search import search
-from tidegate.rules.analysis.space import Region, Space
+from tidegate.rules.analysis.space import Space
 
 MOST_BOXES = 256
 """A cover of more boxes is told as it was found."""
@@ -37,10 +38,9 @@ def minimal_cover(
     numbers = list(members(mine & above))
     if len(numbers) > MOST_BOXES or steps < 1:
         return tuple(rules), False
-    small = [
-        [_Small(axis, span.classes, numbers) for axis, span in zip(space.axes, region, strict=True)]
-        for region in regions
-    ]
+    # On the other axes these boxes tell nothing apart.
+    axes_of = sorted({axis for box in numbers for axis in space.boxes[box].conditions})
+    small = [[_Small(space.axes[axis], region.spans[axis].classes, numbers) for axis in axes_of] for region in regions]
     of_rule = dict.fromkeys(rules, 0)
     for place, box in enumerate(numbers):
         of_rule[space.boxes[box].rule] |= 1 << place

@@ -9,14 +9,18 @@ from enum import Enum
 from tidegate.rules.analysis.axis import TooManyClassesError
 from tidegate.rules.analysis.bitsets import between, members
 from tidegate.rules.analysis.cover import minimal_cover
+from tidegate.rules.analysis.keys import Region
 from tidegate.rules.analysis.search import Outcome, search
-from tidegate.rules.analysis.space import Region, Space
+from tidegate.rules.analysis.space import Space
 
 FIRST_STEPS = 200
 """Every question may take so many steps at first; those left undecided then share equally what is left of the budget."""
 
 COVER_STEPS = 5_000
 """How many steps may be taken to make one cover minimal."""
+
+COVER_PARTS = 200
+"""A cover is made minimal where what it covers is split at keys into so many parts at the most."""
 
 COVERS = 200
 """So many covers are made minimal; who reads more?"""
@@ -82,7 +86,7 @@ class Reachability:
             region
             for box in boxes
             if not self._unreached >> box & 1
-            for region in self._space.regions(self._space.boxes[box].conditions, without_key=attributes)
+            and (region := self._space.region(self._space.boxes[box].conditions, without_key=attributes)) is not None
         )
         return self._left_of(regions, self._above(rule, self._unreached), FIRST_STEPS).hole is not None
 
@@ -117,30 +121,45 @@ class Reachability:
     def _left_of_everything(self, steps: int) -> Outcome:
         """What all rules leave of all contexts."""
         boxes = between(0, len(self._space.boxes)) & ~self._unreached
-        return self._left_of(self._space.regions({}), boxes, steps)
+        return self._left_of(self._everything(), boxes, steps, every_key=True)
+
+    def _everything(self) -> Iterable[Region]:
+        region = self._space.region({})
+        if region is not None:
+            yield region
 
     def _regions(self, rule: int, *, with_past: bool) -> Iterable[Region]:
         for box in range(*self._space.boxes_of[rule]):
-            yield from self._space.regions(self._space.boxes[box].conditions, with_past=with_past)
+            region = self._space.region(self._space.boxes[box].conditions, with_past=with_past)
+            if region is not None:
+                yield region
 
     def _above(self, rule: int, without: int) -> int:
         """The boxes of the rules above one."""
         return between(0, self._space.boxes_of[rule][0]) & ~without
 
-    def _left_of(self, regions: Iterable[Region], boxes: int, steps: int) -> Outcome:
-        """What boxes leave of regions: a hole in the first that has one, or all that hold them together."""
+    def _left_of(self, regions: Iterable[Region], boxes: int, steps: int, *, every_key: bool = False) -> Outcome:
+        """What boxes leave of regions: a hole in the first that has one, or all that hold them together. With `every_key`, a
+        hole tells of every key whether it is there."""
         used, left, decided = 0, steps, True
         try:
             for region in regions:
-                if left < 1:
-                    return Outcome(None, used, decided=False)
-                outcome, taken = search(self._space.axes, region, boxes, left)
-                left -= taken
-                self.steps += taken
-                if outcome.hole is not None:
-                    return outcome
-                used |= outcome.used
-                decided = decided and outcome.decided
+                parts = [region]
+                while parts:
+                    if left < 1:
+                        return Outcome(None, used, decided=False)
+                    part = parts.pop()
+                    outcome, taken = search(self._space.axes, part.spans, boxes, left)
+                    left -= taken
+                    self.steps += taken
+                    if outcome.hole is None:
+                        used |= outcome.used
+                        decided = decided and outcome.decided
+                        continue
+                    found = self._space.keys.settled(part, outcome.hole, every=every_key)
+                    if not isinstance(found, int):
+                        return Outcome(found)
+                    parts += self._space.keys.split(part, found)
         except TooManyClassesError:
             decided = False
         return Outcome(None, used, decided)
@@ -152,23 +171,39 @@ class Reachability:
         with_past = reach is Reach.COVERED and bool(self._never >> self._space.boxes_of[rule][0] & 1)
         regions = list(self._regions(rule, with_past=with_past))
         above = self._above(rule, self._never if with_past else self._unreached)
-        alone = self._holding_alone(regions, above)
-        if alone is not None:
-            return RuleReach(reach, (alone,))
         used = self._used[rule]
         if used & ~above:
             # One of them was found to be covered itself since.
             used = self._left_of(regions, above, self._steps).used
+        parts = self._split(regions, used)
+        alone = self._holding_alone(parts or regions, above)
+        if alone is not None:
+            return RuleReach(reach, (alone,))
         self._covers -= 1
-        steps = COVER_STEPS if self._covers >= 0 else 0
-        return RuleReach(reach, *minimal_cover(self._space, regions, used, above, steps))
+        steps = COVER_STEPS if self._covers >= 0 and parts is not None else 0
+        return RuleReach(reach, *minimal_cover(self._space, parts or regions, used, above, steps))
+
+    def _split(self, regions: Sequence[Region], used: int) -> list[Region] | None:
+        """Regions split at the keys of all layers that they, or the rules of some boxes, look at; None: too many."""
+        layers: dict[int, None] = {}
+        for rule in self._rules_of(used):
+            for box in range(*self._space.boxes_of[rule]):
+                layers.update((axis, None) for axis in self._space.boxes[box].conditions if axis in self._space.layers)
+        found: list[Region] = []
+        for region in regions:
+            mine = [axis for axis in region.conditions if axis in self._space.layers]
+            parts = self._space.keys.split_at_all(region, [*mine, *layers], COVER_PARTS)
+            if parts is None or len(found) + len(parts) > COVER_PARTS + len(regions):
+                return None
+            found += parts
+        return found
 
     def _holding_alone(self, regions: Sequence[Region], above: int) -> int | None:
         """The first rule of which single boxes hold each of some regions, or None."""
         common: set[int] | None = None
         for region in regions:
             holding = above
-            for span in region:
+            for span in region.spans:
                 holding &= span.containing
             rules = self._rules_of(holding)
             common = rules if common is None else common & rules
