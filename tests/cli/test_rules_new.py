@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from pathlib import Path
 
 import pytest
 import yaml
+from click.testing import CliRunner
+from tidegate.cli import main
 
 from tests.cli.rules_runner import rules, rules_json, write
 
@@ -92,3 +96,27 @@ def test_a_fleet_with_errors_is_a_finding(tmp_path: Path) -> None:
 def test_errors_in_other_objectives_do_not_stop_it(tmp_path: Path) -> None:
     directory = write(tmp_path, {"objectives/broken.yaml": "objective: broken\nrules: []\n"})
     assert rules("new", "search", "--dir", directory).exit_code == 0
+
+
+@pytest.mark.parametrize("command", ["init", "new"])
+def test_commands_to_go_on_with_can_be_pasted_whatever_the_directory_is_called(command: str, tmp_path: Path) -> None:
+    root = tmp_path / "it's $HOME; two words"
+    if command == "init":
+        result = CliRunner().invoke(main, ["init", str(root), "--json"], catch_exceptions=False)
+        wanted = {str(root / name) for name in ("routing_rules", "triton_models")}
+    else:
+        result = rules("new", "fresh", "--dir", write(root, {}), "--json")
+        wanted = {str(root), str(root / "schema")}
+    assert result.exit_code == 0, result.output
+    commands = [
+        shlex.split(each, comments=True) for each in json.loads(result.stdout)["next"] if each.startswith("tidegate")
+    ]
+    assert len(commands) > 2
+    assert {word for words in commands for word in words if str(root) in word} == wanted
+
+
+def test_the_command_that_writes_schemas_again_can_be_pasted(tmp_path: Path) -> None:
+    out = tmp_path / "it's two words"
+    told = rules("schema", "--check", "--out", out)
+    assert told.exit_code == 1
+    assert shlex.split(told.stderr.partition("`")[2].partition("`")[0])[-1] == str(out)

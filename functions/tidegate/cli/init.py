@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
@@ -43,7 +44,7 @@ def init(directory: Path, as_json: bool) -> None:
 
 
 def _next_steps(directory: Path) -> list[str]:
-    rules, models = directory / "routing_rules", directory / "triton_models"
+    rules, models = (shlex.quote(str(directory / name)) for name in ("routing_rules", "triton_models"))
     return [
         f"tidegate rules check {rules}",
         f"tidegate rules test {rules}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import click
@@ -84,13 +85,14 @@ def _refuse_existing(objective: str, program: Program, files: list[Path]) -> Non
 
 
 def _report(directory: Path, objective: str, target: str, files: list[Path], *, as_json: bool) -> None:
+    rules, schema = shlex.quote(str(directory)), shlex.quote(str(directory / FOLDER))
     steps = [
         f"say what it is for: summary, owner, context ({files[0]})",
-        f"tidegate rules check {directory}",
-        f"tidegate rules test {directory}",
+        f"tidegate rules check {rules}",
+        f"tidegate rules test {rules}",
     ]
     if not (directory / FOLDER / "objective.json").exists():
-        steps.append(f"tidegate rules schema --out {directory / FOLDER}   (for your editor)")
+        steps.append(f"tidegate rules schema --out {schema}   # for your editor")
     if as_json:
         print_json({"objective": objective, "target": target, "files": [str(file) for file in files], "next": steps})
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
@@ -48,7 +49,10 @@ def schema(out: Path, only_check: bool, as_json: bool) -> None:
         for file, state in states.items():
             click.echo(f"{file}: {state}")
         if drifted:
-            click.echo(f"error: the schemas are not current: run `tidegate rules schema --out {out}`", err=True)
+            click.echo(
+                f"error: the schemas are not current: run `tidegate rules schema --out {shlex.quote(str(out))}`",
+                err=True,
+            )
     if drifted:
         raise click.exceptions.Exit(1)
 
