@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sys
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 from tidegate.cli.group import ReportingGroup
+from tidegate.cli.json_output import write_json
 
 if TYPE_CHECKING:
     from infra.account import Account
@@ -89,7 +89,7 @@ def _checked(stage: str, rules: Path, deployed: Deployment | None = None, *, as_
     count = sum(1 for _ in assembly.resources())
     if as_json:
         findings = [{"check": each.check, "place": each.place, "message": each.message} for each in found]
-        click.echo(json.dumps({"ok": not found, "out": str(out), "resources": count, "findings": findings}, indent=2))
+        write_json({"ok": not found, "out": str(out), "resources": count, "findings": findings}, indent=2)
         return not found
     for each in found:
         click.echo(str(each), err=True)
@@ -394,7 +394,7 @@ def costs(stage: str, rules: Path, as_json: bool) -> None:
             {"what": line.what, "arithmetic": line.how, **dict(zip(names, line.dollars, strict=True))} for line in lines
         ]
         result = {"currency": "USD", "prices": {"date": PRICE_DATE, "region": PRICE_REGION}, "lines": found}
-        click.echo(json.dumps(result | {"sums": dict(zip(names, totals(lines), strict=True))}, indent=2))
+        write_json(result | {"sums": dict(zip(names, totals(lines), strict=True))}, indent=2)
         return
     click.echo(cost_table(lines))
     click.echo()

@@ -117,6 +117,7 @@ def test_a_failure_is_json_where_that_is_asked_for(
 ) -> None:
     done = infra(*arguments, **variables)
     told = json.loads(done.stdout)
+    assert told["format_version"] == 1
     assert (done.returncode, told["ok"], told["exit_code"]) == (code, False, code)
     assert told["error"].splitlines()[-1] in done.stderr
 
@@ -149,6 +150,7 @@ def test_a_shard_that_cannot_be_deployed_is_told_with_its_line(tmp_path: Path) -
 
 def test_costs_are_printed_as_json_too() -> None:
     found = json.loads(infra("costs", "--json").stdout)
+    assert (next(iter(found)), found["format_version"]) == ("format_version", 1)
     assert found["prices"]["region"] == "us-east-1"
     for load, total in found["sums"].items():
         assert total == pytest.approx(sum(round(line[load], 2) for line in found["lines"]))
@@ -406,7 +408,9 @@ def test_a_change_that_cannot_be_deployed_is_found_against_a_kept_assembly(quick
     other = {"TIDEGATE_INFRA_ENCRYPTION": "service_managed"}
     done = CliRunner().invoke(main, ["check", "--json", "--against", str(kept)], env=other)
     assert done.exit_code == 1
-    found = [each["message"] for each in json.loads(done.stdout)["findings"] if each["check"] == "upgrade"]
+    printed = json.loads(done.stdout)
+    assert printed["format_version"] == 1
+    found = [each["message"] for each in printed["findings"] if each["check"] == "upgrade"]
     assert found[0].startswith("the setting encryption was 'customer_key' at the first deployment and cannot become")
     assert all("docs/operations.md#what-cannot-change" in each for each in found)
 
