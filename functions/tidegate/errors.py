@@ -38,6 +38,11 @@ class TidegateError(Exception):
     """Base of every error that Tidegate raises on purpose."""
 
 
+def printable(text: str) -> str:
+    """Text for a message: what a terminal would obey, and bytes of a file's name that are no text, are escaped."""
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Finding:
     """One author's error, located.
@@ -58,8 +63,7 @@ class Finding:
         place = ":".join(str(each) for each in (self.file, self.line, self.column) if each)
         subject = f" rule {self.rule!r}:" if self.rule else ""
         text = f"{place}:{subject} {self.message}" + (f" ({self.hint})" if self.hint else "")
-        # A rule's text may hold what a terminal would obey.
-        return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+        return printable(text)
 
 
 class RulesError(TidegateError):

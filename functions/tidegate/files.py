@@ -25,11 +25,6 @@ def read_regular(path: Path, max_bytes: int) -> bytes:
     return data
 
 
-def printable(name: str) -> str:
-    """A file's name for a message: control characters and bytes that are no text are escaped."""
-    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in name)
-
-
 def _refuse_irregular(mode: int) -> None:
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))

@@ -24,7 +24,7 @@ from tidegate.settings import PREFIX, Settings
 F = TypeVar("F", bound=Callable[..., Any])
 
 LOCAL_STACK = "http://127.0.0.1:8080"
-"""Where `tidegate up` answers unless told otherwise."""
+"""Where `tidegate up` answers unless an option says otherwise."""
 
 FLEET = "/v1/fleet"
 TIMEOUT_S = 5.0
@@ -118,7 +118,7 @@ def resolve_settings(options: StoreOptions, *, registry: bool = True) -> Setting
     laid over the settings; else those of the stack at `LOCAL_STACK`, if one runs there.
 
     Args:
-        options: what the command was told.
+        options: those that the command was given.
         registry: whether the command needs the registry's table beside the bucket.
 
     Raises:

@@ -104,7 +104,7 @@ def _revisions(revisions: Sequence[Json]) -> Table:
 
 
 def _lines(fleet: Json) -> Iterator[tuple[str, str]]:
-    """What else is to be told, with its style."""
+    """What else is to be reported, with its style."""
     drift = fleet.get("drift", ())
     for each in drift[:SHOWN_LINES]:
         versions = "/" + ",".join(map(str, each["versions"])) if each.get("versions") else ""

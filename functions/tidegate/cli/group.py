@@ -1,4 +1,4 @@
-"""A group of commands whose failures are told in words, and as JSON where that is asked for."""
+"""A group of commands whose failures are reported in words, and as JSON where that is asked for."""
 
 from __future__ import annotations
 

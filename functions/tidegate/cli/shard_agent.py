@@ -20,7 +20,7 @@ def shard_agent(
     """Load what the shard must hold on the Triton server beside this process, and register it.
 
     TIDEGATE_SHARD, TIDEGATE_BUCKET and TIDEGATE_REGISTRY_TABLE say which. GET /ready answers 200 while the server holds
-    what it must. Ends with exit code 1 where the server ended or is wedged: both are then started anew.
+    what it must. Ends with exit code 1 where the server ended or is wedged: both are then started again.
     """
     import asyncio
     import signal

@@ -88,7 +88,7 @@ def _named(stores: StoreOptions) -> bool:
 
 
 def _watch(read: Read, interval_s: float, *, models: bool, as_json: bool) -> None:
-    """Show the fleet until Ctrl-C; what cannot be read now is told, and asked again."""
+    """Show the fleet until Ctrl-C; what cannot be read now is reported, and asked again."""
     from rich.live import Live
     from rich.text import Text
 

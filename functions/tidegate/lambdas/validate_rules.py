@@ -109,7 +109,7 @@ def _judge(key: str, etag: str | None) -> dict[str, Any]:
         verdict = validate_archive(stored.data, at=time.time())
     document = {"key": key, "etag": found.etag, **verdict.as_dict()}
     function.run(lambda: objects.put(verdict_key(key), json.dumps(document, ensure_ascii=False).encode()))
-    _tell(function, key, verdict, time.perf_counter() - began)
+    _report(function, key, verdict, time.perf_counter() - began)
     return document
 
 
@@ -117,7 +117,7 @@ def _unread(error: RulesError) -> Verdict:
     return Verdict("", "", "refused: the archive was not read", error.findings)
 
 
-def _tell(function: EventFunction, key: str, verdict: Verdict, took_s: float) -> None:
+def _report(function: EventFunction, key: str, verdict: Verdict, took_s: float) -> None:
     document = verdict.as_dict()
     fields = {"key": key, "status": document["status"], "revision": verdict.revision, "counts": document["counts"]}
     level = function.logger.info if verdict.accepted else function.logger.warning

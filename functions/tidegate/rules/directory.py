@@ -9,8 +9,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from tidegate.errors import Finding
-from tidegate.files import printable
+from tidegate.errors import Finding, printable
 from tidegate.rules import no_effect
 from tidegate.rules.arms import ExperimentRuns
 from tidegate.rules.callers import check_callers

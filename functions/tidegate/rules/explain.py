@@ -6,13 +6,13 @@ The conditions are evaluated plainly here, not through the bit index, so that a 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 from tidegate.rules.conditions import AnyOf, Conjunction, comparable, comparable_operand, from_json, holds
 from tidegate.rules.decision import Decision, Draw, Explanation, LayerDraw, RuleTrace
 from tidegate.rules.index import ObjectiveIndex
 from tidegate.rules.sticky import SEPARATOR, first_number, layer_bucket
+from tidegate.rules.times import utc_text
 
 Failure = tuple[str, str]
 
@@ -38,9 +38,9 @@ def explain(index: ObjectiveIndex, decision: Decision | None, context: Mapping[s
 def _window(rule: Mapping[str, Any], at: float) -> Failure | None:
     start, end = rule.get("active", (None, None))
     if start is not None and at < start:
-        return "active", f"the rule is active from {_utc(start)}"
+        return "active", f"the rule is active from {utc_text(start)}"
     if end is not None and at >= end:
-        return "active", f"the rule was active until {_utc(end)}"
+        return "active", f"the rule was active until {utc_text(end)}"
     return None
 
 
@@ -104,7 +104,3 @@ def _layer_draw(index: ObjectiveIndex, layer: str, key: str) -> LayerDraw:
     }
     hashed = f"{layer}{SEPARATOR}{key}"
     return LayerDraw(layer, hashed, first_number(hashed.encode()), layer_bucket(layer, key), ranges)
-
-
-def _utc(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")

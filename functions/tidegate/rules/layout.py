@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path, PurePosixPath
 
-from tidegate.errors import Finding
-from tidegate.files import printable
+from tidegate.errors import Finding, printable
 from tidegate.rules.shape import did_you_mean
 
 SUFFIXES = (".yaml", ".yml")

@@ -20,7 +20,7 @@ __all__ = ["Report", "check_shape", "did_you_mean"]
 class Report:
     """Takes the mistakes of one file: `report(location, what is wrong, what would be right)`.
 
-    It knows which places could not be read or had the wrong shape, so that a mistake is told once and not again as the
+    It knows which places could not be read or had the wrong shape, so that a mistake is reported once and not again as the
     hole that it leaves.
 
     Attributes:

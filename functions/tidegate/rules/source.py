@@ -17,8 +17,8 @@ from typing import Any
 
 import yaml
 
-from tidegate.errors import Finding
-from tidegate.files import printable, read_regular
+from tidegate.errors import Finding, printable
+from tidegate.files import read_regular
 from tidegate.rules.yaml_errors import Problem, problem_of
 
 MAX_FILE_BYTES = 4 * 1024 * 1024

@@ -7,7 +7,7 @@ import math
 import re
 from typing import Any
 
-from tidegate.files import printable
+from tidegate.errors import printable
 from tidegate.rules.contract import Attribute, AttributeType
 
 VersionKey = tuple[tuple[int, ...], tuple[Any, ...]]

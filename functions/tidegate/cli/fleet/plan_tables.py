@@ -12,7 +12,7 @@ PLAIN_WIDTH = 160
 
 
 def show_plan(planned: PlacementPlan, *, compared: bool) -> None:
-    """Print a plan; `compared`: there is a current placement, so that what was before and what moves is told."""
+    """Print a plan; `compared`: there is a current placement, so that what was before and what moves is shown."""
     console = Console(highlight=False, markup=False)
     if not console.is_terminal:
         console.width = PLAIN_WIDTH

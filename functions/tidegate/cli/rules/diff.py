@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from tidegate.cli.rules.revisions import read_revision
 from tidegate.cli.rules.skipped import Skipped
 from tidegate.rules.compare.report import FORMAT_VERSION, Diff, LoggedComparison, compare
 from tidegate.rules.replay.records import records
+from tidegate.rules.times import utc_text
 
 OTHER_OBJECTIVE = "of no objective that is compared"
 
@@ -99,7 +99,7 @@ def _as_dict(found: Diff, names: tuple[str, str], at_s: float | None, skipped: S
         "ok": True,
         "old": old,
         "new": new,
-        "at": None if at_s is None else datetime.fromtimestamp(at_s, UTC).isoformat().replace("+00:00", "Z"),
+        "at": None if at_s is None else utc_text(at_s),
         "weighting": "uniform" if skipped is None else "log",
         "skipped": [] if skipped is None else skipped.as_list(),
         **found.as_dict(),

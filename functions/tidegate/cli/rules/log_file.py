@@ -28,7 +28,7 @@ _UNREAD = {
     b"\xfd7zXZ": ("compressed by xz", f"{_PIPE} (xz -dc)"),
     b"PK\x03\x04": ("a zip archive", f"{_PIPE} (unzip -p)"),
 }
-"""What is told by its first bytes and is not read."""
+"""What is recognised by its first bytes and is not read."""
 
 
 class LogFile:

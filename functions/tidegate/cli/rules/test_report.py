@@ -17,8 +17,7 @@ import click
 from tidegate.cli.rules.compiled import findings_json
 from tidegate.cli.rules.explanation import explanation_lines
 from tidegate.cli.rules.options import print_json
-from tidegate.errors import Finding, RulesError
-from tidegate.files import printable
+from tidegate.errors import Finding, RulesError, printable
 from tidegate.rules import Engine
 from tidegate.rules.cases.runner import CaseResult, Coverage, Mismatch
 from tidegate.rules.program import Program

@@ -11,7 +11,7 @@ from tidegate.rules.analysis.search import search
 from tidegate.rules.analysis.space import Space
 
 MOST_BOXES = 256
-"""A cover of more boxes is told as it was found."""
+"""A cover of more boxes is reported as it was found."""
 
 
 def minimal_cover(
@@ -66,7 +66,7 @@ def minimal_cover(
 
 
 class _Small(Axis):
-    """What a few boxes, numbered anew, tell apart on an axis within some classes."""
+    """What a few boxes, numbered again, tell apart on an axis within some classes."""
 
     def __init__(self, axis: Axis, classes: int, boxes: Sequence[int]) -> None:
         super().__init__(Conditions((), {}, len(boxes)))

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tidegate.errors import Finding
-from tidegate.files import printable
+from tidegate.errors import Finding, printable
 
 Severity = Literal["error", "warning"]
 

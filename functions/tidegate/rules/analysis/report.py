@@ -47,10 +47,10 @@ def analyse(
 
     Args:
         program: the rules, without an author's error.
-        engine: the engine of the same rules: every counter-example is put to it before it is told.
+        engine: the engine of the same rules: every counter-example is put to it before it is reported.
         at: Unix seconds; what ends before is over.
         places: where the entries of fleet.yaml and layers.yaml stand (`tidegate.rules.directory.places`).
-        budget: how many steps may be taken, at least 1. What is undecided then is told as undecided. The objectives share
+        budget: how many steps may be taken, at least 1. What is undecided then is reported as undecided. The objectives share
             them equally; what one leaves is the next ones'.
     """
     findings: list[CheckFinding] = []

@@ -14,7 +14,7 @@ FILLERS = "xzqjkvw~^|_·"
 
 
 def other_texts(name: str, literals: Collection[Any], used: Collection[str], prefix: str, suffix: str) -> Iterator[str]:
-    """Texts that begin and end as told, more plausible ones first. Some may be mentioned or have longer affixes: the
+    """Texts that begin and end as required, more plausible ones first. Some may be mentioned or have longer affixes: the
     caller looks. Endlessly many have neither, since their middle begins and ends with a character not in `used`.
     """
     yield prefix + suffix

@@ -8,8 +8,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from tidegate.errors import Finding
-from tidegate.files import printable
+from tidegate.errors import Finding, printable
 from tidegate.rules.cases.language import CaseFile, CaseSpec, ExpectSpec, with_nothing
 from tidegate.rules.layout import CASES, read_layout
 from tidegate.rules.shape import Report, check_shape, did_you_mean

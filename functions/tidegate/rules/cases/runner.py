@@ -47,7 +47,7 @@ class CaseResult:
         return not self.mismatches
 
     def explained(self, engine: Engine) -> Explanation | None:
-        """The trace of every rule for this case, made anew at each call since it is large; None: the context was refused."""
+        """The trace of every rule for this case, made again by each call, since it is large; None: the context was refused."""
         return None if self.refused else engine.explain(self.case.objective, self.case.context, at=self.at)
 
 

@@ -93,8 +93,8 @@ def _matching(rule: Mapping[str, Any]) -> dict[str, Any]:
     experiment = rule.get("experiment")
     if experiment is not None:
         cells = sorted({str(cell["cell"]) for cell in experiment["cells"]})
-        told = ("allocate", "layer", "ranges") if experiment["allocate"] == "layer" else ("allocate", "id")
-        found["experiment"] = {key: experiment[key] for key in told if key in experiment}
+        compared = ("allocate", "layer", "ranges") if experiment["allocate"] == "layer" else ("allocate", "id")
+        found["experiment"] = {key: experiment[key] for key in compared if key in experiment}
         if experiment["allocate"] == "caller":
             found["experiment"]["cells"] = cells
     return found

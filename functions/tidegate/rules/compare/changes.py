@@ -142,7 +142,7 @@ def _objective(name: str, old: Revision, new: Revision) -> list[Change]:
     found = _field_changes("objective", name, name, fields, before, after)
     found += _entries("attribute", before["context"], after["context"], name)
     rules = [{rule["id"]: rule for rule in each.rule_lines(name)} for each in (old, new)]
-    # Which of two swapped rules moved is told alike in both directions.
+    # Which of two swapped rules moved is reported alike in both directions.
     is_turned = old.bundle.revision > new.bundle.revision
     return found + _rules(name, rules[0], rules[1], is_turned=is_turned)
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-from tidegate.files import printable
+from tidegate.errors import printable
 from tidegate.rules.conditions import AnyOf, Conjunction, from_json
+from tidegate.rules.times import utc_text
 from tidegate.rules.values import json_text
 
 
@@ -22,8 +22,8 @@ def author_form(field: str, value: Any) -> Any:
         case "split" | "shadow":
             return dict(value)
         case "active":
-            named = zip(("from", "until"), map(_moment, value), strict=True)
-            return {key: moment for key, moment in named if moment is not None}
+            named = zip(("from", "until"), value, strict=True)
+            return {key: utc_text(seconds) for key, seconds in named if seconds is not None}
         case _:
             return value
 
@@ -82,12 +82,6 @@ def _when(conjunction: Conjunction) -> dict[str, Any]:
             operand = list(term.operand) if isinstance(term.operand, tuple) else term.operand
             made.setdefault(term.attribute, {})[term.operator] = operand
     return made
-
-
-def _moment(seconds: float | None) -> str | None:
-    if seconds is None:
-        return None
-    return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
 
 
 def plain(number: float) -> str:

@@ -74,7 +74,7 @@ class Packing:
         shards: Iterable[ShardCapacity],
         apart: Collection[tuple[str, str]],
     ) -> None:
-        """Raises ValueError where a part has two sizes, or a name stands twice: both are errors of the calling code."""
+        """Raises ValueError where a part has two sizes, or a name is duplicated: both are errors of the calling code."""
         self.bins = {
             shard.name: Bin(shard.name, shard.memory_mb, _thousandths(shard.traffic_per_s))
             for shard in sorted(shards, key=lambda shard: shard.name)

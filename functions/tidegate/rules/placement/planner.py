@@ -20,12 +20,12 @@ from tidegate.rules.placement.problems import find_problems
 from tidegate.rules.placement.repair import make_room, relieve
 
 MOST_CLEARINGS = 50
-"""For how many models without room others are moved, so that a fleet that is far too small is told soon."""
+"""For how many models without room others are moved, so that a fleet that is far too small is reported soon."""
 
 Placement = Mapping[str, tuple[str, ...]]
 
 Way = Literal["stay", "repack", "tight"]
-"""`stay` keeps what may stay, and places the rest beside it. `repack` places all anew, largest first, each where it was
+"""`stay` keeps what may stay, and places the rest beside it. `repack` places all again, largest first, each where it was
 if it fits there then. `tight` fills one shard after the other. The later ones move more and fit more."""
 
 WAYS: tuple[Way, ...] = ("stay", "repack", "tight")

@@ -19,7 +19,7 @@ FIRST_LINES = 5
 UNKNOWN = "(no objective)"
 
 NAMED_OBJECTIVES = 20
-"""How many unknown objectives are told by their names; the rest are counted together."""
+"""How many unknown objectives are reported by their names; the rest are counted together."""
 
 FaultKind = Literal["malformed", "unknown_objective", "context", "no_rule"]
 
@@ -178,13 +178,13 @@ class Replayer:
                 return UNKNOWN
 
     def _unknown(self, objective: str) -> str:
-        told = f"the rules have no objective {objective!r}"
-        if ("unknown_objective", "", told) in self._faults:
-            return told
+        fault = f"the rules have no objective {objective!r}"
+        if ("unknown_objective", "", fault) in self._faults:
+            return fault
         if self._named >= NAMED_OBJECTIVES or _NAME.fullmatch(objective) is None:
             return "the rules have no objective of that name"
         self._named += 1
-        return told
+        return fault
 
     def _fault(self, kind: FaultKind, objective: str, detail: str, number: int) -> None:
         fault = self._faults.get((kind, objective, detail))
