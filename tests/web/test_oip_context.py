@@ -118,12 +118,65 @@ def test_a_coding_goes_on_as_triton_reads_it(scripted: Host, fake: FakeTriton, s
 
 
 @pytest.mark.parametrize(
-    "body",
-    [b'{"parameters":', b'{"parameters": 3}', b'["parameters"]', b'{"parameters": {"x": NaN', b'"parameters"' * 3, b"[" * 90_000 + b'"parameters"'],
-)  # fmt: skip
-def test_json_that_does_not_parse_is_tritons_to_complain_about(scripted: Host, fake: FakeTriton, body: bytes) -> None:
+    "key", ["par\\u0061meters", "\\u0070\\u0061\\u0072ameters", "paramete\\u0072s", "para\\u006Deters"]
+)
+def test_a_key_may_be_spelled_with_escapes(scripted: Host, fake: FakeTriton, key: str) -> None:
+    body = f'{{"inputs": [], "{key}": {{"is\\u005fkids": true}}}}'.encode()
+    assert scripted.ask("POST", INFER, body).headers["tidegate-rule"] == "kids"
+    fake.script = lambda request: (503, {}, b"")
+    fake.received.clear()
+    sequence = f'{{"inputs": [], "{key}": {{"sequence\\u005fid": 7}}}}'.encode()
+    assert scripted.ask("POST", INFER, sequence, {"Tidegate-Context": "{}"}).status == 503
+    assert len(fake.received) == 1, "a sequence is sent once"
+
+
+def test_escapes_elsewhere_do_not_have_a_body_read(scripted: Host, fake: FakeTriton) -> None:
+    body = b'{"id": "caf\\u00e9 par\\u0061meter \xe9"}'
     assert scripted.ask("POST", INFER, body).headers["tidegate-rule"] == "default"
     assert fake.received[0].body == body
+
+
+@pytest.mark.parametrize("body", [b'{"parameters": 3}', b'["parameters"]', b'{"inputs":', b"\xe9", b"[" * 90_000])
+def test_what_holds_no_context_is_tritons_to_complain_about(scripted: Host, fake: FakeTriton, body: bytes) -> None:
+    assert scripted.ask("POST", INFER, body).headers["tidegate-rule"] == "default"
+    assert fake.received[0].body == body
+
+
+PARAMETERS = b'"parameters": {"is_kids": true}'
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        (b'{"parameters":', "column 15"),
+        (b'{"parameters": {"x": NaN', "column 25"),
+        (b"{%b}\0" % PARAMETERS, "column 34"),
+        (b'{%b, "id": "caf\xe9"}' % PARAMETERS, "byte 44 is not UTF-8"),
+        (b'{%b, "x": %b}' % (PARAMETERS, b"[" * 5000 + b"]" * 5000), "nested"),
+        (b'{%b, "x": %b}' % (PARAMETERS, b"1" * 5000), "number"),
+    ],
+)
+def test_json_that_may_hold_context_and_does_not_parse_is_refused(
+    scripted: Host, fake: FakeTriton, body: bytes, why: str
+) -> None:
+    reply = scripted.ask("POST", INFER, body)
+    assert (reply.status, fake.received) == (400, [])
+    assert why in reply.error
+    assert "is_kids" not in reply.error
+    sequence = body.replace(b'"is_kids": true', b'"sequence_id": 1')
+    if b"sequence_id" in sequence:
+        assert scripted.ask("POST", INFER, sequence, {"Tidegate-Context": "{}"}).status == 400
+
+
+def test_blanks_around_a_headers_value_are_no_part_of_it(scripted: Host, fake: FakeTriton) -> None:
+    for blank in (" ", "\t", " \t "):
+        assert ask(scripted, X_Country=f"SE{blank}").headers["tidegate-rule"] == "tuned"
+        assert ask(scripted, X_Level=f"12{blank}").headers["tidegate-rule"] == "deep"
+        reply = ask(
+            scripted, Tidegate_Timeout_Ms=f"900{blank}", Accept_Encoding=f"gzip{blank}", Tracestate=f"a=b{blank}"
+        )
+        assert (reply.status, fake.received[-1].header("accept-encoding")) == (200, "gzip")
+        assert fake.received[-1].header("tracestate") == "a=b"
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from tidegate.dispatch.breaker import Breaker
 from tidegate.dispatch.call import Attempt, Call, Outcome
 from tidegate.dispatch.candidates import candidates, sticky_candidate
 from tidegate.dispatch.retry_budget import RetryBudget
-from tidegate.dispatch.verdict import Verdict, error_text, judge
+from tidegate.dispatch.verdict import Verdict, error_text, judge, with_callers_status
 from tidegate.errors import DeadlineError, EndpointError, EndpointTimeoutError, UnavailableError
 from tidegate.ports import Endpoint, EndpointDirectory, HttpRequest, HttpResponse, Transport
 from tidegate.rules.decision import Decision
@@ -170,6 +170,8 @@ class Dispatcher:
         breaker.enter()
         try:
             response = await self._transport.send(attempt.endpoint, request, limit_s)
+            if response.status >= 500:
+                response = with_callers_status(response)
             verdict = Verdict.ANSWER if call.final else judge(response, attempt.target.model)
             healthy = verdict is not Verdict.GATEWAY_FAILURE
         except EndpointTimeoutError as error:

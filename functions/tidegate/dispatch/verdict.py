@@ -1,9 +1,10 @@
-"""Which answers are the caller's, and which mean "try the next"."""
+"""What Triton's answers mean, by its statuses and error texts: the caller's, or "try the next"; whose mistake an error is."""
 
 from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from enum import Enum
 
 from tidegate.ports import HttpResponse
@@ -18,6 +19,15 @@ _NOT_SERVED = re.compile(
     r"(?:\[request id: [^\]]*\] )?(?P<ensembles>(?:in ensemble '[^']*', )*)Request for unknown model: '(?P<model>[^']*)' "
     r"(?:version \d+ )?(?:is not found|has no available versions|is not at ready state)"
 )
+# Triton's HTTP front end says so of a request that it cannot read, before any model sees it, and calls that 500: every
+# error of its JSON library is INTERNAL (https://github.com/triton-inference-server/common, triton_json.h).
+_MALFORMED = re.compile(
+    r"failed to parse the request JSON buffer: .+ at \d+"
+    r"|(?:Unable to (?:parse|set) (?:'\w+'|JSON bytes array)|failed to get request params\.): attempt to .+"
+    r"|Unable to parse 'data': Shape does not match true shape of 'data' field"
+)
+_UNKNOWN_CODING = "Unsupported compression type"
+_CODINGS = (b"accept-encoding", b"gzip, deflate, identity")
 _ENSEMBLE = re.compile(r"in ensemble '([^']*)'")
 
 
@@ -52,6 +62,18 @@ def is_not_served(response: HttpResponse, model: str) -> bool:
         return False
     outermost = _ENSEMBLE.match(match["ensembles"])
     return model == (outermost[1] if outermost else match["model"])
+
+
+def with_callers_status(response: HttpResponse) -> HttpResponse:
+    """`response` with 400 or 415 where Triton calls a request that it cannot read an error of its own (500 or 501).
+
+    The whole text has to be Triton's: an error that a model raised keeps its status.
+    """
+    if response.status == 500 and _MALFORMED.fullmatch(error_text(response) or ""):
+        return replace(response, status=400)
+    if response.status == 501 and error_text(response) == _UNKNOWN_CODING:
+        return replace(response, status=415, headers=[*response.headers, _CODINGS])
+    return response
 
 
 def error_text(response: HttpResponse) -> str | None:

@@ -17,7 +17,9 @@ from tidegate.rules.strict_json import DuplicateNameError, unique_names
 from tidegate.rules.text import parse_text
 from tidegate.web.errors import malformed
 from tidegate.web.http import RawHeaders, content_codings, header_values
-from tidegate.web.sequences import check_sequence_id, names_sequence
+from tidegate.web.json_body import why_unreadable
+from tidegate.web.json_names import PARAMETERS, SEQUENCE_ID, JsonName
+from tidegate.web.sequences import check_sequence_id
 
 _CONTEXT = b"tidegate-context"
 _ALLOCATIONS = "allocations"
@@ -37,13 +39,14 @@ def oip_context(objective: Objective, headers: RawHeaders, body: bytes) -> OipCo
 
     Raises:
         ContextError: a text does not stand for a value of its attribute.
-        WebError: `Tidegate-Context`, `Inference-Header-Content-Length` or `sequence_id` is malformed.
+        WebError: `Tidegate-Context`, `Inference-Header-Content-Length`, `sequence_id` or JSON that may hold context is
+            malformed.
     """
     values = context_header(headers)
     parameters: Mapping[str, Any] = {}
     if body:
         wanted = values is None and bool(objective.attributes or objective.allocations)
-        parameters = _parameters(headers, body, wanted=wanted)
+        parameters = _parameters(headers, body, PARAMETERS if wanted else SEQUENCE_ID)
         if wanted:
             values = _from_parameters(objective, parameters)
     sequence_id = parameters.get("sequence_id")
@@ -92,32 +95,25 @@ def with_declared_headers(objective: Objective, headers: RawHeaders, values: Map
     return {**values, **added} if added else values
 
 
-def _parameters(headers: RawHeaders, body: bytes, *, wanted: bool) -> Mapping[str, Any]:
-    """The request's `parameters`, parsed only where the JSON part of the body has some that are `wanted`, or a sequence's.
-
-    JSON that does not parse is Triton's to complain about, unless it may hold a sequence's id, which Triton may read
-    where Python does not: it has no parameters here.
+def _parameters(headers: RawHeaders, body: bytes, wanted: JsonName) -> Mapping[str, Any]:
+    """The request's `parameters`, parsed only if the JSON part of the body contains `wanted`.
 
     Raises:
-        WebError: a name is duplicated in one object, where Triton would go by the other of the two; or a sequence's id may
-            be there and cannot be read.
+        WebError: a name is duplicated in one object, where Triton would go by the other of the two, or the JSON does not
+            parse: Triton's own reader takes more, and would run a model without the context or the sequence in it.
     """
     if content_codings(headers):
         return {}
     end = _json_end(headers, len(body))
-    in_sequence = names_sequence(body, end)
-    if not in_sequence and not (wanted and body.find(b'"parameters"', 0, end) >= 0):
+    if not wanted.is_in(body, end):
         return {}
     try:
         document = json.loads(body[:end], object_pairs_hook=unique_names)
     except DuplicateNameError as error:
         raise malformed(f"the JSON of the request is ambiguous: {error}") from None
-    except (ValueError, RecursionError):
-        if in_sequence:
-            raise malformed(
-                "the request names a sequence_id, and its JSON cannot be read: send plain JSON in UTF-8"
-            ) from None
-        return {}
+    except (ValueError, RecursionError) as error:
+        what = "sequence_id" if wanted is SEQUENCE_ID else "context"
+        raise malformed(f"the JSON of the request cannot be read for its {what}: {why_unreadable(error)}") from None
     parameters = document.get("parameters") if isinstance(document, dict) else None
     return parameters if isinstance(parameters, dict) else {}
 
@@ -126,7 +122,7 @@ def _json_end(headers: RawHeaders, size_bytes: int) -> int:
     lengths = header_values(headers, b"inference-header-content-length")
     if not lengths:
         return size_bytes
-    text = lengths[0].strip()
+    text = lengths[0]
     if text.isdigit() and len(text) <= 18 and int(text) <= size_bytes:
         return int(text)
     shown = text[:32].decode("ascii", "replace")

@@ -25,6 +25,7 @@ _TRAVELS = TRACING | {
 LONGEST_VALUE_BYTES = 8_000
 """Triton resets the connection at a value of more than 8 190 bytes, which would count against the endpoint."""
 
+BLANKS = b" \t"
 _PRINTABLE = "".join(chr(code) for code in range(0x20, 0x7F))
 _HARMLESS_CONNECTION = frozenset({b"keep-alive", b"close", b"Keep-Alive", b"Close"})
 
@@ -97,9 +98,9 @@ def request_headers(headers: RawHeaders) -> list[tuple[bytes, bytes]]:
         HeaderTooLongError: one is longer than Triton reads.
     """
     kept = [
-        header if header[1].isascii() else (header[0], ascii_value(header[1]))
-        for header in headers
-        if header[0] in _TRAVELS
+        (name, value.strip(BLANKS) if value.isascii() else ascii_value(value.strip(BLANKS)))
+        for name, value in headers
+        if name in _TRAVELS
     ]
     if codings := content_codings(headers):
         kept.append((b"content-encoding", ascii_value(b", ".join(codings))))
@@ -116,7 +117,7 @@ def tracing_headers(headers: RawHeaders) -> list[tuple[bytes, bytes]]:
     Raises:
         HeaderTooLongError: one is longer than Triton reads.
     """
-    return _checked([(name, ascii_value(value)) for name, value in headers if name in TRACING])
+    return _checked([(name, ascii_value(value.strip(BLANKS))) for name, value in headers if name in TRACING])
 
 
 def _checked(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
@@ -144,7 +145,7 @@ def content_codings(headers: RawHeaders) -> list[bytes]:
     found = header_values(headers, b"content-encoding")
     if not found:
         return []
-    codings = [part.strip(b" \t").lower() for value in found for part in value.split(b",")]
+    codings = [part.strip(BLANKS).lower() for value in found for part in value.split(b",")]
     return [b"gzip" if coding == b"x-gzip" else coding for coding in codings if coding not in (b"", b"identity")]
 
 
@@ -154,5 +155,8 @@ def ascii_value(value: bytes) -> bytes:
 
 
 def header_values(headers: RawHeaders, name: bytes) -> list[bytes]:
-    """Every value of the header `name` (lower case), in order."""
-    return [value for key, value in headers if key == name]
+    """Every value of the header `name` (lower case), in order, without the blanks around it.
+
+    Blanks are no part of a value (https://www.rfc-editor.org/rfc/rfc9110#section-5.5), and servers leave those at its end.
+    """
+    return [value.strip(BLANKS) for key, value in headers if key == name]

@@ -10,6 +10,19 @@ from tidegate.web.errors import malformed, wrong_coding, wrong_media_type
 from tidegate.web.http import RawHeaders, content_codings, header_values
 
 
+def why_unreadable(error: ValueError | RecursionError) -> str:
+    """What is wrong with JSON that `json` raised `error` for, and where; never a value of it."""
+    match error:
+        case json.JSONDecodeError():
+            return f"{error.msg} at line {error.lineno} column {error.colno}"
+        case UnicodeDecodeError():
+            return f"byte {error.start} is not UTF-8; send BYTES that are no UTF-8 text as binary data"
+        case RecursionError():
+            return "it is nested too deeply"
+        case _:
+            return "a number in it is too long"
+
+
 def read_document(headers: RawHeaders, body: bytes, members: tuple[str, ...]) -> dict[str, Any]:
     """The body as an object with the given members, each an object; one that is left out is empty.
 

@@ -7,22 +7,18 @@ is not known here, so the limit is for all.
 
 from __future__ import annotations
 
-import re
 import zlib
 from collections.abc import Iterator
 
 from tidegate.web.errors import malformed
 from tidegate.web.http import RawHeaders, content_codings, header_values
+from tidegate.web.json_names import SEQUENCE_ID
 
 LONGEST_SEQUENCE_ID_BYTES = 20
 MOST_INFLATED_BYTES = 64 * 1024 * 1024
 """Most of a compressed request that is looked through."""
 
 _PIECE_BYTES = 64 * 1024
-_NAME = b"sequence_id"
-_ESCAPE = b"\\u00"
-_ESCAPED_NAME = re.compile(b"".join(b"(?:%c|(?i:\\\\u00%02x))" % (each, each) for each in _NAME))
-_OVERLAP_BYTES = 6 * len(_NAME)
 _GZIP_OR_ZLIB = zlib.MAX_WBITS | 32
 
 
@@ -36,13 +32,6 @@ def check_sequence_id(text: str) -> None:
         raise malformed(
             f"the sequence_id is a text of more than {LONGEST_SEQUENCE_ID_BYTES} bytes: send a number, or a shorter text"
         )
-
-
-def names_sequence(json_text: bytes, end: int) -> bool:
-    """Whether `sequence_id` is in the first `end` bytes of some JSON, also with escaped letters."""
-    if json_text.find(_NAME, 0, end) >= 0:
-        return True
-    return json_text.find(_ESCAPE, 0, end) >= 0 and _ESCAPED_NAME.search(json_text, 0, end) is not None
 
 
 def check_compressed(headers: RawHeaders, body: bytes) -> None:
@@ -59,9 +48,9 @@ def check_compressed(headers: RawHeaders, body: bytes) -> None:
     left, before = _json_bytes(headers), b""
     for chunk in _inflated(body):
         seen = before + chunk[: max(0, left)]
-        if names_sequence(seen, len(seen)):
+        if SEQUENCE_ID.is_in(seen, len(seen)):
             raise malformed("a compressed request cannot name a sequence_id: send it uncompressed")
-        before, left = seen[-_OVERLAP_BYTES:], left - len(chunk)
+        before, left = seen[-SEQUENCE_ID.longest_bytes :], left - len(chunk)
         if left <= 0:
             break
     if left <= 0 and _json_bytes(headers) > MOST_INFLATED_BYTES:
@@ -75,7 +64,7 @@ def _json_bytes(headers: RawHeaders) -> int:
     """Bytes of inflated JSON to look through: those in front of the tensors, where the headers say so, else all; at most one
     more than the limit."""
     lengths = header_values(headers, b"inference-header-content-length")
-    text = lengths[0].strip() if len(lengths) == 1 else b""
+    text = lengths[0] if len(lengths) == 1 else b""
     stated = int(text) if text.isdigit() and len(text) <= 18 else MOST_INFLATED_BYTES + 1
     return min(stated, MOST_INFLATED_BYTES + 1)
 
