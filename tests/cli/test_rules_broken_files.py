@@ -63,6 +63,7 @@ BROKEN = [
     Broken("binary", b"objective: ranking\nsummary: \x00\x01\n", f"{FILE}:2", "character"),
     Broken("empty", "", f"{FILE}:1", "empty"),
     Broken("empty-fleet", "", "fleet.yaml:1", "empty", "fleet.yaml"),
+    Broken("empty-callers", "", "callers.yaml:1", "without the file everybody may call everything", "callers.yaml"),
     Broken("only-a-comment", "# later\n", f"{FILE}:1", "empty"),
     Broken("unclosed", changed("serve: base}", "serve: base"), f"{FILE}:", "not closed"),
     Broken("two-documents", RANKING + "---\n" + RANKING, f"{FILE}:8", "more than one YAML document"),

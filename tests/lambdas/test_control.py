@@ -83,6 +83,17 @@ def test_only_the_message_that_cannot_be_read_comes_again(stack: RunningStack, s
     assert [each["itemIdentifier"] for each in answer["batchItemFailures"]] == ["m1", "m3", "m4"]
 
 
+def test_a_message_without_an_id_is_an_error_that_names_it(stack: RunningStack, start: Starter) -> None:
+    reconcile = start("reconcile", variables(stack))
+    batch = from_queue("{}", "{}")
+    for wrong in (None, "", 7):
+        batch["Records"][1]["messageId"] = wrong
+        with pytest.raises(FunctionError) as caught:
+            reconcile.invoke(batch)
+        assert caught.value.document["errorType"] == "EventError"
+        assert "Records[1].messageId" in caught.value.document["errorMessage"]
+
+
 def test_the_probe_tells_how_busy_each_shard_is(stack: RunningStack, start: Starter) -> None:
     probe = start("probe", variables(stack))
     answer = probe.invoke(recorded("schedule"))
@@ -99,6 +110,13 @@ def test_an_alarm_takes_a_publish_back_once(stack: RunningStack, start: Starter)
     quiet["alarmData"]["state"]["value"] = "OK"
     assert rollback.invoke(quiet)["status"] == "ignored"
     assert [line["IgnoredEvents"] for line in metrics(rollback, "IgnoredEvents")] == [[1.0]]
+    for unknown in ("alarm", "Alarm", "ON", "ALARM "):
+        quiet["alarmData"]["state"]["value"] = unknown
+        with pytest.raises(FunctionError) as caught:
+            rollback.invoke(quiet)
+        assert caught.value.document["errorType"] == "EventError"
+        assert "OK, ALARM, INSUFFICIENT_DATA" in caught.value.document["errorMessage"]
+    assert len(metrics(rollback, "IgnoredEvents")) == 1
     assert stack.version("picked") == 2
     answer = rollback.invoke(recorded("alarm"))
     assert answer["status"] == "rolled back", answer

@@ -64,6 +64,7 @@ def test_fields_that_the_platform_may_leave_odd_do_not_matter(gateway: Environme
         ("headers", None),
         ("headers", ...),
         ("headers/x-anything", None),
+        ("headers/tidegate-timeout-ms", "9000 \t"),
         ("headers/x-forwarded-proto", "gopher"),
         ("cookies", None),
         ("cookies", []),
@@ -92,6 +93,11 @@ def test_fields_that_the_platform_may_leave_odd_do_not_matter(gateway: Environme
 
 WRONG: list[tuple[str, Any, str]] = [
     ("headers", "x", "headers"),
+    ("headers", [], "headers"),
+    ("headers", "", "headers"),
+    ("headers", False, "headers"),
+    ("cookies", "", "cookies"),
+    ("cookies", {}, "cookies"),
     ("headers/x-odd", 7, "headers.x-odd"),
     ("headers/x-odd", ["a"], "headers.x-odd"),
     ("headers/x-odd", "\ud800", "headers.x-odd"),

@@ -132,6 +132,18 @@ def test_a_message_that_fails_comes_again_alone_and_others_are_none_of_its_busin
     assert validator.invoke(event("object_created", deployment.aws.bucket)) == {"status": "ignored"}
 
 
+@pytest.mark.parametrize("name", ["rules_uploaded", "rules_uploaded_by_s3"])
+def test_an_object_of_another_bucket_is_ignored_and_counted(
+    name: str, deployment: Deployment, validator: Environment
+) -> None:
+    put(deployment, archive(GOOD))
+    other = event(name, "another-bucket")
+    assert validator.invoke(other) == {"status": "ignored"}
+    assert validator.invoke(queued(json.dumps(other))) == {"batchItemFailures": []}
+    assert validator.log.count('"IgnoredEvents":[1.0]') == validator.log.count("in another bucket") == 2
+    assert (judged(validator), verdict(deployment)) == (0, None)
+
+
 REFUSED: Mapping[str, tuple[Mapping[str, str], str, tuple[str, int, str]]] = {
     "a syntax error": (
         GOOD | {"objectives/ranking.yaml": OBJECTIVE.replace("serve: ranker", "serv: ranker", 1)},

@@ -307,6 +307,44 @@ def test_resolve_gives_the_decision_alone(scripted: Host, fake: FakeTriton) -> N
     assert fake.received == [], "no model is asked"
 
 
+@pytest.mark.parametrize("action", ["infer", "resolve"])
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ("explain=TRUE", "true or false"),
+        ("explain=1", "true or false"),
+        ("explain=", "true or false"),
+        ("explain", "true or false"),
+        ("explain=true&explain=true", "once"),
+        ("explian=true", "only explain"),
+        ("explain=true&x=1", "'x'"),
+    ],
+)
+def test_a_query_that_is_not_understood_is_refused(
+    scripted: Host, fake: FakeTriton, action: str, query: str, words: str
+) -> None:
+    reply = scripted.ask("POST", f"/v1/objectives/echoing/{action}?{query}", {"context": {}}, JSON)
+    assert (reply.problem["status"], words in reply.problem["detail"], fake.received) == (400, True, [])
+
+
+def test_explain_may_be_declined(scripted: Host) -> None:
+    reply = scripted.ask("POST", "/v1/objectives/echoing/resolve?explain=false", {"context": {}}, JSON)
+    assert (reply.status, "explanation" in reply.json) == (200, False)
+
+
+@pytest.mark.parametrize("path", ["/v1/objectives", "/v1/objectives/echoing", "/v1/fleet"])
+def test_what_takes_no_query_refuses_one(scripted: Host, path: str) -> None:
+    assert "takes no query" in scripted.get(f"{path}?explain=true").problem["detail"]
+
+
+@pytest.mark.parametrize("action", ["infer", "resolve"])
+def test_the_context_header_of_v2_is_refused(scripted: Host, fake: FakeTriton, action: str) -> None:
+    sent = {**JSON, "Tidegate-Context": '{"is_kids": true}'}
+    reply = scripted.ask("POST", f"/v1/objectives/echoing/{action}", {"context": {}}, sent)
+    assert (reply.problem["status"], reply.problem["header"], fake.received) == (400, "Tidegate-Context", [])
+    assert "'context'" in reply.problem["detail"]
+
+
 def test_explain_tells_why(scripted: Host, gateway: Host) -> None:
     path = "/v1/objectives/echoing/resolve?explain=true"
     explanation = scripted.ask("POST", path, {"context": {"country": "SE"}}, JSON).json["explanation"]

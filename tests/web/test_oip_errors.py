@@ -203,7 +203,9 @@ def test_a_header_that_triton_would_reset_the_connection_at_is_named(
 
 
 def test_a_query_may_be_encoded(scripted: Host) -> None:
-    assert scripted.get("/v1/objectives?x=%2F%25&%65xplain=true").status == 200
+    path = "/v1/objectives/echoing/resolve?%65xplain=%74rue"
+    assert scripted.ask("POST", path, {"context": {}}).json["explanation"]
+    assert "/%" in scripted.get("/v1/objectives?x%2F%25=1").problem["detail"]
     assert scripted.ask("POST", "/v2/models/echoing/infer?x=%2F", b"{}").status == 200
 
 

@@ -12,6 +12,7 @@ from aws_lambda_powertools import Logger, Tracer
 from aws_lambda_powertools.metrics import EphemeralMetrics
 from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType, process_partial_response
 
+from tidegate.aws.event_kinds import require_message_ids
 from tidegate.aws.telemetry import namespace
 
 T = TypeVar("T")
@@ -66,7 +67,12 @@ class EventFunction:
 
     def each_message(self, event: Event, context: Any, work: Callable[[Event], object]) -> dict[str, Any]:
         """Do some work for each message of a queue; those that failed alone come again, and in the end go to its
-        dead-letter queue."""
+        dead-letter queue.
+
+        Raises:
+            EventError: a message has no id.
+        """
+        require_message_ids(event)
         processor = BatchProcessor(event_type=EventType.SQS, raise_on_entire_batch_failure=False)
 
         def one(record: Mapping[str, Any]) -> object:

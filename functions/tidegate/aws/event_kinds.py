@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Any
 from urllib.parse import unquote_plus
 
@@ -22,12 +23,20 @@ _UNREADABLE = (ValueError, KeyError, TypeError, OverflowError, RecursionError)
 _ALARM_CHANGED = "CloudWatch Alarm State Change"
 
 
+class AlarmState(StrEnum):
+    """A state of an alarm: https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_MetricAlarm.html."""
+
+    OK = "OK"
+    ALARM = "ALARM"
+    INSUFFICIENT_DATA = "INSUFFICIENT_DATA"
+
+
 @dataclass(frozen=True, slots=True)
 class Alarm:
     """A change of an alarm's state: `at` is when, in UTC, however the event writes it."""
 
     name: str
-    state: str
+    state: AlarmState
     at: str
 
 
@@ -35,6 +44,17 @@ def is_from_queue(event: object) -> bool:
     """Whether an event is a batch of messages of an SQS queue."""
     records = _records(event)
     return bool(records) and all(record.get("eventSource") == "aws:sqs" for record in records)
+
+
+def require_message_ids(event: Mapping[str, Any]) -> None:
+    """Check that each message of a batch has its id, by which alone its failure can be reported.
+
+    Raises:
+        EventError: one has none.
+    """
+    for index, record in enumerate(_records(event)):
+        if not isinstance(record.get("messageId"), str) or not record["messageId"]:
+            raise EventError(f"Records[{index}].messageId must be text: the id of a message of an SQS queue")
 
 
 def require_schedule(event: object) -> None:
@@ -117,9 +137,11 @@ def _alarm_with_state(data: Any) -> Alarm:
 def _alarm(name: Any, state: Any, at: str) -> Alarm:
     if not (isinstance(name, str) and name and isinstance(state, str) and state):
         raise TypeError("an alarm's name and state are text")
+    if state not in set(AlarmState):
+        raise EventError(f"the alarm's state must be {', '.join(AlarmState)}")
     moment = datetime.fromisoformat(at)
     # The same change may come by several ways, each with its own way to write the time.
-    return Alarm(name, state, moment.astimezone(UTC).isoformat(timespec="milliseconds"))
+    return Alarm(name, AlarmState(state), moment.astimezone(UTC).isoformat(timespec="milliseconds"))
 
 
 def _object(bucket: Any, key: Any) -> tuple[str, str]:

@@ -130,17 +130,19 @@ def _as_text(headers: Mapping[str, str], body: bytes) -> str | None:
 
 
 def _headers(event: Mapping[str, Any]) -> Iterator[tuple[bytes, bytes]]:
-    headers = event.get("headers") or {}
-    if not isinstance(headers, Mapping):
+    headers = event.get("headers")
+    if not isinstance(headers, Mapping | None):
         raise EventError("headers must be an object")
-    for name, value in headers.items():
+    for name, value in (headers or {}).items():
         text = _text(value, f"headers.{name[:64]}")
         if text is None:
             continue
         if not name or not name.isascii() or not name.isprintable() or any(each in text for each in "\r\n\0"):
             raise EventError("a header's name must be ASCII, and its value may hold no line break")
         yield name.lower().encode(), text.encode()
-    cookies = event.get("cookies") or []
+    cookies = event.get("cookies")
+    if cookies is None:
+        return
     if not isinstance(cookies, list) or not all(isinstance(cookie, str) for cookie in cookies):
         raise EventError("cookies must be a list of text")
     if cookies:

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from tidegate.aws.event_function import EventFunction
-from tidegate.aws.event_kinds import alarm_of
+from tidegate.aws.event_kinds import AlarmState, alarm_of
 from tidegate.aws.idempotency import once_per
 from tidegate.aws.secrets import with_management_secret
 from tidegate.bootstrap import build_transport
@@ -29,14 +29,14 @@ def handler(event: Any, context: Any) -> dict[str, Any]:
     """Roll back if an alarm says that what was published lately is bad; each change of an alarm's state counts once.
 
     Raises:
-        EventError: the event tells of no alarm.
+        EventError: the event tells of no alarm, or of a state that no alarm has.
         StoreError: a store did not answer.
         PublishError: the revision before could not be made live.
     """
     function, plane, settings = _wired()
     function.begin(context)
     alarm = alarm_of(event)
-    if alarm.state != "ALARM":
+    if alarm.state is not AlarmState.ALARM:
         reason = f"the alarm's state is {alarm.state}"
         function.ignore(reason, alarm=alarm.name)
         return {"status": "ignored", "reason": reason}

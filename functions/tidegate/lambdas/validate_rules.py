@@ -51,8 +51,11 @@ def handler(event: Any, context: Any) -> dict[str, Any]:
     judge_once = once_per("validate_rules", settings, judge, context)
 
     def landed(bucket: str, key: str) -> dict[str, Any]:
-        if bucket != objects.bucket or not _is_archive(key):
-            function.ignore("the object is no archive of rules in the bucket")
+        if bucket != objects.bucket:
+            function.ignore("the object is in another bucket", bucket=bucket)
+            return {"status": "ignored"}
+        if not _is_archive(key):
+            function.ignore("the object is no archive of rules", key=key)
             return {"status": "ignored"}
         found = function.run(lambda: objects.head(key))
         if found is None:

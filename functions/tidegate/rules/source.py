@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 from errno import EFBIG
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import yaml
@@ -132,7 +132,7 @@ def _parse(text: str, source: Source) -> None:
         if data is None and not source.problems:
             source.is_empty = True
             place = source.place(())
-            source.problems.append(Problem(*place, "the file is empty", "write its keys, or delete the file"))
+            source.problems.append(Problem(*place, "the file is empty", _empty_hint(source.file)))
     except _TooDeepError:
         pass
     except yaml.MarkedYAMLError as error:
@@ -144,6 +144,12 @@ def _parse(text: str, source: Source) -> None:
     finally:
         if loader is not None:
             loader.dispose()
+
+
+def _empty_hint(file: str) -> str:
+    if PurePosixPath(file).name == "callers.yaml":
+        return "write its keys, callers: {…}; without the file everybody may call everything"
+    return "write its keys, or delete the file"
 
 
 class _Builder:

@@ -28,13 +28,22 @@ from tidegate.web.errors import (
     WebError,
     bad_model_answer,
     from_status,
+    malformed,
     model_refused,
     no_rule,
     not_found,
     problem,
     too_large,
 )
-from tidegate.web.http import Answer, BodyTooLargeError, ClientGoneError, RawHeaders, read_body, tracing_headers
+from tidegate.web.http import (
+    Answer,
+    BodyTooLargeError,
+    ClientGoneError,
+    RawHeaders,
+    header_values,
+    read_body,
+    tracing_headers,
+)
 from tidegate.web.json_body import read_document
 from tidegate.web.limits import caller_timeout_ms
 from tidegate.web.metadata import ModelMetadata
@@ -48,6 +57,8 @@ Endpoint = Callable[[Request], Awaitable[Answer]]
 
 _METADATA_MAX_AGE_S = 60.0
 _REFUSAL_MAX_AGE_S = 1.0
+_EXPLAIN = ("explain",)
+_LONGEST_SHOWN = 64
 _CONTRACT_CHANGED = re.compile(r"shape|data-type|inference input|expected \d+ inputs|unknown model")
 
 
@@ -76,8 +87,8 @@ class JsonDoor:
         return [
             Route("/v1/objectives", self._guarded(self._list)),
             Route("/v1/objectives/{objective}", self._guarded(self._describe)),
-            Route("/v1/objectives/{objective}/infer", self._guarded(self._infer), methods=["POST"]),
-            Route("/v1/objectives/{objective}/resolve", self._guarded(self._resolve), methods=["POST"]),
+            Route("/v1/objectives/{objective}/infer", self._guarded(self._infer, _EXPLAIN), methods=["POST"]),
+            Route("/v1/objectives/{objective}/resolve", self._guarded(self._resolve, _EXPLAIN), methods=["POST"]),
             Route("/v1/fleet", self._guarded(self._fleet_status)),
             Route("/openapi.json", self._guarded(self._openapi)),
         ]
@@ -86,11 +97,13 @@ class JsonDoor:
         """What answers where no route does."""
         return {HTTPException: _no_route}
 
-    def _guarded(self, endpoint: Endpoint) -> Endpoint:
-        """`endpoint` with its errors as problem documents."""
+    def _guarded(self, endpoint: Endpoint, query: tuple[str, ...] = ()) -> Endpoint:
+        """`endpoint` with its errors as problem documents; `query` are the names that its query may hold."""
 
         async def answer(request: Request) -> Answer:
             try:
+                if request.scope["query_string"]:
+                    _check_query(request, query)
                 return await endpoint(request)
             except BodyTooLargeError:
                 return problem(too_large(self._parts.max_body_bytes))
@@ -193,13 +206,18 @@ class JsonDoor:
         """Read a request and decide it."""
         engine, objective, caller = self._objective(request)
         headers = request.scope["headers"]
+        if header_values(headers, b"tidegate-context"):
+            raise malformed(
+                "the header Tidegate-Context is for /v2: write the context as the member 'context' of the body",
+                header="Tidegate-Context",
+            )
         body = await read_body(request.receive, headers, self._parts.max_body_bytes)
         started_s = time.perf_counter()
         pinned = pinned_target(engine, caller, headers)
         caller_ms = caller_timeout_ms(headers)
         document = read_document(headers, body, members)
         context = with_declared_headers(objective, headers, document["context"])
-        explain = request.query_params.get("explain") == "true"
+        explain = _explains(request)
         try:
             decision = engine.decide(objective.name, context)
         except NoRuleError as error:
@@ -262,6 +280,20 @@ def json_answer(document: Any, headers: RawHeaders = ()) -> Answer:
     body = json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
     content = ((b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)))
     return Answer(200, (*content, *headers), body)
+
+
+def _check_query(request: Request, known: tuple[str, ...]) -> None:
+    for name in request.query_params:
+        if name not in known:
+            right = f"the path takes only {', '.join(known)}" if known else "the path takes no query"
+            raise malformed(f"unknown name {name[:_LONGEST_SHOWN]!r} in the query: {right}")
+
+
+def _explains(request: Request) -> bool:
+    given = request.query_params.getlist("explain")
+    if len(given) > 1 or not set(given) <= {"true", "false"}:
+        raise malformed("'explain' in the query must be sent once and be true or false")
+    return given == ["true"]
 
 
 async def _no_route(_request: Request, error: Exception) -> Answer:
