@@ -112,8 +112,8 @@ def _parameters(headers: RawHeaders, body: bytes, wanted: JsonName) -> Mapping[s
     except DuplicateNameError as error:
         raise malformed(f"the JSON of the request is ambiguous: {error}") from None
     except (ValueError, RecursionError) as error:
-        what = "sequence_id" if wanted is SEQUENCE_ID else "context"
-        raise malformed(f"the JSON of the request cannot be read for its {what}: {why_unreadable(error)}") from None
+        why = f"the JSON of the request cannot be read for context or a sequence_id: {why_unreadable(error)}"
+        raise malformed(why) from None
     parameters = document.get("parameters") if isinstance(document, dict) else None
     return parameters if isinstance(parameters, dict) else {}
 
