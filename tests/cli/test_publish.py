@@ -219,7 +219,7 @@ def test_a_model_that_triton_refuses_leaves_live_untouched(published: Cli) -> No
     result = lines(done)[-1]
     assert (done.returncode, result["step"]) == (1, "load")
     assert "damaged on purpose" in result["error"]
-    assert "mend the model in a new version" in done.stderr
+    assert "repair the model" in done.stderr
     assert published.live() == live
     assert published.stack.version("picked") == 2
 
@@ -228,7 +228,7 @@ def test_a_model_that_is_nowhere_is_named(published: Cli) -> None:
     published.write(picked="versioned/7")
     done = published.publish()
     assert done.returncode == 1
-    assert "versioned/7, which is missing; versions there: 1, 2, 3" in done.stderr
+    assert "version 7 of model 'versioned'" in done.stderr and "versions there: 1, 2, 3" in done.stderr
 
 
 def test_of_two_publishers_one_wins_and_the_other_is_told_by_whom(published: Cli, tmp_path: Path) -> None:

@@ -110,6 +110,7 @@ def lasting(value: Any) -> Any:
 
 def test_status_shows_the_fleet_as_a_table_and_as_json(stack: RunningStack) -> None:
     fleet = json.loads(tidegate("status", "--url", stack.url, "--json").stdout)
+    assert fleet.pop("format_version") == 1
     told = stack.get("/v1/fleet")
     passing = {"source": None, "gateways": None}
     assert lasting(fleet | passing) == lasting(told | passing)

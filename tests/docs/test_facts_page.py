@@ -59,7 +59,7 @@ def test_a_seeded_member_is_answered_by_the_new_history(example_stack: RunningSt
     assert eventually(lambda: titles(ask) != of_nobody)
     with local_server() as url:
         printed = json.loads(run(elsewhere.replace("http://127.0.0.1:5000", url), folder))
-    assert printed == {"table": "facts", "facts": {"member_history": 943}}
+    assert printed == {"format_version": 1, "table": "facts", "facts": {"member_history": 943}}
 
 
 def test_the_pages_defaults_are_the_models() -> None:

@@ -99,7 +99,7 @@ def test_the_readme_of_the_project_has_the_pages_commands(first: Path) -> None:
     assert len(commands) >= 6
     for command in commands:
         if command.startswith("curl"):
-            assert f"{STACK}/v1/objectives/sentiment/infer --json" in command
+            assert f"{STACK}/v1/objectives/sentiment/infer " in command
         elif command != UP:
             run(command, first)
 

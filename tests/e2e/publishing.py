@@ -42,15 +42,15 @@ def write_ensemble(models: Path, name: str, version: int, step: str = "versioned
     return write_model(models / name, {"config.pbtxt": content, "1/.keep": b""})
 
 
-def command(*arguments: str) -> subprocess.Popen[str]:
-    """A `tidegate` process; its output is to be read."""
+def command(*arguments: str, **settings: str) -> subprocess.Popen[str]:
+    """A `tidegate` process with settings of its own over `TIMES`; its output is to be read."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TIDEGATE_")}
     return subprocess.Popen(
         [sys.executable, "-m", "tidegate.cli", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=environment | TIMES | {"PYTHONPATH": str(ROOT / "functions")},
+        env=environment | TIMES | settings | {"PYTHONPATH": str(ROOT / "functions")},
     )
 
 

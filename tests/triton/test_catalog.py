@@ -161,7 +161,7 @@ def test_what_was_planned_before_is_not_read_again(tmp_path: Path) -> None:
         (target("absent"), "target 'absent' needs model 'absent', but the model store has none of that name"),
         (
             target("versioned", 9),
-            "target 'versioned/9' needs the model store/versioned/9, which is missing; .*: 1, 2, 3",
+            "target 'versioned/9' needs version 9 of model 'versioned', which the model store does not have; .*: 1, 2, 3",
         ),
         (target("no_model_py"), r"the model store/no_model_py/1/model\.py is missing"),
         (target("no_class"), r"the model store/no_class/1/model\.py: there is no class TritonPythonModel"),

@@ -77,7 +77,10 @@ def test_a_policy_that_serves_nothing_is_refused(tmp_path: Path) -> None:
     ("wanted", "message"),
     [
         (target("absent"), "target 'absent' needs model 'absent', but .* has none of that name"),
-        (target("versioned", 9), "target 'versioned/9' needs .*versioned/9, which is missing; versions there: 1, 2, 3"),
+        (
+            target("versioned", 9),
+            "target 'versioned/9' needs version 9 of model 'versioned', .*; versions there: 1, 2, 3",
+        ),
         (target("my model"), "Triton hangs on a name with a blank"),
         (target("no_model_py"), r"no_model_py/1/model\.py is missing"),
         (target("no_class"), r"no_class/1/model\.py: there is no class TritonPythonModel"),

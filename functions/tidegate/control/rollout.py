@@ -263,7 +263,7 @@ class Rollout:
 
 
 _ADVICE = "see `tidegate status`, and publish again when the fleet is well"
-_MEND = "mend the model in a new version, or take it out of the rules"
+_MEND = "repair the model (as a new version, where this one has been pushed), or take it out of the rules"
 
 
 def _label(load: ModelLoad) -> str:

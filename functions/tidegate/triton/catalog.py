@@ -134,7 +134,7 @@ class OverlayFiles:
     @property
     def where(self) -> str:
         """Both places."""
-        return f"{self.directory.where} (and what was pushed before)"
+        return f"{self.directory.where}, with what was pushed before,"
 
     async def has(self, model: str) -> bool:
         """Whether one of the two has it."""

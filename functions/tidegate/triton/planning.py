@@ -123,7 +123,8 @@ class Planner:
         if version not in present:
             there = ", ".join(map(str, present)) or "none"
             raise ModelConfigError(
-                f"{asker} needs {self._facts.where}/{model}/{version}, which is missing; versions there: {there}"
+                f"{asker} needs version {version} of model {model!r}, which {self._facts.where} does not have; versions "
+                f"there: {there} (name one of them in the rules, or add the folder {model}/{version})"
             )
         return version
 
@@ -131,7 +132,7 @@ class Planner:
         present = self._facts.versions(model)
         if not present:
             raise ModelConfigError(
-                f"{asker} needs {self._facts.where}/{model}, which has no version: add a folder named 1"
+                f"{asker} needs model {model!r}, of which {self._facts.where} has no version (add the folder {model}/1)"
             )
         own = policy_versions(self._facts.config(model), present)
         if not own:
