@@ -10,7 +10,7 @@ from typing import Final
 from tidegate.errors import SettingsError
 
 from infra.assembly import Assembly
-from infra.settings import Settings
+from infra.settings import DoorFunction, Settings
 from infra.shards import Shard
 
 HOURS: Final = 730
@@ -92,6 +92,11 @@ PRICES: Final = {
     "Lambda, per GB-second": 0.0000133334,
     "Lambda kept ready, per GB-second": 0.0000033334,
     "Lambda snapshot kept, per GB-second": 0.0000015046,
+    "Lambda snapshot restored, per GB": 0.0001397998,
+    "CloudFront, per million": 1.00,
+    "web ACL": 5.00,
+    "web ACL, per million": 0.60,
+    "small build, per minute": 0.005,
     "S3 GET, per million": 0.40,
     "S3 LIST, per million": 5.00,
     "DynamoDB write, per million": 0.625,
@@ -109,6 +114,9 @@ ASSUMED: Final = {
     "KB of logs per request": 2,
     "seconds of one reconciliation": 2,
     "seconds of one probe": 6,
+    "publishes a month": 20,
+    "minutes of one publish": 10,
+    "hours that an environment of a function lives": 2,
     "custom metrics of the functions": 60,
     "custom metrics per shard": 30,
     "Container Insights metrics per shard": 30,
@@ -163,7 +171,11 @@ def cost_lines(assembly: Assembly, shards: Sequence[Shard], settings: Settings) 
         SettingsError: the prices of instance types are not known here.
     """
     servers = [sum(servers_for(shard, load, len(shards)) for shard in shards) for load in LOADS]
-    return [*_servers(shards, settings), *_standing(assembly, shards, settings), *_by_request(settings, servers)]
+    return [
+        *_servers(shards, settings),
+        *_standing(assembly, shards, settings),
+        *_by_request(assembly, settings, servers),
+    ]
 
 
 def servers_for(shard: Shard, load: Load, shards: int) -> int:
@@ -245,6 +257,10 @@ def _standing(assembly: Assembly, shards: Sequence[Shard], settings: Settings) -
             hours = f" × {per} h" if per != 1 else ""
             yield Line(what, f"{count:g}{hours} × {PRICES[unit]:g}", (count * per * PRICES[unit],) * len(LOADS))
     yield _control(settings)
+    minutes = ASSUMED["publishes a month"] * ASSUMED["minutes of one publish"]
+    price = PRICES["small build, per minute"]
+    jobs = _count(assembly, "AWS::CodeBuild::Project")
+    yield Line("the job that publishes", f"{minutes:g} min × {price:g}", (jobs * minutes * price,) * len(LOADS))
 
 
 def _control(settings: Settings) -> Line:
@@ -261,7 +277,7 @@ def _control(settings: Settings) -> Line:
     )
 
 
-def _by_request(settings: Settings, servers: Sequence[int]) -> Iterator[Line]:
+def _by_request(assembly: Assembly, settings: Settings, servers: Sequence[int]) -> Iterator[Line]:
     ms, gb = billed_ms(), settings.gateway.memory_mib / 1024
     millions = [load.requests / MILLION for load in LOADS]
     first, beyond = PRICES["HTTP API, per million up to 300"], PRICES["HTTP API, per million beyond"]
@@ -271,18 +287,15 @@ def _by_request(settings: Settings, servers: Sequence[int]) -> Iterator[Line]:
             f"millions × {first:g}, beyond 300 × {beyond:g}",
             tuple(min(each, 300) * first + max(0.0, each - 300) * beyond for each in millions),
         )
+    if _count(assembly, "AWS::CloudFront::Distribution"):
+        yield _line("CloudFront, requests", millions, "CloudFront, per million", "millions")
+        yield _line("web ACL, without its rules", [1] * len(LOADS), "web ACL", "web ACL")
+        yield _line("web ACL, requests", millions, "web ACL, per million", "millions")
     yield _line("gateway, requests", millions, "Lambda, per million", "millions")
     seconds = [each * MILLION * ms / 1000 * gb for each in millions]
     yield _line(f"gateway, time ({ms:g} ms × {gb:.3f} GB each)", seconds, "Lambda, per GB-second", "GB-seconds")
-    kept = settings.gateway.provisioned_concurrency
-    if kept:
-        always = [kept * gb * SECONDS] * len(LOADS)
-        yield _line(
-            f"gateway, {kept} environments kept ready", always, "Lambda kept ready, per GB-second", "GB-seconds"
-        )
-    if settings.gateway.snap_start:
-        held = [gb * SECONDS] * len(LOADS)
-        yield _line("gateway, its snapshot", held, "Lambda snapshot kept, per GB-second", "GB-seconds")
+    for name, door in (("gateway", settings.gateway), ("resolve", settings.resolve)):
+        yield from _ready(name, door)
     data_gb = [load.requests * ASSUMED["KB of request and answer"] / MILLION for load in LOADS]
     yield _line("load balancers, 1 GB each unit", data_gb, "load balancer capacity unit, per hour", "GB")
     logs_gb = [load.requests * ASSUMED["KB of logs per request"] / MILLION for load in LOADS]
@@ -298,6 +311,20 @@ def _by_request(settings: Settings, servers: Sequence[int]) -> Iterator[Line]:
     yield _line("signs of life every 10 s", writes, "DynamoDB write, per million", "millions")
     reads = [count * SECONDS / 2 / MILLION for count in servers]
     yield _line("agents read the registry every 2 s", reads, "DynamoDB read, per million", "millions")
+
+
+def _ready(name: str, function: DoorFunction) -> Iterator[Line]:
+    """What it costs that a function's environments are there, or are sooner there."""
+    gb, kept = function.memory_mib / 1024, function.provisioned_concurrency
+    if kept:
+        always = [kept * gb * SECONDS] * len(LOADS)
+        yield _line(f"{name}, {kept} environments kept ready", always, "Lambda kept ready, per GB-second", "GB-seconds")
+    if function.snap_start:
+        held = [gb * SECONDS] * len(LOADS)
+        yield _line(f"{name}, its snapshot", held, "Lambda snapshot kept, per GB-second", "GB-seconds")
+        lives = HOURS / ASSUMED["hours that an environment of a function lives"]
+        restored = [load.environments * lives * gb for load in LOADS]
+        yield _line(f"{name}, restores of it", restored, "Lambda snapshot restored, per GB", "GB")
 
 
 def _traced_per_s(load: Load) -> float:

@@ -156,6 +156,26 @@ def test_costs_are_printed_as_json_too() -> None:
         assert total == pytest.approx(sum(round(line[load], 2) for line in found["lines"]))
 
 
+def test_what_a_setting_adds_to_the_costs_is_a_line() -> None:
+    certificate = "arn:aws:acm:us-east-1:111122223333:certificate/1a2b"
+    chosen = {
+        "TIDEGATE_INFRA_AUTHORIZER": "{kind: jwt, issuer: 'https://issuer.example.com/', audience: [a]}",
+        "TIDEGATE_INFRA_DOMAIN": f"{{name: tidegate.example.com, certificate_arn: '{certificate}'}}",
+        "TIDEGATE_INFRA_CLOUDFRONT": f"{{certificate_arn: '{certificate}', web_acl_arn: "
+        "'arn:aws:wafv2:us-east-1:111122223333:global/webacl/tidegate/5e6f'}",
+        "TIDEGATE_INFRA_RESOLVE__PROVISIONED_CONCURRENCY": "10",
+        "TIDEGATE_INFRA_GATEWAY__SNAP_START": "true",
+    }
+    found = json.loads(infra("costs", "--json", **chosen).stdout)
+    lines = {line["what"]: line for line in found["lines"]}
+    assert lines["resolve, 10 environments kept ready"]["idle"] == pytest.approx(10 * 0.5 * 730 * 3600 * 0.0000033334)
+    assert lines["gateway, its snapshot"]["idle"] > 0
+    for what in ("gateway, restores of it", "CloudFront, requests", "web ACL, requests"):
+        assert lines[what]["idle"] == 0 < lines[what]["10 M requests"] < lines[what]["1 G requests"], what
+    assert lines["web ACL, without its rules"]["idle"] == 5
+    assert lines["the job that publishes"]["idle"] > 0
+
+
 def test_a_price_that_is_not_known_is_told(tmp_path: Path) -> None:
     shards = {"a": {"instance_type": "p5.48xlarge"}, "b": {"alternative_types": ["g4dn.2xlarge", "g7.2xlarge"]}}
     rules = write_rules(tmp_path / "rules", shards)
