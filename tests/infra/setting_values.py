@@ -49,7 +49,7 @@ WRITTEN: dict[tuple[str, ...], list[Any]] = {
     ("ami", "cpu"): ["ami-0123456789abcdef0"],
     ("alarms", "emails"): [["ops@example.com"]],
     ("prices",): [{"p5.48xlarge": 55.04}],
-    ("variables",): [{"load_timeout_s": 100}],
+    ("variables",): [{"load_timeout_s": 100}, {"self_test_interval_s": 30}],
     ("tags",): [{"team": "serving"}],
 }
 """Values of the settings whose type does not tell them."""
