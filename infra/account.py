@@ -16,6 +16,9 @@ BOOTSTRAP_PARAMETER = "/cdk-bootstrap/hnb659fds/version"
 
 REGION_HINT = "set AWS_REGION"
 
+PARTITIONS = ("aws", "aws-us-gov")
+"""Where services have addresses under amazonaws.com, by which functions, servers and policies name them."""
+
 
 @dataclass(frozen=True, slots=True)
 class Account:
@@ -50,11 +53,18 @@ def preflight(stage: str, settings: Settings, stacks: Sequence[str], bootstrap_v
     region = session.region_name
     if region is None:
         problems.append(f"an AWS region: {REGION_HINT}")
+    elif (partition := _partition(session, region)) not in PARTITIONS:
+        problems.append(
+            f"a region of the partitions {' and '.join(PARTITIONS)}: {region} is of {partition}, where addresses of services end "
+            "otherwise, which is not supported"
+        )
     later = [
         "the CDK bootstrap stack",
         *(["the availability zones"] if "Network" in stacks else []),
         *(["the images"] if "Fleet" in stacks else []),
     ]
+    if problems and region is not None:
+        return Preflight(None, tuple(problems), tuple(later))
     try:
         if session.get_credentials() is None:
             raise LookupError
@@ -87,6 +97,15 @@ def preflight(stage: str, settings: Settings, stacks: Sequence[str], bootstrap_v
         except (BotoCoreError, ClientError) as error:
             unchecked.append(f"{what}: {_words(error)}")
     return Preflight(account, tuple(problems), tuple(unchecked))
+
+
+def _partition(session: Any, region: str) -> str:
+    from botocore.exceptions import UnknownRegionError
+
+    try:
+        return str(session.get_partition_for_region(region))
+    except UnknownRegionError:
+        return "none that is known"
 
 
 def _bootstrap(session: Any, account: Account, wanted: int) -> Iterator[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import aws_cdk as cdk
 from cdk_nag import AwsSolutionsChecks
 
+from infra.account import PARTITIONS
 from infra.settings import Settings
 from infra.shards import Shard
 from infra.stacks.edge import EdgeStack
@@ -26,7 +27,7 @@ CONTEXT = {
     "@aws-cdk/aws-s3:serverAccessLogsUseBucketPolicy": True,
     "@aws-cdk/core:checkSecretUsage": True,
     "@aws-cdk/core:validateAgainstDefaultRules": True,
-    "@aws-cdk/core:target-partitions": ["aws", "aws-cn", "aws-us-gov"],
+    "@aws-cdk/core:target-partitions": list(PARTITIONS),
 }
 
 

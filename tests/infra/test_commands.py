@@ -232,6 +232,13 @@ def test_an_account_is_asked_for_everything_in_the_order_in_which_it_is_made(ses
     assert looked_at(session).missing == ()
 
 
+@pytest.mark.parametrize("region", ["cn-north-1", "us-iso-east-1"])
+def test_a_region_whose_services_have_other_addresses_is_refused(region: str) -> None:
+    refused = preflight("dev", SETTINGS, STACKS, BOOTSTRAP_VERSION, boto3.Session(region_name=region))
+    assert refused.account is None
+    assert f"{region} is of aws-" in refused.missing[0]
+
+
 def test_a_stage_whose_data_is_not_kept_is_emptied_before_it_goes(session: Any) -> None:
     assert empty_buckets("dev", session) == {}, "a stage that is not there"
     bucket = {"Type": "AWS::S3::Bucket", "DeletionPolicy": "Delete"}

@@ -166,6 +166,20 @@ def test_a_key_is_not_rotated_in_one_stack_alone(synthesized: Synthesized, stack
     assert "callers would be left without an address" in reason
 
 
+def test_a_written_reason_denies_no_secret_that_is_there(synthesized: Synthesized) -> None:
+    change = SECOND_DEPLOYMENTS["CloudFront, with a firewall"]
+    templates = synthesized({**change, "encryption": "service_managed"}).templates
+    functions = [
+        (body["Properties"]["Environment"]["Variables"], json.dumps(body["Metadata"]))
+        for body in templates["Functions"]["Resources"].values()
+        if body["Type"] == "AWS::Lambda::Function"
+    ]
+    assert len(functions) == 6
+    for variables, reasons in functions:
+        assert "CKV_AWS_173" in reasons
+        assert ("No variable holds a secret" in reasons) == ("TIDEGATE_EDGE_KEY" not in variables)
+
+
 FLEETS: dict[str, Mapping[str, Any]] = {
     "a shard more": {**SHARDS, "gamma": {}},
     "a shard less": {"alpha": SHARDS["alpha"]},
