@@ -157,12 +157,10 @@ def test_costs_are_printed_as_json_too() -> None:
 
 
 def test_what_a_setting_adds_to_the_costs_is_a_line() -> None:
-    certificate = "arn:aws:acm:us-east-1:111122223333:certificate/1a2b"
     chosen = {
-        "TIDEGATE_INFRA_AUTHORIZER": "{kind: jwt, issuer: 'https://issuer.example.com/', audience: [a]}",
-        "TIDEGATE_INFRA_DOMAIN": f"{{name: tidegate.example.com, certificate_arn: '{certificate}'}}",
-        "TIDEGATE_INFRA_CLOUDFRONT": f"{{certificate_arn: '{certificate}', web_acl_arn: "
-        "'arn:aws:wafv2:us-east-1:111122223333:global/webacl/tidegate/5e6f'}",
+        "TIDEGATE_INFRA_AUTHORIZER": json.dumps(JWT),
+        "TIDEGATE_INFRA_DOMAIN": json.dumps(DOMAIN),
+        "TIDEGATE_INFRA_CLOUDFRONT": json.dumps(CLOUDFRONT),
         "TIDEGATE_INFRA_RESOLVE__PROVISIONED_CONCURRENCY": "10",
         "TIDEGATE_INFRA_GATEWAY__SNAP_START": "true",
     }
