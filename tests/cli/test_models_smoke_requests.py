@@ -21,15 +21,23 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     write_caller(root, "calls_nothing_there", "gone")
     write_model(root, "lacks_module", samples={}, check="import module_that_no_image_has")
     write_model(root, "no_tensor", samples={}, tensors='[pb_utils.Tensor("Y", [1.0, 2.0])]')
-    models = (
+    for name, head in {
+        "latin_comment": "# caf\xe9\n",
+        "latin_declared": "# coding: latin-1\nWORD = 'caf\xe9'\n",
+    }.items():
+        write_model(root, name)
+        code = root / name / "1/model.py"
+        code.write_bytes(head.encode("latin-1") + code.read_bytes())
+    write_model(root, "no_version", more="version_policy { latest { num_versions: 0 } }\n")
+    models = [
         "caller_of_caller",
         "every_type",
         "every_type_made_up",
         "calls_nothing_there",
         "lacks_module",
         "no_tensor",
-    )
-    return smoke(root, *models, "--json")
+    ]
+    return smoke(root, *models, "latin_comment", "latin_declared", "no_version", "--json")
 
 
 def test_every_data_type_is_asked_and_compared(run: Run) -> None:
@@ -54,3 +62,13 @@ def test_models_that_the_code_calls_are_loaded_with_it(run: Run) -> None:
 def test_what_no_input_changes_is_an_error(run: Run, model: str, reason: str) -> None:
     assert reason in run.finding("answer-failed", model)["message"]
     assert run.kinds(model) == {"samples-missing", "answer-failed"}
+
+
+@pytest.mark.parametrize("model", ["latin_comment", "latin_declared"])
+def test_code_is_read_in_the_encoding_that_an_import_takes(run: Run, model: str) -> None:
+    assert run.kinds(model) == set()
+    assert run.model(model)["requests"] > 2
+
+
+def test_a_policy_that_serves_nothing_is_refused_as_triton_refuses_it(run: Run) -> None:
+    assert run.kinds("no_version") == {"load-refused", "version-policy"}

@@ -64,10 +64,11 @@ def test_a_target_without_a_version_gets_the_highest_of_the_models_own_policy(
     assert [load.versions for load in ModelDirectory(models).plan([target("versioned")])] == [(version,)]
 
 
-def test_a_policy_that_serves_nothing_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("policy", ["specific { versions: [ 9 ] }", "latest { num_versions: 0 }", "latest {}"])
+def test_a_policy_that_serves_nothing_is_refused(tmp_path: Path, policy: str) -> None:
     models = make_repository(tmp_path, "versioned")
     with (models / "versioned" / "config.pbtxt").open("a") as config:
-        config.write("version_policy { specific { versions: [ 9 ] } }\n")
+        config.write(f"version_policy {{ {policy} }}\n")
     with pytest.raises(ModelConfigError, match=r"config\.pbtxt: version_policy serves none .* target 'versioned'"):
         ModelDirectory(models).plan([target("versioned")])
     assert ModelDirectory(models).plan([target("versioned", 3)])[0].versions == (3,)

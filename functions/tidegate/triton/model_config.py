@@ -51,9 +51,11 @@ def policy_versions(config: ModelConfig, present: tuple[int, ...]) -> tuple[int,
         case "specific":
             return tuple(version for version in present if version in policy.specific.versions)
         case _:
-            return present[-(policy.latest.num_versions or 1) :]
+            return present[-1:]
 
 
+        case "latest":
+            return present[-policy.latest.num_versions :] if policy.latest.num_versions else ()
 def has_text_ids(config: ModelConfig) -> bool:
     """Whether a model takes the correlation ID of a sequence as text."""
     controls = [control for each in config.sequence_batching.control_input for control in each.control]

@@ -100,6 +100,7 @@ SERVING = {
     "a reshape to a scalar": edit(PICKER, "TYPE_INT64\n    dims: [ 1 ]", "TYPE_INT64\n    dims: [ 1 ] reshape { }"),
     "ragged batches": edit(PICKER, "dims: [ -1 ]", "dims: [ -1 ] allow_ragged_batch: true"),
     "priorities": edit(READER, "max_queue", "priority_levels: 2\n  default_priority_level: 1\n  priority_queue_policy { key: 2 value { max_queue_size: 4 } }\n  max_queue"),
+    "a sequence control that is an input too": append(PICKER, 'sequence_batching { control_input [ { name: "SCORES" control [ { kind: CONTROL_SEQUENCE_START fp32_false_true: [ 0, 1 ] } ] } ] }\n'),
     "sequences": append(PICKER, 'sequence_batching { max_sequence_idle_microseconds: 5000000 direct {} control_input [ { name: "START" control [ { kind: CONTROL_SEQUENCE_START int32_false_true: [ 0, 1 ] } ] }, { name: "ID" control [ { kind: CONTROL_SEQUENCE_CORRID data_type: TYPE_UINT64 } ] } ] }\n'),
     "a control that the code reads": both(
         append(PICKER, 'sequence_batching { control_input [ { name: "START" control [ { kind: CONTROL_SEQUENCE_START int32_false_true: [ 0, 1 ] } ] } ] }\n'),
@@ -111,6 +112,11 @@ SERVING = {
 }  # fmt: skip
 
 PYTHON = {
+    "Latin-1 in a comment": lambda root: (root / READER_PY).write_bytes((root / READER_PY).read_bytes() + "# caf\xe9\n".encode("latin-1")),
+    "Latin-1 that is declared": lambda root: (root / READER_PY).write_bytes(b"# -*- coding: latin-1 -*-\n" + (root / READER_PY).read_bytes() + "WORD = 'caf\xe9'\n".encode("latin-1")),
+    "files that are written, guarded or a library's": edit(READER_PY, "        self.scale =", "        import zipfile\n        from pathlib import Path\n        open('log.txt', 'w').write('loaded')\n        Path('log.txt').open(mode='a').write('loaded')\n        try:\n            self.words = open('words.txt').read()\n        except Exception:\n            self.words = ''\n        zipfile.ZipFile(Path(__file__)).open('words.txt')\n        self.scale ="),
+    "a path that a caller gives": append("reader/1/features.py", "\n\ndef read(path):\n    return open(path).read()\n\n\ndef words(folder):\n    path = 'words.txt'\n    return read(folder / path)\n"),
+    "execute that may return": edit(READER_PY, EXECUTE, "        try:\n            return [self.answer(request) for request in requests]\n        except KeyError:\n            raise ValueError\n"),
     "an asynchronous execute": python("class TritonPythonModel:\n    async def execute(self, requests):\n        return [await self.answer(request) for request in requests]\n\n    async def answer(self, request):\n        x = " + INPUT + "\n        return " + RESPONSE + "\n"),
     "a class that inherits execute": both(
         edit(READER_PY, "from features", "from base_model import Base\nfrom features"),
@@ -162,7 +168,7 @@ PYTHON = {
     "arguments with defaults": edit(READER_PY, "def initialize(self, args):", "def initialize(self, args, extra=None, *more, flag=True, **rest):"),
     "texts that look like paths": edit(READER_PY, "        self.scale =", '        self.routes = ["/v2/models/reader", "/", "/opt/tritonserver/lib", "a/b", "/usr/bin/env", "C:", "s3://bucket/key"]\n        self.scale ='),
     "a path in the documentation": edit(READER_PY, '"""Makes features of a text."""', '"""Makes features; trained in /home/alice/x."""'),
-    "arrays without pickles": edit(READER_PY, "        self.scale =", '        self.table = lambda: np.load("t.npz", allow_pickle=False)\n        self.scale ='),
+    "arrays without pickles": edit(READER_PY, "        self.scale =", '        self.table = lambda: np.load(args["table"], allow_pickle=False)\n        self.scale ='),
     "files that are there, by every way to them": both(
         write("reader/1/data/words.txt"),
         edit(READER_PY, "import json\n", "import json\nimport os\nfrom pathlib import Path\n"),

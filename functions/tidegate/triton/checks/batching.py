@@ -90,7 +90,6 @@ def _check_sequences(model: ModelFolder) -> None:
 
 def _check_controls(model: ModelFolder) -> None:
     batching, lines = model.message.sequence_batching, model.config
-    declared = {tensor.name for tensor in model.message.input}
     seen: set[str] = set()
     kinds: set[int] = set()
     for number, control_input in enumerate(batching.control_input):
@@ -99,9 +98,6 @@ def _check_controls(model: ModelFolder) -> None:
         if not name or name in seen:
             message = f"control_input {name!r} is duplicated" if name else "a control_input without a name"
             model.report("sequence-batching", message, "one name for each", line=line)
-        elif name in declared:
-            message = f"control_input {name!r} is declared as an input too"
-            model.report("sequence-batching", message, "remove it from the inputs: Triton adds it", line=line)
         seen.add(name)
         for control in control_input.control:
             if control.kind in kinds:

@@ -38,7 +38,18 @@ def read_head(path: Path, size: int) -> bytes:
 
 
 def read_text(path: Path, file: str, report: Report, max_bytes: int) -> str | None:
-    """The text of a file; None, and a finding, where it is none.
+    """The text of a file in UTF-8; None, and a finding, where it is none. The arguments are those of `read_data`."""
+    data = read_data(path, file, report, max_bytes)
+    try:
+        return None if data is None else data.decode()
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        report("unreadable", "this is not UTF-8 text", "save it with the encoding UTF-8", file=file, line=line)
+        return None
+
+
+def read_data(path: Path, file: str, report: Report, max_bytes: int) -> bytes | None:
+    """The content of a file that should hold text; None, and a finding, where it cannot be read.
 
     Args:
         path: where it is.
@@ -52,17 +63,14 @@ def read_text(path: Path, file: str, report: Report, max_bytes: int) -> str | No
             return None
         with path.open("rb") as opened:
             data = opened.read(max_bytes + 1)
-        if len(data) > max_bytes:
-            report("unreadable", f"larger than {max_bytes:,} bytes", "move data out of it", file=file)
-            return None
-        return data.decode()
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        report("unreadable", "this is not UTF-8 text", "save it with the encoding UTF-8", file=file, line=line)
     except OSError as error:
         reason = error.strerror or type(error).__name__
         report("unreadable", f"cannot be read: {reason}", "check the link, the owner and the permissions", file=file)
-    return None
+        return None
+    if len(data) > max_bytes:
+        report("unreadable", f"larger than {max_bytes:,} bytes", "move data out of it", file=file)
+        return None
+    return data
 
 
 def real(path: Path) -> Path:

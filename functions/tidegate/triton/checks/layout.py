@@ -128,7 +128,9 @@ def _check_policy(model: ModelFolder) -> None:
                     model.report("version-policy", f"version {version} has no folder", f"there: {there}", line=line)
         case "latest" if policy.latest.num_versions < 1:
             line = config.line("version_policy", 0, "latest")
-            model.report("version-policy", "latest serves 0 versions", "say num_versions: 1", line=line)
+            model.report(
+                "version-policy", "latest serves 0 versions: Triton refuses the load", "say num_versions: 1", line=line
+            )
         case _:
             pass
 

@@ -45,8 +45,7 @@ def _makes_names(tree: ast.Module) -> bool:
 
 
 def _table(module: Module) -> symtable.SymbolTable:
-    text = module.path.read_text(encoding="utf-8-sig")
-    return symtable.symtable(text, str(module.path), "exec")
+    return symtable.symtable(module.path.read_bytes(), str(module.path), "exec")
 
 
 def _tables(table: symtable.SymbolTable) -> Iterator[symtable.SymbolTable]:

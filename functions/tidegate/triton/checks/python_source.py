@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tidegate.triton.checks.files import read_text
+from tidegate.triton.checks.files import read_data
 from tidegate.triton.checks.findings import Report
 
 MAX_SOURCE_BYTES = 4 * 1024 * 1024
@@ -87,26 +87,29 @@ class Sources:
 
     def _parse(self, path: Path) -> Module | None:
         file = path.relative_to(self.model).as_posix()
-        text = read_text(path, file, self.report, MAX_SOURCE_BYTES)
-        if text is None:
+        data = read_data(path, file, self.report, MAX_SOURCE_BYTES)
+        if data is None:
             return None
-        line, problem = 0, ""
+        line, problem, hint = 0, "", ""
         try:
+            # As bytes, so that the encoding is the one that an import takes: declared, or UTF-8 outside comments.
             with warnings.catch_warnings(action="ignore"):
-                return Module(path, file, ast.parse(text.removeprefix("\ufeff"), str(path)))
+                return Module(path, file, ast.parse(data, str(path)))
         except SyntaxError as error:
-            line, problem = error.lineno or _line_of_null(text), error.msg
+            line, problem = error.lineno or _line_of_null(data), error.msg
+            if "codec can't decode" in problem:
+                hint = "save it in UTF-8, or declare its encoding in the first line, as in # coding: latin-1"
         except (RecursionError, MemoryError):
             problem = "nested too deeply"
         except ValueError as error:
-            line, problem = _line_of_null(text), str(error)
-        self.report("python-syntax", f"this does not parse: {problem}", "", file=file, line=line)
+            line, problem = _line_of_null(data), str(error)
+        self.report("python-syntax", f"this does not parse: {problem}", hint, file=file, line=line)
         return None
 
 
-def _line_of_null(text: str) -> int:
+def _line_of_null(data: bytes) -> int:
     """The line of a null character, of which Python does not say where it is; 0 where there is none."""
-    return text.count("\n", 0, text.index("\0")) + 1 if "\0" in text else 0
+    return data.count(b"\n", 0, data.index(b"\0")) + 1 if b"\0" in data else 0
 
 
 def imported_modules(tree: ast.AST) -> Iterator[tuple[str, int, ast.Import | ast.ImportFrom]]:
