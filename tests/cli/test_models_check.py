@@ -349,6 +349,24 @@ def test_a_backend_that_is_merely_alike_is_no_error(repository: Path, backend: s
     assert f"picker/config.pbtxt:2: {severity}[backend-" in result.stdout
 
 
+def test_characters_that_nobody_sees_are_named(repository: Path) -> None:
+    config = repository / "picker/config.pbtxt"
+    text = config.read_text()
+    config.write_text(f"\ufeff{text}")
+    assert "byte order mark" in models("check", repository, "picker").stdout
+    config.write_text(f"\u200b{text}")
+    assert "ZERO WIDTH SPACE" in models("check", repository, "picker").stdout
+
+
+def test_code_that_only_raises_is_not_said_to_hang(repository: Path) -> None:
+    path = repository / "picker/1/model.py"
+    head, _, _ = path.read_text().partition("    def execute(")
+    path.write_text(f'{head}    def execute(self, requests):\n        raise NotImplementedError("later")\n')
+    shown = models("check", repository, "picker").stdout
+    assert "500" in shown
+    assert "never answers" not in shown
+
+
 ROWS = 'scores = pb_utils.get_input_tensor_by_name(request, "SCORES").as_numpy()'
 MORE = '{ name: "MORE" data_type: TYPE_BF16 dims: [ -1 ] }'
 

@@ -116,6 +116,7 @@ def test_a_python_model_must_have_the_class_that_triton_calls(tmp_path: Path, so
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
+        ('name: "simple"', '\ufeffname: "simple"', r"config\.pbtxt: .*byte order mark"),
         ('name: "simple"', 'name: "other"', "name is 'other', but the folder is 'simple'"),
         ("max_batch_size: 8", "max_batch_seize: 8", r"config\.pbtxt:3:1 : .*max_batch_seize"),
         ("TYPE_INT32", "TYPE_INT33", r"config\.pbtxt:5:\d+ : .*TYPE_INT33"),

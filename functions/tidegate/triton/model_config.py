@@ -6,6 +6,7 @@ The layout: https://github.com/triton-inference-server/server/blob/main/docs/use
 from __future__ import annotations
 
 import ast
+from codecs import BOM_UTF8
 from collections.abc import Collection
 
 from google.protobuf import text_format
@@ -15,6 +16,7 @@ from tidegate.errors import ModelConfigError
 from tidegate.triton.python_code import may_have, may_set
 
 CONFIG = "config.pbtxt"
+WITHOUT_MARK = "save it as UTF-8 without one"
 ARTEFACTS = {"python": "model.py", "onnxruntime": "model.onnx"}
 """The file that each backend looks for in a version's folder, unless the config says `default_model_filename`."""
 
@@ -33,6 +35,8 @@ def parse_config(text: bytes | None, model: str, place: str) -> ModelConfig:
     config = ModelConfig()
     if text is not None:
         try:
+            if text.startswith(BOM_UTF8):
+                raise ValueError(f"it begins with a byte order mark, which Triton refuses: {WITHOUT_MARK}")
             text_format.Parse(text.decode(), config)
         except (text_format.ParseError, ValueError) as error:
             raise ModelConfigError(f"{place}:{error}" if _located(error) else f"{place}: {error}") from error
@@ -50,12 +54,12 @@ def policy_versions(config: ModelConfig, present: tuple[int, ...]) -> tuple[int,
             return present
         case "specific":
             return tuple(version for version in present if version in policy.specific.versions)
+        case "latest":
+            return present[-policy.latest.num_versions :] if policy.latest.num_versions else ()
         case _:
             return present[-1:]
 
 
-        case "latest":
-            return present[-policy.latest.num_versions :] if policy.latest.num_versions else ()
 def has_text_ids(config: ModelConfig) -> bool:
     """Whether a model takes the correlation ID of a sequence as text."""
     controls = [control for each in config.sequence_batching.control_input for control in each.control]

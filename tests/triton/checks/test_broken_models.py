@@ -119,6 +119,8 @@ EXECUTE = "        return [self.answer(request) for request in requests]\n"
 GROUP = "instance_group [\n  {\n    kind: KIND_CPU\n    count: 1\n  }\n]\n"
 
 CONFIG = [
+    Case("a byte order mark", edit(READER, "name:", "\ufeffname:"), "config-syntax", READER, 1),
+    Case("a blank that nobody sees", edit(READER, "max_batch_size", "\u200bmax_batch_size"), "config-syntax", READER, 3),
     Case("an unknown field", edit(READER, "max_batch_size", "max_batch_seize"), "config-unknown-field", READER, 3),
     Case("a field in the wrong place", edit(READER, "dims: [ 4 ]", "dims: [ 4 ] count: 1"), "config-unknown-field", READER, "count: 1"),
     Case("a data type of another tool", edit(READER, "TYPE_FP32\n    dims: [ 4 ]", "TYPE_FLOAT32\n    dims: [ 4 ]"), "config-value", READER, "TYPE_FLOAT32"),
@@ -137,7 +139,6 @@ CONFIG = [
     Case("a comma too many", edit(READER, "[ 4, 8 ]", "[ 4, 8, ]"), "config-value", READER, "[ 4, 8, ]"),
     Case("JSON", write(READER, '{"name": "reader"}\n'), "config-syntax", READER, 1),
     Case("a binary config", write(READER, b"\x08\x96\x01\xff\xfe"), "unreadable", READER, 1),
-    Case("a byte-order mark", write(READER, "\ufeff" + 'name: "reader"\n'), "config-syntax", READER, 1),
     Case("an enormous config", write(READER, "# " + "x" * 5_000_000), "unreadable", READER),
     Case("deep nesting", write(READER, "input { " * 5000 + "} " * 5000), "config-unknown-field", READER, 1),
     Case("a config that is a folder", both(remove(READER), write("reader/config.pbtxt/x")), "unreadable", READER),

@@ -7,6 +7,7 @@ so that everything else about the model can still be checked.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -21,11 +22,13 @@ from tidegate.triton.checks.files import read_text
 from tidegate.triton.checks.findings import Report
 from tidegate.triton.checks.textproto import Lines
 from tidegate.triton.checks.textproto import Path as Place
+from tidegate.triton.model_config import WITHOUT_MARK
 
 MAX_CONFIG_BYTES = 1024 * 1024
 """The largest config that is read; real ones have a few kilobytes."""
 
 MAX_MISTAKES = 50
+BYTE_ORDER_MARK = "\ufeff"
 
 NEWER_THAN_LOCAL = (("model_metrics",), ("ensemble_scheduling", 0, "max_inflight_requests"))
 """Fields that tritonclient's schema has and Triton 2.51, which the local stack runs, does not; compared by descriptor."""
@@ -87,6 +90,10 @@ def read_config(path: Path, file: str, report: Report) -> ConfigFile:
     if text is None:
         absent.damaged.add(())
         return absent
+    if text.startswith(BYTE_ORDER_MARK):
+        text = text.removeprefix(BYTE_ORDER_MARK)
+        message = "it begins with a byte order mark, which Triton refuses"
+        report("config-syntax", message, WITHOUT_MARK, file=file, line=1)
     config = ConfigFile(file, True, ModelConfig(), Lines(text))
     for _ in range(MAX_MISTAKES):
         config.message.Clear()
@@ -158,7 +165,14 @@ def _words(problem: str) -> tuple[str, str, str]:
     ):
         return "config-value", f"a value that does not fit: {reason[:200]}", ""
     hint = "check brackets, quotes and commas here and on the line above"
-    return "config-syntax", f"not in protobuf's text format: {reason[:200]}", hint
+    return "config-syntax", f"not in protobuf's text format: {_visible(reason[:200])}", hint
+
+
+def _visible(text: str) -> str:
+    """A text with the names of the characters that nobody sees."""
+    return "".join(
+        each if each.isprintable() else f"U+{ord(each):04X} ({unicodedata.name(each, 'control')})" for each in text
+    )
 
 
 def _place_hint(name: str, known: set[str]) -> str:
