@@ -273,6 +273,7 @@ PYTHON = [
     Case("execute that yields", edit(READER_PY, EXECUTE, "        for request in requests:\n            yield self.answer(request)\n"), "python-execute", READER_PY, "def execute"),
     Case("execute that answers the first alone", edit(PICKER_PY, "        return responses", "            return responses"), "python-execute", PICKER_PY, "return responses"),
     Case("execute that returns one response", edit(READER_PY, EXECUTE, "        return pb_utils.InferenceResponse([])\n"), "python-execute", READER_PY, "InferenceResponse([])"),
+    Case("execute that only raises", edit(READER_PY, EXECUTE, '        if len(requests) > 3:\n            raise ValueError(requests)\n        raise NotImplementedError("later")\n'), "python-execute", READER_PY, "def execute"),
     Case("execute that returns a fixed list", edit(READER_PY, EXECUTE, "        return [self.answer(requests[0])]\n"), "python-execute", READER_PY, "requests[0]"),
     Case("execute that returns a tuple", edit(READER_PY, EXECUTE, "        return (self.answer(requests[0]),)\n"), "python-execute", READER_PY, "requests[0]"),
     Case("execute without requests", edit(READER_PY, "def execute(self, requests):", "def execute(self):\n        requests = []"), "python-signature", READER_PY, "def execute"),

@@ -202,11 +202,16 @@ def _check_execute(model: ModelFolder, module: Module, sources: Sources, method:
         for each in modules
         for node in ast.walk(each.tree)
     )
+    nodes = list(own_nodes(function.body))
+    if not any(isinstance(node, ast.Return | ast.Yield | ast.YieldFrom) for node in nodes) and _raises(function.body):
+        message = "execute only raises: every request fails with status 500"
+        hint = "return a list with one response for each request"
+        model.report("python-execute", message, hint, file=file, line=function.lineno)
+        return
     if sends:
         _check_final(model, modules, method)
     if model.message.model_transaction_policy.decoupled or sends:
         return
-    nodes = list(own_nodes(function.body))
     if any(isinstance(node, ast.Yield | ast.YieldFrom) for node in nodes):
         message = "execute yields, so it gives a generator and no list"
         model.report(
@@ -233,6 +238,24 @@ def _check_execute(model: ModelFolder, module: Module, sources: Sources, method:
     for value in values:
         _check_returned(model, file, function, value)
     _check_early_return(model, file, function)
+
+
+def _raises(body: list[ast.stmt]) -> bool:
+    """Whether statements that return nothing always end in an exception, as far as they show it."""
+    for statement in body:
+        match statement:
+            case ast.Raise():
+                return True
+            case ast.If() if statement.orelse and _raises(statement.body) and _raises(statement.orelse):
+                return True
+            case ast.Try():
+                handled = [_raises(handler.body) for handler in statement.handlers]
+                inner = _raises(statement.body) or _raises(statement.orelse)
+                if _raises(statement.finalbody) or (inner and all(handled)):
+                    return True
+            case _:
+                pass
+    return False
 
 
 def _check_final(model: ModelFolder, modules: list[Module], method: Method) -> None:
