@@ -45,7 +45,8 @@ def _makes_names(tree: ast.Module) -> bool:
 
 
 def _table(module: Module) -> symtable.SymbolTable:
-    return symtable.symtable(module.path.read_bytes(), str(module.path), "exec")
+    # As bytes, which it takes in the encoding that they declare, whatever its stub says.
+    return symtable.symtable(module.path.read_bytes(), str(module.path), "exec")  # type: ignore[arg-type]
 
 
 def _tables(table: symtable.SymbolTable) -> Iterator[symtable.SymbolTable]:
