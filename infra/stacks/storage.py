@@ -49,7 +49,8 @@ class StorageStack(cdk.Stack):
         # There whether it is used or not: a repository that goes takes its images with it.
         self.dcgm_images = self._images("DcgmImages", "dcgm-exporter")
         self.topic = self._topic()
-        for value in (self.logs_bucket.bucket_name, self.topic.topic_arn, *([self.key.key_arn] if self.key else [])):
+        names = (self.logs_bucket.bucket_name, self.topic.topic_arn, self.edge_key.secret_arn)
+        for value in (*names, *([self.key.key_arn] if self.key else [])):
             publish(self, value)
         fixed = json.dumps(fixed_settings(stage.settings), sort_keys=True)
         for name, value, what in (
