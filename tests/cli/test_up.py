@@ -222,7 +222,7 @@ def test_a_model_that_cannot_be_served_is_named_at_once(tmp_path: Path, model: s
     models = make_repository(tmp_path / "models", "no_model_py", "no_class", "refused")
     rules = write_rules(tmp_path / "rules", {"a": 1}, {model: ["a"]}, own=model)
     with started_stack(rules, models, tmp_path / "errors") as stack:
-        assert stack.wait_exit(10) == 1
+        assert stack.wait_exit(40) == 1
         assert message in stack.errors
         assert "Traceback" not in stack.errors
         assert stack.output == ""
