@@ -19,6 +19,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     write_caller(root, "caller", "called")
     write_caller(root, "caller_of_caller", "caller")
     write_caller(root, "calls_nothing_there", "gone")
+    write_caller(root, "asks_wrongly", "called", output="Q")
     write_model(root, "lacks_module", samples={}, check="import module_that_no_image_has")
     write_model(root, "no_tensor", samples={}, tensors='[pb_utils.Tensor("Y", [1.0, 2.0])]')
     for name, head in {
@@ -37,7 +38,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         "lacks_module",
         "no_tensor",
     ]
-    return smoke(root, *models, "latin_comment", "latin_declared", "no_version", "--json")
+    return smoke(root, *models, "asks_wrongly", "latin_comment", "latin_declared", "no_version", "--json")
 
 
 def test_every_data_type_is_asked_and_compared(run: Run) -> None:
@@ -55,6 +56,7 @@ def test_models_that_the_code_calls_are_loaded_with_it(run: Run) -> None:
     ("model", "reason"),
     [
         ("calls_nothing_there", "'gone' is not ready"),
+        ("asks_wrongly", "unexpected inference output 'Q'"),
         ("lacks_module", "ModuleNotFoundError"),
         ("no_tensor", "incompatible constructor arguments"),
     ],

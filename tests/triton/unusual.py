@@ -55,7 +55,7 @@ class TritonPythonModel:
 
     def answer(self, request):
         x = pb_utils.get_input_tensor_by_name(request, "X")
-        called = pb_utils.InferenceRequest(model_name=CALLED, requested_output_names=["Y"], inputs=[x])
+        called = pb_utils.InferenceRequest(model_name=CALLED, requested_output_names=[{output!r}], inputs=[x])
         answer = called.exec()
         if answer.has_error():
             raise pb_utils.TritonModelException(answer.error().message())
@@ -85,11 +85,11 @@ def write_echo(root: Path, name: str, *, types: Iterable[str] = VALUES, sample: 
         (root / name / "samples/ends.json").write_text(json.dumps(document))
 
 
-def write_caller(root: Path, name: str, called: str) -> None:
-    """Write a model that calls another with its input X, and gives back that one's output Y."""
+def write_caller(root: Path, name: str, called: str, *, output: str = "Y") -> None:
+    """Write a model that calls another with its input X, asks it for an output, and gives back its output Y."""
     tensor = "data_type: TYPE_FP32 dims: [ 2 ]"
     config = f'name: "{name}"\nbackend: "python"\nmax_batch_size: 8\ninput [ {{ name: "X" {tensor} }} ]\n'
-    _write(root / name, f'{config}output [ {{ name: "Y" {tensor} }} ]\n', CALLER.format(called=called))
+    _write(root / name, f'{config}output [ {{ name: "Y" {tensor} }} ]\n', CALLER.format(called=called, output=output))
 
 
 def _write(folder: Path, config: str, code: str) -> None:

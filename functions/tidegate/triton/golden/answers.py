@@ -31,7 +31,7 @@ _WHATEVER_IS_SENT = re.compile(
     r"expected a single response|incomplete string data for inference input|unexpected number of string elements|"
     r"in ensemble .*(?:data-type is|missing required input)|"
     r"Failed for execute the inference request\. Model '.*' is not ready|ModuleNotFoundError: |ImportError: |"
-    r"incompatible (?:constructor|function) arguments"
+    r"incompatible (?:constructor|function) arguments|unexpected inference (?:input|output) '"
 )
 """Reasons of Triton and its Python backend that no input changes."""
 
