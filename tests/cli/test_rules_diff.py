@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from math import sqrt
 from pathlib import Path
 from typing import Any
@@ -290,3 +291,28 @@ def test_what_is_not_decided_is_said_with_the_reason_and_a_bound(tmp_path: Path)
     printed = rules("diff", old, new).stdout
     assert "estimated, ± " in printed
     assert told["undecided"] in printed
+
+
+def many_keys(root: Path, count: int, changed: Mapping[str, Any]) -> Path:
+    """So many experiments in a layer of their own each, with a key of its own each, and one rule changed."""
+    numbers = range(count)
+    experiments = [
+        {"id": f"r{each}", "experiment": {"id": f"e{each}", "layer": f"l{each}", "cells": {1: "base"}}}
+        for each in numbers
+    ]
+    experiments[5] |= changed
+    return directory(
+        root,
+        context={f"k{each}": {"type": "string"} for each in numbers},
+        sticky_key="k0",
+        layers={f"l{each}": {"key": f"k{each}", "experiments": {f"e{each}": [0, 4_999]}} for each in numbers},
+        rules=[*experiments, {"id": "default", "serve": "base"}],
+    )
+
+
+def test_layers_of_many_keys_are_compared(tmp_path: Path) -> None:
+    old, new = (many_keys(tmp_path / name, 120, {"when": {"k5": name}}) for name in ("a", "b"))
+    told = ranking(diff(old, new))
+    assert told["exact"] or (0 < told["bound"] < 0.05 and told["undecided"])
+    same = rules_json("diff", old, old)
+    assert (same["changed"], ranking(same)["moved"], ranking(same)["exact"]) == (False, 0, True)

@@ -28,6 +28,19 @@ SETS: dict[str, Any] = {
         {"id": "default", "serve": "base"},
     ],
 }
+TWO_KEYS: dict[str, Any] = {
+    "context": {"version": {"type": "version"}, "name": {"type": "string"}},
+    "sticky_key": ["version", "name"],
+    "layers": {},
+    "rules": [
+        {
+            "id": "new",
+            "when": {"version": {"gt": "8.2"}, "name": {"not": "a"}},
+            "split": {"base@champion": 1, "better": 1},
+        },
+        {"id": "default", "serve": "base"},
+    ],
+}
 CALLERS = {"id": "asked", "experiment": {"id": "9", "allocate": "caller", "cells": {"a": "base", "b": "better"}}}
 WINDOW = {"id": "june", "active": {"from": "2026-06-01T00:00:00Z", "until": "2026-07-01T00:00:00Z"}, "serve": "best"}
 JUNE = "2026-06-15T12:00:00Z"
@@ -35,7 +48,7 @@ JUNE = "2026-06-15T12:00:00Z"
 
 def edited(document: dict[str, Any], place: int, **keys: Any) -> dict[str, Any]:
     found = [dict(rule) for rule in document["rules"]]
-    found[place] |= keys
+    found[place] = {key: value for key, value in (found[place] | keys).items() if value is not None}
     return document | {"rules": found}
 
 
@@ -56,6 +69,7 @@ EDITS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("a set", SETS, edited(SETS, 0, when={"tags": {"contains_any": ["a", "c"]}})),
     ("a range and a prefix", SETS, edited(SETS, 1, when={"page": {"prefix": "home"}, "age": {"gte": 21, "lt": 30}})),
     ("alternatives", SETS, edited(SETS, 2, when={"score": {"gt": 0.25}})),
+    ("a key after another", TWO_KEYS, edited(TWO_KEYS, 0, split=None, serve="best")),
 ]
 
 

@@ -78,15 +78,15 @@ def build_axes(old: Side, new: Side) -> Axes:
         places[name] = len(axes)
         axes += _AttributeAxes(joint, name, key=key, place=len(axes)).axes(rows)
     by_caller = joint.experiments("caller")
-    cells = tuple(sorted({experiment["id"] for experiment in by_caller.values()}))
-    axes += [_allocation_axis(joint, by_caller, name, place) for place, name in enumerate(cells)]
+    callers = _grouped(by_caller, "id")
+    cells = tuple(sorted(callers))
+    axes += [_allocation_axis(joint, callers[name], name, place) for place, name in enumerate(cells)]
     first_layer = len(axes)
     by_layer = joint.experiments("layer")
-    for layer in sorted({experiment["layer"] for experiment in by_layer.values()}):
-        mine = {row: experiment for row, experiment in by_layer.items() if experiment["layer"] == layer}
+    for layer, mine in sorted(_grouped(by_layer, "layer").items()):
         after = sum(1 << places[name] for name in {name for row in mine for name in joint.key_of(row)})
         axes.append(layer_axis(joint, layer, mine, keys, after))
-    allocated = [joint.rows(row for row, each in by_caller.items() if each["id"] == name) for name in cells]
+    allocated = [joint.rows(callers[name]) for name in cells]
     space = Space(joint, axes, joint.rows(hashing), allocated)
     closed = {name for name in keys if all(each.values is not None for _, each in joint.declared(name))}
     layers = space.all_axes >> first_layer << first_layer
@@ -203,8 +203,15 @@ def _element_axes(joint: Joint, name: str, after: int) -> list[Axis]:
     return axes
 
 
-def _allocation_axis(joint: Joint, experiments: Mapping[int, Mapping[str, Any]], name: str, place: int) -> Axis:
-    mine = {row: experiment for row, experiment in experiments.items() if experiment["id"] == name}
+def _grouped(experiments: Mapping[int, Mapping[str, Any]], field: str) -> dict[str, dict[int, Mapping[str, Any]]]:
+    """Experiments, by row, grouped by one of their fields."""
+    found: dict[str, dict[int, Mapping[str, Any]]] = {}
+    for row, experiment in experiments.items():
+        found.setdefault(experiment[field], {})[row] = experiment
+    return found
+
+
+def _allocation_axis(joint: Joint, mine: Mapping[int, Mapping[str, Any]], name: str, place: int) -> Axis:
     texts = {str(cell["cell"]): None for experiment in mine.values() for cell in experiment["cells"]}
     cases = {(allocated(joint, mine, cell), Effect(cell=cell)): 1 for cell in [None, *texts]}
     return listed_axis(f"allocations.{name}", cases, joint.rows(mine), cell=place)

@@ -158,9 +158,9 @@ class Examples:
         )
 
     def _contexts(self, cases: Sequence[Case]) -> Iterator[dict[str, Any]]:
-        """The contexts of some cases: one for each key that is tried, of a single attribute that choices hash."""
+        """The contexts of some cases: one for each key that is tried, of one attribute that choices hash after the other."""
         context: dict[str, Any] = {}
-        open_key: str | None = None
+        open_keys: list[str] = []
         for axis, case in zip(self._axes.space.axes, cases, strict=True):
             if axis.cell is not None and case[1].cell is not None:
                 context.setdefault("allocations", {})[self._axes.cells[axis.cell]] = case[1].cell
@@ -172,15 +172,20 @@ class Examples:
                     context[name].append(value.text)
             else:
                 context[name] = list(value) if isinstance(value, tuple) else value
-                if case[1].marker == ANY and open_key is None:
-                    open_key = name
-        plain = {name: _readable(value) if name != open_key else value for name, value in context.items()}
-        for each in (plain, context) if plain != context else (context,):
-            if open_key is None:
-                yield each
-            else:
-                kinds = [attribute.type for _, attribute in self._joint.declared(open_key)]
-                yield from ({**each, open_key: key} for key in islice(_keys(kinds[0], each[open_key]), MOST_KEYS))
+                if case[1].marker == ANY:
+                    open_keys.append(name)
+        plain = {name: _readable(value) for name, value in context.items()}
+        bases = (plain, context) if plain != context else (context,)
+        yield from bases if not open_keys else ()
+        # Which of them is hashed, the rules decide: a few values of each come first.
+        tried = [
+            (base, name, _keys(self._joint.declared(name)[0][1].type, context[name]))
+            for base in bases
+            for name in open_keys
+        ]
+        for size in (MOST_KEYS // 100, MOST_KEYS) if len(tried) > 1 else (MOST_KEYS,):
+            for base, name, keys in tried:
+                yield from ({**base, name: key} for key in islice(keys, size))
 
 
 def _fits(marker: int | str | None, key: int | None, markers: Sequence[int | str]) -> bool:

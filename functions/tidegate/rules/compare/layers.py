@@ -42,12 +42,13 @@ def layer_axis(
     rows = _LayerRows(joint, experiments)
     names = [side.layer_keys.get(layer) for side in joint.sides]
     known: dict[tuple[Source, Source], Cases] = {}
+    mine = [(name, place) for place, name in enumerate(keys) if any(name in (key or ()) for key in names)]
 
     def cases(markers: Markers) -> Cases:
-        given = dict(zip(keys, markers, strict=True))
+        given = {name: markers[place] for name, place in mine}
         was, now = (
-            source_of(side, mine or names[1 - number] or (), given) if mine is not None else None
-            for number, (side, mine) in enumerate(zip(joint.sides, names, strict=True))
+            source_of(side, key or names[1 - number] or (), given) if key is not None else None
+            for number, (side, key) in enumerate(zip(joint.sides, names, strict=True))
         )
         # A revision without the layer has no rows that look at its bucket.
         sources = (now if names[OLD] is None else was, was if names[NEW] is None else now)

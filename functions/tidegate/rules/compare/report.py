@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from tidegate.rules.compare.alignment import same_json
 from tidegate.rules.compare.changes import Change, changes_between
 from tidegate.rules.compare.examples import Example
 from tidegate.rules.compare.logged import LoggedShares
@@ -14,6 +15,9 @@ from tidegate.rules.compare.shares import STEP_BUDGET, Flow, ObjectiveShares, un
 from tidegate.rules.times import utc_text
 
 FORMAT_VERSION = 1
+MOST_TOLD_ALIKE = 100
+"""Of an objective that is the same in both revisions, the share of each rule is told up to so many rules."""
+
 NO_OBJECTIVE = "(no objective)"
 
 
@@ -101,10 +105,31 @@ def compare(
     shares = []
     engines = (old.engine, new.engine) if with_examples else None
     for name in _objectives(old, new, objective):
+        if _is_alike(old, new, name) and len(old.rule_lines(name)) > MOST_TOLD_ALIKE:
+            shares.append(ObjectiveShares(name, "uniform", 0.0, 0.0, 1.0, ()))
+            continue
         sides = [each.side(name) for each in (old, new) if name in each.objectives]
         found = uniform_shares(sides[0], sides[-1], at, budget, engines if len(sides) == 2 else None)
         shares.append(_one_sided(found, is_added=name not in old.objectives) if len(sides) == 1 else found)
     return _diff(old, new, objective, shares)
+
+
+def _is_alike(old: Revision, new: Revision, objective: str) -> bool:
+    """Whether all that decides on the contexts of an objective is the same in both revisions."""
+    return (
+        objective in old.objectives
+        and objective in new.objectives
+        and old.targets == new.targets
+        and same_json(old.manifest["layers"], new.manifest["layers"])
+        and same_json(*(_entry(each, objective) for each in (old, new)))
+        and old.rule_lines(objective) == new.rule_lines(objective)
+        and same_json(old.rule_lines(objective), new.rule_lines(objective))
+    )
+
+
+def _entry(revision: Revision, objective: str) -> dict[str, Any]:
+    """An objective's entry of the manifest, without where in the bundle its rules are."""
+    return {key: value for key, value in revision.manifest["objectives"][objective].items() if key != "line"}
 
 
 class LoggedComparison:

@@ -32,6 +32,10 @@ COUNT_BUDGET = 3_000_000
 """Together these take some three seconds at the most, of ten thousand rules some five."""
 
 SAMPLE_SIZE = 20_000
+SAMPLED_AXES = 4_000_000
+MIN_SAMPLE_SIZE = 200
+"""So many axes of all drawn contexts are looked at: of a space of many axes, fewer contexts are drawn, but so many at least."""
+
 SAMPLE_SEED = 20_260_501
 CONFIDENCE = 0.95
 
@@ -73,7 +77,7 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class ObjectiveShares:
-    """What moves in one objective; the shares of `flows` sum to 1.
+    """What moves in one objective; the shares of `flows` sum to 1 (none: a long objective that is the same in both).
 
     `weighting` is `uniform` (over context classes) or `log`, and `contexts` how many the log had (0: none). `changing` tells
     how exact the shares are of flows that move or are retuned, `staying` of those that are neither.
@@ -192,8 +196,9 @@ def _sampled(
 ) -> Estimate:
     """Draw contexts of undecided states, and add what they decide. The estimate holds for so many shares at once."""
     size, spread = 0, 0.0
+    most = max(MIN_SAMPLE_SIZE, min(SAMPLE_SIZE, SAMPLED_AXES // len(space.axes))) if space.axes else SAMPLE_SIZE
     undecided = {state: weight * space.weight(state[0]) for state, weight in states.items()}
-    for state, share, draws in _strata(undecided, space.total, chance):
+    for state, share, draws in _strata(undecided, space.total, most, chance):
         counted = Counter(space.complete(state, chance) for _ in range(draws))
         size, spread = size + draws, spread + float(share) ** 2 / draws
         for leaf, count in counted.items():
@@ -207,16 +212,18 @@ def _worse(changing: Estimate, staying: Estimate) -> Estimate:
     return Estimate(min(1.0, sqrt(changing.bound**2 + staying.bound**2)), changing.drawn + staying.drawn)
 
 
-def _strata(states: Mapping[State, int], total: int, chance: random.Random) -> Iterator[tuple[State, Fraction, int]]:
+def _strata(
+    states: Mapping[State, int], total: int, size: int, chance: random.Random
+) -> Iterator[tuple[State, Fraction, int]]:
     """The states with their shares and numbers of draws; where they are too many, as many drawn by their weights."""
     whole = sum(states.values())
-    if len(states) <= SAMPLE_SIZE:
+    if len(states) <= size:
         for state, weight in states.items():
-            yield state, Fraction(weight, total), max(1, ceil(weight * SAMPLE_SIZE / whole))
+            yield state, Fraction(weight, total), max(1, ceil(Fraction(weight * size, whole)))
         return
     draw = by_weight(states)
-    for _ in range(SAMPLE_SIZE):
-        yield draw(chance), Fraction(whole, total * SAMPLE_SIZE), 1
+    for _ in range(size):
+        yield draw(chance), Fraction(whole, total * size), 1
 
 
 def _add(leaves: dict[Leaf, Fraction], leaf: Leaf, share: Fraction) -> None:

@@ -30,7 +30,9 @@ MOST_LOOKED_AT = 64
 
 CASES_PER_STEP = 64
 STEP_BITS = 8192
-"""A budget's step is one part that a state is taken into, or so many cases that are looked at, of rows so wide."""
+STEP_AXES = 64
+"""A budget's step is one part that a state is taken into, or so many cases that are looked at, of rows so wide, and of so
+many axes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,19 +108,32 @@ class Space:
                     continue
                 parts = self._parts(state, axis)
                 cost = len(parts) + self.axes[axis].size // CASES_PER_STEP
-                budget -= cost * (1 + state[1].bit_length() // STEP_BITS)
+                budget -= cost * (1 + state[1].bit_length() // STEP_BITS + len(self.axes) // STEP_AXES)
                 for after, share in parts.items():
                     put(after, weight * share)
         return Walked(leaves, alike, undecided)
 
     def complete(self, state: State, chance: random.Random) -> Leaf:
         """A random completion of a state."""
-        for place in places(state[0]):
-            axis = self.axes[place]
-            if state[0] >> place & 1 and (axis.rows & state[1] or axis.may_refuse):
-                rows, effect = axis.draw(state[3], chance)
-                state = self._taken(state, place, state[1] & rows, effect)
-        return self.leaf_of(self._settled(state)[0])
+        for place in places(state[0] & self._refusing):
+            state = self._drawn(state, place, chance)
+        for side in (OLD, NEW):
+            while not state[2] & REFUSED_BY[side] and (mine := state[1] & self._of[side]):
+                looked = self._axes_of_row[(mine & -mine).bit_length() - 1] & state[0]
+                if not looked:
+                    break
+                # Only what the first row looks at decides whether it matches.
+                place = next(places(looked))
+                while before := self.axes[place].after & state[0]:
+                    place = next(places(before))
+                state = self._drawn(state, place, chance)
+        return self.tidied(self.leaf_of(state))
+
+    def _drawn(self, state: State, place: int, chance: random.Random) -> State:
+        if not state[0] >> place & 1:
+            return state
+        rows, effect = self.axes[place].draw(state[3], chance)
+        return self._taken(state, place, state[1] & rows, effect)
 
     def leaf_of(self, state: State) -> Leaf:
         """What a state without open axes decides."""

@@ -302,7 +302,11 @@ class _Part:
         """What the rows of a mask leave of a region."""
         if region is None or not self._factor:
             return 0
-        boxes = [box for row in places(self._touching(region) & above) if (box := self._box(row)) is not None]
+        rows = self._touching(region) & above
+        self._owner.left -= rows.bit_count()
+        if self._owner.left < 0:
+            raise TooMuchError
+        boxes = [box for row in places(rows) if (box := self._box(row)) is not None]
         return self._factor * self._count((1 << len(self._grids)) - 1, self._narrow(self._full, region), boxes)
 
     @staticmethod
