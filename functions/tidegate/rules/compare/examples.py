@@ -31,6 +31,9 @@ MOST_KEYS = 20_000
 MOST_KEYS_OF_ALL = 100_000
 """How many cases and keys are looked at for one context, and for all contexts of an objective."""
 
+AXES_PER_KEY = 64
+"""A space of n times so many axes has one (n + 1)th of the keys of all contexts."""
+
 
 @dataclass(frozen=True, slots=True)
 class Example:
@@ -52,7 +55,8 @@ class Examples:
     def __init__(self, axes: Axes, engines: tuple[Engine, Engine], at: float) -> None:
         self._axes, self._joint, self._engines, self._at = axes, axes.joint, engines, at
         self._has_windows = any("active" in rule for side in self._joint.sides for rule in side.rules)
-        self._looked, self._keys = MOST_LOOKED_AT, MOST_KEYS_OF_ALL
+        # A decision takes the longer, the more attributes and layers there are.
+        self._looked, self._keys = MOST_LOOKED_AT, MOST_KEYS_OF_ALL // (1 + len(axes.space.axes) // AXES_PER_KEY)
         self._cases: dict[tuple[int, Markers], list[Case]] = {}
 
     def find(self, leaf: Leaf, old: Outcome, new: Outcome) -> Example | None:
