@@ -41,12 +41,14 @@ LONGEST_PATH = 255
 
 def check_python_files(model: ModelFolder, sources: Sources, module: Module) -> None:
     """Check `model.py` and the modules beside it that it reaches."""
+    # Absolute, since a repository may be named by a relative path: only what the code itself leaves relative is so then.
+    root = model.path.absolute()
     for each in sources.reachable(module):
         words = {node.id for node in ast.walk(each.tree) if isinstance(node, ast.Name)}
         words |= {node.attr for node in ast.walk(each.tree) if isinstance(node, ast.Attribute)}
         if words & _CAREFUL:
             continue
-        paths = _Paths(model.path, sources.version, each, _assigned_once(each.tree))
+        paths = _Paths(root, sources.version.absolute(), each, _assigned_once(each.tree))
         reported: set[Path] = set()
         careful = set(_careful(each.tree))
         for node in ast.walk(each.tree):
@@ -55,11 +57,11 @@ def check_python_files(model: ModelFolder, sources: Sources, module: Module) -> 
             if not isinstance(node, ast.Call | ast.BinOp | ast.JoinedStr):
                 continue
             path = paths.of(node)
-            if path is None or not path.suffix or path in reported or not path.is_relative_to(model.path):
+            if path is None or not path.suffix or path in reported or not path.is_relative_to(root):
                 continue
             if not path.exists():
                 reported.add(path)
-                message = f"{path.relative_to(model.path).as_posix()} is opened here, and it is not there"
+                message = f"{path.relative_to(root).as_posix()} is opened here, and it is not there"
                 model.report("code-file", message, _near(path), file=each.file, line=node.lineno)
 
 
@@ -143,7 +145,7 @@ class _Paths:
             case ast.Subscript(slice=ast.Constant(value="model_version")):
                 return Path(self.version.name)
             case ast.Name(id="__file__"):
-                return self.module.path
+                return self.module.path.absolute()
             case ast.Name() | ast.Attribute(value=ast.Name(id="self")) if ast.unparse(node) in self.names:
                 return self.of(self.names[ast.unparse(node)], hops + 1)
             case ast.Attribute(attr="parent"):
