@@ -339,10 +339,20 @@ def test_status_reads_the_stores_as_it_reads_the_stack(published: Cli) -> None:
     assert re.search(r"versioned\s+│ 2\s+│ READY\s+│ live", models)
 
 
+def interruptible() -> None:
+    """Let a process be interrupted where the suite ignores SIGINT, as a shell's background job does and hands on."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_a_watch_looks_again_until_it_is_interrupted(published: Cli) -> None:
     command = published.command("status", "--watch", "--interval-s", "0.2", "--json")
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(), text=True
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(),
+        text=True,
+        preexec_fn=interruptible,
     ) as process:
         assert process.stdout is not None
         first, second = (json.loads(process.stdout.readline()) for _ in range(2))
@@ -355,7 +365,9 @@ def test_a_watch_looks_again_until_it_is_interrupted(published: Cli) -> None:
 def test_a_watch_on_a_terminal_redraws(published: Cli) -> None:
     ours, theirs = pty.openpty()
     command = published.command("status", "--watch", "--interval-s", "0.2")
-    with subprocess.Popen(command, stdout=theirs, stderr=theirs, env=environment({"TERM": "xterm"})) as process:
+    with subprocess.Popen(
+        command, stdout=theirs, stderr=theirs, env=environment({"TERM": "xterm"}), preexec_fn=interruptible
+    ) as process:
         os.close(theirs)
         shown = b""
         while shown.count(published.live()[:12].encode()) < 2:
