@@ -135,7 +135,7 @@ def deploy(stage: str, rules: Path, stacks: str, yes: bool) -> None:
 
 
 def _refuse_what_cannot_become(out: Path, region: str, stage: str, stacks: tuple[str, ...]) -> None:
-    """End with the reasons where the stage that is deployed cannot become what stands in the folder `out`."""
+    """End with the reasons where the stage that is deployed cannot become what is in the folder `out`."""
     import boto3
 
     from infra.upgrade.check import refusals

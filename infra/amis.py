@@ -57,7 +57,7 @@ def pin(stage: str, settings: Settings, images: Mapping[str, str], folder: Path 
     """Write images into a stage's settings, every other line of which stays as it is; the file.
 
     Raises:
-        SettingsError: `ami` stands there over several lines.
+        SettingsError: `ami` is written there over several lines.
     """
     file = folder / f"{stage}.yaml"
     text = file.read_text(encoding="utf-8")
@@ -68,7 +68,7 @@ def pin(stage: str, settings: Settings, images: Mapping[str, str], folder: Path 
     else:
         match = _LINE.search(text)
         if match is None or match[1] is None:
-            raise SettingsError(f"{file.name}: ami stands over several lines; replace it by: {line}")
+            raise SettingsError(f"{file.name}: ami is written over several lines; replace it by: {line}")
         text = text[: match.start()] + " ".join(filter(None, (line, match[2]))) + text[match.end() :]
     file.write_text(text, encoding="utf-8")
     return file

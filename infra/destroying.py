@@ -70,7 +70,7 @@ def empty_buckets(stage: str, session: Any) -> dict[str, int]:
 
 
 def _closed(arn: str) -> dict[str, Any]:
-    """A policy under which nobody writes into a bucket, the services that deliver logs included."""
+    """A policy that lets nothing write into a bucket, the services that deliver logs included."""
     deny = {"Sid": "NothingIsWritten", "Effect": "Deny", "Principal": "*", "Action": "s3:PutObject"}
     return {"Version": "2012-10-17", "Statement": [deny | {"Resource": f"{arn}/*"}]}
 

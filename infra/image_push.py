@@ -55,7 +55,7 @@ def find_engine(named: str = "") -> str:
         ImageError: there is none, or the name is of none that is known here.
     """
     if named and named not in ENGINES:
-        raise ImageError(f"{named!r} is no container engine that is known here: name one of {', '.join(ENGINES)}")
+        raise ImageError(f"{named!r} is not a known container engine: name one of {', '.join(ENGINES)}")
     for engine in (named,) if named else ENGINES:
         if shutil.which(engine):
             return engine

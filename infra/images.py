@@ -1,7 +1,7 @@
 """The two images that a stage runs: what each is built of, and the tag that follows from it.
 
 A tag names its content: it holds a digest of the Dockerfile, of every file that the build copies, and of the build's
-arguments. So whoever has the same sources knows the tag without asking anybody, the stacks name it without being told, and
+arguments. So the tag follows from the sources alone: the stacks compute it too, and
 a changed source is another image under another tag. The image that a Dockerfile builds on is named by its tag alone.
 """
 

@@ -26,7 +26,7 @@ _OTHER_ACCELERATORS = ("NeuronInfo", "FpgaInfo", "InferenceAcceleratorInfo", "Me
 @dataclass(frozen=True, slots=True)
 class InstanceType:
     """An instance type that Triton can run on. `gpus` counts whole GPUs and partitions of one alike; `interfaces` are the network
-    interfaces that it may have, None where nobody said."""
+    interfaces that it may have, None where it is unknown."""
 
     gpus: int
     memory_mib: int
@@ -54,7 +54,7 @@ def find_type(name: str, stated: Mapping[str, StatedType]) -> InstanceType:
         close = difflib.get_close_matches(name, _described(), 1, 0.8)
         hint = f" (did you mean {close[0]!r}?)" if close else ""
         raise UnfitTypeError(
-            f"it is no instance type that is known here{hint}; of one that is new, state GPUs and memory in the setting "
+            f"it is not a known instance type{hint}; of one that is new, state GPUs and memory in the setting "
             "triton.instance_types"
         )
     if "x86_64" not in described["ProcessorInfo"]["SupportedArchitectures"]:

@@ -78,7 +78,7 @@ def _settings_error(findings: list[Finding]) -> SettingsError:
 def _variables(
     environment: Mapping[str, str], findings: list[Finding]
 ) -> Iterator[tuple[str, tuple[tuple[str, ...], Any]]]:
-    """The variables that are settings: name -> (path of the setting, value). One whose value is no YAML is a finding."""
+    """The variables that are settings: name -> (path of the setting, value). One whose value is not YAML is a finding."""
     for name, text in sorted(environment.items()):
         if not name.startswith(PREFIX):
             continue

@@ -203,7 +203,7 @@ class DoorFunction(Group):
 
 
 class ResolveFunction(DoorFunction):
-    """The function in the path of requests for a decision alone: it waits for nobody."""
+    """The function in the path of requests for a decision alone: it waits for no server."""
 
     memory_mib: Annotated[StrictInt, Field(ge=128, le=10_240)] = Field(512, description="Memory.")
 
@@ -268,7 +268,7 @@ class Triton(Group):
     dcgm_exporter_tag: ImageTag | None = Field(
         None,
         description="Tag of NVIDIA's DCGM exporter in the stage's ECR repository, which runs beside each server with GPUs and "
-        "tells of broken ones; unset: there is none, and use and memory of GPUs are Triton's own figures.",
+        "reports broken ones; unset: there is none, and use and memory of GPUs are Triton's own figures.",
     )
     default_instance_type: InstanceType = Field(
         "g4dn.xlarge", description="Instance type of shards whose `instance_type` in fleet.yaml is unset."
@@ -470,7 +470,7 @@ def conflicts(settings: Settings) -> list[tuple[tuple[str, ...], str, str]]:
         private = False
     if not private:
         hint = "write a private IPv4 range from /16 to /20 whose host bits are 0, such as 10.42.0.0/16"
-        found.append((("vpc_cidr",), f"{settings.vpc_cidr!r} is no address range for the VPC", hint))
+        found.append((("vpc_cidr",), f"{settings.vpc_cidr!r} is not an address range for the VPC", hint))
     if settings.log_retention_days not in LOG_RETENTION_DAYS:
         days = ", ".join(map(str, LOG_RETENTION_DAYS))
         message = f"CloudWatch Logs has no retention of {settings.log_retention_days} days"

@@ -59,7 +59,7 @@ def _shard(name: str, spec: ShardSpec, settings: Settings) -> Shard:
     try:
         has = find_type(instance_type, settings.triton.instance_types).gpus
     except UnfitTypeError:
-        has = 0  # told by `shard_conflicts`
+        has = 0  # reported by `shard_conflicts`
     gpus = settings.triton.gpus_per_replica if has else 0
     servers_per_instance = _servers_per_instance((instance_type, *spec.alternative_types), gpus, settings)
     return Shard(

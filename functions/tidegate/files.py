@@ -12,7 +12,7 @@ def read_regular(path: Path, max_bytes: int) -> bytes:
     """The content of a regular file; symbolic links are followed.
 
     Raises:
-        OSError: it cannot be read, is no regular file, or has more than `max_bytes` bytes; `strerror` says which.
+        OSError: it cannot be read, is not a regular file, or has more than `max_bytes` bytes; `strerror` says which.
     """
     # Checked before it is opened, since opening a device can have an effect, and again on the open file, since another
     # process can replace it in between. Without O_NONBLOCK, opening a named pipe waits for a writer.

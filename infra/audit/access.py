@@ -54,7 +54,7 @@ def no_service_wide_actions(assembly: Assembly) -> Iterator[str]:
 
 
 def the_registry_is_written_by_partition(assembly: Assembly) -> Iterator[str]:
-    """Whoever may act on items of a table may do so on partitions that the policy names; the table of facts has none."""
+    """A role that may act on items of a table may do so on partitions that the policy names alone; the table of facts has none."""
     for resource, statement in _statements(assembly):
         actions = [each for each in as_list(statement.get("Action")) if each in ITEM_ACTIONS]
         tables = [text_of(each) for each in as_list(statement.get("Resource"))]

@@ -9,7 +9,7 @@ from infra.settings import CloudFront
 from infra.stacks.parts import explain
 
 NO_CACHE = "4135ea2d-6df8-44a3-9df3-4b5a84be39ad"
-"""AWS's cache policy CachingDisabled: every decision is made anew."""
+"""AWS's cache policy CachingDisabled: no decision is cached."""
 
 BELIEVED = ("CloudFront-Viewer-Country",)
 """What CloudFront says of a caller; a context may come from it."""

@@ -214,7 +214,7 @@ def key_statement(storage: StorageStack, action: str, services: Sequence[str]) -
 def publishers_policy(
     scope: Construct, stage: Stage, storage: StorageStack, job_arn: str, job_logs: logs.ILogGroup
 ) -> iam.ManagedPolicy:
-    """The policy of whoever publishes, by themselves or by the job, whose log they read; the table of facts is theirs to fill
+    """The policy of those who publish, by themselves or by the job, whose log they read; the table of facts is theirs to fill
     too."""
     policy = iam.ManagedPolicy(
         scope,

@@ -26,7 +26,7 @@ PUBLISH = (
     'cd /agent && python -m tidegate.cli publish --archive "$ARCHIVE" --sha256 "$SHA256" --why "$WHY" --by "$BY" --json '
     "${DRY_RUN:+--dry-run}"
 )
-"""What the job runs. Whoever starts it sets ARCHIVE, SHA256, WHY and BY, and DRY_RUN to anything for a dry run."""
+"""What the job runs. The caller that starts it sets ARCHIVE, SHA256, WHY and BY, and DRY_RUN to anything for a dry run."""
 
 ASKED = ("ARCHIVE", "SHA256", "WHY", "BY", "DRY_RUN")
 DESCRIBES = (

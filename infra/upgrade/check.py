@@ -73,7 +73,7 @@ def _imports(template: Template) -> set[str]:
 
 
 def _unpublished(target: Deployment) -> Iterator[str]:
-    """A stack cannot be deployed while it reads an output that nobody has; one left out of a deployment would be stuck."""
+    """A stack cannot be deployed while it reads an output that does not exist; one left out of a deployment would be stuck."""
     by_name = {name: path for path, name in target.names.items()}
     for user, template in target.templates.items():
         for stack, output in outputs_read(template):
@@ -181,7 +181,7 @@ def _name(body: Mapping[str, Any]) -> Any:
 
 
 def _stale(deployed: Deployment, target: Deployment, replaced: Mapping[Place, str]) -> Iterator[str]:
-    """A stack whose template stays the same is not deployed, so it would keep the id of a resource that is no more.
+    """A stack whose template stays the same is not deployed, so it would keep the id of a resource that is gone.
 
     Parts of a network that are in use are refused already.
     """

@@ -15,7 +15,7 @@ Template = Mapping[str, Any]
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads a template: the version of a policy, such as 2012-10-17, is no date."""
+    """Reads a template: the version of a policy, such as 2012-10-17, is not a date."""
 
 
 _Loader.yaml_implicit_resolvers = {

@@ -162,7 +162,7 @@ def test_the_first_engine_that_is_there_is_taken(engine: Callable[[str], Path]) 
     assert find_engine() == "podman"
     with pytest.raises(ImageError, match="install docker"):
         find_engine("docker")
-    with pytest.raises(ImageError, match="'ls' is no container engine that is known here: name one of docker, podman"):
+    with pytest.raises(ImageError, match="'ls' is not a known container engine: name one of docker, podman"):
         find_engine("ls")
 
 

@@ -79,8 +79,8 @@ def test_a_variable_of_the_processes_goes_beside_the_defaults(
             "test.yaml:1: key 'kind' is missing in 'authorizer' (add it: one of jwt, iam)",
         ),
         ("authorizer: iam\n", "test.yaml:1: 'authorizer' is the text 'iam' (write a mapping with the keys kind"),
-        ("vpc_cidr: 8.8.0.0/16\n", "settings/test.yaml:1: '8.8.0.0/16' is no address range for the VPC"),
-        ("vpc_cidr: 10.0.0.1/16\n", "'10.0.0.1/16' is no address range for the VPC"),
+        ("vpc_cidr: 8.8.0.0/16\n", "settings/test.yaml:1: '8.8.0.0/16' is not an address range for the VPC"),
+        ("vpc_cidr: 10.0.0.1/16\n", "'10.0.0.1/16' is not an address range for the VPC"),
         ("log_retention_days: 31\n", "CloudWatch Logs has no retention of 31 days (write one of 1, 3, 5"),
         (
             "triton: {root_volume_mibps: 1000}\n",
@@ -156,7 +156,7 @@ def test_every_mistake_is_told_in_one_run(tmp_path: Path) -> None:
             "{name: Tidegate.example.com, certificate_arn: 'arn:aws:acm:eu-west-1:111122223333:certificate/a'}",
             "'name' is the text 'Tidegate.example.com' (write text such as 'tidegate.example.com'",
         ),
-        ("TIDEGATE_INFRA_VPC_CIDR", "1.2.3.4", "'1.2.3.4' is no address range"),
+        ("TIDEGATE_INFRA_VPC_CIDR", "1.2.3.4", "'1.2.3.4' is not an address range"),
         ("TIDEGATE_INFRA_TAGS", "{", ""),
     ],
 )

@@ -91,7 +91,7 @@ def test_defaults_are_filled_in(tmp_path: Path) -> None:
         ({"instance_type": "f2.6xlarge"}, "it has neither NVIDIA GPUs nor"),
         ({"instance_type": "p2.xlarge"}, "its GPUs are older than the Triton image supports"),
         ({"instance_type": "g5.huge"}, "it is no instance type"),
-        ({"instance_type": "g5.12xlarg"}, "it is no instance type that is known here (did you mean 'g5.12xlarge'?)"),
+        ({"instance_type": "g5.12xlarg"}, "it is not a known instance type (did you mean 'g5.12xlarge'?)"),
         ({"instance_type": "big"}, "'big' cannot run Triton: it is no instance type"),
         ({"instance_type": "p6e-gb200.36xlarge"}, "state GPUs and memory in the setting triton.instance_types"),
         ({"alternative_types": ["g5.12xlarge"]}, "'g5.12xlarge' has 4 GPUs and 'g4dn.xlarge' has 1"),

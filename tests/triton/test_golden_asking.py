@@ -91,7 +91,7 @@ def test_a_golden_request_of_a_name_that_no_file_has_is_refused(tmp_path: Path, 
             return {**await super().samples(model), name: b"{}"}
 
     result = ask(tmp_path, Server(PLAIN, 200, ANSWER), SAMPLE, store=Planted())
-    assert "is no file of golden requests: delete it" in result.failure
+    assert "is not a file of golden requests: delete it" in result.failure
 
 
 @pytest.mark.parametrize(

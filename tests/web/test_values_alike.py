@@ -1,4 +1,4 @@
-"""A value of the context decides alike as JSON, as a parameter's text and as a header, and an empty text is no key."""
+"""A value of the context decides alike as JSON, as a parameter's text and as a header, and an empty text is not a key."""
 
 from __future__ import annotations
 

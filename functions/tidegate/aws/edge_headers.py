@@ -35,7 +35,7 @@ class EdgeKeys:
 
 
 def with_believed_headers(event: Any, keys: EdgeKeys | None) -> Any:
-    """An event of an HTTP API or a Function URL without the headers that are not believed; what is no such event as it is.
+    """An event of an HTTP API or a Function URL without the headers that are not believed; anything else unchanged.
 
     Args:
         event: the event.

@@ -65,7 +65,7 @@ def require_schedule(event: object) -> None:
     """
     if isinstance(event, Mapping) and (not event or event.get("source") in _SCHEDULERS):
         return
-    raise EventError("the event is no tick of a schedule, and no call with {}")
+    raise EventError("the event is neither a tick of a schedule nor a call with {}")
 
 
 def created_objects(event: object) -> list[tuple[str, str]]:
@@ -74,7 +74,7 @@ def created_objects(event: object) -> list[tuple[str, str]]:
     Empty for another event of S3: a deleted object, or the test that S3 sends when notifications are set up.
 
     Raises:
-        EventError: it is no event of S3, or a malformed one.
+        EventError: it is not an event of S3, or is malformed.
     """
     try:
         if isinstance(event, Mapping):
@@ -104,7 +104,7 @@ def alarm_of(event: object) -> Alarm:
     https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/cloudwatch-and-eventbridge.html
 
     Raises:
-        EventError: it is no such event, or a malformed one.
+        EventError: it is another event, or is malformed.
     """
     if isinstance(event, Mapping):
         if isinstance(event.get("alarmData"), Mapping):
@@ -114,7 +114,7 @@ def alarm_of(event: object) -> Alarm:
     records = _records(event)
     if records and all(record.get("EventSource") == "aws:sns" for record in records):
         return _alarm_of_sns(records)
-    raise EventError("the event is no change of an alarm's state, by the alarm itself, SNS or EventBridge")
+    raise EventError("the event is not a change of an alarm's state, by the alarm itself, SNS or EventBridge")
 
 
 def _alarm_of_sns(records: Sequence[Mapping[str, Any]]) -> Alarm:
@@ -124,7 +124,7 @@ def _alarm_of_sns(records: Sequence[Mapping[str, Any]]) -> Alarm:
         message = json.loads(records[0]["Sns"]["Message"])
         return _alarm(message["AlarmName"], message["NewStateValue"], message["StateChangeTime"])
     except _UNREADABLE as error:
-        raise EventError("the message of SNS is no alarm's: AlarmName, NewStateValue or StateChangeTime") from error
+        raise EventError("the message of SNS is not an alarm's: AlarmName, NewStateValue or StateChangeTime") from error
 
 
 def _alarm_with_state(data: Any) -> Alarm:

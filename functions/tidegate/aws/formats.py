@@ -158,7 +158,7 @@ def _time(value: Any, name: str) -> float:
     """A time in Unix seconds, of a year that dates have."""
     seconds = float(_get(value, name, int, float))
     if not 0 <= seconds < END_OF_TIME_S:
-        raise ValueError(f"{name} is no time")
+        raise ValueError(f"{name} is not a time")
     return seconds
 
 
@@ -191,7 +191,7 @@ def _file_fields(file: ModelFile) -> dict[str, Any]:
 def _file(value: Any) -> ModelFile:
     path = _text(value, "path")
     if not is_below(path):
-        raise ValueError(f"{path[:MAX_PATH_BYTES]!r} is no path below a model's folder")
+        raise ValueError(f"{path[:MAX_PATH_BYTES]!r} is not a path below a model's folder")
     return ModelFile(path, _text(value, "sha256"), _get(value, "size_bytes", int))
 
 

@@ -42,7 +42,7 @@ class HttpEvent:
         request_context = event.get("requestContext") if isinstance(event, Mapping) else None
         if not isinstance(request_context, Mapping) or event.get("version") != _VERSION:
             raise EventError(
-                f"the event is no HTTP request of an HTTP API or a Function URL (an object of version {_VERSION})"
+                f"the event is not an HTTP request of an HTTP API or a Function URL (an object of version {_VERSION})"
             )
         http = request_context.get("http")
         if not isinstance(http, Mapping):
@@ -63,7 +63,7 @@ class HttpEvent:
             "method": method,
             "scheme": "https",
             "path": raw_path,
-            # Whoever reads paths refuses one that is encoded in either field: only one of them may be decoded.
+            # The app refuses one that is encoded in either field: only one of them may be decoded.
             "raw_path": (path or raw_path).encode(),
             "root_path": "",
             "query_string": query.encode(),
@@ -75,7 +75,7 @@ class HttpEvent:
         }
 
     def __call__(self, response: Mapping[str, Any]) -> dict[str, Any]:
-        """The response as the platform takes it; a body that is no plain text goes out as base64."""
+        """The response as the platform takes it; a body that is not plain text goes out as base64."""
         headers: dict[str, str] = {}
         cookies: list[str] = []
         for raw_name, raw_value in response["headers"]:

@@ -253,7 +253,7 @@ def _shown(text: str) -> str:
 def _port(text: str) -> int:
     number = int(text)
     if not 0 < number < 65_536:
-        raise ValueError(f"{number} is no port")
+        raise ValueError(f"{number} is not a port")
     return number
 
 

@@ -39,7 +39,7 @@ async def run_agent(settings: Settings, doors: Doors, port: int) -> None:
     inference as it must, else with 503.
 
     Raises:
-        StackError: the server ended or is wedged: whoever runs both must restart both.
+        StackError: the server ended or is wedged: the service that runs both must restart both.
     """
     if settings.shard is None:
         raise SettingsError("TIDEGATE_SHARD must name the shard")

@@ -74,7 +74,7 @@ class ArchivedRules:
             raise refused(self.key, "it is none of an archive of rules", f"name {RULES}<name>{ARCHIVE_SUFFIX}")
         found = await self.objects.head(self.key)
         if found is not None and found.size_bytes > MOST_ARCHIVE_BYTES:
-            raise refused(self.key, f"it has more than {MOST_ARCHIVE_BYTES} bytes", "leave out what is no rule")
+            raise refused(self.key, f"it has more than {MOST_ARCHIVE_BYTES} bytes", "leave out what is not rules")
         stored = None if found is None else await self.objects.get(self.key)
         if stored is None:
             raise refused(self.key, "there is no such object in the bucket", "upload it first")
@@ -92,7 +92,7 @@ class ArchivedRules:
         try:
             judged = read_verdict(stored.data)
         except ValueError as error:
-            raise refused(key, f"it is no verdict: {error}", AGAIN) from error
+            raise refused(key, f"it is not a verdict: {error}", AGAIN) from error
         if judged.sha256 != self.digest:
             raise refused(self.key, f"its verdict is on another archive, with SHA-256 {judged.sha256[:64]}", AGAIN)
         if not judged.accepted:

@@ -160,7 +160,7 @@ def build_follower(
         raise SettingsError("TIDEGATE_BUCKET must be set")
     initial = fallback
     if initial is None and settings.bundle_file is not None:
-        # Nobody knows when these were live: their age counts from the start of the process.
+        # When these were live is unknown: their age counts from the start of the process.
         initial = KnownRules(_engine_of(settings.bundle_file), time.time())
     source = WireBundleSource(_wire("s3", settings, environment), settings.bucket)
     reports = None

@@ -72,7 +72,7 @@ def together(loads: Iterable[GpuLoad]) -> GpuLoad:
 
 
 def _of_gpus(samples: Iterable[Sample], metrics: Iterable[str]) -> Iterator[tuple[str, str, float]]:
-    """(metric, GPU, value) of the samples of some metrics; what is no number of at least 0 is left out."""
+    """(metric, GPU, value) of the samples of some metrics; what is not a number of at least 0 is left out."""
     wanted = frozenset(metrics)
     for sample in samples:
         if sample.metric in wanted and 0 <= sample.value < math.inf and (gpu := sample.label(*_ID)) is not None:

@@ -12,7 +12,7 @@ _ESCAPED = re.compile(r"\\(.)")
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One value of a metric, which may be NaN or infinite. `labels` is what stands between the braces."""
+    """One value of a metric, which may be NaN or infinite. `labels` is the text between the braces."""
 
     metric: str
     labels: str
@@ -38,6 +38,6 @@ def parse_samples(text: str) -> list[Sample]:
             continue
         match = _LINE.fullmatch(line.rstrip())
         if match is None:
-            raise ValueError("a line is no sample of a metric")
+            raise ValueError("a line is not a sample of a metric")
         found.append(Sample(match[1], match[2] or "", float(match[3])))
     return found

@@ -83,7 +83,7 @@ def read_verdict(document: bytes) -> Judged:
     """A verdict from its object.
 
     Raises:
-        ValueError: it is no verdict.
+        ValueError: it is not a verdict.
     """
     try:
         found = json.loads(document)

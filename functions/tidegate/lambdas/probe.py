@@ -28,7 +28,7 @@ def handler(event: Any, context: Any) -> dict[str, Any]:
     """Probe every registered server.
 
     Raises:
-        EventError: the event is no tick of a schedule.
+        EventError: the event is not a tick of a schedule.
         StoreError: the registry did not answer.
     """
     function, registry, transport, settings = _wired()

@@ -55,7 +55,7 @@ def handler(event: Any, context: Any) -> dict[str, Any]:
             function.ignore("the object is in another bucket", bucket=bucket)
             return {"status": "ignored"}
         if not _is_archive(key):
-            function.ignore("the object is no archive of rules", key=key)
+            function.ignore("the object is not an archive of rules", key=key)
             return {"status": "ignored"}
         found = function.run(lambda: objects.head(key))
         if found is None:

@@ -1,6 +1,6 @@
 """Which files of a rules directory are read, which are refused, and which are no concern of the rules.
 
-Nothing that could be meant as rules is passed over: a `callers.YAML` that nobody reads would let everybody call.
+Nothing that could be meant as rules is passed over: a `callers.YAML` that is not read would let everybody call.
 """
 
 from __future__ import annotations

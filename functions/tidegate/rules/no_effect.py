@@ -93,7 +93,7 @@ def _sticky_key(spec: ObjectiveFile, attributes: Mapping[str, Attribute], note: 
         note(("sticky_key", index), f"the sticky key names {spec.sticky_key[index]!r} twice", "keep one")
     for index, name in enumerate(spec.sticky_key[:-1]):
         attribute = attributes[name]
-        # A text may be empty, and then the next attribute counts, unless a default stands in.
+        # A text may be empty, and then the next attribute counts, unless there is a default.
         if attribute.default not in (None, "") or (attribute.required and attribute.type != "string"):
             message = f"attribute {name!r} always has a value, so those after it never count"
             note(("sticky_key", index + 1), message, "delete them, or write them first")

@@ -90,7 +90,7 @@ class ObjectiveCheck:
                         f"write {EXPECTED[element]}{why(value, EXPECTED[element])}",
                     )
             sound = {normal_number(value) for value in spec.values if accepts(element, value)}
-            # Without a key, as `float` overflows for an integer that is no double.
+            # Without a key, as `float` overflows for an integer beyond a double's range.
             values = tuple(sorted(sound))
         default: Any = spec.default
         attribute = Attribute(name, spec.type, spec.required, values or None, None, header)
@@ -204,7 +204,7 @@ class ObjectiveCheck:
             try:
                 bounds.append(None if text is None else normal_number(parse_time(text)))
             except ValueError:
-                self._report((*at, key), f"{key!r} is {shown(text)}, which is no time", EXPECTED_TIME)
+                self._report((*at, key), f"{key!r} is {shown(text)}, which is not a time", EXPECTED_TIME)
                 bounds.append(None)
         if window.from_ is None and window.until is None and self._report.is_whole(at):
             self._report(at, "the time window has neither from nor until", "write one of them, or delete `active`")

@@ -55,7 +55,7 @@ def shape_words(
     Args:
         model: the shape of the whole.
         place: the place within it, as the model knows it.
-        value: what stands there; of no meaning where a key is missing.
+        value: the value there; meaningless where a key is missing.
         name: what to call the place.
         details: pydantic's errors for it, at least one.
     """
@@ -178,7 +178,7 @@ def shown(value: Any) -> str:
         case list():
             return "a list"
         case _:
-            # None, or what stands for it in a file of cases.
+            # None, or its substitute in a file of cases.
             return "null"
 
 

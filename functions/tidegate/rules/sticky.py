@@ -76,7 +76,7 @@ def layer_bucket(layer: str, key: str) -> int:
 def key_value(value: Any, default: Any) -> Any:
     """The value of an attribute that keys a sticky choice, or None where there is none.
 
-    An empty text tells nobody apart, so it counts as absent: otherwise every anonymous request would share one variant.
+    An empty text identifies no member, so it counts as absent: otherwise every anonymous request would share one variant.
 
     Args:
         value: what the context has for the attribute; None: nothing.

@@ -17,7 +17,7 @@ def parse_time(text: str) -> float:
     """Unix seconds of an ISO 8601 text, in UTC where it has no offset.
 
     Raises:
-        ValueError: it is no such text, or the time in UTC is outside the years 1 to 9999.
+        ValueError: it is not such a text, or the time in UTC is outside the years 1 to 9999.
     """
     moment = datetime.fromisoformat(text)
     # Subtracting needs no time in UTC, which text at either end of the calendar with an offset does not have.

@@ -77,7 +77,7 @@ def _at(mark: Any, message: str, hint: str) -> Problem:
 
 
 def _open_bracket(text: str) -> Any:
-    """Where the innermost `{` or `[` stands that is open when the parser stops."""
+    """Where the innermost `{` or `[` is that is open when the parser stops."""
     marks: list[Any] = []
     try:
         for event in yaml.parse(text, Loader=yaml.CSafeLoader):
@@ -106,7 +106,7 @@ def _words(problem: str, context: str, here: _Here, began: Any) -> tuple[str, st
     if here.indents_with_tab:
         return "tabs are not allowed for indentation", "use spaces"
     if "unknown escape character" in problem:
-        what = f"{here.line[here.column : here.column + 2]!r} is no escape that a text in double quotes may have"
+        what = f"{here.line[here.column : here.column + 2]!r} is not an escape that a text in double quotes may have"
         return what, r"write \\ for a backslash, or use single quotes"
     if "mapping values are not allowed" in problem:
         match = _TWO_COLONS.match(here.line)

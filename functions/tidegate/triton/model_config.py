@@ -108,7 +108,7 @@ def check_python(source: bytes, place: str) -> None:
     except SyntaxError as error:
         raise ModelConfigError(f"{place}:{error.lineno}: {error.msg}") from error
     except (ValueError, RecursionError, MemoryError) as error:
-        # The parser runs out of its stack, as Triton's stub would, on code that nobody wrote by hand.
+        # The parser runs out of its stack, as Triton's stub would, on generated code.
         reason = str(error) if isinstance(error, ValueError) else "it is nested too deeply"
         raise ModelConfigError(f"{place}: {reason}") from error
     for node in ast.walk(tree):

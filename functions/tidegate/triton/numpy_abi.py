@@ -24,7 +24,7 @@ STUBS = {
     # Python 3.13
     "7b701b4b4bc01ca7af0350eaffa4f2aed92f02b465b3494a265059e4d3ca6cf8": (0xA6C74, 0xA6E90, 0xA7664, 0xA78A9, 0xACA2B),
 }
-"""Per SHA-256 of a stub that was built for NumPy 1, where the offset of `elsize` stands in the instructions that read it.
+"""Per SHA-256 of a stub that was built for NumPy 1, where the offset of `elsize` is in the instructions that read it.
 
 Each is the last byte of `movslq 0x20(%rax),%rax` or `mov 0x20(%rax),%eax`. Both read 4 bytes; the size has 8 in NumPy 2, of
 which the first 4 suffice on a little-endian machine. Found with `objdump -d` in the constructors of `PbTensor` and of

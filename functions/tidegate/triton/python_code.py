@@ -23,7 +23,7 @@ def own_nodes(body: list[ast.stmt]) -> Iterator[ast.AST]:
 
 
 def bound_names(body: list[ast.stmt]) -> set[str] | None:
-    """The names that are bound after `body` ran; None where that cannot be told (a star import, `__getattr__`)."""
+    """The names that are bound after `body` ran; None where that is unknown (a star import, `__getattr__`)."""
     names: set[str] = set()
     for node in own_nodes(body):
         match node:

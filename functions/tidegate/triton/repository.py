@@ -175,7 +175,7 @@ class TritonRepository:
 
 def _object(value: Any) -> Mapping[str, Any]:
     if not isinstance(value, dict):
-        raise TypeError(f"it is no object but {_kind(value)}")
+        raise TypeError(f"it is {_kind(value)}, not an object")
     return value
 
 
@@ -205,7 +205,7 @@ def _list(value: Any) -> list[Any]:
 def _text(entry: Mapping[str, Any], name: str) -> str:
     value = entry.get(name)
     if not isinstance(value, str):
-        raise TypeError(f"the {name} of a model is no text but {_kind(value)}")
+        raise TypeError(f"the {name} of a model is {_kind(value)}, not text")
     return value
 
 

@@ -91,7 +91,7 @@ async def read_body(receive: Receive, headers: RawHeaders, limit_bytes: int) -> 
 def request_headers(headers: RawHeaders) -> list[tuple[bytes, bytes]]:
     """The caller's headers that go on to Triton (names in lower case): what describes the body and the trace.
 
-    An allow-list, since whatever stands in front of Triton may refuse a request for a header that no model needs. Every
+    An allow-list, since a proxy in front of Triton may refuse a request for a header that no model needs. Every
     value is ASCII; `Content-Encoding` is written as Triton reads it.
 
     Raises:
@@ -137,7 +137,7 @@ def response_headers(headers: RawHeaders) -> list[tuple[bytes, bytes]]:
 
 
 def content_codings(headers: RawHeaders) -> list[bytes]:
-    """The codings that the body has, in the order in which they were applied; empty where it stands as it is.
+    """The codings that the body has, in the order in which they were applied; empty where it has none.
 
     Read as RFC 9110 8.4 says (https://www.rfc-editor.org/rfc/rfc9110#section-8.4): in any case, as a list that may have
     empty elements and several lines, `identity` for no coding, `x-gzip` for `gzip`.

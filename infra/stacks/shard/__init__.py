@@ -43,7 +43,7 @@ class ShardStack(cdk.NestedStack):
         )
         # There whether people may run commands or not: a group that goes takes the record of the sessions with it.
         sessions = log_group(self, "Sessions", stage, sessions_log(stage, shard), storage.key)
-        reason = "Nobody may run commands in its containers, so there is no session to log."
+        reason = "No one may run commands in its containers, so there is no session to log."
         if stage.settings.triton.remote_commands:
             cluster.configuration = _logged_sessions(sessions, is_encrypted=storage.key is not None)
             reason = (

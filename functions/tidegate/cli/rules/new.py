@@ -42,7 +42,7 @@ def new(objective: str, directory: Path, model: str | None, as_json: bool) -> No
         hint = f"write letters, digits, '.', '_' and '-' (at most {MAX_NAME_LENGTH}), a letter or digit first"
         raise click.BadParameter(f"{objective!r} is no name for an objective: {hint}", param_hint="OBJECTIVE")
     if not directory.is_dir():
-        message = f"{directory} is no directory; `tidegate init` writes a whole first project, with one"
+        message = f"{directory} is not a directory; `tidegate init` writes a whole first project, with one"
         raise click.BadParameter(message, param_hint="--dir")
     program, findings = read_directory(directory)
     of_fleet = [finding for finding in findings if Path(finding.file).stem == "fleet"]

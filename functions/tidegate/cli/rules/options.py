@@ -46,7 +46,7 @@ def json_object(context: click.Context, parameter: click.Parameter, text: str) -
     """Read an option that takes a JSON object: the text itself, `@FILE`, or `-` or `@-` for standard input.
 
     Raises:
-        click.BadParameter: it cannot be read, or is no JSON object.
+        click.BadParameter: it cannot be read, or is not a JSON object.
     """
     try:
         values = json.loads(_content(text), parse_constant=refuse_constant, object_pairs_hook=unique_names)

@@ -183,7 +183,7 @@ class Axis(ABC):
 
 
 NO_KEY: Owners = ()
-"""The owners of the buckets of what is no key: an absent attribute, or an empty text."""
+"""The owners of the buckets of what is not a key: an absent attribute, or an empty text."""
 
 
 class AttributeAxis(Axis):

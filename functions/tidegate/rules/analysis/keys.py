@@ -19,7 +19,7 @@ from tidegate.rules.analysis.experiments import KEYLESS, LayerAxis
 REMEMBERED_SPANS = 1_000_000
 
 Group = tuple[Owners | None, int]
-"""The owners of the buckets of a key (None: any; `NO_KEY`: it is no key), and the classes of its attribute."""
+"""The owners of the buckets of a key (None: any; `NO_KEY`: it is not a key), and the classes of its attribute."""
 
 Groups = Mapping[int, Sequence[Group]]
 """By axis, the groups of a key."""

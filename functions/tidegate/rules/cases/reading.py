@@ -153,7 +153,7 @@ class _File:
         try:
             return parse_time(text)
         except ValueError:
-            report(at, f"'at' is {shown(text)}, which is no time", EXPECTED_TIME)
+            report(at, f"'at' is {shown(text)}, which is not a time", EXPECTED_TIME)
             return None
 
     def _adder(self, prefix: str) -> Any:

@@ -21,7 +21,7 @@ ACTIONS = ("serve", "split", "shadow", "fallback", "parameters", "timeout_ms", "
 
 def aligned(old: Side, new: Side) -> list[Pair]:
     """All rules of both revisions in one order that keeps the order of each; a rule that matches the same contexts in both
-    stands once, whatever it does with them.
+    is listed once, whatever it does with them.
 
     Of rules that match the same but changed places, as many as possible stand once.
     """

@@ -21,7 +21,7 @@ from tidegate.rules.contract import AttributeType
 from tidegate.rules.engine import Engine
 
 FILLERS = frozenset(map(chr, range(0xE000, 0xF900)))
-"""One of these (characters for private use) is in a text that stands for all that conditions do not mention."""
+"""One of these (characters for private use) is in a text that represents all that conditions do not mention."""
 
 MOST_NODES = 500
 """How many cases are chosen, and taken back, in search of one context."""
@@ -154,7 +154,7 @@ class Examples:
             yield from self._search([*options[:axis], [case], *options[axis + 1 :]], bad, left)
 
     def _plainest(self, axis: Axis, cases: Sequence[Case]) -> Case:
-        """An absent attribute, or else the first case that is no empty text."""
+        """An absent attribute, or else the first case that is not an empty text."""
         values = [axis.samples[case][1] if case in axis.samples else "" for case in cases]
         return next(
             (case for case, value in zip(cases, values, strict=True) if value is None),
@@ -205,7 +205,7 @@ def _shown(outcome: Outcome) -> tuple[str, str]:
 
 
 def _readable(value: Any) -> Any:
-    """A value with a word in place of the character that stands for texts that no condition mentions."""
+    """A value with a word in place of the character that represents texts that no condition mentions."""
     if isinstance(value, list):
         return [_readable(each) for each in value]
     if isinstance(value, str):

@@ -16,7 +16,7 @@ from tidegate.rules.times import utc_text
 
 FORMAT_VERSION = 1
 MOST_TOLD_ALIKE = 100
-"""Of an objective that is the same in both revisions, the share of each rule is told up to so many rules."""
+"""Of an objective that is the same in both revisions, the share of each rule is reported up to so many rules."""
 
 NO_OBJECTIVE = "(no objective)"
 

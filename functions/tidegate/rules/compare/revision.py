@@ -67,7 +67,7 @@ def _rule_lines(bundle: Bundle, objective: str) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """A bundle opened for comparison. `targets` is what every target's name stands for, `engine` what decides by it."""
+    """A bundle opened for comparison. `targets` resolves every target's name, `engine` what decides by it."""
 
     bundle: Bundle
     engine: Engine

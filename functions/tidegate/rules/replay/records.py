@@ -72,7 +72,7 @@ def records(
 
 
 def _no_time(value: Any) -> str:
-    """Why a value is not a time. It is not repeated: it may be personal data that stands in the wrong place."""
+    """Why a value is not a time. It is not repeated: it may be personal data in the wrong place."""
     if isinstance(value, int | float) and not isinstance(value, bool) and LATEST < value < _NANOSECONDS_END:
         return "`at` is not a time: it is after the year 9999 in Unix seconds; divide milliseconds by 1000"
     return "`at` is not a time: neither ISO 8601 nor Unix seconds"

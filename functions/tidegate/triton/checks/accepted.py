@@ -25,9 +25,7 @@ class Acceptance(Model):
 
     model: StrictStr = Field(description="The model that has the warning.")
     kind: StrictStr = Field(description="The warning's kind, as `tidegate models check` prints it in brackets.")
-    reason: Annotated[StrictStr, Field(min_length=1)] = Field(
-        description="Why it may stay, for whoever reads this next."
-    )
+    reason: Annotated[StrictStr, Field(min_length=1)] = Field(description="Why it may stay, for the next reader.")
     until: date | None = Field(None, description="The last day that it counts, such as 2027-01-31; unset: no end.")
 
 

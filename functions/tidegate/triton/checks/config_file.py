@@ -169,7 +169,7 @@ def _words(problem: str) -> tuple[str, str, str]:
 
 
 def _visible(text: str) -> str:
-    """A text with the names of the characters that nobody sees."""
+    """A text with the names of the invisible characters."""
     return "".join(
         each if each.isprintable() else f"U+{ord(each):04X} ({unicodedata.name(each, 'control')})" for each in text
     )

@@ -9,7 +9,7 @@ from tidegate.triton.checks.python_source import Module, Sources
 
 
 def completed_names(code: Iterable[tuple[Sources, Module]], kind: str) -> frozenset[str] | None:
-    """The names of the inputs (or outputs, by `kind`) that the code adds; None where it adds some that cannot be told.
+    """The names of the inputs (or outputs, by `kind`) that the code adds; None where it adds some that cannot be known.
 
     `code` is the `model.py` of each version.
     """

@@ -161,7 +161,7 @@ class _Paths:
                 return None
 
     def read_by(self, call: ast.Call) -> Path | None:
-        """The path of the file that a call reads; None where it reads none, or which one cannot be told."""
+        """The path of the file that a call reads; None where it reads none, or which one is unknown."""
         attribute = call.func if isinstance(call.func, ast.Attribute) else None
         name = attribute.attr if attribute is not None else getattr(call.func, "id", "")
         named = next((word.value for word in call.keywords if word.arg in ("file", "fname", "filename")), None)

@@ -32,7 +32,7 @@ class Constants:
         self.values[name] = None if value is None or before is None else before | value
 
     def texts(self, node: ast.expr) -> Names | None:
-        """The texts that an expression can be; None where that cannot be told."""
+        """The texts that an expression can be; None where that is unknown."""
         match node:
             case ast.Constant(value=str()):
                 return frozenset({str(node.value)})
@@ -148,7 +148,7 @@ def _check_bfloats(model: ModelFolder, modules: list[Module]) -> None:
 
 
 def _read_as_arrays(modules: list[Module]) -> Iterator[Names | None]:
-    """For each use of `as_numpy`, the inputs on which it can be; None where that cannot be told."""
+    """For each use of `as_numpy`, the inputs on which it can be; None where that is unknown."""
     for each in modules:
         constants, aliases = _constants(each.tree), _aliases(each.tree)
         values: dict[str, list[ast.expr | None]] = {}
@@ -163,7 +163,7 @@ def _read_as_arrays(modules: list[Module]) -> Iterator[Names | None]:
 
 
 def _input_read(tensor: ast.expr | None, constants: Constants, aliases: dict[str, str]) -> Names | None:
-    """The inputs that an expression can be; None where that cannot be told."""
+    """The inputs that an expression can be; None where that is unknown."""
     if not isinstance(tensor, ast.Call) or _utility(tensor, aliases) != "get_input_tensor_by_name":
         return None
     argument = _argument(tensor, 1, "name")

@@ -100,7 +100,7 @@ def decode(response: HttpResponse) -> dict[str, Output]:
 
 def _output(result: Any, described: Any) -> Output:
     datatype, array = str(described["datatype"]), result.as_numpy(described["name"])
-    # Its own type of the client library's is no number to numpy; float32 holds all its values.
+    # Its own type of the client library's is not a number to numpy; float32 holds all its values.
     return Output(datatype, array.astype(np.float32) if datatype == "BF16" else array)
 
 

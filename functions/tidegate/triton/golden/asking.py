@@ -164,7 +164,7 @@ def _read(model: str, config: bytes, samples: Mapping[str, bytes]) -> tuple[Gold
         for name, content in samples.items():
             if "/" in name or not is_below(name):
                 raise ModelConfigError(
-                    f"{model}/{FOLDER}/{name[:MAX_PATH_BYTES]!r} is no file of golden requests: delete it"
+                    f"{model}/{FOLDER}/{name[:MAX_PATH_BYTES]!r} is not a file of golden requests: delete it"
                 )
             (root / FOLDER / name).write_bytes(content)
         return golden_requests(root)

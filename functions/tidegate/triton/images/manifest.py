@@ -19,7 +19,7 @@ def read_manifest(path: Path) -> Image:
     """Read a manifest.
 
     Raises:
-        ModelConfigError: it cannot be read, or is no manifest; the message has every reason with its line.
+        ModelConfigError: it cannot be read, or is not a manifest; the message has every reason with its line.
     """
     source = read_source(path, str(path))
     problems = [str(finding) for finding in source.findings()]
