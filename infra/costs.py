@@ -10,7 +10,8 @@ from typing import Final
 from tidegate.errors import SettingsError
 
 from infra.assembly import Assembly
-from infra.settings import DoorFunction, Settings
+from infra.setting_groups import DoorFunction
+from infra.settings import Settings
 from infra.shards import Shard
 
 HOURS: Final = 730

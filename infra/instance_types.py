@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from infra.settings import StatedType
+from infra.setting_groups import StatedType
 
 _TOO_OLD = "its GPUs are older than the Triton image supports"
 _AMD = "its GPUs are AMD's"

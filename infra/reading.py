@@ -15,7 +15,8 @@ from tidegate.rules.shape import Report, check_shape
 from tidegate.rules.source import Location, Source, read_source, read_text
 from tidegate.settings import INFRASTRUCTURE as PREFIX
 
-from infra.settings import Settings, conflicts
+from infra.setting_conflicts import conflicts
+from infra.settings import Settings
 from infra.shards import Shard, shard_conflicts, to_shards
 
 STAGE = re.compile(r"[a-z][a-z0-9]{1,15}")

@@ -6,76 +6,37 @@ is read as YAML: `TIDEGATE_INFRA_ALARMS__P99_MS=250`, `TIDEGATE_INFRA_AUTHORIZER
 
 from __future__ import annotations
 
-import ipaddress
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr, field_validator
-from tidegate.errors import SettingsError
+from pydantic import Field, StrictBool, StrictFloat, StrictInt, StrictStr, field_validator
 from tidegate.settings import PREFIX
-from tidegate.settings import Settings as ProcessSettings
 
-FIXED_SETTINGS = "FixedSettings"
-"""The output of the storage stack that tells a later deployment which fixed settings the first was made with."""
+from infra.setting_groups import (
+    Alarms,
+    Ami,
+    Authorizer,
+    CloudFront,
+    ControlFunctions,
+    Domain,
+    DoorFunction,
+    Group,
+    IamAuthorizer,
+    Images,
+    InstanceType,
+    ResolveFunction,
+    Scaling,
+    Throttling,
+    Triton,
+)
 
 MAX_ZONES = 3
 """The most availability zones of a stage; the network keeps addresses for all of them."""
 
-LOG_RETENTION_DAYS = (1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 3653)
-"""The retentions that CloudWatch Logs knows."""
-
-MAX_HTTP_API_TIMEOUT_S = 29
-"""An HTTP API gives up after 30 s; a function that ends before can still say why."""
-
 VARIABLES: Mapping[str, str | int | float] = MappingProxyType({"load_timeout_s": 300, "server_start_timeout_s": 300})
 """Settings of the processes that differ in the cloud from their own defaults: models come from S3 and are large."""
-
-OWN_VARIABLES = frozenset(
-    {
-        "aws_endpoint_url",
-        "aws_region",
-        "bucket",
-        "bundle_file",
-        "cache_dir",
-        "caller_claim",
-        "endpoint_networks",
-        "edge_key",
-        "edge_key_before",
-        "edge_key_enforced",
-        "facts_table",
-        "gpu_metrics_port",
-        "management_secret",
-        "management_secret_arn",
-        "registry_table",
-        "shard",
-        "shard_endpoints",
-        "triton_home",
-    }
-)
-"""Settings of the processes that follow from the templates, or mean nothing in the cloud."""
-
-CertificateArn = Annotated[
-    StrictStr,
-    Field(
-        pattern=r"^arn:[a-z0-9-]+:acm:[a-z0-9-]+:[0-9]{12}:certificate/.+$",
-        examples=["arn:aws:acm:eu-west-1:111122223333:certificate/…"],
-    ),
-]
-HttpsUrl = Annotated[StrictStr, Field(pattern=r"^https://[^\s/?#]+\S*$", examples=["https://issuer.example.com/"])]
-ImageTag = Annotated[StrictStr, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$", examples=["24.10-py3"])]
-InstanceType = Annotated[
-    StrictStr, Field(pattern=r"^[a-z][a-z0-9-]*\.[a-z0-9-]+$", max_length=32, examples=["g5.xlarge"])
-]
-AmiId = Annotated[StrictStr, Field(pattern=r"^ami-[0-9a-f]{8,17}$", examples=["ami-0123456789abcdef0"])]
-SecretVersion = Annotated[
-    StrictStr, Field(pattern=r"^[A-Za-z0-9-]{32,64}$", examples=["0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0"])
-]
-Percentage = Annotated[StrictInt, Field(ge=1, le=100)]
-Ratio = (
-    Annotated[StrictInt, Field(ge=1, le=1_000)] | Annotated[StrictFloat, Field(ge=0.01, le=1_000, allow_inf_nan=False)]
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,289 +47,11 @@ class Fixed:
     may_grow: bool = False
 
 
-class Group(BaseModel):
-    """Base of every group of settings."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
 GroupType = TypeVar("GroupType", bound=Group)
 
 
 def _all_defaults(group: type[GroupType]) -> Callable[[], GroupType]:
     return lambda: group.model_validate({})
-
-
-class JwtAuthorizer(Group):
-    """Callers send a JSON Web Token of an OpenID Connect issuer."""
-
-    kind: Literal["jwt"] = Field(description="A JSON Web Token.")
-    issuer: HttpsUrl = Field(
-        description="The token's `iss`, whose `/.well-known/openid-configuration` API Gateway reads."
-    )
-    audience: Annotated[list[Annotated[StrictStr, Field(min_length=1)]], Field(min_length=1)] = Field(
-        description="The accepted `aud` or `client_id`."
-    )
-    scopes: list[Annotated[StrictStr, Field(min_length=1)]] = Field(
-        [], description="Scopes of which a token needs one."
-    )
-    caller_claim: Annotated[StrictStr, Field(pattern=r"^[!-~]{1,128}$", examples=["client_id"])] = Field(
-        "client_id", description="The claim that names the caller; where a token lacks it, its `sub` does."
-    )
-
-
-class IamAuthorizer(Group):
-    """Callers sign their requests (Signature Version 4) and hold the callers' managed policy."""
-
-    kind: Literal["iam"] = Field(description="A signed request.")
-
-
-Authorizer = Annotated[JwtAuthorizer | IamAuthorizer, Field(discriminator="kind")]
-
-
-class Domain(Group):
-    """A domain name of one's own for the HTTP API; the default address is then switched off, unless it is to stay."""
-
-    name: Annotated[StrictStr, Field(pattern=r"^[a-z0-9-]+(\.[a-z0-9-]+)+$", examples=["tidegate.example.com"])] = (
-        Field(description="The domain name.")
-    )
-    certificate_arn: CertificateArn = Field(description="Its ACM certificate, in the stack's region.")
-    default_address: StrictBool = Field(
-        False, description="Leave the API's default address on beside it, while callers move from the one to the other."
-    )
-
-
-class CloudFront(Group):
-    """Amazon CloudFront in front of the HTTP API, with a firewall; the API then takes requests from it alone."""
-
-    certificate_arn: Annotated[
-        StrictStr,
-        Field(
-            pattern=r"^arn:[a-z0-9-]+:acm:us-east-1:[0-9]{12}:certificate/.+$",
-            examples=["arn:aws:acm:us-east-1:111122223333:certificate/…"],
-        ),
-    ] = Field(
-        description="The ACM certificate of the setting `domain`'s name in us-east-1, where CloudFront looks for it."
-    )
-    web_acl_arn: Annotated[
-        StrictStr,
-        Field(
-            pattern=r"^arn:[a-z0-9-]+:wafv2:us-east-1:[0-9]{12}:global/webacl/.+$",
-            examples=["arn:aws:wafv2:us-east-1:111122223333:global/webacl/tidegate/…"],
-        ),
-    ] = Field(
-        description="The AWS WAF web ACL that looks at every request; of the scope CLOUDFRONT, which is in us-east-1."
-    )
-    key_versions: Annotated[list[SecretVersion], Field(min_length=1, max_length=2)] = Field(
-        description="Versions of the secret `EdgeKeyArn`: CloudFront sends the first one's value; the functions accept that, and "
-        "while the key is rotated the second one's."
-    )
-    enforced: StrictBool = Field(
-        True,
-        description="Refuse requests that did not come through CloudFront; false while DNS moves to CloudFront or away from it.",
-    )
-
-
-class Throttling(Group):
-    """What the HTTP API lets through, over all callers."""
-
-    rate_per_s: Annotated[StrictInt, Field(ge=1, le=1_000_000)] = Field(1_000, description="Requests per second.")
-    burst: Annotated[StrictInt, Field(ge=1, le=1_000_000)] = Field(
-        2_000, description="Requests that may come at once, above the rate."
-    )
-
-
-class DoorFunction(Group):
-    """A function in the path of requests."""
-
-    memory_mib: Annotated[StrictInt, Field(ge=128, le=10_240)] = Field(
-        1_769, description="Memory; 1769 MiB come with one whole CPU."
-    )
-    timeout_s: Annotated[StrictInt, Field(ge=1, le=MAX_HTTP_API_TIMEOUT_S)] = Field(
-        MAX_HTTP_API_TIMEOUT_S, description="Time-out of one request; an HTTP API itself gives up after 30 s."
-    )
-    reserved_concurrency: Annotated[StrictInt, Field(ge=1, le=100_000)] | None = Field(
-        None,
-        description="The most requests at a time, taken from the account's pool; unset: what the account has left.",
-    )
-    provisioned_concurrency: Annotated[StrictInt, Field(ge=0, le=100_000)] = Field(
-        0, description="Environments that are kept initialised; 0: none."
-    )
-
-    snap_start: StrictBool = Field(
-        False,
-        description="Start new environments from a snapshot of an initialised one (SnapStart); needs Python 3.12 or later, and "
-        "excludes `provisioned_concurrency`.",
-    )
-
-
-class ResolveFunction(DoorFunction):
-    """The function in the path of requests for a decision alone: it waits for no server."""
-
-    memory_mib: Annotated[StrictInt, Field(ge=128, le=10_240)] = Field(512, description="Memory.")
-
-
-class ControlFunctions(Group):
-    """The functions beside the path of requests."""
-
-    memory_mib: Annotated[StrictInt, Field(ge=128, le=10_240)] = Field(1_024, description="Memory of each of them.")
-    reconcile_timeout_s: Annotated[StrictInt, Field(ge=30, le=900)] = Field(
-        600, description="Time-out of one reconciliation, loads included."
-    )
-    validate_timeout_s: Annotated[StrictInt, Field(ge=10, le=900)] = Field(
-        120, description="Time-out of compiling and proving one set of rules."
-    )
-    rollback_timeout_s: Annotated[StrictInt, Field(ge=30, le=900)] = Field(
-        300, description="Time-out of one rollback; where a server lacks a model of the revision before, it loads it."
-    )
-    reconcile_every_min: Annotated[StrictInt, Field(ge=1, le=60)] = Field(
-        1, description="Period of the schedule that makes up for lost events."
-    )
-    publish_timeout_min: Annotated[StrictInt, Field(ge=5, le=480)] = Field(
-        60, description="Time-out of the job that publishes, loads included."
-    )
-    probe_every_min: Annotated[StrictInt, Field(ge=1, le=5)] = Field(
-        1, description="Period of the probe, whose metric the shards scale on."
-    )
-
-
-class StatedType(Group):
-    """What an instance type has that is newer than what is known here."""
-
-    gpus: Annotated[StrictInt, Field(ge=0, le=64)] = Field(description="Its NVIDIA GPUs.")
-    memory_gib: Annotated[StrictInt, Field(ge=1, le=100_000)] = Field(description="Its memory.")
-    network_interfaces: Annotated[StrictInt, Field(ge=2, le=1_000)] | None = Field(
-        None,
-        description="Its network interfaces, of which each server needs one; unset: they do not bound how many servers fit.",
-    )
-
-
-class Ami(Group):
-    """The images of the shards' instances; `make infra-amis` shows and moves them."""
-
-    gpu: AmiId | None = Field(None, description="Of instances with GPUs; unset: `make infra` refuses to deploy such.")
-    cpu: AmiId | None = Field(None, description="Of instances without; unset: `make infra` refuses to deploy such.")
-
-
-class Triton(Group):
-    """The model servers of every shard."""
-
-    image_source: Annotated[StrictStr, Field(pattern=r"^[^\s:]+$")] = Field(
-        "nvcr.io/nvidia/tritonserver", description="The image that ours is built on, without its tag."
-    )
-    source_tag: ImageTag = Field("24.10-py3", description="Tag of the image that ours is built on.")
-    image_tag: ImageTag | None = Field(
-        None,
-        description="Tag of the Triton image in the stage's ECR repository, to stay with or go back to one; unset: that which "
-        "`make images` makes of the sources.",
-    )
-    agent_tag: ImageTag | None = Field(
-        None, description="The same of the shard agent's image, which the job that publishes runs too."
-    )
-    dcgm_exporter_tag: ImageTag | None = Field(
-        None,
-        description="Tag of NVIDIA's DCGM exporter in the stage's ECR repository, which runs beside each server with GPUs and "
-        "reports broken ones; unset: there is none, and use and memory of GPUs are Triton's own figures.",
-    )
-    default_instance_type: InstanceType = Field(
-        "g4dn.xlarge", description="Instance type of shards whose `instance_type` in fleet.yaml is unset."
-    )
-    gpus_per_replica: Annotated[StrictInt, Field(ge=1, le=16)] = Field(
-        1, description="GPUs of one Triton server, where its instances have any."
-    )
-    memory_reservation_mib: Annotated[StrictInt, Field(ge=512, le=2_000_000)] = Field(
-        8_192, description="Memory that one Triton server is placed by; it may use more where the instance has it."
-    )
-    shared_memory_mib: Annotated[StrictInt, Field(ge=64, le=1_000_000)] = Field(
-        1_024, description="`/dev/shm` of one Triton server, through which its Python steps exchange tensors."
-    )
-    root_volume_gib: Annotated[StrictInt, Field(ge=50, le=16_000)] = Field(
-        100, description="Disk of an instance: the image alone unpacks to more than 20 GiB, and models are kept on it."
-    )
-    root_volume_mibps: Annotated[StrictInt, Field(ge=125, le=2_000)] = Field(
-        500, description="Throughput of that disk, MiB a second: it bounds how fast an image is unpacked."
-    )
-    root_volume_iops: Annotated[StrictInt, Field(ge=3_000, le=80_000)] = Field(
-        3_000, description="Operations of that disk a second; at least four per MiB of throughput."
-    )
-    instance_types: dict[InstanceType, StatedType] = Field(
-        {}, description="Instance types that are newer than what is known here, by name."
-    )
-    remote_commands: StrictBool = Field(
-        False,
-        description="Let people run commands in the servers' containers (ECS Exec); sessions are logged. "
-        "It adds an interface endpoint.",
-    )
-    auto_complete_config: StrictBool = Field(
-        False, description="Let Triton complete partial model configs, at the price of starting each Python step twice."
-    )
-    start_timeout_s: Annotated[StrictInt, Field(ge=60, le=7_200)] = Field(
-        900, description="How long a new server may load its models before its failing health check replaces it."
-    )
-    drain_s: Annotated[StrictInt, Field(ge=5, le=110)] = Field(
-        35, description="How long a server that goes is left to finish its requests; the longest request is 29 s."
-    )
-
-
-class Images(Group):
-    """What ECR's scan of a pushed image may find."""
-
-    refused_severities: list[Literal["CRITICAL", "HIGH", "MEDIUM", "LOW", "INFORMATIONAL", "UNDEFINED"]] = Field(
-        ["CRITICAL"], description="Severities of findings that keep an image from being deployed."
-    )
-    accepted: dict[
-        Annotated[StrictStr, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9:.-]{2,127}$", examples=["CVE-2024-1234"])],
-        Annotated[StrictStr, Field(min_length=20)],
-    ] = Field({}, description="Findings that are accepted all the same, each with the reason.")
-    unscanned: dict[Literal["triton", "agent", "dcgm-exporter"], Annotated[StrictStr, Field(min_length=20)]] = Field(
-        {}, description="Images that are deployed although ECR cannot scan them, each with the reason."
-    )
-
-
-class Scaling(Group):
-    """How shards follow their load."""
-
-    queue_time_ratio_target: Ratio = Field(0.5, description="Target of the time in Triton's queue per time in compute.")
-    scale_out_cooldown_s: Annotated[StrictInt, Field(ge=0, le=3_600)] = Field(
-        120, description="Time between two steps up."
-    )
-    scale_in_cooldown_s: Annotated[StrictInt, Field(ge=0, le=3_600)] = Field(
-        600, description="Time between two steps down."
-    )
-    idle_min: Annotated[StrictInt, Field(ge=5, le=60)] = Field(
-        15, description="Minutes without a request after which a `scale_to_zero` shard has no server."
-    )
-
-
-class Alarms(Group):
-    """Thresholds of the alarms."""
-
-    emails: list[Annotated[StrictStr, Field(pattern=r"^[^\s@]+@[^\s@]+$", examples=["ops@example.com"])]] = Field(
-        [], description="Addresses that alarms are sent to; each has to confirm once."
-    )
-    errors_5xx_percent: Percentage = Field(1, description="Answers with a 5xx status, of all answers in a minute.")
-    p99_ms: Annotated[StrictInt, Field(ge=1, le=30_000)] = Field(500, description="99th percentile of the latency.")
-    fallback_percent: Percentage = Field(
-        5, description="Requests that a fallback answered, of all requests in a minute."
-    )
-    bundle_age_s: Annotated[StrictInt, Field(ge=30, le=86_400)] = Field(
-        300, description="Time since a gateway last reached the bundle store."
-    )
-    queue_time_ratio: Ratio = Field(
-        2.0, description="Time in a shard's queue per time in compute that scaling did not bring down."
-    )
-    unhealthy_min: Annotated[StrictInt, Field(ge=1, le=60)] = Field(
-        3, description="Minutes that a shard may be without a healthy server."
-    )
-    cold_start_min: Annotated[StrictInt, Field(ge=5, le=120)] = Field(
-        20, description="A `scale_to_zero` shard alarms when it turned requests away in two such spans on end."
-    )
-    min_requests: Annotated[StrictInt, Field(ge=1, le=1_000_000)] = Field(
-        20, description="Requests in a minute below which no rate of errors or fallbacks is judged."
-    )
-    rollback: StrictBool = Field(
-        True, description="Move the pointer to the revision before when the rate of 5xx or fallbacks alarms."
-    )
 
 
 class Settings(Group):
@@ -458,110 +141,6 @@ class Settings(Group):
     @classmethod
     def _over_the_defaults(cls, variables: dict[str, str | int | float]) -> dict[str, str | int | float]:
         return {**VARIABLES, **variables}
-
-
-def conflicts(settings: Settings) -> list[tuple[tuple[str, ...], str, str]]:
-    """What no single setting's type can say: (path of the setting, what is wrong, what would be right)."""
-    found: list[tuple[tuple[str, ...], str, str]] = []
-    try:
-        network = ipaddress.IPv4Network(settings.vpc_cidr)
-        private = network.is_private and 16 <= network.prefixlen <= 20
-    except ValueError:
-        private = False
-    if not private:
-        hint = "write a private IPv4 range from /16 to /20 whose host bits are 0, such as 10.42.0.0/16"
-        found.append((("vpc_cidr",), f"{settings.vpc_cidr!r} is not an address range for the VPC", hint))
-    if settings.log_retention_days not in LOG_RETENTION_DAYS:
-        days = ", ".join(map(str, LOG_RETENTION_DAYS))
-        message = f"CloudWatch Logs has no retention of {settings.log_retention_days} days"
-        found.append((("log_retention_days",), message, f"write one of {days}"))
-    if settings.metrics_namespace.lower().startswith("aws/"):
-        message = f"CloudWatch keeps namespaces such as {settings.metrics_namespace!r} for AWS's own metrics"
-        found.append((("metrics_namespace",), message, "write one that does not begin with AWS/"))
-    if settings.nat_gateways > settings.availability_zones:
-        message = "there are more NAT gateways than availability zones"
-        found.append((("nat_gateways",), message, f"write at most {settings.availability_zones}"))
-    triton = settings.triton
-    if triton.root_volume_mibps > triton.root_volume_iops / 4:
-        message = (
-            f"a disk of {triton.root_volume_iops} operations a second has at most {triton.root_volume_iops // 4} MiB/s"
-        )
-        hint = f"write root_volume_iops: {4 * triton.root_volume_mibps} or more"
-        found.append((("triton", "root_volume_mibps"), message, hint))
-    if settings.domain is not None and settings.door == "function_url":
-        message = "a Function URL cannot have a domain name of its own"
-        found.append((("domain",), message, "delete it, or choose the door http_api"))
-    if settings.cloudfront is not None:
-        versions = settings.cloudfront.key_versions
-        if len(set(versions)) != len(versions):
-            found.append((("cloudfront", "key_versions"), "a version is named twice", "name each once"))
-        found += [
-            (("cloudfront",), f"CloudFront needs {what}", hint)
-            for is_missing, what, hint in (
-                (settings.domain is None, "a domain", "set domain: both have the same name"),
-                (settings.door != "http_api", "the HTTP API as the one door", "set door: http_api"),
-                (
-                    settings.authorizer.kind != "jwt",
-                    "tokens: a signature is for another host",
-                    "set authorizer: {kind: jwt, …}",
-                ),
-            )
-            if is_missing
-        ]
-    for name, function in (("gateway", settings.gateway), ("resolve", settings.resolve)):
-        reserved = function.reserved_concurrency
-        if reserved is not None and function.provisioned_concurrency > reserved:
-            message = "provisioned_concurrency is above reserved_concurrency"
-            found.append(((name, "provisioned_concurrency"), message, f"write at most {reserved}"))
-        if function.snap_start and settings.python_version == "3.11":
-            message = "SnapStart needs Python 3.12 or later"
-            found.append(((name, "snap_start"), message, "set python_version, or delete it"))
-        if function.snap_start and function.provisioned_concurrency:
-            message = "a function has either environments that are kept ready or SnapStart"
-            found.append(((name, "snap_start"), message, "delete it, or provisioned_concurrency"))
-    found += _variable_conflicts(settings)
-    found += [
-        (("tags", tag), f"tag {tag!r} is reserved", "choose another prefix")
-        for tag in sorted(settings.tags)
-        if tag.startswith(("aws:", "tidegate:"))
-    ]
-    return found
-
-
-def _variable_conflicts(settings: Settings) -> Iterator[tuple[tuple[str, ...], str, str]]:
-    for name, value in settings.variables.items():
-        at = ("variables", name)
-        if name in OWN_VARIABLES:
-            yield at, f"{name!r} is set by the templates themselves", "delete it"
-            continue
-        try:
-            ProcessSettings.from_environment({PREFIX + name.upper(): str(value)})
-        except SettingsError as error:
-            yield at, str(error), "see docs/settings.md"
-
-
-def fixed_settings(settings: Settings) -> dict[str, Any]:
-    """The settings that cannot change after the first deployment, by name."""
-    return {name: getattr(settings, name) for name in fixed_fields()}
-
-
-def fixed_fields() -> dict[str, Fixed]:
-    """What is marked as fixed, by the setting's name."""
-    return {
-        name: mark
-        for name, field in Settings.model_fields.items()
-        for mark in field.metadata
-        if isinstance(mark, Fixed)
-    }
-
-
-def fixed_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """What a stage deployed with the fixed settings `before` cannot become `after`, in words."""
-    return [
-        f"the setting {name} was {before[name]!r} at the first deployment and cannot become {after[name]!r}: {mark.why}"
-        for name, mark in fixed_fields().items()
-        if name in before and before[name] != after[name] and not (mark.may_grow and after[name] > before[name])
-    ]
 
 
 def process_variables(settings: Settings) -> dict[str, str]:

@@ -12,7 +12,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from tidegate.settings import INFRASTRUCTURE as PREFIX
 
-from infra.settings import Settings, fixed_fields
+from infra.fixed_settings import fixed_fields
+from infra.settings import Settings
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "infra-settings.md"
 

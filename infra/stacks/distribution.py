@@ -5,7 +5,7 @@ from __future__ import annotations
 from aws_cdk import aws_cloudfront as cloudfront
 from constructs import Construct
 
-from infra.settings import CloudFront
+from infra.setting_groups import CloudFront
 from infra.stacks.parts import explain
 
 NO_CACHE = "4135ea2d-6df8-44a3-9df3-4b5a84be39ad"

@@ -13,7 +13,7 @@ from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
 from constructs import Construct
 
-from infra.settings import Domain, JwtAuthorizer
+from infra.setting_groups import Domain, JwtAuthorizer
 from infra.stacks.distribution import Distribution
 from infra.stacks.functions import FunctionsStack
 from infra.stacks.parts import Stage, explain, log_group, statement

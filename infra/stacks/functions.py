@@ -19,7 +19,8 @@ from constructs import Construct
 from tidegate.aws.layout import MANIFESTS, RULES
 
 from infra.contract import DCGM_PORT, HANDLER, LIVE
-from infra.settings import JwtAuthorizer, process_variables
+from infra.setting_groups import JwtAuthorizer
+from infra.settings import process_variables
 from infra.stacks.events import Events, make_queue
 from infra.stacks.grants import add_grants, add_runtime, explain_role, publishers_policy
 from infra.stacks.network import BALANCER_PORT, ZONE, NetworkStack

@@ -17,7 +17,7 @@ from aws_cdk import aws_sns_subscriptions as subscriptions
 from constructs import Construct
 from tidegate.aws.layout import EXPIRY, PARTITION_KEY, SORT_KEY
 
-from infra.settings import FIXED_SETTINGS, fixed_settings
+from infra.fixed_settings import FIXED_SETTINGS, fixed_settings
 from infra.stacks.parts import Stage, explain, publish, stack_output
 
 AWS_OWNED = "The operator chose encryption: service_managed."

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from infra.settings import FIXED_SETTINGS, fixed_changes
+from infra.fixed_settings import FIXED_SETTINGS, fixed_changes
 from infra.upgrade.addresses import lost_addresses
 from infra.upgrade.deployment import NESTED, Deployment, Template
 from infra.upgrade.references import outputs_read, references, stacks_that_use

@@ -100,7 +100,8 @@ def test_the_yaml_of_the_page_is_what_fleet_yaml_and_settings_may_have() -> None
     import yaml
     from tidegate.rules.language import ShardSpec
 
-    from infra.settings import Settings, conflicts
+    from infra.setting_conflicts import conflicts
+    from infra.settings import Settings
 
     documents = [yaml.safe_load(each) for each in re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)]
     fleets = [each for each in documents if "shards" in each]

@@ -8,8 +8,9 @@ import pytest
 from tidegate.errors import SettingsError
 from tidegate.settings import Settings as FunctionSettings
 
+from infra.fixed_settings import fixed_fields
 from infra.reading import read_settings
-from infra.settings import JwtAuthorizer, fixed_fields
+from infra.setting_groups import JwtAuthorizer
 from infra.settings_page import PAGE, page
 from tests.infra.fleets import NO_VARIABLES
 from tests.support.findings import without_columns

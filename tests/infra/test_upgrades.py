@@ -19,9 +19,11 @@ from moto import mock_aws
 from pydantic import ValidationError
 
 from infra.app import synthesize
+from infra.fixed_settings import fixed_fields
 from infra.function_assets import placeholder_assets
 from infra.reading import read_shards
-from infra.settings import Settings, conflicts, fixed_fields
+from infra.setting_conflicts import conflicts
+from infra.settings import Settings
 from infra.upgrade.check import refusals
 from infra.upgrade.deployment import NESTED, Deployment, read_assembly, read_deployed
 from tests.infra.fleets import write_rules

@@ -13,7 +13,7 @@ from aws_cdk import aws_cloudwatch_actions as actions
 from constructs import Construct
 
 from infra.contract import QUEUE_TIME_RATIO, SERVICE_DIMENSION, SHARD_DIMENSION
-from infra.settings import Scaling
+from infra.setting_groups import Scaling
 from infra.shards import Shard
 from infra.stacks.parts import Stage
 from infra.stacks.shard.balancer import Balancer

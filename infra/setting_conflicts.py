@@ -1,0 +1,129 @@
+"""What no single setting's type can say: settings that contradict each other, and values that only AWS or a process knows."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator
+
+from tidegate.errors import SettingsError
+from tidegate.settings import PREFIX
+from tidegate.settings import Settings as ProcessSettings
+
+from infra.settings import Settings
+
+LOG_RETENTION_DAYS = (1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 3653)
+"""The retentions that CloudWatch Logs knows."""
+
+OWN_VARIABLES = frozenset(
+    {
+        "aws_endpoint_url",
+        "aws_region",
+        "bucket",
+        "bundle_file",
+        "cache_dir",
+        "caller_claim",
+        "endpoint_networks",
+        "edge_key",
+        "edge_key_before",
+        "edge_key_enforced",
+        "facts_table",
+        "gpu_metrics_port",
+        "management_secret",
+        "management_secret_arn",
+        "registry_table",
+        "shard",
+        "shard_endpoints",
+        "triton_home",
+    }
+)
+"""Settings of the processes that follow from the templates, or mean nothing in the cloud."""
+
+
+Conflict = tuple[tuple[str, ...], str, str]
+"""(path of the setting, what is wrong, what would be right)."""
+
+
+def conflicts(settings: Settings) -> list[Conflict]:
+    """What contradicts another setting, or what AWS or a process refuses."""
+    checks = (_of_network, _of_observability, _of_servers, _of_entry, _of_functions, _of_variables, _of_tags)
+    return [found for check in checks for found in check(settings)]
+
+
+def _of_network(settings: Settings) -> Iterator[Conflict]:
+    try:
+        network = ipaddress.IPv4Network(settings.vpc_cidr)
+        private = network.is_private and 16 <= network.prefixlen <= 20
+    except ValueError:
+        private = False
+    if not private:
+        hint = "write a private IPv4 range from /16 to /20 whose host bits are 0, such as 10.42.0.0/16"
+        yield ("vpc_cidr",), f"{settings.vpc_cidr!r} is not an address range for the VPC", hint
+    if settings.nat_gateways > settings.availability_zones:
+        message = "there are more NAT gateways than availability zones"
+        yield ("nat_gateways",), message, f"write at most {settings.availability_zones}"
+
+
+def _of_observability(settings: Settings) -> Iterator[Conflict]:
+    if settings.log_retention_days not in LOG_RETENTION_DAYS:
+        days = ", ".join(map(str, LOG_RETENTION_DAYS))
+        message = f"CloudWatch Logs has no retention of {settings.log_retention_days} days"
+        yield ("log_retention_days",), message, f"write one of {days}"
+    if settings.metrics_namespace.lower().startswith("aws/"):
+        message = f"CloudWatch keeps namespaces such as {settings.metrics_namespace!r} for AWS's own metrics"
+        yield ("metrics_namespace",), message, "write one that does not begin with AWS/"
+
+
+def _of_servers(settings: Settings) -> Iterator[Conflict]:
+    mibps, iops = settings.triton.root_volume_mibps, settings.triton.root_volume_iops
+    if mibps > iops / 4:
+        message = f"a disk of {iops} operations a second has at most {iops // 4} MiB/s"
+        yield ("triton", "root_volume_mibps"), message, f"write root_volume_iops: {4 * mibps} or more"
+
+
+def _of_entry(settings: Settings) -> Iterator[Conflict]:
+    if settings.domain is not None and settings.door == "function_url":
+        message = "a Function URL cannot have a domain name of its own"
+        yield ("domain",), message, "delete it, or choose the door http_api"
+    if settings.cloudfront is None:
+        return
+    versions = settings.cloudfront.key_versions
+    if len(set(versions)) != len(versions):
+        yield ("cloudfront", "key_versions"), "a version is named twice", "name each once"
+    if settings.domain is None:
+        yield ("cloudfront",), "CloudFront needs a domain", "set domain: both have the same name"
+    if settings.door != "http_api":
+        yield ("cloudfront",), "CloudFront needs the HTTP API as the one door", "set door: http_api"
+    if settings.authorizer.kind != "jwt":
+        message = "CloudFront needs tokens: a signature is for another host"
+        yield ("cloudfront",), message, "set authorizer: {kind: jwt, …}"
+
+
+def _of_functions(settings: Settings) -> Iterator[Conflict]:
+    for name, function in (("gateway", settings.gateway), ("resolve", settings.resolve)):
+        reserved = function.reserved_concurrency
+        if reserved is not None and function.provisioned_concurrency > reserved:
+            message = "provisioned_concurrency is above reserved_concurrency"
+            yield (name, "provisioned_concurrency"), message, f"write at most {reserved}"
+        if function.snap_start and settings.python_version == "3.11":
+            yield (name, "snap_start"), "SnapStart needs Python 3.12 or later", "set python_version, or delete it"
+        if function.snap_start and function.provisioned_concurrency:
+            message = "a function has either environments that are kept ready or SnapStart"
+            yield (name, "snap_start"), message, "delete it, or provisioned_concurrency"
+
+
+def _of_variables(settings: Settings) -> Iterator[Conflict]:
+    for name, value in settings.variables.items():
+        at = ("variables", name)
+        if name in OWN_VARIABLES:
+            yield at, f"{name!r} is set by the templates themselves", "delete it"
+            continue
+        try:
+            ProcessSettings.from_environment({PREFIX + name.upper(): str(value)})
+        except SettingsError as error:
+            yield at, str(error), "see docs/settings.md"
+
+
+def _of_tags(settings: Settings) -> Iterator[Conflict]:
+    for tag in sorted(settings.tags):
+        if tag.startswith(("aws:", "tidegate:")):
+            yield ("tags", tag), f"tag {tag!r} is reserved", "choose another prefix"
