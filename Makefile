@@ -18,7 +18,8 @@ ONLY ?=
 WORKERS ?= 3
 CHECKOV := .venv-checkov
 KSERVE := .venv-kserve
-SHORT_SUITE := tests/rules tests/web tests/lambdas tests/triton/test_server.py tests/triton/test_numpy_abi.py tests/models tests/assets
+SHORT_SUITE := tests/rules tests/web tests/lambdas tests/triton/test_server.py tests/triton/test_numpy_abi.py tests/models \
+	tests/assets tests/docs/test_documented_commands.py
 CDK := infra/cdk
 # The examples' own models. ruff excludes the rest of triton_models/: what a user drops in there is theirs to format.
 LINTED := . $(wildcard $(addprefix triton_models/,offer_decision order_features query_grams query_tokenizer title_history title_topk))
@@ -40,7 +41,7 @@ endif
 $(VENV)/.installed: requirements/dev.lock requirements/tritonserver.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2> /dev/null \
 		|| { echo "Tidegate needs Python 3.11, 3.12 or 3.13, and $(PYTHON) is not one:" \
-			"make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
+			"make $(or $(GOAL),$(MAKECMDGOALS)) PYTHON=python3.12" >&2; exit 1; }
 	@echo "Creating $(VENV): about a minute the first time" >&2
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off --require-hashes -r requirements/dev.lock \
@@ -75,7 +76,7 @@ test-full: models $(CHECKOV)/.installed $(KSERVE)/.installed ## Run every exampl
 	@$(BIN)/python -m pytest -n $(WORKERS) --require-all --full $(ONLY)
 
 test-python: ## Run a short suite on another Python, in an environment of its own: make test-python PYTHON=python3.13
-	@$(MAKE) --no-print-directory short-suite VENV=.venv-$(notdir $(PYTHON)) PYTHON=$(PYTHON)
+	@$(MAKE) --no-print-directory short-suite VENV=.venv-$(notdir $(PYTHON)) PYTHON=$(PYTHON) GOAL=$@
 
 short-suite: models
 	@$(BIN)/python -m pytest -n $(WORKERS) $(SHORT_SUITE)

@@ -1,8 +1,10 @@
-"""What `make` says on a Python that the project does not support."""
+"""What `make` answers on a Python that the project does not support, and the commands of CONTRIBUTING.md."""
 
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -29,14 +31,17 @@ def make(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.parametrize("goal", ["demo", "test-python"])
 @pytest.mark.parametrize("version", [(3, 10, 14), (3, 14, 0), (2, 7, 18)])
-def test_a_python_that_is_not_supported_is_told_which_are(version: tuple[int, int, int], tmp_path: Path) -> None:
+def test_a_python_that_is_not_supported_is_answered_with_those_that_are(
+    goal: str, version: tuple[int, int, int], tmp_path: Path
+) -> None:
     python, venv = fake_python(tmp_path, version), tmp_path / "venv"
-    done = make("demo", f"PYTHON={python}", f"VENV={venv}")
+    done = make(goal, f"PYTHON={python}", f"VENV={venv}")
     line, *rest = [each for each in done.stderr.splitlines() if not each.startswith("make")]
     assert done.returncode != 0
     assert not rest
-    assert all(named in line for named in ("3.11", "3.12", "3.13", str(python), "make demo PYTHON="))
+    assert all(named in line for named in ("3.11", "3.12", "3.13", str(python), f"make {goal} PYTHON="))
     assert not venv.exists()
 
 
@@ -44,3 +49,20 @@ def test_a_python_that_does_not_exist_is_named(tmp_path: Path) -> None:
     done = make("env", "PYTHON=python3.99", f"VENV={tmp_path / 'venv'}")
     assert done.returncode != 0
     assert "python3.99" in done.stderr
+
+
+CONTRIBUTING = re.findall(r"`(make [^`]+)`", " ".join((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").split()))
+
+
+@pytest.mark.parametrize("command", CONTRIBUTING)
+def test_a_command_of_the_contributors_page_would_run(command: str) -> None:
+    arguments = shlex.split(command)[1:]
+    done = make("--dry-run", *arguments)
+    assert done.returncode == 0, done.stderr
+    for each in arguments:
+        if each.startswith("ONLY="):
+            assert f"pytest -n 3 --require-all {each.removeprefix('ONLY=')}\n" in done.stdout
+
+
+def test_the_contributors_page_shows_how_to_run_a_part() -> None:
+    assert any("ONLY=" in command for command in CONTRIBUTING)

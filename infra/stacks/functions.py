@@ -266,7 +266,7 @@ class FunctionsStack(cdk.Stack):
                 else "No variable holds a secret."
             )
             reasons["CKV_AWS_173"] = f"The operator chose encryption: service_managed. {secret}"
-        runtime = "The assets hold compiled modules for this Python, and it is the one that the tests run on."
+        runtime = "The assets hold modules compiled for this Python, the newest that Triton's Python stub and so the tests support."
         explain(
             function,
             nag={"AwsSolutions-L1": runtime},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -12,7 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tidegate.errors import SettingsError
 
+from assets.building import ASSETS, THIS_PYTHON
+from infra.function_assets import find_assets
+from infra.settings import Settings
 from tests.support.stack import ROOT
 
 HERE = "arm64" if platform.machine() == "aarch64" else "x86_64"
@@ -81,3 +86,48 @@ def test_an_unpacked_asset_imports_alone(
         [sys.executable, "-S", "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+OTHER = next(version for version in ("3.12", "3.13") if version != THIS_PYTHON)
+
+
+def build_for_other(path: Path, out: Path) -> subprocess.CompletedProcess[str]:
+    """Build for a stage whose functions run on another Python than this, with the commands in `path` alone."""
+    return subprocess.run(
+        [sys.executable, "-m", "assets", "--out", str(out), "--architecture", HERE, "--stage", "dev", "--json"],
+        cwd=ROOT,
+        env=os.environ | {"PATH": str(path), "TIDEGATE_INFRA_PYTHON_VERSION": f'"{OTHER}"'},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def test_a_stage_gets_assets_for_its_own_python(tmp_path: Path) -> None:
+    interpreter, used = tmp_path / "bin" / f"python{OTHER}", tmp_path / "used"
+    interpreter.parent.mkdir()
+    interpreter.write_text(f'#!/bin/sh\necho "$2" >> {used}\nexec {sys.executable} "$@"\n')
+    interpreter.chmod(0o755)
+    done = build_for_other(interpreter.parent, tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    compiled = {path.name.split("cpython-")[1].split("-")[0] for path in (tmp_path / "out").rglob("*.cpython-*.so")}
+    assert compiled == {OTHER.replace(".", "")}
+    assert used.read_text().split() == ["compileall"] * len(ASSETS)
+
+
+def test_a_stages_python_that_is_not_installed_is_named(tmp_path: Path) -> None:
+    done = build_for_other(tmp_path, tmp_path / "out")
+    assert done.returncode == 1
+    assert f"python{OTHER}" in done.stderr
+    assert f'python_version: "{THIS_PYTHON}"' in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_assets_of_another_python_are_not_deployed(tmp_path: Path) -> None:
+    settings = Settings.model_validate({"python_version": OTHER})
+    for asset in ASSETS:
+        (tmp_path / f"{asset.name}-{settings.architecture}").mkdir()
+    (tmp_path / f"gateway-{settings.architecture}" / "parser.cpython-311-aarch64-linux-gnu.so").touch()
+    with pytest.raises(SettingsError, match=rf"for Python 3\.11, and the setting python_version is {OTHER}"):
+        find_assets(tmp_path, settings)
