@@ -20,12 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tidegate.errors import StackError
-from tidegate.triton.numpy_abi import for_numpy_2
+from tidegate.triton.numpy_abi import WHEEL, for_numpy_2
 
 BACKENDS = Path(__file__).parent / "backends"
 """Python-based backends that ship with Tidegate: one folder with a `model.py` each."""
-
-NUMPY_2 = 2
 
 LAYOUT = b"5"
 """Part of the cache's key: raise it when this module writes the cache differently from the same sources."""
@@ -67,7 +65,8 @@ def find_installation(triton_home: Path | None = None, cache_dir: Path | None = 
         cache_dir: where the built folders are kept; None takes the user's cache.
 
     Raises:
-        StackError: Triton or one of its parts is not there; the message says how to get it.
+        StackError: Triton or one of its parts is not there, or the wheel is not the tested one and NumPy is 2 or later; the
+            message says how to get it.
     """
     home, libraries = _wheel() if triton_home is None else (triton_home, None)
     server = home / "bin" / "tritonserver"
@@ -79,7 +78,8 @@ def find_installation(triton_home: Path | None = None, cache_dir: Path | None = 
             raise StackError(f"{part} is missing: {home} holds no whole Triton for Python {_python_version()}")
     cache = _user_cache() if cache_dir is None else cache_dir
     try:
-        backends = _build_backends(cache, core, utilities, stub)
+        program = _program(stub, of_wheel=triton_home is None)
+        backends = _build_backends(cache, core, utilities, (stub.name, program))
         python_bin = _build_python(cache) / "bin"
     except OSError as error:
         raise StackError(f"cannot build Triton's backend directory in {cache}: {error}") from error
@@ -92,7 +92,7 @@ def _wheel() -> tuple[Path, Path]:
         if home.is_dir():
             return home, Path(entry) / "nvidia_pytriton.libs"
     raise StackError(
-        "no Triton on this machine: install its wheel with `pip install --no-deps nvidia-pytriton==0.7.0`, or let "
+        f"no Triton on this machine: install its wheel with `pip install --no-deps {WHEEL}`, or let "
         "TIDEGATE_TRITON_HOME name a folder that holds bin/tritonserver"
     )
 
@@ -106,9 +106,9 @@ def _user_cache() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "tidegate"
 
 
-def _build_backends(cache: Path, core: Path, utilities: Path, stub: Path) -> Path:
-    program = for_numpy_2(stub.read_bytes()) if _numpy_major() >= NUMPY_2 else stub.read_bytes()
-    parts = [(core.name, core.read_bytes()), (utilities.name, utilities.read_bytes()), (stub.name, program)]
+def _build_backends(cache: Path, core: Path, utilities: Path, stub: tuple[str, bytes]) -> Path:
+    """Build the backend directory; `stub` is the name and the content of the stub's executable."""
+    parts = [(core.name, core.read_bytes()), (utilities.name, utilities.read_bytes()), stub]
     files = [(f"python/{name}", content) for name, content in parts]
     for backend in sorted(BACKENDS.iterdir()) if BACKENDS.is_dir() else []:
         if (backend / "model.py").is_file():
@@ -124,9 +124,28 @@ def _build_backends(cache: Path, core: Path, utilities: Path, stub: Path) -> Pat
             target = folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(content)
-            target.chmod(0o755 if target.name == stub.name else 0o644)
+            target.chmod(0o755 if target.name == stub[0] else 0o644)
 
     return _once(cache / f"backends-{digest.hexdigest()[:16]}", build)
+
+
+def _program(stub: Path, *, of_wheel: bool) -> bytes:
+    """A stub's executable that works with the NumPy that models run on.
+
+    Raises:
+        StackError: it is the wheel's, and not known: with NumPy 2 it could give models wrong inputs.
+    """
+    program = stub.read_bytes()
+    numpy_major = _numpy_major()
+    if numpy_major < 2:
+        return program
+    adapted = for_numpy_2(program)
+    if adapted is None and of_wheel:
+        raise StackError(
+            f"{stub} is not the one of {WHEEL}, and was not tested with NumPy {numpy_major}: models could get wrong inputs; "
+            f"install the tested wheel with `pip install --no-deps {WHEEL}`, or NumPy 1"
+        )
+    return program if adapted is None else adapted
 
 
 def _numpy_major() -> int:

@@ -13,8 +13,13 @@ from __future__ import annotations
 
 import hashlib
 
+from tidegate.errors import StackError
+
 ELSIZE_IN_NUMPY_1 = 32
 ELSIZE_IN_NUMPY_2 = 40
+
+WHEEL = "nvidia-pytriton==0.7.0"
+"""The wheel that `STUBS` describes."""
 
 STUBS = {
     # Python 3.11
@@ -32,9 +37,18 @@ which the first 4 suffice on a little-endian machine. Found with `objdump -d` in
 """
 
 
-def for_numpy_2(stub: bytes) -> bytes:
-    """Return a stub's executable that works with NumPy 2; one that is not known to need it is returned unchanged."""
+def for_numpy_2(stub: bytes) -> bytes | None:
+    """A stub's executable that works with NumPy 2; None for one that is not known.
+
+    Raises:
+        StackError: `STUBS` has a place where the known stub does not have the offset.
+    """
+    places = STUBS.get(hashlib.sha256(stub).hexdigest())
+    if places is None:
+        return None
     adapted = bytearray(stub)
-    for place in STUBS.get(hashlib.sha256(stub).hexdigest(), ()):
+    for place in places:
+        if adapted[place] != ELSIZE_IN_NUMPY_1:
+            raise StackError(f"cannot adapt Triton's Python stub to NumPy 2: byte {place:#x} is {adapted[place]:#x}")
         adapted[place] = ELSIZE_IN_NUMPY_2
     return bytes(adapted)
