@@ -12,10 +12,11 @@ import pytest
 from hypothesis import HealthCheck, Phase, assume, given, settings
 from tidegate.rules import compile_directory
 from tidegate.rules.compare.axes import build_axes
+from tidegate.rules.compare.boxes import TooMuchError
 from tidegate.rules.compare.changes import Change
 from tidegate.rules.compare.report import Diff, compare
 from tidegate.rules.compare.revision import Revision, open_revision
-from tidegate.rules.compare.volumes import TooMuchError, Volumes
+from tidegate.rules.compare.volumes import Volumes
 
 from tests.rules.compare.brute_force import moved_by_counting, too_many
 from tests.rules.compare.strategies import OBJECTIVE, Revisions, revisions

@@ -13,11 +13,12 @@ from typing import Any
 from tidegate.rules.bundle import encode
 from tidegate.rules.compare.axes import Axes, build_axes
 from tidegate.rules.compare.axis import by_weight
+from tidegate.rules.compare.boxes import TooMuchError
 from tidegate.rules.compare.contests import Outcome, outcomes
 from tidegate.rules.compare.examples import Example, Examples
 from tidegate.rules.compare.revision import Side
 from tidegate.rules.compare.space import Leaf, Space, State, Walked
-from tidegate.rules.compare.volumes import Counted, Drawn, TooMuchError, Volumes
+from tidegate.rules.compare.volumes import Counted, Drawn, Volumes
 from tidegate.rules.decision import Decision
 from tidegate.rules.engine import Engine
 

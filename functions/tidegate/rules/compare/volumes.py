@@ -1,42 +1,27 @@
 """Exact shares by the volumes of boxes, where the walk would take too long.
 
-A row of conditions is a box: on every axis, the cases that it allows. How much of a box the boxes above it leave is counted
-by taking one of them away after the other: what is left without a box, less what is left *in* that box. Boxes of many
-attributes seldom meet, so this is cheap exactly where the walk, which opens one axis after the other, is not. Boxes that
-look at different axes are independent, so that what they leave is a product.
+A row of conditions is a box: on every axis, the cases that it allows. What decides is what the boxes above it leave of it.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from itertools import product
 from math import prod
 
 from tidegate.rules.compare.axes import Axes
 from tidegate.rules.compare.axis import ABSENT, Effect, Markers, by_weight, places
+from tidegate.rules.compare.boxes import Box, BoxCounter, Budget, Grid, TooMuchError, grid_of, within
 from tidegate.rules.compare.joint import NEW, OLD
 from tidegate.rules.compare.space import Leaf, State
 
 MOST_PARTS = 64
-"""So many combinations of what is known of sticky attributes and allocations are looked at one by one."""
-
-MOST_FLIPS = 4_000_000
-"""So many ends of runs of cases, over all rows and axes, may be noted."""
-
-Box = dict[int, int]
-"""By axis, the cases that are allowed, as a bitset; axes without a restriction are left out."""
-
-Region = list[int]
-"""The cases of every axis, as bitsets."""
+"""The most combinations of what is known of sticky attributes and allocations that are looked at one by one."""
 
 Known = tuple[Markers, tuple[str | None, ...]]
 """What is known of the sticky attributes and the allocated cells."""
-
-
-class TooMuchError(Exception):
-    """Counting takes more than it may."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,23 +42,19 @@ class Drawn:
 
 
 class Volumes:
-    """Counts the leaves of two revisions at one moment.
-
-    Attributes:
-        left: how many comparisons of a box with a region may still be made.
-    """
+    """Counts the leaves of two revisions at one moment."""
 
     def __init__(self, axes: Axes, start: State, budget: int) -> None:
-        """Prepare.
+        """Prepare; `budget` is how many comparisons of a box with a region may be made.
 
         Raises:
             TooMuchError: the space is not a product of few parts, or has too many cases.
         """
         self._axes, self._joint = axes, axes.joint
-        self.left = budget
         if any(axis.may_refuse or axis.cases is None for axis in axes.space.axes):
             raise TooMuchError
-        self._parts = [_Part(self, axes, start, known) for known in _known(axes)]
+        shared = Budget(budget)
+        self._parts = [_Part(shared, axes, start, known) for known in _known(axes)]
 
     def count(self) -> Counted:
         """Count.
@@ -152,51 +133,13 @@ def _known(axes: Axes) -> list[Known]:
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class _Grid:
-    """The cases of one axis: the rows that each leaves, their weights, and for the rows that not all leave which ones."""
-
-    masks: Sequence[int]
-    weights: Sequence[int]
-    is_even: bool
-    allowed: Mapping[int, int]
-    memo: dict[int, int] = field(default_factory=dict)
-    touching: dict[int, int] = field(default_factory=dict)
-    drawing: dict[int, Callable[[random.Random], int]] = field(default_factory=dict)
-
-    def draw(self, cases: int, chance: random.Random) -> int:
-        """One of some cases, by weight."""
-        found = self.drawing.get(cases)
-        if found is None:
-            found = self.drawing[cases] = by_weight({place: self.weights[place] for place in places(cases)})
-        return found(chance)
-
-    def weight(self, cases: int) -> int:
-        if self.is_even:
-            return cases.bit_count()
-        found = self.memo.get(cases)
-        if found is None:
-            found = self.memo[cases] = sum(self.weights[place] for place in places(cases))
-        return found
-
-    def rows(self, cases: int) -> int:
-        """The rows that any of some cases leaves."""
-        found = self.touching.get(cases)
-        if found is None:
-            found = 0
-            for place in places(cases):
-                found |= self.masks[place]
-            self.touching[cases] = found
-        return found
-
-
 class _Part:
     """The contexts of which the same is known of the sticky attributes and the allocated cells."""
 
-    def __init__(self, owner: Volumes, axes: Axes, start: State, known: Known) -> None:
-        self.known, self._owner, self._joint = known, owner, axes.joint
+    def __init__(self, budget: Budget, axes: Axes, start: State, known: Known) -> None:
+        self.known, self._budget, self._joint = known, budget, axes.joint
         self._rows, self._factor = start[1], 1
-        self._grids: list[_Grid] = []
+        self._grids: list[Grid] = []
         for axis in axes.space.axes:
             assert axis.cases is not None
             cases: dict[int, int] = {}
@@ -207,12 +150,13 @@ class _Part:
                     continue
                 cases[mask] = cases.get(mask, 0) + weight
             if len(cases) > 1:
-                self._grids.append(_grid(cases, start[1]))
+                self._grids.append(grid_of(cases, start[1]))
             else:
                 for mask, weight in cases.items():
                     self._rows, self._factor = self._rows & mask, self._factor * weight
                 if not cases:
                     self._factor = 0
+        self._counter = BoxCounter(self._grids, budget)
         self._full = [(1 << len(grid.masks)) - 1 for grid in self._grids]
         self._boxes: dict[int, Box | None] = {}
         self.volume = self._factor
@@ -226,10 +170,10 @@ class _Part:
         """The changing pairs of (old row, new row), -1: none, and their weights."""
         of_old, of_new = self._joint.of[OLD] & self._rows, self._joint.of[NEW] & self._rows
         both = of_old & of_new
-        rows, budget = list(self._reached(both & self._joint.changing)), self._owner.left
+        rows, budget = list(self._reached(both & self._joint.changing)), self._budget.left
         for done, row in enumerate(rows, 1):
             yield row, row, self._left(self._box(row), _above(of_old | of_new, row))
-            used = budget - self._owner.left
+            used = budget - self._budget.left
             # The first rows have few above them: what is far over at a quarter does not come back.
             if 4 * used > budget and used * len(rows) > 2 * budget * done:
                 raise TooMuchError
@@ -237,14 +181,14 @@ class _Part:
             box = self._box(was)
             above = _above(of_old, was)
             for now in places(self._touching(box) & of_new & ~_above(both, was)):
-                yield was, now, self._left(_within(box, self._box(now)), above | _above(of_new, now))
+                yield was, now, self._left(within(box, self._box(now)), above | _above(of_new, now))
             if self.last is None:
                 yield was, -1, self._left(box, above | of_new)
         for now in self._reached(of_new & ~both):
             box = self._box(now)
             above = _above(of_new, now)
             for was in places(self._touching(box) & both & ~_above(both, now)):
-                yield was, now, self._left(_within(box, self._box(was)), above | _above(of_old, was))
+                yield was, now, self._left(within(box, self._box(was)), above | _above(of_old, was))
             if self.last is None:
                 yield -1, now, self._left(box, above | of_old)
 
@@ -303,142 +247,12 @@ class _Part:
         if region is None or not self._factor:
             return 0
         rows = self._touching(region) & above
-        self._owner.left -= rows.bit_count()
-        if self._owner.left < 0:
-            raise TooMuchError
+        self._budget.left -= rows.bit_count()
+        self._budget.check()
         boxes = [box for row in places(rows) if (box := self._box(row)) is not None]
-        return self._factor * self._count((1 << len(self._grids)) - 1, self._narrow(self._full, region), boxes)
-
-    @staticmethod
-    def _narrow(region: Region, box: Box) -> Region:
-        """What of a region is in a box within it."""
-        narrowed = list(region)
-        for axis, cases in box.items():
-            narrowed[axis] = cases
-        return narrowed
-
-    def _count(self, axes: int, region: Region, boxes: Iterable[Box]) -> int:
-        """The volume, over some axes, of what boxes that restrict no other axes leave of a region."""
-        single: Box = {}
-        while True:
-            found = self._narrowed(region, boxes, single)
-            if found is None:
-                return 0
-            boxes = found
-            if not single:
-                break
-            region = list(region)
-            for axis, inside in single.items():
-                region[axis] &= ~inside
-                if not region[axis]:
-                    return 0
-            single = {}
-        volume = 1
-        for group, members in _independent(boxes):
-            axes ^= group
-            volume *= self._count_connected(group, region, members)
-            if not volume:
-                return 0
-        for axis in places(axes):
-            volume *= self._grids[axis].weight(region[axis])
-        return volume
-
-    def _narrowed(self, region: Region, boxes: Iterable[Box], single: Box) -> list[Box] | None:
-        """What boxes restrict within a region; None where one of them holds all of it. Those that restrict a single axis
-        are united in `single` instead."""
-        narrow = []
-        for box in boxes:
-            self._owner.left -= 1
-            part = {}
-            for axis, cases in box.items():
-                here = region[axis]
-                inside = cases & here
-                if not inside:
-                    break
-                if inside != here:
-                    part[axis] = inside
-            else:
-                if not part:
-                    return None
-                if len(part) == 1:
-                    ((axis, inside),) = part.items()
-                    single[axis] = single.get(axis, 0) | inside
-                else:
-                    narrow.append(part)
-        if self._owner.left < 0:
-            raise TooMuchError
-        return narrow
-
-    def _count_connected(self, axes: int, region: Region, boxes: list[Box]) -> int:
-        """The same for boxes of which each restricts at least two axes, and which are not independent of each other."""
-        volume = 1
-        for axis in places(axes):
-            volume *= self._grids[axis].weight(region[axis])
-        # Large boxes first: what they take of the later ones is not counted again.
-        boxes.sort(key=len)
-        for place, box in enumerate(boxes):
-            volume -= self._count(axes, self._narrow(region, box), boxes[:place])
-            if not volume:
-                return 0
-        return volume
-
-
-def _grid(cases: Mapping[int, int], rows: int) -> _Grid:
-    masks, weights = list(cases), list(cases.values())
-    ends: dict[int, list[int]] = {}
-    before, count = rows, 0
-    for place, mask in enumerate(masks):
-        count += (before ^ mask).bit_count()
-        if count > MOST_FLIPS:
-            raise TooMuchError
-        for row in places(before ^ mask):
-            ends.setdefault(row, []).append(place)
-        before = mask
-    allowed = {row: _allowed(at, len(masks)) for row, at in ends.items()}
-    return _Grid(masks, weights, set(weights) == {1}, allowed)
-
-
-def _allowed(flips: Sequence[int], size: int) -> int:
-    """The cases that a row allows, which does so from the start and changes at some places."""
-    allowed, start = 0, 0
-    for place, flip in enumerate([*flips, size]):
-        if place % 2 == 0:
-            allowed |= (1 << flip) - (1 << start)
-        start = flip
-    return allowed
+        return self._factor * self._counter.left(region, boxes)
 
 
 def _above(rows: int, row: int) -> int:
     """Those of some rows that come before a row."""
     return rows & ((1 << row) - 1)
-
-
-def _within(one: Box | None, other: Box | None) -> Box | None:
-    if one is None or other is None:
-        return None
-    both = dict(one)
-    for axis, cases in other.items():
-        both[axis] = both.get(axis, cases) & cases
-        if not both[axis]:
-            return None
-    return both
-
-
-def _independent(boxes: Iterable[Box]) -> list[tuple[int, list[Box]]]:
-    """Boxes in groups that share no axis, with the axes of each."""
-    groups: list[tuple[int, list[Box]]] = []
-    for box in boxes:
-        axes = 0
-        for axis in box:
-            axes |= 1 << axis
-        members = [box]
-        apart = []
-        for group, others in groups:
-            if group & axes:
-                axes |= group
-                others.extend(members)
-                members = others
-            else:
-                apart.append((group, others))
-        groups = [*apart, (axes, members)]
-    return groups
