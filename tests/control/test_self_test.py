@@ -9,7 +9,7 @@ import pytest
 from tidegate.control.plans import Plan
 from tidegate.control.self_test import MOST_MODELS, SelfTest
 from tidegate.errors import EndpointTimeoutError, StoreError
-from tidegate.ports import Endpoint, GoldenResult, MemoryGoldenRequests, ModelLoad
+from tidegate.ports import Endpoint, GoldenOutcome, GoldenResult, MemoryGoldenRequests, ModelLoad, SelfTestState
 from tidegate.rules import Target
 
 SERVER = Endpoint("a", "10.0.0.1", 8000)
@@ -66,7 +66,9 @@ def test_a_server_recovers() -> None:
     class Recovering(MemoryGoldenRequests):
         async def ask(self, endpoint: Endpoint, target: Target) -> GoldenResult:
             self.asked.append((endpoint, target.name))
-            return GoldenResult("status 500" if len(self.asked) < 3 else "")
+            if len(self.asked) < 3:
+                return GoldenResult(GoldenOutcome.WRONG, SelfTestState.FAILED, "status 500")
+            return GoldenResult(GoldenOutcome.PROVED, SelfTestState.PASSED)
 
     assert verdicts_of(golden, (OTHER,)) == [False]
     assert verdicts_of(Recovering(), *[(OTHER,)] * 3) == [False, False, True]
@@ -77,23 +79,46 @@ def test_a_server_is_not_blamed_for_what_is_not_its_own(rounds: Sequence[Plan | 
     assert verdicts_of(MemoryGoldenRequests(), *rounds) == [True]
 
 
+@pytest.mark.parametrize("last", [(), StoreError("down")], ids=["nothing is live", "the store is down"])
+def test_a_server_that_failed_stays_failed_while_nothing_can_be_asked(last: Plan | StoreError) -> None:
+    broken = MemoryGoldenRequests(wrong={"other": "status 500"})
+    assert verdicts_of(broken, (OTHER,), (OTHER,), (OTHER,), last) == [False] * 4
+
+
+def test_a_store_that_hides_the_golden_requests_says_nothing_about_the_server() -> None:
+    class Unreadable(MemoryGoldenRequests):
+        down = True
+
+        async def ask(self, endpoint: Endpoint, target: Target) -> GoldenResult:
+            if self.down:
+                raise StoreError("the store is down")
+            return await super().ask(endpoint, target)
+
+    assert verdicts_of(Unreadable(), *[(OTHER,)] * 3) == [True] * 3
+
+
+def test_a_server_that_could_not_be_tested_fails_in_its_first_round_without_an_answer() -> None:
+    broken = MemoryGoldenRequests(wrong={"other": "status 500"})
+    assert verdicts_of(broken, StoreError("down"), (OTHER,)) == [True, False]
+
+
 def test_a_made_up_request_shows_by_its_answer_whether_the_server_computes() -> None:
     unproved = {"other": "it has no golden request"}
     assert verdicts_of(MemoryGoldenRequests(unproved=unproved), (OTHER,)) == [True]
-    silent = MemoryGoldenRequests(unproved=unproved, answered={"other": False})
+    silent = MemoryGoldenRequests(unproved=unproved, self_test={"other": SelfTestState.FAILED})
     assert verdicts_of(silent, (OTHER,)) == [False], "a GPU off the bus answers no made-up request either"
 
 
 def test_a_model_that_nothing_can_be_asked_hides_no_other() -> None:
     mute = tuple(ModelLoad(f"m{number}", (1,)) for number in range(2 * MOST_MODELS))
     unproved = {load.model: "its responses are decoupled" for load in mute}
-    asked = dict.fromkeys(unproved, None)
-    sound = MemoryGoldenRequests(unproved=unproved, answered={**asked})
+    shown = dict.fromkeys(unproved, SelfTestState.UNTESTED)
+    sound = MemoryGoldenRequests(unproved=unproved, self_test=shown)
     assert verdicts_of(sound, (*mute, OTHER)) == [True]
     assert sound.asked[-1][1] == "other/2"
-    broken = MemoryGoldenRequests(wrong={"other": "status 500"}, unproved=unproved, answered={**asked})
+    broken = MemoryGoldenRequests(wrong={"other": "status 500"}, unproved=unproved, self_test=shown)
     assert verdicts_of(broken, (*mute, OTHER)) == [False]
-    assert verdicts_of(MemoryGoldenRequests(unproved=unproved, answered={**asked}), mute) == [True]
+    assert verdicts_of(MemoryGoldenRequests(unproved=unproved, self_test=shown), mute) == [True]
 
 
 def test_a_round_asks_few_models() -> None:

@@ -12,7 +12,16 @@ import pytest
 from google.protobuf import json_format, text_format
 from tidegate.control.self_test import SelfTest
 from tidegate.errors import EndpointTimeoutError, ModelConfigError
-from tidegate.ports import Endpoint, GoldenResult, HttpRequest, HttpResponse, MemoryModelStore, ModelLoad
+from tidegate.ports import (
+    Endpoint,
+    GoldenOutcome,
+    GoldenResult,
+    HttpRequest,
+    HttpResponse,
+    MemoryModelStore,
+    ModelLoad,
+    SelfTestState,
+)
 from tidegate.rules import Target
 from tidegate.triton.diagnosis import StoredDiagnosis
 from tidegate.triton.golden.asking import StoredGoldenRequests
@@ -25,6 +34,7 @@ from tests.triton.misbehaving import CONFIG, TEXT_IDS
 PLAIN = CONFIG.format(name="asked", batch=8, dims="2", more="")
 SAMPLE = {"inputs": {"X": [0.5, 1.5]}}
 ANSWER = {"outputs": [{"name": "Y", "datatype": "FP32", "shape": [1, 2], "data": [1.0, 2.0]}]}
+PROVED = GoldenResult(GoldenOutcome.PROVED, SelfTestState.PASSED)
 DECOUPLED = {"error": "HTTP end point doesn't support models with decoupled transaction policy"}
 BETWEEN = {"error": "in ensemble 'asked', inference input 'X' data-type is 'FP64', but model 'step' expects 'FP32'"}
 
@@ -81,7 +91,7 @@ def test_a_request_that_the_client_library_does_not_pack_names_its_file() -> Non
 
 
 def test_a_golden_request_that_is_answered_proves_the_target(tmp_path: Path) -> None:
-    assert ask(tmp_path, Server(PLAIN, 200, ANSWER), SAMPLE) == GoldenResult()
+    assert ask(tmp_path, Server(PLAIN, 200, ANSWER), SAMPLE) == PROVED
 
 
 @pytest.mark.parametrize("name", ["..", "", "../a.json", "a\\b.json", "a\0.json"])
@@ -91,26 +101,26 @@ def test_a_golden_request_of_a_name_that_no_file_has_is_refused(tmp_path: Path, 
             return {**await super().samples(model), name: b"{}"}
 
     result = ask(tmp_path, Server(PLAIN, 200, ANSWER), SAMPLE, store=Planted())
-    assert "is not a file of golden requests: delete it" in result.failure
+    assert (result.outcome, result.self_test) == (GoldenOutcome.WRONG, SelfTestState.UNTESTED)
+    assert "is not a file of golden requests: delete it" in result.reason
 
 
 @pytest.mark.parametrize(
-    ("status", "answer", "words", "answered"),
+    ("status", "answer", "words", "shown"),
     [
-        (200, ANSWER, "a made-up one was answered", True),
-        (500, {"error": "X must be above 5"}, "X must be above 5", False),
-        (400, {"error": "X must be above 5"}, "X must be above 5", None),
-        (501, DECOUPLED, "its responses are decoupled", None),
-        (0, None, "was not answered within", False),
+        (200, ANSWER, "a made-up one was answered", SelfTestState.PASSED),
+        (500, {"error": "X must be above 5"}, "X must be above 5", SelfTestState.FAILED),
+        (400, {"error": "X must be above 5"}, "X must be above 5", SelfTestState.UNTESTED),
+        (501, DECOUPLED, "its responses are decoupled", SelfTestState.UNTESTED),
+        (0, None, "was not answered within", SelfTestState.FAILED),
     ],
 )
 def test_without_one_a_made_up_request_proves_nothing(
-    tmp_path: Path, status: int, answer: Any, words: str, answered: bool | None
+    tmp_path: Path, status: int, answer: Any, words: str, shown: SelfTestState
 ) -> None:
     result = ask(tmp_path, Server(PLAIN, status, answer))
-    assert result.failure == ""
-    assert words in result.unproved
-    assert result.answered is answered
+    assert (result.outcome, result.self_test) == (GoldenOutcome.UNPROVED, shown)
+    assert words in result.reason
     assert ("samples/*.json" in result.advice) == (status != 501)
 
 
@@ -119,8 +129,8 @@ def test_a_server_that_does_not_say_a_config_proves_nothing(tmp_path: Path, serv
     server = Server(PLAIN, 200, ANSWER)
     server.served = (served[0], (), served[1])
     result = ask(tmp_path, server)
-    assert "the server does not say what it takes" in result.unproved
-    assert (result.failure, result.answered) == ("", False)
+    assert "the server does not say what it takes" in result.reason
+    assert (result.outcome, result.self_test) == (GoldenOutcome.UNPROVED, SelfTestState.FAILED)
 
 
 def test_a_server_that_breaks_fails_its_self_test_also_without_golden_requests(tmp_path: Path) -> None:
@@ -158,16 +168,20 @@ def test_a_server_that_breaks_fails_its_self_test_also_without_golden_requests(t
 def test_what_no_input_gets_around_is_a_failure(
     tmp_path: Path, config: str, status: int, answer: Any, words: str
 ) -> None:
-    assert words in ask(tmp_path, Server(config, status, answer)).failure
+    result = ask(tmp_path, Server(config, status, answer))
+    assert result.outcome is GoldenOutcome.WRONG
+    assert words in result.reason
 
 
 def test_decoupled_responses_prove_nothing_with_a_sample_either(tmp_path: Path) -> None:
-    assert "decoupled" in ask(tmp_path, Server(PLAIN, 501, DECOUPLED), SAMPLE).unproved
+    result = ask(tmp_path, Server(PLAIN, 501, DECOUPLED), SAMPLE)
+    assert result.outcome is GoldenOutcome.UNPROVED
+    assert "decoupled" in result.reason
 
 
 def test_a_sequence_with_text_ids_is_asked_with_a_text(tmp_path: Path) -> None:
     server = Server(PLAIN + TEXT_IDS, 200, ANSWER)
-    assert ask(tmp_path, server, SAMPLE) == GoldenResult()
+    assert ask(tmp_path, server, SAMPLE) == PROVED
     assert b'"sequence_id":"golden-' in server.asked[0].body
 
 

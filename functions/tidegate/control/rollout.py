@@ -12,7 +12,7 @@ from tidegate.control.desired import Desired
 from tidegate.control.endpoints import Endpoints, name_of, raise_first
 from tidegate.control.plans import NOTHING, Plan, with_versions
 from tidegate.errors import EndpointError, ModelLoadError, PublishError
-from tidegate.ports import ModelLoad, RegisteredEndpoint
+from tidegate.ports import GoldenOutcome, ModelLoad, RegisteredEndpoint
 from tidegate.rules import Target
 
 POLL_S = 0.25
@@ -148,12 +148,12 @@ class Rollout:
             if target.name in self._wanted.known or asked in self._golden:
                 continue
             result = await self._endpoints.golden(entry, target)
-            if result.failure:
+            if result.outcome is GoldenOutcome.WRONG:
                 raise PublishError(
-                    "validate", f"target {target.name!r} on {name_of(entry)}: {result.failure}; mend the model"
+                    "validate", f"target {target.name!r} on {name_of(entry)}: {result.reason}; mend the model"
                 )
-            if result.unproved:
-                self._note_unproved(target, "; ".join(filter(None, (result.unproved, result.advice))), note)
+            if result.outcome is GoldenOutcome.UNPROVED:
+                self._note_unproved(target, "; ".join(filter(None, (result.reason, result.advice))), note)
             self._golden.add(asked)
         return ""
 

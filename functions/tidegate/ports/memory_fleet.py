@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 
 from tidegate.errors import EndpointRefusedError, EndpointTimeoutError, ModelLoadError, StackError
 from tidegate.ports.memory_models import pinned_steps
-from tidegate.ports.protocols import Endpoint, GoldenResult, ModelLoad, ModelState
+from tidegate.ports.protocols import Endpoint, GoldenOutcome, GoldenResult, ModelLoad, ModelState, SelfTestState
 from tidegate.rules import Target
 
 HOST = "memory"
@@ -217,23 +217,30 @@ class MemoryModelServer:
 
 @dataclass(slots=True)
 class MemoryGoldenRequests:
-    """`GoldenRequests` whose outcome is given: `wrong` has the failure by model, `unproved` why it has no golden request
-    (`answered` then says whether it answered), `asked` what was asked, in order."""
+    """`GoldenRequests` whose results are given.
+
+    Attributes:
+        wrong: what is wrong with the answers, by model; the server fails its self-test by them.
+        unproved: why nothing is proved, by model.
+        self_test: what the answers of unproved models show of the server, by model; passed where it is not given.
+        asked: the endpoints and targets that were asked, in order.
+    """
 
     wrong: dict[str, str] = field(default_factory=dict)
     unproved: dict[str, str] = field(default_factory=dict)
-    answered: dict[str, bool | None] = field(default_factory=dict)
+    self_test: dict[str, SelfTestState] = field(default_factory=dict)
     asked: list[tuple[Endpoint, str]] = field(default_factory=list)
 
     async def ask(self, endpoint: Endpoint, target: Target) -> GoldenResult:
         """What `wrong` and `unproved` have for the target's model."""
         await asyncio.sleep(0)
         self.asked.append((endpoint, target.name))
-        return GoldenResult(
-            self.wrong.get(target.model, ""),
-            self.unproved.get(target.model, ""),
-            answered=self.answered.get(target.model, True),
-        )
+        if target.model in self.wrong:
+            return GoldenResult(GoldenOutcome.WRONG, SelfTestState.FAILED, self.wrong[target.model])
+        if target.model in self.unproved:
+            shown = self.self_test.get(target.model, SelfTestState.PASSED)
+            return GoldenResult(GoldenOutcome.UNPROVED, shown, self.unproved[target.model])
+        return GoldenResult(GoldenOutcome.PROVED, SelfTestState.PASSED)
 
 
 class MemoryServerLauncher:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, Protocol
 
 from tidegate.rules import Engine, Target
@@ -186,21 +187,37 @@ class ModelRepository(Protocol):
         ...
 
 
+class GoldenOutcome(StrEnum):
+    """Whether a target answers as it must. `unproved`: it has no golden request, which a made-up one cannot replace."""
+
+    PROVED = "proved"
+    WRONG = "wrong"
+    UNPROVED = "unproved"
+
+
+class SelfTestState(StrEnum):
+    """Whether a server computes. `untested`: nothing has shown it yet, neither way."""
+
+    UNTESTED = "untested"
+    PASSED = "passed"
+    FAILED = "failed"
+
+
 @dataclass(frozen=True, slots=True)
 class GoldenResult:
-    """What came of asking a target.
+    """Result of asking a target.
 
     Attributes:
-        failure: what was wrong with an answer; empty where nothing was.
-        unproved: why the answers prove nothing (no golden request, which a made-up one cannot replace); empty where they do.
-        advice: what to do about `unproved`.
-        answered: whether the server answered with an inference; None where nothing was asked that shows that.
+        outcome: whether the target answers as it must.
+        self_test: what the answers show of the server.
+        reason: what is wrong with an answer, or why the answers prove nothing.
+        advice: what to do about an unproved target.
     """
 
-    failure: str = ""
-    unproved: str = ""
+    outcome: GoldenOutcome
+    self_test: SelfTestState
+    reason: str = ""
     advice: str = ""
-    answered: bool | None = True
 
 
 class GoldenRequests(Protocol):

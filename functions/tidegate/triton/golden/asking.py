@@ -11,7 +11,7 @@ from google.protobuf import json_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from tidegate.errors import EndpointAnswerError, EndpointTimeoutError, ModelConfigError, StackError
-from tidegate.ports import Endpoint, GoldenResult, HttpResponse, ModelStore, Transport
+from tidegate.ports import Endpoint, GoldenOutcome, GoldenResult, HttpResponse, ModelStore, SelfTestState, Transport
 from tidegate.ports.model_units import MAX_PATH_BYTES, is_below
 from tidegate.rules import Target
 from tidegate.triton.golden.answers import DECOUPLED, reason_of, validate_answer
@@ -26,6 +26,8 @@ TIMEOUT_S = 30.0
 
 MADE_UP_TIMEOUT_S = 5.0
 """Longest wait for the answer to a made-up request, which proves little."""
+
+UNTESTED, PASSED, FAILED = SelfTestState
 
 NO_REQUEST = "it has no golden request"
 _ADVICE = "write samples/*.json"
@@ -60,59 +62,58 @@ class StoredGoldenRequests:
         try:
             requests = await asyncio.to_thread(_read, target.model, text, samples)
         except ModelConfigError as error:
-            return GoldenResult(failure=str(error), answered=None)
+            return _wrong(str(error), UNTESTED)
         closure = await self._closure(config)
         for request in requests:
             try:
                 http = in_sequence(request, closure).http(target.version)
             except ModelConfigError as error:
-                return GoldenResult(failure=str(error), answered=None)
+                return _wrong(str(error), UNTESTED)
             response = await self._transport.send(endpoint, http, self._timeout_s)
             if _is_decoupled(response):
                 return _DECOUPLED
             findings = validate_answer(config, request, response)
             if findings:
-                failure = "; ".join(f"{finding.file}: {finding.message}" for finding in findings)
-                return GoldenResult(failure=failure, answered=response.status == 200)
-        return GoldenResult()
+                return _wrong("; ".join(f"{finding.file}: {finding.message}" for finding in findings), FAILED)
+        return GoldenResult(GoldenOutcome.PROVED, PASSED)
 
     async def _ask_made_up(self, endpoint: Endpoint, target: Target) -> GoldenResult:
         """Ask what can be made of the config that the server has, completed or not."""
         config = await self._served_config(endpoint, target)
         if config is None:
-            return _unproved("and the server does not say what it takes", answered=False)
+            return _unproved("and the server does not say what it takes", FAILED)
         if not config.input and not config.output:
-            failure = (
-                "the server knows no input and no output of it, so every request fails: declare them in config.pbtxt"
+            return _wrong(
+                "the server knows no input and no output of it, so every request fails: declare them in config.pbtxt",
+                UNTESTED,
             )
-            return GoldenResult(failure=failure, answered=None)
         made_up = made_up_request(target.model, config)
         if made_up is None:
-            return _unproved("and its config does not show what to ask", answered=None)
+            return _unproved("and its config does not show what to ask", UNTESTED)
         request = in_sequence(made_up, await self._closure(config))
         try:
             http = request.http(target.version)
             response = await self._transport.send(endpoint, http, min(MADE_UP_TIMEOUT_S, self._timeout_s))
         except ModelConfigError as error:
-            return GoldenResult(failure=f"{NO_REQUEST}; asked what its config says, {error}", answered=None)
+            return _wrong(f"{NO_REQUEST}; asked what its config says, {error}", UNTESTED)
         except EndpointTimeoutError:
             reason = f"a made-up one was not answered within {MADE_UP_TIMEOUT_S:g} s"
-            return _unproved(f"and {reason}, {_BROKEN}", answered=False)
+            return _unproved(f"and {reason}, {_BROKEN}", FAILED)
         if _is_decoupled(response):
             return _DECOUPLED
         findings = validate_answer(config, request, response)
         # A 4xx refuses what was sent, which may well mean nothing; a failure of the server's own is a 5xx.
-        answered = True if response.status == 200 else None if 400 <= response.status < 500 else False
+        refused = 400 <= response.status < 500
         wrong = [finding.message for finding in findings if finding.kind not in _LENIENT]
         if wrong:
-            return GoldenResult(
-                failure=f"{NO_REQUEST}; asked what its config says, {'; '.join(wrong)}", answered=answered
-            )
+            reason = f"{NO_REQUEST}; asked what its config says, {'; '.join(wrong)}"
+            return _wrong(reason, UNTESTED if refused else FAILED)
         if findings:
             reason = "; ".join(finding.message for finding in findings)
-            broken = f", {_BROKEN}" if answered is False else ""
-            return _unproved(f"and a made-up one got {reason}{broken}", answered=answered)
-        return _unproved("and a made-up one was answered, which proves no value", answered=True)
+            shown = PASSED if response.status == 200 else UNTESTED if refused else FAILED
+            broken = f", {_BROKEN}" if shown is FAILED else ""
+            return _unproved(f"and a made-up one got {reason}{broken}", shown)
+        return _unproved("and a made-up one was answered, which proves no value", PASSED)
 
     async def _served_config(self, endpoint: Endpoint, target: Target) -> ModelConfig | None:
         """The config that an endpoint serves a target by; None where it does not say."""
@@ -142,14 +143,19 @@ class StoredGoldenRequests:
 
 
 _DECOUPLED = GoldenResult(
-    unproved="its responses are decoupled, so that the gateway's infer answers 501; callers resolve it and stream",
+    GoldenOutcome.UNPROVED,
+    UNTESTED,
+    reason="its responses are decoupled, so that the gateway's infer answers 501; callers resolve it and stream",
     advice="no golden request can prove that: where every target must be proved, serve another model",
-    answered=None,
 )
 
 
-def _unproved(reason: str, *, answered: bool | None) -> GoldenResult:
-    return GoldenResult(unproved=f"{NO_REQUEST}, {reason}", advice=_ADVICE, answered=answered)
+def _wrong(reason: str, shown: SelfTestState) -> GoldenResult:
+    return GoldenResult(GoldenOutcome.WRONG, shown, reason)
+
+
+def _unproved(reason: str, shown: SelfTestState) -> GoldenResult:
+    return GoldenResult(GoldenOutcome.UNPROVED, shown, f"{NO_REQUEST}, {reason}", _ADVICE)
 
 
 def _is_decoupled(response: HttpResponse) -> bool:
