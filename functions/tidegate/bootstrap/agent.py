@@ -35,8 +35,10 @@ def own_address() -> str:
 async def run_agent(settings: Settings, doors: Doors, port: int) -> None:
     """Look after the Triton server beside this process until cancelled.
 
-    Answers `GET /ready` on `port` with 200 while the server holds what its shard must hold and a live model has answered an
-    inference as it must, else with 503.
+    Answers `GET /ready` on `port` with 200 while the server holds what its shard must hold and its self-test has passed, else
+    with 503. The self-test passes once a live model has answered an inference as it must; an untested server also passes
+    where nothing shows whether it computes: no model is live on it, all are decoupled or refuse the made-up input (4xx), or
+    the store is down.
 
     Raises:
         StackError: the server ended or is wedged: the service that runs both must restart both.
