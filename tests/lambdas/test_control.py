@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.lambdas.conftest import EVENTS, Starter
+from tests.lambdas.conftest import EVENTS, Deployment, Starter
 from tests.support.lambda_runtime import Environment, FunctionError
 from tests.support.stack import RunningStack, eventually, make_repository, running_stack, write_rules
 from tests.web.conftest import free_port
@@ -81,6 +81,17 @@ def test_only_the_message_that_cannot_be_read_comes_again(stack: RunningStack, s
     good = json.dumps(recorded("object_created"))
     answer = reconcile.invoke(from_queue(good, "{not json", good, "[]", '{"source": "aws.ec2"}'))
     assert [each["itemIdentifier"] for each in answer["batchItemFailures"]] == ["m1", "m3", "m4"]
+
+
+def test_a_message_by_which_no_object_was_created_reconciles_nothing(deployment: Deployment, start: Starter) -> None:
+    reconcile = start("reconcile", deployment.variables({}))
+    created = recorded("object_created")
+    deleted, test = created | {"detail-type": "Object Deleted"}, {"Event": "s3:TestEvent"}
+    assert reconcile.invoke(from_queue(*map(json.dumps, (deleted, test)))) == {"batchItemFailures": []}
+    assert [line["IgnoredEvents"] for line in metrics(reconcile, "IgnoredEvents")] == [[1.0], [1.0]]
+    assert "reconciled" not in reconcile.log
+    assert reconcile.invoke(from_queue(*map(json.dumps, (deleted, created)))) == {"batchItemFailures": []}
+    assert len(metrics(reconcile, "Changes")) == 1
 
 
 def test_a_message_without_an_id_is_an_error_that_names_it(stack: RunningStack, start: Starter) -> None:

@@ -23,7 +23,7 @@ def _wired() -> tuple[EventFunction, ControlPlane]:
 
 
 def handler(event: Any, context: Any) -> dict[str, Any]:
-    """Reconcile once, however many messages say that something changed.
+    """Reconcile once, however many messages say that an object was created; not at all where none does.
 
     Raises:
         EventError: the event is neither a batch of messages of S3 nor a tick of a schedule.
@@ -38,9 +38,11 @@ def handler(event: Any, context: Any) -> dict[str, Any]:
         _report(function, result)
         return result
 
-    def changed(message: object) -> ReconcileResult:
-        created_objects(message)
-        return once()
+    def changed(message: object) -> None:
+        if created_objects(message):
+            once()
+        else:
+            function.ignore("no object was created")
 
     if is_from_queue(event):
         return function.each_message(event, context, changed)
