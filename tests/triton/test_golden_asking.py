@@ -201,3 +201,70 @@ def test_a_diagnosis_has_the_errors_that_the_pushed_files_show(tmp_path: Path) -
     (error,) = ranker
     assert error.startswith("ranker/config.pbtxt:45: error[ensemble-forbidden]: "), error
     assert scorer == []
+
+
+CALLER = """
+import triton_python_backend_utils as pb_utils
+
+
+class TritonPythonModel:
+    def execute(self, requests):
+        asked = pb_utils.InferenceRequest(
+            model_name="called", requested_output_names=["Y"], inputs=[request.inputs()[0] for request in requests]
+        )
+        return [pb_utils.InferenceResponse(asked.exec().output_tensors()) for _ in requests]
+"""
+
+
+@pytest.mark.parametrize("is_pushed", [True, False])
+def test_a_model_that_code_calls_is_missing_only_where_it_was_not_pushed(tmp_path: Path, is_pushed: bool) -> None:
+    called = CALLER.replace('model_name="called"', 'model_name="deeper"')
+    models = {"caller": CALLER, **({"called": called, "deeper": called} if is_pushed else {})}
+    for name, code in models.items():
+        (tmp_path / name / "1").mkdir(parents=True)
+        (tmp_path / name / "1/model.py").write_text(code)
+        (tmp_path / name / "config.pbtxt").write_text(CONFIG.format(name=name, batch=8, dims="2", more=""))
+
+    async def work() -> tuple[list[str], list[str]]:
+        store = Reading()
+        for name in models:
+            await store.push(name, tmp_path / name, lambda *_: None)
+        return list(await StoredDiagnosis(store)("caller")), store.configs
+
+    found, configs = asyncio.run(work())
+    assert ["step-missing" in each and "'called'" in each for each in found] == ([] if is_pushed else [True]), found
+    assert sorted(configs) == sorted(models)
+
+
+def test_a_config_is_read_once(tmp_path: Path) -> None:
+    write_base(tmp_path)
+
+    async def work() -> list[str]:
+        store = Reading()
+        golden = StoredGoldenRequests(store, Server(PLAIN, 200, ANSWER))
+        target = Target("ranker", "ranker", 1, ("a",))
+        await golden.ask(Endpoint("a", "127.0.0.1", 1), target)
+        for model in ("reader", "scorer", "picker", "ranker"):
+            (tmp_path / model / "samples").mkdir(exist_ok=True)
+            (tmp_path / model / "samples/a.json").write_text(json.dumps({"inputs": {"TEXT": ["a"]}}))
+            await store.push(model, tmp_path / model, lambda *_: None)
+        store.configs.clear()
+        for _ in range(3):
+            await golden.ask(Endpoint("a", "127.0.0.1", 1), target)
+        return store.configs
+
+    assert sorted(asyncio.run(work())) == ["picker", "ranker", "reader", "scorer"]
+
+
+class Reading(MemoryModelStore):
+    """A store that knows of which models the config was read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.configs: list[str] = []
+
+    async def read(self, model: str, path: str) -> bytes | None:
+        """See `ModelStore.read`."""
+        if path == "config.pbtxt":
+            self.configs.append(model)
+        return await super().read(model, path)

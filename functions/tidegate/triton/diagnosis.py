@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-from tidegate.errors import TidegateError
 from tidegate.ports import ModelStore
-from tidegate.triton.model_config import CONFIG, parse_config
+from tidegate.triton.closure import closure
+from tidegate.triton.model_config import CONFIG
+
+logger = logging.getLogger(__name__)
 
 MOST_ERRORS = 10
 
@@ -24,30 +28,31 @@ class StoredDiagnosis:
         """See `Diagnose`."""
         with tempfile.TemporaryDirectory(prefix="tidegate-diagnosis-") as folder:
             try:
-                await self._fetch(model, Path(folder))
+                await closure([model], partial(self._fetch, Path(folder)))
                 return await asyncio.to_thread(_errors, Path(folder), model)
-            except (TidegateError, OSError):
-                # It is about to be said that a load was refused: a store that fails now must not hide that.
+            except Exception as error:  # noqa: BLE001  # whatever fails here must not hide the refusal that it explains
+                logger.warning("the files of model %r could not be checked: %s", model, type(error).__name__)
                 return ()
 
-    async def _fetch(self, model: str, folder: Path) -> None:
-        pending, seen = [model], {model}
-        while pending:
-            name = pending.pop()
-            versions = await self._store.versions(name)
-            if not versions:
-                continue
-            paths = [file.path for version in (None, *versions) for file in await self._store.files(name, version)]
-            for path in paths:
-                place = folder / name / path
-                place.parent.mkdir(parents=True, exist_ok=True)
-                read = path == CONFIG or place.suffix == ".py"
-                place.write_bytes((await self._store.read(name, path) or b"") if read else b"-")
-            config = parse_config(await self._store.read(name, CONFIG), name, f"{name}/{CONFIG}")
-            for step in config.ensemble_scheduling.step:
-                if step.model_name not in seen:
-                    seen.add(step.model_name)
-                    pending.append(step.model_name)
+    async def _fetch(self, folder: Path, name: str) -> Sequence[str]:
+        """Fetch what is read of a model; the models that it calls."""
+        versions = await self._store.versions(name)
+        if not versions:
+            return ()
+        paths = [file.path for version in (None, *versions) for file in await self._store.files(name, version)]
+        for path in paths:
+            place = folder / name / path
+            place.parent.mkdir(parents=True, exist_ok=True)
+            read = path == CONFIG or place.suffix == ".py"
+            place.write_bytes((await self._store.read(name, path) or b"") if read else b"-")
+        return await asyncio.to_thread(_called, folder, name)
+
+
+def _called(folder: Path, name: str) -> Sequence[str]:
+    from tidegate.triton.checks import Repository, code_calls
+
+    repository = Repository(folder)
+    return (*repository.steps(name), *code_calls(repository, name))
 
 
 def _errors(folder: Path, model: str) -> tuple[str, ...]:

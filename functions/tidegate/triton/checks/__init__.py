@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tidegate.triton.checks.accepted import Judged
-from tidegate.triton.checks.checker import called_by_code, check_closure, check_models, judge_models
+from tidegate.triton.checks.checker import called_by_code, check_closure, check_models, code_calls, judge_models
 from tidegate.triton.checks.findings import ModelFinding
 from tidegate.triton.checks.folder import Repository
 from tidegate.triton.checks.kinds import KINDS
@@ -16,5 +16,6 @@ __all__ = [
     "called_by_code",
     "check_closure",
     "check_models",
+    "code_calls",
     "judge_models",
 ]

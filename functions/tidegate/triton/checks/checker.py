@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection
 from pathlib import Path
 
@@ -32,6 +33,7 @@ from tidegate.triton.checks.strays import check_strays
 from tidegate.triton.checks.tensors import check_tensors
 from tidegate.triton.checks.variants import check_variants
 from tidegate.triton.checks.warmup import check_warmup
+from tidegate.triton.closure import closure
 
 
 def check_models(directory: Path, models: Collection[str]) -> tuple[ModelFinding, ...]:
@@ -68,7 +70,7 @@ def check_closure(repository: Repository, models: Collection[str]) -> tuple[Mode
     return tuple(sorted(found))
 
 
-def called_by_code(path: Path, model: str) -> tuple[str, ...]:
+async def called_by_code(path: Path, model: str) -> tuple[str, ...]:
     """The models that the code of a model calls, as far as it names them and they are there, directly and through others.
 
     Those that an ensemble calls as steps are left out.
@@ -76,18 +78,21 @@ def called_by_code(path: Path, model: str) -> tuple[str, ...]:
     # Of its own: what the files have wrong is not to be reported here.
     repository = Repository(path)
     found: set[str] = set()
-    pending, seen = [model], set[str]()
-    while pending:
-        for name in repository.closure([pending.pop()]):
-            each = repository.model(name)
-            if name in seen or each is None:
-                continue
-            seen.add(name)
-            for sources, module in _python_code(each):
-                called = {other for other in called_models(sources, module) if repository.model(other) is not None}
-                pending += sorted(called - found)
-                found |= called
-    return tuple(sorted(found - {model}))
+
+    async def called(name: str) -> tuple[str, ...]:
+        by_code = await asyncio.to_thread(code_calls, repository, name)
+        found.update(by_code)
+        return (*repository.steps(name), *by_code)
+
+    await closure([model], called)
+    return tuple(sorted(name for name in found - {model} if repository.model(name) is not None))
+
+
+def code_calls(repository: Repository, name: str) -> frozenset[str]:
+    """The models that the code of a model calls itself, as far as it names them; they may not be there."""
+    model = repository.model(name)
+    code = [] if model is None else _python_code(model)
+    return frozenset().union(*(called_models(sources, module) for sources, module in code))
 
 
 def _check(model: ModelFolder, repository: Repository) -> None:

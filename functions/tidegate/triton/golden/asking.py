@@ -14,6 +14,7 @@ from tidegate.errors import EndpointAnswerError, EndpointTimeoutError, ModelConf
 from tidegate.ports import Endpoint, GoldenOutcome, GoldenResult, HttpResponse, ModelStore, SelfTestState, Transport
 from tidegate.ports.model_units import MAX_PATH_BYTES, is_below
 from tidegate.rules import Target
+from tidegate.triton.closure import closure
 from tidegate.triton.golden.answers import DECOUPLED, reason_of, validate_answer
 from tidegate.triton.golden.made_up import made_up_request
 from tidegate.triton.golden.requests import GoldenRequest, in_sequence
@@ -50,15 +51,15 @@ class StoredGoldenRequests:
         self._transport = transport
         self._timeout_s = timeout_s
         # A pushed config never changes.
-        self._configs: dict[str, ModelConfig] = {}
+        self._configs: dict[str, bytes] = {}
 
     async def ask(self, endpoint: Endpoint, target: Target) -> GoldenResult:
         """See `GoldenRequests.ask`."""
         samples = await self._store.samples(target.model)
-        text = await self._store.read(target.model, CONFIG)
+        text = await self._config(target.model)
         if not samples or text is None:
             return await self._ask_made_up(endpoint, target)
-        config = parse_config(text, target.model, f"{target.model}/{CONFIG}")
+        config = _parsed(text, target.model)
         try:
             requests = await asyncio.to_thread(_read, target.model, text, samples)
         except ModelConfigError as error:
@@ -127,18 +128,22 @@ class StoredGoldenRequests:
     async def _closure(self, config: ModelConfig) -> Sequence[ModelConfig]:
         """A config, and the pushed configs of everything that its model calls."""
         found: dict[str, ModelConfig] = {config.name: config}
-        pending = [config]
-        while pending:
-            for step in pending.pop().ensemble_scheduling.step:
-                if step.model_name in found:
-                    continue
-                found[step.model_name] = await self._config(step.model_name)
-                pending.append(found[step.model_name])
+
+        async def steps(name: str) -> list[str]:
+            if name not in found:
+                found[name] = _parsed(await self._config(name), name)
+            return [step.model_name for step in found[name].ensemble_scheduling.step]
+
+        await closure([config.name], steps)
         return tuple(found.values())
 
-    async def _config(self, model: str) -> ModelConfig:
+    async def _config(self, model: str) -> bytes | None:
+        """The pushed config of a model; None where there is none (yet)."""
         if model not in self._configs:
-            self._configs[model] = parse_config(await self._store.read(model, CONFIG), model, f"{model}/{CONFIG}")
+            text = await self._store.read(model, CONFIG)
+            if text is None:
+                return None
+            self._configs[model] = text
         return self._configs[model]
 
 
@@ -156,6 +161,10 @@ def _wrong(reason: str, shown: SelfTestState) -> GoldenResult:
 
 def _unproved(reason: str, shown: SelfTestState) -> GoldenResult:
     return GoldenResult(GoldenOutcome.UNPROVED, shown, f"{NO_REQUEST}, {reason}", _ADVICE)
+
+
+def _parsed(text: bytes | None, model: str) -> ModelConfig:
+    return parse_config(text, model, f"{model}/{CONFIG}")
 
 
 def _is_decoupled(response: HttpResponse) -> bool:

@@ -98,7 +98,7 @@ class _Run:
 
     async def _load_called(self, name: str) -> None:
         """Load what a model's code calls, in every version that it may ask for; where that fails, so do the requests."""
-        for called in called_by_code(self._repository.path, name):
+        for called in await called_by_code(self._repository.path, name):
             with contextlib.suppress(ModelConfigError):
                 versions = policy_versions(self._directory.config(called), self._directory.versions(called))
                 targets = [Target(f"{called}/{version}", called, version, ()) for version in versions]
