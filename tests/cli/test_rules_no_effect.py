@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from tidegate.rules.arms import ExperimentRuns
+from tidegate.rules.conditions import Predicate
 from tidegate.rules.contract import Attribute
-from tidegate.rules.language import ObjectiveFile
-from tidegate.rules.no_effect import of_objective
+from tidegate.rules.language import When
+from tidegate.rules.spare_conditions import of_when
 
 from tests.cli.rules_runner import rules, rules_json, write
 
@@ -65,6 +66,25 @@ RULES = {
     "prefix of everything": 'serve: better, when: {country: {suffix: ""}}',
     "any beside all": "serve: better, when: {tags: {contains_any: [a, b], contains_all: [a]}}",
     "alternative twice": "serve: better, when: {any_of: [{country: SE}, {country: SE}]}",
+    "part of an alternative": "serve: better, when: {any_of: [{country: SE}, {country: SE, age: 1}]}",
+    "alternative that another covers": "serve: better, when: {any_of: [{country: SE, age: {gt: 30}}, {age: {gte: 18}}]}",
+    "alternative of alternatives twice": "serve: better, when: {any_of: [{any_of: [{age: 1}, {country: SE}]}, {any_of: [{age: 1}, {country: SE}]}]}",
+    "alternative that always holds": "serve: better, when: {country: SE, any_of: [{country: SE}, {age: 1}]}",
+    "alternative that a list implies": "serve: better, when: {country: [SE], any_of: [{country: [SE, NO]}, {age: 1}]}",
+    "alternative that a bound implies": "serve: better, when: {age: {gt: 18}, any_of: [{age: {gte: 18}}, {country: SE}]}",
+    "alternative that all of a set implies": "serve: better, when: {tags: {contains_all: [a, b]}, any_of: [{tags: {contains_any: [b]}}, {age: 1}]}",
+    "alternative that an affix implies": "serve: better, when: {country: {prefix: SE}, any_of: [{country: {prefix: S}}, {age: 1}]}",
+    "alternative of alternatives that always holds": "serve: better, when: {country: SE, any_of: [{any_of: [{age: 2}, {country: SE}]}, {age: 1}]}",
+    "term of an alternative": "serve: better, when: {country: SE, any_of: [{country: {not: NO}, age: 2}, {age: 1}]}",
+    "term of an alternative within": "serve: better, when: {version: '8.2', any_of: [{country: SE, any_of: [{version: '8.2.0', age: 2}, {age: 1}]}, {age: 3}]}",
+    "alternative that never holds": "serve: better, when: {country: SE, any_of: [{country: NO}, {age: 1}]}",
+    "alternative out of bounds": "serve: better, when: {age: {lt: 18}, any_of: [{age: {gte: 18}}, {country: SE}]}",
+    "alternative of what is absent": "serve: better, when: {country: {present: false}, any_of: [{country: SE}, {age: 1}]}",
+    "fallback to itself by alias": "serve: base, fallback: base@champion, when: {country: SE}",
+    "fallback to a split's one variant": "split: {better: 1}, fallback: [better], when: {country: SE}",
+    "fallback to all variants": "split: {base: 1, base@champion: 0}, fallback: [base], when: {country: SE}",
+    "fallback to all cells": "experiment: {id: ab, layer: home, cells: {1: base, 2: {serve: base@champion, parameters: {k: 1}}}}, fallback: [base]",
+    "variant twice by alias": "split: {base: 50, better: 0, base@champion: 50}, when: {country: SE}",
     "alternative without a condition": "serve: better, when: {country: SE, any_of: [{age: 1}, {}]}",
 }
 
@@ -108,15 +128,17 @@ def test_affixes_are_compared_from_their_own_end(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("operator", ["prefix", "suffix"])
-def test_many_affixes_are_compared_in_linear_time(operator: str) -> None:
+def test_many_affixes_are_compared_in_linear_time(operator: Literal["prefix", "suffix"]) -> None:
     # Compared in pairs, they would take more than half an hour.
     affixes = [f"x{number:06}x" for number in range(100_000)]
-    rule = {"id": "first", "when": {"country": {operator: affixes}}, "serve": "base"}
-    spec = ObjectiveFile.model_validate({"objective": "ranking", "context": {}, "rules": [rule]})
+    terms = (Predicate("country", operator, tuple(affixes)),)
     told: list[str] = []
-    attributes = {"country": Attribute("country", "string")}
-    of_objective(
-        spec, attributes, [(("rules", 0), spec.rules[0])], {}, lambda _at, message, _hint: told.append(message)
+    of_when(
+        When.model_validate({"country": {operator: affixes}}),
+        terms,
+        {"country": Attribute("country", "string")},
+        ("when",),
+        lambda _at, message, _hint: told.append(message),
     )
     assert told == []
 
@@ -131,11 +153,28 @@ def test_settings_of_an_objective_without_effect_are_findings(tmp_path: Path) ->
     assert {2, 5, 6} <= set(lines)
 
 
+@pytest.mark.parametrize(
+    ("rules_of", "is_noted"),
+    [
+        ("[{id: a, serve: base}]", True),
+        ("[{id: a, split: {base: 1, base/1: 0}}]", False),
+        ("[{id: a, serve: base, when: {m: x}, fallback: []}, {id: b, serve: base}]", True),
+        ("[{id: a, serve: base, when: {m: x}}, {id: b, serve: better}]", False),
+    ],
+)
+def test_a_fallback_of_the_objective_is_a_finding_where_every_rule_that_inherits_it_serves_it(
+    rules_of: str, is_noted: bool, tmp_path: Path
+) -> None:
+    text = f"objective: ranking\nsticky_key: m\nfallback: [base@champion]\ncontext: {{m: {{type: string}}}}\nrules: {rules_of}\n"
+    told = rules_json("check", write(tmp_path, {"fleet.yaml": FLEET, "objectives/ranking.yaml": text}))
+    assert ([each["line"] for each in told["findings"] if each["kind"] == "no-effect"] == [3]) is is_noted
+
+
 def test_values_without_effect_are_findings(tmp_path: Path) -> None:
-    text = "objective: ranking\ncontext:\n  a: {type: boolean, values: [true, false]}\n  b: {type: number, values: [1, 1.0]}\n"
+    text = "objective: ranking\ncontext:\n  a: {type: boolean, values: [true, false]}\n  b: {type: number, values: [1, 1.0]}\n  c: {type: set, default: [x, x]}\n"
     rule = "rules: [{id: a, serve: base}]\n"
     told = rules_json("check", write(tmp_path, {"fleet.yaml": FLEET, "objectives/ranking.yaml": text + rule}))
-    assert [each["line"] for each in told["findings"] if each["kind"] == "no-effect"] == [3, 4]
+    assert [each["line"] for each in told["findings"] if each["kind"] == "no-effect"] == [3, 4, 5]
 
 
 @pytest.mark.parametrize(
@@ -144,6 +183,8 @@ def test_values_without_effect_are_findings(tmp_path: Path) -> None:
         ("callers", "callers:\n  web: {objectives: '*', overrides: [base, base/1]}\n", 2),
         ("layers", "home: {key: [member_id, member_id], experiments: {ab: [0, 9]}}\n", 1),
         ("fleet", FLEET + "tenants: {nobody: {}}\n", 4),
+        ("fleet", FLEET.replace("cpu: {}", "cpu: {alternative_types: [x, x]}"), 1),
+        ("fleet", FLEET.replace("cpu: {}", "cpu: {instance_type: x, alternative_types: [y, x]}"), 1),
     ],
 )
 def test_settings_of_other_files_without_effect_are_findings(file: str, text: str, line: int, tmp_path: Path) -> None:
@@ -156,6 +197,8 @@ def test_rules_whose_every_setting_has_an_effect_have_no_finding(tmp_path: Path)
     rule = """\
   - {id: a, when: {age: {gte: 18, lt: 65, not: [20]}, country: {prefix: [S, N]}}, serve: better, fallback: [base]}
   - {id: b, when: {device: tv, version: ["8.2", "9"], tags: {contains_any: [a], contains_all: [b]}}, split: {base: 1, better: 0}, shadow: {better: 1}}
+  - {id: alternatives, when: {age: {gte: 18}, any_of: [{age: {lt: 20}, country: SE}, {age: {gte: 30}, country: SE}, {country: [SE, NO], device: tv}]}, serve: base, fallback: [better]}
+  - {id: versions, split: {base: 1, base/1: 1}, fallback: [base], when: {any_of: [{tags: {contains_any: [a]}}, {age: 1, tags: {contains_all: [b]}}]}}
   - {id: c, experiment: {id: ab, layer: home, cells: {1: {serve: base, weight: 2}, 2: better}}, parameters: {k: 1}}
 """
     assert found(tmp_path, rule, head="fallback: [better]\ntimeout_ms: 9\n", layers=LAYERS) == []

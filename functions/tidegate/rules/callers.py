@@ -12,11 +12,12 @@ from tidegate.rules.program import World
 from tidegate.rules.semantics import target_problem
 from tidegate.rules.shape import Report, check_shape, did_you_mean
 from tidegate.rules.source import Location
+from tidegate.rules.spare_conditions import Note
 from tidegate.rules.when import normal_number
 
 
 def check_callers(
-    data: Any, objectives: Set[str], world: World, report: Report, note: no_effect.Note
+    data: Any, objectives: Set[str], world: World, report: Report, note: Note
 ) -> Mapping[str, Caller] | None:
     """The callers by name; None where the file has no callers. `objectives` are the names that grants may hold."""
     if isinstance(data, dict) and "callers" not in data and any(map(_is_caller, data.values())):

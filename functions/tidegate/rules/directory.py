@@ -18,18 +18,19 @@ from tidegate.rules.fleet import read_fleet
 from tidegate.rules.images import ImageFile, other_image
 from tidegate.rules.language import NAME, LayerSpec, ObjectiveFile, RuleSpec
 from tidegate.rules.layout import IMAGES, OBJECTIVES, RulesLayout, read_layout
-from tidegate.rules.program import Layer, ObjectiveProgram, Program, World
+from tidegate.rules.program import Layer, ObjectiveProgram, Program, Rule, World
 from tidegate.rules.semantics import ObjectiveCheck
 from tidegate.rules.shape import Report, check_shape
 from tidegate.rules.shape_words import shown
 from tidegate.rules.source import UNREAD, Location, Source, read_source
+from tidegate.rules.spare_conditions import Note
 
 LONGEST_ID = 128
 
 _Notes = list[tuple[str, Finding]]
 """Settings without effect, each with its objective (empty: of none)."""
 
-_Shared = list[tuple[str, Location, no_effect.Note]]
+_Shared = list[tuple[str, Location, Note]]
 """The experiments that say `shared: true`, and where."""
 
 
@@ -105,9 +106,7 @@ def _reporter(source: Source, findings: list[Finding], rules: Mapping[int, str] 
     return Report(source, add)
 
 
-def _noter(
-    source: Source, notes: _Notes, objective: str = "", rules: Mapping[int, str] | None = None
-) -> no_effect.Note:
+def _noter(source: Source, notes: _Notes, objective: str = "", rules: Mapping[int, str] | None = None) -> Note:
     """Takes settings of a file that have no effect."""
     found: list[Finding] = []
     report = _reporter(source, found, rules)
@@ -278,11 +277,13 @@ def _objective(
     check = ObjectiveCheck(source.file, file, declared, world, report, runs)
     program = check.program(sound)
     if not (report.count or source.problems):
-        rules_at: list[tuple[Location, RuleSpec]] = [(("rules", index), rule) for index, _, rule in sound]
+        rules_at: list[tuple[Location, RuleSpec, Rule]] = [
+            (("rules", index), rule, made) for (index, _, rule), made in zip(sound, program.rules, strict=True)
+        ]
         note = _noter(source, notes, file.objective, ids)
         shared += [
             (str(rule.experiment.id), (*at, "experiment", "shared"), note)
-            for at, rule in rules_at
+            for at, rule, _ in rules_at
             if rule.experiment is not None and rule.experiment.shared
         ]
         no_effect.of_objective(file, check.attributes, rules_at, world.aliases, note)

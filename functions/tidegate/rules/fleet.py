@@ -10,11 +10,12 @@ from tidegate.rules.placement import EVERYONE, FleetDemand, ModelDemand, ShardCa
 from tidegate.rules.program import Layer, World
 from tidegate.rules.shape import Report, check_shape, did_you_mean
 from tidegate.rules.source import Location, Source
+from tidegate.rules.spare_conditions import Note
 
 AUTO = "auto"
 
 
-def read_fleet(source: Source, report: Report, layers: Mapping[str, Layer], note: no_effect.Note) -> World:
+def read_fleet(source: Source, report: Report, layers: Mapping[str, Layer], note: Note) -> World:
     """The world of the rules; `known` is False where the file could not be read, or not all of it."""
     fleet = check_shape(FleetFile, source.data, report) if source.data is not None else None
     if fleet is None:

@@ -241,12 +241,17 @@ class ObjectiveCheck:
         return name
 
 
-def body_targets(body: Mapping[str, Any]) -> Iterable[str]:
-    """Every target, as written, that a rule in normal form can reach."""
+def action_targets(body: Mapping[str, Any]) -> Iterable[str]:
+    """Every target, as written, that the action of a rule in normal form serves."""
     if "serve" in body:
         yield body["serve"]
     yield from (name for name, _ in body.get("split", ()))
     yield from (cell["serve"] for cell in body.get("experiment", {}).get("cells", ()))
+
+
+def body_targets(body: Mapping[str, Any]) -> Iterable[str]:
+    """Every target, as written, that a rule in normal form can reach."""
+    yield from action_targets(body)
     yield from (name for name, _ in body.get("shadow", ()))
     yield from body.get("fallback", ())
 
