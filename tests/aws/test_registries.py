@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from tidegate.aws.registry import DynamoRegistry
 from tidegate.errors import StoreError
-from tidegate.ports import Endpoint, GatewayReport, MemoryRegistry, RegisteredEndpoint, Registry
+from tidegate.ports import Endpoint, EndpointState, GatewayReport, MemoryRegistry, RegisteredEndpoint, Registry
 
 from tests.support.aws import LocalAws, closed_port, failing_server
 
@@ -41,7 +41,7 @@ def registry(request: pytest.FixtureRequest, clock: Clock) -> Registry:
 
 
 def server(port: int, state: str = "ready", shard: str = "main", **fields: Any) -> RegisteredEndpoint:
-    return RegisteredEndpoint(Endpoint(shard, "127.0.0.1", port), state, **{"seen_at": START, **fields})
+    return RegisteredEndpoint(Endpoint(shard, "127.0.0.1", port), EndpointState(state), **{"seen_at": START, **fields})
 
 
 def test_endpoints_come_back_sorted_as_they_were_registered(registry: Registry) -> None:
@@ -194,9 +194,10 @@ def test_a_damaged_item_is_named_and_hides_no_other(aws: LocalAws, clock: Clock)
         gateway = {"pk": {"S": "gateway"}, "sk": {"S": "g"}, "revision": {"S": "r"}, "seen_at": {"N": "1e100"}}
         aws.clients()._client("dynamodb").put_item(TableName=aws.table, Item=gateway)
         assert await registry.gateways() == []
-        refused, good = await registry.endpoints()
-        assert good == server(2)
-        assert refused.state == "refused"
+        assert list(await registry.endpoints()) == [server(2)]
+        listing = await registry.listing()
+        (refused,) = listing.refused
+        assert (listing.endpoints, refused.shard) == ((server(2),), "main")
         assert "the item endpoint#main 127.0.0.1:1\\x1b[2J" in refused.note
 
     asyncio.run(work())
@@ -209,8 +210,10 @@ def test_an_endpoint_outside_the_networks_is_refused(aws: LocalAws, clock: Clock
         hosts = ["10.42.3.4", "fd00::7", "10.43.0.1", "::ffff:10.42.3.4", "169.254.169.254", "example.com", ""]
         for host in hosts:
             await registry.register(replace(server(1), endpoint=Endpoint("main", host, 8000)))
-        found = {entry.endpoint.host: entry.state for entry in await registry.endpoints()}
-        assert found == {host: "ready" if host in hosts[:2] else "refused" for host in hosts}
+        listing = await registry.listing()
+        assert {entry.endpoint.host for entry in listing.endpoints} == set(hosts[:2])
+        assert {entry.address.removesuffix(":8000") for entry in listing.refused} == set(hosts[2:])
+        assert tuple(await registry.endpoints("main")) == listing.endpoints
 
     asyncio.run(work())
 

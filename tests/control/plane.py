@@ -14,6 +14,7 @@ from tidegate.control.rollback import RollbackResult
 from tidegate.control.sources import GivenRules
 from tidegate.control.steps import StepEvent
 from tidegate.ports import (
+    EndpointState,
     MemoryBundleStore,
     MemoryGoldenRequests,
     MemoryModel,
@@ -107,7 +108,7 @@ class Plane:
     def repository(self, entry: RegisteredEndpoint) -> MemoryModelRepository:
         return self.launcher.server_at(entry.endpoint).repository
 
-    async def add(self, shard: str, state: str = "ready") -> MemoryModelServer:
+    async def add(self, shard: str, state: EndpointState = EndpointState.READY) -> MemoryModelServer:
         """Start a server that nobody supervises, and register it."""
         server = await self.launcher.launch(shard)
         await self.registry.register(RegisteredEndpoint(server.endpoint, state, clock()))

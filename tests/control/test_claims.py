@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tidegate.control.fleet import LocalFleet
 from tidegate.errors import PublishError, StoreError
-from tidegate.ports import Claim, RegisteredEndpoint
+from tidegate.ports import Claim, EndpointState, RegisteredEndpoint
 
 from tests.control.mortal import Hold
 from tests.control.plane import Plane, clock
@@ -199,12 +199,12 @@ def test_a_server_that_looked_before_the_claim_does_not_turn_ready_unseen() -> N
         await asyncio.sleep(20)
         # A server that looks now, and is registered ready just before it would have to look again.
         late = await plane.launcher.launch("a")
-        await plane.registry.register(RegisteredEndpoint(late.endpoint, "loading", clock()))
+        await plane.registry.register(RegisteredEndpoint(late.endpoint, EndpointState.LOADING, clock()))
         (load,) = plane.launcher.running("a")[0].repository.holds.values()
         await late.repository.load(load, 10)
         publish = asyncio.create_task(plane.publish(main="scorer/2"))
         await asyncio.sleep(2.9)
-        await plane.registry.register(RegisteredEndpoint(late.endpoint, "ready", clock()))
+        await plane.registry.register(RegisteredEndpoint(late.endpoint, EndpointState.READY, clock()))
         await publish
         assert plane.broken() == plane.violations == []
         assert any("waiting for a server that is starting" in event.text for event in plane.events)

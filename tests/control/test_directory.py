@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from tidegate.control.directory import RegistryDirectory
-from tidegate.ports import Endpoint, MemoryRegistry, RegisteredEndpoint
+from tidegate.ports import Endpoint, EndpointState, MemoryRegistry, RegisteredEndpoint
 
 from tests.control.plane import clock
 from tests.support.virtual_time import run
@@ -19,19 +19,19 @@ def test_endpoints_that_were_silent_while_the_registry_was_down_still_get_reques
         registry = MemoryRegistry(clock=clock, timeout_s=SILENCE_S)
         directory = RegistryDirectory(registry)
 
-        async def tell(endpoint: Endpoint, state: str) -> list[Endpoint]:
+        async def tell(endpoint: Endpoint, state: EndpointState) -> list[Endpoint]:
             await registry.register(RegisteredEndpoint(endpoint, state, clock()))
             await directory.refresh()
             return list(directory.endpoints("a"))
 
-        assert await tell(FIRST, "ready") == [FIRST]
-        assert await tell(SECOND, "ready") == [FIRST, SECOND]
+        assert await tell(FIRST, EndpointState.READY) == [FIRST]
+        assert await tell(SECOND, EndpointState.READY) == [FIRST, SECOND]
         await asyncio.sleep(SILENCE_S + 1)
         await directory.refresh()
         assert list(directory.endpoints("a")) == [FIRST, SECOND]
-        assert await tell(FIRST, "loading") == [FIRST, SECOND]
-        assert await tell(FIRST, "ready") == [FIRST]
-        assert await tell(SECOND, "ready") == [FIRST, SECOND]
+        assert await tell(FIRST, EndpointState.LOADING) == [FIRST, SECOND]
+        assert await tell(FIRST, EndpointState.READY) == [FIRST]
+        assert await tell(SECOND, EndpointState.READY) == [FIRST, SECOND]
 
     run(work())
 
@@ -40,13 +40,13 @@ def test_an_endpoint_that_has_ended_gets_none_whatever_the_registry_says() -> No
     async def work() -> None:
         registry = MemoryRegistry(clock=clock, timeout_s=SILENCE_S)
         directory = RegistryDirectory(registry)
-        await registry.register(RegisteredEndpoint(FIRST, "ready", clock()))
+        await registry.register(RegisteredEndpoint(FIRST, EndpointState.READY, clock()))
         await directory.refresh()
         directory.drop(FIRST)
         assert list(directory.endpoints("a")) == []
         await asyncio.sleep(SILENCE_S + 1)
         await directory.refresh()
-        await registry.register(RegisteredEndpoint(SECOND, "loading", clock()))
+        await registry.register(RegisteredEndpoint(SECOND, EndpointState.LOADING, clock()))
         await directory.refresh()
         assert list(directory.endpoints("a")) == []
 

@@ -9,7 +9,15 @@ from tidegate.control.gpus import GpuLoad, gpu_load, together
 from tidegate.control.probe import ShardHealth, probe
 from tidegate.control.prometheus import parse_samples
 from tidegate.errors import EndpointRefusedError
-from tidegate.ports import Endpoint, HttpRequest, HttpResponse, MemoryRegistry, MemoryTransport, RegisteredEndpoint
+from tidegate.ports import (
+    Endpoint,
+    EndpointState,
+    HttpRequest,
+    HttpResponse,
+    MemoryRegistry,
+    MemoryTransport,
+    RegisteredEndpoint,
+)
 
 TRITON = """# HELP nv_gpu_utilization GPU utilization rate [0.0 - 1.0)
 # TYPE nv_gpu_utilization gauge
@@ -79,7 +87,7 @@ def run(exporter: str | None) -> ShardHealth:
     async def probed() -> ShardHealth:
         registry = MemoryRegistry(clock=lambda: 1000.0)
         endpoint = Endpoint("a", "10.0.0.1", 8000)
-        await registry.register(RegisteredEndpoint(endpoint, "ready", 1000.0, metrics_port=8002))
+        await registry.register(RegisteredEndpoint(endpoint, EndpointState.READY, 1000.0, metrics_port=8002))
         (found,) = await probe(registry, MemoryTransport(answer), 1.0, (), sleep, 9400)
         return found
 

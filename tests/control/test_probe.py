@@ -7,7 +7,15 @@ import asyncio
 from tidegate.control.probe import counters, probe
 from tidegate.control.prometheus import parse_samples
 from tidegate.errors import EndpointRefusedError
-from tidegate.ports import Endpoint, HttpRequest, HttpResponse, MemoryRegistry, MemoryTransport, RegisteredEndpoint
+from tidegate.ports import (
+    Endpoint,
+    EndpointState,
+    HttpRequest,
+    HttpResponse,
+    MemoryRegistry,
+    MemoryTransport,
+    RegisteredEndpoint,
+)
 
 A1, A2, B1 = (Endpoint(shard, "10.0.0.1", port) for shard, port in (("a", 8000), ("a", 8010), ("b", 8020)))
 
@@ -65,7 +73,7 @@ def run(fleet: Fleet, *entries: RegisteredEndpoint) -> dict[str, tuple[int, int,
 
 
 def entry(endpoint: Endpoint, state: str = "ready") -> RegisteredEndpoint:
-    return RegisteredEndpoint(endpoint, state, 1000.0, metrics_port=endpoint.port + 2)
+    return RegisteredEndpoint(endpoint, EndpointState(state), 1000.0, metrics_port=endpoint.port + 2)
 
 
 def test_the_ratio_is_of_what_grew_on_all_servers_of_a_shard() -> None:

@@ -6,8 +6,21 @@ import asyncio
 from dataclasses import replace
 
 import pytest
+from tidegate.control.directory import RegistryDirectory
+from tidegate.control.probe import probe
 from tidegate.errors import StoreError
-from tidegate.ports import MemoryFaults, MemoryModel, ModelLoad, RegisteredEndpoint
+from tidegate.ports import (
+    Endpoint,
+    EndpointState,
+    HttpRequest,
+    HttpResponse,
+    MemoryFaults,
+    MemoryModel,
+    MemoryModelRepository,
+    MemoryTransport,
+    ModelLoad,
+    RegisteredEndpoint,
+)
 
 from tests.control.mortal import Hold, Interference
 from tests.control.plane import Plane
@@ -203,6 +216,42 @@ def test_a_load_that_hangs_wedges_its_endpoint_which_is_left_alone_from_then_on(
     run(work())
 
 
+def test_an_endpoint_that_is_not_trusted_is_reported_and_sent_nothing() -> None:
+    async def work() -> None:
+        plane = await started()
+        trusted = [server.endpoint for server in plane.launcher.running("a")]
+        stranger = await plane.add("a")
+        plane.registry.refused[stranger.endpoint] = "outside the networks"
+        plane.golden.asked.clear()
+        sent: list[Endpoint] = []
+        repository = plane.repository
+
+        def recorded(entry: RegisteredEndpoint) -> MemoryModelRepository:
+            sent.append(entry.endpoint)
+            return repository(entry)
+
+        async def answer(endpoint: Endpoint, _: HttpRequest) -> HttpResponse:
+            sent.append(endpoint)
+            return HttpResponse(200, (), b"")
+
+        plane.repository = recorded  # type: ignore[method-assign]
+        await plane.publish(main="fresh", other="popular")
+        await plane.roll_back()
+        assert (await plane.reconcile()).refused == ("outside the networks",)
+        report = await plane.process().status.read()
+        shown = {each.url: each.state for shard in report.shards for each in shard.endpoints}
+        assert shown[stranger.endpoint.url] == "refused"
+        assert "outside the networks" in report.problems
+        directory = RegistryDirectory(plane.registry)
+        await directory.refresh()
+        assert (list(directory.endpoints("a")), directory.state(stranger.endpoint)) == (trusted, None)
+        await probe(plane.registry, MemoryTransport(answer), 0.1)
+        sent += [endpoint for endpoint, _ in plane.golden.asked]
+        assert set(sent) == {server.endpoint for server in plane.launcher.running() if server is not stranger}
+
+    run(work())
+
+
 def test_nothing_is_unloaded_while_not_all_that_must_stay_can_be_read() -> None:
     async def work() -> None:
         plane = await started(main="scorer/1", other="popular")
@@ -275,7 +324,7 @@ def test_many_reconcilers_at_once_do_no_harm() -> None:
 def test_an_endpoint_that_is_not_ready_is_left_to_whoever_fills_it() -> None:
     async def work() -> None:
         plane = await started()
-        server = await plane.add("a", "loading")
+        server = await plane.add("a", EndpointState.LOADING)
         assert (await plane.reconcile()).converged
         (entry,) = (each for each in await plane.registry.endpoints() if each.state == "loading")
         await plane.registry.register(replace(entry, state="ready"))

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from tidegate.control.config import ControlConfig
 from tidegate.errors import PublishError
-from tidegate.ports import RegisteredEndpoint
+from tidegate.ports import EndpointState, RegisteredEndpoint
 
 from tests.control.plane import Plane, clock
 from tests.support.virtual_time import run
@@ -19,7 +19,7 @@ CONFIG = ControlConfig(endpoint_wait_s=WAIT_S)
 def test_a_server_that_loads_for_long_is_waited_for_as_long_as_it_gets_further() -> None:
     async def work() -> None:
         plane = Plane(config=CONFIG)
-        server = await plane.add("a", "loading")
+        server = await plane.add("a", EndpointState.LOADING)
         await plane.add("b")
         publishing = asyncio.create_task(plane.publish(main="pipeline", other="popular"))
         await asyncio.sleep(1)
@@ -28,7 +28,7 @@ def test_a_server_that_loads_for_long_is_waited_for_as_long_as_it_gets_further()
             await asyncio.sleep(WAIT_S * 0.9)
             await server.repository.load(load, 1)
         assert not publishing.done()
-        await plane.registry.register(RegisteredEndpoint(server.endpoint, "ready", clock()))
+        await plane.registry.register(RegisteredEndpoint(server.endpoint, EndpointState.READY, clock()))
         await publishing
         assert plane.held("a") == [{"features/2", "scorer/1", "pipeline/1"}]
 
@@ -38,7 +38,7 @@ def test_a_server_that_loads_for_long_is_waited_for_as_long_as_it_gets_further()
 def test_a_server_that_gets_no_further_is_given_up() -> None:
     async def work() -> None:
         plane = Plane(config=CONFIG)
-        await plane.add("a", "loading")
+        await plane.add("a", EndpointState.LOADING)
         await plane.add("b")
         began = clock()
         with pytest.raises(PublishError, match="shard 'a' has no server that is ready"):

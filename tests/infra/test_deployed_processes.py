@@ -21,7 +21,7 @@ import pytest
 from tidegate.aws.bundle_store import S3BundleStore
 from tidegate.aws.provision import provision_facts
 from tidegate.aws.registry import DynamoRegistry
-from tidegate.ports import Claim, Endpoint, RegisteredEndpoint
+from tidegate.ports import Claim, Endpoint, EndpointState, RegisteredEndpoint
 from tidegate.triton.repository import MANAGEMENT
 
 from infra.assembly import Assembly
@@ -157,8 +157,8 @@ def test_a_task_uses_all_that_its_role_may_and_asks_for_nothing_else(stage: Stag
 
     async def mark_and_end() -> None:
         # What an agent does when its server was marked, and when it ends.
-        await registry.register(RegisteredEndpoint(other, "wedged", time.time()))
-        await registry.register(RegisteredEndpoint(other, "ready", time.time()))
+        await registry.register(RegisteredEndpoint(other, EndpointState.WEDGED, time.time()))
+        await registry.register(RegisteredEndpoint(other, EndpointState.READY, time.time()))
         await registry.deregister(other)
         # And what it reads while somebody publishes.
         claim = Claim("a-claim", "0" * 64, "a test", 0)

@@ -28,7 +28,7 @@ from click.testing import CliRunner, Result
 from tidegate.aws.provision import provision, provision_facts
 from tidegate.aws.registry import DynamoRegistry
 from tidegate.cli import main
-from tidegate.ports import Endpoint, RegisteredEndpoint
+from tidegate.ports import Endpoint, EndpointState, RegisteredEndpoint
 
 from infra.assembly import Assembly, Resource
 from tests.infra.conftest import Made
@@ -169,7 +169,9 @@ class Stage:
 
         async def work() -> None:
             for server in servers:
-                entry = RegisteredEndpoint(Endpoint("alpha", server.host, server.port), state, time.time() + 50)
+                entry = RegisteredEndpoint(
+                    Endpoint("alpha", server.host, server.port), EndpointState(state), time.time() + 50
+                )
                 await registry.register(entry)
 
         asyncio.run(work())

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from tidegate.aws.bundle_store import S3BundleStore
 from tidegate.aws.registry import DynamoRegistry
-from tidegate.ports import Endpoint, ModelLoad, RegisteredEndpoint
+from tidegate.ports import Endpoint, EndpointState, ModelLoad, RegisteredEndpoint
 
 from tests.control.rules import bundle
 from tests.lambdas.conftest import Deployment, Starter
@@ -47,7 +47,7 @@ class Stage:
 
         async def work() -> None:
             for server in servers:
-                entry = RegisteredEndpoint(Endpoint("b", server.host, server.port), "ready", time.time())
+                entry = RegisteredEndpoint(Endpoint("b", server.host, server.port), EndpointState.READY, time.time())
                 await registry.register(entry)
 
         asyncio.run(work())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ipaddress
 import logging
 import math
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
@@ -14,8 +13,15 @@ from tidegate.aws.clients import AwsClients, error_code
 from tidegate.aws.formats import END_OF_TIME_S
 from tidegate.aws.layout import ENDPOINTS, EXPIRY, GATEWAYS, PARTITION_KEY, SORT_KEY
 from tidegate.errors import StoreError
-from tidegate.ports import Endpoint, GatewayReport, RegisteredEndpoint
-from tidegate.ports.store_rules import REFUSED, SILENCE_S, by_address
+from tidegate.ports import (
+    Endpoint,
+    EndpointListing,
+    EndpointState,
+    GatewayReport,
+    RefusedEndpoint,
+    RegisteredEndpoint,
+)
+from tidegate.ports.store_rules import SILENCE_S, by_address
 
 logger = logging.getLogger(__name__)
 
@@ -24,8 +30,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Item = Mapping[str, Mapping[str, str]]
 """An item, or a part of one, as DynamoDB's own calls have it: `{"port": {"N": "8000"}}`."""
 
-WEDGED = "wedged"
-STATES = ("loading", "ready", WEDGED)
+WEDGED = EndpointState.WEDGED
 REGISTER_ATTEMPTS = 3
 FUTURE_S = 60.0
 """How far the clock of an endpoint may be ahead, in seconds: a later sign of life would keep it alive for as long as it likes."""
@@ -44,7 +49,7 @@ class DynamoRegistry:
     Several roles may write to the table, each to its own partitions. What a reader does with an endpoint, above all sending
     it the management secret, therefore depends on the key of its item, which IAM checks, and never on other attributes: the
     shard is that of the partition, the address that of the sort key. An endpoint outside `networks`, or whose item is
-    malformed, is listed as `refused`.
+    malformed, is refused.
     """
 
     def __init__(
@@ -96,14 +101,24 @@ class DynamoRegistry:
 
     async def mark_wedged(self, endpoint: Endpoint, note: str) -> None:
         """Say that a load on an endpoint never ended; one that is not registered is left alone."""
-        said = {"state": {"S": WEDGED}, "note": {"S": note}}
+        said: Item = {"state": {"S": WEDGED}, "note": {"S": note}}
         await self._update(_endpoint_key(endpoint), said, "attribute_exists(#pk)", {})
 
     async def endpoints(self, shard: str | None = None) -> Sequence[RegisteredEndpoint]:
-        """Every endpoint, or those of a shard, that gave a sign of life within the time-out, sorted by shard and address;
-        malformed and untrusted ones are `refused`."""
+        """See `Registry.endpoints`."""
+        return (await self.listing(shard)).endpoints
+
+    async def listing(self, shard: str | None = None) -> EndpointListing:
+        """See `Registry.listing`."""
         items = await self._alive(ENDPOINTS, scan=True) if shard is None else await self._alive(ENDPOINTS + shard)
-        return sorted((self._endpoint(item) for item in items), key=by_address)
+        trusted, refused = [], []
+        for item in items:
+            try:
+                trusted.append(self._trusted(item))
+            except (KeyError, ValueError) as error:
+                refused.append(self._refused(item, error))
+        refused.sort(key=lambda entry: (entry.shard, entry.address))
+        return EndpointListing(tuple(sorted(trusted, key=by_address)), tuple(refused))
 
     async def report(self, gateway: GatewayReport) -> None:
         """A gateway says which revision it serves."""
@@ -188,18 +203,12 @@ class DynamoRegistry:
 
         return guarded
 
-    def _endpoint(self, item: Item) -> RegisteredEndpoint:
-        shard = item[PARTITION_KEY]["S"].removeprefix(ENDPOINTS)
-        try:
-            return self._trusted(shard, item)
-        except (KeyError, ValueError) as error:
-            reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
-            note = f"the item {_place(item)} of table {self._table} is not trusted: {reason}; delete it"
-            host, _, port = item[SORT_KEY]["S"].rpartition(":")
-            shown = Endpoint(shard, _shown(host), int(port) if re.fullmatch("[0-9]{1,5}", port) else 0)
-            return RegisteredEndpoint(shown, REFUSED, self._clock(), note=note)
+    def _refused(self, item: Item, error: KeyError | ValueError) -> RefusedEndpoint:
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+        note = f"the item {_place(item)} of table {self._table} is not trusted: {reason}; delete it"
+        return RefusedEndpoint(_shard(item), _shown(item[SORT_KEY]["S"]), self._clock(), note)
 
-    def _trusted(self, shard: str, item: Item) -> RegisteredEndpoint:
+    def _trusted(self, item: Item) -> RegisteredEndpoint:
         unknown = sorted(item.keys() - _ATTRIBUTES)
         if unknown:
             raise ValueError(f"it has the attribute {_shown(unknown[0])}, which no endpoint has")
@@ -209,15 +218,16 @@ class DynamoRegistry:
             networks = ", ".join(map(str, self._networks))
             raise ValueError(f"{address} is outside the networks that endpoints may be in ({networks})")
         state, seen_at = item["state"]["S"], float(item["seen_at"]["N"])
-        if state not in STATES:
-            raise ValueError(f"its state is none of {', '.join(STATES)}")
+        if state not in set(EndpointState):
+            raise ValueError(f"its state is none of {', '.join(EndpointState)}")
         if seen_at > self._clock() + FUTURE_S:
             raise ValueError("its last sign of life lies in the future")
         ports = {name: _port(item[name]["N"]) for name in ("grpc_port", "metrics_port") if name in item}
         # As it is written: `127.1` or `::ffff:7f00:1` would be an endpoint of another name.
         if str(address) != host:
             raise ValueError(f"its address is written {address}")
-        return RegisteredEndpoint(Endpoint(shard, host, _port(port)), state, seen_at, note=item["note"]["S"], **ports)
+        endpoint = Endpoint(_shard(item), host, _port(port))
+        return RegisteredEndpoint(endpoint, EndpointState(state), seen_at, note=item["note"]["S"], **ports)
 
 
 def gateway_item(gateway: GatewayReport, timeout_s: float) -> dict[str, dict[str, str]]:
@@ -239,6 +249,10 @@ def _key(partition: str, sort: str) -> dict[str, dict[str, str]]:
 
 def _endpoint_key(endpoint: Endpoint) -> dict[str, dict[str, str]]:
     return _key(ENDPOINTS + endpoint.shard, f"{endpoint.host}:{endpoint.port}")
+
+
+def _shard(item: Item) -> str:
+    return item[PARTITION_KEY]["S"].removeprefix(ENDPOINTS)
 
 
 def _place(item: Item) -> str:

@@ -15,7 +15,7 @@ from tidegate.control.plans import NOTHING, Plan
 from tidegate.control.self_test import SelfTest
 from tidegate.control.supervisor import Supervisor
 from tidegate.errors import SettingsError, StackError
-from tidegate.ports import Endpoint
+from tidegate.ports import Endpoint, EndpointState
 from tidegate.settings import Settings
 from tidegate.triton.attached import AttachedLauncher, Doors
 
@@ -55,7 +55,7 @@ async def run_agent(settings: Settings, doors: Doors, port: int) -> None:
         supervisor = Supervisor(settings.shard, launcher, plane, directory, settings.report_interval_s)
 
         def serving() -> Endpoint | None:
-            ready = (slot for slot in supervisor.slots if slot.state == "ready" and not slot.ended.done())
+            ready = (slot for slot in supervisor.slots if slot.state is EndpointState.READY and not slot.ended.done())
             return next((slot.server.endpoint for slot in ready), None)
 
         async def live() -> Plan:

@@ -8,8 +8,7 @@ import logging
 from collections.abc import Mapping, Sequence
 
 from tidegate.errors import StoreError
-from tidegate.ports import Endpoint, RegisteredEndpoint, Registry
-from tidegate.ports.store_rules import REFUSED
+from tidegate.ports import Endpoint, EndpointState, RegisteredEndpoint, Registry
 
 logger = logging.getLogger(__name__)
 
@@ -21,7 +20,7 @@ class RegistryDirectory:
     endpoints that were in it before and are not known to have ended: after an outage of the registry all of them have been
     silent, and each looks at what it must hold before it is ready again.
 
-    `shard` is the one shard that it follows (None: all). Refused endpoints are in no directory.
+    `shard` is the one shard that it follows (None: all).
     """
 
     def __init__(self, registry: Registry, shard: str | None = None) -> None:
@@ -36,14 +35,18 @@ class RegistryDirectory:
         """The endpoints of a shard that may be sent requests."""
         return self._shards.get(shard, ())
 
-    def state(self, endpoint: Endpoint) -> str | None:
+    def state(self, endpoint: Endpoint) -> EndpointState | None:
         """The state of an endpoint; None where the registry does not have it."""
         entry = self._entries.get(endpoint)
         return None if entry is None else entry.state
 
     def serving(self, shard: str) -> Sequence[Endpoint]:
         """The endpoints of a shard that are registered ready or wedged."""
-        return [each for each, entry in self._entries.items() if each.shard == shard and entry.state != "loading"]
+        return [
+            each
+            for each, entry in self._entries.items()
+            if each.shard == shard and entry.state is not EndpointState.LOADING
+        ]
 
     def drop(self, endpoint: Endpoint) -> None:
         """Leave out an endpoint that is known to have ended."""
@@ -73,13 +76,12 @@ class RegistryDirectory:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wanted.wait(), interval_s)
 
-    def _show(self, listed: Sequence[RegisteredEndpoint]) -> None:
-        entries = [entry for entry in listed if entry.state != REFUSED]
+    def _show(self, entries: Sequence[RegisteredEndpoint]) -> None:
         ready: dict[str, list[Endpoint]] = {}
         wedged: dict[str, list[Endpoint]] = {}
         for entry in entries:
-            if entry.state in ("ready", "wedged"):
-                group = ready if entry.state == "ready" else wedged
+            if entry.state is not EndpointState.LOADING:
+                group = ready if entry.state is EndpointState.READY else wedged
                 group.setdefault(entry.endpoint.shard, []).append(entry.endpoint)
         self._entries = {entry.endpoint: entry for entry in entries}
         known = {shard: [each for each in group if each not in self._ended] for shard, group in self._shards.items()}

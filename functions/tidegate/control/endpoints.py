@@ -11,7 +11,7 @@ from typing import TypeVar
 from tidegate.control.config import ControlConfig, ControlPorts
 from tidegate.control.plans import Loaded, loaded_versions
 from tidegate.errors import EndpointError, EndpointTimeoutError, ModelLoadError, StackError
-from tidegate.ports import GoldenResult, ModelLoad, RegisteredEndpoint
+from tidegate.ports import EndpointState, GoldenResult, ModelLoad, RegisteredEndpoint
 from tidegate.rules import Target
 
 T = TypeVar("T")
@@ -31,11 +31,11 @@ class Endpoints:
         self._ports = ports
         self._config = config
 
-    async def by_shard(self, state: str = "ready") -> dict[str, list[RegisteredEndpoint]]:
+    async def by_shard(self, state: EndpointState = EndpointState.READY) -> dict[str, list[RegisteredEndpoint]]:
         """The registered endpoints in a state, by shard. Raises `StoreError`."""
         found: dict[str, list[RegisteredEndpoint]] = {}
         for entry in await self._ports.registry.endpoints():
-            if entry.state == state:
+            if entry.state is state:
                 found.setdefault(entry.endpoint.shard, []).append(entry)
         return found
 

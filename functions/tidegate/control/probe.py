@@ -16,8 +16,7 @@ from dataclasses import dataclass, field
 from tidegate.control.gpus import GpuLoad, gpu_load, together
 from tidegate.control.prometheus import Sample, parse_samples
 from tidegate.errors import EndpointError
-from tidegate.ports import Endpoint, HttpRequest, RegisteredEndpoint, Registry, Transport
-from tidegate.ports.store_rules import REFUSED
+from tidegate.ports import Endpoint, EndpointState, HttpRequest, RegisteredEndpoint, Registry, Transport
 
 QUEUED = "nv_inference_queue_duration_us"
 COMPUTED = "nv_inference_compute_infer_duration_us"
@@ -79,7 +78,7 @@ async def probe(
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     gpu_metrics_port: int | None = None,
 ) -> tuple[ShardHealth, ...]:
-    """Look at every registered endpoint that is not refused.
+    """Look at every registered endpoint.
 
     Args:
         registry: knows the endpoints.
@@ -95,7 +94,7 @@ async def probe(
     Raises:
         StoreError: the registry did not answer.
     """
-    entries = [entry for entry in await registry.endpoints() if entry.state != REFUSED]
+    entries = list(await registry.endpoints())
     before = await _read_all(transport, entries, None)
     await sleep(interval_s)
     after = await _read_all(transport, entries, gpu_metrics_port)
@@ -110,7 +109,7 @@ async def _read_all(
 ) -> dict[Endpoint, _Reading | None]:
     listed = list(entries)
     read = await asyncio.gather(*(_read(transport, entry, gpu_metrics_port) for entry in listed))
-    return {entry.endpoint: counters for entry, counters in zip(listed, read, strict=True)}
+    return {entry.endpoint: reading for entry, reading in zip(listed, read, strict=True)}
 
 
 async def _read(transport: Transport, entry: RegisteredEndpoint, gpu_metrics_port: int | None) -> _Reading | None:
@@ -177,6 +176,6 @@ def _health(
             grown[key] += value - start if value >= start else value
     models = sorted({model for name, model in grown if name == COMPUTED and grown[name, model] > 0})
     queues = tuple(ModelQueue(model, grown[QUEUED, model], grown[COMPUTED, model]) for model in models)
-    ready = sum(entry.state == "ready" and after[entry.endpoint] is not None for entry in entries)
+    ready = sum(entry.state is EndpointState.READY and after[entry.endpoint] is not None for entry in entries)
     gpus = together(read.gpus for entry in entries if (read := after[entry.endpoint]) is not None)
     return ShardHealth(shard, len(entries), ready, unreachable, queues, gpus)

@@ -17,8 +17,7 @@ from tidegate.control.endpoints import Endpoints, name_of, raise_first
 from tidegate.control.failures import Failures
 from tidegate.control.plans import Difference, Loaded, difference, with_versions
 from tidegate.errors import EndpointError, EndpointTimeoutError, ModelLoadError
-from tidegate.ports import ModelLoad, RegisteredEndpoint
-from tidegate.ports.store_rules import REFUSED
+from tidegate.ports import EndpointState, ModelLoad, RefusedEndpoint, RegisteredEndpoint
 
 logger = logging.getLogger(__name__)
 
@@ -110,7 +109,7 @@ class Observation:
     loaded: Mapping[RegisteredEndpoint, Loaded]
     differences: Mapping[RegisteredEndpoint, Difference]
     unreachable: Mapping[str, str]
-    refused: tuple[RegisteredEndpoint, ...] = ()
+    refused: tuple[RefusedEndpoint, ...] = ()
 
     def drift(self) -> Iterator[Action]:
         """What would have to be changed."""
@@ -162,16 +161,15 @@ class Reconciler:
             result = result.then(await self._pass(by, dry_run=dry_run))
         return result
 
-    async def observe(self, states: Collection[str] = ("ready",)) -> Observation:
+    async def observe(self, states: Collection[EndpointState] = (EndpointState.READY,)) -> Observation:
         """Compare every endpoint in one of some states with what it must hold. Raises `StoreError`."""
-        registered = await self._ports.registry.endpoints()
-        entries = [entry for entry in registered if entry.state in states]
-        refused = tuple(entry for entry in registered if entry.state == REFUSED)
+        listing = await self._ports.registry.listing()
+        entries = [entry for entry in listing.endpoints if entry.state in states]
         # What is loaded is asked before what should be: whoever loaded it had claimed it before.
         loaded, unreachable = await self._ask(entries)
         desired = await self._reader.read()
         found = {entry: await self._difference(entry.endpoint.shard, have, desired) for entry, have in loaded.items()}
-        return Observation(desired, tuple(entries), loaded, found, unreachable, refused)
+        return Observation(desired, tuple(entries), loaded, found, unreachable, listing.refused)
 
     def waiting(self, seen: Observation) -> tuple[str, ...]:
         """The loads that failed and are tried again later, of what is missing, in words."""

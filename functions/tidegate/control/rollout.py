@@ -12,7 +12,7 @@ from tidegate.control.desired import Desired
 from tidegate.control.endpoints import Endpoints, name_of, raise_first
 from tidegate.control.plans import NOTHING, Plan, with_versions
 from tidegate.errors import EndpointError, ModelLoadError, PublishError
-from tidegate.ports import GoldenOutcome, ModelLoad, RegisteredEndpoint
+from tidegate.ports import EndpointState, GoldenOutcome, ModelLoad, RegisteredEndpoint
 from tidegate.rules import Target
 
 POLL_S = 0.25
@@ -179,7 +179,7 @@ class Rollout:
         """
         if self._ports.clock() >= self.claimed_at + self._config.settle_s:
             return True
-        loading = await self._endpoints.by_shard("loading")
+        loading = await self._endpoints.by_shard(EndpointState.LOADING)
         if not any(shard in loading for shard in self._shards()):
             return True
         note("waiting for a server that is starting")
@@ -253,7 +253,7 @@ class Rollout:
 
     async def _loaded_so_far(self, shards: Sequence[str]) -> int:
         """How many models the servers of shards that are starting have loaded: hundreds take minutes."""
-        loading = await self._endpoints.by_shard("loading")
+        loading = await self._endpoints.by_shard(EndpointState.LOADING)
         entries = [entry for shard in shards for entry in loading.get(shard, ())]
         answers = await self._endpoints.each(entries, self._endpoints.loaded)
         return sum(len(each) for each in answers if not isinstance(each, BaseException))

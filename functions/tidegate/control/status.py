@@ -12,7 +12,7 @@ from tidegate.control.desired import Desired, StateReader
 from tidegate.control.failures import Failures
 from tidegate.control.reconcile import Action, Observation, Reconciler
 from tidegate.errors import BundleError
-from tidegate.ports import Claim, Endpoint, GatewayReport, RegisteredEndpoint
+from tidegate.ports import Claim, Endpoint, EndpointState, GatewayReport, RegisteredEndpoint
 from tidegate.rules import Engine
 
 HISTORY = 10
@@ -186,11 +186,13 @@ class StatusReader:
 
     async def read(self, pids: Mapping[Endpoint, int] | None = None) -> FleetReport:
         """The fleet now; `pids` are the process ids of the servers that the asking process runs. Raises `StoreError`."""
-        seen = await self._reconciler.observe(("ready", "loading", "wedged"))
+        seen = await self._reconciler.observe(tuple(EndpointState))
         desired = seen.desired
         engine, problems = await self._engine(desired)
         ready = tuple(
-            action for action in seen.drift() if action.url in {_url(e) for e in seen.entries if e.state == "ready"}
+            action
+            for action in seen.drift()
+            if action.url in {_url(e) for e in seen.entries if e.state is EndpointState.READY}
         )
         return FleetReport(
             revisions=tuple(_revision(desired, held.revision, held.reason) for held in desired.held),
@@ -237,14 +239,19 @@ def _shards(
 ) -> Iterator[ShardStatus]:
     wanted = {} if engine is None else {name: shard.replicas for name, shard in engine.fleet.shards.items()}
     needs = _needs(seen.desired)
-    listed = (*seen.entries, *seen.refused)
-    for shard in sorted({*wanted, *(entry.endpoint.shard for entry in listed)}):
-        endpoints = tuple(
+    trusted, refused = {entry.endpoint.shard for entry in seen.entries}, {entry.shard for entry in seen.refused}
+    for shard in sorted(trusted | refused | wanted.keys()):
+        endpoints = [
             _endpoint(entry, seen, needs.get(shard, {}), pids.get(entry.endpoint), failures)
-            for entry in listed
+            for entry in seen.entries
             if entry.endpoint.shard == shard
-        )
-        yield ShardStatus(shard, wanted.get(shard, 0), endpoints)
+        ]
+        endpoints += [
+            EndpointStatus(f"http://{entry.address}", "refused", entry.seen_at, entry.note)
+            for entry in seen.refused
+            if entry.shard == shard
+        ]
+        yield ShardStatus(shard, wanted.get(shard, 0), tuple(endpoints))
 
 
 def _needs(desired: Desired) -> dict[str, dict[tuple[str, int], tuple[str, ...]]]:
@@ -266,11 +273,9 @@ def _endpoint(
     failures: Failures,
 ) -> EndpointStatus:
     url = _url(entry)
-    if entry in seen.refused:
-        return EndpointStatus(url, entry.state, entry.seen_at, entry.note)
     if url in seen.unreachable:
         return EndpointStatus(url, "down", entry.seen_at, seen.unreachable[url], pid)
-    loaded, waits = seen.loaded[entry], entry.state == "loading"
+    loaded, waits = seen.loaded[entry], entry.state is EndpointState.LOADING
     there = {(model, version) for model, versions in loaded.items() for version in versions}
     models = []
     for name, version in sorted(there | needs.keys()):

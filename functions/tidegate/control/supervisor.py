@@ -17,7 +17,7 @@ from tidegate.control.directory import RegistryDirectory
 from tidegate.control.filling import fill
 from tidegate.control.plane import ControlPlane
 from tidegate.errors import StackError, StoreError
-from tidegate.ports import ModelServer, RegisteredEndpoint, ServerLauncher
+from tidegate.ports import EndpointState, ModelServer, RegisteredEndpoint, ServerLauncher
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ class Slot:
 
     server: ModelServer
     ended: asyncio.Task[str]
-    state: str = "loading"
+    state: EndpointState = EndpointState.LOADING
     note: str = ""
     seen_at: float = 0.0
     beat: asyncio.Task[None] | None = None
@@ -84,7 +84,7 @@ class Supervisor:
                     logger.warning("%s %s; starting another", slot.name, slot.ended.result())
                     await self._discard(slot)
                     slot = await self._successor(None)
-                elif self._directory.state(slot.server.endpoint) == "wedged":
+                elif self._directory.state(slot.server.endpoint) is EndpointState.WEDGED:
                     logger.warning("%s is wedged; starting its successor", slot.name)
                     old, slot = slot, await self._successor(slot)
                     retiring = asyncio.create_task(self._retire(old))
@@ -105,7 +105,10 @@ class Supervisor:
     async def _watch(self, slot: Slot) -> None:
         """Wait until a server has ended, is wedged, or has been silent for too long."""
         while not slot.ended.done():
-            if slot.state != "ready" or self._directory.state(slot.server.endpoint) == "wedged":
+            if (
+                slot.state is not EndpointState.READY
+                or self._directory.state(slot.server.endpoint) is EndpointState.WEDGED
+            ):
                 return
             await asyncio.wait([slot.ended], timeout=WATCH_S)
 
@@ -147,7 +150,7 @@ class Supervisor:
             StackError: it ended, or a load on it hangs.
         """
         plane, settle_s, backoff_s = self._plane, self._plane.config.settle_s, FIRST_BACKOFF_S
-        slot.state = "loading"
+        slot.state = EndpointState.LOADING
         await self._register(slot)
         if slot.beat is None:
             slot.beat = asyncio.create_task(self._heartbeat(slot))
@@ -162,13 +165,13 @@ class Supervisor:
                 await asyncio.wait([slot.ended], timeout=backoff_s)
                 backoff_s = min(2 * backoff_s, LONGEST_BACKOFF_S)
                 continue
-            slot.state = "ready"
+            slot.state = EndpointState.READY
             slot.note = "; ".join(f"{model} is not loaded: {reason}" for model, reason in lacking.items())
             await self._register(slot)
             if plane.ports.clock() - looked_at <= settle_s:
                 self._directory.poke()
                 return
-            slot.state = "loading"
+            slot.state = EndpointState.LOADING
             await self._register(slot)
 
     async def _desired(self) -> Desired:
@@ -202,8 +205,8 @@ class Supervisor:
             await asyncio.wait([slot.ended], timeout=self._beat_s)
             if slot.ended.done():
                 return
-            if self._plane.ports.clock() - slot.seen_at > 2 * self._beat_s and slot.state == "ready":
-                slot.state = "loading"
+            if self._plane.ports.clock() - slot.seen_at > 2 * self._beat_s and slot.state is EndpointState.READY:
+                slot.state = EndpointState.LOADING
             await self._register(slot)
 
     async def _register(self, slot: Slot) -> None:
@@ -222,8 +225,8 @@ class Supervisor:
                 slot.seen_at = now
                 return
             await asyncio.sleep(RETRY_S)
-            if now - slot.seen_at > 2 * self._beat_s and slot.state == "ready":
-                slot.state = "loading"
+            if now - slot.seen_at > 2 * self._beat_s and slot.state is EndpointState.READY:
+                slot.state = EndpointState.LOADING
 
     async def _retire(self, slot: Slot) -> None:
         """End a server whose successor serves, once its requests have had their time."""

@@ -19,12 +19,15 @@ from tidegate.ports.protocols import Endpoint, ModelLoad
 from tidegate.ports.store_rules import SILENCE_S, by_address, check_sequence, entries_after, moved
 from tidegate.ports.stores import (
     Claim,
+    EndpointListing,
+    EndpointState,
     GatewayReport,
     LiveEntry,
     ModelFile,
     Pointer,
     PushOutcome,
     PushProgress,
+    RefusedEndpoint,
     RegisteredEndpoint,
 )
 from tidegate.rules.bundle import revision_of
@@ -267,7 +270,12 @@ class MemoryBundleStore:
 
 
 class MemoryRegistry:
-    """A `Registry` in memory; whoever gave no sign of life for `timeout_s` by `clock` (Unix seconds) is forgotten."""
+    """A `Registry` in memory; an entry without a sign of life for `timeout_s` by `clock` (Unix seconds) is forgotten.
+
+    Attributes:
+        faults: what goes wrong.
+        refused: why endpoints are not trusted.
+    """
 
     def __init__(
         self,
@@ -276,6 +284,7 @@ class MemoryRegistry:
         timeout_s: float = SILENCE_S,
     ) -> None:
         self.faults = StoreFaults() if faults is None else faults
+        self.refused: dict[Endpoint, str] = {}
         self._clock = clock
         self._timeout_s = timeout_s
         self._endpoints: dict[Endpoint, RegisteredEndpoint] = {}
@@ -285,8 +294,8 @@ class MemoryRegistry:
         """Write or renew an endpoint. A server that renews itself does not take back `wedged` said by another."""
         async with self.faults.around("register"):
             known = self._endpoints.get(entry.endpoint)
-            if known is not None and known.state == "wedged" and self._is_alive(known.seen_at):
-                entry = replace(entry, state="wedged", note=known.note)
+            if known is not None and known.state is EndpointState.WEDGED and self._is_alive(known.seen_at):
+                entry = replace(entry, state=EndpointState.WEDGED, note=known.note)
             self._endpoints[entry.endpoint] = entry
 
     async def deregister(self, endpoint: Endpoint) -> None:
@@ -298,13 +307,25 @@ class MemoryRegistry:
         """Say that a load on an endpoint never ended; one that is not registered is left alone."""
         async with self.faults.around("mark_wedged"):
             if endpoint in self._endpoints:
-                self._endpoints[endpoint] = replace(self._endpoints[endpoint], state="wedged", note=note)
+                self._endpoints[endpoint] = replace(self._endpoints[endpoint], state=EndpointState.WEDGED, note=note)
 
     async def endpoints(self, shard: str | None = None) -> Sequence[RegisteredEndpoint]:
-        """Every endpoint, or those of a shard, that gave a sign of life within the time-out, sorted by shard and address."""
+        """See `Registry.endpoints`."""
+        return (await self.listing(shard)).endpoints
+
+    async def listing(self, shard: str | None = None) -> EndpointListing:
+        """See `Registry.listing`."""
         async with self.faults.around("endpoints"):
             alive = [entry for entry in self._endpoints.values() if self._is_alive(entry.seen_at)]
-            return sorted((entry for entry in alive if shard in (None, entry.endpoint.shard)), key=by_address)
+            found = sorted((entry for entry in alive if shard in (None, entry.endpoint.shard)), key=by_address)
+            return EndpointListing(
+                tuple(entry for entry in found if entry.endpoint not in self.refused),
+                tuple(
+                    RefusedEndpoint(at.shard, f"{at.host}:{at.port}", self._clock(), self.refused[at])
+                    for at in (entry.endpoint for entry in found)
+                    if at in self.refused
+                ),
+            )
 
     async def report(self, gateway: GatewayReport) -> None:
         """A gateway says which revision it serves."""

@@ -8,9 +8,6 @@ from tidegate.ports.stores import LiveEntry, Pointer, RegisteredEndpoint
 POINTER_ENTRIES = 50
 """How many flips the pointer itself remembers, newest first."""
 
-REFUSED = "refused"
-"""State of a registered endpoint that is not to be trusted: it is reported and sent nothing."""
-
 SILENCE_S = 30.0
 """How long after its last sign of life an endpoint or a gateway is forgotten, in seconds."""
 

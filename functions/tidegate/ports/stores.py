@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
@@ -179,22 +180,50 @@ class BundleStore(BundleSource, Protocol):
         ...
 
 
+class EndpointState(StrEnum):
+    """State of a registered endpoint: `loading` is not yet to be sent requests; `wedged`: a load on it never ended, so it
+    must be replaced."""
+
+    LOADING = "loading"
+    READY = "ready"
+    WEDGED = "wedged"
+
+
 @dataclass(frozen=True, slots=True)
 class RegisteredEndpoint:
     """A model server as the registry knows it.
 
-    `grpc_port` and `metrics_port` are None where it has none. `state` is `loading` (not yet to be sent requests), `ready`,
-    `wedged` (a load on it never ended, so it must be replaced), or `refused`: its entry is malformed or lies outside the
-    networks that endpoints may be in, `note` says which, and it must never be sent a request. `seen_at` is its last sign of
-    life in Unix seconds.
+    `grpc_port` and `metrics_port` are None where it has none. `seen_at` is its last sign of life in Unix seconds.
     """
 
     endpoint: Endpoint
-    state: str
+    state: EndpointState
     seen_at: float
     grpc_port: int | None = None
     metrics_port: int | None = None
     note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedEndpoint:
+    """An entry of the registry that is not trusted: it is malformed, or outside the networks that endpoints may be in.
+
+    `address` is a text for people, not an `Endpoint`, so that nothing can be sent there. `note` says why it is refused, and
+    `seen_at` is when (Unix seconds).
+    """
+
+    shard: str
+    address: str
+    seen_at: float
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointListing:
+    """The endpoints of a registry, and the entries that it refuses, each sorted by shard and address."""
+
+    endpoints: tuple[RegisteredEndpoint, ...]
+    refused: tuple[RefusedEndpoint, ...]
 
 
 RepositoryOf = Callable[[RegisteredEndpoint], ModelRepository]
@@ -234,8 +263,12 @@ class Registry(GatewayReports, Protocol):
         ...
 
     async def endpoints(self, shard: str | None = None) -> Sequence[RegisteredEndpoint]:
-        """Every endpoint, or those of a shard, that gave a sign of life within the registry's own time-out, sorted by shard
-        and address; `refused` ones are among them."""
+        """Every trusted endpoint, or those of a shard, that gave a sign of life within the registry's own time-out, sorted by
+        shard and address."""
+        ...
+
+    async def listing(self, shard: str | None = None) -> EndpointListing:
+        """The same endpoints, and beside them the entries that are not trusted, to report them."""
         ...
 
     async def gateways(self) -> Sequence[GatewayReport]:
