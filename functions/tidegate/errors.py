@@ -187,9 +187,10 @@ class ModelConfigError(StackError):
 
 class ModelLoadError(StackError):
     """Triton refused to load a model, or did not finish in time. `model` is its name; `hung` is true where the load never
-    answered, which wedges the server."""
+    answered, which wedges the server; `located` has the errors that the model's files show, as far as they were checked."""
 
     def __init__(self, model: str, message: str, *, hung: bool = False) -> None:
         self.model = model
         self.hung = hung
+        self.located: tuple[str, ...] = ()
         super().__init__(message)

@@ -71,6 +71,7 @@ class Plane:
         self.catalog = MemoryModelCatalog(MODELS if models is None else models)
         self.golden = MemoryGoldenRequests()
         self.findings: dict[str, list[str]] = {}
+        self.diagnosis_s = 0.0
         self.config = ControlConfig() if config is None else config
         self.events: list[StepEvent] = []
         self.violations: list[str] = []
@@ -98,6 +99,7 @@ class Plane:
 
     async def diagnose(self, model: str) -> list[str]:
         """What the files of a model show: see `findings`."""
+        await asyncio.sleep(self.diagnosis_s)
         return self.findings.get(model, [])
 
     def process(self, interference: Interference | None = None) -> ControlPlane:

@@ -99,6 +99,25 @@ def test_a_server_that_cannot_load_everything_stays_out_until_it_can_while_other
     run(work())
 
 
+def test_a_new_server_says_what_the_files_of_a_refused_model_show() -> None:
+    located = "popular/1/model.py:3: error[python-syntax]: this does not parse"
+
+    async def work() -> None:
+        plane = Plane()
+        async with running(plane):
+            await plane.publish(main="popular")
+            await asyncio.sleep(5)
+            plane.faults.refused["popular"] = "failed to poll from model repository"
+            plane.findings["popular"] = [located, *(f"popular/config.pbtxt:{line}: error" for line in range(1, 10))]
+            plane.launcher.running("b")[0].end()
+            await asyncio.sleep(30)
+            notes = [entry.note for entry in await plane.registry.endpoints() if entry.endpoint.shard == "b"]
+            assert any(f"failed to poll from model repository; {located}" in note for note in notes), notes
+            assert any("and 7 more" in note for note in notes)
+
+    run(work())
+
+
 def test_a_load_that_hangs_fails_the_publish_and_its_server_is_replaced() -> None:
     async def work() -> None:
         plane = Plane()

@@ -23,7 +23,7 @@ from tidegate.ports import (
 )
 
 from tests.control.mortal import Hold, Interference
-from tests.control.plane import Plane
+from tests.control.plane import Plane, clock
 from tests.support.virtual_time import run
 
 RULES = {"main": "pipeline", "other": "popular"}
@@ -196,6 +196,27 @@ def test_a_load_that_is_refused_is_tried_more_and_more_rarely_and_holds_up_no_ot
         assert not (await process.reconciler.reconcile("carl")).converged
         assert (await process.reconciler.reconcile("carl")).converged
         assert plane.broken() == []
+
+    run(work())
+
+
+@pytest.mark.parametrize("slow_s", [0.0, 3600.0])
+def test_a_load_that_is_refused_says_what_the_models_files_show(slow_s: float) -> None:
+    located = "fresh/config.pbtxt:7: error[ensemble-forbidden]: an ensemble has no instance_group"
+
+    async def work() -> None:
+        plane = await started()
+        await plane.publish(main="fresh")
+        for server in plane.launcher.running("a"):
+            server.repository.holds.clear()
+        plane.faults.refused["fresh"] = "failed to poll from model repository"
+        plane.findings["fresh"] = [located]
+        plane.diagnosis_s = slow_s
+        began = clock()
+        result = await plane.reconcile()
+        more = "" if slow_s else f"; {located}"
+        assert {each.error for each in result.failed} == {f"refused: failed to poll from model repository{more}"}
+        assert clock() - began < 60
 
     run(work())
 

@@ -19,9 +19,11 @@ from typing import Any
 import boto3
 import pytest
 from tidegate.aws.bundle_store import S3BundleStore
+from tidegate.aws.model_store import S3ModelStore
 from tidegate.aws.provision import provision_facts
 from tidegate.aws.registry import DynamoRegistry
 from tidegate.ports import Claim, Endpoint, EndpointState, RegisteredEndpoint
+from tidegate.triton.diagnosis import StoredDiagnosis
 from tidegate.triton.repository import MANAGEMENT
 
 from infra.assembly import Assembly
@@ -165,6 +167,11 @@ def test_a_task_uses_all_that_its_role_may_and_asks_for_nothing_else(stage: Stag
         await S3BundleStore(aws.objects()).claim(claim)
         assert claim in await S3BundleStore(aws.objects(stage.task.url)).claims()
         await S3BundleStore(aws.objects()).release(claim.id)
+        # And what it reads where Triton refuses a load.
+        before = len(stage.task.calls)
+        assert await StoredDiagnosis(S3ModelStore(aws.objects(stage.task.url)))("versioned") == ()
+        read = {call.resource for call in stage.task.calls[before:]}
+        assert any(resource.endswith("/models/versioned/1/model.py") for resource in read), read
 
     asyncio.run(mark_and_end())
     asyncio.run(provision_facts(aws.clients(), stage.templates.deployed.facts))

@@ -11,7 +11,7 @@ from typing import TypeVar
 from tidegate.control.config import ControlConfig, ControlPorts
 from tidegate.control.plans import Loaded, loaded_versions
 from tidegate.errors import EndpointError, EndpointTimeoutError, ModelLoadError, StackError
-from tidegate.ports import EndpointState, GoldenResult, ModelLoad, RegisteredEndpoint
+from tidegate.ports import Diagnose, EndpointState, GoldenResult, ModelLoad, ModelRepository, RegisteredEndpoint
 from tidegate.rules import Target
 
 T = TypeVar("T")
@@ -22,6 +22,11 @@ SLOW_LOAD_S = 2.0
 
 LOAD_GRACE_S = 1.0
 """How long after its own time-out a load is given up that does not keep to it."""
+
+DIAGNOSIS_S = 5.0
+"""Longest check of the files of a model whose load failed: a server that is being filled waits for it."""
+
+MOST_LOCATED = 3
 
 
 class Endpoints:
@@ -56,14 +61,9 @@ class Endpoints:
         return await self._bounded(entry, call, self._config.load_timeout_s)
 
     async def load(self, entry: RegisteredEndpoint, load: ModelLoad) -> None:
-        """Load a model on an endpoint. Raises `ModelLoadError` or `EndpointError`."""
+        """Load a model on an endpoint: see `load_on`."""
         started = time.monotonic()
-        timeout_s = self._config.load_timeout_s
-        work = self._ports.repository_of(entry).load(load, timeout_s)
-        try:
-            await self._bounded(entry, work, timeout_s + LOAD_GRACE_S)
-        except EndpointTimeoutError as error:
-            raise ModelLoadError(load.model, f"did not finish loading within {timeout_s:g} s", hung=True) from error
+        await load_on(self._ports.repository_of(entry), load, self._config.load_timeout_s, self._ports.diagnose)
         took_s = time.monotonic() - started
         if took_s > SLOW_LOAD_S:
             logger.info("loaded %s on %s in %.1f s", load.model, name_of(entry), took_s)
@@ -94,6 +94,40 @@ class Endpoints:
                 return await call
         except TimeoutError as error:
             raise EndpointTimeoutError(f"{name_of(entry)} did not answer within {limit_s:g} s") from error
+
+
+async def load_on(repository: ModelRepository, load: ModelLoad, timeout_s: float, diagnose: Diagnose) -> None:
+    """Load a model on one server in bounded time.
+
+    Raises:
+        ModelLoadError: the model was refused, or its load hangs; `located` says what its files show.
+        EndpointError: the server ended or did not answer.
+    """
+    try:
+        try:
+            async with asyncio.timeout(timeout_s + LOAD_GRACE_S):
+                await repository.load(load, timeout_s)
+        except (TimeoutError, EndpointTimeoutError) as error:
+            raise ModelLoadError(load.model, f"did not finish loading within {timeout_s:g} s", hung=True) from error
+    except ModelLoadError as error:
+        error.located = tuple(await located(diagnose, load.model))
+        raise
+
+
+async def located(diagnose: Diagnose, model: str) -> Sequence[str]:
+    """What the files of a model show, as `Diagnose`; empty where that takes too long."""
+    try:
+        async with asyncio.timeout(DIAGNOSIS_S):
+            return await diagnose(model)
+    except TimeoutError:
+        logger.warning("the files of model %r could not be checked within %g s", model, DIAGNOSIS_S)
+        return ()
+
+
+def explained(reason: str, found: Sequence[str]) -> str:
+    """Why a load failed, with the first of what the model's files show, in one line for logs and tables."""
+    more = [f"and {len(found) - MOST_LOCATED} more"] if len(found) > MOST_LOCATED else []
+    return "; ".join((reason, *found[:MOST_LOCATED], *more))
 
 
 def name_of(entry: RegisteredEndpoint) -> str:

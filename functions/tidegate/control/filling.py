@@ -6,20 +6,20 @@ hung or took the server down.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 
+from tidegate.control.endpoints import explained, load_on, located
 from tidegate.control.failures import Failures
 from tidegate.control.plans import Plan, difference, loaded_versions, with_versions
 from tidegate.errors import EndpointError, ModelLoadError, StackError
-from tidegate.ports import ModelLoad, ModelServer
+from tidegate.ports import Diagnose, ModelLoad, ModelServer
 
 logger = logging.getLogger(__name__)
 
-LOAD_GRACE_S = 1.0
 
-
-async def fill(server: ModelServer, plan: Plan, failures: Failures, load_timeout_s: float) -> dict[str, str]:
+async def fill(
+    server: ModelServer, plan: Plan, failures: Failures, load_timeout_s: float, diagnose: Diagnose
+) -> dict[str, str]:
     """Load what a server lacks of a plan, as far as it goes.
 
     Returns:
@@ -38,7 +38,7 @@ async def fill(server: ModelServer, plan: Plan, failures: Failures, load_timeout
             reason = failures.reason(shard, load) if step is None else f"its step {step!r} is not loaded"
             if not reason:
                 whole = with_versions(load, {*load.versions, *loaded.get(load.model, ())})
-                reason = await _load(server, whole, failures, load_timeout_s)
+                reason = await _load(server, whole, failures, load_timeout_s, diagnose)
             if reason:
                 lacking[load.model] = reason
     except EndpointError as error:
@@ -46,22 +46,23 @@ async def fill(server: ModelServer, plan: Plan, failures: Failures, load_timeout
     return lacking
 
 
-async def _load(server: ModelServer, load: ModelLoad, failures: Failures, load_timeout_s: float) -> str:
+async def _load(
+    server: ModelServer, load: ModelLoad, failures: Failures, load_timeout_s: float, diagnose: Diagnose
+) -> str:
     """Load one model; why it could not be, empty where it could."""
     shard = server.endpoint.shard
     try:
-        async with asyncio.timeout(load_timeout_s + LOAD_GRACE_S):
-            await server.repository.load(load, load_timeout_s)
-    except (ModelLoadError, TimeoutError) as error:
-        hung = isinstance(error, TimeoutError) or error.hung
-        reason = str(error) or f"did not finish loading within {load_timeout_s:g} s"
-        failures.remember(shard, load, reason, hung=hung)
+        await load_on(server.repository, load, load_timeout_s, diagnose)
+    except ModelLoadError as error:
+        reason = explained(str(error), error.located)
+        failures.remember(shard, load, reason, hung=error.hung)
         logger.warning("%s on shard %s: %s", load.model, shard, reason)
-        if hung:
+        if error.hung:
             raise StackError(f"the load of {load.model!r} hangs on {server.endpoint.url}") from error
         return reason
     except EndpointError as error:
-        reason = f"the server ended or did not answer while it loaded this model: {error}"
+        lost = f"the server ended or did not answer while it loaded this model: {error}"
+        reason = explained(lost, await located(diagnose, load.model))
         failures.remember(shard, load, reason, hung=True)
         raise StackError(f"{load.model!r} on {server.endpoint.url}: {reason}") from error
     failures.forget(shard, load.model)

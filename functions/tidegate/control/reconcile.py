@@ -13,7 +13,7 @@ from typing import Any, Literal
 from tidegate.control.claims import Claims
 from tidegate.control.config import ControlConfig, ControlPorts
 from tidegate.control.desired import Desired, StateReader
-from tidegate.control.endpoints import Endpoints, name_of, raise_first
+from tidegate.control.endpoints import Endpoints, explained, located, name_of, raise_first
 from tidegate.control.failures import Failures
 from tidegate.control.plans import Difference, Loaded, difference, with_versions
 from tidegate.errors import EndpointError, EndpointTimeoutError, ModelLoadError
@@ -245,16 +245,19 @@ class Reconciler:
         try:
             await self._endpoints.load(entry, load)
         except ModelLoadError as error:
-            self._failures.remember(shard, load, str(error), hung=error.hung)
-            work.failed.append(_action(entry, action, load, str(error)))
-            logger.warning("%s on %s: %s", load.model, name_of(entry), error)
+            reason = explained(str(error), error.located)
+            self._failures.remember(shard, load, reason, hung=error.hung)
+            work.failed.append(_action(entry, action, load, reason))
+            logger.warning("%s on %s: %s", load.model, name_of(entry), reason)
             if error.hung:
                 await self._ports.registry.mark_wedged(entry.endpoint, f"the load of {load.model!r} hangs")
                 raise EndpointTimeoutError(f"{name_of(entry)}: the load of {load.model!r} hangs") from error
             return False
         except EndpointError as error:
-            self._failures.remember(shard, load, str(error), hung=True)
-            work.failed.append(_action(entry, action, load, f"the server ended or did not answer: {error}"))
+            lost = f"the server ended or did not answer: {error}"
+            reason = explained(lost, await located(self._ports.diagnose, load.model))
+            self._failures.remember(shard, load, reason, hung=True)
+            work.failed.append(_action(entry, action, load, reason))
             raise
         self._failures.forget(shard, load.model)
         work.actions.append(_action(entry, action, load))

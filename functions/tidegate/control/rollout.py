@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from tidegate.control.claims import Claims, HeldClaim, Note
 from tidegate.control.config import ControlConfig, ControlPorts
 from tidegate.control.desired import Desired
-from tidegate.control.endpoints import Endpoints, name_of, raise_first
+from tidegate.control.endpoints import Endpoints, located, name_of, raise_first
 from tidegate.control.plans import NOTHING, Plan, with_versions
 from tidegate.errors import EndpointError, ModelLoadError, PublishError
 from tidegate.ports import EndpointState, GoldenOutcome, ModelLoad, RegisteredEndpoint
@@ -206,21 +206,17 @@ class Rollout:
         except ModelLoadError as error:
             if error.hung:
                 self.wedged[entry] = f"the load of {load.model!r} hangs"
-            found = await self._diagnosis(load.model)
-            raise PublishError("load", f"model {load.model!r} on {name_of(entry)}: {error}; {_MEND}{found}") from error
+            reason = f"model {load.model!r} on {name_of(entry)}: {error}; {_MEND}"
+            raise PublishError("load", "\n".join((reason, *error.located))) from error
         except EndpointError as error:
-            found = await self._diagnosis(load.model)
-            raise PublishError(
-                "load",
+            reason = (
                 f"{name_of(entry)} ended or did not answer while it loaded {load.model!r}: {error}; publish again, and if "
-                f"it happens again, it is the model: try it with `tidegate models smoke`{found}",
-            ) from error
+                "it happens again, it is the model: try it with `tidegate models smoke`"
+            )
+            found = await located(self._ports.diagnose, load.model)
+            raise PublishError("load", "\n".join((reason, *found))) from error
         self.loads.models[load.model] = self.loads.models.get(load.model, 0) + 1
         self.loads.endpoints.add(entry.endpoint.url)
-
-    async def _diagnosis(self, model: str) -> str:
-        """What the model's files show, a line for each error."""
-        return "".join(f"\n{error}" for error in await self._ports.diagnose(model))
 
     async def _groups(self, note: Note) -> dict[str, list[RegisteredEndpoint]]:
         """The ready endpoints of each shard that must hold something; waits for shards that have none, as long as one of

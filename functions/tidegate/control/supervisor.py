@@ -157,7 +157,7 @@ class Supervisor:
         while True:
             desired, looked_at = await self._desired(), plane.ports.clock()
             plan = desired.plan(self.shard)
-            lacking = await fill(slot.server, plan, plane.failures, plane.config.load_timeout_s)
+            lacking = await fill(slot.server, plan, plane.failures, plane.config.load_timeout_s, plane.ports.diagnose)
             if plane.ports.clock() - looked_at > settle_s / 2:
                 continue
             if self._needed(lacking, desired) and await self._others_serve(slot, replaced):

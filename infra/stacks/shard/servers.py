@@ -32,8 +32,10 @@ from infra.stacks.shard.balancer import Balancer
 from infra.stacks.shard.instances import SURGE, Instances, has_exporter
 from infra.stacks.storage import StorageStack
 
-TASK_READS, TASK_LISTS = (ASSIGNMENTS, CLAIMS, LIVE, MANIFESTS, MODELS, SAMPLES), (CLAIMS, MODELS, SAMPLES)
-"""What the tasks of a shard read: Triton the models, the agent what its shard must hold and its golden requests."""
+TASK_READS = (ASSIGNMENTS, CLAIMS, LIVE, MANIFESTS, MODELS, SAMPLES)
+TASK_LISTS = (CLAIMS, MANIFESTS, MODELS, SAMPLES)
+"""What the tasks of a shard read: Triton the models, the agent what its shard must hold, its golden requests, and the files
+of a model that Triton refuses."""
 
 SECRET_VARIABLE = "TIDEGATE_MANAGEMENT_SECRET"  # noqa: S105  # a variable's name
 HEALTH_CHECK = f"curl --silent --fail --max-time 4 http://127.0.0.1:{HTTP_PORT}/v2/health/live"
