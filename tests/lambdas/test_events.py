@@ -155,7 +155,7 @@ def test_an_event_that_is_no_request_is_refused(deployment: Deployment, start: S
     for event in (*odd, *others, by_balancer, by_rest_api, by_rest_api | {"version": "1.0"}):
         answer = read(running.invoke(event))
         assert (answer.status, answer.headers["content-type"]) == (400, "application/problem+json")
-        assert "no HTTP request" in answer.json["detail"]
+        assert "not an HTTP request" in answer.json["detail"]
 
 
 def test_an_encoded_path_is_refused_whichever_field_shows_it(scripted: Environment, fake: FakeTriton) -> None:

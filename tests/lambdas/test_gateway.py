@@ -162,7 +162,7 @@ def test_errors_have_the_form_of_their_door(deployment: Deployment, start: Start
     assert (unknown.status, unknown.headers["content-type"]) == (404, "application/problem+json")
     strange = gateway.invoke({"Records": [{"eventSource": "aws:s3"}]})
     assert strange["statusCode"] == 400
-    assert "no HTTP request" in json.loads(strange["body"])["detail"]
+    assert "not an HTTP request" in json.loads(strange["body"])["detail"]
 
 
 def test_without_rules_the_answer_says_so(deployment: Deployment, start: Starter, shards: dict[str, int]) -> None:
