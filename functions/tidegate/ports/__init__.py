@@ -41,6 +41,7 @@ from tidegate.ports.protocols import (
     Transport,
 )
 from tidegate.ports.stores import (
+    BadMark,
     BundleSource,
     BundleStore,
     Claim,
@@ -61,6 +62,7 @@ from tidegate.ports.stores import (
 )
 
 __all__ = [
+    "BadMark",
     "BundleSource",
     "BundleStore",
     "Claim",
