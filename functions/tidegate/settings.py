@@ -108,6 +108,13 @@ class Settings:
     poll_interval_s: float = _setting(
         2.0, "How often a gateway looks whether another revision is live, in seconds.", 0.05, 3600
     )
+    fresh_wait_ms: float = _setting(
+        250.0,
+        "Longest that requests wait for the live revision to be read, in milliseconds, where a gateway's rules are older than "
+        "the poll interval, as they are once its process was frozen; 0: they never wait.",
+        0,
+        10_000,
+    )
     report_interval_s: float = _setting(
         10.0, "How often an endpoint or a gateway tells the registry that it is alive, in seconds.", 0.1, 3600
     )

@@ -1,10 +1,15 @@
-"""A gateway serves what the pointer says, or what it last said, and no request waits for it."""
+"""A gateway serves what the pointer says, or what it last said; requests wait for it only after a pause, and not for long."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
+import signal
+import subprocess
+import sys
 import tempfile
+import time
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
@@ -29,8 +34,8 @@ from tidegate.settings import Settings
 
 from tests.support import virtual_time
 from tests.support.aws import LocalAws, local_server, names
-from tests.support.stack import write_rules
-from tests.web.conftest import serving
+from tests.support.stack import ROOT, eventually, write_rules
+from tests.web.conftest import Host, free_port, serving
 
 CONFIG = FollowerConfig(poll_interval_s=2.0, report_interval_s=10.0)
 
@@ -277,13 +282,140 @@ def test_a_function_polls_with_a_request_when_the_last_poll_is_long_enough_ago()
         await publish(fixture.store, 2)
         assert fixture.follower.poll_if_due() is None
         assert fixture.follower.revision == revision(1)
-        # Frozen for an hour, it serves this request by what it knows, and the next by what is live.
-        await asyncio.sleep(3600)
+        await asyncio.sleep(CONFIG.poll_interval_s)
         begun = fixture.follower.poll_if_due()
         assert begun is not None
-        assert fixture.follower.revision == revision(1), "the request did not wait"
+        assert fixture.follower.catching_up() is None, "what is polled in time is waited for by nobody"
         await begun
         assert fixture.follower.revision == revision(2)
+
+    on_virtual_time(work())
+
+
+async def caught_up(fixture: Fixture) -> float:
+    """Have a request wait as it must; for how many seconds it did."""
+    began = fixture.now()
+    waiting = fixture.follower.catching_up()
+    if waiting is not None:
+        await waiting
+    return fixture.now() - began
+
+
+async def paused(fixture: Fixture, seconds: float = 1800.0) -> None:
+    """Know revision 1, and be frozen while revision 2 becomes live."""
+    await publish(fixture.store, 1)
+    await fixture.follower.poll()
+    await publish(fixture.store, 2)
+    await asyncio.sleep(seconds)
+
+
+def test_the_first_request_after_a_pause_is_decided_by_what_is_live_then() -> None:
+    async def work() -> None:
+        fixture = Fixture()
+        await paused(fixture)
+        assert await caught_up(fixture) < 0.1
+        assert (fixture.follower.revision, fixture.follower.age_s) == (revision(2), 0.0)
+        assert fixture.follower.catching_up() is None
+
+    on_virtual_time(work())
+
+
+class LateAnswers:
+    """A source whose answers arrive once `arrived` is set, however old they are by then."""
+
+    def __init__(self, store: MemoryBundleStore) -> None:
+        self._store = store
+        self.arrived = asyncio.Event()
+        self.arrived.set()
+
+    async def pointer(self, known_tag: str | None = None) -> Pointer | None:
+        found = await self._store.pointer(known_tag)
+        await self.arrived.wait()
+        return found
+
+    async def bundle(self, revision: str) -> bytes:
+        return await self._store.bundle(revision)
+
+
+@pytest.mark.parametrize("pause_s", [CONFIG.poll_interval_s + 1, 1800.0])
+def test_a_poll_from_before_a_pause_tells_nothing_of_what_is_live_after_it(pause_s: float) -> None:
+    async def work() -> None:
+        fixture = Fixture()
+        source = LateAnswers(fixture.store)
+        follower = EngineFollower(source, "gateway-1", config=CONFIG, clock=fixture.now)
+        await publish(fixture.store, 1)
+        await follower.poll()
+        await asyncio.sleep(CONFIG.poll_interval_s)
+        source.arrived.clear()
+        begun = follower.poll_if_due()
+        assert begun is not None
+        await asyncio.sleep(pause_s)
+        await publish(fixture.store, 2)
+        source.arrived.set()
+        waiting = follower.catching_up()
+        assert waiting is not None
+        await waiting
+        await asyncio.wait([begun])
+        assert (follower.revision, follower.age_s) == (revision(2), 0.0)
+
+    on_virtual_time(work())
+
+
+def test_requests_wait_together_and_no_longer_than_they_may_for_a_store_that_hangs() -> None:
+    async def work() -> None:
+        fixture = Fixture()
+        await paused(fixture)
+        answer = fixture.store.faults.held["*"] = asyncio.Event()
+        waits = await asyncio.gather(*(caught_up(fixture) for _ in range(5)))
+        assert waits == pytest.approx([CONFIG.fresh_wait_s] * 5)
+        assert fixture.follower.revision == revision(1), "what is known is served on"
+        assert fixture.follower.measured_age_s is None, (
+            "whether the store answers is not known yet: no reason for an alarm"
+        )
+        assert await caught_up(fixture) == 0, "the same poll is not waited for again"
+        answer.set()
+        await asyncio.sleep(0.01)
+        assert fixture.follower.revision == revision(2)
+
+    on_virtual_time(work())
+
+
+def test_nobody_waits_while_the_store_is_known_to_fail_and_it_is_asked_again_after_a_pause() -> None:
+    async def work() -> None:
+        fixture = Fixture()
+        await paused(fixture)
+        fixture.store.faults.failing["*"] = "down"
+        await caught_up(fixture)
+        assert fixture.follower.measured_age_s == 1800.0
+        held = fixture.store.faults.held["*"] = asyncio.Event()
+        for _ in range(20):
+            fixture.follower.poll_if_due()
+            assert fixture.follower.catching_up() is None
+            await asyncio.sleep(0.5)
+        held.set()
+        fixture.store.faults.held.clear()
+        await asyncio.sleep(0.01)
+        fixture.store.faults.failing.clear()
+        await asyncio.sleep(600)
+        await caught_up(fixture)
+        assert fixture.follower.revision == revision(2)
+
+    on_virtual_time(work())
+
+
+def test_sparse_requests_are_never_decided_by_rules_older_than_the_interval_and_a_second() -> None:
+    """A function is frozen after each answer: a poll beside a request ends with the next one."""
+
+    async def work() -> None:
+        fixture = Fixture()
+        await publish(fixture.store, 1)
+        for pause_s in (0.3, 1.9, 2.1, 2.4, 2.6, 2.9, 3.1, 5.0, 60.0) * 3:
+            fixture.follower.poll_if_due()
+            await caught_up(fixture)
+            age_s = fixture.follower.age_s
+            assert age_s is not None
+            assert age_s <= CONFIG.poll_interval_s + 1
+            await asyncio.sleep(pause_s)
 
     on_virtual_time(work())
 
@@ -359,3 +491,51 @@ def test_requests_wait_for_nothing_and_the_fleet_status_says_how_well_the_revisi
         asyncio.run(follow())
         fleet = host.get("/v1/fleet").json
         assert (fleet["revision"], fleet["source"]["state"]) == (revision(1), "current")
+
+
+SERVER = """
+import asyncio, sys
+import uvicorn
+from tidegate.aws.bundle_store import S3BundleStore
+from tidegate.bootstrap import build_gateway
+from tidegate.control.follower import EngineFollower
+from tidegate.ports import MemoryEndpointDirectory
+from tidegate.settings import Settings
+from tests.support.aws import LocalAws
+aws = LocalAws(*sys.argv[1:4])
+follower = EngineFollower(S3BundleStore(aws.objects()), "gateway-1")
+app = build_gateway(Settings(), follower, MemoryEndpointDirectory(), follower).app
+async def main():
+    following = asyncio.create_task(follower.run())
+    await uvicorn.Server(uvicorn.Config(app, port=int(sys.argv[4]), log_level="warning")).serve()
+asyncio.run(main())
+"""
+
+
+def test_a_server_that_was_stopped_decides_by_what_is_live_now() -> None:
+    with local_server() as url:
+        aws, port = names(url), free_port()
+        asyncio.run(provision(aws.clients(), aws.bucket, aws.table))
+        store = S3BundleStore(aws.objects())
+        asyncio.run(publish(store, 1))
+        arguments = (aws.url, aws.bucket, aws.table, str(port))
+        host = Host(port)
+        with subprocess.Popen([sys.executable, "-c", SERVER, *arguments], cwd=ROOT) as process:
+            try:
+                eventually(lambda: served_revision(host) == revision(1))
+                for number in (2, 1, 2):
+                    process.send_signal(signal.SIGSTOP)
+                    asyncio.run(publish(store, number))
+                    time.sleep(2.6)
+                    process.send_signal(signal.SIGCONT)
+                    assert served_revision(host) == revision(number), "the first request already"
+            finally:
+                process.kill()
+
+
+def served_revision(host: Host) -> str | None:
+    """The revision that a decision comes from; None while nobody decides."""
+    with contextlib.suppress(OSError):
+        found: str | None = host.ask("POST", "/v1/objectives/ranking/resolve", b'{"context": {}}').json.get("revision")
+        return found
+    return None

@@ -156,13 +156,14 @@ def shards(triton: Host) -> dict[str, int]:
 
 
 class Cutter:
-    """A TCP proxy whose open connections can be cut, as they are behind the back of a frozen process."""
+    """A TCP proxy that can hang, and whose open connections can be cut, as they are behind the back of a frozen process."""
 
     def __init__(self, target: int) -> None:
         self._target = target
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self._open: list[socket.socket] = []
+        self._hangs = False
         threading.Thread(target=self._accept, daemon=True).start()
 
     def cut(self) -> int:
@@ -173,6 +174,10 @@ class Cutter:
                 each.shutdown(socket.SHUT_RDWR)
             each.close()
         return len(cut)
+
+    def hang(self) -> None:
+        """Take what is sent from now on, and pass none of it on."""
+        self._hangs = True
 
     def close(self) -> None:
         """Stop."""
@@ -193,7 +198,8 @@ class Cutter:
     def _copy(self, source: socket.socket, sink: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
-                sink.sendall(data)
+                if not self._hangs:
+                    sink.sendall(data)
 
 
 @pytest.fixture

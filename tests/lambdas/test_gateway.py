@@ -9,6 +9,7 @@ import struct
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -116,6 +117,44 @@ def test_a_frozen_process_whose_connections_died_answers_the_next_request(
         time.sleep(0.05)
         gateway.thaw()
     assert ask(gateway, "/v2/models/adding/infer", PAIR).status == 200
+
+
+@pytest.mark.parametrize("function", ["gateway", "resolve"])
+def test_a_thawed_function_decides_by_what_is_live_now(
+    deployment: Deployment, start: Starter, shards: dict[str, int], tmp_path: Path, function: str
+) -> None:
+    bundles = [RULES, compile_with(tmp_path, "adding", "pair_sum/2")]
+    deployment.publish(bundles[0])
+    environment = start(function, {**deployment.variables(shards), "TIDEGATE_POLL_INTERVAL_S": "0.2"})
+    path = "/v1/objectives/adding/resolve"
+    for number in range(1, 4):
+        assert ask(environment, path, {"context": {}}).status == 200
+        environment.freeze()
+        revision = deployment.publish(bundles[number % 2])
+        time.sleep(0.8)
+        environment.thaw()
+        answer = ask(environment, path, {"context": {}})
+        assert (answer.status, answer.json["revision"]) == (200, revision), "the first request already"
+    ages = [line["BundleAgeSeconds"][0] for line in metric_lines(environment) if "BundleAgeSeconds" in line]
+    assert len(ages) == 6
+    assert max(ages) < 0.7, "nothing that the alarm on old rules would see"
+
+
+def test_a_thawed_function_serves_what_it_knows_while_the_store_hangs(
+    deployment: Deployment, start: Starter, shards: dict[str, int], cutting: Any
+) -> None:
+    revision = deployment.publish(RULES)
+    proxy = cutting(urlsplit(deployment.aws.url).port or 0)
+    variables = deployment.variables(shards) | {"TIDEGATE_AWS_ENDPOINT_URL": f"http://127.0.0.1:{proxy.port}"}
+    wait = {"TIDEGATE_POLL_INTERVAL_S": "0.05", "TIDEGATE_FRESH_WAIT_MS": "150"}
+    environment = start("resolve", variables | wait)
+    ask(environment, "/v1/objectives/adding/resolve", {"context": {}})
+    proxy.hang()
+    time.sleep(0.7)
+    began = time.monotonic()
+    answers = [ask(environment, "/v1/objectives/adding/resolve", {"context": {}}) for _ in range(5)]
+    assert [answer.json["revision"] for answer in answers] == [revision] * 5
+    assert 0.15 <= time.monotonic() - began < 0.6, "one of them waited, and no longer than it may"
 
 
 def test_the_time_that_the_function_has_left_is_the_deadline(

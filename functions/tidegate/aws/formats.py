@@ -12,7 +12,7 @@ from hashlib import sha256
 from typing import Any, TypeVar
 
 from tidegate.errors import StoreError
-from tidegate.ports import BadMark, Claim, LiveEntry, ModelFile, ModelLoad, Pointer
+from tidegate.ports import Claim, LiveEntry, ModelFile, ModelLoad, Pointer
 from tidegate.ports.model_units import MAX_PATH_BYTES, is_below
 from tidegate.rules.bundle import encode
 
@@ -39,21 +39,19 @@ class Intent:
     committed: bool = False
 
 
-def encode_pointer(pointer: Pointer) -> bytes:
+def encode_pointer(entries: Iterable[LiveEntry]) -> bytes:
     """The pointer's object."""
-    bad = [{"revision": mark.revision, "by": mark.by, "at": mark.at, "why": mark.why} for mark in pointer.bad]
-    return encode({"entries": [_entry_fields(entry) for entry in pointer.entries], "bad": bad})
+    return encode({"entries": [_entry_fields(entry) for entry in entries]})
 
 
 def decode_pointer(data: bytes, tag: str) -> Pointer:
-    """The pointer from its object and that object's ETag. One that was written before there were marks has none."""
+    """The pointer from its object and that object's ETag."""
 
     def read(value: Any) -> Pointer:
         entries = tuple(_entry(each) for each in _list(value, "entries"))
         if not entries:
             raise ValueError("it has no entry")
-        bad = tuple(_mark(each) for each in _list(value, "bad")) if "bad" in value else ()
-        return Pointer(entries, tag, bad)
+        return Pointer(entries, tag)
 
     return _decoded("the pointer to the live revision", data, read)
 
@@ -177,23 +175,13 @@ def _entry_fields(entry: LiveEntry) -> dict[str, Any]:
         "at": entry.at,
         "why": entry.why,
         "action": entry.action,
-        "marked_bad": entry.marked_bad,
-        "cleared": entry.cleared,
-        "follows": entry.follows,
     }
 
 
 def _entry(value: Any) -> LiveEntry:
     sequence: int = _get(value, "sequence", int)
     texts = {name: _text(value, name) for name in ("revision", "by", "why", "action")}
-    # Those that a flip of an older version of Tidegate lacks.
-    texts |= {name: _text(value, name) for name in ("marked_bad", "follows") if name in value}
-    cleared: bool = _get(value, "cleared", bool) if "cleared" in value else False
-    return LiveEntry(sequence=sequence, at=_time(value, "at"), cleared=cleared, **texts)
-
-
-def _mark(value: Any) -> BadMark:
-    return BadMark(_text(value, "revision"), _text(value, "by"), _time(value, "at"), _text(value, "why"))
+    return LiveEntry(sequence=sequence, at=_time(value, "at"), **texts)
 
 
 def _file_fields(file: ModelFile) -> dict[str, Any]:

@@ -40,8 +40,9 @@ class Freshness(Protocol):
     """What keeps a process's rules those that are live."""
 
     @property
-    def age_s(self) -> float | None:
-        """How long ago the rules were last known to be live, in seconds; None where they never were."""
+    def measured_age_s(self) -> float | None:
+        """How long ago the rules were last known to be live, in seconds; None where they never were, or that is being found
+        out."""
         ...
 
     def poll_if_due(self) -> object:
@@ -54,7 +55,7 @@ class HttpFunction:
 
     Args:
         app: the ASGI app.
-        freshness: is asked to poll beside each request, which never waits for it.
+        freshness: is asked to poll beside each request; the app waits for it where the rules are late.
         telemetry: logs and metrics.
         open_breakers: how many endpoints are being left alone now.
         edge_keys: what CloudFront proves itself with; None where it is not in front.
@@ -80,7 +81,7 @@ class HttpFunction:
         """Answer one event."""
         self._telemetry.begin(event, context.aws_request_id)
         response = self._answer(event, context)
-        self._telemetry.end(response["statusCode"], self._freshness.age_s, self._open_breakers())
+        self._telemetry.end(response["statusCode"], self._freshness.measured_age_s, self._open_breakers())
         return response
 
     def _answer(self, event: Any, context: Any) -> dict[str, Any]:

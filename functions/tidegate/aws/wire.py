@@ -23,7 +23,8 @@ class WireResponse:
 
 
 class Wire:
-    """One kept connection to one endpoint; safe to share between threads, which take turns.
+    """One kept connection to one endpoint; safe to share between threads: one that finds it in use opens its own, since what
+    another waits for may never come.
 
     Args:
         endpoint_url: `https://host[:port]`, or `http://…` for a server on this machine.
@@ -62,29 +63,41 @@ class Wire:
         query, headers = query or {}, headers or {}
         signed = self._signer.headers(method, self._host, path, query, headers, body)
         target = canonical_path(path) + (f"?{canonical_query(query)}" if query else "")
-        with self._lock:
-            kept = self._connection is not None
+        kept = self._take()
+        if kept is not None:
             try:
-                return self._exchange(method, target, signed, body)
-            except (OSError, http.client.HTTPException) as error:
-                self._close()
-                if not kept:
-                    raise self._failure(error) from error
-            try:
-                return self._exchange(method, target, signed, body)
-            except (OSError, http.client.HTTPException) as error:
-                self._close()
-                raise self._failure(error) from error
+                return self._exchange(kept, method, target, signed, body)
+            except (OSError, http.client.HTTPException):
+                kept.close()
+        fresh = self._connect()
+        try:
+            return self._exchange(fresh, method, target, signed, body)
+        except (OSError, http.client.HTTPException) as error:
+            fresh.close()
+            raise self._failure(error) from error
 
-    def _exchange(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> WireResponse:
-        connection = self._connection or self._connect()
-        self._connection = connection
+    def _exchange(
+        self, connection: http.client.HTTPConnection, method: str, target: str, headers: Mapping[str, str], body: bytes
+    ) -> WireResponse:
         connection.request(method, target, body or None, dict(headers))
         response = connection.getresponse()
         content = response.read()
         if response.will_close:
-            self._close()
+            connection.close()
+        else:
+            self._keep(connection)
         return WireResponse(response.status, {name.lower(): value for name, value in response.getheaders()}, content)
+
+    def _take(self) -> http.client.HTTPConnection | None:
+        with self._lock:
+            connection, self._connection = self._connection, None
+        return connection
+
+    def _keep(self, connection: http.client.HTTPConnection) -> None:
+        with self._lock:
+            other, self._connection = self._connection, connection
+        if other is not None:
+            other.close()
 
     def _connect(self) -> http.client.HTTPConnection:
         host, port = self._address
@@ -92,11 +105,6 @@ class Wire:
             context = ssl.create_default_context()
             return http.client.HTTPSConnection(host, port, timeout=self._timeout_s, context=context)
         return http.client.HTTPConnection(host, port, timeout=self._timeout_s)
-
-    def _close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
 
     def _failure(self, error: Exception) -> StoreError:
         return StoreError(f"{self._host} did not answer: {type(error).__name__}: {error}")

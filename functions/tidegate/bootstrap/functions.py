@@ -169,7 +169,11 @@ def build_follower(
         reports = WireGatewayReports(wire, settings.registry_table, settings.silence_timeout_s)
     # The name of the log stream is the one name that an execution environment has.
     name = environment.get("AWS_LAMBDA_LOG_STREAM_NAME") or f"environment-{os.urandom(8).hex()}"
-    config = FollowerConfig(poll_interval_s=settings.poll_interval_s, report_interval_s=settings.report_interval_s)
+    config = FollowerConfig(
+        poll_interval_s=settings.poll_interval_s,
+        report_interval_s=settings.report_interval_s,
+        fresh_wait_s=settings.fresh_wait_ms / 1000,
+    )
     return EngineFollower(source, name, reports, initial, config)
 
 

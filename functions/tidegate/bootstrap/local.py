@@ -187,7 +187,9 @@ async def _started(
         reconcile_s=settings.reconcile_interval_s,
     )
     config = FollowerConfig(
-        poll_interval_s=settings.poll_interval_s, report_interval_s=min(settings.report_interval_s, SILENCE_S / 3)
+        poll_interval_s=settings.poll_interval_s,
+        report_interval_s=min(settings.report_interval_s, SILENCE_S / 3),
+        fresh_wait_s=settings.fresh_wait_ms / 1000,
     )
     follower = EngineFollower(plane.ports.bundles, GATEWAY, plane.ports.registry, config=config)
     running = asyncio.create_task(fleet.run())

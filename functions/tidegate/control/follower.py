@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal, Protocol
@@ -15,6 +15,9 @@ from tidegate.ports import BundleSource, GatewayReport, GatewayReports
 from tidegate.rules import Engine, load_bundle
 
 logger = logging.getLogger(__name__)
+
+LATE_S = 0.5
+"""Seconds over the poll interval from which on requests wait for a poll: one that was begun in time has ended before."""
 
 SourceState = Literal["unknown", "current", "empty", "failing", "damaged"]
 """What the last poll found: nothing was asked yet; the live bundle is served; nothing was ever published; the store did
@@ -48,17 +51,20 @@ class FollowerConfig:
     Attributes:
         poll_interval_s: time between two looks at the pointer.
         report_interval_s: longest time between two reports to the registry.
+        fresh_wait_s: longest time that requests wait for a poll where the rules are older than the poll interval.
     """
 
     poll_interval_s: float = 2.0
     report_interval_s: float = 10.0
+    fresh_wait_s: float = 0.25
 
 
 class EngineFollower:
     """An `EngineSource` of the live bundle, and a `FleetStatus` of what it knows.
 
     A server runs `run` beside its requests. A function, which is frozen between two requests, calls `poll_if_due` with
-    each: no request waits for either. Whatever the store does, what was served last is served on.
+    each. No request waits for either, unless the rules are late: then `catching_up` bounds its wait. Whatever the store
+    does, what was served last is served on.
 
     Args:
         source: the bundle store.
@@ -93,11 +99,13 @@ class EngineFollower:
         self._state: SourceState = "unknown"
         self._last_error: str | None = None
         self._failures = 0
-        self._polled_at: float | None = None
+        self._asked_at: float | None = None
         self._known_at = None if initial is None else initial.known_at
         self._reported: tuple[str, float] | None = None
         self._report_fails = False
         self._poll_task: asyncio.Task[None] | None = None
+        self._late_s = self._config.poll_interval_s + LATE_S
+        self._waited: tuple[asyncio.Task[None], float] | None = None
         self._report_task: asyncio.Task[None] | None = None
 
     def engine(self) -> Engine:
@@ -122,9 +130,15 @@ class EngineFollower:
 
     @property
     def age_s(self) -> float | None:
-        """How old the knowledge of what is live is: seconds since the last poll that succeeded, or since the initial rules were
-        known to be live; None: there were none, and no poll succeeded."""
+        """How old the knowledge of what is live is: seconds since the last poll that succeeded was begun, or since the initial
+        rules were known to be live; None: there were none, and no poll succeeded."""
         return None if self._known_at is None else max(0.0, self._clock() - self._known_at)
+
+    @property
+    def measured_age_s(self) -> float | None:
+        """`age_s` for an alarm: None, too, while a first poll after a pause is under way, whose result nobody knows yet."""
+        is_polled = self._poll_task is not None and not self._poll_task.done()
+        return None if self._is_late() and is_polled and not self._fails() else self.age_s
 
     @property
     def known(self) -> KnownRules | None:
@@ -147,29 +161,64 @@ class EngineFollower:
         """Poll and report until cancelled."""
         try:
             while True:
-                await self.poll()
+                await asyncio.wait({self._polling()})
                 await asyncio.sleep(self._config.poll_interval_s)
         finally:
-            if self._report_task is not None:
-                self._report_task.cancel()
+            self.stop()
 
     def poll_if_due(self) -> asyncio.Task[None] | None:
         """Begin a poll if the last one is long enough ago; the task of the one that it began.
 
         Nobody needs to wait for the task: where the process is frozen first, it goes on with the next request.
         """
-        now = self._clock()
-        # A clock that was set back must not stop the polls.
-        is_due = self._polled_at is None or not 0 <= now - self._polled_at < self._config.poll_interval_s
-        if not is_due or _is_busy(self._poll_task):
+        return None if self._asked_within(self._config.poll_interval_s) or self._is_polling() else self._polling()
+
+    def catching_up(self) -> Awaitable[None] | None:
+        """What a request waits for before it is decided; None, nearly always, where there is no need to wait.
+
+        Rules are late where they are older than the poll interval, as they are once a process was frozen. Then requests
+        wait until they were read again, but no poll is waited for longer than `fresh_wait_s`. While the store does not
+        answer, nobody waits: a wait would gain nothing.
+        """
+        known_at = self._known_at
+        if known_at is not None and 0 <= self._clock() - known_at <= self._late_s:
+            return None  # not by `_is_late`: every request passes here
+        if self._fails() and self._asked_within(self._late_s):
             return None
-        self._polled_at = now
-        self._poll_task = asyncio.get_running_loop().create_task(self.poll())
+        return self._wait(self._polling())
+
+    async def _wait(self, task: asyncio.Task[None]) -> None:
+        time_s = asyncio.get_running_loop().time
+        if self._waited is None or self._waited[0] is not task:
+            self._waited = task, time_s() + self._config.fresh_wait_s
+        await asyncio.wait({task}, timeout=max(0.0, self._waited[1] - time_s()))
+
+    def _is_late(self) -> bool:
+        # A clock that was set back makes rules late, too: it must not stop the polls.
+        return self._known_at is None or not 0 <= self._clock() - self._known_at <= self._late_s
+
+    def _fails(self) -> bool:
+        return self._state in ("failing", "damaged")
+
+    def _asked_within(self, seconds: float) -> bool:
+        return self._asked_at is not None and 0 <= self._clock() - self._asked_at < seconds
+
+    def _is_polling(self) -> bool:
+        """Whether a poll is under way whose answer would be recent."""
+        return _is_busy(self._poll_task) and self._asked_within(self._late_s)
+
+    def _polling(self) -> asyncio.Task[None]:
+        """The poll under way, or one that begins now. One from before a pause is given up: its answer may be as old."""
+        if self._poll_task is None or not self._is_polling():
+            if self._poll_task is not None and _is_busy(self._poll_task):
+                self._poll_task.cancel()
+            self._asked_at = self._clock()
+            self._poll_task = asyncio.get_running_loop().create_task(self.poll())
         return self._poll_task
 
     async def poll(self) -> None:
         """Look at the pointer, and serve what it says. Raises nothing: see `state` and `last_error`."""
-        self._polled_at = self._clock()
+        asked_at = self._asked_at = self._clock()
         try:
             found = await self._look()
         except BundleError as error:
@@ -177,7 +226,8 @@ class EngineFollower:
         except Exception as error:  # noqa: BLE001  # a gateway that stopped to follow would serve old rules for ever
             self._failed("failing", error)
         else:
-            self._known_at = self._clock()
+            # When it was asked: an answer may have waited as long as the process was frozen.
+            self._known_at = asked_at
             self._last_error = None
             self._enter(found)
         if self._observer is not None:

@@ -41,7 +41,6 @@ from tidegate.ports.protocols import (
     Transport,
 )
 from tidegate.ports.stores import (
-    BadMark,
     BundleSource,
     BundleStore,
     Claim,
@@ -62,7 +61,6 @@ from tidegate.ports.stores import (
 )
 
 __all__ = [
-    "BadMark",
     "BundleSource",
     "BundleStore",
     "Claim",

@@ -20,6 +20,9 @@ class MemoryEngineSource:
         """The engine that was swapped in last."""
         return self.live
 
+    def catching_up(self) -> None:
+        """Nothing to wait for: what was swapped in is live."""
+
     def swap(self, engine: Engine) -> None:
         """Make `engine` live for every request that starts from now on."""
         self.live = engine

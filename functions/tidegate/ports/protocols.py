@@ -86,6 +86,10 @@ class EngineSource(Protocol):
         """The live engine. One request asks once and keeps the answer."""
         ...
 
+    def catching_up(self) -> Awaitable[None] | None:
+        """What a request waits for before it asks for the engine, bounded; None where the engine is recent."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class ModelLoad:

@@ -204,6 +204,8 @@ class JsonDoor:
 
     async def _ask(self, request: Request, members: tuple[str, ...]) -> _Asked:
         """Read a request and decide it."""
+        if (waiting := self._parts.engines.catching_up()) is not None:
+            await waiting
         engine, objective, caller = self._objective(request)
         headers = request.scope["headers"]
         if header_values(headers, b"tidegate-context"):

@@ -136,6 +136,8 @@ class OipDoor:
         headers = scope["headers"]
         body = await read_body(receive, headers, self._parts.max_body_bytes)
         started_s = time.perf_counter()
+        if (waiting := self._parts.engines.catching_up()) is not None:
+            await waiting
         engine = self._parts.engines.engine()
         caller = self._parts.grants.check(engine, scope, objective)
         contract = engine.objectives.get(objective)
@@ -168,6 +170,8 @@ class OipDoor:
         """Pass a model-bound GET on, by the context that the request has, else to what stands for the objective."""
         headers = scope["headers"]
         started_s = time.perf_counter()
+        if (waiting := self._parts.engines.catching_up()) is not None:
+            await waiting
         engine = self._parts.engines.engine()
         caller = self._parts.grants.check(engine, scope, objective)
         contract = engine.objectives.get(objective)
