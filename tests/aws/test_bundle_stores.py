@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from tidegate.aws.bundle_store import S3BundleStore
 from tidegate.errors import BundleError, ConflictError, StoreError
-from tidegate.ports import BundleStore, Claim, LiveEntry, MemoryBundleStore, ModelLoad
+from tidegate.ports import BundleStore, Claim, ClaimStage, LiveEntry, MemoryBundleStore, ModelLoad
 from tidegate.rules.bundle import revision_of
 
 from tests.support.aws import LocalAws, closed_port, failing_server, forgetful_proxy, silent_server
@@ -139,9 +139,9 @@ def test_claims_are_renewed_and_released(store: BundleStore) -> None:
     async def work() -> None:
         assert list(await store.claims()) == []
         mine, other = Claim("host/1 é", REVISION, "ann", 20.5), Claim("b", "", "bob", 1.0)
-        for claim in (mine, other, Claim("host/1 é", REVISION, "ann", 30.0)):
+        for claim in (mine, other, Claim("host/1 é", REVISION, "ann", 30.0, ClaimStage.PROVED)):
             await store.claim(claim)
-        assert list(await store.claims()) == [other, Claim("host/1 é", REVISION, "ann", 30.0)]
+        assert list(await store.claims()) == [other, Claim("host/1 é", REVISION, "ann", 30.0, ClaimStage.PROVED)]
         await store.release("host/1 é")
         await store.release("host/1 é")
         assert list(await store.claims()) == [other]

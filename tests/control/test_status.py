@@ -118,7 +118,7 @@ def test_a_publisher_at_work_and_the_gateways_are_told() -> None:
         report = await plane.process().status.read()
         (claim,) = report.claims
         assert claim.by == "ben"
-        assert [each.reason for each in report.revisions] == ["live", "claimed", "rollback"]
+        assert [each.reason for each in report.revisions] == ["live", "trying", "rollback"]
         assert report.revisions[1].by == "ben"
         assert [(each.id, each.revision) for each in report.gateways] == [("gate", before.live.revision)]
         plane.faults.held["popular"].set()

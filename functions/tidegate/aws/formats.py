@@ -12,7 +12,7 @@ from hashlib import sha256
 from typing import Any, TypeVar
 
 from tidegate.errors import StoreError
-from tidegate.ports import Claim, LiveEntry, ModelFile, ModelLoad, Pointer
+from tidegate.ports import Claim, ClaimStage, LiveEntry, ModelFile, ModelLoad, Pointer
 from tidegate.ports.model_units import MAX_PATH_BYTES, is_below
 from tidegate.rules.bundle import encode
 
@@ -68,14 +68,25 @@ def decode_entry(data: bytes) -> LiveEntry:
 
 def encode_claim(claim: Claim) -> bytes:
     """A claim's object."""
-    return encode({"id": claim.id, "revision": claim.revision, "by": claim.by, "expires_at": claim.expires_at})
+    return encode(
+        {
+            "id": claim.id,
+            "revision": claim.revision,
+            "by": claim.by,
+            "expires_at": claim.expires_at,
+            "stage": claim.stage,
+        }
+    )
 
 
 def decode_claim(key: str, data: bytes) -> Claim:
     """A claim from its object at `key`."""
 
     def read(value: Any) -> Claim:
-        return Claim(_text(value, "id"), _text(value, "revision"), _text(value, "by"), _time(value, "expires_at"))
+        stage = ClaimStage(_text(value, "stage"))
+        return Claim(
+            _text(value, "id"), _text(value, "revision"), _text(value, "by"), _time(value, "expires_at"), stage
+        )
 
     return _decoded(f"the claim {key}", data, read)
 

@@ -110,9 +110,10 @@ class Activation:
                 claim = self._claims.publishing(change.revision, change.by, change.base, step.note)
                 held = await stack.enter_async_context(claim)
                 desired = await self._desired(change)
-                rollout.claimed_at = self._ports.clock()
             with steps.step("load") as step:
                 await rollout.load(desired, step.note)
+                await self._claims.prove(held)
+                rollout.proved_at = self._ports.clock()
                 step.outcome = str(rollout.loads)
             with steps.step("validate") as step:
                 await rollout.validate(held, desired, step.note)
@@ -161,7 +162,7 @@ class Activation:
             step.note("the claim has lapsed meanwhile; claiming and validating again")
             await self._claims.alone(held, change.base, step.note)
             desired = await self._desired(change)
-            rollout.claimed_at = self._ports.clock()
+            rollout.proved_at = self._ports.clock()
             await rollout.validate(held, desired, step.note)
         raise StoreError("the claim cannot be kept: the store answers too slowly; publish again when it is well")
 

@@ -24,7 +24,7 @@ from tidegate.control.claimant import origin
 from tidegate.control.config import ControlConfig, ControlPorts
 from tidegate.control.desired import StateReader
 from tidegate.errors import ConflictError, StoreError
-from tidegate.ports import Claim, Pointer
+from tidegate.ports import Claim, ClaimStage, Pointer
 
 POLL_S = 0.25
 RENEWALS_PER_TTL = 4
@@ -88,6 +88,11 @@ class Claims:
             renewed = replace(held.claim, expires_at=self._ports.clock() + self._config.claim_ttl_s)
             await self._ports.bundles.claim(renewed)
             held.claim = renewed
+
+    async def prove(self, held: HeldClaim) -> None:
+        """Say that whoever fills or repairs a server may load the models of the claim too. Raises `StoreError`."""
+        held.claim = replace(held.claim, stage=ClaimStage.PROVED)
+        await self.renew(held)
 
     def valid(self, held: HeldClaim) -> bool:
         """Whether everybody sees the claim, whatever their clock, and will for a while."""

@@ -11,15 +11,17 @@ from typing import Any, Literal
 
 from tidegate.control.claimant import has_ended
 from tidegate.control.config import ControlConfig, ControlPorts
-from tidegate.control.plans import NOTHING, Plan, merge
+from tidegate.control.plans import NOTHING, Plan, merge, same_but_versions
 from tidegate.errors import BundleError, StoreError
-from tidegate.ports import Claim, GatewayReport, Pointer
+from tidegate.ports import Claim, ClaimStage, GatewayReport, Pointer
 from tidegate.rules import Engine, load_bundle
 from tidegate.rules.bundle import Bundle, unpack
 
-Reason = Literal["live", "claimed", "rollback", "draining", "served"]
-"""Why the models of a revision stay loaded: it is live, a publisher claims it, it can be rolled back to, it was live a
-moment ago, or a gateway still serves it."""
+Reason = Literal["live", "claimed", "trying", "rollback", "draining", "served"]
+"""Why the models of a revision stay loaded: it is live, a publisher claims it and has proved it, or tries it and loads it
+alone, it can be rolled back to, it was live a moment ago, or a gateway still serves it."""
+
+_Merged = tuple[Mapping[str, Plan], Mapping[str, Plan], tuple[str, ...]]
 
 CACHED_REVISIONS = 64
 PAST_REVISIONS = 20
@@ -42,7 +44,8 @@ class Desired:
         pointer: the pointer as read; None where nothing was ever published.
         claims: the claims that are not expired, of publishers and of repairers.
         held: the revisions whose models must stay, the live one first.
-        plans: what each shard must hold.
+        plans: what each shard may hold: nothing of it is unloaded.
+        needed: what each shard must hold. What is only being tried is not in it, as its publisher alone loads that.
         problems: in words, what of it could not be read or cannot be loaded together with the rest.
     """
 
@@ -50,6 +53,7 @@ class Desired:
     claims: tuple[Claim, ...]
     held: tuple[Held, ...]
     plans: Mapping[str, Plan]
+    needed: Mapping[str, Plan]
     problems: tuple[str, ...] = ()
 
     @property
@@ -65,8 +69,12 @@ class Desired:
         return {}
 
     def plan(self, shard: str) -> Plan:
-        """What an endpoint of a shard must hold."""
+        """What an endpoint of a shard may hold."""
         return self.plans.get(shard, NOTHING)
+
+    def needs(self, shard: str) -> Plan:
+        """What an endpoint of a shard must hold."""
+        return self.needed.get(shard, NOTHING)
 
 
 class StateReader:
@@ -83,7 +91,7 @@ class StateReader:
         self._bundles: OrderedDict[str, Bundle] = OrderedDict()
         self._engines: OrderedDict[str, Engine] = OrderedDict()
         self.ended: set[str] = set()
-        self._merged: tuple[tuple[str, ...], Mapping[str, Plan], tuple[str, ...]] | None = None
+        self._merged: tuple[tuple[tuple[str, bool], ...], _Merged] | None = None
 
     async def pointer(self) -> Pointer | None:
         """The pointer as it is now."""
@@ -120,8 +128,8 @@ class StateReader:
             except BundleError as error:
                 held.append(Held(revision, reason, None))
                 problems.append(f"revision {revision[:12]} ({reason}): {error}")
-        plans, conflicts = self._merge(held)
-        return Desired(pointer, claims, tuple(held), plans, (*problems, *conflicts))
+        plans, needed, conflicts = self._merge(held)
+        return Desired(pointer, claims, tuple(held), plans, needed, (*problems, *conflicts))
 
     async def assignment(self, revision: str) -> Mapping[str, Plan]:
         """What each shard must hold for one revision.
@@ -172,12 +180,13 @@ class StateReader:
     def _held(
         self, pointer: Pointer | None, claims: Iterable[Claim], gateways: Iterable[GatewayReport]
     ) -> Iterator[tuple[str, Reason]]:
-        """The revisions whose models must stay, each once, with the first reason that holds."""
-        seen: set[str] = set()
+        """The revisions whose models must stay, each once, with the first reason that holds. Where another holds beside
+        `trying`, the revision has proved itself before."""
+        found: dict[str, Reason] = {}
         for revision, reason in self._reasons(pointer, claims, gateways):
-            if revision not in seen:
-                seen.add(revision)
-                yield revision, reason
+            if found.setdefault(revision, reason) == "trying":
+                found[revision] = reason
+        return iter(found.items())
 
     def _reasons(
         self, pointer: Pointer | None, claims: Iterable[Claim], gateways: Iterable[GatewayReport]
@@ -185,7 +194,9 @@ class StateReader:
         entries = () if pointer is None else pointer.entries
         if entries:
             yield entries[0].revision, "live"
-        yield from ((claim.revision, "claimed") for claim in claims if claim.revision)
+        for claim in claims:
+            if claim.revision:
+                yield claim.revision, "claimed" if claim.stage is ClaimStage.PROVED else "trying"
         yield from ((revision, "rollback") for revision in rollback_revisions(pointer, self._config.keep_revisions))
         now = self._ports.clock()
         for after, entry in itertools.pairwise(entries):
@@ -194,21 +205,26 @@ class StateReader:
         published = {entry.revision for entry in entries}
         yield from ((each.revision, "served") for each in gateways if each.revision in published)
 
-    def _merge(self, held: list[Held]) -> tuple[Mapping[str, Plan], tuple[str, ...]]:
-        readable = [each for each in held if each.plans is not None]
-        key = tuple(each.revision for each in readable)
+    def _merge(self, held: list[Held]) -> _Merged:
+        readable = [(each.revision, each.reason == "trying", each.plans) for each in held if each.plans is not None]
+        key = tuple((revision, tried) for revision, tried, _ in readable)
         if self._merged is None or self._merged[0] != key:
             plans: dict[str, Plan] = {}
+            needed: dict[str, Plan] = {}
             problems: list[str] = []
-            for shard in sorted({shard for each in readable for shard in each.plans or ()}):
-                plans[shard], conflicts = merge((each.plans or {}).get(shard, NOTHING) for each in readable)
+            for shard in sorted({shard for _, _, each in readable for shard in each}):
+                plans[shard], conflicts = merge(each.get(shard, NOTHING) for _, _, each in readable)
+                proved, _ = merge(each.get(shard, NOTHING) for _, tried, each in readable if not tried)
+                whole = {load.model: load for load in plans[shard]}
+                # A config that is being tried in the place of another is loaded by its publisher alone, as all of it is.
+                needed[shard] = tuple(load for load in proved if same_but_versions(whole[load.model], load))
                 problems += [
                     f"shard {shard!r}: two revisions need {model!r} with different steps, and it is loaded for one: the "
                     "live one, else the newer"
                     for model in conflicts
                 ]
-            self._merged = (key, plans, tuple(problems))
-        return self._merged[1:]
+            self._merged = (key, (plans, needed, tuple(problems)))
+        return self._merged[1]
 
 
 def rollback_revisions(pointer: Pointer | None, count: int) -> tuple[str, ...]:

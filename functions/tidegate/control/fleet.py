@@ -104,7 +104,9 @@ class LocalFleet:
                     there = len(self._supervisors.get(shard, ())) or 1
                     wanted = shards[shard]["replicas"] if shard in shards else there
                     known = sizes.get(shard, 0)
-                    sizes[shard] = max(known, wanted) if held.reason in ("live", "claimed") else known or wanted
+                    sizes[shard] = (
+                        max(known, wanted) if held.reason in ("live", "claimed", "trying") else known or wanted
+                    )
         return sizes
 
     def _apply(self, sizes: Mapping[str, int]) -> None:

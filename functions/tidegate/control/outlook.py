@@ -44,7 +44,9 @@ def outlook(assignment: Assignment, desired: Desired, live: bytes | None, keep_r
         keep_revisions: how many revisions stay loaded to be rolled back to.
     """
     staying = {assignment.revision, *rollback_revisions(_flipped(assignment, desired.pointer), keep_revisions)}
-    kept = [each.plans or {} for each in desired.held if each.revision in staying or each.reason == "claimed"]
+    kept = [
+        each.plans or {} for each in desired.held if each.revision in staying or each.reason in ("claimed", "trying")
+    ]
     kept.append(assignment.plans)
     loads, unloads = {}, {}
     for shard in sorted(assignment.plans.keys() | desired.plans.keys()):

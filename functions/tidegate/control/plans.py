@@ -81,17 +81,30 @@ class Difference:
         return bool(self.missing or self.wider or self.surplus)
 
 
-def difference(plan: Plan, loaded: Loaded, steps: Mapping[str, Sequence[str]]) -> Difference:
-    """Compare a plan with what is loaded; `steps` are the steps of models that are in no plan any more."""
+def difference(
+    needed: Plan, loaded: Loaded, steps: Mapping[str, Sequence[str]], allowed: Plan | None = None
+) -> Difference:
+    """Compare a plan with what is loaded.
+
+    Args:
+        needed: what must be loaded.
+        loaded: what is.
+        steps: the steps of models that are in no plan any more.
+        allowed: what may be loaded, `needed` included; None: nothing else.
+    """
     missing: list[ModelLoad] = []
     wider: list[ModelLoad] = []
-    for load in plan:
+    wanted = {load.model: load for load in needed}
+    for load in needed if allowed is None else allowed:
+        must = wanted[load.model].versions if load.model in wanted else ()
         have = loaded.get(load.model, frozenset())
-        if not have.issuperset(load.versions):
-            missing.append(load)
-        elif len(have) > len(load.versions):
-            wider.append(load)
-    surplus = loaded.keys() - {load.model for load in plan}
+        # What may stay is neither loaded nor unloaded.
+        kept = {*must, *have.intersection(load.versions)}
+        if not have.issuperset(must):
+            missing.append(with_versions(wanted[load.model], kept))
+        elif kept and len(have) > len(kept):
+            wider.append(with_versions(load, kept))
+    surplus = loaded.keys() - {load.model for load in (needed if allowed is None else allowed)}
     return Difference(tuple(missing), tuple(wider), _callers_first(surplus, steps))
 
 

@@ -278,12 +278,12 @@ class Reconciler:
         return loaded, unreachable
 
     async def _difference(self, shard: str, have: Loaded, desired: Desired) -> Difference:
-        found = difference(desired.plan(shard), have, {})
+        found = difference(desired.needs(shard), have, {}, desired.plan(shard))
         if not desired.complete:
             return Difference(found.missing)
         if len(found.surplus) < 2:
             return found
-        return difference(desired.plan(shard), have, await self._reader.past_steps())
+        return difference(desired.needs(shard), have, await self._reader.past_steps(), desired.plan(shard))
 
     async def _must_stop(self, work: _Pass) -> bool:
         """Whether a publisher has come that this pass does not know of: it waits for the pass to end."""

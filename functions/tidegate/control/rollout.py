@@ -59,14 +59,14 @@ class Rollout:
     """Brings one revision onto the endpoints.
 
     Attributes:
-        claimed_at: when the claim was written, in Unix seconds; set it before `validate`.
+        proved_at: when the claim was proved, in Unix seconds; set it before `validate`.
         loads: what was loaded.
         wedged: the endpoints that a load hangs on, with the reason in words.
         unproved: the targets that no golden request proved, with the reason in words.
     """
 
     def __init__(self, ports: ControlPorts, config: ControlConfig, claims: Claims, wanted: Wanted) -> None:
-        self.claimed_at = 0.0
+        self.proved_at = 0.0
         self._ports = ports
         self._config = config
         self._claims = claims
@@ -172,12 +172,12 @@ class Rollout:
         return ""
 
     async def _settled(self, note: Note) -> bool:
-        """Whether no server can still turn ready that has not seen the claim.
+        """Whether no server can still turn ready that has not seen the proved claim.
 
         A server looks at what it must hold, and is registered ready at most `settle_s` later: one that was loading when
-        the claim was written may have looked before.
+        the claim was proved may have looked before.
         """
-        if self._ports.clock() >= self.claimed_at + self._config.settle_s:
+        if self._ports.clock() >= self.proved_at + self._config.settle_s:
             return True
         loading = await self._endpoints.by_shard(EndpointState.LOADING)
         if not any(shard in loading for shard in self._shards()):

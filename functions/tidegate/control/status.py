@@ -23,7 +23,7 @@ HISTORY = 10
 class ModelStatus:
     """A version of a model on an endpoint: `READY`, `LOADING` where its server is being filled, else `UNAVAILABLE`.
 
-    `needed_by` says which revisions need it: `live`, `claimed`, `rollback`, `draining`, `served`; empty: nobody does.
+    `needed_by` says which revisions need it: `live`, `claimed`, `trying`, `rollback`, `draining`, `served`; empty: nobody does.
     """
 
     name: str
@@ -158,7 +158,12 @@ class FleetReport:
             "revisions": [each.as_dict() for each in self.revisions],
             "history": [each.as_dict() for each in self.history],
             "claims": [
-                {"revision": each.revision or None, "by": each.by, "expires_at": _iso(each.expires_at)}
+                {
+                    "revision": each.revision or None,
+                    "by": each.by,
+                    "expires_at": _iso(each.expires_at),
+                    "stage": each.stage if each.revision else None,
+                }
                 for each in self.claims
             ],
             "gateways": [

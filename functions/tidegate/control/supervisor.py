@@ -156,7 +156,7 @@ class Supervisor:
             slot.beat = asyncio.create_task(self._heartbeat(slot))
         while True:
             desired, looked_at = await self._desired(), plane.ports.clock()
-            plan = desired.plan(self.shard)
+            plan = desired.needs(self.shard)
             lacking = await fill(slot.server, plan, plane.failures, plane.config.load_timeout_s, plane.ports.diagnose)
             if plane.ports.clock() - looked_at > settle_s / 2:
                 continue

@@ -104,18 +104,31 @@ class Pointer:
         return self.entries[0]
 
 
+class ClaimStage(StrEnum):
+    """How far a publisher has come with the models of its revision.
+
+    `trying`: they may still hang or end a server, so the publisher alone loads them, and nobody unloads them. `proved`:
+    every server that was ready holds them, and whoever fills or repairs a server loads them too.
+    """
+
+    TRYING = "trying"
+    PROVED = "proved"
+
+
 @dataclass(frozen=True, slots=True)
 class Claim:
     """A claim on the fleet until `expires_at` (Unix seconds).
 
-    With a `revision` it is a publisher's: the models of the revision stay loaded while it works. Without one (empty) it
-    is the mark of someone who repairs the fleet: what is loaded may change until it is gone.
+    With a `revision` it is a publisher's: the models of the revision stay loaded while it works, and `stage` says who
+    loads them. Without one (empty) it is the mark of someone who repairs the fleet: what is loaded may change until it is
+    gone.
     """
 
     id: str
     revision: str
     by: str
     expires_at: float
+    stage: ClaimStage = ClaimStage.TRYING
 
 
 class BundleSource(Protocol):
