@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from tidegate.aws.bundle_store import S3BundleStore
 from tidegate.errors import BundleError, ConflictError, StoreError
-from tidegate.ports import BundleStore, Claim, ClaimStage, LiveEntry, MemoryBundleStore, ModelLoad
+from tidegate.ports import BadMark, BundleStore, Claim, ClaimStage, LiveEntry, MemoryBundleStore, ModelLoad, Pointer
+from tidegate.ports.store_rules import BAD_MARKS, pointer_of
 from tidegate.rules.bundle import revision_of
 
 from tests.support.aws import LocalAws, closed_port, failing_server, forgetful_proxy, silent_server
@@ -124,6 +125,57 @@ def test_of_many_flips_at_once_one_wins(stores: Callable[[], BundleStore]) -> No
     asyncio.run(work())
 
 
+def test_a_flip_marks_what_it_replaces_as_bad_until_a_later_one_clears_it(store: BundleStore) -> None:
+    async def work() -> None:
+        good, bad = REVISION, revision_of(b"bad")
+        first = await store.flip(entry(1, good), None)
+        second = await store.flip(entry(2, bad), first)
+        rolled = await store.flip(entry(3, good, action="rollback", marked_bad=bad, why="errors"), second)
+        assert rolled.bad == (BadMark(bad, "ann", 4.5, "errors"),)
+        assert await store.pointer() == rolled
+        assert (rolled.mark(bad), rolled.mark(good)) == (rolled.bad[0], None)
+        with pytest.raises(ValueError, match="is marked bad"):
+            await store.flip(entry(4, bad), rolled)
+        assert await store.pointer() == rolled
+        cleared = await store.flip(entry(4, bad, cleared=True), rolled)
+        assert (await store.pointer(), cleared.bad) == (cleared, ())
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [({"cleared": True}, "is not marked bad"), ({"marked_bad": "another"}, "is not replaced by the flip")],
+)
+def test_marks_that_do_not_belong_to_a_flip_are_a_mistake_of_the_caller(
+    store: BundleStore, fields: dict[str, Any], message: str
+) -> None:
+    async def work() -> None:
+        first = await store.flip(entry(1), None)
+        with pytest.raises(ValueError, match=message):
+            await store.flip(entry(2, revision_of(b"another"), **fields), first)
+        assert await store.pointer() == first
+
+    asyncio.run(work())
+
+
+def test_the_marks_can_be_rebuilt_from_the_flips_and_are_bounded() -> None:
+    async def work() -> None:
+        store, pointer = MemoryBundleStore(), None
+        for sequence in range(1, 2 * BAD_MARKS + 30, 2):
+            pointer = await store.flip(entry(sequence, f"bad {sequence}"), pointer)
+            pointer = await store.flip(
+                entry(sequence + 1, REVISION, action="rollback", marked_bad=f"bad {sequence}"), pointer
+            )
+        assert pointer is not None
+        assert len(pointer.bad) == BAD_MARKS
+        assert all(pointer.mark(each.revision) for each in pointer.entries if each.revision != REVISION)
+        rebuilt = pointer_of(store.history)
+        assert rebuilt == Pointer(pointer.entries, "", pointer.bad)
+
+    asyncio.run(work())
+
+
 def test_the_pointer_remembers_the_last_fifty_flips(store: BundleStore) -> None:
     async def work() -> None:
         pointer = None
@@ -184,11 +236,25 @@ def test_a_flip_whose_answer_was_lost_has_won(aws: LocalAws) -> None:
     asyncio.run(work())
 
 
-FAR = json.dumps({"entries": [{"revision": "a" * 64, "sequence": 1, "by": "b", "at": 1e300, "why": "", "action": "c"}]})
+FLIP = {"revision": "a" * 64, "sequence": 1, "by": "b", "at": 1.0, "why": "", "action": "c"}
+FAR = json.dumps({"entries": [{**FLIP, "at": 1e300}]})
+MARKED = json.dumps({"entries": [FLIP], "bad": [{"revision": "b" * 64}]})
+MISMARKED = json.dumps({"entries": [{**FLIP, "marked_bad": None}]})
 
 
 @pytest.mark.parametrize(
-    "content", [FAR.encode(), b"", b"{", b"[]", b'{"entries": []}', b'{"entries": [{"revision": 1}]}', b"[" * 9999]
+    "content",
+    [
+        FAR.encode(),
+        MARKED.encode(),
+        MISMARKED.encode(),
+        b"",
+        b"{",
+        b"[]",
+        b'{"entries": []}',
+        b'{"entries": [{"revision": 1}]}',
+        b"[" * 9999,
+    ],
 )
 def test_a_damaged_pointer_is_said_to_be(aws: LocalAws, content: bytes) -> None:
     async def work() -> None:
@@ -248,5 +314,17 @@ def test_a_bucket_that_is_missing_is_named(aws: LocalAws) -> None:
         aws.s3().delete_bucket(Bucket=aws.bucket)
         for call in (S3BundleStore(aws.objects()).pointer(), S3BundleStore(aws.objects()).put_bundle(b"a bundle")):
             assert str(await refusal(call)) == f"there is no bucket '{aws.bucket}'; create it, or name another"
+
+    asyncio.run(work())
+
+
+def test_a_pointer_of_an_older_version_has_no_marks(aws: LocalAws) -> None:
+    async def work() -> None:
+        older = {"revision": REVISION, "sequence": 3, "by": "ann", "at": 4.5, "why": "", "action": "publish"}
+        content = json.dumps({"entries": [older]}).encode()
+        aws.s3().put_object(Bucket=aws.bucket, Key="live/pointer.json", Body=content)
+        pointer = await S3BundleStore(aws.objects()).pointer()
+        assert pointer is not None
+        assert (pointer.entries, pointer.bad) == ((entry(3),), ())
 
     asyncio.run(work())

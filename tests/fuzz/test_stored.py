@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from tidegate.aws import formats
 from tidegate.control.rules_archive import unpack_rules
 from tidegate.errors import BundleError, ModelConfigError, RulesError, SettingsError, StoreError
-from tidegate.ports import Claim, LiveEntry, ModelFile, ModelLoad
+from tidegate.ports import BadMark, Claim, LiveEntry, ModelFile, ModelLoad, Pointer
 from tidegate.ports.fact_files import FactFile
 from tidegate.rules import compile_directory, load_bundle
 from tidegate.rules.bundle import FORMAT, FORMAT_VERSION, encode
@@ -93,11 +93,12 @@ def test_a_changed_log_is_replayed_or_told(seed: int, changes: int, smashes: int
 
 
 def _decoders() -> list[tuple[bytes, Any]]:
-    entry = LiveEntry("a" * 64, 3, "ann", 1.5, "why", "publish")
+    entry = LiveEntry("a" * 64, 3, "ann", 1.5, "why", "rollback", "b" * 64, True, "/rules")
+    pointer = Pointer((entry,), "tag", (BadMark("b" * 64, "ann", 1.5, "why"),))
     load = ModelLoad("m", (1, 2), '{"name": "m"}', ("step",))
     file = ModelFile("a/b", "0" * 64, 12)
     return [
-        (formats.encode_pointer([entry]), lambda data: formats.decode_pointer(data, "tag")),
+        (formats.encode_pointer(pointer), lambda data: formats.decode_pointer(data, "tag")),
         (formats.encode_entry(entry), formats.decode_entry),
         (formats.encode_claim(Claim("id", "a" * 64, "ann", 12.5)), lambda data: formats.decode_claim("key", data)),
         (formats.encode_assignment("a", {"cpu": [load]}), lambda data: formats.decode_assignment("a", data)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from urllib.parse import quote
 
 from tidegate.aws.formats import (
@@ -20,7 +21,7 @@ from tidegate.aws.layout import CLAIMS, HISTORY, POINTER, assignment_key, bundle
 from tidegate.aws.objects import Objects
 from tidegate.errors import BundleError, StoreError
 from tidegate.ports import Claim, LiveEntry, ModelLoad, Pointer
-from tidegate.ports.store_rules import check_sequence, entries_after, moved
+from tidegate.ports.store_rules import check_flip, moved, pointer_after
 from tidegate.rules.bundle import revision_of
 
 _log = logging.getLogger(__name__)
@@ -104,11 +105,12 @@ class S3BundleStore:
 
         Raises:
             ConflictError: the pointer has moved; it names who moved it.
+            ValueError: the entry cannot follow `expected`.
             StoreError: S3 did not answer: the pointer may have been flipped or not, and a later read tells.
         """
-        check_sequence(entry, expected)
-        entries = entries_after(entry, expected)
-        data = encode_pointer(entries)
+        check_flip(entry, expected)
+        after = pointer_after(entry, expected)
+        data = encode_pointer(after)
         tag = None if expected is None else expected.tag
         for _ in range(FLIP_ATTEMPTS):
             written = await self._objects.put(POINTER, data, absent=tag is None, etag=tag)
@@ -116,15 +118,15 @@ class S3BundleStore:
                 break
             now = await self.pointer()
             # The answer to a first try may have been lost, and the second has met its work.
-            if now is not None and now.entries == entries:
+            if now is not None and now.entries == after.entries:
                 written = now.tag
                 break
             if now is not None and now.tag != tag:
                 raise moved(now.live)
         if written is None:
             raise StoreError(f"{POINTER} could not be written: it is gone, or others write to it without an end")
-        await self._write_history(entries)
-        return Pointer(entries, written)
+        await self._write_history(after.entries)
+        return replace(after, tag=written)
 
     async def claim(self, claim: Claim) -> None:
         """Write or renew a claim."""

@@ -12,7 +12,7 @@ from hashlib import sha256
 from typing import Any, TypeVar
 
 from tidegate.errors import StoreError
-from tidegate.ports import Claim, ClaimStage, LiveEntry, ModelFile, ModelLoad, Pointer
+from tidegate.ports import BadMark, Claim, ClaimStage, LiveEntry, ModelFile, ModelLoad, Pointer
 from tidegate.ports.model_units import MAX_PATH_BYTES, is_below
 from tidegate.rules.bundle import encode
 
@@ -39,19 +39,21 @@ class Intent:
     committed: bool = False
 
 
-def encode_pointer(entries: Iterable[LiveEntry]) -> bytes:
+def encode_pointer(pointer: Pointer) -> bytes:
     """The pointer's object."""
-    return encode({"entries": [_entry_fields(entry) for entry in entries]})
+    bad = [{"revision": mark.revision, "by": mark.by, "at": mark.at, "why": mark.why} for mark in pointer.bad]
+    return encode({"entries": [_entry_fields(entry) for entry in pointer.entries], "bad": bad})
 
 
 def decode_pointer(data: bytes, tag: str) -> Pointer:
-    """The pointer from its object and that object's ETag."""
+    """The pointer from its object and that object's ETag. One that was written before there were marks has none."""
 
     def read(value: Any) -> Pointer:
         entries = tuple(_entry(each) for each in _list(value, "entries"))
         if not entries:
             raise ValueError("it has no entry")
-        return Pointer(entries, tag)
+        bad = tuple(_mark(each) for each in _list(value, "bad")) if "bad" in value else ()
+        return Pointer(entries, tag, bad)
 
     return _decoded("the pointer to the live revision", data, read)
 
@@ -186,13 +188,23 @@ def _entry_fields(entry: LiveEntry) -> dict[str, Any]:
         "at": entry.at,
         "why": entry.why,
         "action": entry.action,
+        "marked_bad": entry.marked_bad,
+        "cleared": entry.cleared,
+        "follows": entry.follows,
     }
 
 
 def _entry(value: Any) -> LiveEntry:
     sequence: int = _get(value, "sequence", int)
     texts = {name: _text(value, name) for name in ("revision", "by", "why", "action")}
-    return LiveEntry(sequence=sequence, at=_time(value, "at"), **texts)
+    # Those that a flip of an older version of Tidegate lacks.
+    texts |= {name: _text(value, name) for name in ("marked_bad", "follows") if name in value}
+    cleared: bool = _get(value, "cleared", bool) if "cleared" in value else False
+    return LiveEntry(sequence=sequence, at=_time(value, "at"), cleared=cleared, **texts)
+
+
+def _mark(value: Any) -> BadMark:
+    return BadMark(_text(value, "revision"), _text(value, "by"), _time(value, "at"), _text(value, "why"))
 
 
 def _file_fields(file: ModelFile) -> dict[str, Any]:

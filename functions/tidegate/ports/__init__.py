@@ -41,6 +41,7 @@ from tidegate.ports.protocols import (
     Transport,
 )
 from tidegate.ports.stores import (
+    BadMark,
     BundleSource,
     BundleStore,
     Claim,
@@ -62,6 +63,7 @@ from tidegate.ports.stores import (
 )
 
 __all__ = [
+    "BadMark",
     "BundleSource",
     "BundleStore",
     "Claim",

@@ -16,7 +16,7 @@ from pathlib import Path
 from tidegate.errors import BundleError, ModelConfigError, StoreError
 from tidegate.ports.model_units import UnitFile, check_unchanged, read_units
 from tidegate.ports.protocols import Endpoint, ModelLoad
-from tidegate.ports.store_rules import SILENCE_S, by_address, check_sequence, entries_after, moved
+from tidegate.ports.store_rules import SILENCE_S, by_address, check_flip, moved, pointer_after
 from tidegate.ports.stores import (
     Claim,
     EndpointListing,
@@ -241,15 +241,16 @@ class MemoryBundleStore:
 
         Raises:
             ConflictError: the pointer has moved; it names who moved it.
+            ValueError: the entry cannot follow `expected`.
         """
         async with self.faults.around("flip"):
-            check_sequence(entry, expected)
+            check_flip(entry, expected)
             tag = None if expected is None else expected.tag
             if self._pointer is not None and self._pointer.tag != tag:
                 raise moved(self._pointer.live)
             if self._pointer is None and expected is not None:
                 raise StoreError("the pointer is gone; see who removed it before anything is published")
-            self._pointer = Pointer(entries_after(entry, expected), str(entry.sequence))
+            self._pointer = pointer_after(entry, expected, str(entry.sequence))
             self.history.append(entry)
             return self._pointer
 

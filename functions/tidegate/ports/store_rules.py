@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from tidegate.errors import ConflictError
-from tidegate.ports.stores import LiveEntry, Pointer, RegisteredEndpoint
+from tidegate.ports.stores import BadMark, LiveEntry, Pointer, RegisteredEndpoint
 
 POINTER_ENTRIES = 50
 """How many flips the pointer itself remembers, newest first."""
+
+BAD_MARKS = 100
+"""How many bad revisions the pointer remembers. At least `POINTER_ENTRIES`: a flip marks one at most, so that no
+revision of `entries` has lost its mark."""
 
 SILENCE_S = 30.0
 """How long after its last sign of life an endpoint or a gateway is forgotten, in seconds."""
@@ -17,15 +23,22 @@ def by_address(entry: RegisteredEndpoint) -> tuple[str, str, int]:
     return entry.endpoint.shard, entry.endpoint.host, entry.endpoint.port
 
 
-def check_sequence(entry: LiveEntry, expected: Pointer | None) -> None:
-    """Refuse an entry that does not count on from the pointer that it is to replace.
+def check_flip(entry: LiveEntry, expected: Pointer | None) -> None:
+    """Refuse an entry that cannot follow the pointer that it is to replace.
 
     Raises:
-        ValueError: its `sequence` is not one more than that of `expected` (1 without).
+        ValueError: its `sequence` is not one more than that of `expected` (1 without), its revision is marked bad and it
+            does not clear the mark (or the other way round), or it marks another revision than the one that it replaces.
     """
     following = 1 if expected is None else expected.live.sequence + 1
     if entry.sequence != following:
         raise ValueError(f"flip {entry.sequence} cannot follow; it must be {following}")
+    is_bad = expected is not None and expected.mark(entry.revision) is not None
+    if is_bad != entry.cleared:
+        raise ValueError(f"revision {entry.revision[:12]} is {'' if is_bad else 'not '}marked bad")
+    replaced = "" if expected is None or expected.live.revision == entry.revision else expected.live.revision
+    if entry.marked_bad not in ("", replaced):
+        raise ValueError(f"revision {entry.marked_bad[:12]} is not replaced by the flip, which cannot mark it bad")
 
 
 def moved(live: LiveEntry) -> ConflictError:
@@ -36,6 +49,18 @@ def moved(live: LiveEntry) -> ConflictError:
     )
 
 
-def entries_after(entry: LiveEntry, expected: Pointer | None) -> tuple[LiveEntry, ...]:
-    """What the pointer remembers after a flip."""
-    return (entry, *(() if expected is None else expected.entries))[:POINTER_ENTRIES]
+def pointer_after(entry: LiveEntry, expected: Pointer | None, tag: str = "") -> Pointer:
+    """The pointer after a flip of `expected` (None: there was none)."""
+    entries = (entry, *(() if expected is None else expected.entries))[:POINTER_ENTRIES]
+    fresh = (BadMark(entry.marked_bad, entry.by, entry.at, entry.why),) if entry.marked_bad else ()
+    marks = (*fresh, *(() if expected is None else expected.bad))
+    bad = {mark.revision: mark for mark in reversed(marks) if mark.revision != entry.revision}
+    return Pointer(entries, tag, tuple(reversed(bad.values()))[:BAD_MARKS])
+
+
+def pointer_of(history: Iterable[LiveEntry]) -> Pointer | None:
+    """The pointer that flips lead to, oldest first, with an empty tag; None where there are none."""
+    pointer = None
+    for entry in history:
+        pointer = pointer_after(entry, pointer)
+    return pointer

@@ -79,8 +79,19 @@ class ModelStore(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LiveEntry:
-    """One flip of the pointer: which revision became live, as the `sequence`-th flip (from 1), who flipped it, when
-    (Unix seconds), why, and by which `action`: `publish` or `rollback`."""
+    """One flip of the pointer.
+
+    Attributes:
+        revision: the revision that became live.
+        sequence: the number of the flip, from 1.
+        by: who flipped it.
+        at: when, in Unix seconds.
+        why: why, in words.
+        action: `publish`, `rollback`, or `pause` (the same revision stays live, and no directory is followed).
+        marked_bad: the revision that the flip replaced, where it marked that bad; else empty.
+        cleared: whether `revision` was marked bad until then.
+        follows: the directory that was published because it is followed (see `tidegate follow`); else empty.
+    """
 
     revision: str
     sequence: int
@@ -88,20 +99,43 @@ class LiveEntry:
     at: float
     why: str = ""
     action: str = "publish"
+    marked_bad: str = ""
+    cleared: bool = False
+    follows: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BadMark:
+    """A revision that was rolled back and must not go live again by itself: who marked it, when (Unix seconds) and why."""
+
+    revision: str
+    by: str
+    at: float
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Pointer:
-    """The pointer to the live revision, as read: `entries`, newest first (at least one, the first is live; older ones
-    may have been dropped), and the `tag` that a flip must present."""
+    """The pointer to the live revision, as read.
+
+    Attributes:
+        entries: the flips, newest first: at least one, the first is live. Older ones may have been dropped.
+        tag: what a flip must present.
+        bad: the revisions that are marked bad, the last marked first. The live one never is.
+    """
 
     entries: tuple[LiveEntry, ...]
     tag: str
+    bad: tuple[BadMark, ...] = ()
 
     @property
     def live(self) -> LiveEntry:
         """The entry that is live."""
         return self.entries[0]
+
+    def mark(self, revision: str) -> BadMark | None:
+        """The mark of a revision; None where it is not marked bad."""
+        return next((mark for mark in self.bad if mark.revision == revision), None)
 
 
 class ClaimStage(StrEnum):
@@ -173,10 +207,12 @@ class BundleStore(BundleSource, Protocol):
     async def flip(self, entry: LiveEntry, expected: Pointer | None) -> Pointer:
         """Make a revision live, if the pointer is still `expected` (None: if there is none yet).
 
-        `entry.sequence` counts on from that of `expected` (from 1).
+        `entry.sequence` counts on from that of `expected` (from 1). The marks of bad revisions change with the same write:
+        see `LiveEntry.marked_bad` and `LiveEntry.cleared`.
 
         Raises:
             ConflictError: the pointer has moved; it names who moved it.
+            ValueError: the entry cannot follow `expected`, such as one of a bad revision that does not clear the mark.
         """
         ...
 
