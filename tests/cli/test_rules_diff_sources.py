@@ -127,6 +127,31 @@ def test_a_symbolic_link_in_a_revision_is_refused(repository: Path) -> None:
     assert "objectives/linked.yaml" in refused.stderr
 
 
+def test_callers_that_are_not_a_file_in_a_revision_are_refused(repository: Path) -> None:
+    """Rules without their `callers.yaml` would let everybody call everything."""
+    (repository / "deploy/rules/callers.yaml").mkdir()
+    (repository / "deploy/rules/callers.yaml/.keep").touch()
+    git(repository, "add", ".")
+    git(repository, "commit", "-q", "-m", "folder")
+    submodule = f"160000,{git(repository, 'rev-parse', 'HEAD').strip()},deploy/rules/callers.yaml"
+    folder = rules("diff", "HEAD:deploy/rules", "v1:deploy/rules")
+    git(repository, "rm", "-rq", "deploy/rules/callers.yaml")
+    git(repository, "update-index", "--add", "--cacheinfo", submodule)
+    git(repository, "commit", "-q", "-m", "submodule")
+    for refused, kind in ((folder, "folder"), (rules("diff", "HEAD:deploy/rules", "v1:deploy/rules"), "submodule")):
+        assert refused.exit_code == 2
+        assert "callers.yaml" in refused.stderr
+        assert kind in refused.stderr
+
+
+def test_a_file_whose_content_a_clone_lacks_is_named(repository: Path) -> None:
+    digest = git(repository, "rev-parse", "v1:deploy/rules/fleet.yaml").strip()
+    (repository / ".git/objects" / digest[:2] / digest[2:]).unlink()
+    refused = rules("diff", "v1:deploy/rules", "deploy/rules")
+    assert refused.exit_code == 2
+    assert "fleet.yaml" in refused.stderr
+
+
 def test_outside_of_a_repository_and_without_git(old: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))

@@ -12,7 +12,9 @@ import click
 
 from tidegate.rules.layout import FOLDERS, Use, use_of
 
-SYMBOLIC_LINK = "120000"
+SYMBOLIC_LINK, SUBMODULE, FOLDER = "120000", "160000", "040000"
+
+_NOT_FILES = {SYMBOLIC_LINK: "a symbolic link", SUBMODULE: "a submodule", FOLDER: "a folder"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,7 @@ def write_rules(found: GitObject, folder: Path) -> None:
     """Write the files that rules are read from into an empty folder, and an empty file for each that is refused there.
 
     Raises:
-        click.UsageError: one of them is a symbolic link.
+        click.UsageError: one of them is not a file, or this clone does not have its content.
     """
     files = {}
     for path, digest in _files_of_rules(found):
@@ -66,27 +68,31 @@ def write_rules(found: GitObject, folder: Path) -> None:
     answered = _output("cat-file", "--batch", given="".join(f"{digest}\n" for digest in files.values()).encode())
     for path in files:
         header, _, answered = answered.partition(b"\n")
-        size = int(header.rsplit(b" ", 1)[1])
+        size = header.rsplit(b" ", 1)[1]
+        if not size.isdigit():
+            raise click.UsageError(
+                f"this clone does not have the content of {path} in {found.name!r}; fetch it (git fetch --refetch)"
+            )
         file = folder / path
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(answered[:size])
-        answered = answered[size + 1 :]
+        file.write_bytes(answered[: int(size)])
+        answered = answered[int(size) + 1 :]
 
 
 def _files_of_rules(found: GitObject) -> Iterator[tuple[str, str]]:
     """The path and the digest of each file below a folder that a rules directory reads or refuses."""
-    for line in (
-        _output("ls-tree", "-r", "-z", "--full-tree", found.digest).decode(errors="surrogateescape").split("\0")
-    ):
+    listed = _output("ls-tree", "-r", "-t", "-z", "--full-tree", found.digest)
+    for line in listed.decode(errors="surrogateescape").split("\0"):
         if not line:
             continue
         about, _, path = line.partition("\t")
         mode, _, digest = about.split(" ")
         if use_of(path) is Use.SKIPPED:
             continue
-        if mode == SYMBOLIC_LINK and (use_of(path) is Use.READ or path in FOLDERS):
-            raise click.UsageError(f"{path} in {found.name!r} is a symbolic link, which is not followed in a revision")
-        yield path, digest
+        if mode in _NOT_FILES and (use_of(path) is Use.READ or (path in FOLDERS and mode != FOLDER)):
+            raise click.UsageError(f"{path} in {found.name!r} is {_NOT_FILES[mode]}, which is not read from a revision")
+        if mode != FOLDER:
+            yield path, digest
 
 
 def _taken_apart(name: str) -> tuple[str, str | None]:
