@@ -102,7 +102,7 @@ class ObjectiveShares:
         what = "which share moves" if self.changing.drawn else "how the share that stays is divided among the rules"
         return (
             f"{what} was not decided exactly, as the rules overlap in too many ways: it is estimated from "
-            f"{self.staying.drawn:,} contexts drawn at random"
+            f"{self.changing.drawn or self.staying.drawn:,} contexts drawn at random"
         )
 
     def by_target(self) -> list[tuple[str, str, float, float]]:
