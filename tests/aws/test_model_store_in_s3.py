@@ -151,11 +151,14 @@ def test_damage_is_told_and_mended_by_the_next_push(aws: LocalAws, store: S3Mode
 
 
 @pytest.mark.parametrize("key", ["manifests/m/1.json", "manifests/m/config.json"])
-def test_a_damaged_manifest_is_named(aws: LocalAws, folder: Path, key: str) -> None:
+def test_a_damaged_manifest_is_named_and_replaced_by_the_next_push(aws: LocalAws, folder: Path, key: str) -> None:
     asyncio.run(push(S3ModelStore(aws.objects()), folder))
+    files = asyncio.run(S3ModelStore(aws.objects()).files("m", 1))
     aws.s3().put_object(Bucket=aws.bucket, Key=key, Body=b'{"files": [{"path": 1}]}')
-    with pytest.raises(StoreError, match=f"^the manifest {key} is damaged: path is a int$"):
-        asyncio.run(push(S3ModelStore(aws.objects()), folder))
+    with pytest.raises(StoreError, match=f"^the manifest {key} is damaged: path is a int; push model 'm' again"):
+        asyncio.run(S3ModelStore(aws.objects()).files("m", None if "config" in key else 1))
+    asyncio.run(push(S3ModelStore(aws.objects()), folder))
+    assert asyncio.run(S3ModelStore(aws.objects()).files("m", 1)) == files
 
 
 OUTSIDE = [

@@ -35,6 +35,11 @@ def test_nothing_published_is_nothing_read(aws: LocalAws) -> None:
         source.read_bundle("0" * 64)
 
 
+def test_a_bucket_that_is_missing_is_no_empty_one(aws: LocalAws) -> None:
+    with pytest.raises(StoreError, match=r"no bucket 'no-such-bucket'.*TIDEGATE_BUCKET"):
+        WireBundleSource(wire(aws.url, "s3"), "no-such-bucket").read_pointer()
+
+
 def test_what_the_store_published_is_read_and_once_only(aws: LocalAws) -> None:
     store = S3BundleStore(aws.objects())
     source = WireBundleSource(wire(aws.url, "s3"), aws.bucket)
@@ -45,7 +50,7 @@ def test_what_the_store_published_is_read_and_once_only(aws: LocalAws) -> None:
         found = await source.pointer()
         assert found == flipped
         assert found is not None
-        assert await source.pointer(found.tag) is None, "it is still the same"
+        assert await source.pointer(found) is found, "it is still the same"
         assert await source.bundle(found.live.revision) == BUNDLE
 
     asyncio.run(publish_and_read())

@@ -39,6 +39,7 @@ LONG_FIRST: tuple[str, ...] = (
     "tests/models/",
     "tests/lambdas/",
     "tests/rules/test_engine_properties.py",
+    "tests/faults/",
     "tests/control/",
 )
 """What starts first, by how its path begins; a worker that gets a long file last would keep all others waiting."""

@@ -11,6 +11,8 @@ from tidegate.errors import BundleError, StoreError
 from tidegate.ports import Pointer
 from tidegate.rules.bundle import revision_of
 
+NO_BUCKET = b"<Code>NoSuchBucket</Code>"
+
 
 class WireBundleSource:
     """A `BundleSource` over one kept connection to S3.
@@ -24,18 +26,20 @@ class WireBundleSource:
         self._wire = wire
         self._bucket = bucket
 
-    async def pointer(self, known_tag: str | None = None) -> Pointer | None:
+    async def pointer(self, known: Pointer | None = None) -> Pointer | None:
         """See `BundleSource.pointer`."""
-        return await asyncio.to_thread(self.read_pointer, known_tag)
+        return await asyncio.to_thread(self.read_pointer, known)
 
     async def bundle(self, revision: str) -> bytes:
         """See `BundleSource.bundle`."""
         return await asyncio.to_thread(self.read_bundle, revision)
 
-    def read_pointer(self, known_tag: str | None = None) -> Pointer | None:
+    def read_pointer(self, known: Pointer | None = None) -> Pointer | None:
         """`pointer`, for who has no event loop yet."""
-        response = self._get(POINTER, {} if known_tag is None else {"if-none-match": known_tag})
-        if response.status in (304, 404):
+        response = self._get(POINTER, {} if known is None else {"if-none-match": known.tag})
+        if response.status == 304:
+            return known
+        if response.status == 404 and NO_BUCKET not in response.body:
             return None
         return decode_pointer(self._content(response, "the pointer to the live revision"), response.headers["etag"])
 
@@ -53,6 +57,8 @@ class WireBundleSource:
         return self._wire.send("GET", f"/{self._bucket}/{key}", headers=headers)
 
     def _content(self, response: WireResponse, what: str) -> bytes:
+        if NO_BUCKET in response.body and response.status == 404:
+            raise StoreError(f"there is no bucket {self._bucket!r}; create it, or name another in TIDEGATE_BUCKET")
         if response.status != 200:
             raise StoreError(f"{what} cannot be read: S3 answered {response.status}")
         return response.body

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from urllib.parse import quote
 
 from tidegate.aws.formats import (
     decode_assignment,
     decode_claim,
+    decode_entry,
     decode_pointer,
     encode_assignment,
     encode_claim,
     encode_entry,
     encode_pointer,
+    undecodable,
 )
 from tidegate.aws.layout import CLAIMS, HISTORY, POINTER, assignment_key, bundle_key, history_key
 from tidegate.aws.objects import Objects
@@ -23,8 +25,6 @@ from tidegate.errors import BundleError, StoreError
 from tidegate.ports import Claim, LiveEntry, ModelLoad, Pointer
 from tidegate.ports.store_rules import check_flip, moved, pointer_after
 from tidegate.rules.bundle import revision_of
-
-_log = logging.getLogger(__name__)
 
 FLIP_ATTEMPTS = 3
 
@@ -35,14 +35,18 @@ class S3BundleStore:
     def __init__(self, objects: Objects) -> None:
         self._objects = objects
 
-    async def pointer(self, known_tag: str | None = None) -> Pointer | None:
-        """The pointer; None where nothing was ever published, or where its tag is still `known_tag`.
+    async def pointer(self, known: Pointer | None = None) -> Pointer | None:
+        """The pointer; None where there is none, and `known` itself where it is still that.
 
         Raises:
             StoreError: it is damaged.
         """
-        stored = await self._objects.get(POINTER, known_tag)
-        return None if stored is None else decode_pointer(stored.data, stored.etag)
+        stored = await self._objects.get(POINTER, None if known is None else known.tag)
+        if stored is None:
+            return None
+        if known is not None and stored.etag == known.tag:
+            return known
+        return decode_pointer(stored.data, stored.etag)
 
     async def bundle(self, revision: str) -> bytes:
         """The bytes of a bundle, whose digest has been checked.
@@ -58,32 +62,24 @@ class S3BundleStore:
         return stored.data
 
     async def put_bundle(self, data: bytes) -> str:
-        """Store a bundle; its revision. Storing what is there already changes nothing, but mends a damaged one."""
+        """Store a bundle; its revision. Storing what is there already changes nothing, but replaces a damaged one."""
         revision = revision_of(data)
-        key = bundle_key(revision)
-        if await self._objects.put(key, data, absent=True, content_type="application/octet-stream") is None:
-            there = await self._objects.get(key)
-            if there is not None and there.data != data:
-                await self._objects.put(key, data, etag=there.etag, content_type="application/octet-stream")
+        await self._objects.put_once(
+            bundle_key(revision), data, lambda there: there != data, content_type="application/octet-stream"
+        )
         return revision
 
     async def put_assignment(self, revision: str, plans: Mapping[str, Sequence[ModelLoad]]) -> None:
-        """Store what each shard must hold for a revision. It never changes, but a damaged one is mended.
+        """Store what each shard must hold for a revision. It never changes, but a damaged one is replaced.
 
         Raises:
             StoreError: another assignment of the revision is there.
         """
-        key, data = assignment_key(revision), encode_assignment(revision, plans)
-        if await self._objects.put(key, data, absent=True) is not None:
-            return
-        there = await self._objects.get(key)
-        if there is None or there.data == data:
-            return
-        try:
-            decode_assignment(revision, there.data)
-        except StoreError:
-            await self._objects.put(key, data, etag=there.etag)
-        else:
+        data = encode_assignment(revision, plans)
+        there = await self._objects.put_once(
+            assignment_key(revision), data, undecodable(partial(decode_assignment, revision))
+        )
+        if there != data:
             raise StoreError(f"another assignment of revision {revision[:12]} is there, and never changes")
 
     async def assignment(self, revision: str) -> Mapping[str, tuple[ModelLoad, ...]]:
@@ -124,9 +120,29 @@ class S3BundleStore:
             if now is not None and now.tag != tag:
                 raise moved(now.live)
         if written is None:
-            raise StoreError(f"{POINTER} could not be written: it is gone, or others write to it without an end")
-        await self._write_history(after.entries)
+            raise StoreError(
+                f"{POINTER} could not be written: it is gone, or others write to it without an end; see `tidegate status`"
+            )
         return replace(after, tag=written)
+
+    async def record(self, pointer: Pointer) -> None:
+        """Write the flips that the pointer remembers and the history does not have, those of others included.
+
+        Raises:
+            StoreError: S3 did not answer, or another flip of the same number is in the history.
+        """
+        entries = pointer.entries
+        before = history_key(max(0, entries[-1].sequence - 1))
+        there = {found.key for found in await self._objects.list(HISTORY, start_after=before)}
+        for entry in reversed(entries):
+            key = history_key(entry.sequence)
+            if key in there:
+                continue
+            written = await self._objects.put_once(key, encode_entry(entry), undecodable(decode_entry))
+            if decode_entry(written) != entry:
+                raise StoreError(
+                    f"{key} holds another flip than the pointer has by that number; keep a copy of it, and delete it"
+                )
 
     async def claim(self, claim: Claim) -> None:
         """Write or renew a claim."""
@@ -142,21 +158,6 @@ class S3BundleStore:
         stored = await asyncio.gather(*(self._objects.get(key) for key in keys))
         found = [decode_claim(key, each.data) for key, each in zip(keys, stored, strict=True) if each is not None]
         return sorted(found, key=lambda claim: claim.id)
-
-    async def _write_history(self, entries: Sequence[LiveEntry]) -> None:
-        """Write down the flips of the pointer that the history does not have, those of others included.
-
-        The flip has happened: what fails here, the next one makes up for.
-        """
-        try:
-            before = history_key(max(0, entries[-1].sequence - 1))
-            there = {found.key for found in await self._objects.list(HISTORY, start_after=before)}
-            for entry in reversed(entries):
-                key = history_key(entry.sequence)
-                if key not in there:
-                    await self._objects.put(key, encode_entry(entry), absent=True)
-        except StoreError as error:
-            _log.warning("flip %d is not in the history yet: %s", entries[0].sequence, error)
 
 
 def _claim_key(claim_id: str) -> str:

@@ -73,16 +73,23 @@ class AwsClients:
 
     def _run(self, service: str, what: str, work: Callable[[Any], T]) -> T:
         from boto3.exceptions import Boto3Error
-        from botocore.exceptions import BotoCoreError, ClientError
+        from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
         try:
             return work(self._client(service))
         except ClientError as error:
             details = error.response.get("Error", {})
             reason = f"{details.get('Code', 'error')}: {details.get('Message', '')}".rstrip(": ")
-            raise StoreError(f"{self._place(service)} refused {what}: {reason}") from error
+            raise StoreError(f"{self._place(service)} refused {what}: {reason}; {_advice(error)}") from error
+        except NoCredentialsError as error:
+            raise StoreError(
+                f"{self._place(service)} was not asked for {what}: there are no AWS credentials; set AWS_PROFILE, or "
+                "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and run the command again"
+            ) from error
         except (BotoCoreError, Boto3Error) as error:
-            raise StoreError(f"{self._place(service)} did not answer for {what}: {error}") from error
+            raise StoreError(
+                f"{self._place(service)} did not answer for {what}: {error}; try again when it does"
+            ) from error
 
     def _place(self, service: str) -> str:
         name = {"s3": "S3", "dynamodb": "DynamoDB"}[service]
@@ -127,6 +134,16 @@ def _local_credentials(config: AwsConfig) -> dict[str, str]:
     if not config.is_local or {"AWS_ACCESS_KEY_ID", "AWS_PROFILE"} & os.environ.keys():
         return {}
     return {"aws_access_key_id": "local", "aws_secret_access_key": "local"}
+
+
+DENIED = ("AccessDenied", "403", "Forbidden", "UnrecognizedClient", "InvalidAccessKeyId", "SignatureDoesNotMatch")
+
+
+def _advice(error: Exception) -> str:
+    """What to do about a refusal."""
+    if error_code(error).startswith(DENIED):
+        return "allow it in the policy of the role, or use other credentials (docs/operations.md)"
+    return "try again in a moment"
 
 
 def error_code(error: Exception) -> str:

@@ -147,6 +147,19 @@ def decode_intent(key: str, data: bytes) -> Intent:
     return _decoded(f"the record of a push {key}", data, read)
 
 
+def undecodable(decode: Callable[[bytes], object]) -> Callable[[bytes], bool]:
+    """Make a check whether an object is damaged, from what decodes it."""
+
+    def check(data: bytes) -> bool:
+        try:
+            decode(data)
+        except StoreError:
+            return True
+        return False
+
+    return check
+
+
 def _decoded(what: str, data: bytes, read: Callable[[Any], T]) -> T:
     try:
         return read(json.loads(data))

@@ -201,7 +201,10 @@ class S3ModelStore:
             stored = await self._objects.get(key)
             if stored is None:
                 return None
-            self._manifests[model, version] = decode_manifest(key, stored.data)
+            try:
+                self._manifests[model, version] = decode_manifest(key, stored.data)
+            except StoreError as error:
+                raise StoreError(f"{error}; push model {model!r} again to replace it") from error
         return self._manifests[model, version]
 
     async def _look(self, model: str, folder: Path) -> tuple[ModelUnits, list[UnitPush]]:

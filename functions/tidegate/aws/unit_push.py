@@ -13,9 +13,18 @@ import asyncio
 import os
 import socket
 from collections.abc import Callable, Coroutine, Iterable, Sequence
+from functools import partial
 from typing import Any
 
-from tidegate.aws.formats import Intent, StoredFile, decode_intent, decode_manifest, encode_intent, encode_manifest
+from tidegate.aws.formats import (
+    Intent,
+    StoredFile,
+    decode_intent,
+    decode_manifest,
+    encode_intent,
+    encode_manifest,
+    undecodable,
+)
 from tidegate.aws.layout import MANIFESTS, PUSHES, model_key, unit_key
 from tidegate.aws.objects import Listed, Objects, Stored
 from tidegate.aws.upload import Uploader
@@ -63,11 +72,12 @@ class UnitPush:
         """
         key = unit_key(MANIFESTS, self.model, self.version)
         stored = await self._objects.get(key)
-        if stored is not None:
+        if stored is not None and not undecodable(partial(decode_manifest, key))(stored.data):
             files = decode_manifest(key, stored.data)
             self._check(file.file for file in files)
             self._manifest = {file.file.path: file.etag for file in files}
             return
+        # No manifest, or a damaged one, which the commit replaces.
         stored, intent = await self._read_intent()
         if stored is not None and intent is not None and intent.committed:
             self._join(stored, intent)
@@ -132,8 +142,10 @@ class UnitPush:
             await self._commit_intent()
         files = [StoredFile(file, self._etags[file.path]) for file in self._wanted]
         manifest = encode_manifest(self.model, self.version, files)
-        # Where there is one already, it is that of a push of the same files: the intent held to the end.
-        await self._objects.put(unit_key(MANIFESTS, self.model, self.version), manifest, absent=True)
+        key = unit_key(MANIFESTS, self.model, self.version)
+        there = await self._objects.put_once(key, manifest, undecodable(partial(decode_manifest, key)))
+        # One that was there already is that of a push of the same files: the intent held to the end.
+        self._check(file.file for file in decode_manifest(key, there))
         return True
 
     async def stand(self) -> None:

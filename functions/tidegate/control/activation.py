@@ -200,7 +200,7 @@ class Activation:
 
     async def _after(self, change: Change, entry: LiveEntry, steps: Steps, rollout: Rollout) -> Activated:
         """What follows the flip. It cannot fail any more: what is not well is told, and left to the next reconcile."""
-        warnings: list[str] = []
+        warnings = await self._recorded(entry)
         confirmed: tuple[str, ...] = ()
         unconfirmed: tuple[str, ...] = ()
         try:
@@ -219,6 +219,16 @@ class Activation:
         except TidegateError as error:
             warnings.append(f"{error}; the revision is live, and the next reconcile does the rest")
         return Activated(entry, confirmed, unconfirmed, dict(rollout.loads.models), tuple(warnings), rollout.unproved)
+
+    async def _recorded(self, entry: LiveEntry) -> list[str]:
+        """Write the flip to the history; what there is to tell where that failed."""
+        try:
+            pointer = await self._reader.pointer()
+            if pointer is not None:
+                await self._ports.bundles.record(pointer)
+        except StoreError as error:
+            return [f"flip {entry.sequence} is not in the history yet, and the next publish writes it: {error}"]
+        return []
 
     async def _confirm(self, entry: LiveEntry) -> tuple[tuple[str, ...], tuple[str, ...]]:
         deadline = self._ports.clock() + self._config.confirm_s

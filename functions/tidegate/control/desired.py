@@ -58,8 +58,9 @@ class Desired:
 
     @property
     def complete(self) -> bool:
-        """Whether everything could be read, so that what is not here may be unloaded."""
-        return all(each.plans is not None for each in self.held)
+        """Whether everything could be read, so that what is not here may be unloaded. Without a pointer nothing may: whether
+        nothing was ever published, or the pointer was lost, nobody can tell."""
+        return self.pointer is not None and all(each.plans is not None for each in self.held)
 
     @property
     def live(self) -> Mapping[str, Plan]:
@@ -94,9 +95,8 @@ class StateReader:
         self._merged: tuple[tuple[tuple[str, bool], ...], _Merged] | None = None
 
     async def pointer(self) -> Pointer | None:
-        """The pointer as it is now."""
-        known = None if self._pointer is None else self._pointer.tag
-        self._pointer = await self._ports.bundles.pointer(known) or self._pointer
+        """The pointer as it is now; None where there is none."""
+        self._pointer = await self._ports.bundles.pointer(self._pointer)
         return self._pointer
 
     async def claims(self) -> tuple[Claim, ...]:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal, Protocol
 
-from tidegate.errors import BundleError, TidegateError
-from tidegate.ports import BundleSource, GatewayReport, GatewayReports
+from tidegate.errors import BundleError, StoreError, TidegateError
+from tidegate.ports import BundleSource, GatewayReport, GatewayReports, Pointer
 from tidegate.rules import Engine, load_bundle
 
 logger = logging.getLogger(__name__)
@@ -95,7 +95,7 @@ class EngineFollower:
         self._observer = observer
         self._clock = clock
         self._since = clock()
-        self._tag: str | None = None
+        self._pointer: Pointer | None = None
         self._state: SourceState = "unknown"
         self._last_error: str | None = None
         self._failures = 0
@@ -263,14 +263,19 @@ class EngineFollower:
         }
 
     async def _look(self) -> SourceState:
-        pointer = await self._source.pointer(self._tag)
+        pointer = await self._source.pointer(self._pointer)
         if pointer is None:
-            return "empty" if self._tag is None else "current"
+            if self._pointer is None:
+                return "empty"
+            # Whoever served it knows that something is live.
+            raise StoreError("the pointer to the live revision is gone; see `tidegate recover`")
+        if pointer is self._pointer:
+            return "current"
         revision = pointer.live.revision
         if revision != self.revision:
             self._swap(_loaded(revision, await self._source.bundle(revision)))
         # Only now: what could not be loaded is asked for again by the next poll.
-        self._tag = pointer.tag
+        self._pointer = pointer
         return "current"
 
     def _swap(self, engine: Engine) -> None:

@@ -185,12 +185,11 @@ class MemoryBundleStore:
         self._pointer: Pointer | None = None
         self._claims: dict[str, Claim] = {}
 
-    async def pointer(self, known_tag: str | None = None) -> Pointer | None:
-        """The pointer; None where nothing was ever published, or where its tag is still `known_tag`."""
+    async def pointer(self, known: Pointer | None = None) -> Pointer | None:
+        """The pointer; None where there is none, and `known` itself where it is still that."""
         async with self.faults.around("pointer"):
-            if self._pointer is None or self._pointer.tag == known_tag:
-                return None
-            return self._pointer
+            is_known = known is not None and self._pointer is not None and known.tag == self._pointer.tag
+            return known if is_known else self._pointer
 
     async def bundle(self, revision: str) -> bytes:
         """The bytes of a bundle, whose digest has been checked.
@@ -253,6 +252,11 @@ class MemoryBundleStore:
             self._pointer = pointer_after(entry, expected, str(entry.sequence))
             self.history.append(entry)
             return self._pointer
+
+    async def record(self, pointer: Pointer) -> None:  # noqa: ARG002  # `flip` has written it
+        """Write the flips that the pointer remembers and the history does not have."""
+        async with self.faults.around("record"):
+            return
 
     async def claim(self, claim: Claim) -> None:
         """Write or renew a claim."""

@@ -168,8 +168,9 @@ class Claim:
 class BundleSource(Protocol):
     """What a gateway needs of the bundle store. Every method may raise `StoreError`: the store did not answer."""
 
-    async def pointer(self, known_tag: str | None = None) -> Pointer | None:
-        """The pointer; None where nothing was ever published, or where its tag is still `known_tag`."""
+    async def pointer(self, known: Pointer | None = None) -> Pointer | None:
+        """The pointer; None where there is none: nothing was ever published, or it was lost. `known` itself where it is still
+        that."""
         ...
 
     async def bundle(self, revision: str) -> bytes:
@@ -213,6 +214,14 @@ class BundleStore(BundleSource, Protocol):
         Raises:
             ConflictError: the pointer has moved; it names who moved it.
             ValueError: the entry cannot follow `expected`, such as one of a bad revision that does not clear the mark.
+        """
+        ...
+
+    async def record(self, pointer: Pointer) -> None:
+        """Write the flips that the pointer remembers and the history does not have, those of others included.
+
+        Raises:
+            StoreError: another flip of the same number is in the history.
         """
         ...
 
