@@ -10,6 +10,7 @@ from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_cloudwatch_actions as actions
 from aws_cdk import aws_lambda as lambda_
 from constructs import Construct
+from tidegate.control.guard import ALARM_PERIODS
 
 from infra.contract import BUNDLE_AGE, FALLBACKS, REQUESTS, SERVICE_DIMENSION
 from infra.shards import Shard
@@ -20,7 +21,7 @@ from infra.stacks.parts import Stage
 from infra.stacks.storage import StorageStack
 
 MINUTE = cdk.Duration.minutes(1)
-RATE_PERIODS = 3
+RATE_PERIODS = ALARM_PERIODS
 """Minutes on end that a rate must be above its threshold."""
 
 

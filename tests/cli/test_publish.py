@@ -268,16 +268,38 @@ def test_a_rollback_is_one_write_and_names_who_and_why(published: Cli) -> None:
     assert done.returncode == 0, done.stderr
     assert "- load" in done.stdout
     assert f"revision {before[:12]} is live, in place of" in done.stdout
+    assert "which is marked bad" in done.stdout
     assert eventually(lambda: published.stack.version("picked") == 2)
     newest = published.history()[0]
     assert (newest["action"], newest["by"], newest["why"]) == ("rollback", "ben", "version 3 is worse")
+    other = published.run("rollback", "--by", "eve", "--json")
+    assert (other.returncode, lines(other)[-1]["status"]) == (0, "already rolled back")
+    assert lines(other)[-1]["rolled_back_by"] == "ben"
+    assert published.live() == before
+
+
+def test_what_was_rolled_back_is_published_again_only_if_told_so(published: Cli) -> None:
+    published.write(picked="versioned/1")
+    assert published.publish().returncode == 0
+    bad = published.history()[0]["revision"]
+    assert published.run("rollback", "--why", "wrong prices", "--by", "ben").returncode == 0
+    marked = published.history()
+    assert marked[0]["marked_bad"] == marked[1]["revision"] == bad
+    assert (marked[1]["bad"]["by"], marked[1]["bad"]["why"]) == ("ben", "wrong prices")
+    assert f"marked bad: {bad[:12]} by ben" in published.run("status").stdout
+    refused = published.publish()
+    assert (refused.returncode, "wrong prices" in refused.stderr) == (1, True)
+    done = published.publish("--even-if-bad")
+    assert (done.returncode, "is not marked bad any more" in done.stdout) == (0, True), done.stderr
+    assert published.history()[0]["revision"] == bad
+    assert published.run("rollback").returncode == 0
 
 
 def test_a_rollback_to_a_named_revision_loads_what_is_gone(published: Cli) -> None:
     wanted = published.live()
     for target in ("versioned/3", "simple"):
         published.write(picked=target)
-        assert published.publish().returncode == 0
+        assert published.publish("--even-if-bad").returncode == 0
     assert eventually(lambda: all("versioned/2" not in held for held in published.stack.models("a")))
     done = published.run("rollback", wanted[:10], "--json")
     told = lines(done)

@@ -10,7 +10,7 @@ from tidegate.control.config import ControlConfig, ControlPorts
 from tidegate.control.plane import ControlPlane
 from tidegate.control.publish import PublishRequest, PublishResult
 from tidegate.control.reconcile import ReconcileResult
-from tidegate.control.rollback import RollbackResult
+from tidegate.control.rollback import RollbackRequest, RollbackResult
 from tidegate.control.sources import GivenRules
 from tidegate.control.steps import StepEvent
 from tidegate.ports import (
@@ -123,16 +123,22 @@ class Plane:
         by: str = "ana",
         dry_run: bool = False,
         require_samples: bool = False,
+        even_if_bad: bool = False,
         placement: Mapping[str, list[str]] | None = None,
         **rules: str,
     ) -> PublishResult:
         """Publish rules where each objective serves one target, or what the YAML of its rules says."""
         source = GivenRules(bundle(placement, **rules))
-        request = PublishRequest(rules=source, by=by, dry_run=dry_run, require_samples=require_samples)
+        request = PublishRequest(
+            rules=source, by=by, dry_run=dry_run, require_samples=require_samples, even_if_bad=even_if_bad
+        )
         return await (process or self.process()).publisher.publish(request, self.events.append)
 
-    async def roll_back(self, revision: str | None = None, *, by: str = "ben", why: str = "") -> RollbackResult:
-        return await self.process().rollbacker.roll_back(revision, by=by, why=why, announce=self.events.append)
+    async def roll_back(
+        self, revision: str | None = None, *, process: ControlPlane | None = None, by: str = "ben", **fields: Any
+    ) -> RollbackResult:
+        request = RollbackRequest(by=by, revision=revision, **fields)
+        return await (process or self.process()).rollbacker.roll_back(request, self.events.append)
 
     async def reconcile(self, *, dry_run: bool = False) -> ReconcileResult:
         return await self.process().reconciler.reconcile("carl", dry_run=dry_run)

@@ -66,7 +66,7 @@ async def _act(plane: Plane, process: object, deed: Deed) -> None:
         rules = {f"o{number}": target for number, target in enumerate(deed.targets)}
         await plane.publish(process, placement={"bad": ["a"]}, **rules)  # type: ignore[arg-type]
     elif deed.act == "roll back":
-        await process.rollbacker.roll_back(None, by="ben", announce=plane.events.append)  # type: ignore[attr-defined]
+        await plane.roll_back(process=process)  # type: ignore[arg-type]
     else:
         await process.reconciler.reconcile("carl")  # type: ignore[attr-defined]
 

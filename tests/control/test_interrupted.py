@@ -35,13 +35,13 @@ async def publish(plane: Plane, process: ControlPlane) -> None:
 
 
 async def roll_back(plane: Plane, process: ControlPlane) -> None:
-    await process.rollbacker.roll_back(None, by="mortal", announce=plane.events.append)
+    await plane.roll_back(process=process, by="mortal")
 
 
 async def roll_back_far(plane: Plane, process: ControlPlane) -> None:
     """Back to a revision whose models are not loaded any more."""
     first = plane.bundles.history[0].revision
-    await process.rollbacker.roll_back(first, by="mortal", announce=plane.events.append)
+    await plane.roll_back(first, process=process, by="mortal")
 
 
 async def reconcile(plane: Plane, process: ControlPlane) -> None:

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 
 import pytest
 from tidegate.control.config import ControlConfig
 from tidegate.errors import PublishError
+from tidegate.ports import Pointer
 
 from tests.control.mortal import Hold
 from tests.control.plane import Plane, clock
 from tests.support.virtual_time import run
 
 RULES = ("scorer/1", "scorer/2", "scorer/3", "fresh", "features")
+
+
+async def pointer(plane: Plane) -> Pointer:
+    found = await plane.bundles.pointer()
+    assert found is not None
+    return found
 
 
 async def published(count: int, keep: int = 3) -> tuple[Plane, list[str]]:
@@ -42,11 +50,187 @@ def test_the_revision_before_is_live_again_with_one_write_and_no_load() -> None:
     run(work())
 
 
-def test_again_goes_forward_again() -> None:
+def test_what_is_left_is_marked_bad() -> None:
+    async def work() -> None:
+        plane, revisions = await published(3)
+        result = await plane.roll_back(why="errors went up")
+        assert (result.as_dict()["marked_bad"], result.as_dict()["cleared"]) == (revisions[2], False)
+        (mark,) = (await pointer(plane)).bad
+        assert (mark.revision, mark.by, mark.why) == (revisions[2], "ben", "errors went up")
+
+    run(work())
+
+
+def test_the_same_person_again_goes_further_back_and_never_to_a_bad_one() -> None:
+    async def work() -> None:
+        plane, revisions = await published(4)
+        await plane.roll_back()
+        assert (await plane.roll_back()).revision == revisions[1]
+        assert (await plane.roll_back()).revision == revisions[0]
+        with pytest.raises(PublishError, match=r"no revision before .* is left to roll back to") as failure:
+            await plane.roll_back()
+        assert f"revision {revisions[1][:12]} was marked bad by ben at " in str(failure.value)
+        assert plane.live() == revisions[0]
+
+    run(work())
+
+
+def test_a_publish_after_a_rollback_is_rolled_back_to_what_was_good() -> None:
     async def work() -> None:
         plane, revisions = await published(3)
         await plane.roll_back()
-        assert (await plane.roll_back()).revision == revisions[2]
+        mended = await plane.publish(main="fresh", other="popular")
+        result = await plane.roll_back()
+        assert (result.before, result.revision) == (mended.revision, revisions[1])
+        assert {mark.revision for mark in (await pointer(plane)).bad} == {revisions[2], mended.revision}
+
+    run(work())
+
+
+def test_a_rollback_past_a_revision_does_not_come_back_to_it() -> None:
+    async def work() -> None:
+        plane, revisions = await published(3)
+        await plane.roll_back(revisions[0])
+        with pytest.raises(PublishError, match="is left to roll back to"):
+            await plane.roll_back()
+        assert plane.live() == revisions[0]
+
+    run(work())
+
+
+def test_somebody_else_who_comes_second_goes_no_further() -> None:
+    async def work() -> None:
+        plane, revisions = await published(4)
+        await plane.roll_back(by="the guard")
+        second = await plane.roll_back(by="ben")
+        assert (second.status, second.revision, second.before) == ("already rolled back", revisions[2], revisions[3])
+        assert second.as_dict()["rolled_back_by"] == "the guard"
+        assert plane.live() == revisions[2]
+        stale = await plane.roll_back(by="ben", leaving=revisions[3][:8])
+        assert stale.status == "already rolled back"
+        assert plane.live() == revisions[2]
+        further = await plane.roll_back(by="ben", leaving=revisions[2][:8])
+        assert (further.status, further.revision) == ("rolled back", revisions[1])
+
+    run(work())
+
+
+def test_what_is_to_be_left_must_be_live() -> None:
+    async def work() -> None:
+        plane, revisions = await published(3)
+        with pytest.raises(PublishError, match=rf"is not live: ana made {revisions[2][:12]} live \(publish\)"):
+            await plane.roll_back(leaving=revisions[1])
+        assert plane.live() == revisions[2]
+
+    run(work())
+
+
+@pytest.mark.parametrize("keep", [3, 0], ids=["at once", "loads first"])
+@pytest.mark.parametrize("method", ["pointer", "assignment", "claim", "flip"])
+@pytest.mark.parametrize("others", [("eve",), ("eve", "the guard")])
+def test_of_rollbacks_at_the_same_instant_one_counts(keep: int, method: str, others: tuple[str, ...]) -> None:
+    """Whoever comes later, wherever it was then, goes no further than the first."""
+
+    async def work() -> None:
+        plane, revisions = await published(4, keep)
+        hold = Hold("bundles", method)
+        tasks = [asyncio.create_task(plane.roll_back(process=plane.process(hold), by="ben"))]
+        tasks += [asyncio.create_task(plane.roll_back(by=name)) for name in others]
+        await asyncio.sleep(3)
+        hold.go.set()
+        results = await asyncio.gather(*tasks)
+        counts = Counter(each.status for each in results)
+        assert counts == {"rolled back": 1, "already rolled back": len(others)}
+        assert {(each.revision, each.before) for each in results} == {(revisions[2], revisions[3])}
+        assert plane.live() == revisions[2]
+        assert [mark.revision for mark in (await pointer(plane)).bad] == [revisions[3]]
+        assert plane.violations == []
+
+    run(work())
+
+
+def test_a_rollback_elsewhere_meanwhile_is_an_error_that_says_so() -> None:
+    async def work() -> None:
+        plane, revisions = await published(4)
+        hold = Hold("bundles", "flip")
+        late = asyncio.create_task(plane.roll_back(revisions[1], process=plane.process(hold)))
+        await hold.held.wait()
+        await plane.roll_back(by="the guard")
+        hold.go.set()
+        with pytest.raises(PublishError, match=r"the guard rolled revision .* back meanwhile"):
+            await late
+        assert plane.live() == revisions[2]
+
+    run(work())
+
+
+def test_a_publish_meanwhile_is_not_rolled_back() -> None:
+    async def work() -> None:
+        plane, _ = await published(2)
+        hold = Hold("bundles", "flip")
+        late = asyncio.create_task(plane.roll_back(process=plane.process(hold)))
+        await hold.held.wait()
+        mended = await plane.publish(main="fresh")
+        hold.go.set()
+        with pytest.raises(PublishError, match=r"ana made revision .* live meanwhile \(publish\)"):
+            await late
+        assert plane.live() == mended.revision
+
+    run(work())
+
+
+def test_a_bad_revision_is_published_only_if_told_so() -> None:
+    async def work() -> None:
+        plane, revisions = await published(2)
+        await plane.roll_back(why="wrong prices")
+        for dry_run in (True, False):
+            with pytest.raises(PublishError, match=r"was marked bad by ben at .*: wrong prices; .*--even-if-bad"):
+                await plane.publish(main=RULES[1], other="popular", dry_run=dry_run)
+        assert plane.live() == revisions[0]
+        result = await plane.publish(main=RULES[1], other="popular", even_if_bad=True)
+        assert plane.live() == result.revision == revisions[1]
+        assert result.activated is not None
+        assert result.activated.entry.cleared
+        assert (await pointer(plane)).bad == ()
+
+    run(work())
+
+
+def test_a_rollback_is_taken_back_only_if_told_so() -> None:
+    async def work() -> None:
+        plane, revisions = await published(3)
+        await plane.roll_back(why="wrong prices")
+        with pytest.raises(PublishError, match=r"was marked bad by ben at .*: wrong prices; .*--even-if-bad"):
+            await plane.roll_back(revisions[2])
+        result = await plane.roll_back(revisions[2], even_if_bad=True)
+        assert plane.live() == revisions[2]
+        assert (result.as_dict()["marked_bad"], result.as_dict()["cleared"]) == (None, True)
+        assert (await pointer(plane)).bad == ()
+
+    run(work())
+
+
+def test_from_one_bad_revision_to_another_both_stay_known() -> None:
+    async def work() -> None:
+        plane, revisions = await published(2)
+        await plane.roll_back()
+        worse = await plane.publish(main="fresh", other="popular")
+        result = await plane.roll_back(revisions[1], even_if_bad=True)
+        assert result.as_dict()["marked_bad"] == worse.revision
+        assert [mark.revision for mark in (await pointer(plane)).bad] == [worse.revision]
+
+    run(work())
+
+
+def test_the_models_of_a_bad_revision_are_unloaded_once_drained() -> None:
+    async def work() -> None:
+        plane, _ = await published(2)
+        assert "scorer/1,2" in plane.held("a")[0]
+        await plane.roll_back()
+        await asyncio.sleep(60)
+        await plane.reconcile()
+        assert plane.held("a") == [{"scorer/1"}] * 2
+        assert plane.violations == []
 
     run(work())
 
@@ -67,7 +251,7 @@ def test_a_revision_whose_models_are_gone_is_loaded_and_validated_first() -> Non
         await plane.roll_back(revisions[0])
         assert plane.live() == revisions[0]
         assert "load done" in plane.steps()
-        assert plane.held("a") == [{"features/2", "scorer/1"}] * 2
+        assert plane.held("a") == [{"scorer/1"}] * 2
         assert plane.violations == []
 
     run(work())

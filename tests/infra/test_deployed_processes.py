@@ -22,6 +22,7 @@ from tidegate.aws.bundle_store import S3BundleStore
 from tidegate.aws.model_store import S3ModelStore
 from tidegate.aws.provision import provision_facts
 from tidegate.aws.registry import DynamoRegistry
+from tidegate.control.guard import BLAMELESS_S
 from tidegate.ports import Claim, Endpoint, EndpointState, RegisteredEndpoint
 from tidegate.triton.diagnosis import StoredDiagnosis
 from tidegate.triton.repository import MANAGEMENT
@@ -32,7 +33,7 @@ from tests.infra.deployed import AWS_VARIABLES, Triton, deployed_agent, deployed
 from tests.infra.fleets import named
 from tests.infra.rights import Deployed, Templates
 from tests.infra.test_templates import container, text_of
-from tests.lambdas.conftest import EVENTS, http_event, read
+from tests.lambdas.conftest import EVENTS, alarm_event, http_event, read
 from tests.support.aws import LocalAws
 from tests.support.guarded_aws import Guard, guarded_aws
 from tests.support.lambda_runtime import Environment
@@ -250,7 +251,7 @@ def test_the_probe_measures_under_the_namespace_that_alarms_look_at(stage: Stage
 
 def test_an_alarm_rolls_back_over_servers_that_ask_for_the_secret(stage: Stage) -> None:
     with stage.function("rollback") as rollback:
-        answer = rollback.invoke(recorded("alarm"))
+        answer = rollback.invoke(alarm_event("alarm", time.time() + BLAMELESS_S))
         assert answer["status"] == "rolled back", answer
     assert ("s3:PutObject", f"arn:aws:s3:::{stage.bucket}/live/pointer.json") in stage.asked()
     assert eventually(lambda: stage.stack.version("picked") == 1)

@@ -12,6 +12,7 @@ import threading
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,12 @@ from tests.web.conftest import Host, triton
 __all__ = ["triton"]
 
 EVENTS = Path(__file__).parent / "events"
+
+
+def alarm_event(name: str, at: float) -> Any:
+    """A recorded event of an alarm that changes its state at a time in Unix seconds."""
+    text = datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds").removesuffix("+00:00")
+    return json.loads((EVENTS / f"{name}.json").read_text().replace("2026-11-24T08:00:00", text))
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import time
 import urllib.request
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tidegate.control.guard import BLAMELESS_S
 
-from tests.lambdas.conftest import EVENTS, Deployment, Starter
+from tests.lambdas.conftest import EVENTS, Deployment, Starter, alarm_event
 from tests.support.lambda_runtime import Environment, FunctionError
 from tests.support.stack import RunningStack, eventually, make_repository, running_stack, write_rules
 from tests.web.conftest import free_port
@@ -129,19 +131,22 @@ def test_an_alarm_takes_a_publish_back_once(stack: RunningStack, start: Starter)
         assert "OK, ALARM, INSUFFICIENT_DATA" in caught.value.document["errorMessage"]
     assert len(metrics(rollback, "IgnoredEvents")) == 1
     assert stack.version("picked") == 2
-    answer = rollback.invoke(recorded("alarm"))
+    late = rollback.invoke(recorded("alarm"))
+    assert (late["status"], stack.version("picked")) == ("kept", 2), "it is about what was live before"
+    at = time.time() + BLAMELESS_S
+    answer = rollback.invoke(alarm_event("alarm", at))
     assert answer["status"] == "rolled back", answer
     assert eventually(lambda: stack.version("picked") == 1)
     assert stack.get("/v1/fleet")["revision"] == answer["revision"]
     for delivered in ("alarm", "alarm_by_eventbridge"):
-        assert rollback.invoke(recorded(delivered)) == answer, "the same change of state, delivered again"
-    assert [line["Rollbacks"] for line in metrics(rollback, "Rollbacks")] == [[1.0]], "and counted once"
+        assert rollback.invoke(alarm_event(delivered, at)) == answer, "the same change of state, delivered again"
+    assert [line["Rollbacks"] for line in metrics(rollback, "Rollbacks")] == [[0.0], [1.0]], "and counted once"
     again = rollback.invoke(recorded("alarm_by_sns"))
     assert again["status"] == "kept"
     assert "a rollback already" in again["reason"]
     assert stack.version("picked") == 1
     assert "the guard was called" in rollback.log
-    assert [line["Rollbacks"] for line in metrics(rollback, "Rollbacks")] == [[1.0], [0.0]]
+    assert [line["Rollbacks"] for line in metrics(rollback, "Rollbacks")] == [[0.0], [1.0], [0.0]]
 
 
 @pytest.mark.parametrize("function", ["rollback", "reconcile", "probe"])

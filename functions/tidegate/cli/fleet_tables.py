@@ -14,6 +14,7 @@ PLAIN_WIDTH = 200
 
 SHOWN_MODELS = 8
 SHOWN_LINES = 20
+SHOWN_MARKS = 3
 
 Json = Mapping[str, Any]
 
@@ -121,6 +122,9 @@ def _lines(fleet: Json) -> Iterator[tuple[str, str]]:
     source = fleet.get("source")
     if source is not None and source["last_error"] is not None:
         yield f"the gateway cannot follow what is live ({source['state']}): {source['last_error']}", "red"
+    for mark in fleet.get("bad", ())[:SHOWN_MARKS]:
+        why = f": {mark['why']}" if mark["why"] else ""
+        yield f"marked bad: {mark['revision'][:12]} by {mark['by']} at {mark['at']}{why}", ""
     yield from ((f"problem: {text}", "red") for text in fleet.get("problems", ()))
     rejected = fleet.get("rules", {}).get("last_rejected")
     if rejected:

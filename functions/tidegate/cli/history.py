@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 @STORE_OPTIONS
 @AS_JSON
 def history(stores: StoreOptions, limit: int, as_json: bool) -> None:
-    """List what was made live, newest first: when, by whom, why, and what a rollback to it would take."""
+    """List what was made live, newest first: when, by whom, why, and what a rollback to it would take.
+
+    A revision that was rolled back is marked bad, and goes live again only with --even-if-bad.
+    """
     from tidegate.control.desired import rollback_revisions
 
     settings = resolve_settings(stores)
@@ -40,6 +43,10 @@ def history(stores: StoreOptions, limit: int, as_json: bool) -> None:
             "by": entry.by,
             "why": entry.why,
             "live": pointer is not None and entry == pointer.live,
+            "bad": _mark(pointer, entry.revision),
+            "marked_bad": entry.marked_bad or None,
+            "cleared": entry.cleared,
+            "follows": entry.follows or None,
             "loaded": pointer is not None and entry.revision in (pointer.live.revision, *kept),
         }
         for entry in (() if pointer is None else pointer.entries[:limit])
@@ -52,11 +59,20 @@ def history(stores: StoreOptions, limit: int, as_json: bool) -> None:
         _show(rows)
 
 
+def _mark(pointer: Pointer | None, revision: str) -> dict[str, str] | None:
+    mark = None if pointer is None else pointer.mark(revision)
+    if mark is None:
+        return None
+    at = datetime.fromtimestamp(mark.at, UTC).isoformat(timespec="seconds")
+    return {"by": mark.by, "at": at, "why": mark.why}
+
+
 def _show(rows: list[dict[str, Any]]) -> None:
     from tidegate.cli.fleet_tables import console, table
 
     found = table("flip", "at", "action", "revision", "by", "rollback", "why")
     for row in rows:
         takes = "live" if row["live"] else "at once" if row["loaded"] else "loads first"
+        takes = "marked bad" if row["bad"] else takes
         found.add_row(str(row["flip"]), row["at"], row["action"], row["revision"][:12], row["by"], takes, row["why"])
     console().print(found)

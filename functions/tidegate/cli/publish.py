@@ -40,6 +40,7 @@ SHOWN_CHANGES = 20
 @click.option("--why", default="", help="Why, for the history.")
 @click.option("--by", help="Who publishes, for the history; user and machine where left out.")
 @click.option("--dry-run", is_flag=True, help="Check, say what would change, and change nothing.")
+@click.option("--even-if-bad", is_flag=True, help="Publish rules that were rolled back, and clear their mark.")
 @click.option("--require-samples", is_flag=True, help="Refuse targets without a golden request (samples/*.json).")
 @STORE_OPTIONS
 @click.option("--json", "as_json", is_flag=True, help="Print each event, and last the result, as a line of JSON.")
@@ -52,6 +53,7 @@ def publish(
     why: str,
     by: str | None,
     dry_run: bool,
+    even_if_bad: bool,
     require_samples: bool,
     as_json: bool,
 ) -> None:
@@ -83,6 +85,7 @@ def publish(
                 why=why,
                 dry_run=dry_run,
                 require_samples=require_samples,
+                even_if_bad=even_if_bad,
             )
             return await plane.publisher.publish(request, announcer(as_json=as_json))
 
@@ -126,6 +129,8 @@ def _show(result: PublishResult) -> None:
     else:
         entry = result.activated.entry
         click.echo(f"revision {result.revision[:12]} is live (flip {entry.sequence}); {counted(changes)}")
+        if entry.cleared:
+            click.echo(f"revision {result.revision[:12]} is not marked bad any more")
         for warning in result.activated.warnings:
             click.echo(f"warning: {warning}", err=True)
         for target, reason in sorted(result.activated.unproved.items()):

@@ -27,7 +27,8 @@ LAPSES = 3
 @dataclass(frozen=True, slots=True)
 class Change:
     """What is to become live, in place of `base`; `known` are the targets that live serves in just the same way, and `proved`
-    says that every other one must answer a golden request."""
+    says that every other one must answer a golden request. `marks_bad`, `clears` and `follows` become the entry's: see
+    `LiveEntry`."""
 
     action: Literal["publish", "rollback"]
     revision: str
@@ -38,6 +39,24 @@ class Change:
     why: str = ""
     known: frozenset[str] = frozenset()
     proved: bool = False
+    marks_bad: bool = False
+    clears: bool = False
+    follows: str = ""
+
+    def entry(self, at: float) -> LiveEntry:
+        """The flip that makes it live at a time in Unix seconds."""
+        base = self.base
+        return LiveEntry(
+            self.revision,
+            1 if base is None else base.live.sequence + 1,
+            self.by,
+            at,
+            self.why,
+            self.action,
+            marked_bad=base.live.revision if base is not None and self.marks_bad else "",
+            cleared=self.clears,
+            follows=self.follows,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +80,9 @@ class Activated:
             "at": self.entry.at,
             "why": self.entry.why,
             "action": self.entry.action,
+            "marked_bad": self.entry.marked_bad or None,
+            "cleared": self.entry.cleared,
+            "follows": self.entry.follows or None,
             "loaded": dict(self.loaded),
             "confirmed": list(self.confirmed),
             "unconfirmed": list(self.unconfirmed),
@@ -168,8 +190,7 @@ class Activation:
 
     async def _flip(self, change: Change, step: Step) -> LiveEntry:
         base = change.base
-        sequence = 1 if base is None else base.live.sequence + 1
-        entry = LiveEntry(change.revision, sequence, change.by, self._ports.clock(), change.why, change.action)
+        entry = change.entry(self._ports.clock())
         try:
             await self._ports.bundles.flip(entry, base)
         except ConflictError:
@@ -212,7 +233,11 @@ class Activation:
                     warnings.append(
                         f"gateways that do not serve it yet: {', '.join(unconfirmed)}; see `tidegate status`"
                     )
-            await self._drain(entry, steps)
+            if entry.action == "rollback" and not rollout.loads.models:
+                # Whoever rolls back is in a hurry, and what is loaded too much harms nobody.
+                steps.skip("drain", "what is not needed any more is left to the next reconcile")
+            else:
+                await self._drain(entry, steps)
             with steps.step("unload") as step:
                 result = await self._reconciler.reconcile(change.by)
                 step.outcome = summary(result)

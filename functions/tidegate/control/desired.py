@@ -228,12 +228,13 @@ class StateReader:
 
 
 def rollback_revisions(pointer: Pointer | None, count: int) -> tuple[str, ...]:
-    """The last `count` revisions that were live before and are not now, each once, newest first."""
+    """The last `count` revisions that were live before and are not now, each once, newest first, without those that are
+    marked bad: nobody rolls back to them in a hurry, and their models may be what is bad."""
     if pointer is None:
         return ()
     before = dict.fromkeys(entry.revision for entry in pointer.entries)
     before.pop(pointer.live.revision)
-    return tuple(before)[:count]
+    return tuple(revision for revision in tuple(before)[:count] if pointer.mark(revision) is None)
 
 
 def _bound(cache: OrderedDict[str, Any]) -> None:

@@ -58,8 +58,8 @@ def outlook(assignment: Assignment, desired: Desired, live: bytes | None, keep_r
 
 
 def _flipped(assignment: Assignment, pointer: Pointer | None) -> Pointer:
-    entries = () if pointer is None else pointer.entries
-    return Pointer((LiveEntry(assignment.revision, 0, "", 0.0), *entries), "")
+    entries, bad = ((), ()) if pointer is None else (pointer.entries, pointer.bad)
+    return Pointer((LiveEntry(assignment.revision, 0, "", 0.0), *entries), "", bad)
 
 
 def _units(plans: Iterable[Plan]) -> set[tuple[str, int]]:

@@ -18,6 +18,7 @@ from tidegate.control.outlook import Outlook, outlook
 from tidegate.control.placing import place
 from tidegate.control.plans import NOTHING, Plan
 from tidegate.control.reconcile import Reconciler
+from tidegate.control.rollback import describe_mark
 from tidegate.control.sources import CheckedRules, ModelsSource, RulesSource
 from tidegate.control.steps import Announce, Step, Steps
 from tidegate.errors import BundleError, PublishError
@@ -33,8 +34,14 @@ PUSHES_AT_ONCE = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublishRequest:
-    """What is published, by whom and why. `models` None: everything was pushed before. A `dry_run` writes nothing.
-    `require_samples`: every target must have a golden request."""
+    """What is published, by whom and why.
+
+    Attributes:
+        models: the folder of the models; None: everything was pushed before.
+        dry_run: write nothing.
+        require_samples: whether every target must have a golden request.
+        even_if_bad: whether the revision may be one that was rolled back; then its mark is cleared.
+    """
 
     rules: RulesSource
     models: ModelsSource | None = None
@@ -42,6 +49,7 @@ class PublishRequest:
     why: str = ""
     dry_run: bool = False
     require_samples: bool = False
+    even_if_bad: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +125,7 @@ class Publisher:
         with steps.step("assign") as step:
             desired = await self._reader.read()
             assignment = await self._assign(checked, desired, step, self._ports.catalog)
+            _refuse_bad(assignment, desired, request)
             # Also where it is live already: that mends what is damaged.
             await self._ports.bundles.put_bundle(assignment.bundle)
             assignment = replace(assignment, plans=await self._stored(assignment))
@@ -207,6 +216,7 @@ class Publisher:
             desired = await self._reader.read()
             catalog = self._ports.catalog if request.models is None else request.models.catalog
             assignment = await self._assign(checked, desired, step, catalog)
+            _refuse_bad(assignment, desired, request)
             seen = await self._outlook(assignment, desired)
         status: Status = "unchanged" if _is_live(assignment, desired) else "planned"
         notes = (*checked.notes, *assignment.notes)
@@ -256,6 +266,7 @@ class Publisher:
             request.why,
             known,
             self._must_be_proved(request),
+            clears=desired.pointer is not None and desired.pointer.mark(assignment.revision) is not None,
         )
 
     def _must_be_proved(self, request: PublishRequest) -> bool:
@@ -286,6 +297,19 @@ class Publisher:
 
 def _is_live(assignment: Assignment, desired: Desired) -> bool:
     return desired.pointer is not None and desired.pointer.live.revision == assignment.revision
+
+
+def _refuse_bad(assignment: Assignment, desired: Desired, request: PublishRequest) -> None:
+    """Refuse a revision that was rolled back.
+
+    Raises:
+        PublishError: it is marked bad, and that was not asked for.
+    """
+    mark = (
+        None if desired.pointer is None or _is_live(assignment, desired) else desired.pointer.mark(assignment.revision)
+    )
+    if mark is not None and not request.even_if_bad:
+        raise PublishError("assign", f"{describe_mark(mark)}; mend the rules, or give --even-if-bad to clear the mark")
 
 
 def _unpushed(load: ModelLoad, there: Collection[int]) -> PushOutcome:

@@ -12,7 +12,7 @@ from tidegate.control.desired import Desired, StateReader
 from tidegate.control.failures import Failures
 from tidegate.control.reconcile import Action, Observation, Reconciler
 from tidegate.errors import BundleError
-from tidegate.ports import Claim, Endpoint, EndpointState, GatewayReport, RegisteredEndpoint
+from tidegate.ports import BadMark, Claim, Endpoint, EndpointState, GatewayReport, RegisteredEndpoint
 from tidegate.rules import Engine
 
 HISTORY = 10
@@ -87,7 +87,8 @@ class ShardStatus:
 
 @dataclass(frozen=True, slots=True)
 class RevisionStatus:
-    """A revision whose models stay loaded, and why; who made it live last, when (Unix seconds) and why, where it was."""
+    """A revision whose models stay loaded, and why; who made it live last, when (Unix seconds) and why, where it was.
+    `marked_bad` is the revision that it was made live in place of, where that was marked bad."""
 
     revision: str
     reason: str
@@ -95,6 +96,7 @@ class RevisionStatus:
     at: float | None = None
     why: str = ""
     action: str = ""
+    marked_bad: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -105,6 +107,7 @@ class RevisionStatus:
             "at": None if self.at is None else _iso(self.at),
             "why": self.why,
             "action": self.action,
+            "marked_bad": self.marked_bad or None,
         }
 
 
@@ -122,6 +125,7 @@ class FleetReport:
         drift: what would have to be changed on the endpoints.
         waiting: failed loads that this process tries again later.
         problems: what could not be read, and what cannot be.
+        bad: the revisions that were rolled back, the last one first; they go live only if told so.
     """
 
     revisions: tuple[RevisionStatus, ...]
@@ -133,6 +137,7 @@ class FleetReport:
     drift: tuple[Action, ...]
     waiting: tuple[str, ...]
     problems: tuple[str, ...]
+    bad: tuple[BadMark, ...] = ()
 
     @property
     def live(self) -> RevisionStatus | None:
@@ -172,6 +177,10 @@ class FleetReport:
             "drift": [each.as_dict() for each in self.drift],
             "waiting": list(self.waiting),
             "problems": list(self.problems),
+            "bad": [
+                {"revision": mark.revision, "by": mark.by, "at": _iso(mark.at), "why": mark.why}
+                for mark in self.bad[:HISTORY]
+            ],
         }
 
 
@@ -214,6 +223,7 @@ class StatusReader:
                 *(f"{url}: {why}" for url, why in seen.unreachable.items()),
                 *(entry.note for entry in seen.refused),
             ),
+            bad=() if desired.pointer is None else desired.pointer.bad,
         )
 
     async def _engine(self, desired: Desired) -> tuple[Engine | None, tuple[str, ...]]:
@@ -231,12 +241,12 @@ def _revision(desired: Desired, revision: str, reason: str) -> RevisionStatus:
     if entry is None:
         claim = next(each for each in desired.claims if each.revision == revision)
         return RevisionStatus(revision, reason, claim.by)
-    return RevisionStatus(revision, reason, entry.by, entry.at, entry.why, entry.action)
+    return RevisionStatus(revision, reason, entry.by, entry.at, entry.why, entry.action, entry.marked_bad)
 
 
 def _history(desired: Desired) -> Iterator[RevisionStatus]:
     for entry in () if desired.pointer is None else desired.pointer.entries[:HISTORY]:
-        yield RevisionStatus(entry.revision, "", entry.by, entry.at, entry.why, entry.action)
+        yield RevisionStatus(entry.revision, "", entry.by, entry.at, entry.why, entry.action, entry.marked_bad)
 
 
 def _shards(

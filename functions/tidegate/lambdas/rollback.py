@@ -1,10 +1,11 @@
-"""The guard's function: an alarm moves the pointer back to the revision before, once, and says so."""
+"""The guard's function: an alarm moves the pointer back to the last revision that is not bad, once, and says so."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
 from dataclasses import asdict
+from datetime import datetime
 from typing import Any
 
 from tidegate.aws.event_function import EventFunction
@@ -43,7 +44,9 @@ def handler(event: Any, context: Any) -> dict[str, Any]:
 
     def roll_back(data: Mapping[str, Any]) -> dict[str, Any]:
         why = f"alarm {data['name']}"
-        done = function.run(lambda: guard(plane, "the guard", why, settings.guard_window_s)).as_dict()
+        alarmed_at = datetime.fromisoformat(data["at"]).timestamp()
+        judged = function.run(lambda: guard(plane, "the guard", why, settings.guard_window_s, alarmed_at=alarmed_at))
+        done = judged.as_dict()
         # Here, so that an event that is delivered again is not counted again.
         metrics = function.metrics()
         metrics.add_metric("Rollbacks", "Count", int(done["status"] == "rolled back"))

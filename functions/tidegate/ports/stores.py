@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -132,6 +133,12 @@ class Pointer:
     def live(self) -> LiveEntry:
         """The entry that is live."""
         return self.entries[0]
+
+    @property
+    def arrival(self) -> LiveEntry:
+        """The flip since which the live revision has been live without a break."""
+        same = itertools.takewhile(lambda entry: entry.revision == self.live.revision, self.entries)
+        return tuple(same)[-1]
 
     def mark(self, revision: str) -> BadMark | None:
         """The mark of a revision; None where it is not marked bad."""
