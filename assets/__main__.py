@@ -28,7 +28,7 @@ def package(out: Path, architecture: tuple[str, ...], stage: str | None, as_json
     if interpreter is None:
         raise click.ClickException(
             f"python{version} is not on the PATH: the functions of stage {stage} run on it, and only it can compile their "
-            f'modules. Install it, or set `python_version: "{THIS_PYTHON}"` in infra/settings/{stage}.yaml'
+            f"modules. Install it, or set another `python_version` in infra/settings/{stage}.yaml"
         )
     built = [
         build(asset, each, out.resolve(), version, interpreter)

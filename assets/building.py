@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,8 +22,13 @@ TASK_ROOT = "/var/task"
 
 THIS_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 UNDATED = (1980, 1, 1, 0, 0, 0)
-PLATFORMS = {"arm64": "manylinux2014_aarch64", "x86_64": "manylinux2014_x86_64"}
-LEFT_OUT = ("cli", "triton/backends", "triton/checks")
+PLATFORMS = {
+    "arm64": ("manylinux_2_28_aarch64", "manylinux2014_aarch64"),
+    "x86_64": ("manylinux_2_28_x86_64", "manylinux2014_x86_64"),
+}
+"""Of each architecture the platforms whose wheels Lambda's runtimes of Python 3.12 and later load: they have glibc 2.34."""
+
+LEFT_OUT = ("cli", "triton/backends")
 """Folders of the project that no function needs."""
 
 UNSTABLE = ("RECORD", "INSTALLER", "REQUESTED", "direct_url.json")
@@ -40,7 +46,7 @@ class Asset:
 
 ASSETS = (
     Asset("gateway", "requirements/gateway.lock", 25_000_000),
-    Asset("control", "requirements/control.lock", 40_000_000),
+    Asset("control", "requirements/control.lock", 175_000_000),
 )
 
 
@@ -93,11 +99,11 @@ def build(asset: Asset, architecture: str, out: Path, python_version: str, inter
     return Built(asset, architecture, folder, archive, unpacked, len(content), digest)
 
 
-def _install(lock: Path, platform: str, python_version: str, folder: Path) -> None:
+def _install(lock: Path, platforms: Sequence[str], python_version: str, folder: Path) -> None:
     # The dependencies stand in the lock file; those that Lambda's runtime brings are left out of it.
     command = [
         sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--target", str(folder),
-        "--platform", platform, "--implementation", "cp", "--python-version", python_version,
+        *(f"--platform={each}" for each in platforms), "--implementation", "cp", "--python-version", python_version,
         "--only-binary=:all:", "--no-deps", "--no-compile", "--require-hashes", "--requirement", str(lock),
     ]  # fmt: skip
     subprocess.run(command, check=True, stdin=subprocess.DEVNULL)

@@ -104,8 +104,6 @@ def _of_functions(settings: Settings) -> Iterator[Conflict]:
         if reserved is not None and function.provisioned_concurrency > reserved:
             message = "provisioned_concurrency is above reserved_concurrency"
             yield (name, "provisioned_concurrency"), message, f"write at most {reserved}"
-        if function.snap_start and settings.python_version == "3.11":
-            yield (name, "snap_start"), "SnapStart needs Python 3.12 or later", "set python_version, or delete it"
         if function.snap_start and function.provisioned_concurrency:
             message = "a function has either environments that are kept ready or SnapStart"
             yield (name, "snap_start"), message, "delete it, or provisioned_concurrency"

@@ -93,9 +93,10 @@ class Settings(Group):
         description="CloudWatch namespace; stages that share an account and region need different ones.",
     )
     architecture: Literal["arm64", "x86_64"] = Field("arm64", description="CPU of the functions.")
-    python_version: Literal["3.11", "3.12", "3.13"] = Field(
+    python_version: Literal["3.12", "3.13"] = Field(
         "3.13",
-        description="Python of the functions. `make package` needs this version on the machine to compile their modules.",
+        description="Python of the functions. `make package` needs this version on the machine to compile their modules. Lambda's "
+        "3.11 has a C library that is too old for NumPy's and gRPC's companions.",
     )
     door: Literal["http_api", "function_url", "both"] = Field(
         "http_api",

@@ -210,9 +210,7 @@ class FunctionsStack(cdk.Stack):
             function_name=full_name,
             description=spec.description,
             runtime=lambda_.Runtime(
-                f"python{stage.settings.python_version}",
-                lambda_.RuntimeFamily.PYTHON,
-                supports_snap_start=stage.settings.python_version != "3.11",
+                f"python{stage.settings.python_version}", lambda_.RuntimeFamily.PYTHON, supports_snap_start=True
             ),
             snap_start=lambda_.SnapStartConf.ON_PUBLISHED_VERSIONS if spec.snap_start else None,
             architecture=lambda_.Architecture.ARM_64

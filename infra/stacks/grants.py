@@ -114,8 +114,8 @@ GRANTS: Mapping[str, Grant] = {
         reads=(RULES,), writes=(VERDICTS,), registry=(once("validate_rules"),), sends=("sqs",), opens=VARIABLES
     ),
     "reconcile": Grant(
-        reads=(ASSIGNMENTS, CLAIMS, LIVE),
-        lists=(CLAIMS,),
+        reads=(ASSIGNMENTS, CLAIMS, LIVE, MANIFESTS, MODELS),
+        lists=(CLAIMS, MANIFESTS),
         writes=(CLAIMS,),
         deletes=(CLAIMS,),
         registry=(LISTS_ENDPOINTS, LISTS_GATEWAYS, MARKS_WEDGED),
@@ -125,8 +125,8 @@ GRANTS: Mapping[str, Grant] = {
     ),
     "probe": Grant(registry=(LISTS_ENDPOINTS,), sends=("sqs",), opens=VARIABLES),
     "rollback": Grant(
-        reads=(ASSIGNMENTS, BUNDLES, CLAIMS, LIVE),
-        lists=(CLAIMS, HISTORY),
+        reads=(ASSIGNMENTS, BUNDLES, CLAIMS, LIVE, MANIFESTS, MODELS, SAMPLES),
+        lists=(CLAIMS, HISTORY, MANIFESTS, SAMPLES),
         writes=(CLAIMS, HISTORY, LIVE),
         deletes=(CLAIMS,),
         registry=(LISTS_ENDPOINTS, LISTS_GATEWAYS, MARKS_WEDGED, once("rollback")),

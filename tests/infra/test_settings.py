@@ -90,10 +90,7 @@ def test_a_variable_of_the_processes_goes_beside_the_defaults(
         ("ami: {gpu: latest}\n", "'gpu' is the text 'latest' (write text such as 'ami-"),
         ("nat_gateways: 3\n", "there are more NAT gateways than availability zones (write at most 2)"),
         ("gateway: {reserved_concurrency: 2, provisioned_concurrency: 3}\n", "is above reserved_concurrency"),
-        (
-            "python_version: '3.11'\ngateway: {snap_start: true}\n",
-            "test.yaml:2: SnapStart needs Python 3.12 or later (set python_version, or delete it)",
-        ),
+        ("python_version: '3.11'\n", "test.yaml:1: 'python_version' is the text '3.11' (write one of 3.12, 3.13)"),
         (
             "python_version: '3.12'\nresolve: {snap_start: true, provisioned_concurrency: 1}\n",
             "test.yaml:2: a function has either environments that are kept ready or SnapStart",

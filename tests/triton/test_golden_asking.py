@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from google.protobuf import json_format, text_format
 from tidegate.control.self_test import SelfTest
@@ -82,11 +83,11 @@ def ask(folder: Path, server: Server, samples: Any = None, *, store: MemoryModel
     return asyncio.run(work())
 
 
-def test_a_request_that_the_client_library_does_not_pack_names_its_file() -> None:
+def test_a_request_that_cannot_be_packed_names_its_file() -> None:
     request = GoldenRequest(
-        model="asked", file="asked/samples/a.json", inputs={}, batches=False, parameters={"sequence_id": 1}
+        model="asked", file="asked/samples/a.json", inputs={"X": np.zeros(1, np.complex128)}, batches=False
     )
-    with pytest.raises(ModelConfigError, match=r"asked/samples/a\.json: .*sequence_id"):
+    with pytest.raises(ModelConfigError, match=r"asked/samples/a\.json: .*'X' has the type complex128"):
         request.http()
 
 

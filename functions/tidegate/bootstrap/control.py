@@ -15,15 +15,10 @@ from tidegate.aws.layout import MODELS
 from tidegate.aws.model_store import S3ModelStore
 from tidegate.aws.objects import Objects
 from tidegate.aws.registry import DynamoRegistry, Network
-from tidegate.control.config import ControlConfig, ControlPorts, nothing_known
+from tidegate.control.config import ControlConfig, ControlPorts
 from tidegate.control.plane import ControlPlane
 from tidegate.errors import SettingsError
 from tidegate.ports import (
-    Diagnose,
-    GoldenRequests,
-    MemoryGoldenRequests,
-    MemoryModelCatalog,
-    ModelCatalog,
     ModelRepository,
     RegisteredEndpoint,
     Registry,
@@ -34,27 +29,30 @@ from tidegate.settings import Settings
 from tidegate.triton.repository import TritonRepository
 
 
-def build_control_plane(settings: Settings, transport: Transport, *, publishes: bool = True) -> ControlPlane:
+def build_control_plane(settings: Settings, transport: Transport) -> ControlPlane:
     """The control plane over the stores that the settings name: see `control_ports`.
 
     Raises:
         SettingsError: the bucket or the registry's table is not named.
     """
-    return ControlPlane(control_ports(settings, transport, publishes=publishes), control_config(settings))
+    return ControlPlane(control_ports(settings, transport), control_config(settings))
 
 
-def control_ports(settings: Settings, transport: Transport, *, publishes: bool = True) -> ControlPorts:
+def control_ports(settings: Settings, transport: Transport) -> ControlPorts:
     """The stores and servers of the control plane.
 
     Args:
         settings: name the stores.
         transport: reaches the servers.
-        publishes: whether new rules are published too. What reconciles and rolls back needs neither the models' configs
-            nor gRPC, and so none of tritonclient's 200 MB.
 
     Raises:
         SettingsError: the bucket or the registry's table is not named.
     """
+    # Here, as the probe's function and a shard's registry need none of it.
+    from tidegate.triton.catalog import StoreFiles, TritonCatalog
+    from tidegate.triton.diagnosis import StoredDiagnosis
+    from tidegate.triton.golden.asking import StoredGoldenRequests
+
     if settings.bucket is None or settings.registry_table is None:
         raise SettingsError("TIDEGATE_BUCKET and TIDEGATE_REGISTRY_TABLE must name the stores")
     clients = AwsClients(AwsConfig.from_settings(settings))
@@ -62,29 +60,16 @@ def control_ports(settings: Settings, transport: Transport, *, publishes: bool =
     models = S3ModelStore(objects)
 
     def repository_of(entry: RegisteredEndpoint) -> ModelRepository:
-        grpc_port = entry.grpc_port if publishes else None
-        return TritonRepository(transport, entry.endpoint, grpc_port, secret=settings.management_secret)
+        return TritonRepository(transport, entry.endpoint, entry.grpc_port, secret=settings.management_secret)
 
-    catalog: ModelCatalog
-    golden: GoldenRequests
-    diagnose: Diagnose = nothing_known
-    if publishes:
-        from tidegate.triton.catalog import StoreFiles, TritonCatalog
-        from tidegate.triton.diagnosis import StoredDiagnosis
-        from tidegate.triton.golden.asking import StoredGoldenRequests
-
-        catalog, golden = TritonCatalog(StoreFiles(models)), StoredGoldenRequests(models, transport)
-        diagnose = StoredDiagnosis(models)
-    else:
-        catalog, golden = MemoryModelCatalog({}), MemoryGoldenRequests()
     return ControlPorts(
         bundles=S3BundleStore(objects),
         models=models,
         registry=registry_of(settings, clients),
         repository_of=repository_of,
-        catalog=catalog,
-        golden=golden,
-        diagnose=diagnose,
+        catalog=TritonCatalog(StoreFiles(models)),
+        golden=StoredGoldenRequests(models, transport),
+        diagnose=StoredDiagnosis(models),
     )
 
 

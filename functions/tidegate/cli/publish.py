@@ -90,7 +90,7 @@ def publish(
             return await plane.publisher.publish(request, announcer(as_json=as_json))
 
     def published() -> Mapping[str, Any]:
-        result = run_on_plane(settings, work, publishes=True)
+        result = run_on_plane(settings, work)
         if not as_json:
             _show(result)
         return result.as_dict()

@@ -16,11 +16,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def run_on_plane(settings: Settings, work: Callable[[ControlPlane], Awaitable[T]], *, publishes: bool = False) -> T:
+def run_on_plane(settings: Settings, work: Callable[[ControlPlane], Awaitable[T]]) -> T:
     """Do some work on the control plane of the stores that the settings name; what came of it.
 
-    SIGTERM and Ctrl-C end the work in order, so that it gives up its claim. `publishes`: it makes new rules live, so that
-    it needs to read models' configs.
+    SIGTERM and Ctrl-C end the work in order, so that it gives up its claim.
 
     Raises:
         TidegateError: the work failed, or was interrupted.
@@ -34,7 +33,7 @@ def run_on_plane(settings: Settings, work: Callable[[ControlPlane], Awaitable[T]
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
         transport = build_transport(settings)
         try:
-            return await work(build_control_plane(settings, transport, publishes=publishes))
+            return await work(build_control_plane(settings, transport))
         finally:
             await transport.aclose()
 

@@ -19,7 +19,7 @@ from tidegate.settings import Settings
 def _wired() -> tuple[EventFunction, ControlPlane]:
     settings = with_management_secret(Settings.from_environment())
     function = EventFunction("reconcile", settings.log_level or "INFO")
-    return function, build_control_plane(settings, build_transport(settings), publishes=False)
+    return function, build_control_plane(settings, build_transport(settings))
 
 
 def handler(event: Any, context: Any) -> dict[str, Any]:

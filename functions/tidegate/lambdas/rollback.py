@@ -23,7 +23,7 @@ from tidegate.settings import Settings
 def _wired() -> tuple[EventFunction, ControlPlane, Settings]:
     settings = with_management_secret(Settings.from_environment())
     function = EventFunction("rollback", settings.log_level or "INFO")
-    return function, build_control_plane(settings, build_transport(settings), publishes=False), settings
+    return function, build_control_plane(settings, build_transport(settings)), settings
 
 
 def handler(event: Any, context: Any) -> dict[str, Any]:

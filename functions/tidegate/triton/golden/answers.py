@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-import struct
-import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,9 +15,7 @@ from tidegate.ports import HttpResponse
 from tidegate.triton.checks.findings import ModelFinding
 from tidegate.triton.golden.requests import GoldenRequest
 from tidegate.triton.golden.tensors import Array, data_type, fits, wire_type
-
-MAX_REASON = 600
-
+from tidegate.triton.golden.wire import MAX_REASON, MalformedAnswerError, Output, decode
 
 DECOUPLED = "doesn't support models with decoupled transaction policy"
 """What Triton answers to `infer` where a model, or a step, has decoupled responses."""
@@ -36,18 +31,6 @@ _WHATEVER_IS_SENT = re.compile(
 """Reasons of Triton and its Python backend that no input changes."""
 
 _SHAPE = re.compile(r"in ensemble .*unexpected shape for input")
-
-
-class MalformedAnswerError(ValueError):
-    """A response is not in the form of the Open Inference Protocol."""
-
-
-@dataclass(frozen=True, slots=True)
-class Output:
-    """One output of an answer: its data type in the protocol's words, and its values in their shape."""
-
-    datatype: str
-    array: Array
 
 
 def validate_answer(config: ModelConfig, request: GoldenRequest, response: HttpResponse) -> tuple[ModelFinding, ...]:
@@ -70,38 +53,6 @@ def validate_answer(config: ModelConfig, request: GoldenRequest, response: HttpR
     except MalformedAnswerError as error:
         return (_finding(request, "answer-malformed", str(error)),)
     return tuple(_check_outputs(config, request, outputs))
-
-
-def decode(response: HttpResponse) -> dict[str, Output]:
-    """The outputs of a response, by name.
-
-    Raises:
-        MalformedAnswerError: it is not in the form of the protocol.
-    """
-    from tritonclient.http import InferResult
-    from tritonclient.utils import InferenceServerException
-
-    header_length = response.header(b"inference-header-content-length")
-    encoding = response.header(b"content-encoding")
-    try:
-        result = InferResult.from_response_body(
-            response.body,
-            header_length=None if header_length is None else int(header_length),
-            content_encoding=None if encoding is None else encoding.decode("latin-1"),
-        )
-        described = result.get_response()["outputs"]
-        return {str(each["name"]): _output(result, each) for each in described}
-    except (
-        ValueError, KeyError, TypeError, AttributeError, IndexError, ArithmeticError, EOFError, RecursionError, MemoryError,
-        struct.error, zlib.error, OSError, InferenceServerException,
-    ) as error:  # fmt: skip
-        raise MalformedAnswerError(f"the answer cannot be read: {str(error)[:MAX_REASON]}") from error
-
-
-def _output(result: Any, described: Any) -> Output:
-    datatype, array = str(described["datatype"]), result.as_numpy(described["name"])
-    # Its own type of the client library's is not a number to numpy; float32 holds all its values.
-    return Output(datatype, array.astype(np.float32) if datatype == "BF16" else array)
 
 
 def may_help(config: ModelConfig, reason: str) -> bool:

@@ -10,10 +10,12 @@ from urllib.parse import quote
 
 import numpy as np
 from tritonclient.grpc.model_config_pb2 import ModelConfig
+from tritonclient.utils import InferenceServerException
 
 from tidegate.errors import ModelConfigError
 from tidegate.ports import HttpRequest
 from tidegate.triton.golden.tensors import Array
+from tidegate.triton.golden.wire import encode
 from tidegate.triton.model_config import has_text_ids
 
 ABSOLUTE, RELATIVE = 1e-5, 1e-3
@@ -78,42 +80,23 @@ class GoldenRequest:
         """The request as HTTP, in the protocol's binary form, to the model or to one version of it.
 
         Raises:
-            ModelConfigError: the client library does not pack what is to be sent.
+            ModelConfigError: what is to be sent cannot be packed.
         """
-        from tritonclient.utils import InferenceServerException
-
-        try:
-            return self._packed(version)
-        except InferenceServerException as error:
-            raise ModelConfigError(f"{self.file}: the request cannot be packed: {error.message()}") from error
-
-    def _packed(self, version: int | None) -> HttpRequest:
-        from tritonclient.http import InferenceServerClient, InferInput
-        from tritonclient.utils import np_to_triton_dtype, triton_to_np_dtype
-
-        tensors = []
-        for name, array in self.inputs.items():
-            datatype = "BF16" if name in self.bfloats else np_to_triton_dtype(array.dtype)
-            if name in self.bfloats:
-                # ml_dtypes.bfloat16, or float32 in a client library that cuts it itself.
-                array = array.astype(triton_to_np_dtype(datatype))
-            tensors.append(InferInput(name, list(array.shape), datatype).set_data_from_numpy(array))
         number = random.getrandbits(62) + 1
         # A text of more than 20 bytes ends a Triton 2.51 where a step takes numbers.
         sequence_id = f"golden-{number % 2**48:x}" if self.has_text_id else number
-        body, header_length = InferenceServerClient.generate_request_body(
-            tensors,
-            parameters=dict(self.parameters),
-            sequence_id=sequence_id if self.is_sequence else 0,
-            sequence_start=True,
-            sequence_end=True,
+        sequence = {"sequence_id": sequence_id, "sequence_start": True, "sequence_end": True}
+        parameters = {**(sequence if self.is_sequence else {}), **self.parameters}
+        try:
+            body, header_length = encode(self.inputs, self.bfloats, parameters)
+        except (ValueError, InferenceServerException) as error:
+            raise ModelConfigError(f"{self.file}: the request cannot be packed: {error}") from error
+        headers = (
+            (b"content-type", b"application/octet-stream"),
+            (b"inference-header-content-length", b"%d" % header_length),
         )
-        headers = [(b"content-type", b"application/octet-stream")]
-        if header_length is not None:
-            headers.append((b"inference-header-content-length", b"%d" % header_length))
         suffix = "" if version is None else f"/versions/{version}"
-        path = f"/v2/models/{quote(self.model, safe='')}{suffix}/infer"
-        return HttpRequest("POST", path, tuple(headers), body)
+        return HttpRequest("POST", f"/v2/models/{quote(self.model, safe='')}{suffix}/infer", headers, body)
 
 
 def in_sequence(request: GoldenRequest, configs: Iterable[ModelConfig]) -> GoldenRequest:

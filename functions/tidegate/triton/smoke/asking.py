@@ -13,10 +13,11 @@ from tidegate.errors import EndpointError, EndpointTimeoutError
 from tidegate.ports import Endpoint, HttpRequest, HttpResponse, Transport
 from tidegate.triton.checks.findings import ModelFinding
 from tidegate.triton.checks.folder import ModelFolder
-from tidegate.triton.golden.answers import MalformedAnswerError, Output, decode, differing, validate_answer
+from tidegate.triton.golden.answers import differing, validate_answer
 from tidegate.triton.golden.made_up import varied
 from tidegate.triton.golden.requests import GoldenRequest, joined
 from tidegate.triton.golden.tensors import Array
+from tidegate.triton.golden.wire import MalformedAnswerError, Output, decode
 
 BATCH = 3
 TIMED_CALLS = 25
