@@ -260,6 +260,17 @@ def test_of_two_publishers_one_wins_and_the_other_is_told_by_whom(published: Cli
     assert all("Traceback" not in errors for _, errors in ended.values())
 
 
+def test_a_publish_onto_what_is_not_live_is_refused_before_anything_is_read(published: Cli) -> None:
+    live = published.live()
+    published.write(picked="versioned/1")
+    done = published.publish("--onto", "none", "--json")
+    assert (done.returncode, lines(done)[-1]["step"]) == (1, "check")
+    assert f"made revision {live[:12]} live at" in lines(done)[-1]["error"]
+    done = published.publish("--onto", live[:8], "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert published.live() == live
+
+
 def test_a_rollback_is_one_write_and_names_who_and_why(published: Cli) -> None:
     before = published.live()
     published.write(picked="versioned/3")

@@ -124,13 +124,19 @@ class Plane:
         dry_run: bool = False,
         require_samples: bool = False,
         even_if_bad: bool = False,
+        onto: str | None = None,
         placement: Mapping[str, list[str]] | None = None,
         **rules: str,
     ) -> PublishResult:
         """Publish rules where each objective serves one target, or what the YAML of its rules says."""
         source = GivenRules(bundle(placement, **rules))
         request = PublishRequest(
-            rules=source, by=by, dry_run=dry_run, require_samples=require_samples, even_if_bad=even_if_bad
+            rules=source,
+            by=by,
+            dry_run=dry_run,
+            require_samples=require_samples,
+            even_if_bad=even_if_bad,
+            onto=onto,
         )
         return await (process or self.process()).publisher.publish(request, self.events.append)
 

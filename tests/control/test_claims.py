@@ -87,8 +87,8 @@ def test_of_two_publishers_one_wins_and_the_other_is_told_who_won_and_what_to_do
         assert plane.live() == won.revision
         winner = plane.bundles.history[-1].by
         assert error.step == "claim"
-        assert f"{winner} made revision {won.revision[:12]} live meanwhile" in str(error)
-        assert "look at what changed, then publish again on top of it" in str(error)
+        assert f"{winner} made revision {won.revision[:12]} live at " in str(error)
+        assert "publish again to go on top of it" in str(error)
         assert await plane.bundles.claims() == []
         assert plane.violations == []
 

@@ -40,6 +40,11 @@ SHOWN_CHANGES = 20
 @click.option("--why", default="", help="Why, for the history.")
 @click.option("--by", help="Who publishes, for the history; user and machine where left out.")
 @click.option("--dry-run", is_flag=True, help="Check, say what would change, and change nothing.")
+@click.option(
+    "--onto",
+    metavar="REVISION",
+    help="Publish only if this revision (or its first digits) is live; none: if nothing is.",
+)
 @click.option("--even-if-bad", is_flag=True, help="Publish rules that were rolled back, and clear their mark.")
 @click.option("--require-samples", is_flag=True, help="Refuse targets without a golden request (samples/*.json).")
 @STORE_OPTIONS
@@ -53,6 +58,7 @@ def publish(
     why: str,
     by: str | None,
     dry_run: bool,
+    onto: str | None,
     even_if_bad: bool,
     require_samples: bool,
     as_json: bool,
@@ -61,7 +67,8 @@ def publish(
 
     Checks the rules, runs their cases, pushes models that are new, loads them on every server of their shards, sees that
     every target is READY and answers its golden requests (a made-up one where it has none, which a warning then says), and only
-    then makes the rules live. A failure before that changes nothing for callers. An archive must have been accepted by
+    then makes the rules live. A failure before that changes nothing for callers. Where somebody else has made other rules live
+    since it began, it changes nothing, and says who and what is different in them. An archive must have been accepted by
     `validate_rules`, and is published exactly as it was validated. Models are checked for the images that the rules' shards
     serve them with. The stores are those of the options, else those of the settings, else those of the stack that runs on
     this machine.
@@ -86,6 +93,7 @@ def publish(
                 dry_run=dry_run,
                 require_samples=require_samples,
                 even_if_bad=even_if_bad,
+                onto=onto,
             )
             return await plane.publisher.publish(request, announcer(as_json=as_json))
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from tidegate.control.activation import Activated, Activation, Change
 from tidegate.control.assigning import Assignment, assign, closure
+from tidegate.control.base import BaseReader
 from tidegate.control.config import ControlConfig, ControlPorts
 from tidegate.control.desired import Desired, StateReader
 from tidegate.control.endpoints import raise_first
@@ -21,8 +22,8 @@ from tidegate.control.reconcile import Reconciler
 from tidegate.control.rollback import describe_mark
 from tidegate.control.sources import CheckedRules, ModelsSource, RulesSource
 from tidegate.control.steps import Announce, Step, Steps
-from tidegate.errors import BundleError, PublishError
-from tidegate.ports import ModelCatalog, ModelLoad, PushOutcome
+from tidegate.errors import BundleError, ConflictError, PublishError
+from tidegate.ports import ModelCatalog, ModelLoad, Pointer, PushOutcome
 from tidegate.ports.model_units import SAMPLES
 from tidegate.rules import Engine, load_bundle
 from tidegate.rules.resolved import resolved_steps
@@ -41,6 +42,8 @@ class PublishRequest:
         dry_run: write nothing.
         require_samples: whether every target must have a golden request.
         even_if_bad: whether the revision may be one that was rolled back; then its mark is cleared.
+        onto: the revision that must be live when it begins, or the beginning of it, or `none`; None: whatever is live
+            then. It goes live only in place of that.
     """
 
     rules: RulesSource
@@ -50,6 +53,7 @@ class PublishRequest:
     dry_run: bool = False
     require_samples: bool = False
     even_if_bad: bool = False
+    onto: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,15 +107,19 @@ class Publisher:
         self._require_samples = config.require_samples
         self._reader = reader
         self._activation = Activation(ports, config, reader, reconciler)
+        self._base = BaseReader(ports.bundles, reader)
 
     async def publish(self, request: PublishRequest, announce: Announce) -> PublishResult:
         """Check, test, push, assign, claim, load, validate, flip, confirm, drain, unload.
 
         Raises:
-            PublishError: a step failed; it names the step, says why and what to do. What is live was not touched.
+            PublishError: a step failed; it names the step, says why and what to do. What is live was not touched. So it is
+                where somebody else made another revision live since this began.
         """
         steps = Steps(announce, self._ports.clock)
         with steps.step("check") as step:
+            # Before the rules are read: whatever becomes live from here on, they were not written with it in view.
+            base = await self._base.read(request.onto)
             checked, needed, unpushed = await self._check(request, step)
         with steps.step("test") as step:
             step.outcome = await request.rules.test(checked)
@@ -119,13 +127,13 @@ class Publisher:
             with steps.step("samples") as step:
                 step.outcome = await self._check_samples(checked, request.models)
         if request.dry_run:
-            return await self._plan(request, checked, needed, steps)
+            return await self._plan(request, base, checked, needed, steps)
         with steps.step("push") as step:
             pushed = await self._push(unpushed, step)
         with steps.step("assign") as step:
             desired = await self._reader.read()
             assignment = await self._assign(checked, desired, step, self._ports.catalog)
-            _refuse_bad(assignment, desired, request)
+            await self._refuse(assignment, desired, base, request)
             # Also where it is live already: that mends what is damaged.
             await self._ports.bundles.put_bundle(assignment.bundle)
             assignment = replace(assignment, plans=await self._stored(assignment))
@@ -135,7 +143,13 @@ class Publisher:
         if _is_live(assignment, desired):
             return result
         change = await self._change(request, assignment, desired)
-        return replace(result, status="published", activated=await self._activation.run(change, steps))
+        try:
+            activated = await self._activation.run(change, steps)
+        except PublishError as error:
+            if isinstance(error.__cause__, ConflictError) and await self._base.explain(base, error, result.revision):
+                return result
+            raise
+        return replace(result, status="published", activated=activated)
 
     async def _check(self, request: PublishRequest, step: Step) -> tuple[CheckedRules, Plan, Mapping[str, Path]]:
         """The checked rules, what they need of the models of the folder, and which folders may have to be pushed.
@@ -205,7 +219,9 @@ class Publisher:
             await self._ports.bundles.put_assignment(assignment.revision, assignment.plans)
         return assignment.plans
 
-    async def _plan(self, request: PublishRequest, checked: CheckedRules, needed: Plan, steps: Steps) -> PublishResult:
+    async def _plan(
+        self, request: PublishRequest, base: Pointer | None, checked: CheckedRules, needed: Plan, steps: Steps
+    ) -> PublishResult:
         """What a publish would do; nothing is written."""
         with steps.step("push") as step:
             there = await self._ports.models.models()
@@ -216,7 +232,7 @@ class Publisher:
             desired = await self._reader.read()
             catalog = self._ports.catalog if request.models is None else request.models.catalog
             assignment = await self._assign(checked, desired, step, catalog)
-            _refuse_bad(assignment, desired, request)
+            await self._refuse(assignment, desired, base, request)
             seen = await self._outlook(assignment, desired)
         status: Status = "unchanged" if _is_live(assignment, desired) else "planned"
         notes = (*checked.notes, *assignment.notes)
@@ -269,6 +285,24 @@ class Publisher:
             clears=desired.pointer is not None and desired.pointer.mark(assignment.revision) is not None,
         )
 
+    async def _refuse(
+        self, assignment: Assignment, desired: Desired, base: Pointer | None, request: PublishRequest
+    ) -> None:
+        """Refuse to go on in place of another revision than the base, or with one that was rolled back.
+
+        Raises:
+            ConflictError: the base is not live any more.
+            PublishError: the revision is marked bad, and that was not asked for.
+        """
+        if _is_live(assignment, desired):
+            return
+        await self._base.check(base)
+        mark = None if base is None else base.mark(assignment.revision)
+        if mark is not None and not request.even_if_bad:
+            raise PublishError(
+                "assign", f"{describe_mark(mark)}; mend the rules, or give --even-if-bad to clear the mark"
+            )
+
     def _must_be_proved(self, request: PublishRequest) -> bool:
         return request.require_samples or self._require_samples
 
@@ -297,19 +331,6 @@ class Publisher:
 
 def _is_live(assignment: Assignment, desired: Desired) -> bool:
     return desired.pointer is not None and desired.pointer.live.revision == assignment.revision
-
-
-def _refuse_bad(assignment: Assignment, desired: Desired, request: PublishRequest) -> None:
-    """Refuse a revision that was rolled back.
-
-    Raises:
-        PublishError: it is marked bad, and that was not asked for.
-    """
-    mark = (
-        None if desired.pointer is None or _is_live(assignment, desired) else desired.pointer.mark(assignment.revision)
-    )
-    if mark is not None and not request.even_if_bad:
-        raise PublishError("assign", f"{describe_mark(mark)}; mend the rules, or give --even-if-bad to clear the mark")
 
 
 def _unpushed(load: ModelLoad, there: Collection[int]) -> PushOutcome:
