@@ -19,6 +19,7 @@ Every error that Tidegate raises on purpose is a `TidegateError`; nothing else i
     │   └── EndpointTimeoutError   no whole response within the attempt's time
     ├── StoreError                 a store (models, bundles, registry) did not answer, or has not what it should
     │   ├── ConflictError          another writer was first
+    │   ├── DamagedError           the pointer to what is live cannot be decoded
     │   └── ImmutableError         a push would change what was pushed before
     ├── PublishError               a step of a publish or rollback failed; what is live was not touched
     └── StackError                 Triton, or a model on it, could not be started or loaded
@@ -157,6 +158,10 @@ class StoreError(TidegateError):
 
 class ConflictError(StoreError):
     """Another writer was first; the message names who, and what to do."""
+
+
+class DamagedError(StoreError):
+    """The pointer to the live revision is there and cannot be decoded."""
 
 
 class ImmutableError(StoreError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Awaitable, Callable
 from itertools import count
 from typing import Any
@@ -201,7 +202,85 @@ def test_claims_are_renewed_and_released(store: BundleStore) -> None:
     asyncio.run(work())
 
 
+def test_a_pointer_that_is_lost_is_restored_once_and_never_overwritten(stores: Callable[[], BundleStore]) -> None:
+    async def work() -> None:
+        store = stores()
+        pointer = None
+        for sequence in (1, 2, 3):
+            pointer = await store.flip(entry(sequence), pointer)
+            await store.record(pointer)
+        assert pointer is not None
+        assert list(await store.flips()) == [entry(1), entry(2), entry(3)]
+        with pytest.raises(ConflictError):
+            await store.restore(pointer)
+        await lose_pointer(store)
+        lost = pointer_of(await store.flips())
+        assert lost is not None
+        restored = await store.restore(lost)
+        assert (restored.entries, await stores().pointer()) == (pointer.entries, restored)
+        with pytest.raises(ConflictError):
+            await stores().restore(lost)
+        assert (await store.flip(entry(4), restored)).live == entry(4)
+
+    asyncio.run(work())
+
+
+async def lose_pointer(store: BundleStore) -> None:
+    if isinstance(store, MemoryBundleStore):
+        store.lose_pointer()
+    else:
+        assert isinstance(store, S3BundleStore)
+        await store._objects.delete("live/pointer.json")
+
+
 # What only the real store can have.
+
+
+def test_older_versions_of_the_pointer_show_flips_that_the_history_lacks(aws: LocalAws) -> None:
+    async def work() -> None:
+        aws.s3().put_bucket_versioning(Bucket=aws.bucket, VersioningConfiguration={"Status": "Enabled"})
+        store = S3BundleStore(aws.objects())
+        await store.flip(entry(2), await store.flip(entry(1), None))
+        aws.s3().put_object(Bucket=aws.bucket, Key="live/pointer.json", Body=b"{")
+        aws.s3().delete_object(Bucket=aws.bucket, Key="live/pointer.json")
+        assert list(await store.flips()) == []
+        assert list(await store.flips(all_traces=True)) == [entry(1), entry(2)]
+
+    asyncio.run(work())
+
+
+def test_a_damaged_pointer_is_restored_in_its_place(aws: LocalAws) -> None:
+    async def work() -> None:
+        store = S3BundleStore(aws.objects())
+        pointer = await store.flip(entry(1), None)
+        await store.record(pointer)
+        aws.s3().put_object(Bucket=aws.bucket, Key="live/pointer.json", Body=b"{")
+        aws.s3().put_object(Bucket=aws.bucket, Key="history/0000000002.json", Body=b"{")
+        assert (await store.restore(pointer)).entries == pointer.entries
+        assert list(await store.flips()) == [entry(1)], "what is damaged is left out"
+
+    asyncio.run(work())
+
+
+def test_a_damaged_claim_is_one_and_can_be_released(aws: LocalAws) -> None:
+    async def work() -> None:
+        store = S3BundleStore(aws.objects())
+        mine = Claim("b", REVISION, "ann", 20.5)
+        await store.claim(mine)
+        now = time.time()
+        lasting = json.dumps(
+            {"id": "long", "revision": REVISION, "by": "eve", "expires_at": now + 1e9, "stage": "trying"}
+        )
+        for key, body in (("a.json", b"{"), ("c%2f", b""), ("long.json", lasting.encode()), ("d.json", b'{"id": "b"}')):
+            aws.s3().put_object(Bucket=aws.bucket, Key=f"claims/{key}", Body=body)
+        damaged = [claim for claim in await store.claims() if claim.damaged]
+        assert [claim.id for claim in damaged] == ["a", "claims/c%2f", "d", "long"]
+        assert all(claim.publishes and abs(claim.expires_at - now) < 60 for claim in damaged)
+        for claim in damaged:
+            await store.release(claim.id)
+        assert list(await store.claims()) == [mine]
+
+    asyncio.run(work())
 
 
 def test_every_flip_is_in_the_history_even_where_its_writer_died(aws: LocalAws) -> None:

@@ -37,7 +37,9 @@ def run(command: str, stack: RunningStack, folder: Path = ROOT) -> subprocess.Co
 
 
 def test_the_page_has_each_command() -> None:
-    assert {command.split()[1] for command in COMMANDS} == {"publish", "rollback", "reconcile", "history", "status"}
+    assert {command.split()[1] for command in COMMANDS} == {
+        "publish", "rollback", "reconcile", "recover", "history", "status"
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("command", READING)

@@ -47,6 +47,7 @@ OF_A_STACK: Mapping[str, list[str]] = {
     "publish": ["--rules", "{rules}", "--stack", "{closed}"],
     "rollback": ["--stack", "{closed}"],
     "reconcile": ["--stack", "{closed}"],
+    "recover": ["--stack", "{closed}", "--yes"],
     "history": ["--stack", "{closed}"],
     "status": ["--url", "{closed}"],
 }

@@ -134,7 +134,8 @@ class Fleet:
             await command(plane)
         except TidegateError as error:
             assert any(advice in str(error) for advice in ADVICE), f"it does not say what to do: {error}"
-            await live(plane)
+            if command is not recover:
+                await live(plane)
             if fault not in HURTS and not is_full():
                 return
             await asyncio.sleep(EXPIRED_S)
@@ -165,7 +166,7 @@ async def publish(plane: AwsPlane) -> None:
 
 
 async def roll_back(plane: AwsPlane) -> None:
-    done = await plane.process().rollbacker.roll_back(None, by="ben", announce=plane.events.append)
+    done = await plane.roll_back(by="ben")
     assert await live(plane) == done.revision
 
 
@@ -217,6 +218,18 @@ async def status(plane: AwsPlane) -> None:
         assert report.live.revision == await live(plane)
 
 
+async def recover(plane: AwsPlane) -> None:
+    """The pointer was lost."""
+    if "live/pointer.json" in plane.aws.keys():  # noqa: SIM118  # not a dictionary
+        del plane.aws.keys()["live/pointer.json"]
+    recoverer = plane.process().recoverer
+    found = await recoverer.look("ann")
+    if found.status == "planned":
+        found = await recoverer.recover(found)
+    assert found.pointer is not None, found.reason
+    assert await live(plane) == found.pointer.live.revision
+
+
 async def agents(plane: AwsPlane) -> None:
     """Servers start, are filled and registered by the process that runs them, and all are gone when it ends."""
     servers = len(plane.launcher.servers)
@@ -252,7 +265,7 @@ async def live(plane: AwsPlane) -> str:
 
 
 COMMANDS: dict[str, Command] = {
-    each.__name__: each for each in (publish, roll_back, reconcile, push, push_in_parts, status, agents)
+    each.__name__: each for each in (publish, roll_back, reconcile, push, push_in_parts, status, agents, recover)
 }
 
 

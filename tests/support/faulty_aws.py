@@ -171,17 +171,21 @@ class FaultyAws:
         """The bucket."""
         return Objects(self.clients, BUCKET)
 
+    def keys(self) -> Any:
+        """What is in the bucket, by key."""
+        return s3_backends[DEFAULT_ACCOUNT_ID]["aws"].buckets[BUCKET].keys
+
     def saved(self) -> Callable[[], None]:
         """Remember what is stored; a function that puts it back."""
-        bucket = s3_backends[DEFAULT_ACCOUNT_ID]["aws"].buckets[BUCKET]
-        keys = {key: bucket.keys[key] for key in bucket.keys}
+        there = self.keys()
+        keys = {key: there[key] for key in there}
         table = dynamodb_backends[DEFAULT_ACCOUNT_ID][REGION].tables[TABLE]
         items = copy.deepcopy(table.items)
 
         def restore() -> None:
-            bucket.keys.clear()
+            there.clear()
             for key, found in keys.items():
-                bucket.keys[key] = found
+                there[key] = found
             table.items = copy.deepcopy(items)
 
         return restore

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from tidegate.aws.formats import (
     decode_assignment,
@@ -20,13 +21,17 @@ from tidegate.aws.formats import (
     undecodable,
 )
 from tidegate.aws.layout import CLAIMS, HISTORY, POINTER, assignment_key, bundle_key, history_key
-from tidegate.aws.objects import Objects
+from tidegate.aws.objects import Listed, Objects
+from tidegate.aws.unit_push import run_all
 from tidegate.errors import BundleError, StoreError
 from tidegate.ports import Claim, LiveEntry, ModelLoad, Pointer
-from tidegate.ports.store_rules import check_flip, moved, pointer_after
+from tidegate.ports.store_rules import HISTORY_ENTRIES, check_flip, moved, pointer_after
 from tidegate.rules.bundle import revision_of
 
 FLIP_ATTEMPTS = 3
+OLDER_VERSIONS = 10
+LONGEST_CLAIM_S = 3600.0
+"""No claim is written for longer: one that says so is damaged."""
 
 
 class S3BundleStore:
@@ -34,6 +39,7 @@ class S3BundleStore:
 
     def __init__(self, objects: Objects) -> None:
         self._objects = objects
+        self._flips: dict[tuple[str, str], LiveEntry] = {}
 
     async def pointer(self, known: Pointer | None = None) -> Pointer | None:
         """The pointer; None where there is none, and `known` itself where it is still that.
@@ -125,6 +131,48 @@ class S3BundleStore:
             )
         return replace(after, tag=written)
 
+    async def flips(self, *, all_traces: bool = False) -> Sequence[LiveEntry]:
+        """See `BundleStore.flips`."""
+        listed = (await self._objects.list(HISTORY))[-HISTORY_ENTRIES:]
+        await run_all(self._read_flip(found) for found in listed if (found.key, found.etag) not in self._flips)
+        flips = [self._flips.get((found.key, found.etag)) for found in listed]
+        traces = await self._older_pointer() if all_traces else ()
+        found = {entry.sequence: entry for entry in (*(each for each in flips if each is not None), *traces)}
+        return [found[sequence] for sequence in sorted(found)]
+
+    async def restore(self, pointer: Pointer) -> Pointer:
+        """See `BundleStore.restore`."""
+        damaged = await self._objects.get(POINTER)
+        if damaged is not None and not undecodable(partial(decode_pointer, tag=""))(damaged.data):
+            raise moved(decode_pointer(damaged.data, damaged.etag).live)
+        etag = None if damaged is None else damaged.etag
+        written = await self._objects.put(POINTER, encode_pointer(pointer), absent=etag is None, etag=etag)
+        if written is not None:
+            return replace(pointer, tag=written)
+        now = await self.pointer()
+        if now is None:
+            raise StoreError(f"{POINTER} could not be written; try again in a moment")
+        if now.entries != pointer.entries:
+            raise moved(now.live)
+        return now
+
+    async def _read_flip(self, found: Listed) -> None:
+        stored = await self._objects.get(found.key)
+        if stored is not None:
+            with contextlib.suppress(StoreError):
+                self._flips[found.key, found.etag] = decode_entry(stored.data)
+
+    async def _older_pointer(self) -> Sequence[LiveEntry]:
+        """The flips of the newest version of the pointer that can be decoded, where the bucket has versions."""
+        try:
+            for data in await self._objects.older_versions(POINTER, OLDER_VERSIONS):
+                if not undecodable(partial(decode_pointer, tag=""))(data):
+                    return decode_pointer(data, "").entries
+        except StoreError:
+            # Not everybody may read versions; the history is what everybody has.
+            return ()
+        return ()
+
     async def record(self, pointer: Pointer) -> None:
         """Write the flips that the pointer remembers and the history does not have, those of others included.
 
@@ -150,14 +198,30 @@ class S3BundleStore:
 
     async def release(self, claim_id: str) -> None:
         """End a claim; one that is not there is no error."""
-        await self._objects.delete(_claim_key(claim_id))
+        await self._objects.delete(claim_id if claim_id.startswith(CLAIMS) else _claim_key(claim_id))
 
     async def claims(self) -> Sequence[Claim]:
-        """Every claim, expired ones included, sorted by id."""
-        keys = [found.key for found in await self._objects.list(CLAIMS)]
-        stored = await asyncio.gather(*(self._objects.get(key) for key in keys))
-        found = [decode_claim(key, each.data) for key, each in zip(keys, stored, strict=True) if each is not None]
+        """Every claim, those included that are expired or damaged, sorted by id."""
+        listed = await self._objects.list(CLAIMS)
+        stored = await asyncio.gather(*(self._objects.get(found.key) for found in listed))
+        found = [_claim(there, each.data) for there, each in zip(listed, stored, strict=True) if each is not None]
         return sorted(found, key=lambda claim: claim.id)
+
+
+def _claim(listed: Listed, data: bytes) -> Claim:
+    """A claim from its object. The id of a damaged one is its key where that was made from no id."""
+    written_at = listed.written_at or 0.0
+    try:
+        claim = decode_claim(listed.key, data)
+        if claim.expires_at <= written_at + LONGEST_CLAIM_S and _claim_key(claim.id) == listed.key:
+            return claim
+        damage = f"the claim {listed.key} is damaged: it is another's, or lasts for longer than any"
+    except StoreError as error:
+        damage = str(error)
+    claim_id = unquote(listed.key.removeprefix(CLAIMS).removesuffix(".json"))
+    return Claim(
+        claim_id if _claim_key(claim_id) == listed.key else listed.key, "", "somebody", written_at, damaged=damage
+    )
 
 
 def _claim_key(claim_id: str) -> str:

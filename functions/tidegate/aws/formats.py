@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, TypeVar
 
-from tidegate.errors import StoreError
+from tidegate.errors import DamagedError, StoreError
 from tidegate.ports import BadMark, Claim, ClaimStage, LiveEntry, ModelFile, ModelLoad, Pointer
 from tidegate.ports.model_units import MAX_PATH_BYTES, is_below
 from tidegate.rules.bundle import encode
@@ -46,7 +46,11 @@ def encode_pointer(pointer: Pointer) -> bytes:
 
 
 def decode_pointer(data: bytes, tag: str) -> Pointer:
-    """The pointer from its object and that object's ETag. One that was written before there were marks has none."""
+    """The pointer from its object and that object's ETag. One that was written before there were marks has none.
+
+    Raises:
+        DamagedError: it cannot be decoded.
+    """
 
     def read(value: Any) -> Pointer:
         entries = tuple(_entry(each) for each in _list(value, "entries"))
@@ -55,7 +59,10 @@ def decode_pointer(data: bytes, tag: str) -> Pointer:
         bad = tuple(_mark(each) for each in _list(value, "bad")) if "bad" in value else ()
         return Pointer(entries, tag, bad)
 
-    return _decoded("the pointer to the live revision", data, read)
+    try:
+        return _decoded("the pointer to the live revision", data, read)
+    except StoreError as error:
+        raise DamagedError(f"{error}; see `tidegate recover`") from error
 
 
 def encode_entry(entry: LiveEntry) -> bytes:

@@ -165,6 +165,18 @@ class Objects:
 
         return await self._call(f"the list of {prefix}", work) or ()
 
+    async def older_versions(self, key: str, most: int) -> Sequence[bytes]:
+        """What an object was before, newest first, where the bucket keeps versions; `most` of them."""
+
+        def work(s3: Any) -> Sequence[bytes]:
+            listed = s3.list_object_versions(Bucket=self.bucket, Prefix=key).get("Versions", ())
+            versions = [each["VersionId"] for each in listed if each["Key"] == key and each["VersionId"] != "null"]
+            return [
+                s3.get_object(Bucket=self.bucket, Key=key, VersionId=each)["Body"].read() for each in versions[:most]
+            ]
+
+        return await self._call(f"the versions of {key}", work) or ()
+
     async def delete(self, key: str) -> None:
         """Delete an object; one that is not there is no error."""
         await self._call(f"deleting {key}", lambda s3: s3.delete_object(Bucket=self.bucket, Key=key))

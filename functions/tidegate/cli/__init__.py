@@ -19,6 +19,7 @@ COMMANDS = {
     "publish": ("tidegate.cli.publish:publish", "Make rules live, with the models that they need."),
     "rollback": ("tidegate.cli.rollback:rollback", "Make an earlier revision live again."),
     "reconcile": ("tidegate.cli.reconcile:reconcile", "Make every server hold what it must."),
+    "recover": ("tidegate.cli.recover:recover", "Make the lost pointer to the live revision again."),
     "history": ("tidegate.cli.history:history", "List what was live when, by whom and why."),
     "shard-agent": ("tidegate.cli.shard_agent:shard_agent", "Look after the Triton server beside this process."),
     "facts": ("tidegate.cli.facts:facts", "Fill the table that models look facts up in."),

@@ -26,11 +26,15 @@ def history(stores: StoreOptions, limit: int, as_json: bool) -> None:
     A revision that was rolled back is marked bad, and goes live again only with --even-if-bad.
     """
     from tidegate.control.desired import rollback_revisions
+    from tidegate.errors import StoreError
 
     settings = resolve_settings(stores)
 
     async def work(plane: ControlPlane) -> Pointer | None:
-        return await plane.reader.pointer()
+        pointer = await plane.reader.pointer()
+        if pointer is None and (remains := await plane.reader.remains()).found:
+            raise StoreError(str(remains))
+        return pointer
 
     pointer = run_on_plane(settings, work)
     kept = rollback_revisions(pointer, settings.keep_revisions)

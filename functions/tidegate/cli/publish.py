@@ -47,6 +47,11 @@ SHOWN_CHANGES = 20
 )
 @click.option("--even-if-bad", is_flag=True, help="Publish rules that were rolled back, and clear their mark.")
 @click.option("--require-samples", is_flag=True, help="Refuse targets without a golden request (samples/*.json).")
+@click.option(
+    "--start-over",
+    is_flag=True,
+    help="The pointer is lost and cannot be recovered: begin a new history with this publish.",
+)
 @STORE_OPTIONS
 @click.option("--json", "as_json", is_flag=True, help="Print each event, and last the result, as a line of JSON.")
 def publish(
@@ -61,6 +66,7 @@ def publish(
     onto: str | None,
     even_if_bad: bool,
     require_samples: bool,
+    start_over: bool,
     as_json: bool,
 ) -> None:
     """Make rules live, with the models that they need.
@@ -94,6 +100,7 @@ def publish(
                 require_samples=require_samples,
                 even_if_bad=even_if_bad,
                 onto=onto,
+                start_over=start_over,
             )
             return await plane.publisher.publish(request, announcer(as_json=as_json))
 

@@ -53,7 +53,7 @@ def _lines(result: ReconcileResult, *, dry_run: bool) -> Iterator[str]:
         yield f"not reached: {url}: {why}"
     yield from (f"refused: {text}" for text in result.refused)
     yield from (f"waiting: {text}" for text in result.waiting)
-    yield from (f"problem: {text}; nothing is unloaded meanwhile" for text in result.problems)
+    yield from (f"problem: {text}" for text in result.problems)
     if result.interrupted:
         yield "stopped early: publishers came one after the other; run it again"
     if result.converged:

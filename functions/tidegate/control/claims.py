@@ -105,7 +105,7 @@ class Claims:
         while True:
             await self.renew(held)
             there = await self._others(held)
-            rivals = [claim for claim in there if claim.revision]
+            rivals = [claim for claim in there if claim.publishes]
             if not rivals:
                 held.strangers = frozenset(claim.id for claim in there)
                 return
@@ -120,7 +120,7 @@ class Claims:
                     )
                 await asyncio.sleep(POLL_S)
                 check_base(await self._reader.pointer(), base)
-                rivals = [claim for claim in await self._others(held) if claim.revision]
+                rivals = [claim for claim in await self._others(held) if claim.publishes]
 
     async def strangers_gone(self, held: HeldClaim, note: Note) -> None:
         """Wait until every repairer that may not know of this claim has ended. Raises `StoreError`."""
@@ -135,8 +135,8 @@ class Claims:
                 await asyncio.sleep(POLL_S)
 
     async def publishers(self) -> frozenset[str]:
-        """The ids of the claims that name a revision. Raises `StoreError`."""
-        return frozenset(claim.id for claim in await self._reader.claims() if claim.revision)
+        """The ids of the publishers' claims. Raises `StoreError`."""
+        return frozenset(claim.id for claim in await self._reader.claims() if claim.publishes)
 
     async def clear(self) -> None:
         """Release what claims are left of processes that ended a while ago. Raises `StoreError`."""
@@ -197,6 +197,10 @@ def check_base(pointer: Pointer | None, base: Pointer | None) -> None:
 
 def _names(claims: list[Claim]) -> str:
     return " and ".join(
-        f"{claim.by} (publishing {claim.revision[:12]})" if claim.revision else f"{claim.by} (repairing the fleet)"
+        f"somebody whose claim {claim.id} is damaged"
+        if claim.damaged
+        else f"{claim.by} (publishing {claim.revision[:12]})"
+        if claim.revision
+        else f"{claim.by} (repairing the fleet)"
         for claim in claims
     )

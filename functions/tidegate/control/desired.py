@@ -12,7 +12,8 @@ from typing import Any, Literal
 from tidegate.control.claimant import has_ended
 from tidegate.control.config import ControlConfig, ControlPorts
 from tidegate.control.plans import NOTHING, Plan, merge, same_but_versions
-from tidegate.errors import BundleError, StoreError
+from tidegate.control.remains import Remains, look_for
+from tidegate.errors import BundleError, DamagedError, StoreError
 from tidegate.ports import Claim, ClaimStage, GatewayReport, Pointer
 from tidegate.rules import Engine, load_bundle
 from tidegate.rules.bundle import Bundle, unpack
@@ -23,6 +24,8 @@ alone, it can be rolled back to, it was live a moment ago, or a gateway still se
 
 _Merged = tuple[Mapping[str, Plan], Mapping[str, Plan], tuple[str, ...]]
 
+NOTHING_REMAINS = Remains()
+PUBLISH_AGAIN = "nothing is unloaded meanwhile; publish its rules again, which stores what is missing"
 CACHED_REVISIONS = 64
 PAST_REVISIONS = 20
 
@@ -41,12 +44,13 @@ class Desired:
     """What the fleet must hold.
 
     Attributes:
-        pointer: the pointer as read; None where nothing was ever published.
+        pointer: the pointer as read; None where nothing was ever published, or it is lost.
         claims: the claims that are not expired, of publishers and of repairers.
         held: the revisions whose models must stay, the live one first.
         plans: what each shard may hold: nothing of it is unloaded.
         needed: what each shard must hold. What is only being tried is not in it, as its publisher alone loads that.
         problems: in words, what of it could not be read or cannot be loaded together with the rest.
+        remains: where there is no pointer, what shows what was live.
     """
 
     pointer: Pointer | None
@@ -55,12 +59,19 @@ class Desired:
     plans: Mapping[str, Plan]
     needed: Mapping[str, Plan]
     problems: tuple[str, ...] = ()
+    remains: Remains = NOTHING_REMAINS
 
     @property
     def complete(self) -> bool:
         """Whether everything could be read, so that what is not here may be unloaded. Without a pointer nothing may: whether
-        nothing was ever published, or the pointer was lost, nobody can tell."""
-        return self.pointer is not None and all(each.plans is not None for each in self.held)
+        nothing was ever published, or the pointer was lost, nobody can tell. What a damaged claim needs is unknown, too."""
+        unknown = self.pointer is None or any(claim.damaged for claim in self.claims)
+        return not unknown and all(each.plans is not None for each in self.held)
+
+    @property
+    def known(self) -> Pointer | None:
+        """The pointer; where it is lost, what is known of it. None where nothing shows that anything was ever published."""
+        return self.pointer or self.remains.pointer
 
     @property
     def live(self) -> Mapping[str, Plan]:
@@ -88,6 +99,8 @@ class StateReader:
         self._ports = ports
         self._config = config
         self._pointer: Pointer | None = None
+        self._last: Pointer | None = None
+        self._damage = ""
         self._assignments: OrderedDict[str, Mapping[str, Plan]] = OrderedDict()
         self._bundles: OrderedDict[str, Bundle] = OrderedDict()
         self._engines: OrderedDict[str, Engine] = OrderedDict()
@@ -95,17 +108,27 @@ class StateReader:
         self._merged: tuple[tuple[tuple[str, bool], ...], _Merged] | None = None
 
     async def pointer(self) -> Pointer | None:
-        """The pointer as it is now; None where there is none."""
-        self._pointer = await self._ports.bundles.pointer(self._pointer)
+        """The pointer as it is now; None where there is none that can be read: see `remains`."""
+        try:
+            self._pointer, self._damage = await self._ports.bundles.pointer(self._pointer), ""
+        except DamagedError as error:
+            self._pointer, self._damage = None, str(error)
+        self._last = self._pointer or self._last
         return self._pointer
+
+    async def remains(self) -> Remains:
+        """Where `pointer` gave None, what shows what was live. Raises `StoreError`."""
+        gateways = await self._ports.registry.gateways()
+        return await look_for(self._ports.bundles, self._last, gateways, self._damage)
 
     async def claims(self) -> tuple[Claim, ...]:
         """The claims that count: not expired, by whatever clock they were written, and not of a process that has ended."""
         return tuple(claim for claim in await self._ports.bundles.claims() if self.counts(claim))
 
     def counts(self, claim: Claim) -> bool:
-        """Whether a claim is to be heeded."""
-        expired = claim.expires_at + self._config.skew_s <= self._ports.clock()
+        """Whether a claim is to be heeded. A damaged one is until it would have expired."""
+        expires_at = claim.expires_at + (self._config.claim_ttl_s if claim.damaged else 0.0)
+        expired = expires_at + self._config.skew_s <= self._ports.clock()
         return not expired and claim.id not in self.ended and not has_ended(claim.id)
 
     async def read(self) -> Desired:
@@ -117,19 +140,27 @@ class StateReader:
         Raises:
             StoreError: a store did not answer.
         """
-        claims = await self.claims()
+        every = await self._ports.bundles.claims()
+        claims = tuple(claim for claim in every if self.counts(claim))
         gateways = await self._ports.registry.gateways()
         pointer = await self.pointer()
-        problems: list[str] = []
+        remains = NOTHING_REMAINS if pointer is not None else await self.remains()
+        problems = [f"{claim.damaged}; {self._heeded(claim)}" for claim in every if claim.damaged]
+        problems += [str(remains)] if remains.found else []
         held = []
-        for revision, reason in self._held(pointer, claims, gateways):
+        for revision, reason in self._held(pointer or remains.pointer, claims, gateways):
             try:
                 held.append(Held(revision, reason, await self.assignment(revision)))
             except BundleError as error:
                 held.append(Held(revision, reason, None))
-                problems.append(f"revision {revision[:12]} ({reason}): {error}")
+                problems.append(f"revision {revision[:12]} ({reason}): {error}; {PUBLISH_AGAIN}")
         plans, needed, conflicts = self._merge(held)
-        return Desired(pointer, claims, tuple(held), plans, needed, (*problems, *conflicts))
+        return Desired(pointer, claims, tuple(held), plans, needed, (*problems, *conflicts), remains)
+
+    def _heeded(self, claim: Claim) -> str:
+        if self.counts(claim):
+            return f"it is heeded for {self._config.claim_ttl_s + self._config.skew_s:g} s after it was written"
+        return "it is not heeded any more, and a reconcile deletes it"
 
     async def assignment(self, revision: str) -> Mapping[str, Plan]:
         """What each shard must hold for one revision.
@@ -203,7 +234,8 @@ class StateReader:
             if after.at + self._config.drain_s > now:
                 yield entry.revision, "draining"
         published = {entry.revision for entry in entries}
-        yield from ((each.revision, "served") for each in gateways if each.revision in published)
+        # Where nobody knows any more what was published, what gateways serve was.
+        yield from ((each.revision, "served") for each in gateways if not entries or each.revision in published)
 
     def _merge(self, held: list[Held]) -> _Merged:
         readable = [(each.revision, each.reason == "trying", each.plans) for each in held if each.plans is not None]

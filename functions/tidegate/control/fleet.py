@@ -82,7 +82,7 @@ class LocalFleet:
             self._poked.clear()
             try:
                 desired = await self._plane.reader.read()
-                self._apply(await self._sizes(desired))
+                self._apply(await self._sizes(desired), shrink=desired.complete)
             except StoreError as error:
                 logger.warning("the size of the fleet cannot be read, so it stays: %s", error)
             with contextlib.suppress(TimeoutError):
@@ -109,13 +109,16 @@ class LocalFleet:
                     )
         return sizes
 
-    def _apply(self, sizes: Mapping[str, int]) -> None:
+    def _apply(self, sizes: Mapping[str, int], *, shrink: bool) -> None:
+        """Start and retire servers. What is not known to be needed is only known not to be where everything could be read:
+        `shrink`."""
         for shard in sizes.keys() | self._supervisors.keys():
             group = self._supervisors.setdefault(shard, [])
-            for _ in range(sizes.get(shard, 0) - len(group)):
+            size = sizes.get(shard, 0) if shrink else max(sizes.get(shard, 0), len(group))
+            for _ in range(size - len(group)):
                 supervisor = Supervisor(shard, self._launcher, self._plane, self.directory, self._beat_s)
                 group.append((supervisor, asyncio.create_task(supervisor.run())))
-            surplus, group[:] = group[sizes.get(shard, 0) :], group[: sizes.get(shard, 0)]
+            surplus, group[:] = group[size:], group[:size]
             for supervisor, task in surplus:
                 retiring = asyncio.create_task(_retire(supervisor, task))
                 self._retiring.add(retiring)

@@ -304,7 +304,8 @@ class EngineFollower:
         self._state = state
 
     def _report_if_due(self) -> None:
-        if self._registry is None or self._engine is None or _is_busy(self._report_task):
+        # What came with the function was maybe never live, and a report says that it is.
+        if self._registry is None or self._engine is None or self._pointer is None or _is_busy(self._report_task):
             return
         if self._reported is not None:
             revision, at = self._reported

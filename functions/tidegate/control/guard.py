@@ -55,7 +55,8 @@ async def guard(plane: ControlPlane, by: str, why: str, window_s: float, *, alar
     """
     pointer = await plane.reader.pointer()
     if pointer is None:
-        return Guarded("kept", "nothing was ever published")
+        remains = await plane.reader.remains()
+        return Guarded("kept", str(remains) or "nothing was ever published")
     live = pointer.arrival
     reason = _blameless(live, alarmed_at, window_s)
     if all(entry.revision == live.revision for entry in pointer.entries):

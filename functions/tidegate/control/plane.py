@@ -7,6 +7,7 @@ from tidegate.control.desired import StateReader
 from tidegate.control.failures import Failures
 from tidegate.control.publish import Publisher
 from tidegate.control.reconcile import Reconciler
+from tidegate.control.recover import Recoverer
 from tidegate.control.rollback import Rollbacker
 from tidegate.control.status import StatusReader
 
@@ -20,6 +21,7 @@ class ControlPlane:
         reconciler: makes the fleet hold it.
         publisher: makes rules live.
         rollbacker: makes earlier rules live again.
+        recoverer: makes a lost pointer again.
         status: tells how the fleet is.
     """
 
@@ -31,4 +33,5 @@ class ControlPlane:
         self.reconciler = Reconciler(ports, self.config, self.reader, self.failures)
         self.publisher = Publisher(ports, self.config, self.reader, self.reconciler)
         self.status = StatusReader(ports, self.reader, self.reconciler, self.failures)
+        self.recoverer = Recoverer(ports, self.reader)
         self.rollbacker = Rollbacker(ports, self.config, self.reader, self.reconciler)

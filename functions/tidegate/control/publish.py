@@ -44,6 +44,7 @@ class PublishRequest:
         even_if_bad: whether the revision may be one that was rolled back; then its mark is cleared.
         onto: the revision that must be live when it begins, or the beginning of it, or `none`; None: whatever is live
             then. It goes live only in place of that.
+        start_over: whether the pointer is lost for good, and this is the first flip of a new history.
     """
 
     rules: RulesSource
@@ -54,6 +55,7 @@ class PublishRequest:
     require_samples: bool = False
     even_if_bad: bool = False
     onto: str | None = None
+    start_over: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +167,7 @@ class Publisher:
             await asyncio.gather(reading, return_exceptions=True)
             raise
         desired = await reading
+        _refuse_lost(desired, request)
         step.outcome = checked.summary
         for note in checked.notes:
             step.note(note)
@@ -327,6 +330,21 @@ class Publisher:
                 "without requiring samples",
             )
         return f"{len(models)} models have golden requests"
+
+
+def _refuse_lost(desired: Desired, request: PublishRequest) -> None:
+    """Refuse to publish as if nothing had ever been live, where something was.
+
+    Raises:
+        PublishError: the pointer is lost; the message says what is known, and what to do.
+    """
+    remains = desired.remains
+    if not remains.found or (request.start_over and remains.pointer is None and not remains.damage):
+        return
+    otherwise = (
+        "" if remains.pointer or remains.damage else ", or publish with --start-over where there is nothing to find"
+    )
+    raise PublishError("check", f"{remains}{otherwise}")
 
 
 def _is_live(assignment: Assignment, desired: Desired) -> bool:

@@ -16,6 +16,7 @@ from tidegate.control.desired import Desired, StateReader
 from tidegate.control.endpoints import Endpoints, explained, located, name_of, raise_first
 from tidegate.control.failures import Failures
 from tidegate.control.plans import Difference, Loaded, difference, with_versions
+from tidegate.control.remains import RECOVER
 from tidegate.errors import EndpointError, EndpointTimeoutError, ModelLoadError
 from tidegate.ports import EndpointState, ModelLoad, RefusedEndpoint, RegisteredEndpoint
 
@@ -111,6 +112,19 @@ class Observation:
     unreachable: Mapping[str, str]
     refused: tuple[RefusedEndpoint, ...] = ()
 
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What of the desired state could not be read, and what is loaded though nothing is known to have been published."""
+        desired = self.desired
+        holding = sum(bool(have) for have in self.loaded.values())
+        if not holding or desired.pointer is not None or desired.remains.found or desired.claims:
+            return desired.problems
+        return (
+            *desired.problems,
+            f"{holding} servers hold models, and nothing in the stores says that anything was ever published; nothing is "
+            f"unloaded; see whether it is the right bucket, then {RECOVER} or publish",
+        )
+
     def drift(self) -> Iterator[Action]:
         """What would have to be changed."""
         for entry, found in self.differences.items():
@@ -197,7 +211,7 @@ class Reconciler:
             unreachable,
             tuple(entry.note for entry in seen.refused),
             self.waiting(seen),
-            work.desired.problems,
+            replace(seen, desired=work.desired).problems,
             len(seen.entries),
             work.interrupted,
         )
@@ -205,7 +219,7 @@ class Reconciler:
     async def _repair(self, due: list[RegisteredEndpoint], unreachable: dict[str, str]) -> _Pass:
         # Read anew under the mark: a publisher that will not see the mark is in here.
         desired = await self._reader.read()
-        known = frozenset(claim.id for claim in desired.claims if claim.revision)
+        known = frozenset(claim.id for claim in desired.claims if claim.publishes)
         work = _Pass(desired, known, self._ports.clock())
 
         async def repair(entry: RegisteredEndpoint) -> None:

@@ -97,7 +97,9 @@ class Rollbacker:
         with steps.step("find") as step:
             base = await self._reader.pointer()
             if base is None:
-                raise PublishError("find", "nothing was ever published, so there is nothing to roll back to")
+                remains = await self._reader.remains()
+                nothing = "nothing was ever published, so there is nothing to roll back to"
+                raise PublishError("find", str(remains) or nothing)
             before = base.live.revision
             earlier = _earlier(base, request)
             if earlier is not None:

@@ -219,7 +219,7 @@ class StatusReader:
             waiting=self._reconciler.waiting(seen),
             problems=(
                 *problems,
-                *desired.problems,
+                *seen.problems,
                 *(f"{url}: {why}" for url, why in seen.unreachable.items()),
                 *(entry.note for entry in seen.refused),
             ),
@@ -227,25 +227,25 @@ class StatusReader:
         )
 
     async def _engine(self, desired: Desired) -> tuple[Engine | None, tuple[str, ...]]:
-        if desired.pointer is None:
+        if desired.known is None:
             return None, ()
         try:
-            return await self._reader.engine(desired.pointer.live.revision), ()
+            return await self._reader.engine(desired.known.live.revision), ()
         except BundleError as error:
             return None, (f"the live rules cannot be read: {error}; publish them again",)
 
 
 def _revision(desired: Desired, revision: str, reason: str) -> RevisionStatus:
-    entries = () if desired.pointer is None else desired.pointer.entries
+    entries = () if desired.known is None else desired.known.entries
     entry = next((each for each in entries if each.revision == revision), None)
     if entry is None:
-        claim = next(each for each in desired.claims if each.revision == revision)
-        return RevisionStatus(revision, reason, claim.by)
+        by = next((each.by for each in desired.claims if each.revision == revision), "")
+        return RevisionStatus(revision, reason, by)
     return RevisionStatus(revision, reason, entry.by, entry.at, entry.why, entry.action, entry.marked_bad)
 
 
 def _history(desired: Desired) -> Iterator[RevisionStatus]:
-    for entry in () if desired.pointer is None else desired.pointer.entries[:HISTORY]:
+    for entry in () if desired.known is None else desired.known.entries[:HISTORY]:
         yield RevisionStatus(entry.revision, "", entry.by, entry.at, entry.why, entry.action, entry.marked_bad)
 
 

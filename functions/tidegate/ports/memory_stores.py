@@ -16,7 +16,7 @@ from pathlib import Path
 from tidegate.errors import BundleError, ModelConfigError, StoreError
 from tidegate.ports.model_units import UnitFile, check_unchanged, read_units
 from tidegate.ports.protocols import Endpoint, ModelLoad
-from tidegate.ports.store_rules import SILENCE_S, by_address, check_flip, moved, pointer_after
+from tidegate.ports.store_rules import HISTORY_ENTRIES, SILENCE_S, by_address, check_flip, moved, pointer_after
 from tidegate.ports.stores import (
     Claim,
     EndpointListing,
@@ -252,6 +252,27 @@ class MemoryBundleStore:
             self._pointer = pointer_after(entry, expected, str(entry.sequence))
             self.history.append(entry)
             return self._pointer
+
+    async def flips(self, *, all_traces: bool = False) -> Sequence[LiveEntry]:  # noqa: ARG002  # it keeps no versions
+        """The last flips that the history has, oldest first."""
+        async with self.faults.around("flips"):
+            return self.history[-HISTORY_ENTRIES:]
+
+    async def restore(self, pointer: Pointer) -> Pointer:
+        """Write a pointer where there is none.
+
+        Raises:
+            ConflictError: there is one; it names who moved it last.
+        """
+        async with self.faults.around("restore"):
+            if self._pointer is not None:
+                raise moved(self._pointer.live)
+            self._pointer = replace(pointer, tag=f"{pointer.live.sequence} restored")
+            return self._pointer
+
+    def lose_pointer(self) -> None:
+        """Delete the pointer, as nobody should."""
+        self._pointer = None
 
     async def record(self, pointer: Pointer) -> None:  # noqa: ARG002  # `flip` has written it
         """Write the flips that the pointer remembers and the history does not have."""

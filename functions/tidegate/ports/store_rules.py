@@ -10,6 +10,9 @@ from tidegate.ports.stores import BadMark, LiveEntry, Pointer, RegisteredEndpoin
 POINTER_ENTRIES = 50
 """How many flips the pointer itself remembers, newest first."""
 
+HISTORY_ENTRIES = 200
+"""How many flips of the history are read where the pointer is lost: enough for all that it remembers, marks included."""
+
 BAD_MARKS = 100
 """How many bad revisions the pointer remembers. At least `POINTER_ENTRIES`: a flip marks one at most, so that no
 revision of `entries` has lost its mark."""

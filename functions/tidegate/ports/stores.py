@@ -162,7 +162,8 @@ class Claim:
 
     With a `revision` it is a publisher's: the models of the revision stay loaded while it works, and `stage` says who
     loads them. Without one (empty) it is the mark of someone who repairs the fleet: what is loaded may change until it is
-    gone.
+    gone. One that cannot be decoded says in `damaged` what is wrong; whose it is nobody knows, and `expires_at` is when it
+    was written.
     """
 
     id: str
@@ -170,6 +171,12 @@ class Claim:
     by: str
     expires_at: float
     stage: ClaimStage = ClaimStage.TRYING
+    damaged: str = ""
+
+    @property
+    def publishes(self) -> bool:
+        """Whether it is a publisher's, as far as is known."""
+        return bool(self.revision or self.damaged)
 
 
 class BundleSource(Protocol):
@@ -224,6 +231,19 @@ class BundleStore(BundleSource, Protocol):
         """
         ...
 
+    async def flips(self, *, all_traces: bool = False) -> Sequence[LiveEntry]:
+        """The last flips that the history has, oldest first; those that cannot be decoded are left out. With `all_traces`
+        also those that older versions of the pointer show, where the store keeps any and lets the caller read them."""
+        ...
+
+    async def restore(self, pointer: Pointer) -> Pointer:
+        """Write a pointer where there is none, or in place of a damaged one.
+
+        Raises:
+            ConflictError: there is one; it names who moved it last.
+        """
+        ...
+
     async def record(self, pointer: Pointer) -> None:
         """Write the flips that the pointer remembers and the history does not have, those of others included.
 
@@ -241,7 +261,7 @@ class BundleStore(BundleSource, Protocol):
         ...
 
     async def claims(self) -> Sequence[Claim]:
-        """Every claim, expired ones included."""
+        """Every claim, those included that are expired or damaged."""
         ...
 
 

@@ -1,0 +1,315 @@
+"""A pointer that is deleted or damaged, a bucket that is emptied or another's: what serves goes on serving, everybody says
+so, nobody publishes as if nothing had been live, and `recover` makes the pointer again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from tidegate.control.fleet import LocalFleet
+from tidegate.control.guard import guard
+from tidegate.control.plane import ControlPlane
+from tidegate.errors import ConflictError, PublishError
+from tidegate.ports import BadMark, Claim, GatewayReport, LiveEntry, MemoryBundleStore
+
+from tests.control.plane import Plane, clock
+from tests.support.virtual_time import run
+
+LONG_S = 60.0
+
+
+async def published(plane: Plane) -> ControlPlane:
+    """Two publishes; a process that has seen them."""
+    for shard in ("a", "a", "b"):
+        await plane.add(shard)
+    await plane.publish(main="pipeline", other="popular")
+    await plane.publish(main="scorer/2", other="fresh")
+    await asyncio.sleep(LONG_S)
+    process = plane.process()
+    await process.reconciler.reconcile("carl")
+    await plane.registry.report(GatewayReport("one", plane.live(), clock()))
+    return process
+
+
+def empty(plane: Plane) -> None:
+    """Put another bucket in the place of the fleet's, with nothing in it."""
+    history = plane.bundles.history
+    plane.bundles = MemoryBundleStore()
+    assert history
+
+
+def unloaded(plane: Plane) -> list[tuple[str, str]]:
+    return [each for each in plane.changes() if each[0] == "unloaded"]
+
+
+@pytest.mark.parametrize("fresh", [True, False], ids=["fresh", "long-running"])
+def test_without_a_pointer_nothing_is_unloaded_and_everybody_says_so(fresh: bool) -> None:
+    async def work() -> None:
+        plane = Plane()
+        process = await published(plane)
+        held, before = [plane.held("a"), plane.held("b")], len(unloaded(plane))
+        plane.bundles.lose_pointer()
+        process = plane.process() if fresh else process
+        result = await process.reconciler.reconcile("carl")
+        assert [plane.held("a"), plane.held("b")] == held
+        assert len(unloaded(plane)) == before
+        assert result.undone
+        assert any("tidegate recover" in problem and plane.live()[:12] in problem for problem in result.problems)
+        report = await process.status.read()
+        assert not report.well
+        assert any("tidegate recover" in problem for problem in report.problems)
+
+    run(work())
+
+
+def test_a_server_that_is_replaced_is_filled_by_what_was_live() -> None:
+    async def work() -> None:
+        plane = Plane()
+        async with local_fleet(plane):
+            await plane.publish(main="pipeline", other="popular")
+            held, servers = [plane.held("a"), plane.held("b")], len(plane.launcher.running())
+            plane.bundles.lose_pointer()
+            await asyncio.sleep(LONG_S)
+            plane.launcher.running("a")[0].end()
+            await asyncio.sleep(LONG_S)
+            assert len(plane.launcher.running()) == servers
+            assert [plane.held("a"), plane.held("b")] == held
+            assert plane.violations == []
+
+    run(work())
+
+
+def test_an_assignment_that_is_lost_retires_no_server() -> None:
+    async def work() -> None:
+        plane = Plane()
+        async with local_fleet(plane) as process:
+            await plane.publish(main="pipeline", other="popular")
+            held = [plane.held("a"), plane.held("b")]
+            plane.bundles._assignments.clear()
+            process.reader._assignments.clear()
+            await asyncio.sleep(LONG_S)
+            assert [plane.held("a"), plane.held("b")] == held
+            report = await process.status.read()
+            assert not report.well
+            assert any("assignment" in problem and "publish" in problem for problem in report.problems)
+
+    run(work())
+
+
+def test_a_fleet_whose_bucket_is_emptied_keeps_its_servers_and_their_models() -> None:
+    async def work() -> None:
+        plane = Plane()
+        async with local_fleet(plane) as process:
+            await plane.publish(main="pipeline", other="popular")
+            await plane.registry.report(GatewayReport("one", plane.live(), clock()))
+            held = [plane.held("a"), plane.held("b")]
+            store = plane.bundles
+            store.lose_pointer()
+            store.bundles.clear()
+            store.history.clear()
+            store._assignments.clear()
+            await asyncio.sleep(LONG_S)
+            assert [plane.held("a"), plane.held("b")] == held
+            report = await process.status.read()
+            assert not report.well
+            assert any("gateways serve" in problem for problem in report.problems)
+            with pytest.raises(PublishError, match=r"tidegate recover.*--start-over"):
+                await plane.publish(main="pipeline", other="popular")
+
+    run(work())
+
+
+def test_in_another_bucket_nothing_is_unloaded_nor_published() -> None:
+    async def work() -> None:
+        plane = Plane()
+        await published(plane)
+        held, gateway = plane.held("a"), plane.live()[:12]
+        empty(plane)
+        process = plane.process()
+        result = await process.reconciler.reconcile("carl")
+        assert plane.held("a") == held
+        assert any(gateway in problem for problem in result.problems)
+        with pytest.raises(PublishError, match=gateway):
+            await plane.publish(main="pipeline")
+
+    run(work())
+
+
+def test_models_that_nothing_accounts_for_stay_and_are_told() -> None:
+    async def work() -> None:
+        plane = Plane()
+        await published(plane)
+        plane.registry._gateways.clear()
+        held = plane.held("a")
+        empty(plane)
+        process = plane.process()
+        result = await process.reconciler.reconcile("carl")
+        assert plane.held("a") == held
+        assert "right bucket" in result.problems[0]
+        assert not (await process.status.read()).well
+
+    run(work())
+
+
+def test_a_first_publish_that_failed_can_be_repeated() -> None:
+    async def work() -> None:
+        plane = Plane()
+        for shard in ("a", "b"):
+            await plane.add(shard)
+        plane.faults.refused["scorer"] = "no"
+        with pytest.raises(PublishError):
+            await plane.publish(main="scorer/2", other="popular")
+        plane.faults.refused.clear()
+        await asyncio.sleep(LONG_S)
+        result = await plane.publish(main="scorer/2", other="popular")
+        assert plane.live() == result.revision
+
+    run(work())
+
+
+async def nothing_is_published(plane: Plane) -> None:
+    flips = len(plane.bundles.history)
+    with pytest.raises(PublishError, match="tidegate recover"):
+        await plane.publish(main="pipeline", other="popular")
+    with pytest.raises(PublishError, match="tidegate recover"):
+        await plane.roll_back()
+    kept = await guard(plane.process(), "the guard", "an alarm", 1e9, alarmed_at=clock())
+    assert "tidegate recover" in kept.reason
+    assert len(plane.bundles.history) == flips
+
+
+def test_recover_makes_the_pointer_again_with_its_marks() -> None:
+    async def work() -> None:
+        plane = Plane()
+        await published(plane)
+        await mark_bad(plane)
+        before = await plane.bundles.pointer()
+        assert before is not None
+        assert before.bad
+        plane.bundles.lose_pointer()
+        await nothing_is_published(plane)
+        recoverer = plane.process().recoverer
+        planned = await recoverer.look("ann")
+        assert planned.status == "planned"
+        assert await plane.bundles.pointer() is None, "nothing is written before it is asked for"
+        await recoverer.recover(planned)
+        now = await plane.bundles.pointer()
+        assert now is not None
+        assert (now.entries, now.bad) == (before.entries, before.bad)
+        assert (await plane.process().recoverer.look("ann")).status == "unchanged"
+        assert (await plane.reconcile()).problems == ()
+        result = await plane.publish(main="pipeline", other="popular")
+        assert plane.live() == result.revision
+
+    run(work())
+
+
+async def mark_bad(plane: Plane) -> BadMark:
+    """Roll back, and mark what was live as bad."""
+    base = await plane.bundles.pointer()
+    assert base is not None
+    target = next(each.revision for each in base.entries if each.revision != base.live.revision)
+    sequence = base.live.sequence + 1
+    entry = LiveEntry(target, sequence, "ben", clock(), "errors", "rollback", marked_bad=base.live.revision)
+    return (await plane.bundles.flip(entry, base)).bad[0]
+
+
+def test_recover_does_not_overwrite_what_somebody_else_wrote() -> None:
+    async def work() -> None:
+        plane = Plane()
+        await published(plane)
+        plane.bundles.lose_pointer()
+        first, second = (plane.process().recoverer for _ in range(2))
+        planned = [await each.look("ann") for each in (first, second)]
+        await first.recover(planned[0])
+        with pytest.raises(ConflictError):
+            await second.recover(planned[1])
+
+    run(work())
+
+
+def test_recover_goes_by_gateways_where_the_history_is_gone_too() -> None:
+    async def work() -> None:
+        plane = Plane()
+        await published(plane)
+        live = plane.live()
+        plane.bundles.lose_pointer()
+        plane.bundles.history.clear()
+        process = plane.process()
+        planned = await process.recoverer.look("ann")
+        found = await process.recoverer.recover(planned)
+        assert found.pointer is not None
+        assert (found.pointer.live.revision, found.pointer.live.by, found.pointer.live.action) == (
+            live,
+            "ann",
+            "recover",
+        )
+
+    run(work())
+
+
+def test_recover_refuses_a_revision_that_lacks_something_and_takes_another() -> None:
+    async def work() -> None:
+        plane = Plane()
+        await published(plane)
+        first, last = plane.bundles.history[0].revision, plane.live()
+        plane.bundles.lose_pointer()
+        del plane.bundles.bundles[last]
+        recoverer = plane.process().recoverer
+        refused = await recoverer.look("ann")
+        assert refused.status == "impossible"
+        assert first[:12] in refused.reason
+        assert "no bundle" in refused.reason
+        planned = await recoverer.look("ann", first[:8])
+        found = await recoverer.recover(planned)
+        assert found.pointer is not None
+        assert [entry.revision for entry in found.pointer.entries] == [first, last, first]
+
+    run(work())
+
+
+def test_recover_says_what_to_do_where_nothing_is_left() -> None:
+    async def work() -> None:
+        plane = Plane()
+        found = await plane.process().recoverer.look("ann")
+        assert found.status == "impossible"
+        assert "--start-over" in found.reason
+
+    run(work())
+
+
+def test_a_damaged_claim_holds_up_a_publisher_for_a_while_only_and_goes() -> None:
+    async def work() -> None:
+        plane = Plane()
+        await published(plane)
+        await plane.bundles.claim(
+            Claim("00-x", "", "somebody", clock(), damaged="the claim claims/00-x.json is damaged")
+        )
+        report = await plane.process().status.read()
+        assert not report.well
+        assert any("claims/00-x.json is damaged" in problem and "heeded for" in problem for problem in report.problems)
+        began = clock()
+        result = await plane.publish(main="pipeline", other="popular")
+        assert plane.live() == result.revision
+        assert plane.config.claim_ttl_s <= clock() - began < LONG_S
+        assert any("00-x is damaged" in event.text for event in plane.events if event.state == "note")
+        await asyncio.sleep(2 * LONG_S)
+        await plane.reconcile()
+        assert (await plane.process().status.read()).well
+
+    run(work())
+
+
+@contextlib.asynccontextmanager
+async def local_fleet(plane: Plane) -> AsyncIterator[ControlPlane]:
+    process = plane.process()
+    local = LocalFleet(process, plane.launcher)
+    running: asyncio.Task[Any] = asyncio.create_task(local.run())
+    try:
+        yield process
+    finally:
+        running.cancel()
+        await asyncio.wait([running])
