@@ -59,6 +59,12 @@ class Settings:
     server_start_timeout_s: float = _setting(
         30.0, "Time that one Triton server may take to start, in seconds.", 1, 3600
     )
+    scratch_memory_mb: int | None = _setting(
+        None,
+        "Most memory, in MiB, of the server on this machine that new models are tried on; unset: half of what is left.",
+        256,
+        1_000_000_000,
+    )
     drain_timeout_s: float = _setting(
         10.0, "How long models and servers that no rule reaches wait for the requests under way, in seconds.", 0, 3600
     )

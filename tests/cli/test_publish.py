@@ -105,7 +105,8 @@ def test_a_changed_rule_goes_live_step_by_step(published: Cli) -> None:
     assert done.returncode == 0, done.stderr
     marks = [line.split()[1] for line in done.stdout.splitlines() if line[0] in "✓-"]
     assert marks == [
-        "check", "test", "push", "assign", "claim", "load", "validate", "flip", "confirm", "drain", "unload",
+        "check", "test", "push", "assign", "claim", "try", "load", "validate", "flip", "confirm", "drain",
+        "unload",
     ]  # fmt: skip
     assert len(re.findall(r"loading versioned/\S*3 on http://127\.0\.0\.1:", done.stdout)) == 2
     assert "2 changes of the rules (1 × objective added, 1 × rule changed)" in done.stdout
@@ -217,7 +218,7 @@ def test_a_model_that_triton_refuses_leaves_live_untouched(published: Cli) -> No
     published.write(picked="refused")
     done = published.publish("--json")
     result = lines(done)[-1]
-    assert (done.returncode, result["step"]) == (1, "load")
+    assert (done.returncode, result["step"]) == (1, "try")
     assert "damaged on purpose" in result["error"]
     assert "repair the model" in done.stderr
     assert published.live() == live

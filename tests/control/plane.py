@@ -14,6 +14,7 @@ from tidegate.control.rollback import RollbackRequest, RollbackResult
 from tidegate.control.sources import GivenRules
 from tidegate.control.steps import StepEvent
 from tidegate.ports import (
+    Endpoint,
     EndpointState,
     MemoryBundleStore,
     MemoryGoldenRequests,
@@ -23,6 +24,7 @@ from tidegate.ports import (
     MemoryModelServer,
     MemoryModelStore,
     MemoryRegistry,
+    MemoryScratchServers,
     MemoryServerLauncher,
     RegisteredEndpoint,
 )
@@ -69,7 +71,8 @@ class Plane:
         self.models = MemoryModelStore()
         self.registry = MemoryRegistry(clock=clock, timeout_s=1e9)
         self.catalog = MemoryModelCatalog(MODELS if models is None else models)
-        self.golden = MemoryGoldenRequests()
+        self.golden = MemoryGoldenRequests(end=lambda endpoint: self.server_at(endpoint).end())
+        self.scratch: MemoryServerLauncher | None = None
         self.findings: dict[str, list[str]] = {}
         self.diagnosis_s = 0.0
         self.config = ControlConfig() if config is None else config
@@ -94,6 +97,7 @@ class Plane:
             catalog=self.catalog,
             golden=self.golden,
             diagnose=self.diagnose,
+            scratch=None if self.scratch is None else MemoryScratchServers(self.scratch),
             clock=clock,
         )
 
@@ -109,6 +113,11 @@ class Plane:
 
     def repository(self, entry: RegisteredEndpoint) -> MemoryModelRepository:
         return self.launcher.server_at(entry.endpoint).repository
+
+    def server_at(self, endpoint: Endpoint) -> MemoryModelServer:
+        launcher = self.scratch if endpoint.shard == "scratch" else self.launcher
+        assert launcher is not None
+        return launcher.server_at(endpoint)
 
     async def add(self, shard: str, state: EndpointState = EndpointState.READY) -> MemoryModelServer:
         """Start a server that nobody supervises, and register it."""

@@ -167,7 +167,7 @@ def test_a_claim_of_a_process_of_this_machine_that_has_ended_holds_up_nobody() -
         await plane.bundles.claim(Claim(f"0-{machine}-999999999-0", plane.live(), "the dead", clock() + 15))
         began = clock()
         await plane.publish(main="scorer/2")
-        assert clock() - began < 1
+        assert clock() - began < 5
 
     run(work())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
 from tidegate.control.directory import RegistryDirectory
 from tidegate.ports import Endpoint, EndpointState, MemoryRegistry, RegisteredEndpoint
 
@@ -49,5 +50,21 @@ def test_an_endpoint_that_has_ended_gets_none_whatever_the_registry_says() -> No
         await registry.register(RegisteredEndpoint(SECOND, EndpointState.LOADING, clock()))
         await directory.refresh()
         assert list(directory.endpoints("a")) == []
+
+    run(work())
+
+
+@pytest.mark.parametrize("turns", range(4))
+def test_a_follower_that_is_cancelled_just_when_it_is_poked_ends(turns: int) -> None:
+    async def work() -> None:
+        directory = RegistryDirectory(MemoryRegistry(clock=clock))
+        following = asyncio.create_task(directory.follow(1000))
+        await asyncio.sleep(1)
+        directory.poke()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        following.cancel()
+        await asyncio.wait([following], timeout=5)
+        assert following.done()
 
     run(work())

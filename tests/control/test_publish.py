@@ -37,7 +37,7 @@ def test_a_publish_loads_the_closures_everywhere_flips_and_says_each_step() -> N
         assert plane.held("a") == [{"features/2", "scorer/1", "pipeline/1"}] * 2
         assert plane.held("b") == [{"popular/1"}]
         assert plane.steps() == [
-            "check done", "test done", "push done", "assign done", "claim done", "load done", "validate done", "flip done",
+            "check done", "test done", "push done", "assign done", "claim done", "try skipped", "load done", "validate done", "flip done",
             "confirm done", "drain skipped", "unload done",
         ]  # fmt: skip
         assert await plane.bundles.claims() == []
@@ -152,7 +152,7 @@ def test_a_model_that_fails_leaves_live_untouched_and_costs_one_server_at_most(f
         setattr(plane.faults, fault, {"fresh": "no GPU"} if fault == "refused" else {"fresh"})
         with pytest.raises(PublishError) as failure:
             await plane.publish(main="fresh", other="scorer/2")
-        assert failure.value.step == "load"
+        assert failure.value.step == "try"
         assert "'fresh'" in str(failure.value)
         assert plane.live() == first.revision
         assert await plane.bundles.claims() == []
@@ -175,7 +175,7 @@ def test_a_wrong_answer_leaves_live_untouched_and_unloads_what_was_loaded() -> N
             PublishError, match=r"target 'fresh' on .*: output SCORES has 1 row for 2; mend the model"
         ) as failure:
             await plane.publish(main="fresh")
-        assert failure.value.step == "validate"
+        assert failure.value.step == "try"
         assert plane.live() == first.revision
         assert plane.held("a") == [{"scorer/1"}] * 2
         assert (await plane.reconcile()).converged

@@ -15,7 +15,7 @@ from tests.support.stack import RunningStack, eventually, make_repository, runni
 SHARDS = {"a": 2, "b": 1}
 ON = {"versioned": ["b"], "first": ["a"], "third": ["a"]}
 ANSWERS = {"first": 1, "third": 3}
-BEFORE_THE_FLIP = ("push", "assign", "claim", "load", "validate", "flip")
+BEFORE_THE_FLIP = ("push", "assign", "claim", "try", "load", "validate", "flip")
 AFTER_THE_FLIP = ("confirm", "drain", "unload")
 ONLY_READ = ("check", "test")
 DRAINING = {"TIDEGATE_DRAIN_TIMEOUT_S": "30"}

@@ -99,7 +99,11 @@ def test_a_server_that_is_killed_during_a_load_fails_the_publish_and_nothing_els
     ):
         url = ""
         for event in events(process):
-            if event["event"] == "step" and event.get("text", "").startswith("loading slow"):
+            if (
+                event["event"] == "step"
+                and event["step"] == "load"
+                and event.get("text", "").startswith("loading slow")
+            ):
                 url = event["text"].partition(" on ")[2].split(" ")[0]
                 # It has begun once the server's process for the model is there.
                 (pid,) = [each["pid"] for each in stack.fleet()["a"] if each["url"] == url]

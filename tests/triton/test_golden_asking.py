@@ -113,7 +113,6 @@ def test_a_golden_request_of_a_name_that_no_file_has_is_refused(tmp_path: Path, 
         (500, {"error": "X must be above 5"}, "X must be above 5", SelfTestState.FAILED),
         (400, {"error": "X must be above 5"}, "X must be above 5", SelfTestState.UNTESTED),
         (501, DECOUPLED, "its responses are decoupled", SelfTestState.UNTESTED),
-        (0, None, "was not answered within", SelfTestState.FAILED),
     ],
 )
 def test_without_one_a_made_up_request_proves_nothing(
@@ -123,6 +122,21 @@ def test_without_one_a_made_up_request_proves_nothing(
     assert (result.outcome, result.self_test) == (GoldenOutcome.UNPROVED, shown)
     assert words in result.reason
     assert ("samples/*.json" in result.advice) == (status != 501)
+
+
+@pytest.mark.parametrize(
+    ("status", "answer", "words"),
+    [
+        (0, None, "was not answered within"),
+        (500, {"error": "Stub process 'asked_0_0' is not healthy."}, "ended its process: Stub process"),
+    ],
+)
+def test_a_model_that_a_made_up_request_ends_or_has_hang_is_wrong(
+    tmp_path: Path, status: int, answer: Any, words: str
+) -> None:
+    result = ask(tmp_path, Server(PLAIN, status, answer))
+    assert (result.outcome, result.self_test) == (GoldenOutcome.WRONG, SelfTestState.FAILED)
+    assert words in result.reason
 
 
 @pytest.mark.parametrize("served", [(400, b"{}"), (200, b"[" * 100_000), (200, b"[]"), (200, b'{"input": 3}')])

@@ -5,8 +5,9 @@ from __future__ import annotations
 import getpass
 import ipaddress
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from tidegate.aws.bundle_store import S3BundleStore
@@ -20,13 +21,18 @@ from tidegate.control.plane import ControlPlane
 from tidegate.errors import SettingsError
 from tidegate.ports import (
     ModelRepository,
+    ModelStore,
     RegisteredEndpoint,
     Registry,
+    ScratchServers,
     ServerLauncher,
     Transport,
 )
 from tidegate.settings import Settings
 from tidegate.triton.repository import TritonRepository
+
+if TYPE_CHECKING:
+    from tidegate.triton.server import TritonLauncher
 
 
 def build_control_plane(settings: Settings, transport: Transport) -> ControlPlane:
@@ -70,6 +76,7 @@ def control_ports(settings: Settings, transport: Transport) -> ControlPorts:
         catalog=TritonCatalog(StoreFiles(models)),
         golden=StoredGoldenRequests(models, transport),
         diagnose=StoredDiagnosis(models),
+        scratch=build_scratch(settings, transport, models),
     )
 
 
@@ -121,6 +128,21 @@ def author() -> str:
     return f"{user}@{socket.gethostname()}"
 
 
+def build_scratch(settings: Settings, transport: Transport, store: ModelStore) -> ScratchServers | None:
+    """What starts servers to try models on; None where the fleet is not on this machine, or has no Triton.
+
+    A Triton here says little of servers elsewhere, whose hardware and backends are others.
+    """
+    if not AwsConfig.from_settings(settings).is_local:
+        return None
+    from tidegate.triton.installation import has_triton
+    from tidegate.triton.scratch import ScratchLauncher
+
+    if not has_triton(settings.triton_home):
+        return None
+    return ScratchLauncher(lambda: _launcher(settings, transport, lambda: True), store, settings.scratch_memory_mb)
+
+
 def build_launcher(settings: Settings, models: Path, transport: Transport) -> ServerLauncher:
     """What starts this machine's Triton servers over the models in S3.
 
@@ -132,17 +154,21 @@ def build_launcher(settings: Settings, models: Path, transport: Transport) -> Se
     Raises:
         StackError: there is no Triton on this machine.
     """
-    from tidegate.triton.installation import find_installation
     from tidegate.triton.model_directory import ModelDirectory
+
+    directory = ModelDirectory(models)
+    return _launcher(settings, transport, lambda: not directory.complete())
+
+
+def _launcher(settings: Settings, transport: Transport, auto_complete: Callable[[], bool]) -> TritonLauncher:
+    from tidegate.triton.installation import find_installation
     from tidegate.triton.server import TritonLauncher
 
-    installation = find_installation(settings.triton_home, settings.cache_dir)
-    directory = ModelDirectory(models)
     return TritonLauncher(
-        installation,
+        find_installation(settings.triton_home, settings.cache_dir),
         repository_address(settings),
         transport,
-        lambda: not directory.complete(),
+        auto_complete,
         settings.server_start_timeout_s,
         server_variables(settings),
     )

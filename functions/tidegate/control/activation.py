@@ -12,9 +12,11 @@ from tidegate.control.claims import Claims, HeldClaim, check_base
 from tidegate.control.config import ControlConfig, ControlPorts
 from tidegate.control.desired import Desired, StateReader
 from tidegate.control.plans import Plan, same_but_versions
+from tidegate.control.presence import AbsentShard, Presence
 from tidegate.control.reconcile import Reconciler, ReconcileResult
 from tidegate.control.rollout import Rollout, Wanted
 from tidegate.control.steps import Step, Steps
+from tidegate.control.trying import ScratchTrial, find_untried
 from tidegate.errors import ConflictError, PublishError, StoreError, TidegateError
 from tidegate.ports import LiveEntry, Pointer
 from tidegate.rules import Target
@@ -62,7 +64,8 @@ class Change:
 @dataclass(frozen=True, slots=True)
 class Activated:
     """What came of it: the flip, the gateways that serve the revision and those that did not say so in time, what remains
-    to be done by the next reconcile, in words, and the targets that no golden request proved, with the reason."""
+    to be done by the next reconcile, in words, the targets that no golden request proved, with the reason, and the shards
+    that had no server."""
 
     entry: LiveEntry
     confirmed: tuple[str, ...] = ()
@@ -70,6 +73,7 @@ class Activated:
     loaded: Mapping[str, int] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     unproved: Mapping[str, str] = field(default_factory=dict)
+    absent: tuple[AbsentShard, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -88,6 +92,7 @@ class Activated:
             "unconfirmed": list(self.unconfirmed),
             "warnings": list(self.warnings),
             "unproved": dict(self.unproved),
+            "absent": [each.as_dict() for each in self.absent],
         }
 
 
@@ -115,7 +120,7 @@ class Activation:
         """
         rollout = self._rollout(change)
         if at_once and await self._all_ready(rollout):
-            for name in ("claim", "load", "validate"):
+            for name in ("claim", "try", "load", "validate"):
                 steps.skip(name, "everything is READY")
             with steps.step("flip") as step:
                 entry = await self._flip(change, step)
@@ -132,6 +137,7 @@ class Activation:
                 claim = self._claims.publishing(change.revision, change.by, change.base, step.note)
                 held = await stack.enter_async_context(claim)
                 desired = await self._desired(change)
+            await self._try(change, desired, rollout, steps)
             with steps.step("load") as step:
                 await rollout.load(desired, step.note)
                 await self._claims.prove(held)
@@ -147,9 +153,33 @@ class Activation:
                 entry = await self._flip(change, step)
             return await self._after(change, entry, steps, rollout)
 
+    async def _try(self, change: Change, desired: Desired, rollout: Rollout, steps: Steps) -> None:
+        """Load and ask the models that were never live on one server, before any other has them."""
+        untried = find_untried(change.plans, change.targets, desired)
+        rollout.untried = untried
+        if not untried.models:
+            steps.skip("try", "every model has been live before")
+            return
+        if desired.pointer is None:
+            steps.skip("try", "nothing is live that a model could harm")
+            return
+        rollout.careful = True
+        with steps.step("try") as step:
+            if self._ports.scratch is None:
+                await rollout.try_on_one(desired, step.note)
+            else:
+                await ScratchTrial(self._ports, self._config, untried).run(step.note)
+            step.outcome = f"{len(untried.models)} {'models do' if len(untried.models) > 1 else 'model does'} no harm"
+
     def _rollout(self, change: Change) -> Rollout:
         wanted = Wanted(change.plans, change.targets, change.known, change.proved)
-        return Rollout(self._ports, self._config, self._claims, wanted)
+        live = None if change.base is None else change.base.live.revision
+        # Whoever rolls back has no time for what is as dead now.
+        patient = change.action == "publish"
+        presence = Presence(
+            self._ports, self._config, self._reader, change.revision, live, change.plans, patient=patient
+        )
+        return Rollout(self._ports, self._config, self._claims, presence, wanted)
 
     async def _all_ready(self, rollout: Rollout) -> bool:
         try:
@@ -221,7 +251,8 @@ class Activation:
 
     async def _after(self, change: Change, entry: LiveEntry, steps: Steps, rollout: Rollout) -> Activated:
         """What follows the flip. It cannot fail any more: what is not well is told, and left to the next reconcile."""
-        warnings = await self._recorded(entry)
+        absent = await self._absent(rollout)
+        warnings = [*(await self._recorded(entry)), *map(str, absent)]
         confirmed: tuple[str, ...] = ()
         unconfirmed: tuple[str, ...] = ()
         try:
@@ -243,7 +274,14 @@ class Activation:
                 step.outcome = summary(result)
         except TidegateError as error:
             warnings.append(f"{error}; the revision is live, and the next reconcile does the rest")
-        return Activated(entry, confirmed, unconfirmed, dict(rollout.loads.models), tuple(warnings), rollout.unproved)
+        return Activated(
+            entry, confirmed, unconfirmed, dict(rollout.loads.models), tuple(warnings), rollout.unproved, absent
+        )
+
+    async def _absent(self, rollout: Rollout) -> tuple[AbsentShard, ...]:
+        with contextlib.suppress(TidegateError):
+            return await rollout.presence.absences()
+        return ()
 
     async def _recorded(self, entry: LiveEntry) -> list[str]:
         """Write the flip to the history; what there is to tell where that failed."""

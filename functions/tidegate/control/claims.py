@@ -36,11 +36,16 @@ Note = Callable[[str], None]
 
 @dataclass(slots=True)
 class HeldClaim:
-    """A claim that is renewed while it is held. `strangers` are the ids of repairers that may not know of it."""
+    """A claim that is renewed while it is held.
+
+    `strangers` are the ids of repairers that may not know of it. `lapsed`: others may have taken it for ended meanwhile,
+    since it was renewed too late.
+    """
 
     claim: Claim
     strangers: frozenset[str] = frozenset()
     written: bool = False
+    lapsed: bool = False
     writing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -84,6 +89,7 @@ class Claims:
     async def renew(self, held: HeldClaim) -> None:
         """Write the claim, with its whole time to live. Raises `StoreError`."""
         async with held.writing:
+            held.lapsed = held.lapsed or (held.written and self._is_over(held))
             held.written = True
             renewed = replace(held.claim, expires_at=self._ports.clock() + self._config.claim_ttl_s)
             await self._ports.bundles.claim(renewed)
@@ -95,8 +101,8 @@ class Claims:
         await self.renew(held)
 
     def valid(self, held: HeldClaim) -> bool:
-        """Whether everybody sees the claim, whatever their clock, and will for a while."""
-        return held.claim.expires_at - self._config.claim_ttl_s / RENEWALS_PER_TTL > self._ports.clock()
+        """Whether everybody has seen the claim all the time, whatever their clock, and will for a while."""
+        return not (held.lapsed or self._is_over(held))
 
     async def alone(self, held: HeldClaim, base: Pointer | None, note: Note) -> None:
         """Write the claim and see that no other publisher is at work: see `publishing`, which calls it. A publisher whose
@@ -104,6 +110,7 @@ class Claims:
         deadline = self._ports.clock() + self._config.claim_wait_s
         while True:
             await self.renew(held)
+            held.lapsed = False
             there = await self._others(held)
             rivals = [claim for claim in there if claim.publishes]
             if not rivals:
@@ -170,6 +177,9 @@ class Claims:
                 # A claim that has lapsed is found out where it matters; until then the next renewal may well succeed.
                 with contextlib.suppress(StoreError):
                     await self.renew(held)
+
+    def _is_over(self, held: HeldClaim) -> bool:
+        return held.claim.expires_at - self._config.claim_ttl_s / RENEWALS_PER_TTL <= self._ports.clock()
 
     async def _take_back(self, held: HeldClaim) -> None:
         async with held.writing:

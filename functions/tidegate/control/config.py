@@ -6,7 +6,16 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from tidegate.ports import BundleStore, Diagnose, GoldenRequests, ModelCatalog, ModelStore, Registry, RepositoryOf
+from tidegate.ports import (
+    BundleStore,
+    Diagnose,
+    GoldenRequests,
+    ModelCatalog,
+    ModelStore,
+    Registry,
+    RepositoryOf,
+    ScratchServers,
+)
 
 
 async def nothing_known(model: str) -> Sequence[str]:  # noqa: ARG001  # the type's
@@ -16,7 +25,10 @@ async def nothing_known(model: str) -> Sequence[str]:  # noqa: ARG001  # the typ
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ControlPorts:
-    """The stores, the endpoints, and the clock (Unix seconds) that all of the control plane goes by."""
+    """The stores, the endpoints, and the clock (Unix seconds) that all of the control plane goes by.
+
+    `scratch` starts servers to try models on, where this process can start any (None: they are tried on one of the fleet).
+    """
 
     bundles: BundleStore
     models: ModelStore
@@ -25,6 +37,7 @@ class ControlPorts:
     catalog: ModelCatalog
     golden: GoldenRequests
     diagnose: Diagnose = nothing_known
+    scratch: ScratchServers | None = None
     clock: Callable[[], float] = time.time
 
 
@@ -43,6 +56,9 @@ class ControlConfig:
         load_timeout_s: time that loading one model may take.
         endpoints_at_once: how many endpoints are worked on at the same time.
         endpoint_wait_s: how long a publisher waits for a shard to have endpoints that answer.
+        absent_wait_s: how long a publish waits for a shard that has no server under the live revision either, before it
+            goes on without it.
+        soak_s: how long a server that models are tried on must stay well once they are loaded.
         settle_s: the longest time between a new server's last look at what it must hold and its being ready.
         confirm_s: how long a publisher waits for the gateways to serve what it made live.
         require_samples: whether a publish refuses targets without a golden request, also where it is not asked to.
@@ -57,6 +73,8 @@ class ControlConfig:
     load_timeout_s: float = 30.0
     endpoints_at_once: int = 16
     endpoint_wait_s: float = 45.0
+    absent_wait_s: float = 5.0
+    soak_s: float = 1.0
     settle_s: float = 3.0
     confirm_s: float = 10.0
     require_samples: bool = False

@@ -73,8 +73,10 @@ class RegistryDirectory:
                 if well:
                     logger.warning("the registry does not answer, so the endpoints stay as they were: %s", error)
                 well = False
+            # Not wait_for, which loses a cancellation that comes just when what it waits for is done.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wanted.wait(), interval_s)
+                async with asyncio.timeout(interval_s):
+                    await self._wanted.wait()
 
     def _show(self, entries: Sequence[RegisteredEndpoint]) -> None:
         ready: dict[str, list[Endpoint]] = {}

@@ -14,6 +14,7 @@ from tidegate.errors import EndpointError, EndpointTimeoutError, ModelLoadError,
 from tidegate.ports import Diagnose, EndpointState, GoldenResult, ModelLoad, ModelRepository, RegisteredEndpoint
 from tidegate.rules import Target
 
+S = TypeVar("S")
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
@@ -75,17 +76,16 @@ class Endpoints:
         except StackError as error:
             raise EndpointError(str(error)) from error
 
-    async def each(
-        self, entries: Iterable[RegisteredEndpoint], work: Callable[[RegisteredEndpoint], Awaitable[T]]
-    ) -> list[T | BaseException]:
-        """Do some work on endpoints, `endpoints_at_once` of them at a time; results and exceptions in their order."""
+    async def each(self, items: Iterable[S], work: Callable[[S], Awaitable[T]]) -> list[T | BaseException]:
+        """Do some work on endpoints, or on groups of them, `endpoints_at_once` at a time; results and exceptions in their
+        order."""
         gate = asyncio.Semaphore(self._config.endpoints_at_once)
 
-        async def one(entry: RegisteredEndpoint) -> T:
+        async def one(item: S) -> T:
             async with gate:
-                return await work(entry)
+                return await work(item)
 
-        return await asyncio.gather(*(one(entry) for entry in entries), return_exceptions=True)
+        return await asyncio.gather(*(one(item) for item in items), return_exceptions=True)
 
     async def _bounded(self, entry: RegisteredEndpoint, call: Awaitable[T], timeout_s: float | None = None) -> T:
         limit_s = self._config.call_timeout_s if timeout_s is None else timeout_s

@@ -85,8 +85,10 @@ class LocalFleet:
                 self._apply(await self._sizes(desired), shrink=desired.complete)
             except StoreError as error:
                 logger.warning("the size of the fleet cannot be read, so it stays: %s", error)
+            # Not wait_for, which loses a cancellation that comes just when what it waits for is done.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._poked.wait(), self._follow_s)
+                async with asyncio.timeout(self._follow_s):
+                    await self._poked.wait()
 
     async def _sizes(self, desired: Desired) -> dict[str, int]:
         """How many servers each shard must have: as live says, more where a publisher needs more, and for shards that

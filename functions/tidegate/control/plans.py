@@ -135,6 +135,11 @@ def same_but_versions(one: ModelLoad, other: ModelLoad) -> bool:
     return one.config == other.config or _step_versions(one.config) == _step_versions(other.config)
 
 
+def called_by(load: ModelLoad) -> tuple[tuple[str, int], ...]:
+    """The models that an ensemble calls itself, with the version of each (0 or less: any)."""
+    return tuple((step, 0) for step in load.steps) if load.config is None else _step_versions(load.config)
+
+
 @functools.lru_cache(maxsize=1 << 15)
 def _step_versions(config: str) -> tuple[tuple[str, int], ...]:
     content: dict[str, Any] = json.loads(config)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tidegate.control.claims import Claims, HeldClaim, Note
 from tidegate.control.config import ControlConfig, ControlPorts
 from tidegate.control.desired import Desired
 from tidegate.control.endpoints import Endpoints, located, name_of, raise_first
-from tidegate.control.plans import NOTHING, Plan, with_versions
-from tidegate.errors import EndpointError, ModelLoadError, PublishError
+from tidegate.control.plans import NOTHING, Loaded, Plan, with_versions
+from tidegate.control.presence import Presence
+from tidegate.control.trying import Untried, closures
+from tidegate.errors import EndpointError, EndpointTimeoutError, ModelLoadError, StackError
 from tidegate.ports import EndpointState, GoldenOutcome, ModelLoad, RegisteredEndpoint
 from tidegate.rules import Target
 
@@ -60,39 +63,151 @@ class Rollout:
 
     Attributes:
         proved_at: when the claim was proved, in Unix seconds; set it before `validate`.
+        untried: the models that no revision has served before; set it before `load`.
+        careful: whether these could harm something that is live; set it before `load`.
+        presence: which shards have servers.
         loads: what was loaded.
-        wedged: the endpoints that a load hangs on, with the reason in words.
+        wedged: the endpoints that a load or a request hangs on, with the reason in words.
         unproved: the targets that no golden request proved, with the reason in words.
     """
 
-    def __init__(self, ports: ControlPorts, config: ControlConfig, claims: Claims, wanted: Wanted) -> None:
+    def __init__(
+        self, ports: ControlPorts, config: ControlConfig, claims: Claims, presence: Presence, wanted: Wanted
+    ) -> None:
         self.proved_at = 0.0
+        self.untried = Untried({}, NOTHING, ())
+        self.careful = False
         self._ports = ports
         self._config = config
         self._claims = claims
+        self.presence = presence
         self._wanted = wanted
         self._endpoints = Endpoints(ports, config)
         self._golden: set[tuple[str, str]] = set()
+        self._fresh: set[tuple[str, str]] = set()
+        self._failed = False
         self.loads = Loads()
         self.wedged: dict[RegisteredEndpoint, str] = {}
         self.unproved: dict[str, str] = {}
 
-    async def load(self, desired: Desired, note: Note) -> None:
-        """Load what is missing on every endpoint that is ready: on one of each shard first, then on the others, so that a
-        model that takes its server down takes down one.
+    async def try_on_one(self, desired: Desired, note: Note) -> None:
+        """Load and ask what was never tried on one server of the fleet: each model on the shard with the most servers.
 
         Raises:
-            PublishError: a model was refused, hung, or its server ended.
+            StackError: a model was refused, hung, ended its server or answered wrongly; or it has no server to be tried on.
             StoreError: the registry did not answer.
         """
-        groups = await self._groups(note)
-        first = [group[0] for group in groups.values()]
-        rest = [entry for group in groups.values() for entry in group[1:]]
-        for entries in (first, rest):
-            results = await self._endpoints.each(entries, lambda entry: self._load_on(entry, desired, note))
-            raise_first([each for each in results if not isinstance(each, EndpointError)])
-            for silent in (each for each in results if isinstance(each, EndpointError)):
-                note(f"{silent}; it is asked again before the flip")
+        groups = await self.presence.groups(note)
+        left = dict(self.untried.models)
+        tried: dict[RegisteredEndpoint, Loaded] = {}
+        for shard in sorted(groups, key=lambda each: (-len(groups[each]), each)):
+            here = {load.model: left.pop(load.model) for load in self._wanted.plans[shard] if load.model in left}
+            if here:
+                entry = await self._answering(groups[shard])
+                note(f"trying {', '.join(sorted(here))} on {name_of(entry)}")
+                plan = closures(self._wanted.plans[shard], here)
+                tried[entry] = await self._prove_on(entry, desired, note, plan, self.untried.targets_of(here))
+        await asyncio.sleep(self._config.soak_s if tried else 0.0)
+        for entry, before in tried.items():
+            await self._check_well(entry, before)
+        for model in left:
+            shards = [shard for shard, plan in self._wanted.plans.items() if any(each.model == model for each in plan)]
+            if not await self.presence.may_sleep(shards):
+                raise StackError(
+                    f"model {model!r} was never live, and no server is ready that it could be tried on: start one of shard "
+                    f"{shards[0]!r}, and publish again"
+                )
+            note(f"model {model!r} could not be tried, as no server is awake that needs it")
+
+    async def _answering(self, group: Sequence[RegisteredEndpoint]) -> RegisteredEndpoint:
+        """The first server of a shard that answers. Raises `StackError` where none does."""
+        for entry in group:
+            with contextlib.suppress(EndpointError):
+                await self._endpoints.loaded(entry)
+                return entry
+        raise StackError(f"{name_of(group[0])} does not answer, and its shard has no other server; {_ADVICE}")
+
+    async def load(self, desired: Desired, note: Note) -> None:
+        """Load what is missing on every endpoint that is ready: on one of each shard first, and then on the others. Models
+        that live does not know go on one server of each shard at a time, and each must stay well before the next is begun.
+
+        Raises:
+            StackError: a model was refused, hung, or its server ended.
+            StoreError: the registry did not answer.
+        """
+        groups = await self.presence.groups(note)
+        results = await self._endpoints.each(groups.values(), lambda group: self._spread(group, desired, note))
+        raise_first(results)
+
+    async def _spread(self, group: Sequence[RegisteredEndpoint], desired: Desired, note: Note) -> None:
+        """Load on the servers of a shard."""
+        before: dict[RegisteredEndpoint, Loaded] = {}
+        try:
+            for batch in _batches(group, 1 if self.careful else len(group)):
+                if self._failed:
+                    return
+                for entry, loaded in before.items():
+                    await self._check_well(entry, loaded)
+                results = await self._endpoints.each(batch, lambda entry: self._load_and_ask(entry, desired, note))
+                raise_first([each for each in results if not isinstance(each, EndpointError)])
+                for entry, result in zip(batch, results, strict=True):
+                    if isinstance(result, EndpointError):
+                        note(f"{result}; it is asked again before the flip")
+                    elif self.careful:
+                        before[entry] = result  # type: ignore[assignment]  # raised above
+        except BaseException:
+            self._failed = True
+            raise
+
+    async def _load_and_ask(self, entry: RegisteredEndpoint, desired: Desired, note: Note) -> Loaded:
+        """Load what a server lacks, and ask it what is new; what it must hold from then on."""
+        shard = entry.endpoint.shard
+        targets = [each for each in self.untried.targets if shard in each.shards] if self.careful else []
+        return await self._prove_on(entry, desired, note, self._wanted.plans.get(shard, NOTHING), targets)
+
+    async def _prove_on(
+        self, entry: RegisteredEndpoint, desired: Desired, note: Note, plan: Plan, targets: Iterable[Target]
+    ) -> Loaded:
+        """Load some models on a server and ask some targets; what of live it held before, and must hold still.
+
+        Raises:
+            EndpointError: it did not answer before anything was loaded.
+            StackError: it was lost, or something is wrong with a model.
+        """
+        before = await self._before(entry, desired)
+        await self._load_on(entry, desired, note, plan)
+        for target in targets:
+            try:
+                await self._ask(entry, target, note)
+            except EndpointError as error:
+                reason = (
+                    f"{name_of(entry)} ended or did not answer while target {target.name!r} answered its first requests"
+                )
+                raise StackError(f"{reason}: {error}; {_MEND}") from error
+        if self.careful:
+            await self._check_well(entry, before)
+        return before
+
+    async def _before(self, entry: RegisteredEndpoint, desired: Desired) -> Loaded:
+        """What of the live revision a server holds."""
+        loaded = await self._endpoints.loaded(entry)
+        live = {load.model: load.versions for load in desired.live.get(entry.endpoint.shard, NOTHING)}
+        return {model: versions.intersection(live[model]) for model, versions in loaded.items() if model in live}
+
+    async def _check_well(self, entry: RegisteredEndpoint, before: Loaded) -> None:
+        """See that a server answers, and that what of live was READY on it is READY still. Raises `StackError`."""
+        names = ", ".join(sorted(self.untried.models))
+        try:
+            loaded = await self._endpoints.loaded(entry)
+        except EndpointError as error:
+            raise StackError(
+                f"{name_of(entry)} does not answer after {names} was loaded on it: {error}; {_MEND}"
+            ) from error
+        for model, versions in before.items():
+            if not loaded.get(model, frozenset()).issuperset(versions):
+                raise StackError(
+                    f"{model!r} is not READY on {name_of(entry)} any more after {names} was loaded; {_MEND}"
+                )
 
     async def validate(self, held: HeldClaim, desired: Desired, note: Note) -> None:
         """Find every target READY on every endpoint of its shards, and its golden requests answered.
@@ -101,7 +216,7 @@ class Rollout:
         loaded.
 
         Raises:
-            PublishError: an endpoint does not answer, or a target is not READY or gives a wrong answer.
+            StackError: an endpoint does not answer, or a target is not READY or gives a wrong answer.
             StoreError: a store did not answer.
         """
         deadline = self._ports.clock() + self._config.endpoint_wait_s
@@ -113,25 +228,28 @@ class Rollout:
             if settled and not problems:
                 return
             if self._ports.clock() > deadline:
-                raise PublishError(
-                    "validate", f"{problems[0] if problems else 'servers are still starting'}; {_ADVICE}"
-                )
+                raise StackError(f"{problems[0] if problems else 'servers are still starting'}; {_ADVICE}")
             await asyncio.sleep(POLL_S)
 
     async def ready(self) -> bool:
-        """Whether every target is READY now on every endpoint of its shards that answers, and one of each shard does."""
+        """Whether every target is READY now on every endpoint of its shards that answers, and one of each shard does. A
+        shard of which none does counts where that leaves nothing served worse than it is."""
         entries = await self._endpoints.by_shard()
+        silent = []
         for shard in self._shards():
             results = await self._endpoints.each(entries.get(shard, ()), self._not_ready)
             answers = [each for each in results if not isinstance(each, EndpointError)]
             raise_first(answers)
-            if not answers or any(answers):
+            if any(answers):
                 return False
-        return True
+            if not answers:
+                silent.append(shard)
+        self.presence.absent = tuple(silent)
+        return not silent or await self.presence.serves_no_worse(silent)
 
     async def _problems(self, desired: Desired, note: Note) -> list[str]:
         """What is wrong with each endpoint now; loads what is missing."""
-        entries = [entry for group in (await self._groups(note)).values() for entry in group]
+        entries = [entry for group in (await self.presence.groups(note)).values() for entry in group]
         results = await self._endpoints.each(entries, lambda entry: self._validate_on(entry, desired, note))
         for result in results:
             if isinstance(result, BaseException) and not isinstance(result, EndpointError):
@@ -139,27 +257,39 @@ class Rollout:
         return [str(result) for result in results if result]
 
     async def _validate_on(self, entry: RegisteredEndpoint, desired: Desired, note: Note) -> str:
-        await self._load_on(entry, desired, note)
+        await self._load_on(entry, desired, note, self._wanted.plans.get(entry.endpoint.shard, NOTHING))
         problem = await self._not_ready(entry)
         if problem:
             return problem
         for target in self._wanted.targets_on(entry.endpoint.shard):
-            asked = (entry.endpoint.url, target.name)
-            if target.name in self._wanted.known or asked in self._golden:
-                continue
-            result = await self._endpoints.golden(entry, target)
-            if result.outcome is GoldenOutcome.WRONG:
-                raise PublishError(
-                    "validate", f"target {target.name!r} on {name_of(entry)}: {result.reason}; mend the model"
-                )
-            if result.outcome is GoldenOutcome.UNPROVED:
-                self._note_unproved(target, "; ".join(filter(None, (result.reason, result.advice))), note)
-            self._golden.add(asked)
+            if target.name not in self._wanted.known:
+                await self._ask(entry, target, note)
         return ""
+
+    async def _ask(self, entry: RegisteredEndpoint, target: Target, note: Note) -> None:
+        """Ask a target its golden requests, once on each server.
+
+        Raises:
+            EndpointError: the server did not answer.
+            StackError: the answer is wrong, or proves nothing where it must.
+        """
+        asked = (entry.endpoint.url, target.name)
+        if asked in self._golden:
+            return
+        try:
+            result = await self._endpoints.golden(entry, target)
+        except EndpointTimeoutError as error:
+            self.wedged[entry] = f"a request of {target.name!r} hangs"
+            raise StackError(f"target {target.name!r} on {name_of(entry)} does not answer: {error}; {_MEND}") from error
+        if result.outcome is GoldenOutcome.WRONG:
+            raise StackError(f"target {target.name!r} on {name_of(entry)}: {result.reason}; mend the model")
+        if result.outcome is GoldenOutcome.UNPROVED:
+            self._note_unproved(target, "; ".join(filter(None, (result.reason, result.advice))), note)
+        self._golden.add(asked)
 
     def _note_unproved(self, target: Target, reason: str, note: Note) -> None:
         if self._wanted.proved:
-            raise PublishError("validate", f"target {target.name!r} is unproved: {reason}")
+            raise StackError(f"target {target.name!r} is unproved: {reason}")
         if target.name not in self.unproved:
             self.unproved[target.name] = reason
             note(f"target {target.name!r} is unproved: {reason}")
@@ -185,13 +315,12 @@ class Rollout:
         note("waiting for a server that is starting")
         return False
 
-    async def _load_on(self, entry: RegisteredEndpoint, desired: Desired, note: Note) -> None:
-        shard = entry.endpoint.shard
+    async def _load_on(self, entry: RegisteredEndpoint, desired: Desired, note: Note, plan: Plan) -> None:
         loaded = dict(await self._endpoints.loaded(entry))
-        desired_loads = {load.model: load for load in desired.plan(shard)}
-        for load in self._wanted.plans.get(shard, NOTHING):
+        desired_loads = {load.model: load for load in desired.plan(entry.endpoint.shard)}
+        for load in plan:
             have = loaded.get(load.model, frozenset())
-            if have.issuperset(load.versions):
+            if have.issuperset(load.versions) and not self._is_stale(entry, load.model):
                 continue
             # Whatever else is loaded stays: taking away is for those who repair, and never for a publisher.
             whole = desired_loads.get(load.model, load)
@@ -200,6 +329,11 @@ class Rollout:
             await self._load_one(entry, wider)
             loaded[load.model] = frozenset(wider.versions)
 
+    def _is_stale(self, entry: RegisteredEndpoint, model: str) -> bool:
+        """Whether a server may have another content of a model than was pushed last: one that was never live can be
+        replaced. Triton loads only what has changed."""
+        return model in self.untried.models and (entry.endpoint.url, model) not in self._fresh
+
     async def _load_one(self, entry: RegisteredEndpoint, load: ModelLoad) -> None:
         try:
             await self._endpoints.load(entry, load)
@@ -207,52 +341,17 @@ class Rollout:
             if error.hung:
                 self.wedged[entry] = f"the load of {load.model!r} hangs"
             reason = f"model {load.model!r} on {name_of(entry)}: {error}; {_MEND}"
-            raise PublishError("load", "\n".join((reason, *error.located))) from error
+            raise StackError("\n".join((reason, *error.located))) from error
         except EndpointError as error:
             reason = (
                 f"{name_of(entry)} ended or did not answer while it loaded {load.model!r}: {error}; publish again, and if "
                 "it happens again, it is the model: try it with `tidegate models smoke`"
             )
             found = await located(self._ports.diagnose, load.model)
-            raise PublishError("load", "\n".join((reason, *found))) from error
+            raise StackError("\n".join((reason, *found))) from error
+        self._fresh.add((entry.endpoint.url, load.model))
         self.loads.models[load.model] = self.loads.models.get(load.model, 0) + 1
         self.loads.endpoints.add(entry.endpoint.url)
-
-    async def _groups(self, note: Note) -> dict[str, list[RegisteredEndpoint]]:
-        """The ready endpoints of each shard that must hold something; waits for shards that have none, as long as one of
-        their servers that are starting gets further.
-
-        Raises:
-            PublishError: a shard has none, and nothing got further for `endpoint_wait_s`.
-        """
-        deadline = self._ports.clock() + self._config.endpoint_wait_s
-        furthest = 0
-        told = False
-        while True:
-            entries = await self._endpoints.by_shard()
-            missing = [shard for shard in self._shards() if shard not in entries]
-            if not missing:
-                return {shard: entries[shard] for shard in self._shards()}
-            loaded = await self._loaded_so_far(missing)
-            if loaded > furthest:
-                furthest, deadline = loaded, self._ports.clock() + self._config.endpoint_wait_s
-            if self._ports.clock() > deadline:
-                raise PublishError(
-                    "load",
-                    f"shard {missing[0]!r} has no server that is ready; start it (a new shard is deployed before rules "
-                    "use it), and see `tidegate status`",
-                )
-            if not told:
-                note(f"waiting for a server of {', '.join(missing)}")
-            told = True
-            await asyncio.sleep(POLL_S)
-
-    async def _loaded_so_far(self, shards: Sequence[str]) -> int:
-        """How many models the servers of shards that are starting have loaded: hundreds take minutes."""
-        loading = await self._endpoints.by_shard(EndpointState.LOADING)
-        entries = [entry for shard in shards for entry in loading.get(shard, ())]
-        answers = await self._endpoints.each(entries, self._endpoints.loaded)
-        return sum(len(each) for each in answers if not isinstance(each, BaseException))
 
     def _shards(self) -> list[str]:
         return [shard for shard, plan in self._wanted.plans.items() if plan]
@@ -260,6 +359,13 @@ class Rollout:
 
 _ADVICE = "see `tidegate status`, and publish again when the fleet is well"
 _MEND = "repair the model (as a new version, where this one has been pushed), or take it out of the rules"
+
+
+def _batches(group: Sequence[RegisteredEndpoint], size: int) -> Iterator[Sequence[RegisteredEndpoint]]:
+    """One server, and then `size` at a time."""
+    yield group[:1]
+    for start in range(1, len(group), size):
+        yield group[start : start + size]
 
 
 def _label(load: ModelLoad) -> str:

@@ -13,6 +13,7 @@ from tidegate.ports.memory_fleet import (
     MemoryGoldenRequests,
     MemoryModelRepository,
     MemoryModelServer,
+    MemoryScratchServers,
     MemoryServerLauncher,
 )
 from tidegate.ports.memory_models import MemoryModel, MemoryModelCatalog
@@ -36,6 +37,7 @@ from tidegate.ports.protocols import (
     ModelServer,
     ModelState,
     Resolution,
+    ScratchServers,
     SelfTestState,
     ServerLauncher,
     Transport,
@@ -97,6 +99,7 @@ __all__ = [
     "MemoryModelServer",
     "MemoryModelStore",
     "MemoryRegistry",
+    "MemoryScratchServers",
     "MemoryServerLauncher",
     "MemoryTransport",
     "ModelCatalog",
@@ -115,6 +118,7 @@ __all__ = [
     "Registry",
     "RepositoryOf",
     "Resolution",
+    "ScratchServers",
     "SelfTestState",
     "Served",
     "ServerLauncher",

@@ -7,14 +7,17 @@ tasks once, so that servers load side by side as real ones do, and the same call
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-from tidegate.errors import EndpointRefusedError, EndpointTimeoutError, ModelLoadError, StackError
+from tidegate.errors import EndpointRefusedError, EndpointResetError, EndpointTimeoutError, ModelLoadError, StackError
 from tidegate.ports.memory_models import pinned_steps
 from tidegate.ports.protocols import Endpoint, GoldenOutcome, GoldenResult, ModelLoad, ModelState, SelfTestState
 from tidegate.rules import Target
+
+SCRATCH = "scratch"
+"""The shard of servers that models are tried on."""
 
 HOST = "memory"
 """The host of every endpoint here; ports count up from 1."""
@@ -222,12 +225,18 @@ class MemoryGoldenRequests:
     Attributes:
         wrong: what is wrong with the answers, by model; the server fails its self-test by them.
         unproved: why nothing is proved, by model.
+        hanging: models that never answer.
+        fatal: models whose first request ends the server, which `end` does.
+        end: ends the server of an endpoint.
         self_test: what the answers of unproved models show of the server, by model; passed where it is not given.
         asked: the endpoints and targets that were asked, in order.
     """
 
     wrong: dict[str, str] = field(default_factory=dict)
     unproved: dict[str, str] = field(default_factory=dict)
+    hanging: set[str] = field(default_factory=set)
+    fatal: set[str] = field(default_factory=set)
+    end: Callable[[Endpoint], object] = repr
     self_test: dict[str, SelfTestState] = field(default_factory=dict)
     asked: list[tuple[Endpoint, str]] = field(default_factory=list)
 
@@ -235,12 +244,32 @@ class MemoryGoldenRequests:
         """What `wrong` and `unproved` have for the target's model."""
         await asyncio.sleep(0)
         self.asked.append((endpoint, target.name))
+        if target.model in self.hanging:
+            raise EndpointTimeoutError(f"{endpoint.url} did not answer a request of {target.model!r}")
+        if target.model in self.fatal:
+            self.end(endpoint)
+            raise EndpointResetError(f"{endpoint.url} ended a request of {target.model!r}")
         if target.model in self.wrong:
             return GoldenResult(GoldenOutcome.WRONG, SelfTestState.FAILED, self.wrong[target.model])
         if target.model in self.unproved:
             shown = self.self_test.get(target.model, SelfTestState.PASSED)
             return GoldenResult(GoldenOutcome.UNPROVED, shown, self.unproved[target.model])
         return GoldenResult(GoldenOutcome.PROVED, SelfTestState.PASSED)
+
+
+class MemoryScratchServers:
+    """`ScratchServers` in memory: what `launcher` launches, as servers of a shard that no rule has."""
+
+    def __init__(self, launcher: MemoryServerLauncher) -> None:
+        self.launcher = launcher
+
+    async def launch(self, loads: Sequence[ModelLoad]) -> MemoryModelServer:  # noqa: ARG002  # the Protocol's
+        """Start an empty server.
+
+        Raises:
+            StackError: the launcher's faults have the shard `SCRATCH`.
+        """
+        return await self.launcher.launch(SCRATCH)
 
 
 class MemoryServerLauncher:

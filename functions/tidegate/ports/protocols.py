@@ -294,6 +294,20 @@ class ServerLauncher(Protocol):
         ...
 
 
+class ScratchServers(Protocol):
+    """Starts servers that nobody else sees, to try models on."""
+
+    async def launch(self, loads: Sequence[ModelLoad]) -> ModelServer:
+        """Start an empty server on which some models will be loaded; `kill` ends it with all that they started.
+
+        It is bounded in memory: a server that takes more is ended, which its `wait` says.
+
+        Raises:
+            StackError: it did not become ready.
+        """
+        ...
+
+
 class FleetStatus(Protocol):
     """Describes the fleet for people and tools."""
 

@@ -125,6 +125,17 @@ def build_action(objective: str, revision: str, rule: Mapping[str, Any], resolve
     return LayerExperiment(experiment["id"], experiment["layer"], race)
 
 
+def every_decision(action: Action) -> tuple[Decision, ...]:
+    """The decisions of an action's variants; where the sticky key is absent, one of them is made too."""
+    match action:
+        case Decision():
+            return (action,)
+        case CallerExperiment():
+            return tuple(action.cells.values())
+        case Split() | LayerExperiment():
+            return action.race.decisions
+
+
 def first_decision(action: Action) -> Decision:
     """The decision of an action's first variant."""
     match action:

@@ -51,7 +51,10 @@ def emit(program: Program) -> bytes:
     manifest: dict[str, Any] = {
         "hash_version": HASH_VERSION,
         "fleet": {
-            "shards": {name: {"replicas": replicas} for name, replicas in world.shards.items()},
+            "shards": {
+                name: {"replicas": replicas} | ({"scale_to_zero": True} if name in world.sleepers else {})
+                for name, replicas in world.shards.items()
+            },
             "models": {name: list(shards) for name, shards in world.models.items()},
             "aliases": dict(world.aliases),
         },

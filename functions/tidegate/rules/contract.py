@@ -45,10 +45,12 @@ class Objective:
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """An isolated slice of the fleet; `replicas` is how many Triton servers it has (at least 1)."""
+    """An isolated slice of the fleet; `replicas` is how many Triton servers it has (at least 1), and with `scale_to_zero`
+    it may have none while nobody asks."""
 
     name: str
     replicas: int
+    scale_to_zero: bool = False
 
 
 @dataclass(frozen=True, slots=True)

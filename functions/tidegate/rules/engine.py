@@ -8,7 +8,7 @@ the first matching rule. Layers and sticky choices are computed only when a rule
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -37,7 +37,10 @@ class Engine:
         manifest = bundle.manifest
         self.revision = bundle.revision
         self.fleet = Fleet(
-            {name: Shard(name, spec["replicas"]) for name, spec in manifest["fleet"]["shards"].items()},
+            {
+                name: Shard(name, spec["replicas"], spec.get("scale_to_zero", False))
+                for name, spec in manifest["fleet"]["shards"].items()
+            },
             {name: tuple(shards) for name, shards in manifest["fleet"]["models"].items()},
             dict(manifest["fleet"]["aliases"]),
         )
@@ -114,6 +117,17 @@ class Engine:
         except NoRuleError:
             decision = None
         return explain(self._indexes[objective], decision, context, at)
+
+    def decisions(self, objective: str) -> Iterator[Decision]:
+        """Every decision that the rules of an objective can make, in the order of the rules.
+
+        Raises:
+            UnknownObjectiveError: there is no such objective.
+        """
+        index = self._indexes.get(objective)
+        if index is None:
+            raise UnknownObjectiveError(objective)
+        return index.decisions()
 
     def representative(self, objective: str) -> Decision:
         """The decision that stands for an objective where there is no context, as for a model's metadata: the first

@@ -39,6 +39,7 @@ def read_fleet(source: Source, report: Report, layers: Mapping[str, Layer], note
         layers,
         known=not source.problems,
         demand=demand,
+        sleepers=frozenset(name for name, spec in fleet.shards.items() if spec.scale_to_zero),
         images={
             name: (spec.image.name, spec.image.manifest)
             for name, spec in fleet.shards.items()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from tidegate.errors import BundleError, ContextError
 from tidegate.rules import dimensions
-from tidegate.rules.actions import Action, LayerExperiment, Race, Resolve, Split, build_action
+from tidegate.rules.actions import Action, LayerExperiment, Race, Resolve, Split, build_action, every_decision
 from tidegate.rules.bundle import UNFIT, Bundle
 from tidegate.rules.contract import Attribute, Objective
 from tidegate.rules.decision import Decision
@@ -156,6 +156,11 @@ class ObjectiveIndex:
                 ) from error
             self._actions[rule] = action
         return action
+
+    def decisions(self) -> Iterator[Decision]:
+        """Every decision that a rule can make, in the order of the rules."""
+        for rule in range(len(self._rules)):
+            yield from every_decision(self.action_of_rule(rule))
 
     def _allocations_mask(self, allocations: Any) -> int:
         """The rows that the caller's allocations leave: those without such an experiment, and those of its cells.

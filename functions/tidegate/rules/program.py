@@ -64,6 +64,7 @@ class World:
     `models` has the shards of every model, those of auto models as planned by what is declared alone; `demand` is what
     they were planned from. `known` is False where fleet.yaml could not be read, so that not every target is reported as
     unknown. `images` has the name and the manifest (None: none) of the image that a shard's servers run, where it says so.
+    `sleepers` are the shards that may have no server while nobody asks.
     """
 
     shards: Mapping[str, int]
@@ -73,6 +74,7 @@ class World:
     known: bool = True
     demand: FleetDemand = FleetDemand()  # noqa: RUF009  # immutable
     images: Mapping[str, tuple[str, str | None]] = field(default_factory=dict)
+    sleepers: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

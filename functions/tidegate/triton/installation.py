@@ -56,6 +56,15 @@ class Installation:
         return environment
 
 
+def has_triton(triton_home: Path | None = None) -> bool:
+    """Whether this machine has a Triton to find, without a look at its parts: see `find_installation`."""
+    try:
+        home = _wheel()[0] if triton_home is None else triton_home
+    except StackError:
+        return False
+    return (home / "bin" / "tritonserver").is_file()
+
+
 def find_installation(triton_home: Path | None = None, cache_dir: Path | None = None) -> Installation:
     """Find Triton and build what it needs.
 

@@ -29,6 +29,9 @@ MANAGEMENT = "tidegate-management"
 MOST_REASON = 4_000
 """Characters of a server's own words that are passed on."""
 
+_TRAILING = " \n;"
+"""What Triton ends the reasons of several models with."""
+
 _VERSION = re.compile(r"[1-9][0-9]{0,17}")
 
 
@@ -120,7 +123,7 @@ class TritonRepository:
         if refusal is not None:
             logged = "" if self.log is None else logged_reason(self.log.text(start), load.model)
             reason = logged if logged and POLL_FAILED in refusal else refusal
-            raise ModelLoadError(load.model, f"Triton refused it: {reason}")
+            raise ModelLoadError(load.model, f"Triton refused it: {reason.rstrip(_TRAILING)}")
 
     async def _load_over_http(self, load: ModelLoad, timeout_s: float) -> str | None:
         """None when the model is loaded, else Triton's reason."""

@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import socket
+import sys
 import tempfile
 import uuid
 from collections.abc import Callable, Mapping
@@ -17,6 +18,8 @@ from typing import BinaryIO, cast
 
 from tidegate.errors import EndpointError, StackError
 from tidegate.ports import Endpoint, ModelRepository, Transport
+from tidegate.triton import bounded
+from tidegate.triton.bounded import OVER_MEMORY, SHARED_MEMORY
 from tidegate.triton.installation import Installation
 from tidegate.triton.repository import TritonRepository
 
@@ -32,7 +35,8 @@ LOG_READ_BYTES = 256 * 1024
 COPIES = "TRITON_AWS_MOUNT_DIRECTORY"
 """Variable that names the folder where Triton keeps its copies of models from S3."""
 
-SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  # where POSIX shared memory is on Linux
+BOUNDED = (sys.executable, "-I", "-S", bounded.__file__)
+"""What runs a command bounded in memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,15 +71,18 @@ class TritonServer:
     _process: asyncio.subprocess.Process
     _log: BinaryIO
     _copies: Path
+    _limit_bytes: int | None = None
 
     @property
     def pid(self) -> int:
-        """The process id of `tritonserver`; it leads its own process group."""
+        """The process id of `tritonserver`, or of what bounds it; it leads its own process group."""
         return self._process.pid
 
     async def wait(self) -> str:
         """Wait until the process has ended; says how, in words."""
         code = await self._process.wait()
+        if code == OVER_MEMORY and self._limit_bytes is not None:
+            return f"was ended as it took more than {self._limit_bytes / 2**20:,.0f} MiB of memory"
         if code >= 0:
             return f"ended with exit code {code}"
         with contextlib.suppress(ValueError):
@@ -106,6 +113,8 @@ class TritonServer:
         """End the server at once, for one that is known not to answer. Safe to call again."""
         if self._log.closed:
             return
+        if self._limit_bytes is not None:
+            await self._end_bounded()
         self._kill_group()
         try:
             await self._process.wait()
@@ -120,6 +129,13 @@ class TritonServer:
         )
         while any(entry.state == "UNLOADING" for entry in await self.repository.index()):
             await asyncio.sleep(0.02)
+
+    async def _end_bounded(self) -> None:
+        """Have what bounds the server end all that it started, processes that left the group included."""
+        with contextlib.suppress(ProcessLookupError, TimeoutError):
+            self._process.terminate()
+            async with asyncio.timeout(STOP_GRACE_S):
+                await self._process.wait()
 
     def _kill_group(self) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -139,7 +155,9 @@ class TritonLauncher:
     `models` is a directory, or an address that Triton knows such as `s3://…`; then a server keeps its copies of models in
     a folder of its own, which is gone with it. `variables` are set in the server's environment.
     `auto_complete` is asked at every start: False passes `--disable-auto-complete-config`, which starts each stub once
-    instead of twice and needs complete configs. `start_timeout_s` bounds the time to readiness.
+    instead of twice and needs complete configs. `start_timeout_s` bounds the time to readiness. `limit_bytes` is asked at
+    every start, too: a server whose processes have more memory together is ended, and the system ends it before others
+    where memory runs out (None: no such bound).
     """
 
     installation: Installation
@@ -148,6 +166,7 @@ class TritonLauncher:
     auto_complete: Callable[[], bool]
     start_timeout_s: float = 30.0
     variables: Mapping[str, str] = field(default_factory=dict)
+    limit_bytes: Callable[[], int] | None = None
 
     async def launch(self, shard: str) -> TritonServer:
         """Start an empty server of a shard and wait until it is ready to load models.
@@ -177,11 +196,14 @@ class TritonLauncher:
         # A file without a name: nothing of it is left, even where this process is killed.
         log = cast("BinaryIO", tempfile.TemporaryFile())  # noqa: SIM115  # the server holds it until it is cleaned up
         copies = Path(tempfile.mkdtemp(prefix="tidegate-models-"))
+        limit_bytes = None if self.limit_bytes is None else self.limit_bytes()
+        program = [] if limit_bytes is None else [*BOUNDED, str(limit_bytes), prefix, str(copies)]
         try:
             process = await asyncio.create_subprocess_exec(
-                *_parent_death(),
+                *(program or _parent_death()),
                 *self._arguments(http_port, grpc_port, metrics_port, prefix),
-                stdin=asyncio.subprocess.DEVNULL,
+                # What bounds a server ends it once this pipe ends, as it does with this process.
+                stdin=asyncio.subprocess.PIPE if program else asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 env={**self.installation.environment(), **self.variables, COPIES: str(copies)},
@@ -195,7 +217,7 @@ class TritonLauncher:
             raise
         endpoint = Endpoint(shard, HOST, http_port)
         repository = TritonRepository(self.transport, endpoint, grpc_port, log=LogFile(log))
-        return TritonServer(endpoint, grpc_port, metrics_port, repository, prefix, process, log, copies)
+        return TritonServer(endpoint, grpc_port, metrics_port, repository, prefix, process, log, copies, limit_bytes)
 
     def _arguments(self, http_port: int, grpc_port: int, metrics_port: int, prefix: str) -> list[str]:
         arguments = [

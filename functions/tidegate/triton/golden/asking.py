@@ -25,12 +25,15 @@ from tidegate.triton.repository import TritonRepository
 TIMEOUT_S = 30.0
 """Longest wait for one answer: the first request of a model may be slow."""
 
-MADE_UP_TIMEOUT_S = 5.0
-"""Longest wait for the answer to a made-up request, which proves little."""
+MADE_UP_TIMEOUT_S = 10.0
+"""Longest wait for the answer to a made-up request, which proves little: a model that takes longer is taken to hang."""
 
 UNTESTED, PASSED, FAILED = SelfTestState
 
 NO_REQUEST = "it has no golden request"
+STUB_ENDED = "is not healthy"
+"""What Triton says of a Python model whose process has ended."""
+
 _ADVICE = "write samples/*.json"
 _BROKEN = "which a shard agent's self-test takes for a broken server unless another model answers"
 _LENIENT = frozenset({"made-up-refused", "output-not-finite"})
@@ -98,11 +101,16 @@ class StoredGoldenRequests:
         except ModelConfigError as error:
             return _wrong(f"{NO_REQUEST}; asked what its config says, {error}", UNTESTED)
         except EndpointTimeoutError:
-            reason = f"a made-up one was not answered within {MADE_UP_TIMEOUT_S:g} s"
-            return _unproved(f"and {reason}, {_BROKEN}", FAILED)
+            limit_s = min(MADE_UP_TIMEOUT_S, self._timeout_s)
+            reason = (
+                f"{NO_REQUEST}, and a made-up one was not answered within {limit_s:g} s; {_ADVICE} if it is only slow"
+            )
+            return _wrong(reason, FAILED)
         if _is_decoupled(response):
             return _DECOUPLED
         findings = validate_answer(config, request, response)
+        if _has_ended(response):
+            return _wrong(f"{NO_REQUEST}, and a made-up one ended its process: {reason_of(response)}", FAILED)
         # A 4xx refuses what was sent, which may well mean nothing; a failure of the server's own is a 5xx.
         refused = 400 <= response.status < 500
         wrong = [finding.message for finding in findings if finding.kind not in _LENIENT]
@@ -169,6 +177,11 @@ def _parsed(text: bytes | None, model: str) -> ModelConfig:
 
 def _is_decoupled(response: HttpResponse) -> bool:
     return response.status != 200 and DECOUPLED in reason_of(response)
+
+
+def _has_ended(response: HttpResponse) -> bool:
+    """Whether the process of a Python model, or of one of its steps, has ended: it answers nothing from then on."""
+    return response.status == 500 and STUB_ENDED in reason_of(response)
 
 
 def _read(model: str, config: bytes, samples: Mapping[str, bytes]) -> tuple[GoldenRequest, ...]:

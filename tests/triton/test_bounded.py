@@ -1,0 +1,171 @@
+"""A server that is bounded in memory: it ends with its limit and with its parent, and with all that it started."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from tidegate.errors import EndpointError, ModelLoadError
+from tidegate.ports import ModelLoad
+from tidegate.triton.bounded import OVER_MEMORY
+from tidegate.triton.installation import find_installation
+from tidegate.triton.memory import available_bytes
+from tidegate.triton.server import BOUNDED, TritonLauncher
+from tidegate.triton.transport import PooledTransport
+
+from tests.support.parts import need
+from tests.support.stack import ROOT, Server, eventually
+from tests.triton.misbehaving import write_model
+
+MIB = 2**20
+ESCAPES = """
+import os, subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+print(os.getpid(), child.pid, flush=True)
+"""
+"""Starts a process in a session of its own, and goes on."""
+
+
+def start(code: str, folder: Path, limit_bytes: int = 1 << 40) -> subprocess.Popen[str]:
+    command = [*BOUNDED, str(limit_bytes), "no-such-prefix", str(folder), sys.executable, "-c", code]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def gone(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+@pytest.mark.parametrize("end", ["pipe", "term", "itself"])
+def test_whatever_the_command_started_ends_with_it_or_with_its_parent(end: str, tmp_path: Path) -> None:
+    folder = tmp_path / "copies"
+    folder.mkdir()
+    with start(ESCAPES + ("" if end == "itself" else "time.sleep(600)"), folder) as process:
+        assert process.stdin is not None and process.stdout is not None
+        pids = list(map(int, process.stdout.readline().split()))
+        assert len(pids) == 2
+        if end == "pipe":
+            process.stdin.close()
+        elif end == "term":
+            process.terminate()
+        assert process.wait(10) == (0 if end == "itself" else -signal.SIGTERM)
+        assert all(map(gone, pids))
+        assert not folder.exists()
+
+
+def test_a_command_that_is_killed_is_told_apart(tmp_path: Path) -> None:
+    with start("import os; os.kill(os.getpid(), 9)", tmp_path / "none") as process:
+        assert process.wait(10) == -signal.SIGKILL
+
+
+def test_more_memory_than_the_limit_ends_it_and_the_system_would_end_it_first(tmp_path: Path) -> None:
+    filling = "print(open('/proc/self/oom_score_adj').read().strip(), flush=True); x = b'x' * (1 << 30); input()"
+    with start(filling, tmp_path / "none", 200 * MIB) as process:
+        assert process.wait(10) == OVER_MEMORY
+        assert process.stdout is not None
+        assert process.stdout.readline() == "1000\n"
+
+
+def test_what_is_left_is_the_least_of_the_machines_and_the_containers(tmp_path: Path) -> None:
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "sys/fs/cgroup/memory").mkdir(parents=True)
+    (tmp_path / "proc/meminfo").write_text("MemTotal: 9000 kB\nMemAvailable: 8000 kB\n")
+    assert available_bytes(tmp_path) == 8000 * 1024
+    (tmp_path / "sys/fs/cgroup/memory.max").write_text("max\n")
+    (tmp_path / "sys/fs/cgroup/memory.current").write_text("1000\n")
+    assert available_bytes(tmp_path) == 8000 * 1024
+    (tmp_path / "sys/fs/cgroup/memory.max").write_text("5000\n")
+    assert available_bytes(tmp_path) == 4000
+    (tmp_path / "sys/fs/cgroup/memory/memory.limit_in_bytes").write_text("3000\n")
+    (tmp_path / "sys/fs/cgroup/memory/memory.usage_in_bytes").write_text("9000\n")
+    assert available_bytes(tmp_path) == 0
+
+
+LOADS = {
+    "kills": "time.sleep(0.5); os.kill(os.getppid(), 9)",
+    "fills": "self.kept = [np.ones(1 << 24) for _ in range(10_000)]",
+    "hangs": "time.sleep(3600)",
+    "exits": "os._exit(3)",
+}
+
+
+def test_a_bounded_triton_leaves_nothing_whatever_its_model_does(tmp_path: Path) -> None:
+    need("pytriton")
+    for name, load in LOADS.items():
+        write_model(tmp_path, name, load=load)
+    installation = find_installation(cache_dir=ROOT / ".cache" / "tidegate")
+    ended: dict[str, str] = {}
+
+    async def try_one(name: str, transport: PooledTransport) -> None:
+        launcher = TritonLauncher(installation, tmp_path, transport, lambda: False, limit_bytes=lambda: 1000 * MIB)
+        server = await launcher.launch("scratch")
+        try:
+            with pytest.raises((EndpointError, ModelLoadError)) as failure:
+                await server.repository.load(ModelLoad(name, (1,)), 5)
+            ended[name] = str(failure.value)
+            if isinstance(failure.value, EndpointError):
+                ended[name] = await asyncio.wait_for(server.wait(), 5)
+        finally:
+            began = time.monotonic()
+            await server.kill()
+            assert time.monotonic() - began < 2
+        assert Server(server.pid, server.prefix).leftovers() == []
+
+    async def work() -> None:
+        transport = PooledTransport()
+        for name in LOADS:
+            await try_one(name, transport)
+        await transport.aclose()
+
+    asyncio.run(work())
+    print(json.dumps(ended))
+    assert ended["kills"] == "was ended by SIGKILL"
+    assert ended["fills"] == "was ended as it took more than 1,000 MiB of memory"
+    assert "did not finish loading" in ended["hangs"]
+    assert "Stub process" in ended["exits"]
+
+
+PUBLISHER = """
+import asyncio, sys
+from pathlib import Path
+from tidegate.ports import ModelLoad
+from tidegate.triton.installation import find_installation
+from tidegate.triton.server import TritonLauncher
+from tidegate.triton.transport import PooledTransport
+
+async def main():
+    installation = find_installation(cache_dir=Path(sys.argv[1]))
+    launcher = TritonLauncher(
+        installation, Path(sys.argv[2]), PooledTransport(), lambda: False, limit_bytes=lambda: 1 << 40
+    )
+    server = await launcher.launch("scratch")
+    load = asyncio.create_task(server.repository.load(ModelLoad("hangs", (1,)), 600))
+    await asyncio.sleep(1)
+    print(server.pid, server.prefix, flush=True)
+    await load
+
+asyncio.run(main())
+"""
+
+
+def test_a_bounded_triton_that_hangs_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
+    need("pytriton")
+    write_model(tmp_path / "models", "hangs", load=LOADS["hangs"])
+    command = [sys.executable, "-c", PUBLISHER, str(ROOT / ".cache" / "tidegate"), str(tmp_path / "models")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "functions")}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout is not None
+        pid, prefix = process.stdout.readline().split()
+        server = Server(int(pid), prefix)
+        assert len(server.leftovers()) >= 3, "what bounds it, the server and its model run"
+        process.kill()
+    assert eventually(lambda: server.leftovers() == [], 5)
