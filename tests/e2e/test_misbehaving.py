@@ -6,12 +6,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tidegate.bootstrap import build_transport
-from tidegate.bootstrap.control import build_control_plane
+from tidegate.bootstrap.control import control_config, control_ports
 from tidegate.bootstrap.sources import FolderModels
+from tidegate.control.plane import ControlPlane
 from tidegate.control.publish import PublishRequest
 from tidegate.control.sources import GivenRules
 from tidegate.control.steps import StepEvent
@@ -72,8 +74,9 @@ def rules_of(folder: Path, tried: str = "") -> Path:
     return write_rules(folder, SHARDS, on, main="versioned/3", **more)
 
 
-def publish(stack: RunningStack, rules: Path, models: Path) -> list[StepEvent]:
-    """Publish as the command does, without the second that its process takes to start; the events."""
+def publish(stack: RunningStack, rules: Path, models: Path, *, scratch: bool = True) -> list[StepEvent]:
+    """Publish as the command does, without the second that its process takes to start; the events. Without `scratch` as
+    from a machine that has no Triton."""
     control = stack.get("/v1/fleet")["control"]
     names = ("bucket", "registry_table", "facts_table")
     stores = {name: control[name] for name in names} | {"aws_endpoint_url": control["endpoint_url"]}
@@ -83,7 +86,9 @@ def publish(stack: RunningStack, rules: Path, models: Path) -> list[StepEvent]:
     async def work() -> None:
         transport = build_transport(settings)
         try:
-            plane = build_control_plane(settings, transport)
+            ports = control_ports(settings, transport)
+            assert ports.scratch is not None
+            plane = ControlPlane(ports if scratch else replace(ports, scratch=None), control_config(settings))
             source = FolderModels(models, plane.ports.models, strict=False)
             request = PublishRequest(rules=GivenRules(compile_directory(rules)), models=source, by="a test")
             await plane.publisher.publish(request, events.append)
@@ -116,6 +121,29 @@ def test_a_model_that_misbehaves_harms_nothing_that_is_live_and_its_reason_is_to
     assert all(name in told[name] for name in CASES)
     assert {(each["url"], each["pid"]) for shard in stack.fleet().values() for each in shard} == fleet
     assert stack.models("a") == [{"versioned/3"}] * 2
+    assert stack.models("b") == [{"versioned/3"}]
+
+
+def test_without_a_scratch_server_one_of_the_fleet_is_lost_and_is_back_before_the_next_publish_needs_it(
+    stack: RunningStack, models: Path, tmp_path: Path
+) -> None:
+    def servers() -> set[int]:
+        return {each["pid"] for shard in stack.fleet().values() for each in shard if each["state"] == "ready"}
+
+    before, live = servers(), stack.get("/v1/fleet")["revision"]
+    with Callers(stack, "main") as callers:
+        for name in ("kills_at_load", "hangs_at_load", "raises_at_load"):
+            began = time.monotonic()
+            with pytest.raises(PublishError) as failure:
+                publish(stack, rules_of(tmp_path / name, name), models, scratch=False)
+            print(f"{time.monotonic() - began:.1f} s: {failure.value}")
+            assert (failure.value.step, name in str(failure.value)) == ("try", True)
+            assert "of shard 'a'" in str(failure.value)
+            assert time.monotonic() - began < 20
+        assert "no licence file" in str(failure.value)
+        assert eventually(lambda: len(servers()) == 3 and len(servers() & before) >= 1)
+        assert stack.get("/v1/fleet")["revision"] == live
+    assert callers.failures == []
     assert stack.models("b") == [{"versioned/3"}]
 
 

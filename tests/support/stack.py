@@ -192,14 +192,17 @@ def make_repository(target: Path, *names: str) -> Path:
     return target
 
 
-def write_rules(target: Path, shards: Mapping[str, int], placement: Mapping[str, list[str]], **objectives: str) -> Path:
-    """A rules directory: replicas by shard, shards by model, and by objective what is served, in YAML or as a target.
+def write_rules(
+    target: Path, shards: Mapping[str, int | Mapping[str, Any]], placement: Mapping[str, list[str]], **objectives: str
+) -> Path:
+    """A rules directory: replicas (or all that fleet.yaml says) by shard, shards by model, and by objective what is served,
+    in YAML or as a target.
 
     Every objective has the optional attribute `country`.
     """
     (target / "objectives").mkdir(parents=True, exist_ok=True)
     fleet = {
-        "shards": {name: {"replicas": replicas} for name, replicas in shards.items()},
+        "shards": {name: {"replicas": each} if isinstance(each, int) else dict(each) for name, each in shards.items()},
         "models": {name: {"shards": on} for name, on in placement.items()},
     }
     (target / "fleet.yaml").write_text(json.dumps(fleet))

@@ -78,7 +78,7 @@ class Presence:
         self._endpoints = Endpoints(ports, config)
         self._revision, self._live = revision, live
         self._shards = [shard for shard, plan in plans.items() if plan]
-        self._patient = patient
+        self.patient = patient
         self._given_up: set[str] = set()
         self._unserved: dict[frozenset[str], tuple[str, ...]] = {}
         self.absent: tuple[str, ...] = ()
@@ -110,7 +110,7 @@ class Presence:
                     self._given_up.update(missing)
                     note(f"going on without shard {', '.join(missing)}, which has no server that is ready")
                     continue
-                if over or not self._patient:
+                if over or not self.patient:
                     raise StackError(_refusal(missing[0], unserved))
             if not told:
                 note(f"waiting for a server of {', '.join(missing)}")
@@ -161,7 +161,7 @@ class Presence:
 
     async def _is_given_up(self, missing: Sequence[str], loading: Mapping[str, object], waited_s: float) -> bool:
         """Whether shards need not be waited for any longer: the live revision has no server there either."""
-        if not self._patient:
+        if not self.patient:
             return await self._live_uses(missing)
         if waited_s < self._config.absent_wait_s or any(shard in loading for shard in missing):
             return False

@@ -251,10 +251,26 @@ class Rollout:
         """What is wrong with each endpoint now; loads what is missing."""
         entries = [entry for group in (await self.presence.groups(note)).values() for entry in group]
         results = await self._endpoints.each(entries, lambda entry: self._validate_on(entry, desired, note))
-        for result in results:
-            if isinstance(result, BaseException) and not isinstance(result, EndpointError):
-                raise result
+        raise_first([each for each in results if not isinstance(each, EndpointError)])
+        if await self._needs_no(entries, results):
+            results = [each for each in results if not isinstance(each, EndpointError)]
         return [str(result) for result in results if result]
+
+    async def _needs_no(self, entries: Sequence[RegisteredEndpoint], results: Sequence[object]) -> bool:
+        """Whether whoever makes the change has no time for servers that do not answer: others of their shards do, or
+        nothing is served worse without these shards."""
+        if self.presence.patient:
+            return False
+        answering = {
+            entry.endpoint.shard
+            for entry, each in zip(entries, results, strict=True)
+            if not isinstance(each, EndpointError)
+        }
+        silent = [shard for shard in self._shards() if shard not in answering]
+        if silent and not await self.presence.serves_no_worse(silent):
+            return False
+        self.presence.absent = tuple(silent)
+        return True
 
     async def _validate_on(self, entry: RegisteredEndpoint, desired: Desired, note: Note) -> str:
         await self._load_on(entry, desired, note, self._wanted.plans.get(entry.endpoint.shard, NOTHING))

@@ -49,6 +49,7 @@ class _Objective(_Record):
 
 class _Shard(_Record):
     replicas: int = Field(ge=1)
+    scale_to_zero: bool = False
 
 
 class _Fleet(_Record):
