@@ -26,25 +26,25 @@ from tests.support.stack import RunningStack, eventually, make_repository, runni
 from tests.triton.misbehaving import write_model
 
 SHARDS = {"a": 2, "b": 1}
-SETTINGS = {"load_timeout_s": 3.0, "scratch_memory_mb": 400}
+SETTINGS = {"load_timeout_s": 4.0, "scratch_memory_mb": 256}
 VARIABLES = {f"TIDEGATE_{name.upper()}": f"{value:g}" for name, value in SETTINGS.items()}
 
 HANG = "time.sleep(3600)"
 EXIT = "os._exit(3)"
 KILL = "time.sleep(0.5); os.kill(os.getppid(), 9)"
-FILL = "self.kept = [np.ones(1 << 24) for _ in range(10_000)]"
+FILL = "self.kept = [np.ones(1 << 21) for _ in range(10_000)]"
 
 CASES = {
     "raises_at_load": ({"load": 'raise RuntimeError("no licence file")'}, "no licence file"),
     "exits_at_load": ({"load": EXIT}, "Stub process"),
     "kills_at_load": ({"load": KILL}, "was ended by SIGKILL while it loaded model 'kills_at_load'"),
-    "fills_at_load": ({"load": FILL}, "took more than 400 MiB of memory while it loaded model 'fills_at_load'"),
-    "hangs_at_load": ({"load": HANG}, "did not finish loading within 3 s"),
+    "fills_at_load": ({"load": FILL}, "took more than 256 MiB of memory (TIDEGATE_SCRATCH_MEMORY_MB) while it loaded"),
+    "hangs_at_load": ({"load": HANG}, "did not finish loading within 4 s"),
     "raises_when_asked": ({"check": 'raise ValueError("no luck today")'}, "no luck today"),
     "exits_when_asked": ({"check": EXIT}, "ended"),
     "kills_when_asked": ({"check": KILL}, "was ended by SIGKILL while target 'kills_when_asked' answered its first"),
-    "fills_when_asked": ({"check": FILL}, "took more than 400 MiB of memory while target 'fills_when_asked'"),
-    "hangs_when_asked": ({"check": HANG}, "did not answer its first requests within 3 s"),
+    "fills_when_asked": ({"check": FILL}, "took more than 256 MiB of memory (TIDEGATE_SCRATCH_MEMORY_MB) while target"),
+    "hangs_when_asked": ({"check": HANG}, "did not answer its first requests within 4 s"),
 }
 """How each model misbehaves, and what a publish of it tells."""
 

@@ -92,7 +92,7 @@ def test_what_is_left_is_the_least_of_the_machines_and_the_containers(tmp_path: 
 
 LOADS = {
     "kills": "time.sleep(0.5); os.kill(os.getppid(), 9)",
-    "fills": "self.kept = [np.ones(1 << 24) for _ in range(10_000)]",
+    "fills": "self.kept = [np.ones(1 << 21) for _ in range(10_000)]",
     "hangs": "time.sleep(3600)",
     "exits": "os._exit(3)",
 }
@@ -106,7 +106,7 @@ def test_a_bounded_triton_leaves_nothing_whatever_its_model_does(tmp_path: Path)
     ended: dict[str, str] = {}
 
     async def try_one(name: str, transport: PooledTransport) -> None:
-        launcher = TritonLauncher(installation, tmp_path, transport, lambda: False, limit_bytes=lambda: 1000 * MIB)
+        launcher = TritonLauncher(installation, tmp_path, transport, lambda: False, limit_bytes=lambda: 256 * MIB)
         server = await launcher.launch("scratch")
         try:
             with pytest.raises((EndpointError, ModelLoadError)) as failure:
@@ -129,7 +129,7 @@ def test_a_bounded_triton_leaves_nothing_whatever_its_model_does(tmp_path: Path)
     asyncio.run(work())
     print(json.dumps(ended))
     assert ended["kills"] == "was ended by SIGKILL"
-    assert ended["fills"] == "was ended as it took more than 1,000 MiB of memory"
+    assert ended["fills"] == "was ended as it took more than 256 MiB of memory (TIDEGATE_SCRATCH_MEMORY_MB)"
     assert "did not finish loading" in ended["hangs"]
     assert "Stub process" in ended["exits"]
 

@@ -35,6 +35,9 @@ LOG_READ_BYTES = 256 * 1024
 COPIES = "TRITON_AWS_MOUNT_DIRECTORY"
 """Variable that names the folder where Triton keeps its copies of models from S3."""
 
+LIMIT_SETTING = "TIDEGATE_SCRATCH_MEMORY_MB"
+"""The setting that bounds the memory of a server, where something does."""
+
 BOUNDED = (sys.executable, "-I", "-S", bounded.__file__)
 """What runs a command bounded in memory."""
 
@@ -82,7 +85,7 @@ class TritonServer:
         """Wait until the process has ended; says how, in words."""
         code = await self._process.wait()
         if code == OVER_MEMORY and self._limit_bytes is not None:
-            return f"was ended as it took more than {self._limit_bytes / 2**20:,.0f} MiB of memory"
+            return f"was ended as it took more than {self._limit_bytes / 2**20:,.0f} MiB of memory ({LIMIT_SETTING})"
         if code >= 0:
             return f"ended with exit code {code}"
         with contextlib.suppress(ValueError):
