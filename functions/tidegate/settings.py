@@ -84,6 +84,13 @@ class Settings:
         r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]",
         "the name of a bucket (3 to 63 lower-case letters, digits, '.' and '-')",
     )
+    stack: str | None = _text(
+        None,
+        "Address of the running stack that commands mean where no option names one; unset: `http://127.0.0.1:8080`, if a "
+        "stack answers there.",
+        r"https?://[^/\s?#]+/?",
+        "an http:// or https:// address without a path",
+    )
     registry_table: str | None = _text(
         None,
         "DynamoDB table of the registry of endpoints and gateways.",

@@ -444,3 +444,22 @@ def test_a_table_or_bucket_that_is_missing_is_named(cli: Cli) -> None:
     assert (table.returncode, "nowhere" in table.stderr) == (1, True)
     bucket = run([*base, "--bucket", "nowhere", "--registry-table", control["registry_table"]])
     assert (bucket.returncode, "there is no bucket 'nowhere'" in bucket.stderr) == (1, True)
+
+
+def test_the_same_files_have_one_revision_from_check_to_the_answers_header(published: Cli) -> None:
+    published.write(picked="versioned", other="simple")
+    rules = str(published.rules)
+    checked = json.loads(run([sys.executable, "-m", "tidegate.cli", "rules", "check", rules, "--json"]).stdout)[
+        "revision"
+    ]
+    planned = lines(published.publish("--dry-run", "--json"))[-1]
+    done = lines(published.publish("--json"))[-1]
+    assert checked == planned["revision"] == done["revision"] == done["activated"]["revision"]
+    assert planned["resolution"] == done["resolution"] is not None
+    assert eventually(lambda: published.live() == checked)
+    assert json.loads(published.run("status", "--json").stdout)["revision"] == checked
+    request = urllib.request.Request(
+        f"{published.stack.url}/v1/objectives/other/resolve", b'{"context": {}}', {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=20) as answer:
+        assert answer.headers["Tidegate-Revision"] == checked

@@ -56,8 +56,8 @@ def test_json_names_the_file_its_size_and_the_revision(tmp_path: Path) -> None:
     done = compile_rules(RULES, "-o", file, "--json")
     assert done.returncode == 0
     data = file.read_bytes()
-    told = {"format_version": 1, "file": str(file), "size_bytes": len(data), "revision": load_bundle(data).revision}
-    assert json.loads(done.stdout) == told
+    revision = {"revision": load_bundle(data).revision, "resolution": None}
+    assert json.loads(done.stdout) == {"format_version": 1, "file": str(file), "size_bytes": len(data), **revision}
 
 
 def test_a_bundle_is_replaced_and_rules_with_errors_leave_it(tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_a_bundle_is_replaced_and_rules_with_errors_leave_it(tmp_path: Path) -> 
         (("{rules}",), "Missing option '-o' / '--output'"),
         (("{rules}", "-o", "{rules}/no/where"), "cannot be written"),
         (("{rules}", "-o", "{rules}/objectives"), "is a directory"),
-        (("{rules}/nowhere", "-o", "{rules}/b"), "does not exist"),
+        (("{rules}/nowhere", "-o", "{rules}/b"), "is no directory and no bundle"),
     ],
 )
 def test_wrong_usage_is_told(tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:

@@ -157,7 +157,8 @@ def in_state(stack: RunningStack, state: str) -> Any:
 def test_a_damaged_bundle_is_not_served_and_the_next_publish_mends_it(
     stack: RunningStack, models: Path, tmp_path: Path
 ) -> None:
-    damaged = published(stack, rules_of(tmp_path, "third"), models)["revision"]
+    third = published(stack, rules_of(tmp_path, "third"), models)
+    damaged = f"{third['revision']}.{third['resolution']}"
     served = published(stack, rules_of(tmp_path, "first"), models)["revision"]
     assert eventually(lambda: stack.get("/v1/fleet")["revision"] == served)
     bundles = Bundles(stack)
@@ -173,7 +174,7 @@ def test_a_damaged_bundle_is_not_served_and_the_next_publish_mends_it(
         assert any(damaged[:12] in problem for problem in json.loads(told.stdout)["problems"])
         time.sleep(3)  # the local stack reconciles meanwhile
         assert stack.version("main") == 1
-        assert published(stack, rules_of(tmp_path, "third"), models)["revision"] == damaged
+        assert published(stack, rules_of(tmp_path, "third"), models)["resolution"] == third["resolution"]
         assert eventually(lambda: stack.version("main") == 3)
         assert in_state(stack, "current")
     assert callers.failures == []

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from tidegate.errors import BundleError
 from tidegate.rules import compile_directory, load_bundle
-from tidegate.rules.bundle import unpack
-from tidegate.rules.resolved import resolve_bundle, resolved_steps
+from tidegate.rules.bundle import begins_revision, pack, revision_of, short_revision, unpack
+from tidegate.rules.resolved import resolve_bundle, resolved_steps, rules_bundle
 
 from tests.support.stack import write_rules
 
@@ -35,7 +35,7 @@ def test_every_target_gets_its_version_and_the_decisions_stay(compiled: bytes) -
     before = load_bundle(compiled).decide("main", {"country": "US"})
     after = resolved.decide("main", {"country": "US"})
     assert (after.rule, after.target.name, after.shards) == (before.rule, before.target.name, before.shards)
-    assert after.revision == resolved.revision != before.revision
+    assert after.revision == before.revision, "the same files, whatever their models resolve to"
 
 
 def test_resolving_again_changes_nothing(compiled: bytes) -> None:
@@ -45,7 +45,8 @@ def test_resolving_again_changes_nothing(compiled: bytes) -> None:
 
 def test_steps_are_part_of_the_revision(compiled: bytes) -> None:
     first, second = (resolve_bundle(compiled, VERSIONS, {"pipeline": {"features": version}}) for version in (2, 3))
-    assert first != second
+    assert load_bundle(first).revision != load_bundle(second).revision
+    assert load_bundle(first).rules == load_bundle(second).rules == load_bundle(compiled).revision
     assert resolved_steps(unpack(first).manifest) == STEPS
     assert resolved_steps(unpack(compiled).manifest) == {}
 
@@ -76,3 +77,26 @@ def test_a_pin_without_a_version_gets_the_highest_that_the_bundle_names(compiled
 def test_what_is_no_bundle_is_refused(compiled: bytes, tmp_path: Path) -> None:
     with pytest.raises(BundleError):
         resolve_bundle(compiled[:-1], VERSIONS, {})
+
+
+@pytest.mark.parametrize("placement", [{}, {"pipeline": ["b"], "scorer": ["b", "a"]}])
+def test_a_resolved_bundle_gives_back_the_rules_byte_by_byte(compiled: bytes, placement: dict[str, list[str]]) -> None:
+    resolved = resolve_bundle(compiled, VERSIONS, STEPS, placement)
+    assert rules_bundle(resolved) == compiled == rules_bundle(compiled)
+    assert revision_of(resolved).startswith(revision_of(compiled))
+
+
+def test_a_bundle_that_claims_other_rules_gives_none(compiled: bytes) -> None:
+    claimed = unpack(resolve_bundle(compiled, VERSIONS, STEPS))
+    with pytest.raises(BundleError, match="not resolved from the rules that it names"):
+        rules_bundle(pack(claimed.manifest, claimed.lines[2:], "0" * 64))
+
+
+def test_a_person_sees_the_rules_digits_and_more_only_where_they_are_ambiguous(compiled: bytes) -> None:
+    one, two = (revision_of(resolve_bundle(compiled, {**VERSIONS, "scorer": version}, {})) for version in (2, 3))
+    rules, resolution = revision_of(compiled)[:12], one.partition(".")[2]
+    assert short_revision(one) == short_revision(one, [one, "f" * 64]) == rules
+    assert short_revision(one, [one, two]) == f"{rules}.{resolution[:6]}"
+    assert begins_revision(rules, one)
+    assert begins_revision(rules, two)
+    assert [begins_revision(f"{rules}.{resolution[:6]}", each) for each in (one, two)] == [True, False]

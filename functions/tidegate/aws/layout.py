@@ -40,7 +40,7 @@ FACT_VALUE = "value"
 """The attribute of the table of facts that holds a fact as JSON text; its partition key is the fact's key, its sort key
 the name of the set of facts."""
 
-_REVISION = re.compile(r"[0-9a-f]{64}")
+_REVISION = re.compile(r"[0-9a-f]{64}(\.[0-9a-f]{64})?")
 _UNIT = re.compile(r"(?P<model>[^/]+)/(?P<unit>config|[1-9][0-9]{0,17})\.json")
 
 
@@ -92,5 +92,5 @@ def history_key(sequence: int) -> str:
 
 def _checked(revision: str) -> str:
     if not _REVISION.fullmatch(revision):
-        raise BundleError(f"{revision[:64]!r} is no revision: 64 hexadecimal digits")
+        raise BundleError(f"{revision[:64]!r} is no revision: 64 hexadecimal digits, or twice 64 with a point between")
     return revision

@@ -27,6 +27,7 @@ LOCAL_STACK = "http://127.0.0.1:8080"
 """Where `tidegate up` answers unless an option says otherwise."""
 
 FLEET = "/v1/fleet"
+_SAID = "tidegate.stack_said"
 TIMEOUT_S = 5.0
 
 SETTINGS = {
@@ -85,8 +86,14 @@ def http_address(_: click.Context, _option: click.Parameter, text: str | None) -
     return text
 
 
+STACK = click.option(
+    "--stack",
+    callback=http_address,
+    help=f"Running stack whose stores are meant; else TIDEGATE_STACK, else {LOCAL_STACK} if one answers there.",
+)
+
 _OPTIONS = (
-    click.option("--stack", callback=http_address, help=f"Running stack whose stores are meant: {LOCAL_STACK}."),
+    STACK,
     click.option(
         "--endpoint-url", callback=sound(SETTINGS), help="Address of S3 and DynamoDB; else TIDEGATE_AWS_ENDPOINT_URL."
     ),
@@ -115,7 +122,9 @@ def STORE_OPTIONS(command: F) -> F:  # noqa: N802  # stands among click's decora
 
 def resolve_settings(options: StoreOptions, *, registry: bool = True) -> Settings:
     """The settings with the stores in them: those of the stack that `options` name; else what the other options name,
-    laid over the settings; else those of the stack at `LOCAL_STACK`, if one runs there.
+    laid over the settings; else those of the stack that `find_stack` finds.
+
+    A stack that no option names is named on standard error.
 
     Args:
         options: those that the command was given.
@@ -127,10 +136,9 @@ def resolve_settings(options: StoreOptions, *, registry: bool = True) -> Setting
         SettingsError: a setting, or what a stack says of its stores, is malformed.
     """
     settings = Settings.from_environment()
-    if options.stack is not None:
-        if options.named:
-            raise click.UsageError("--stack names all stores: leave it, or the options that name them one by one, out")
-        return settings_of_stack(settings, options.stack)
+    stack = find_stack(options, settings)
+    if stack is not None:
+        return settings_of_stack(settings, stack)
     named: dict[str, Any] = options.named
     settings = dataclasses.replace(settings, **named)
     missing = [
@@ -140,13 +148,55 @@ def resolve_settings(options: StoreOptions, *, registry: bool = True) -> Setting
     ]
     if not missing:
         return settings
-    if not options.named and settings.bucket is None and settings.registry_table is None:
-        # Nobody has said anything; half of what was said is not filled up with another stack's.
-        try:
-            return settings_of_stack(settings, LOCAL_STACK)
-        except UnavailableError:
-            pass
     raise click.UsageError(_nowhere(missing))
+
+
+def find_stack(options: StoreOptions, settings: Settings | None = None) -> str | None:
+    """The address of the stack that a command means: that of `--stack`, else of TIDEGATE_STACK, else `LOCAL_STACK` where a
+    stack answers there. None where options or settings name the stores, or nothing answers.
+
+    Raises:
+        click.UsageError: a stack and stores are named at once.
+        SettingsError: a setting is malformed.
+    """
+    settings = Settings.from_environment() if settings is None else settings
+    if options.stack is not None:
+        if options.named:
+            raise click.UsageError("--stack names all stores: leave it, or the options that name them one by one, out")
+        return options.stack
+    if options.named:
+        return None
+    stores = [name for name in ("bucket", "registry_table") if getattr(settings, name) is not None]
+    if settings.stack is not None:
+        if stores:
+            variables = " and ".join(PREFIX + name.upper() for name in stores)
+            raise click.UsageError(
+                f"TIDEGATE_STACK names all stores, and {variables} too: unset one of them, or give --stack"
+            )
+        _say_stack(settings.stack, "from TIDEGATE_STACK")
+        return settings.stack
+    # What was said by half is not filled up with another stack's.
+    if stores or not _answers(LOCAL_STACK):
+        return None
+    _say_stack(LOCAL_STACK, "it answers at the default port")
+    return LOCAL_STACK
+
+
+def _answers(url: str) -> bool:
+    """Whether a stack that tells its stores answers at an address."""
+    try:
+        return isinstance(read_fleet(url).get("control"), Mapping)
+    except UnavailableError:
+        return False
+
+
+def _say_stack(url: str, why: str) -> None:
+    """Say on standard error which stack is used, once a command."""
+    context = click.get_current_context(silent=True)
+    if context is None or not context.meta.setdefault(_SAID, False):
+        click.echo(f"using the stack {url}: {why}", err=True)
+    if context is not None:
+        context.meta[_SAID] = True
 
 
 def _nowhere(missing: list[str]) -> str:
@@ -154,8 +204,8 @@ def _nowhere(missing: list[str]) -> str:
     options = " and ".join(f"--{name.replace('_', '-')}" for name in missing)
     variables = " and ".join(PREFIX + name.upper() for name in missing)
     return (
-        f"nothing names {' and '.join(words[name] for name in missing)}: give {options}, or --stack with the address of "
-        f"a running stack such as {LOCAL_STACK}, or set {variables}"
+        f"nothing names {' and '.join(words[name] for name in missing)}, and no stack answers at {LOCAL_STACK}: start one "
+        f"with `tidegate up`, or name one with --stack or TIDEGATE_STACK; else give {options}, or set {variables}"
     )
 
 

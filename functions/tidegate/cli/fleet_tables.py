@@ -9,6 +9,8 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from tidegate.rules.bundle import RESOLVED, short_revision
+
 PLAIN_WIDTH = 200
 """Columns where the output is no terminal, so that nothing is cut for a file or another program."""
 
@@ -100,8 +102,17 @@ def _models(shards: Sequence[Json]) -> Table:
 def _revisions(revisions: Sequence[Json]) -> Table:
     found = table("revision", "loaded as", "by", "at", "why")
     for each in revisions:
-        found.add_row(each["revision"][:12], each["reason"], each["by"], each["at"] or "-", each["why"])
+        found.add_row(shown_revision(each, revisions), each["reason"], each["by"], each["at"] or "-", each["why"])
     return found
+
+
+def shown_revision(each: Json, among: Sequence[Json] = ()) -> str:
+    """The revision of a JSON object for people; `among` are those that it stands beside."""
+    return short_revision(_identity(each), map(_identity, among))
+
+
+def _identity(each: Json) -> str:
+    return RESOLVED.join(filter(None, (each.get("revision"), each.get("resolution"))))
 
 
 def _lines(fleet: Json) -> Iterator[tuple[str, str]]:
@@ -117,7 +128,7 @@ def _lines(fleet: Json) -> Iterator[tuple[str, str]]:
         what = f"publishes {claim['revision'][:12]}" if claim["revision"] else "repairs the fleet"
         yield f"at work: {claim['by']} {what}", ""
     for gateway in fleet.get("gateways", ()):
-        late = "" if gateway["revision"] == fleet.get("revision") else ", which is not the live one"
+        late = "" if _identity(gateway) == _identity(fleet) else ", which is not the live one"
         yield f"gateway {gateway['id']} serves {gateway['revision'][:12]}{late}", "yellow" if late else ""
     source = fleet.get("source")
     if source is not None and source["last_error"] is not None:

@@ -10,6 +10,7 @@ import click
 from tidegate.cli.control import STORE_OPTIONS, StoreOptions, resolve_settings
 from tidegate.cli.rules.options import AS_JSON, print_json
 from tidegate.cli.working import run_on_plane
+from tidegate.rules.bundle import revision_json, rules_of
 
 if TYPE_CHECKING:
     from tidegate.control.plane import ControlPlane
@@ -43,12 +44,12 @@ def history(stores: StoreOptions, limit: int, as_json: bool) -> None:
             "flip": entry.sequence,
             "at": datetime.fromtimestamp(entry.at, UTC).isoformat(timespec="seconds"),
             "action": entry.action,
-            "revision": entry.revision,
+            **revision_json(entry.revision),
             "by": entry.by,
             "why": entry.why,
             "live": pointer is not None and entry == pointer.live,
             "bad": _mark(pointer, entry.revision),
-            "marked_bad": entry.marked_bad or None,
+            "marked_bad": rules_of(entry.marked_bad) or None,
             "cleared": entry.cleared,
             "follows": entry.follows or None,
             "loaded": pointer is not None and entry.revision in (pointer.live.revision, *kept),
@@ -72,11 +73,11 @@ def _mark(pointer: Pointer | None, revision: str) -> dict[str, str] | None:
 
 
 def _show(rows: list[dict[str, Any]]) -> None:
-    from tidegate.cli.fleet_tables import console, table
+    from tidegate.cli.fleet_tables import console, shown_revision, table
 
     found = table("flip", "at", "action", "revision", "by", "rollback", "why")
     for row in rows:
         takes = "live" if row["live"] else "at once" if row["loaded"] else "loads first"
         takes = "marked bad" if row["bad"] else takes
-        found.add_row(str(row["flip"]), row["at"], row["action"], row["revision"][:12], row["by"], takes, row["why"])
+        found.add_row(str(row["flip"]), row["at"], row["action"], shown_revision(row, rows), row["by"], takes, row["why"])
     console().print(found)

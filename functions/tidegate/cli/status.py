@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tidegate.cli.control import LOCAL_STACK, STORE_OPTIONS, StoreOptions, read_fleet, resolve_settings
+from tidegate.cli.control import STORE_OPTIONS, StoreOptions, find_stack, read_fleet, resolve_settings
 from tidegate.cli.json_output import write_json
 from tidegate.cli.rules.options import print_json
-from tidegate.errors import TidegateError, UnavailableError
+from tidegate.errors import TidegateError
 
 if TYPE_CHECKING:
     from tidegate.control.plane import ControlPlane
@@ -56,16 +56,9 @@ def _reader(stores: StoreOptions, url: str | None) -> Read:
         raise click.BadParameter(f"{url!r} is no http:// or https:// address", param_hint="--url")
     if url is not None and (stores.named or stores.stack is not None):
         raise click.UsageError("--url asks a gateway: leave it, or what names the stores, out")
-    address = url or stores.stack
+    address = url or find_stack(stores)
     if address is not None:
         return lambda: read_fleet(address)
-    if not _named(stores):
-        try:
-            read_fleet(LOCAL_STACK)
-        except UnavailableError:
-            pass
-        else:
-            return lambda: read_fleet(LOCAL_STACK)
     settings = resolve_settings(stores)
 
     async def work(plane: ControlPlane) -> Fleet:
@@ -77,14 +70,6 @@ def _reader(stores: StoreOptions, url: str | None) -> Read:
         return run_on_plane(settings, work)
 
     return read
-
-
-def _named(stores: StoreOptions) -> bool:
-    """Whether options or settings say anything of the stores."""
-    from tidegate.settings import Settings
-
-    settings = Settings.from_environment()
-    return bool(stores.named) or settings.bucket is not None or settings.registry_table is not None
 
 
 def _watch(read: Read, interval_s: float, *, models: bool, as_json: bool) -> None:

@@ -20,6 +20,7 @@ from tidegate.control.trying import ScratchTrial, find_untried
 from tidegate.errors import ConflictError, PublishError, StoreError, TidegateError
 from tidegate.ports import LiveEntry, Pointer
 from tidegate.rules import Target
+from tidegate.rules.bundle import revision_json, rules_of
 
 POLL_S = 0.25
 CLEAN_UP_S = 10.0
@@ -78,13 +79,13 @@ class Activated:
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         return {
-            "revision": self.entry.revision,
+            **revision_json(self.entry.revision),
             "sequence": self.entry.sequence,
             "by": self.entry.by,
             "at": self.entry.at,
             "why": self.entry.why,
             "action": self.entry.action,
-            "marked_bad": self.entry.marked_bad or None,
+            "marked_bad": rules_of(self.entry.marked_bad) or None,
             "cleared": self.entry.cleared,
             "follows": self.entry.follows or None,
             "loaded": dict(self.loaded),

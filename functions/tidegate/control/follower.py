@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol
 from tidegate.errors import BundleError, StoreError, TidegateError
 from tidegate.ports import BundleSource, GatewayReport, GatewayReports, Pointer
 from tidegate.rules import Engine, load_bundle
+from tidegate.rules.bundle import revision_json
 
 logger = logging.getLogger(__name__)
 
@@ -243,7 +244,7 @@ class EngineFollower:
     async def status(self) -> Mapping[str, Any]:
         """What is served, and how well it is known, as plain JSON values::
 
-        {"revision": hex digest or null, "since": when this gateway began to serve it (ISO 8601, UTC),
+        {"revision": that of the rules or null, "resolution": what they resolve to or null, "since": when this gateway began to serve it (ISO 8601, UTC),
          "objectives": how many there are,
          "source": {"state": "unknown" | "current" | "empty" | "failing" | "damaged",
                     "age_s": seconds since the rules were last known to be live, or null,
@@ -251,7 +252,7 @@ class EngineFollower:
         """
         age_s = self.age_s
         return {
-            "revision": self.revision,
+            **revision_json(self.revision),
             "since": datetime.fromtimestamp(self._since, UTC).isoformat(timespec="seconds"),
             "objectives": 0 if self._engine is None else len(self._engine.objectives),
             "source": {

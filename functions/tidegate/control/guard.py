@@ -9,6 +9,7 @@ from tidegate.control.plane import ControlPlane
 from tidegate.control.rollback import RollbackRequest
 from tidegate.control.steps import StepEvent
 from tidegate.ports import LiveEntry
+from tidegate.rules.bundle import rules_of
 
 ALARM_PERIODS = 3
 """How many spans in a row are above its threshold before an alarm that calls the guard changes its state."""
@@ -32,7 +33,8 @@ class Guarded:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return {"status": self.status, "reason": self.reason, "revision": self.revision, "before": self.before}
+        revisions = {"revision": rules_of(self.revision), "before": rules_of(self.before)}
+        return {"status": self.status, "reason": self.reason, **revisions}
 
 
 async def guard(plane: ControlPlane, by: str, why: str, window_s: float, *, alarmed_at: float) -> Guarded:

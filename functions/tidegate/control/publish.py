@@ -26,6 +26,7 @@ from tidegate.errors import BundleError, ConflictError, PublishError
 from tidegate.ports import ModelCatalog, ModelLoad, Pointer, PushOutcome
 from tidegate.ports.model_units import SAMPLES
 from tidegate.rules import Engine, load_bundle
+from tidegate.rules.bundle import revision_json, rules_of
 from tidegate.rules.resolved import resolved_steps
 
 Status = Literal["published", "unchanged", "planned"]
@@ -82,7 +83,7 @@ class PublishResult:
         """Plain JSON values."""
         return {
             "status": self.status,
-            "revision": self.revision,
+            **revision_json(self.revision),
             "changes": [each.as_dict() for each in self.outlook.changes],
             "loads": {shard: list(models) for shard, models in self.outlook.loads.items()},
             "unloads": {shard: list(models) for shard, models in self.outlook.unloads.items()},
@@ -210,8 +211,7 @@ class Publisher:
             step.note(note)
         for move in () if placed is None else placed.moves:
             step.note(f"{move.action} {move.model!r} on shard {move.shard!r}: {move.reason}")
-        already = " is live already" if _is_live(assignment, desired) else ""
-        step.outcome = f"revision {assignment.revision[:12]}{already}"
+        step.outcome = f"revision {assignment.revision[:12]}{_beside(assignment, desired)}"
         return assignment
 
     async def _stored(self, assignment: Assignment) -> Mapping[str, Plan]:
@@ -349,6 +349,15 @@ def _refuse_lost(desired: Desired, request: PublishRequest) -> None:
 
 def _is_live(assignment: Assignment, desired: Desired) -> bool:
     return desired.pointer is not None and desired.pointer.live.revision == assignment.revision
+
+
+def _beside(assignment: Assignment, desired: Desired) -> str:
+    """How an assignment differs from what is live, where the rules are the same."""
+    if _is_live(assignment, desired):
+        return " is live already"
+    if desired.pointer is None or rules_of(desired.pointer.live.revision) != rules_of(assignment.revision):
+        return ""
+    return ": the rules that are live, but their models resolve to other versions or shards"
 
 
 def _unpushed(load: ModelLoad, there: Collection[int]) -> PushOutcome:

@@ -18,6 +18,7 @@ from tidegate.control.reconcile import Reconciler
 from tidegate.control.steps import Announce, Steps
 from tidegate.errors import BundleError, ConflictError, PublishError
 from tidegate.ports import BadMark, LiveEntry, Pointer
+from tidegate.rules.bundle import begins_revision, revision_json, rules_of, short_revision
 
 SHOWN = 5
 
@@ -68,9 +69,9 @@ class RollbackResult:
         entry = self.earlier if self.activated is None else self.activated.entry
         return {
             "status": self.status,
-            "revision": self.revision,
-            "before": self.before,
-            "marked_bad": (entry and entry.marked_bad) or None,
+            **revision_json(self.revision),
+            "before": rules_of(self.before),
+            "marked_bad": rules_of(entry.marked_bad) if entry and entry.marked_bad else None,
             "cleared": entry is not None and entry.cleared,
             "rolled_back_by": None if self.earlier is None else self.earlier.by,
             "activated": None if self.activated is None else self.activated.as_dict(),
@@ -152,7 +153,7 @@ class Rollbacker:
         if pointer is None or earlier is None:
             raise error
         live = pointer.live.revision
-        if request.revision is not None and not live.startswith(request.revision.lower()):
+        if request.revision is not None and not begins_revision(request.revision.lower(), live):
             raise PublishError(
                 error.step,
                 f"{earlier.by} rolled revision {left[:12]} back meanwhile, and {live[:12]} is live; look at it, then roll "
@@ -238,10 +239,10 @@ def _named(pointer: Pointer, wanted: str) -> str:
         PublishError: none does, or several do.
     """
     known = (pointer.live.revision, *_before(pointer))
-    found = [each for each in known if each.startswith(wanted.lower())]
+    found = [each for each in known if begins_revision(wanted.lower(), each)]
     if len(found) == 1 and wanted:
         return found[0]
-    shown = ", ".join(each[:12] for each in (found or known)[:SHOWN])
+    shown = ", ".join(short_revision(each, known) for each in (found or known)[:SHOWN])
     if found:
         raise PublishError("find", f"{wanted!r} begins {len(found)} revisions ({shown}); give more of it")
     raise PublishError("find", f"no revision that was live begins with {wanted!r}; the last ones are {shown}")

@@ -14,6 +14,7 @@ from tidegate.control.reconcile import Action, Observation, Reconciler
 from tidegate.errors import BundleError
 from tidegate.ports import BadMark, Claim, Endpoint, EndpointState, GatewayReport, RegisteredEndpoint
 from tidegate.rules import Engine
+from tidegate.rules.bundle import revision_json, rules_of
 
 HISTORY = 10
 """How many flips are shown."""
@@ -101,13 +102,13 @@ class RevisionStatus:
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         return {
-            "revision": self.revision,
+            **revision_json(self.revision),
             "reason": self.reason,
             "by": self.by,
             "at": None if self.at is None else _iso(self.at),
             "why": self.why,
             "action": self.action,
-            "marked_bad": self.marked_bad or None,
+            "marked_bad": rules_of(self.marked_bad) or None,
         }
 
 
@@ -156,7 +157,7 @@ class FleetReport:
         live = self.live
         return {
             "well": self.well,
-            "revision": None if live is None else live.revision,
+            **revision_json(None if live is None else live.revision),
             "since": None if live is None or live.at is None else _iso(live.at),
             "objectives": self.objectives,
             "shards": [each.as_dict() for each in self.shards],
@@ -164,7 +165,7 @@ class FleetReport:
             "history": [each.as_dict() for each in self.history],
             "claims": [
                 {
-                    "revision": each.revision or None,
+                    **revision_json(each.revision),
                     "by": each.by,
                     "expires_at": _iso(each.expires_at),
                     "stage": each.stage if each.revision else None,
@@ -172,13 +173,13 @@ class FleetReport:
                 for each in self.claims
             ],
             "gateways": [
-                {"id": each.id, "revision": each.revision, "seen_at": _iso(each.seen_at)} for each in self.gateways
+                {"id": each.id, **revision_json(each.revision), "seen_at": _iso(each.seen_at)} for each in self.gateways
             ],
             "drift": [each.as_dict() for each in self.drift],
             "waiting": list(self.waiting),
             "problems": list(self.problems),
             "bad": [
-                {"revision": mark.revision, "by": mark.by, "at": _iso(mark.at), "why": mark.why}
+                {**revision_json(mark.revision), "by": mark.by, "at": _iso(mark.at), "why": mark.why}
                 for mark in self.bad[:HISTORY]
             ],
         }

@@ -27,7 +27,7 @@ class Engine:
     """The rules of one bundle, ready to decide. Immutable to its users and safe to share between threads.
 
     Attributes:
-        revision: the bundle's SHA-256 in hexadecimal.
+        revision: the bundle's revision; `rules` is the part of it that names the rules, which every decision has.
         objectives: the contract of every objective, by name.
         fleet: shards, placement of models, aliases.
         callers: who may call what, by name; None where the rules say nothing of callers, so that everybody may call.
@@ -35,7 +35,7 @@ class Engine:
 
     def __init__(self, bundle: Bundle, clock: Callable[[], float] = time.time) -> None:
         manifest = bundle.manifest
-        self.revision = bundle.revision
+        self.revision, self.rules = bundle.revision, bundle.rules
         self.fleet = Fleet(
             {
                 name: Shard(name, spec["replicas"], spec.get("scale_to_zero", False))

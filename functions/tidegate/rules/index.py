@@ -66,7 +66,7 @@ class ObjectiveIndex:
             raise ValueError("rules are missing")
         self._all_rows = (1 << self.count) - 1
         self._actions: list[Action | None] = [None] * rules
-        self._revision, self._resolve = bundle.revision, resolve
+        self._revision, self._resolve = bundle.rules, resolve
         built = [
             Dimension(attribute, data["dimensions"][name], self.count)
             for name, attribute in objective.attributes.items()

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 from tidegate.errors import BundleError
-from tidegate.rules.bundle import pack, unpack
+from tidegate.rules.bundle import pack, resolution_of, unpack
 
 Steps = Mapping[str, Mapping[str, int]]
 """The version of every step that its ensemble leaves open, by ensemble and step."""
@@ -18,7 +18,8 @@ NOTHING: Mapping[str, Any] = MappingProxyType({})
 def resolve_bundle(
     data: bytes, versions: Mapping[str, int], steps: Steps, placement: Mapping[str, Sequence[str]] = NOTHING
 ) -> bytes:
-    """A bundle whose targets all have a version. What is not named in the arguments stays as it is.
+    """A bundle whose targets all have a version. What is not named in the arguments stays as it is; what is replaced is
+    kept under `unresolved`, so that `rules_bundle` gives the rules back. A resolved bundle is resolved again from its rules.
 
     Args:
         data: a compiled bundle.
@@ -30,7 +31,7 @@ def resolve_bundle(
     Raises:
         BundleError: the bytes are no whole bundle, or a target is left without a version.
     """
-    bundle = unpack(data)
+    bundle = unpack(rules_bundle(data))
     manifest = bundle.manifest
     targets = {name: [model, versions.get(name, version)] for name, (model, version) in manifest["targets"].items()}
     without = sorted(name for name, (_, version) in targets.items() if version is None)
@@ -42,8 +43,42 @@ def resolve_bundle(
         "targets": targets,
         "fleet": fleet | {"models": models},
         "steps": {ensemble: dict(pins) for ensemble, pins in sorted(steps.items()) if pins},
+        "unresolved": {
+            "targets": [name for name, (_, version) in manifest["targets"].items() if version is None],
+            "models": {model: fleet["models"].get(model) for model in placement},
+        },
     }
-    return pack(resolved, bundle.lines[2:])
+    return pack(resolved, bundle.lines[2:], bundle.revision)
+
+
+def rules_bundle(data: bytes) -> bytes:
+    """The bundle of the rules that a bundle was resolved from: the same bytes as their files compile to. One that is not
+    resolved stays as it is.
+
+    Raises:
+        BundleError: the bytes are no whole bundle, or are not what was resolved from the rules that they name.
+    """
+    bundle = unpack(data)
+    if resolution_of(bundle.revision) is None:
+        return data
+    try:
+        rules = pack(_unresolved(bundle.manifest), bundle.lines[2:])
+    except (KeyError, TypeError, ValueError) as error:
+        raise BundleError(
+            "the bundle is damaged: it does not say what was resolved; publish its rules again"
+        ) from error
+    if unpack(rules).revision != bundle.rules:
+        raise BundleError("the bundle is damaged: it was not resolved from the rules that it names; publish them again")
+    return rules
+
+
+def _unresolved(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    kept, fleet = manifest["unresolved"], manifest["fleet"]
+    targets = manifest["targets"] | {name: [manifest["targets"][name][0], None] for name in kept["targets"]}
+    models = fleet["models"] | kept["models"]
+    placed = {model: shards for model, shards in models.items() if shards is not None}
+    rest = {key: value for key, value in manifest.items() if key not in ("steps", "unresolved")}
+    return rest | {"targets": targets, "fleet": fleet | {"models": placed}}
 
 
 def resolved_steps(manifest: Mapping[str, Any]) -> Steps:

@@ -158,7 +158,7 @@ class JsonDoor:
             {"name": objective.name, "summary": objective.summary, "owner": objective.owner}
             for objective in self._parts.grants.usable(engine, request.scope)
         ]
-        return json_answer({"objectives": objectives, "revision": engine.revision})
+        return json_answer({"objectives": objectives, "revision": engine.rules})
 
     async def _describe(self, request: Request) -> Answer:
         engine, objective, _ = self._objective(request)
@@ -180,7 +180,7 @@ class JsonDoor:
             "timeout_ms": objective.timeout_ms,
             "inputs": None if metadata is None else [tensor.as_dict() for tensor in metadata.inputs],
             "outputs": None if metadata is None else [tensor.as_dict() for tensor in metadata.outputs],
-            "revision": engine.revision,
+            "revision": engine.rules,
         }
         return json_answer(document)
 

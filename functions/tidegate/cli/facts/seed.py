@@ -13,7 +13,7 @@ import click
 from tidegate.aws.clients import AwsClients, AwsConfig
 from tidegate.aws.facts import SeededFacts, seed_facts
 from tidegate.aws.provision import provision_facts
-from tidegate.cli.control import LOCAL_STACK, http_address, settings_of_stack, sound
+from tidegate.cli.control import STACK, StoreOptions, find_stack, settings_of_stack, sound
 from tidegate.cli.rules.options import AS_JSON, print_json
 from tidegate.ports.fact_files import FactFile, find_fact_files
 from tidegate.settings import Settings
@@ -24,7 +24,7 @@ SETTINGS = {"table": "facts_table", "endpoint_url": "aws_endpoint_url", "region"
 
 @click.command()
 @click.argument("path", type=click.Path(exists=True, path_type=Path))
-@click.option("--stack", callback=http_address, help=f"Running stack whose table is meant: {LOCAL_STACK}.")
+@STACK
 @click.option("--table", callback=sound(SETTINGS), help="DynamoDB table; unset: TIDEGATE_FACTS_TABLE.")
 @click.option(
     "--endpoint-url", callback=sound(SETTINGS), help="Address of DynamoDB; unset: TIDEGATE_AWS_ENDPOINT_URL, or AWS."
@@ -53,6 +53,8 @@ def seed(
     if stack is not None and changes:
         raise click.UsageError("--stack names the table and where it is: leave it, or the other options, out")
     settings = dataclasses.replace(Settings.from_environment(), **changes)
+    if stack is None and not changes and settings.facts_table is None:
+        stack = find_stack(StoreOptions(), settings)
     if stack is not None:
         settings = settings_of_stack(settings, stack)
     if settings.facts_table is None:

@@ -64,7 +64,7 @@ def _show(analysis: Analysis, engine: Engine | None) -> None:
         return
     served = sum(coverage.served is True for coverage in analysis.coverage.values())
     click.echo(f"{served} of {len(analysis.coverage)} objectives proved to serve every context")
-    click.echo(f"{counts}, revision {engine.revision[:12]}")
+    click.echo(f"{counts}, revision {engine.rules[:12]}")
 
 
 def _counts(findings: Sequence[CheckFinding]) -> str:
@@ -79,7 +79,7 @@ def _noun(count: int, noun: str) -> str:
 def _as_dict(analysis: Analysis, engine: Engine | None, *, ok: bool) -> dict[str, Any]:
     return {
         "ok": ok,
-        "revision": None if engine is None else engine.revision,
+        "revision": None if engine is None else engine.rules,
         "at": utc_text(analysis.at),
         "steps": analysis.steps,
         "findings": [finding.as_dict() for finding in analysis.findings],

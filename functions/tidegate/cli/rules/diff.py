@@ -8,11 +8,13 @@ from typing import Any
 
 import click
 
+from tidegate.cli.control import STACK
 from tidegate.cli.rules.compiled import check_objective
 from tidegate.cli.rules.log_file import LOG, open_log, progress
 from tidegate.cli.rules.options import AS_JSON, at_option, print_json
-from tidegate.cli.rules.revisions import read_revision
+from tidegate.cli.rules.revisions import as_files, read_revision
 from tidegate.cli.rules.skipped import Skipped
+from tidegate.rules.bundle import resolution_of
 from tidegate.rules.compare.report import FORMAT_VERSION, Diff, LoggedComparison, compare
 from tidegate.rules.replay.records import records
 from tidegate.rules.times import utc_text
@@ -29,18 +31,29 @@ OTHER_OBJECTIVE = "of no objective that is compared"
 @click.option("--objective", help="Compare this objective alone; it is also that of lines of the log which name none.")
 @at_option("Compare at this time, ISO 8601 (UTC where it has no offset); now where left out.")
 @click.option("--svg", type=click.Path(dir_okay=False, path_type=Path), help="Draw the flows into this file.")
+@STACK
 @AS_JSON
 def diff(
-    old: str, new: str, log: Path | None, objective: str | None, at: float | None, svg: Path | None, as_json: bool
+    old: str,
+    new: str,
+    log: Path | None,
+    objective: str | None,
+    at: float | None,
+    svg: Path | None,
+    stack: str | None,
+    as_json: bool,
 ) -> None:
     """Tell what changed from OLD to NEW, and exactly which share of the traffic moves to another target.
 
-    OLD and NEW are rules directories, compiled bundles, or either in a git revision: HEAD~1:routing_rules. The share is
+    OLD and NEW are rules directories, compiled bundles, either in a git revision (HEAD~1:routing_rules), or what is
+    live (`live:`, and `live:~1` before that). The share is
     exact over members; over contexts every case of every attribute counts alike, or each context as often as the log has
     it. Exit code 1: something changed, or the rules of one side have errors.
     """
-    before = read_revision(old, "OLD", as_json=as_json)
-    after = read_revision(new, "NEW", as_json=as_json)
+    before = read_revision(old, "OLD", as_json=as_json, stack=stack)
+    after = read_revision(new, "NEW", as_json=as_json, stack=stack)
+    if any(resolution_of(each.bundle.revision) is None for each in (before, after)):
+        before, after = as_files(before), as_files(after)
     if objective is not None:
         check_objective(objective, {*before.objectives, *after.objectives})
     if log is None:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
 
-from tidegate.cli.rules.compiled import check_objective, compiled
+from tidegate.cli.control import STACK
+from tidegate.cli.rules.compiled import check_objective
 from tidegate.cli.rules.explanation import explanation_lines
-from tidegate.cli.rules.options import AS_JSON, AT, DIRECTORY, json_object, print_json
+from tidegate.cli.rules.options import AS_JSON, AT, json_object, print_json
+from tidegate.cli.rules.revisions import named_rules
 from tidegate.errors import ContextError
 
 
 @click.command()
-@click.argument("directory", type=DIRECTORY)
+@click.argument("rules")
 @click.option("--objective", required=True, help="The objective that is asked for.")
 @click.option(
     "--context",
@@ -23,14 +24,21 @@ from tidegate.errors import ContextError
     help="The context: a JSON object, @FILE with one, or - for standard input.",
 )
 @AT
+@STACK
 @AS_JSON
-def explain(directory: Path, objective: str, context: dict[str, Any], at: float | None, as_json: bool) -> None:
-    """Tell what a context decides, and for every rule why it matches or not.
+def explain(
+    rules: str, objective: str, context: dict[str, Any], at: float | None, stack: str | None, as_json: bool
+) -> None:
+    """Tell what a context decides by RULES, and for every rule why it matches or not. RULES is a rules directory, a
+    compiled bundle, either in a git revision (HEAD~1:routing_rules), or `live:`, what is live.
 
     The arithmetic of a split, and of a layer's bucket, is spelled out so that it can be recomputed. Exit code 1: the
     context is refused, or no rule matches it.
     """
-    program, engine, _ = compiled(directory, as_json=as_json)
+    found = named_rules(rules, stack, as_json=as_json)
+    engine = found.engine
+    # A bundle does not have the holdouts of its layers, so that what they own would be shown as free.
+    layers = found.program.world.layers if found.has_files else {}
     check_objective(objective, engine.objectives)
     try:
         explanation = engine.explain(objective, context, at=at)
@@ -44,6 +52,6 @@ def explain(directory: Path, objective: str, context: dict[str, Any], at: float 
     if as_json:
         print_json(explanation.as_dict(with_key=True))
     else:
-        click.echo("\n".join(explanation_lines(explanation, program.world.layers)))
+        click.echo("\n".join(explanation_lines(explanation, layers)))
     if explanation.decision is None:
         raise click.exceptions.Exit(1)

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import click
 
+from tidegate.cli.control import STACK
 from tidegate.cli.rules.log_file import LOG, STANDARD_INPUT, open_log, progress
 from tidegate.cli.rules.options import AS_JSON, at_option, print_json
-from tidegate.cli.rules.revisions import read_revision
+from tidegate.cli.rules.revisions import as_files, read_revision
+from tidegate.rules.bundle import resolution_of
 from tidegate.rules.pictures.shares_svg import shares_svg
 from tidegate.rules.replay.as_json import report_json
 from tidegate.rules.replay.races import configured
@@ -33,6 +35,7 @@ INTERRUPTED = 130
 @at_option("Decide every context at this time, ISO 8601 (UTC where it has no offset).")
 @click.option("--svg", type=FILE, help="Draw the counted and configured shares into this file.")
 @click.option("--plots", type=FOLDER, help="Draw them into this folder, one file for each split and experiment.")
+@STACK
 @AS_JSON
 def replay(
     rules: str,
@@ -42,17 +45,18 @@ def replay(
     at: float | None,
     svg: Path | None,
     plots: Path | None,
+    stack: str | None,
     as_json: bool,
 ) -> None:
-    """Tell what the contexts of a log would have got from RULES: a rules directory, a compiled bundle, or either in
-    a git revision (HEAD~1:routing_rules).
+    """Tell what the contexts of a log would have got from RULES: a rules directory, a compiled bundle, either in
+    a git revision (HEAD~1:routing_rules), or `live:`, what is live (`live:~1`: what was before).
 
     Counts what each rule, target and cell got, and the lines that got no decision; tests whether the members of each
     split and experiment fell as configured. A context is decided at its own time, else at the present. Exit code 1: the
     log is empty, a line got no decision, or shares mismatch; 130: Ctrl-C, after what was counted so far.
     """
     try:
-        found = _replayed(rules, log, against, objective, at, as_json=as_json)
+        found = _replayed(rules, log, against, objective, at, stack, as_json=as_json)
         _show(found, log, as_json=as_json)
         for file in (*_draw(svg, found.shares), *_draw_each(plots, found.shares)):
             click.echo(f"{file}: written", err=as_json)
@@ -74,24 +78,35 @@ def _show(found: ReplayReport, log: Path, *, as_json: bool) -> None:
 
 
 def _replayed(
-    rules: str, log: Path, against: str | None, objective: str | None, at: float | None, *, as_json: bool
+    rules: str,
+    log: Path,
+    against: str | None,
+    objective: str | None,
+    at: float | None,
+    stack: str | None,
+    *,
+    as_json: bool,
 ) -> ReplayReport:
-    revision = read_revision(rules, "RULES", as_json=as_json)
-    engine = revision.engine
-    earlier = None if against is None else read_revision(against, "--against", as_json=as_json).engine
+    revision = read_revision(rules, "RULES", as_json=as_json, stack=stack)
+    earlier = None
+    if against is not None:
+        before = read_revision(against, "--against", as_json=as_json, stack=stack)
+        if any(resolution_of(each.bundle.revision) is None for each in (before, revision)):
+            before, revision = as_files(before), as_files(revision)
+        earlier = before.engine
     if objective is not None:
         from tidegate.cli.rules.compiled import check_objective
 
-        check_objective(objective, engine.objectives)
+        check_objective(objective, revision.engine.objectives)
     races = configured(revision)
-    replayer = Replayer(engine, races, now=time.time(), at=at, only=objective, against=earlier)
+    replayer = Replayer(revision.engine, races, now=time.time(), at=at, only=objective, against=earlier)
     complete = True
     with open_log(log) as stream, progress(stream) as on_block:
         try:
             replayer.run(records(stream, objective, on_block))
         except KeyboardInterrupt:
             complete = False
-    return report(revision, replayer.tally(), races, None if earlier is None else earlier.revision, complete=complete)
+    return report(revision, replayer.tally(), races, None if earlier is None else earlier.rules, complete=complete)
 
 
 def _draw(file: Path | None, shares: Sequence[Shares]) -> Iterator[Path]:

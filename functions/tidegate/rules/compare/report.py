@@ -186,4 +186,4 @@ def _diff(
     unseen: Sequence[str] = (),
 ) -> Diff:
     changes = [each for each in changes_between(old, new) if objective is None or each.objective in ("", objective)]
-    return Diff(old.bundle.revision, new.bundle.revision, tuple(changes), tuple(shares), tuple(unseen))
+    return Diff(old.bundle.rules, new.bundle.rules, tuple(changes), tuple(shares), tuple(unseen))

@@ -35,7 +35,7 @@ class Side:
             layer: tuple(bundle.manifest["layers"][layer]["key"])
             for layer in sorted({experiment["layer"] for experiment in _experiments(self.rules)})
         }
-        self._revision = bundle.revision
+        self._revision = bundle.rules
         self._actions: dict[int, Action] = {}
 
     def action(self, rule: int) -> Action:

@@ -151,7 +151,7 @@ def report(
         if each.race is not None:
             by_rule.setdefault((each.race.objective, each.race.rule), []).append(each)
     return ReplayReport(
-        revision.bundle.revision,
+        revision.bundle.rules,
         against,
         complete,
         tally,
