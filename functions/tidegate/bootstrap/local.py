@@ -16,6 +16,7 @@ from tidegate.aws.local_server import LocalAws
 from tidegate.aws.provision import provision
 from tidegate.bootstrap import build_transport
 from tidegate.bootstrap.control import author, build_launcher, control_config, control_ports
+from tidegate.bootstrap.incidents import Incidents
 from tidegate.bootstrap.known_servers import KnownServers
 from tidegate.bootstrap.local_facts import seed_local_facts
 from tidegate.bootstrap.sources import CompiledRules, FolderModels, check_served
@@ -52,6 +53,7 @@ class LocalStack:
         fleet: the servers, and the directory of those that may be sent requests.
         follower: the rules that are live.
         forgets: whether its stores end with it.
+        incidents: what went wrong since the start; an observer of the gateway.
     """
 
     settings: Settings
@@ -61,6 +63,7 @@ class LocalStack:
     _rules: Path
     _models: Path
     forgets: bool
+    incidents: Incidents
     last_rejected: Mapping[str, Any] | None = None
 
     async def publish(self, rules: RulesSource, why: str, *, strict: bool) -> None:
@@ -99,6 +102,7 @@ class LocalStack:
         return {
             **report.as_dict(),
             **await self.follower.status(),
+            **self.incidents.as_dict(self.fleet.restarts()),
             "rules": {"last_rejected": self.last_rejected},
             "control": {
                 "endpoint_url": self.settings.aws_endpoint_url,
@@ -128,6 +132,7 @@ async def local_stack(
     """
     if settings.bucket is None:
         # Every model will be pushed. The check takes a second; servers and a publish, which would find the same, take ten.
+        logger.info("checking the models that the rules serve in %s", models)
         await check_served(models, checked.bundle)
     async with contextlib.AsyncExitStack() as started:
         given = settings
@@ -149,6 +154,7 @@ async def local_stack(
 async def _with_aws(settings: Settings, started: contextlib.AsyncExitStack) -> Settings:
     """The settings with stores in them: those that they name, or new ones in memory."""
     if settings.bucket is None or settings.registry_table is None:
+        logger.info("starting S3 and DynamoDB in memory")
         aws = await LocalAws.start()
         started.push_async_callback(aws.stop)
         settings = replace(
@@ -194,7 +200,7 @@ async def _started(
     follower = EngineFollower(plane.ports.bundles, GATEWAY, plane.ports.registry, config=config)
     running = asyncio.create_task(fleet.run())
     started.push_async_callback(cancel, running)
-    return LocalStack(settings, plane, fleet, follower, rules, models, forgets), running
+    return LocalStack(settings, plane, fleet, follower, rules, models, forgets, Incidents()), running
 
 
 async def _first_publish(stack: LocalStack, checked: CheckedRules, running: asyncio.Task[None]) -> None:

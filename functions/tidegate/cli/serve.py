@@ -20,6 +20,8 @@ from tidegate.bootstrap import build_gateway
 from tidegate.bootstrap.local import LocalStack, local_stack
 from tidegate.bootstrap.sources import CompiledRules
 from tidegate.bootstrap.tasks import cancel
+from tidegate.cli.columns import say
+from tidegate.cli.first_steps import first_steps
 from tidegate.control.rules_watch import follow
 from tidegate.errors import StackError
 from tidegate.settings import Settings
@@ -84,20 +86,31 @@ async def _serve(settings: Settings, rules: Path, models: Path, port: int) -> No
     async with contextlib.AsyncExitStack() as started:
         listener = started.enter_context(_bind(port))
         checked = await CompiledRules(rules).check()
+        logger.info("%s: %s", rules, checked.summary)
         # Followed from here on, so that no change during the start is missed.
         serving: asyncio.Future[LocalStack] = asyncio.get_running_loop().create_future()
         follower = asyncio.create_task(_follow(rules, models, serving))
         started.push_async_callback(cancel, follower)
         stack = await started.enter_async_context(local_stack(settings, rules, models, checked))
-        gateway = build_gateway(settings, stack.follower, stack.fleet.directory, stack)
+        gateway = build_gateway(settings, stack.follower, stack.fleet.directory, stack, observe=stack.incidents.observe)
         started.push_async_callback(gateway.close)
         server = await started.enter_async_context(_http(gateway.app, listener))
         # Once more, so that leaving ends it before the requests and the fleet.
         started.push_async_callback(cancel, follower)
-        click.echo(f"ready http://{HOST}:{listener.getsockname()[1]}")
+        url = f"http://{HOST}:{listener.getsockname()[1]}"
+        click.echo(f"ready {url}")
         serving.set_result(stack)
+        telling = asyncio.create_task(_tell_first_steps(url, stack, rules, models))
+        started.push_async_callback(cancel, telling)
         await asyncio.wait([server])
         raise StackError("the HTTP server ended by itself")
+
+
+async def _tell_first_steps(url: str, stack: LocalStack, rules: Path, models: Path) -> None:
+    """Say on standard error what can be tried now."""
+    steps = await asyncio.to_thread(first_steps, url, stack.follower.engine(), rules, models)
+    for line in steps:
+        say(line, err=True)
 
 
 @contextlib.contextmanager

@@ -24,13 +24,17 @@ def up(rules: Path, models: Path, port: int, load_timeout_s: float | None) -> No
     SIGTERM and Ctrl-C stop everything within 10 seconds.
     """
     import dataclasses
+    import logging
 
     from tidegate.cli.logs import log_to_stderr
-    from tidegate.cli.serve import run
     from tidegate.settings import Settings
+
+    log_to_stderr()
+    logging.getLogger(__name__).info("starting a stack of %s and %s", rules, models)
+    # Only now, as importing what it needs takes a second.
+    from tidegate.cli.serve import run
 
     settings = Settings.from_environment()
     if load_timeout_s is not None:
         settings = dataclasses.replace(settings, load_timeout_s=load_timeout_s)
-    log_to_stderr()
     run(settings, rules, models, port)

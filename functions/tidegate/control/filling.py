@@ -33,7 +33,11 @@ async def fill(
     lacking: dict[str, str] = {}
     try:
         loaded = loaded_versions(await server.repository.loaded())
-        for load in difference(plan, loaded, {}).missing:
+        missing = difference(plan, loaded, {}).missing
+        for number, load in enumerate(missing, 1):
+            logger.info(
+                "%s of shard %s: loading %s (%d of %d)", server.endpoint.url, shard, load.model, number, len(missing)
+            )
             step = next((step for step in load.steps if step in lacking), None)
             reason = failures.reason(shard, load) if step is None else f"its step {step!r} is not loaded"
             if not reason:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from tidegate.control.desired import Desired
 from tidegate.control.directory import RegistryDirectory
 from tidegate.control.plane import ControlPlane
-from tidegate.control.supervisor import Supervisor
+from tidegate.control.supervisor import Restarts, Supervisor
 from tidegate.errors import BundleError, StoreError
 from tidegate.ports import Endpoint, ServerLauncher
 
@@ -62,6 +62,11 @@ class LocalFleet:
             for supervisor, _ in group
             for slot in supervisor.slots
         }
+
+    def restarts(self) -> Sequence[Restarts]:
+        """The servers that were replaced since the start, by shard."""
+        supervisors = (supervisor for _, group in sorted(self._supervisors.items()) for supervisor, _ in group)
+        return tuple(found for supervisor in supervisors if (found := supervisor.restarts) is not None)
 
     async def run(self) -> None:
         """Run until cancelled; every server is gone then."""

@@ -334,14 +334,17 @@ class Rollout:
     async def _load_on(self, entry: RegisteredEndpoint, desired: Desired, note: Note, plan: Plan) -> None:
         loaded = dict(await self._endpoints.loaded(entry))
         desired_loads = {load.model: load for load in desired.plan(entry.endpoint.shard)}
-        for load in plan:
+        lacking = [
+            load
+            for load in plan
+            if self._is_stale(entry, load.model) or not loaded.get(load.model, frozenset()).issuperset(load.versions)
+        ]
+        for number, load in enumerate(lacking, 1):
             have = loaded.get(load.model, frozenset())
-            if have.issuperset(load.versions) and not self._is_stale(entry, load.model):
-                continue
             # Whatever else is loaded stays: taking away is for those who repair, and never for a publisher.
             whole = desired_loads.get(load.model, load)
             wider = with_versions(whole, {*whole.versions, *have})
-            note(f"loading {_label(wider)} on {name_of(entry)}")
+            note(f"loading {_label(wider)} on {name_of(entry)} ({number} of {len(lacking)})")
             await self._load_one(entry, wider)
             loaded[load.model] = frozenset(wider.versions)
 

@@ -11,6 +11,8 @@ import contextlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
 
 from tidegate.control.desired import Desired
 from tidegate.control.directory import RegistryDirectory
@@ -27,6 +29,23 @@ WATCH_S = 0.25
 RETRY_S = 1.0
 GOODBYE_S = 2.0
 """How long a stop waits for the registry, which forgets silent endpoints anyway."""
+
+
+@dataclass(frozen=True, slots=True)
+class Restarts:
+    """How often the server at one place of a shard was replaced, when last (Unix seconds) and why; `url` is its address
+    now, None while it has none."""
+
+    shard: str
+    url: str | None
+    count: int
+    last_at: float
+    reason: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        last_at = datetime.fromtimestamp(self.last_at, UTC).isoformat(timespec="seconds")
+        return {"shard": self.shard, "url": self.url, "count": self.count, "last_at": last_at, "reason": self.reason}
 
 
 @dataclass(slots=True)
@@ -68,6 +87,15 @@ class Supervisor:
         self._beat_s = beat_s
         self._slots: list[Slot] = []
         self._retiring: set[asyncio.Task[None]] = set()
+        self._restarts, self._restarted_at, self._restart_reason = 0, 0.0, ""
+
+    @property
+    def restarts(self) -> Restarts | None:
+        """The replacements of the server; None where it is the first."""
+        if not self._restarts:
+            return None
+        url = self._slots[-1].server.endpoint.url if self._slots else None
+        return Restarts(self.shard, url, self._restarts, self._restarted_at, self._restart_reason)
 
     @property
     def slots(self) -> Sequence[Slot]:
@@ -81,11 +109,11 @@ class Supervisor:
             while True:
                 await self._watch(slot)
                 if slot.ended.done():
-                    logger.warning("%s %s; starting another", slot.name, slot.ended.result())
+                    self._count_restart(slot, slot.ended.result())
                     await self._discard(slot)
                     slot = await self._successor(None)
                 elif self._directory.state(slot.server.endpoint) is EndpointState.WEDGED:
-                    logger.warning("%s is wedged; starting its successor", slot.name)
+                    self._count_restart(slot, "is wedged")
                     old, slot = slot, await self._successor(slot)
                     retiring = asyncio.create_task(self._retire(old))
                     self._retiring.add(retiring)
@@ -101,6 +129,10 @@ class Supervisor:
         for slot in self._slots:
             await self._goodbye(slot)
         await asyncio.sleep(self._plane.config.drain_s)
+
+    def _count_restart(self, slot: Slot, reason: str) -> None:
+        self._restarts, self._restarted_at, self._restart_reason = self._restarts + 1, self._plane.ports.clock(), reason
+        logger.warning("%s: %s; starting another (restart %d here)", slot.name, reason, self._restarts)
 
     async def _watch(self, slot: Slot) -> None:
         """Wait until a server has ended, is wedged, or has been silent for too long."""
@@ -128,6 +160,7 @@ class Supervisor:
             backoff_s = min(2 * backoff_s, LONGEST_BACKOFF_S)
 
     async def _launch(self) -> Slot:
+        logger.info("shard %s: starting a Triton server", self.shard)
         server = await self._launcher.launch(self.shard)
         slot = Slot(server, asyncio.create_task(server.wait()))
         self._slots.append(slot)
@@ -138,7 +171,7 @@ class Supervisor:
         try:
             await self._make_ready(slot, replaced)
         except StackError as error:
-            logger.warning("%s: %s; starting another", slot.name, error)
+            self._count_restart(slot, str(error))
             await self._discard(slot)
             return False
         return True
