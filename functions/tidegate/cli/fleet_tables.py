@@ -1,83 +1,67 @@
-"""Shows a fleet to people, from the plain JSON values of its status."""
+"""Shows a fleet to people, from the plain JSON values of its status: the headline first, then lists."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
-from rich.table import Table
+from rich.console import Group, RenderableType
 from rich.text import Text
 
+from tidegate.cli.columns import columns, wrapped
 from tidegate.rules.bundle import RESOLVED, short_revision
-
-PLAIN_WIDTH = 200
-"""Columns where the output is no terminal, so that nothing is cut for a file or another program."""
 
 SHOWN_MODELS = 8
 SHOWN_LINES = 20
 SHOWN_MARKS = 3
 
 Json = Mapping[str, Any]
-
-
-def console() -> Console:
-    """A console for results, whose text is printed as it is."""
-    found = Console(highlight=False, markup=False)
-    if not found.is_terminal:
-        found.width = PLAIN_WIDTH
-    return found
-
-
-def table(*columns: str) -> Table:
-    """A table whose cells are folded and never cut."""
-    found = Table()
-    for column in columns:
-        found.add_column(column, overflow="fold")
-    return found
+Line = tuple[str, str]
+"""A line of text, and its style."""
 
 
 def fleet_view(fleet: Json, *, models: bool = False) -> RenderableType:
     """A fleet at a glance; with `models` every model on every server."""
-    parts: list[RenderableType] = [_head(fleet)]
-    if fleet.get("shards"):
-        parts.append(_models(fleet["shards"]) if models else _endpoints(fleet["shards"]))
-    if fleet.get("revisions"):
-        parts.append(_revisions(fleet["revisions"]))
-    parts += [Text(line, style) for line, style in _lines(fleet)]
-    return Group(*parts)
+    width = columns()
+    lines = [_head(fleet), *_shards(fleet.get("shards", ()), models=models), *_revisions(fleet), *_lines(fleet)]
+    whole = ((line, style) for text, style in lines for line in (wrapped(text, width) if width else text.splitlines()))
+    return Group(*(Text(line, style, no_wrap=True, overflow="ignore") for line, style in whole))
 
 
-def _head(fleet: Json) -> Text:
+def _head(fleet: Json) -> Line:
     revision = fleet.get("revision")
     if revision is None:
-        return Text("nothing is live: nothing was ever published here", "bold red")
-    text = Text(f"revision {revision[:12]}, live since {fleet['since']}, {fleet['objectives']} objectives", "bold")
-    if "well" in fleet:
-        text.append("; the fleet is well" if fleet["well"] else "; NOT WELL", "green" if fleet["well"] else "bold red")
-    return text
+        return "nothing is live: nothing was ever published here", "bold red"
+    text = f"revision {revision[:12]}, live since {fleet['since']}, {fleet['objectives']} objectives"
+    if "well" not in fleet:
+        return text, "bold"
+    if not fleet["well"]:
+        return f"{text}; NOT WELL", "bold red"
+    if fleet.get("degraded"):
+        return f"{text}; the fleet is well, but was degraded lately", "bold yellow"
+    return f"{text}; the fleet is well", "bold green"
 
 
-def _endpoints(shards: Sequence[Json]) -> Table:
-    found = table("shard", "servers", "endpoint", "pid", "state", "ready", "models", "note")
+def _shards(shards: Sequence[Json], *, models: bool) -> Iterator[Line]:
     for shard in shards:
-        ready = sum(each["state"] == "ready" for each in shard["endpoints"])
-        head = [shard["name"], f"{ready} of {shard.get('replicas', '?')}"]
-        if not shard["endpoints"]:
-            found.add_row(*head, "-", "-", "-", "-", "-", "no server")
+        ready, wanted = sum(each["state"] == "ready" for each in shard["endpoints"]), shard.get("replicas", "?")
+        yield f"shard {shard['name']}: {ready} of {wanted} servers ready", "" if ready == wanted else "red"
         for each in shard["endpoints"]:
-            there = [model for model in each["models"] if model["state"] == "READY"]
-            found.add_row(
-                *head,
-                each["url"],
-                str(each["pid"] or "-"),
-                Text(each["state"], "" if each["state"] == "ready" else "red"),
-                Text(f"{len(there)} of {len(each['models'])}", "" if len(there) == len(each["models"]) else "red"),
-                _names(there),
-                each.get("note", ""),
-            )
-            head = ["", ""]
-    return found
+            yield from _endpoint(each, models=models)
+
+
+def _endpoint(each: Json, *, models: bool) -> Iterator[Line]:
+    there = [model for model in each["models"] if model["state"] == "READY"]
+    parts = [f"  {each['url']}", f"pid {each['pid']}" if each.get("pid") else "", each["state"]]
+    whole = each["state"] == "ready" and len(there) == len(each["models"])
+    loaded = f"{len(there)} of {len(each['models'])} models"
+    yield "  ".join(filter(None, [*parts, loaded])), "" if whole else "red"
+    if each.get("note"):
+        yield f"    {each['note']}", "red"
+    if models:
+        yield from map(_model, each["models"])
+    elif there:
+        yield f"    {_names(there)}", "dim"
 
 
 def _names(models: Sequence[Json]) -> str:
@@ -86,24 +70,18 @@ def _names(models: Sequence[Json]) -> str:
     return ", ".join(names[:SHOWN_MODELS]) + more
 
 
-def _models(shards: Sequence[Json]) -> Table:
-    found = table("shard", "endpoint", "model", "version", "state", "needed by", "reason")
-    for shard in shards:
-        for each in shard["endpoints"]:
-            head = [shard["name"], each["url"]]
-            for model in each["models"]:
-                state = Text(model["state"], "" if model["state"] == "READY" else "red")
-                needed = ", ".join(model["needed_by"]) or "nobody"
-                found.add_row(*head, model["name"], str(model["version"]), state, needed, model.get("reason", ""))
-                head = ["", ""]
-    return found
+def _model(model: Json) -> Line:
+    needed = ", ".join(model["needed_by"]) or "nobody"
+    reason = f": {model['reason']}" if model.get("reason") else ""
+    text = f"    {model['name']}/{model['version']}  {model['state']}, needed by {needed}{reason}"
+    return text, "" if model["state"] == "READY" else "red"
 
 
-def _revisions(revisions: Sequence[Json]) -> Table:
-    found = table("revision", "loaded as", "by", "at", "why")
-    for each in revisions:
-        found.add_row(shown_revision(each, revisions), each["reason"], each["by"], each["at"] or "-", each["why"])
-    return found
+def _revisions(fleet: Json) -> Iterator[Line]:
+    found = fleet.get("revisions", ())
+    for each in found:
+        at, why = f", {each['at']}" if each["at"] else "", f": {each['why']}" if each["why"] else ""
+        yield f"loaded: {shown_revision(each, found)} ({each['reason']}) by {each['by']}{at}{why}", ""
 
 
 def shown_revision(each: Json, among: Sequence[Json] = ()) -> str:
@@ -115,8 +93,9 @@ def _identity(each: Json) -> str:
     return RESOLVED.join(filter(None, (each.get("revision"), each.get("resolution"))))
 
 
-def _lines(fleet: Json) -> Iterator[tuple[str, str]]:
-    """What else is to be reported, with its style."""
+def _lines(fleet: Json) -> Iterator[Line]:
+    """What else is to be reported."""
+    yield from ((f"degraded: {text}", "yellow") for text in fleet.get("degraded", ()))
     drift = fleet.get("drift", ())
     for each in drift[:SHOWN_LINES]:
         versions = "/" + ",".join(map(str, each["versions"])) if each.get("versions") else ""

@@ -73,11 +73,14 @@ def _mark(pointer: Pointer | None, revision: str) -> dict[str, str] | None:
 
 
 def _show(rows: list[dict[str, Any]]) -> None:
-    from tidegate.cli.fleet_tables import console, shown_revision, table
+    from tidegate.cli.columns import console, show_table
+    from tidegate.cli.fleet_tables import shown_revision
 
-    found = table("flip", "at", "action", "revision", "by", "rollback", "why")
+    heads = ("flip", "revision", "rollback", "at", "action", "by", "why")
+    cells = []
     for row in rows:
         takes = "live" if row["live"] else "at once" if row["loaded"] else "loads first"
         takes = "marked bad" if row["bad"] else takes
-        found.add_row(str(row["flip"]), row["at"], row["action"], shown_revision(row, rows), row["by"], takes, row["why"])
-    console().print(found)
+        shown = (str(row["flip"]), shown_revision(row, rows), takes, row["at"], row["action"], row["by"], row["why"])
+        cells.append(shown)
+    show_table(console(), heads, cells, ("flip",))

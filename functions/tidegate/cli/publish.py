@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tidegate.cli.columns import say
 from tidegate.cli.control import STORE_OPTIONS, StoreOptions, resolve_settings
 from tidegate.cli.rules.options import DIRECTORY
 from tidegate.cli.step_lines import announcer, with_result
@@ -131,35 +132,35 @@ def _source(
 def _show(result: PublishResult) -> None:
     changes = result.outlook.changes
     if result.status == "planned":
-        click.echo(f"rules: {counted(changes)}")
+        say(f"rules: {counted(changes)}")
         for change in changes[:SHOWN_CHANGES]:
             where = f"{change.objective}: " if change.objective and change.subject != "objective" else ""
-            click.echo(f"  {where}{change.text}")
+            say(f"  {where}{change.text}")
         if len(changes) > SHOWN_CHANGES:
-            click.echo(f"  and {len(changes) - SHOWN_CHANGES} more; `tidegate rules diff` has them all")
+            say(f"  and {len(changes) - SHOWN_CHANGES} more; `tidegate rules diff` has them all")
         _show_models(result)
-        click.echo(f"dry run: nothing was changed; revision {result.revision[:12]} would be live")
+        say(f"dry run: nothing was changed; revision {result.revision[:12]} would be live")
     elif result.activated is None:
-        click.echo(f"revision {result.revision[:12]} is live already")
+        say(f"revision {result.revision[:12]} is live already")
     else:
         entry = result.activated.entry
-        click.echo(f"revision {result.revision[:12]} is live (flip {entry.sequence}); {counted(changes)}")
+        say(f"revision {result.revision[:12]} is live (flip {entry.sequence}); {counted(changes)}")
         if entry.cleared:
-            click.echo(f"revision {result.revision[:12]} is not marked bad any more")
+            say(f"revision {result.revision[:12]} is not marked bad any more")
         for warning in result.activated.warnings:
-            click.echo(f"warning: {warning}", err=True)
+            say(f"warning: {warning}", err=True)
         for target, reason in sorted(result.activated.unproved.items()):
-            click.echo(f"warning: target {target!r} went live unproved: {reason}", err=True)
+            say(f"warning: target {target!r} went live unproved: {reason}", err=True)
 
 
 def _show_models(result: PublishResult) -> None:
     outlook = result.outlook
     if not (outlook.loads or outlook.unloads):
-        click.echo("models: nothing to load or unload")
+        say("models: nothing to load or unload")
     for shard in sorted({*outlook.loads, *outlook.unloads}):
         for action, found in (("load", outlook.loads), ("unload once drained", outlook.unloads)):
             if shard in found:
-                click.echo(f"shard {shard}: {action} {', '.join(found[shard])}")
+                say(f"shard {shard}: {action} {', '.join(found[shard])}")
 
 
 def counted(changes: Iterable[Change]) -> str:

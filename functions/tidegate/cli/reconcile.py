@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tidegate.cli.columns import say
 from tidegate.cli.control import STORE_OPTIONS, StoreOptions, resolve_settings
 from tidegate.cli.rules.options import AS_JSON, print_json
 from tidegate.cli.working import run_on_plane
@@ -37,7 +38,7 @@ def reconcile(stores: StoreOptions, dry_run: bool, as_json: bool) -> None:
         print_json({"dry_run": dry_run, **result.as_dict()})
     else:
         for line in _lines(result, dry_run=dry_run):
-            click.echo(line)
+            say(line)
     if result.undone or (dry_run and result.actions):
         raise click.exceptions.Exit(1)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tidegate.cli.columns import say
 from tidegate.cli.control import STORE_OPTIONS, StoreOptions, resolve_settings
 from tidegate.cli.step_lines import announcer, with_result
 from tidegate.cli.working import run_on_plane
@@ -61,15 +62,15 @@ def rollback(
 def _show(result: RollbackResult) -> None:
     revision, before = result.revision[:12], result.before[:12]
     if result.earlier is not None:
-        click.echo(f"{result.earlier.by} rolled revision {before} back already, and {revision} is live")
-        click.echo(f"to go one further back: tidegate rollback --from {revision}")
+        say(f"{result.earlier.by} rolled revision {before} back already, and {revision} is live")
+        say(f"to go one further back: tidegate rollback --from {revision}")
         return
     if result.activated is None:
-        click.echo(f"revision {revision} is live already")
+        say(f"revision {revision} is live already")
         return
     entry = result.activated.entry
-    click.echo(f"revision {revision} is live, in place of {before}{', which is marked bad' * bool(entry.marked_bad)}")
+    say(f"revision {revision} is live, in place of {before}{', which is marked bad' * bool(entry.marked_bad)}")
     if entry.cleared:
-        click.echo(f"revision {revision} is not marked bad any more")
+        say(f"revision {revision} is not marked bad any more")
     for warning in result.activated.warnings:
-        click.echo(f"warning: {warning}", err=True)
+        say(f"warning: {warning}", err=True)

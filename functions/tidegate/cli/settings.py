@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from tidegate.cli.columns import say
 from tidegate.cli.json_output import write_json
 from tidegate.settings import PREFIX, WHOLE, Settings
 
@@ -45,7 +46,7 @@ def settings(as_json: bool, markdown: bool) -> None:
         return
     for row in rows:
         changed = "" if row["value"] == row["default"] else f" (default {_word(row['default'])})"
-        click.echo(f"{row['variable']} = {_word(row['value'])}{changed}\n    {row['meaning']}")
+        say(f"{row['variable']} = {_word(row['value'])}{changed}\n    {row['meaning']}")
 
 
 def page() -> str:

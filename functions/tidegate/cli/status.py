@@ -43,7 +43,8 @@ def status(stores: StoreOptions, url: str | None, models: bool, watch: bool, int
     if as_json:
         print_json(fleet)
     else:
-        from tidegate.cli.fleet_tables import console, fleet_view
+        from tidegate.cli.columns import console
+        from tidegate.cli.fleet_tables import fleet_view
 
         console().print(fleet_view(fleet, models=models))
     if not fleet.get("well", True):
@@ -77,7 +78,8 @@ def _watch(read: Read, interval_s: float, *, models: bool, as_json: bool) -> Non
     from rich.live import Live
     from rich.text import Text
 
-    from tidegate.cli.fleet_tables import console, fleet_view
+    from tidegate.cli.columns import console
+    from tidegate.cli.fleet_tables import fleet_view
 
     out = console()
     live = None if as_json or not out.is_terminal else Live(console=out, auto_refresh=False, screen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from tidegate.cli.columns import columns, wrapped
 from tidegate.cli.json_output import write_json
 from tidegate.errors import PublishError, RulesError, TidegateError
 
@@ -13,10 +14,7 @@ if TYPE_CHECKING:
 
     from tidegate.control.steps import StepEvent
 
-PLAIN_WIDTH = 160
-"""Columns where the output is no terminal, so that nothing is cut for a file or another program."""
-
-MARKS = {"done": "[green]✓[/]", "failed": "[red]✗[/]", "skipped": "[dim]-[/]"}
+MARKS = {"done": ("✓", "green"), "failed": ("✗", "red"), "skipped": ("-", "bright_black")}
 
 
 def announcer(*, as_json: bool) -> Callable[[StepEvent], None]:
@@ -72,9 +70,7 @@ class StepLines:
     def __init__(self) -> None:
         from rich.console import Console
 
-        self._console = Console(highlight=False)
-        if not self._console.is_terminal:
-            self._console.width = PLAIN_WIDTH
+        self._console = Console(highlight=False, emoji=False, soft_wrap=True)
         self._status: Status | None = None
 
     def __call__(self, event: StepEvent) -> None:
@@ -89,13 +85,25 @@ class StepLines:
             self._spin(f"{event.step}: {escape(event.text)} {share}")
         elif event.state == "note":
             for line in event.text.splitlines():
-                self._console.print(f"  [dim]{escape(line)}[/]", soft_wrap=True)
+                self._print(f"  {line}", "dim")
         else:
             self._still()
             took = "" if event.state == "skipped" else f"{event.took_s:.1f} s"
             # The reason of a failure is the command's error, which follows.
-            text = "" if event.state == "failed" else escape(event.text)
-            self._console.print(f"{MARKS[event.state]} {event.step:<9}{took:>7}  {text}".rstrip(), soft_wrap=True)
+            text = "" if event.state == "failed" else event.text
+            mark, style = MARKS[event.state]
+            self._print(f"{mark} {event.step:<9}{took:>7}  {text}".rstrip(), style)
+
+    def _print(self, text: str, style: str) -> None:
+        """Print text whose first line has a style: the dim ones as a whole, else the mark alone."""
+        from rich.text import Text
+
+        width = columns()
+        for line in [text] if width is None else wrapped(text, width):
+            shown = Text(line, "dim" if style == "dim" else "")
+            if style != "dim" and line == line.lstrip():
+                shown.stylize(style, 0, 1)
+            self._console.print(shown, soft_wrap=True)
 
     def _spin(self, text: str) -> None:
         if not self._console.is_terminal:

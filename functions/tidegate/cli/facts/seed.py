@@ -13,6 +13,7 @@ import click
 from tidegate.aws.clients import AwsClients, AwsConfig
 from tidegate.aws.facts import SeededFacts, seed_facts
 from tidegate.aws.provision import provision_facts
+from tidegate.cli.columns import say
 from tidegate.cli.control import STACK, StoreOptions, find_stack, settings_of_stack, sound
 from tidegate.cli.rules.options import AS_JSON, print_json
 from tidegate.ports.fact_files import FactFile, find_fact_files
@@ -65,7 +66,7 @@ def seed(
     if as_json:
         print_json({"table": settings.facts_table, "facts": {each.name: each.count for each in seeded}})
     for each in () if as_json else seeded:
-        click.echo(f"{each.name}: {each.count} facts in table {settings.facts_table}")
+        say(f"{each.name}: {each.count} facts in table {settings.facts_table}")
 
 
 async def _seed(settings: Settings, table: str, files: Sequence[FactFile], *, create: bool) -> tuple[SeededFacts, ...]:

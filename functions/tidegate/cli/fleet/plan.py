@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from tidegate.cli.columns import say
 from tidegate.cli.fleet.plan_tables import show_plan
 from tidegate.cli.rules.compiled import sound_program
 from tidegate.cli.rules.options import AS_JSON, DIRECTORY, print_json
@@ -44,9 +45,9 @@ def plan(rules: Path, models: Path | None, current: Path | None, as_json: bool) 
     else:
         show_plan(planned, compared=current is not None)
         for note in notes:
-            click.echo(f"note: {note}", err=True)
+            say(f"note: {note}", err=True)
         for problem in planned.problems:
-            click.echo(f"error: {problem}", err=True)
+            say(f"error: {problem}", err=True)
     if moved or planned.problems:
         raise click.exceptions.Exit(1)
 

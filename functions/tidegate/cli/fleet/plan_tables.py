@@ -2,35 +2,24 @@
 
 from __future__ import annotations
 
-from rich.console import Console
-from rich.table import Table
-
+from tidegate.cli import columns
 from tidegate.rules.placement import PlacementPlan, ShardPlan
-
-PLAIN_WIDTH = 160
-"""Columns where the output is no terminal, so that nothing is cut for a file or another program."""
 
 
 def show_plan(planned: PlacementPlan, *, compared: bool) -> None:
     """Print a plan; `compared`: there is a current placement, so that what was before and what moves is shown."""
-    console = Console(highlight=False, markup=False)
-    if not console.is_terminal:
-        console.width = PLAIN_WIDTH
-    console.print(_shards(planned, compared=compared))
+    console = columns.console()
+    figures = ("models", "memory, MB", "of MB", "requests/s", "of requests/s", "MB")
+    heads = ("shard", *figures[:5])
+    rows = [(shard.capacity.name, *_uses(shard, compared=compared)) for shard in planned.shards]
+    columns.show_table(console, heads, rows, figures, box=True)
     if not compared:
-        console.print(_placements(planned))
+        placed = [(each.model, ", ".join(each.shards) or "-", each.reason) for each in planned.decisions]
+        columns.show_table(console, ("model", "shards", "why"), placed, box=True)
     elif planned.moves:
-        console.print(_moves(planned))
-    console.print(_summary(planned, compared=compared))
-
-
-def _shards(planned: PlacementPlan, *, compared: bool) -> Table:
-    table = Table("shard")
-    for name in ("models", "memory, MB", "of", "requests/s", "of"):
-        table.add_column(name, justify="right")
-    for shard in planned.shards:
-        table.add_row(shard.capacity.name, *_uses(shard, compared=compared))
-    return table
+        moves = [(each.model, each.action, each.shard, str(each.memory_mb), each.reason) for each in planned.moves]
+        columns.show_table(console, ("model", "change", "shard", "MB", "why"), moves, figures, box=True)
+    columns.line(console, _summary(planned, compared=compared))
 
 
 def _uses(shard: ShardPlan, *, compared: bool) -> list[str]:
@@ -47,22 +36,6 @@ def _uses(shard: ShardPlan, *, compared: bool) -> list[str]:
         change(before.traffic_per_s, after.traffic_per_s),
         "-" if capacity.traffic_per_s is None else f"{capacity.traffic_per_s:g}",
     ]
-
-
-def _moves(planned: PlacementPlan) -> Table:
-    table = Table("model", "change", "shard")
-    table.add_column("MB", justify="right")
-    table.add_column("why")
-    for move in planned.moves:
-        table.add_row(move.model, move.action, move.shard, str(move.memory_mb), move.reason)
-    return table
-
-
-def _placements(planned: PlacementPlan) -> Table:
-    table = Table("model", "shards", "why")
-    for decision in planned.decisions:
-        table.add_row(decision.model, ", ".join(decision.shards) or "-", decision.reason)
-    return table
 
 
 def _summary(planned: PlacementPlan, *, compared: bool) -> str:

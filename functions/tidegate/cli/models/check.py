@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from tidegate.cli.columns import say
 from tidegate.cli.models.options import IMAGES, MODELS, accepted_json, count, open_repository, print_findings
 from tidegate.cli.rules.compiled import sound_program
 from tidegate.cli.rules.options import AS_JSON, DIRECTORY, print_json
@@ -87,13 +88,13 @@ def _show(
     print_findings(judged, len(names))
     shown = [each for each in touched if each.ensembles or (with_rules and each.objectives)]
     for each in shown if named else shown[:SHOWN_STEPS]:
-        click.echo(_words(each, with_rules))
+        say(_words(each, with_rules))
     if not named and len(shown) > SHOWN_STEPS:
-        click.echo(f"… and {len(shown) - SHOWN_STEPS} more; --json has all")
+        say(f"… and {len(shown) - SHOWN_STEPS} more; --json has all")
     if not judged.findings:
         ensembles = sum(1 for name in names if (model := repository.model(name)) is not None and model.is_ensemble)
         versions = sum(len(model.versions) for name in names if (model := repository.model(name)) is not None)
-        click.echo(
+        say(
             f"ok: {count(len(names), 'model')} ({count(ensembles, 'ensemble')}), {count(versions, 'version')}, no findings"
         )
 

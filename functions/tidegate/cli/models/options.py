@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from tidegate.cli.columns import say
 from tidegate.errors import ModelConfigError
 from tidegate.rules.shape import did_you_mean
 from tidegate.triton.checks import Judged, Repository
@@ -60,13 +61,13 @@ def _holds_model(folder: Path) -> bool:
 def print_findings(judged: Judged, checked: int, *, err: bool = False) -> None:
     """Print findings and their number; on standard error where the output itself is something else."""
     for finding in judged.findings:
-        click.echo(str(finding), err=err)
+        say(str(finding), err=err)
     if judged.findings:
         errors, warnings = len(judged.errors), len(judged.findings) - len(judged.errors)
         found = f"{count(errors, 'error')}, {count(warnings, 'warning')} in {count(checked, 'model')}"
-        click.echo(found, err=err)
+        say(found, err=err)
     if judged.accepted:
-        click.echo(f"{count(len(judged.accepted), 'warning')} accepted in {FILE}", err=err)
+        say(f"{count(len(judged.accepted), 'warning')} accepted in {FILE}", err=err)
 
 
 def accepted_json(judged: Judged) -> list[dict[str, object]]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tidegate.cli.columns import say
 from tidegate.cli.control import STORE_OPTIONS, StoreOptions, resolve_settings
 from tidegate.cli.models.options import IMAGES, MODELS, accepted_json, open_repository, print_findings
 from tidegate.cli.rules.options import AS_JSON, DIRECTORY, print_json
@@ -201,8 +202,8 @@ def _refuse(as_json: bool, result: Mapping[str, Any], words: str, refused: Seque
         print_json({"ok": False, **result, "refused": reasons, "models": []})
     else:
         for error in refused:
-            click.echo(f"error: {error}", err=True)
-        click.echo(words, err=True)
+            say(f"error: {error}", err=True)
+        say(words, err=True)
     raise click.exceptions.Exit(1)
 
 
@@ -212,11 +213,11 @@ def _show(pushed: Sequence[Pushed], bucket: str, *, dry_run: bool) -> None:
     for each in done:
         versions = ", ".join(map(str, each.versions))
         added = f"version{'' if len(each.versions) == 1 else 's'} {versions}" if versions else "no new version"
-        click.echo(f"{verb} {each.model}: {added}; {_files(len(each.files))}, {_size(each.size_bytes)}")
+        say(f"{verb} {each.model}: {added}; {_files(len(each.files))}, {_size(each.size_bytes)}")
     same = len(pushed) - len(done)
     total = sum(each.size_bytes for each in done)
     count = sum(len(each.files) for each in done)
-    click.echo(
+    say(
         f"bucket {bucket}: {_files(count)} of {len(done)} model{'' if len(done) == 1 else 's'} "
         f"{'to send' if dry_run else 'sent'}, {_size(total)}; {same} there already"
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from tidegate.cli.columns import say
 from tidegate.cli.models.options import accepted_json, open_repository, print_findings
 from tidegate.cli.rules.options import AS_JSON, DIRECTORY, print_json
 from tidegate.settings import Settings
@@ -45,7 +46,7 @@ def smoke_(directory: Path, models: tuple[str, ...], timeout_s: float, as_json: 
         print_json(_as_dict(report, judged))
     else:
         for seen in report.models:
-            click.echo(_words(seen))
+            say(_words(seen))
         print_findings(judged, len(report.models))
     if judged.findings:
         raise click.exceptions.Exit(1)

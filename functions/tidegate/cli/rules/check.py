@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from tidegate.cli.columns import say
 from tidegate.cli.rules.options import AS_JSON, AT, DIRECTORY, print_json
 from tidegate.cli.sarif import SARIF, write_sarif
 from tidegate.rules import Engine, load_bundle
@@ -57,14 +58,14 @@ def check(directory: Path, at: float | None, budget: int, strict: bool, sarif_fi
 
 def _show(analysis: Analysis, engine: Engine | None) -> None:
     for finding in analysis.findings:
-        click.echo(str(finding))
+        say(str(finding))
     counts = _counts(analysis.findings)
     if engine is None:
-        click.echo(f"{counts}; nothing else is checked until the rules compile")
+        say(f"{counts}; nothing else is checked until the rules compile")
         return
     served = sum(coverage.served is True for coverage in analysis.coverage.values())
-    click.echo(f"{served} of {len(analysis.coverage)} objectives proved to serve every context")
-    click.echo(f"{counts}, revision {engine.rules[:12]}")
+    say(f"{served} of {len(analysis.coverage)} objectives proved to serve every context")
+    say(f"{counts}, revision {engine.rules[:12]}")
 
 
 def _counts(findings: Sequence[CheckFinding]) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from tidegate.cli.columns import say
 from tidegate.cli.control import STACK
 from tidegate.cli.rules.options import AS_JSON, print_json
 from tidegate.cli.rules.revisions import named_rules
@@ -33,4 +34,4 @@ def compile_(rules: str, output: Path, stack: str | None, as_json: bool) -> None
     if as_json:
         print_json({"file": str(output), "size_bytes": len(found.bundle), **revision_json(found.engine.revision)})
     else:
-        click.echo(f"{output}: {len(found.bundle)} bytes, revision {found.engine.rules}")
+        say(f"{output}: {len(found.bundle)} bytes, revision {found.engine.rules}")

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 import click
 
+from tidegate.cli.columns import say
 from tidegate.cli.rules.options import print_json
 from tidegate.errors import Finding, RulesError
 from tidegate.rules import Engine, load_bundle
@@ -37,7 +38,7 @@ def end_with_findings(findings: list[Finding], *, as_json: bool) -> NoReturn:
     if as_json:
         print_json({"ok": False, "findings": findings_json(findings)})
     else:
-        click.echo(str(RulesError(findings)), err=True)
+        say(str(RulesError(findings)), err=True)
     raise click.exceptions.Exit(1)
 
 

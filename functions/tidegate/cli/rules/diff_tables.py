@@ -7,9 +7,8 @@ from itertools import groupby
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
+from tidegate.cli import columns
 from tidegate.cli.rules.skipped import Skipped
 from tidegate.rules.compare.report import Diff
 from tidegate.rules.compare.shares import ObjectiveShares
@@ -18,9 +17,6 @@ from tidegate.rules.replay.words import percent
 from tidegate.rules.times import utc_text
 from tidegate.rules.values import json_line
 
-PLAIN_WIDTH = 160
-"""Columns where the output is no terminal, so that nothing is cut for a file or another program."""
-
 SHOWN_FLOWS = 20
 SHOWN_CHANGES = 50
 REVISION_DIGITS = 12
@@ -28,49 +24,46 @@ REVISION_DIGITS = 12
 
 def show_diff(found: Diff, old: str, new: str, skipped: Skipped | None) -> None:
     """Print a comparison on standard output."""
-    console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
-    if not console.is_terminal:
-        console.width = PLAIN_WIDTH
-    console.print(f"{old} ({found.old_revision[:REVISION_DIGITS]}) → {new} ({found.new_revision[:REVISION_DIGITS]})")
+    console = columns.console()
+    columns.line(
+        console, f"{old} ({found.old_revision[:REVISION_DIGITS]}) → {new} ({found.new_revision[:REVISION_DIGITS]})"
+    )
     if skipped is not None and skipped.words():
-        console.print(skipped.words())
+        columns.line(console, skipped.words())
     if found.is_empty:
-        console.print("nothing changed")
+        columns.line(console, "nothing changed")
         return
     still = [each.objective for each in found.shares if not each.moved and not each.retuned]
     for shares in found.shares:
         if shares.objective not in still:
             _show_shares(console, shares, new)
     if still:
-        console.print()
-        console.print(f"nothing moves: {', '.join(still)}")
+        columns.line(console)
+        columns.line(console, f"nothing moves: {', '.join(still)}")
     if found.unseen:
-        console.print()
-        console.print(f"no context of the log: {', '.join(found.unseen)}")
+        columns.line(console)
+        columns.line(console, f"no context of the log: {', '.join(found.unseen)}")
     _show_changes(console, found)
 
 
 def _show_shares(console: Console, shares: ObjectiveShares, new: str) -> None:
-    console.print()
-    console.print(f"{shares.objective}: {headline(shares)}", style="bold")
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
-    table.add_column("share", justify="right", no_wrap=True)
-    for column in ("from", "to", "rules", ""):
-        table.add_column(column, overflow="fold")
+    columns.line(console)
+    columns.line(console, f"{shares.objective}: {headline(shares)}", style="bold")
+    rows = []
     changing = [flow for flow in shares.flows if flow.moved or flow.retuned]
     for flow in changing[:SHOWN_FLOWS]:
         rules = flow.old_rule or "-"
         if flow.new_rule != flow.old_rule:
             rules += f" → {flow.new_rule or '-'}"
         how = "moved" if flow.moved else "retuned"
-        table.add_row(percent(flow.share), Text(flow.old_target), Text(flow.new_target), Text(rules), how)
+        rows.append((percent(flow.share), flow.old_target, flow.new_target, rules, how))
     if len(changing) > SHOWN_FLOWS:
         rest = sum(flow.share for flow in changing[SHOWN_FLOWS:])
-        table.add_row(percent(rest), f"{len(changing) - SHOWN_FLOWS:,} smaller flows; --json has all")
-    table.add_row(percent(shares.unchanged), "unchanged")
-    console.print(table)
+        rows.append((percent(rest), f"{len(changing) - SHOWN_FLOWS:,} smaller flows; --json has all", "", "", ""))
+    rows.append((percent(shares.unchanged), "unchanged", "", "", ""))
+    columns.show_table(console, ("share", "from", "to", "rules", ""), rows, ("share",))
     if shares.undecided is not None:
-        console.print(shares.undecided)
+        columns.line(console, shares.undecided)
     _show_examples(console, shares, new)
 
 
@@ -82,7 +75,7 @@ def _show_examples(console: Console, shares: ObjectiveShares, new: str) -> None:
         if flow.example is not None:
             context = shlex.quote(json_line(flow.example.context))
             at = "" if flow.example.at is None else f" --at {utc_text(flow.example.at)}"
-            console.print(f"{flow.old_target} → {flow.new_target}, for example:")
+            columns.line(console, f"{flow.old_target} → {flow.new_target}, for example:")
             console.print(
                 f"  tidegate rules explain {rules} --objective {shares.objective}{at} --context {context}",
                 soft_wrap=True,
@@ -92,11 +85,13 @@ def _show_examples(console: Console, shares: ObjectiveShares, new: str) -> None:
 def _show_changes(console: Console, found: Diff) -> None:
     for objective, group in groupby(found.changes, key=lambda change: change.objective):
         changes = list(group)
-        console.print()
-        console.print(
-            f"changes of {objective}" if objective else "changes of the fleet, layers and callers", style="bold"
+        columns.line(console)
+        columns.line(
+            console,
+            f"changes of {objective}" if objective else "changes of the fleet, layers and callers",
+            style="bold",
         )
         for change in changes[:SHOWN_CHANGES]:
-            console.print(f"  {change.text}")
+            columns.line(console, f"  {change.text}")
         if len(changes) > SHOWN_CHANGES:
-            console.print(f"  … and {len(changes) - SHOWN_CHANGES:,} more; --json has all")
+            columns.line(console, f"  … and {len(changes) - SHOWN_CHANGES:,} more; --json has all")

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from tidegate.cli.columns import say
 from tidegate.cli.control import STACK
 from tidegate.cli.rules.compiled import check_objective
 from tidegate.cli.rules.explanation import explanation_lines
@@ -47,11 +48,11 @@ def explain(
             refused = {"attribute": error.attribute, "message": str(error)}
             print_json({"objective": objective, "decision": None, "error": refused})
         else:
-            click.echo(f"{objective}: the context is refused: {error}", err=True)
+            say(f"{objective}: the context is refused: {error}", err=True)
         raise click.exceptions.Exit(1) from error
     if as_json:
         print_json(explanation.as_dict(with_key=True))
     else:
-        click.echo("\n".join(explanation_lines(explanation, layers)))
+        say("\n".join(explanation_lines(explanation, layers)))
     if explanation.decision is None:
         raise click.exceptions.Exit(1)

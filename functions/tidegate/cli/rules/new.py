@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from tidegate.cli.columns import say
 from tidegate.cli.rules.compiled import end_with_findings
 from tidegate.cli.rules.options import AS_JSON, print_json
 from tidegate.rules.directory import read_directory
@@ -97,7 +98,7 @@ def _report(directory: Path, objective: str, target: str, files: list[Path], *, 
         print_json({"objective": objective, "target": target, "files": [str(file) for file in files], "next": steps})
         return
     for file in files:
-        click.echo(f"{file}: written")
-    click.echo(f"{objective} serves {target}. Next:")
+        say(f"{file}: written")
+    say(f"{objective} serves {target}. Next:")
     for step in steps:
-        click.echo(f"  {step}")
+        say(f"  {step}")

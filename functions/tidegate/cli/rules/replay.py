@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from tidegate.cli.columns import say
 from tidegate.cli.control import STACK
 from tidegate.cli.rules.log_file import LOG, STANDARD_INPUT, open_log, progress
 from tidegate.cli.rules.options import AS_JSON, at_option, print_json
@@ -59,7 +60,7 @@ def replay(
         found = _replayed(rules, log, against, objective, at, stack, as_json=as_json)
         _show(found, log, as_json=as_json)
         for file in (*_draw(svg, found.shares), *_draw_each(plots, found.shares)):
-            click.echo(f"{file}: written", err=as_json)
+            say(f"{file}: written", err=as_json)
     except KeyboardInterrupt:
         raise click.exceptions.Exit(INTERRUPTED) from None
     if not found.complete:

@@ -5,15 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
+from tidegate.cli import columns
 from tidegate.rules.replay.report import MISMATCH_BELOW, Moved, ObjectiveCounts, ReplayReport, Shares
 from tidegate.rules.replay.tally import Counted, Fault
 from tidegate.rules.replay.words import counted_words, percent, race_words, verdict_words
-
-PLAIN_WIDTH = 160
-"""Columns where the output is no terminal, so that nothing is cut for a file or another program."""
 
 SHOWN_ROWS = 50
 SHOWN_SHARES = 30
@@ -23,9 +19,7 @@ REVISION_DIGITS = 12
 
 def show_report(report: ReplayReport, log: str) -> None:
     """Print a report on standard output; `log` is what to call the log."""
-    console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
-    if not console.is_terminal:
-        console.width = PLAIN_WIDTH
+    console = columns.console()
     _show_head(console, report, log)
     _show_faults(console, report.tally.faults)
     for objective in report.objectives:
@@ -40,34 +34,37 @@ def show_report(report: ReplayReport, log: str) -> None:
 
 def _show_head(console: Console, report: ReplayReport, log: str) -> None:
     tally = report.tally
-    console.print(
+    columns.line(
+        console,
         f"{log}: {_count(report.contexts, 'context')} in {_count(tally.lines, 'line')}, "
-        f"{tally.decided:,} decided by revision {report.revision[:REVISION_DIGITS]}"
+        f"{tally.decided:,} decided by revision {report.revision[:REVISION_DIGITS]}",
     )
     if tally.skipped:
-        console.print(f"skipped: {_count(tally.skipped, 'line')} of other objectives")
+        columns.line(console, f"skipped: {_count(tally.skipped, 'line')} of other objectives")
     if not report.complete:
-        console.print(f"interrupted: what follows is of the first {_count(tally.lines, 'line')}", style="bold red")
+        columns.line(
+            console, f"interrupted: what follows is of the first {_count(tally.lines, 'line')}", style="bold red"
+        )
     elif tally.lines == 0:
-        console.print("error: the log is empty: nothing was replayed", style="bold red")
+        columns.line(console, "error: the log is empty: nothing was replayed", style="bold red")
     elif report.contexts == 0 and tally.skipped:
-        console.print("error: the log has no context of this objective: nothing was replayed", style="bold red")
+        columns.line(console, "error: the log has no context of this objective: nothing was replayed", style="bold red")
     elif report.contexts == 0:
         hint = 'JSON lines such as {"objective": "…", "context": {…}}, plain or gzip'
-        console.print(f"error: no line of the log is a record; a log is {hint}", style="bold red")
+        columns.line(console, f"error: no line of the log is a record; a log is {hint}", style="bold red")
 
 
 def _show_faults(console: Console, faults: Sequence[Fault]) -> None:
-    table = _table("lines without a decision", "lines", "first at")
+    table = _Rows("lines without a decision", "lines", "first at")
     for fault in faults[:SHOWN_ROWS]:
         detail = f"{fault.objective}: {fault.detail}" if fault.objective else fault.detail
         lines = ", ".join(str(line) for line in fault.lines) + (" …" if fault.count > len(fault.lines) else "")
-        table.add_row(Text(detail), f"{fault.count:,}", lines)
+        table.add_row(detail, f"{fault.count:,}", lines)
     _print(console, table, len(faults))
 
 
 def _show_objective(console: Console, objective: ObjectiveCounts, decisions: list[Counted]) -> None:
-    table = _table(objective.objective, "contexts", "share", "target", "variant", "reason")
+    table = _Rows(objective.objective, "contexts", "share", "target", "variant", "reason")
     for each in decisions[:SHOWN_ROWS]:
         decision = each.decision
         table.add_row(
@@ -83,7 +80,9 @@ def _show_objective(console: Console, objective: ObjectiveCounts, decisions: lis
         names = ", ".join(objective.unreached[:SHOWN_UNREACHED])
         more = len(objective.unreached) - SHOWN_UNREACHED
         rest = f" and {more:,} more" if more > 0 else ""
-        console.print(f"no context reached {len(objective.unreached):,} of {objective.rules:,} rules: {names}{rest}")
+        columns.line(
+            console, f"no context reached {len(objective.unreached):,} of {objective.rules:,} rules: {names}{rest}"
+        )
 
 
 def _show_all_shares(console: Console, shares: Iterable[Shares]) -> None:
@@ -91,12 +90,12 @@ def _show_all_shares(console: Console, shares: Iterable[Shares]) -> None:
     for each in ordered[:SHOWN_SHARES]:
         _show_shares(console, each)
     if len(ordered) > SHOWN_SHARES:
-        console.print(f"… and {len(ordered) - SHOWN_SHARES:,} more splits and experiments; --json has all")
+        columns.line(console, f"… and {len(ordered) - SHOWN_SHARES:,} more splits and experiments; --json has all")
 
 
 def _show_shares(console: Console, shares: Shares) -> None:
     heading = f"{shares.race.objective}, rule {shares.race.rule}"
-    table = _table(heading, shares.unit, "counted", "95 % interval", "configured", "requests")
+    table = _Rows(heading, shares.unit, "counted", "95 % interval", "configured", "requests")
     for variant in shares.variants:
         table.add_row(
             variant.variant,
@@ -108,51 +107,55 @@ def _show_shares(console: Console, shares: Shares) -> None:
         )
     _print(console, table, 0)
     style = "bold red" if shares.verdict == "mismatch" else ""
-    console.print(f"{race_words(shares.race)}, {counted_words(shares)}: {verdict_words(shares)}", style=style)
+    columns.line(console, f"{race_words(shares.race)}, {counted_words(shares)}: {verdict_words(shares)}", style=style)
 
 
 def _show_tests(console: Console, report: ReplayReport) -> None:
     mismatches = sum(each.verdict == "mismatch" for each in report.shares)
-    console.print()
-    console.print(
+    columns.line(console)
+    columns.line(
+        console,
         f"{_count(report.tests, 'test')} of shares made, {_count(mismatches, 'mismatch', 'mismatches')} "
-        f"(p < {MISMATCH_BELOW}); by chance alone {report.tests * MISMATCH_BELOW:.2g} would be expected"
+        f"(p < {MISMATCH_BELOW}); by chance alone {report.tests * MISMATCH_BELOW:.2g} would be expected",
     )
 
 
 def _show_moved(console: Console, moved: Iterable[Moved], against: str) -> None:
     for each in moved:
-        table = _table(f"{each.objective}, from", "to", "contexts", "share", "change")
+        table = _Rows(f"{each.objective}, from", "to", "contexts", "share", "change")
         for old, new, retuned, count in each.flows[:SHOWN_ROWS]:
             change = "moved" if old != new else "retuned" if retuned else ""
             table.add_row(old, new, f"{count:,}", percent(count / each.contexts), change)
         _print(console, table, len(each.flows))
         share = percent(each.moved / each.contexts)
-        console.print(
+        columns.line(
+            console,
             f"{share} move, {each.moved:,} of {_count(each.contexts, 'context')}, from revision "
-            f"{against[:REVISION_DIGITS]}" + (f"; {each.retuned:,} are retuned" if each.retuned else "")
+            f"{against[:REVISION_DIGITS]}" + (f"; {each.retuned:,} are retuned" if each.retuned else ""),
         )
 
 
 _FIGURES = frozenset({"lines", "contexts", "share", "members", "requests", "counted", "configured", "95 % interval"})
 
 
-def _table(*columns: str) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
-    for column in columns:
-        if column in _FIGURES:
-            table.add_column(column, justify="right", no_wrap=True)
-        else:
-            table.add_column(column, overflow="fold")
-    return table
+class _Rows:
+    """Rows under the names of their columns, before they are printed."""
+
+    def __init__(self, *heads: str) -> None:
+        self.heads = heads
+        self.rows: list[tuple[str, ...]] = []
+
+    def add_row(self, *cells: str) -> None:
+        """Add a row."""
+        self.rows.append(cells)
 
 
-def _print(console: Console, table: Table, rows: int) -> None:
-    if table.row_count:
-        console.print()
-        console.print(table)
+def _print(console: Console, table: _Rows, rows: int) -> None:
+    if table.rows:
+        columns.line(console)
+        columns.show_table(console, table.heads, table.rows, _FIGURES)
         if rows > SHOWN_ROWS:
-            console.print(f"… and {rows - SHOWN_ROWS:,} more; --json has all")
+            columns.line(console, f"… and {rows - SHOWN_ROWS:,} more; --json has all")
 
 
 def _count(number: int, noun: str, plural: str = "") -> str:

@@ -14,6 +14,7 @@ from xml.etree import ElementTree
 
 import click
 
+from tidegate.cli.columns import say
 from tidegate.cli.rules.compiled import findings_json
 from tidegate.cli.rules.explanation import explanation_lines
 from tidegate.cli.rules.options import print_json
@@ -55,21 +56,21 @@ class CaseReport:
         """Print the report."""
         for number, result in enumerate(self._results):
             if not result.passed:
-                click.echo(f"{_place(result)}: FAILED")
+                say(f"{_place(result)}: FAILED")
                 for line in self._failure_lines(number, result):
-                    click.echo(f"  {line}")
+                    say(f"  {line}")
             for note in result.notes:
-                click.echo(f"{_place(result)}: note: {printable(note)}")
+                say(f"{_place(result)}: note: {printable(note)}")
         for each in self._covered:
             _show_coverage(each)
-        click.echo(
+        say(
             f"{len(self._results)} cases: {len(self._results) - self._failures} passed, {self._failures} failed"
             + (f", of which the first {MOST_EXPLAINED} are explained" if self._failures > MOST_EXPLAINED else "")
         )
         if self._findings:
-            click.echo(str(RulesError(list(self._findings))), err=True)
+            say(str(RulesError(list(self._findings))), err=True)
         for message in self._lacking:
-            click.echo(f"error: {message}", err=True)
+            say(f"error: {message}", err=True)
 
     def print_json(self, *, ok: bool) -> None:
         """Print the report as one JSON object."""
@@ -165,11 +166,11 @@ def _show_coverage(each: Coverage) -> None:
     for noun, (covered, uncovered), names in parts:
         total = len(covered) + len(uncovered)
         if noun == "rules" or total:
-            click.echo(f"{each.objective}: {len(covered)} of {total} {noun} have a case")
+            say(f"{each.objective}: {len(covered)} of {total} {noun} have a case")
         for name in names[:SHOWN_UNCOVERED]:
-            click.echo(f"  no case: {name}")
+            say(f"  no case: {name}")
         if len(names) > SHOWN_UNCOVERED:
-            click.echo(f"  … and {len(names) - SHOWN_UNCOVERED} more; --json has all")
+            say(f"  … and {len(names) - SHOWN_UNCOVERED} more; --json has all")
 
 
 def _coverage_dict(each: Coverage) -> dict[str, Any]:
