@@ -21,6 +21,7 @@ Every error that Tidegate raises on purpose is a `TidegateError`; nothing else i
     │   ├── ConflictError          another writer was first
     │   ├── DamagedError           the pointer to what is live cannot be decoded
     │   └── ImmutableError         a push would change what was pushed before
+    ├── InterruptedWorkError       a person ended the work with Ctrl-C
     ├── PublishError               a step of a publish or rollback failed; what is live was not touched
     └── StackError                 Triton, or a model on it, could not be started or loaded
         ├── ModelConfigError       a model's files cannot be served as they stand
@@ -37,6 +38,10 @@ from dataclasses import dataclass
 
 class TidegateError(Exception):
     """Base of every error that Tidegate raises on purpose."""
+
+
+class InterruptedWorkError(TidegateError):
+    """A person ended the work with Ctrl-C."""
 
 
 def printable(text: str) -> str:

@@ -370,7 +370,7 @@ def test_status_reads_the_stores_as_it_reads_the_stack(published: Cli) -> None:
     assert "2 of 2" in table
     assert "gateway local serves" in table
     models = run([*tidegate, *options, "--models"]).stdout
-    assert re.search(r"versioned\s+│ 2\s+│ READY\s+│ live", models)
+    assert re.search(r"versioned/2\s+READY, needed by live", models)
 
 
 def interruptible() -> None:

@@ -37,6 +37,7 @@ LOCAL: Mapping[str, list[str]] = {
     "models graph": ["{models}", "simple_pipeline"],
     "fleet plan": ["--rules", "{rules}"],
     "settings": [],
+    "version": [],
 }
 """Commands that need no stack, with arguments that succeed."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterable
 from pathlib import Path
 
 import click
@@ -21,10 +22,7 @@ def init(directory: Path, as_json: bool) -> None:
     """
     files = sorted(file for file in TEMPLATE.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
     written = {directory / file.relative_to(TEMPLATE): file for file in files}
-    there = [target for target in written if target.exists() or target.is_symlink()]
-    if there:
-        message = f"{there[0]} is there already, and nothing is overwritten: name another directory"
-        raise click.BadParameter(message, param_hint="DIRECTORY")
+    _refuse_existing(written)
     for target, file in written.items():
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -41,6 +39,25 @@ def init(directory: Path, as_json: bool) -> None:
     click.echo("Next:")
     for step in steps:
         click.echo(f"  {step}")
+
+
+def _refuse_existing(targets: Iterable[Path]) -> None:
+    """Refuse to begin where one of the files is there, or where a folder of theirs cannot be made.
+
+    Raises:
+        click.BadParameter: it names the path.
+    """
+    for target in targets:
+        try:
+            if target.exists() or target.is_symlink():
+                message = f"{target} is there already, and nothing is overwritten: name another directory"
+                raise click.BadParameter(message, param_hint="DIRECTORY")
+            nearest = next(each for each in target.parents if each.exists() or each.is_symlink())
+        except OSError as error:
+            raise click.BadParameter(f"{target} cannot be written: {error.strerror}", param_hint="DIRECTORY") from error
+        if not nearest.is_dir():
+            message = f"{nearest} is there already and is no folder: name another directory"
+            raise click.BadParameter(message, param_hint="DIRECTORY")
 
 
 def _next_steps(directory: Path) -> list[str]:

@@ -19,7 +19,9 @@ _DONE = "tidegate.json_done"
 
 def write_json(value: Mapping[str, Any], *, indent: int | None = None, is_last: bool = True) -> None:
     """Print a JSON object with the format version. `is_last`: it is the command's result."""
-    click.echo(json.dumps({"format_version": FORMAT_VERSION, **value}, indent=indent, ensure_ascii=False))
+    text = json.dumps({"format_version": FORMAT_VERSION, **value}, indent=indent, ensure_ascii=False)
+    # A path that is no text: Python's escape of a lone surrogate is JSON's, too.
+    click.echo(text.encode("utf-8", "backslashreplace").decode())
     context = click.get_current_context(silent=True)
     if is_last and context is not None:
         context.meta[_DONE] = True

@@ -1,16 +1,91 @@
-"""Where the commands' own reports go: standard error, so that standard output stays for results."""
+"""The commands' own reports on standard error, so that standard output stays for results: their level and their format.
+
+A command that logs takes `LOG_OPTIONS`, and `tidegate` itself takes them for every command.
+"""
 
 from __future__ import annotations
 
+import json
 import logging
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+LEVELS = ("debug", "info", "warning", "error")
+_LEVEL, _FORMAT, _HANDLER = "tidegate.log_level", "tidegate.log_format", "tidegate.log_handler"
 
 
-def log_to_stderr() -> None:
-    """Write what Tidegate reports, from level INFO on, to standard error."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S"))
+def _note(key: str) -> Callable[[click.Context, click.Parameter, str | None], str | None]:
+    def note(context: click.Context, _: click.Parameter, text: str | None) -> str | None:
+        if text is not None:
+            context.meta[key] = text
+        return text
+
+    return note
+
+
+def LOG_OPTIONS(command: F) -> F:  # noqa: N802  # stands among click's decorators, which are constants here
+    """Give a command `--log-level` and `--log-format`."""
+    for option in (
+        click.option(
+            "--log-format", type=click.Choice(["text", "json"]), callback=_note(_FORMAT), expose_value=False,
+            help="How reports on standard error are written: text by default, or one JSON object a line.",
+        ),
+        click.option(
+            "--log-level", type=click.Choice(LEVELS), callback=_note(_LEVEL), expose_value=False,
+            help="Which reports are written: those of this level and above.",
+        ),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+def log_to_stderr(level: str = "warning") -> None:
+    """Write what Tidegate reports to standard error, from the level on that the options say, else from `level` on."""
+    context = click.get_current_context(silent=True)
+    meta = {} if context is None else context.meta
     logger = logging.getLogger("tidegate")
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    logging.getLogger("uvicorn").addHandler(handler)
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    handler = meta.get(_HANDLER)
+    if handler is None:
+        handler = logging.StreamHandler()
+        meta[_HANDLER] = handler
+        logger.addHandler(handler)
+        logging.getLogger("uvicorn").addHandler(handler)
+        logging.getLogger("uvicorn").setLevel(logging.WARNING)
+        if context is not None:
+            # A process that runs several commands, as tests do, gets each report once.
+            context.find_root().call_on_close(lambda: _forget(handler))
+    handler.setFormatter(JsonFormatter() if meta.get(_FORMAT) == "json" else _text_formatter())
+    logger.setLevel(meta.get(_LEVEL, level).upper())
+
+
+def _forget(handler: logging.Handler) -> None:
+    for name in ("tidegate", "uvicorn"):
+        logging.getLogger(name).removeHandler(handler)
+
+
+def _text_formatter() -> logging.Formatter:
+    formatter = logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%Y-%m-%dT%H:%M:%SZ")
+    formatter.converter = time.gmtime
+    return formatter
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: `time` (ISO 8601, UTC), `level`, `logger`, `message`, and `error`, where there is one."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line of a record."""
+        moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        fields = {
+            "time": f"{moment}.{int(record.msecs):03}Z",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            fields["error"] = self.formatException(record.exc_info)
+        return json.dumps(fields)

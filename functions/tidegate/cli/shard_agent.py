@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import click
 
+from tidegate.cli.logs import LOG_OPTIONS, log_to_stderr
+
 PORT = click.IntRange(1, 65535)
 
 
 @click.command(name="shard-agent")
+@LOG_OPTIONS
 @click.option("--triton-host", default="127.0.0.1", show_default=True, help="Where this process reaches Triton.")
 @click.option("--host", help="Where others reach Triton; this machine's address where left out.")
 @click.option("--http-port", type=PORT, default=8000, show_default=True)
@@ -26,12 +29,11 @@ def shard_agent(
     import signal
 
     from tidegate.bootstrap.agent import own_address, run_agent
-    from tidegate.cli.logs import log_to_stderr
     from tidegate.settings import Settings
     from tidegate.triton.attached import Doors
 
     settings = Settings.from_environment()
-    log_to_stderr()
+    log_to_stderr("info")
     doors = Doors(triton_host, host or own_address(), http_port, grpc_port, metrics_port)
 
     async def until_signal() -> None:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from tidegate.cli.logs import LOG_OPTIONS, log_to_stderr
+
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
@@ -15,6 +17,7 @@ FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="Port; 0 takes a free one."
 )
+@LOG_OPTIONS
 @click.option("--load-timeout-s", type=click.FloatRange(0.1, 3600), help="Longest load of one model, in seconds.")
 def up(rules: Path, models: Path, port: int, load_timeout_s: float | None) -> None:
     """Start the whole stack on this machine.
@@ -26,10 +29,9 @@ def up(rules: Path, models: Path, port: int, load_timeout_s: float | None) -> No
     import dataclasses
     import logging
 
-    from tidegate.cli.logs import log_to_stderr
     from tidegate.settings import Settings
 
-    log_to_stderr()
+    log_to_stderr("info")
     logging.getLogger(__name__).info("starting a stack of %s and %s", rules, models)
     # Only now, as importing what it needs takes a second.
     from tidegate.cli.serve import run

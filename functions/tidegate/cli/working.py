@@ -7,13 +7,15 @@ import signal
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
 
-from tidegate.errors import TidegateError
+from tidegate.errors import InterruptedWorkError, TidegateError
 
 if TYPE_CHECKING:
     from tidegate.control.plane import ControlPlane
     from tidegate.settings import Settings
 
 T = TypeVar("T")
+
+_INTERRUPTED = "interrupted; `tidegate status` says what is live, and the next reconcile or publish tidies up"
 
 
 def run_on_plane(settings: Settings, work: Callable[[ControlPlane], Awaitable[T]]) -> T:
@@ -39,7 +41,7 @@ def run_on_plane(settings: Settings, work: Callable[[ControlPlane], Awaitable[T]
 
     try:
         return asyncio.run(main())
-    except (KeyboardInterrupt, asyncio.CancelledError) as error:
-        raise TidegateError(
-            "interrupted; `tidegate status` says what is live, and the next reconcile or publish tidies up"
-        ) from error
+    except KeyboardInterrupt as error:
+        raise InterruptedWorkError(_INTERRUPTED) from error
+    except asyncio.CancelledError as error:
+        raise TidegateError(_INTERRUPTED) from error

@@ -43,7 +43,10 @@ class LogFile:
         self.name = name
         self.size_bytes = _size_bytes(stored)
         self._stored, self._read_bytes = stored, 0
-        head = stored.peek(6)[:6]
+        try:
+            head = stored.peek(6)[:6]
+        except OSError as error:
+            raise _unreadable(name, error) from error
         for magic, (form, hint) in _UNREAD.items():
             if head.startswith(magic):
                 raise click.BadParameter(f"{name} is {form}, and only gzip is read; {hint}", param_hint="--log")

@@ -10,6 +10,7 @@ import click
 
 from tidegate.cli.columns import say
 from tidegate.cli.control import STACK
+from tidegate.cli.group import INTERRUPTED
 from tidegate.cli.rules.log_file import LOG, STANDARD_INPUT, open_log, progress
 from tidegate.cli.rules.options import AS_JSON, at_option, print_json
 from tidegate.cli.rules.revisions import as_files, read_revision
@@ -23,9 +24,6 @@ from tidegate.rules.replay.tally import Replayer
 
 FILE = click.Path(dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
-
-INTERRUPTED = 130
-"""The exit code after Ctrl-C: 128 and the signal's number."""
 
 
 @click.command()

@@ -1,0 +1,180 @@
+"""The program itself: versions, completion, logs, Ctrl-C at any moment, and wrong usage as JSON."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+from tidegate import __version__
+from tidegate.cli import main
+from tidegate.cli.logs import log_to_stderr
+
+from tests.cli.rules_runner import RULES
+from tests.docs.blocks import ROOT
+
+ENTRY = "import sys; sys.argv[0] = 'tidegate'; from tidegate.entry import main; main()"
+
+
+def run(*arguments: object, **environment: str) -> Result:
+    return CliRunner(env=environment).invoke(main, list(map(str, arguments)), catch_exceptions=False)
+
+
+def test_versions_are_shown() -> None:
+    assert run("--version").stdout.split()[-1] == __version__
+    assert run("version").stdout.startswith(f"tidegate {__version__}, Python 3.")
+    assert json.loads(run("version", "--json").stdout)["version"] == __version__
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+@pytest.mark.parametrize("named", [True, False])
+def test_completion_is_written_where_the_shell_looks(shell: str, named: bool, tmp_path: Path) -> None:
+    option = f"--install-completion={shell}" if named else "--install-completion"
+    homes = {"HOME": str(tmp_path), "XDG_DATA_HOME": "", "XDG_CONFIG_HOME": "", "ZDOTDIR": ""}
+    result = run(option, SHELL=f"/usr/bin/{shell}", **homes)
+    assert result.exit_code == 0, result.output
+    (file,) = (path for path in tmp_path.rglob("*") if path.is_file())
+    assert str(file) in result.stdout.replace("\n", "")
+    assert "_TIDEGATE_COMPLETE" in file.read_text()
+
+
+def test_completion_of_an_unknown_shell_says_which_there_are() -> None:
+    result = run("--install-completion", SHELL="/bin/tcsh")
+    assert (result.exit_code, "bash, zsh, fish" in result.output) == (2, True)
+
+
+def test_commands_are_completed_without_importing_any(tmp_path: Path) -> None:
+    words = {"COMP_WORDS": "tidegate rules e", "COMP_CWORD": "2", "_TIDEGATE_COMPLETE": "bash_complete"}
+    program = (
+        f"{ENTRY.replace('main()', '')}\ntry:\n    main()\nfinally:\n    print(*sorted(sys.modules), file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=os.environ | words, capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    assert done.stdout.splitlines() == ["plain,explain"]
+    assert "tidegate.cli.rules.explain" not in done.stderr.split()
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_reports_have_a_date_and_a_level(form: str) -> None:
+    @click.command("report")
+    def report() -> None:
+        log_to_stderr()
+        logging.getLogger("tidegate.x").info("one %s", "thing")
+        logging.getLogger("tidegate.x").warning("another")
+
+    found = CliRunner().invoke(_with(report), ["--log-level", "info", "--log-format", form, "report"])
+    first, second = found.stderr.splitlines()
+    if form == "json":
+        assert json.loads(first).items() >= {"level": "info", "logger": "tidegate.x", "message": "one thing"}.items()
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", json.loads(second)["time"])
+    else:
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ WARNING another", second)
+    assert [each for each in logging.getLogger("tidegate").handlers if isinstance(each, logging.StreamHandler)] == []
+
+
+def _with(command: click.Command) -> click.Group:
+    """The program with another command."""
+    group = click.Group("tidegate", params=main.params, callback=main.callback)
+    group.add_command(command)
+    return group
+
+
+COMMANDS = {
+    "at once": ("--help",),
+    "rules": ("rules", "check", str(RULES)),
+    "a log that never ends": ("rules", "replay", str(RULES), "--log", "-"),
+    "up": ("up", "--rules", str(RULES), "--models", str(ROOT / "tests/repositories/small"), "--port", "0"),
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("after_s", [0.02, 0.15, 0.6])
+def test_an_early_interrupt_ends_with_130_and_no_traceback(command: str, after_s: float, tmp_path: Path) -> None:
+    """Wherever it hits: in the imports, while arguments are parsed, or in the work; `up` ends well once it catches it."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", ENTRY.replace("main()", "print(flush=True); main()"), *COMMANDS[command]],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    time.sleep(after_s)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert "Traceback" not in errors
+    assert process.returncode in (130, 0), errors
+    assert process.returncode == 130 or command in ("up", "at once", "rules"), "it had ended, or caught the signal"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--bogus", "rules", "check", "--json"),
+        ("bogus", "--json"),
+        ("rules", "--bogus", "--json"),
+        ("rules", "bogus", "--json"),
+        ("rules", "check", "--bogus", "--json"),
+        ("publish", "--bogus", "--json"),
+        ("status", "--interval-s", "x", "--json"),
+    ],
+)
+def test_wrong_usage_is_json_wherever_it_is_wrong(arguments: tuple[str, ...]) -> None:
+    result = run(*arguments)
+    assert result.exit_code == 2
+    failed = json.loads(result.stdout)
+    assert (failed["ok"], failed["exit_code"]) == (False, 2)
+    assert failed["error"]
+
+
+def test_a_path_that_is_no_text_is_escaped(tmp_path: Path) -> None:
+    folder = os.fsencode(tmp_path) + b"/first\xff"
+    command = [sys.executable, "-m", "tidegate.cli", "init"]
+    environment = os.environ | {"PYTHONIOENCODING": "utf-8:strict"}
+    for options in ([], ["--json"]):
+        done = subprocess.run(
+            [*command, folder + str(len(options)).encode(), *options], capture_output=True, env=environment, check=False
+        )
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert b"first\\udcff" in done.stdout
+    assert "first\udcff" in json.loads(done.stdout)["directory"]
+
+
+@pytest.mark.parametrize("command", ["explain", "replay", "diff"])
+@pytest.mark.parametrize("stdin", ["<&-", "0>/dev/null"])
+def test_standard_input_that_cannot_be_read_is_wrong_usage(command: str, stdin: str) -> None:
+    arguments = {
+        "explain": f"{RULES} --objective title_ranking --context -",
+        "replay": f"{RULES} --log -",
+        "diff": f"{RULES} {RULES} --log -",
+    }
+    line = f"{sys.executable} -m tidegate.cli rules {command} {arguments[command]} {stdin}"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False), done.stderr
+
+
+def test_init_with_a_name_that_is_too_long_is_wrong_usage(tmp_path: Path) -> None:
+    result = run("init", tmp_path / ("a" * 300))
+    assert (result.exit_code, "File name too long" in " ".join(result.output.split())) == (2, True)
+
+
+@pytest.mark.parametrize("taken", ["triton_models", "routing_rules/cases"])
+def test_init_writes_all_or_nothing(taken: str, tmp_path: Path) -> None:
+    (tmp_path / taken).parent.mkdir(exist_ok=True)
+    (tmp_path / taken).write_text("mine")
+    result = run("init", tmp_path)
+    assert (result.exit_code, "is no folder" in " ".join(result.output.split())) == (2, True)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / taken]
