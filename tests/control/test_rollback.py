@@ -9,6 +9,7 @@ import pytest
 from tidegate.control.config import ControlConfig
 from tidegate.errors import PublishError
 from tidegate.ports import Pointer
+from tidegate.rules.bundle import rules_of
 
 from tests.control.mortal import Hold
 from tests.control.plane import Plane, clock
@@ -54,7 +55,7 @@ def test_what_is_left_is_marked_bad() -> None:
     async def work() -> None:
         plane, revisions = await published(3)
         result = await plane.roll_back(why="errors went up")
-        assert (result.as_dict()["marked_bad"], result.as_dict()["cleared"]) == (revisions[2], False)
+        assert (result.as_dict()["marked_bad"], result.as_dict()["cleared"]) == (rules_of(revisions[2]), False)
         (mark,) = (await pointer(plane)).bad
         assert (mark.revision, mark.by, mark.why) == (revisions[2], "ben", "errors went up")
 
@@ -216,7 +217,7 @@ def test_from_one_bad_revision_to_another_both_stay_known() -> None:
         await plane.roll_back()
         worse = await plane.publish(main="fresh", other="popular")
         result = await plane.roll_back(revisions[1], even_if_bad=True)
-        assert result.as_dict()["marked_bad"] == worse.revision
+        assert result.as_dict()["marked_bad"] == rules_of(worse.revision)
         assert [mark.revision for mark in (await pointer(plane)).bad] == [worse.revision]
 
     run(work())
