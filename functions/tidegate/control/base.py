@@ -10,6 +10,7 @@ from itertools import islice
 from tidegate.control.desired import StateReader
 from tidegate.errors import BundleError, ConflictError, PublishError, StoreError
 from tidegate.ports import BundleSource, Pointer
+from tidegate.rules.bundle import begins_revision
 
 NOTHING_LIVE = "none"
 """What names the base where nothing is live."""
@@ -42,9 +43,9 @@ class BaseReader:
             if expected != NOTHING_LIVE:
                 raise ConflictError(f"nothing is live, and not revision {onto}; publish with --onto {NOTHING_LIVE}")
             return pointer
-        if not expected or not pointer.live.revision.startswith(expected):
+        if not expected or not begins_revision(expected, pointer.live.revision):
             before = next(
-                (each.revision for each in pointer.entries if expected and each.revision.startswith(expected)), ""
+                (each.revision for each in pointer.entries if expected and begins_revision(expected, each.revision)), ""
             )
             raise ConflictError(await self._moved(before, pointer, f"--onto names {onto or 'nothing'}"))
         return pointer
