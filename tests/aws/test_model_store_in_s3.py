@@ -17,10 +17,11 @@ from tidegate.aws.model_store import PushPlan, S3ModelStore
 from tidegate.aws.objects import Objects
 from tidegate.errors import ImmutableError, ModelConfigError, StoreError
 from tidegate.ports import PushOutcome
+from tidegate.ports.model_units import read_units
 from tidegate.triton.diagnosis import StoredDiagnosis
 
 from tests.support.aws import LocalAws, closed_port, failing_server, forgetful_proxy, silent_server
-from tests.support.model_folders import write_model
+from tests.support.model_folders import seal_all, write_model
 from tests.support.stack import ROOT
 
 PART_BYTES = 5 * 1024 * 1024
@@ -123,14 +124,18 @@ def test_two_pushes_of_different_files_in_every_order(aws: LocalAws, folder: Pat
         standing.go.set()
         (outcome,) = await asyncio.gather(first, return_exceptions=True)
         results = {folder: outcome, other: second}
-        winners = [each for each, result in results.items() if isinstance(result, PushOutcome)]
-        assert len(winners) == 1, results
         assert all(isinstance(result, (PushOutcome, StoreError)) for result in results.values())
-        for version in (None, *await plain.versions(model)):
-            for file in await plain.files(model, version):
-                content = await plain.read(model, file.path)
-                assert content == (b"" if file.path == "2/.keep" else (winners[0] / file.path).read_bytes())
+        # One that was done with a unit before the other began has succeeded, and its draft was replaced.
+        winners = [each for each, result in results.items() if isinstance(result, PushOutcome)]
+        reader = S3ModelStore(aws.objects())
+        for version in (None, *await reader.versions(model)):
+            contents = {file.path: await reader.read(model, file.path) for file in await reader.files(model, version)}
+            assert contents in [of_unit(winner, version) for winner in winners], (at, version, results)
         return True
+
+    def of_unit(root: Path, version: int | None) -> dict[str, bytes]:
+        units = read_units("m", root).units
+        return {each.file.path: each.read("m") for each in units.get(version, ())}
 
     orders = 0
     while asyncio.run(once(orders + 1, f"m{orders}")):
@@ -250,6 +255,9 @@ def test_a_dry_run_says_what_a_push_would_send_and_changes_nothing(aws: LocalAws
     assert list(asyncio.run(aws.objects().list(""))) == []
     asyncio.run(push(store, folder))
     assert asyncio.run(store.plan("m", folder)) == PushPlan("m", (), (), is_done=True)
+    replacing = asyncio.run(S3ModelStore(aws.objects()).plan("m", other))
+    assert (replacing.replaced, replacing.versions, replacing.is_done) == ((None, 1), (), False)
+    seal_all(store, "m")
     with pytest.raises(ImmutableError):
         asyncio.run(store.plan("m", other))
 

@@ -14,7 +14,7 @@ from tidegate.aws.objects import Listed, Objects
 from tidegate.ports import ModelStore
 
 from tests.support.aws import LocalAws
-from tests.support.model_folders import write_model
+from tests.support.model_folders import seal_all, write_model
 
 NAMES = [f"ranker_{number}" for number in range(FEW + 4)]
 FILES = {"config.pbtxt": b"config", "1/model.py": b"one", "2/": b"", "samples/first.json": b"{}"}
@@ -30,6 +30,8 @@ def push(store: ModelStore, folders: Mapping[str, Path]) -> None:
         await asyncio.gather(*(store.push(model, folder, lambda *_: None) for model, folder in folders.items()))
 
     asyncio.run(work())
+    for model in folders:
+        seal_all(store, model)
 
 
 def unpushed(store: ModelStore, folders: Mapping[str, Path]) -> list[str]:
@@ -105,3 +107,10 @@ def test_many_models_cost_as_many_calls_as_few(aws: LocalAws, folders: Mapping[s
     assert len(calls) == 3
     assert asyncio.run(store.read(NAMES[0], "config.pbtxt")) == b"config"
     assert len(calls) == 3
+
+
+def test_a_draft_may_have_been_replaced_and_is_looked_at(aws: LocalAws, folders: Mapping[str, Path]) -> None:
+    push(S3ModelStore(aws.objects()), folders)
+    draft = write_model(folders[NAMES[0]], {"3/model.py": b"three"})
+    asyncio.run(S3ModelStore(aws.objects()).push(NAMES[0], draft, lambda *_: None))
+    assert unpushed(S3ModelStore(aws.objects()), folders) == [NAMES[0]]

@@ -17,6 +17,7 @@ import pytest
 from tidegate.aws.model_store import S3ModelStore
 
 from tests.support.aws import LocalAws, closed_port, failing_server, forgetful_proxy
+from tests.support.model_folders import seal_all
 from tests.triton.checks.base import write_base
 
 TIMEOUT_S = 60
@@ -92,16 +93,17 @@ def test_a_named_model_is_pushed_with_what_it_calls_and_no_more(aws: LocalAws, r
     assert (model["versions_added"], model["files_sent"]) == ([2], ["2/model.py"])
 
 
-def test_what_was_pushed_never_changes_and_nothing_else_is_sent_then(aws: LocalAws, repository: Path) -> None:
+def test_what_was_live_never_changes_and_nothing_else_is_sent_then(aws: LocalAws, repository: Path) -> None:
     push(aws, repository, "picker")
+    seal_all(S3ModelStore(aws.objects()), "picker")
     before = keys(aws, "")
     with (repository / "picker" / "1" / "model.py").open("a") as file:
         file.write("# changed\n")
     (repository / "picker" / "1" / "table.txt").write_text("new")
     refused = push(aws, repository, exit_code=1)
-    assert "model 'picker': version 1 has been pushed and never changes" in refused.stderr
+    assert "model 'picker': version 1 was live and never changes" in refused.stderr
     assert "1/model.py differs, 1/table.txt is new" in refused.stderr
-    assert "push it as another version" in refused.stderr
+    assert "tidegate models version picker" in refused.stderr
     document = push_json(aws, repository, exit_code=1)
     (reason,) = document["refused"]
     assert (document["ok"], reason["model"], reason["files"]) == (False, "picker", ["1/model.py", "1/table.txt"])
@@ -113,6 +115,9 @@ def test_a_dry_run_says_what_would_be_sent_or_refused(aws: LocalAws, repository:
     assert keys(aws, "") == []
     assert push_json(aws, repository)["models"] == planned["models"]
     (repository / "picker" / "1" / "model.py").write_text((repository / "picker" / "1" / "model.py").read_text() + "\n")
+    (model,) = (each for each in push_json(aws, repository, "--dry-run")["models"] if each["files_sent"])
+    assert (model["name"], model["versions_added"], model["replaced"]) == ("picker", [], [1])
+    seal_all(S3ModelStore(aws.objects()), "picker")
     assert "1/model.py differs" in push(aws, repository, "--dry-run", exit_code=1).stderr
 
 

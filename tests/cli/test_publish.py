@@ -105,7 +105,7 @@ def test_a_changed_rule_goes_live_step_by_step(published: Cli) -> None:
     assert done.returncode == 0, done.stderr
     marks = [line.split()[1] for line in done.stdout.splitlines() if line[0] in "✓-"]
     assert marks == [
-        "check", "test", "push", "assign", "claim", "try", "load", "validate", "flip", "confirm", "drain",
+        "check", "test", "assign", "push", "claim", "try", "load", "validate", "flip", "confirm", "drain",
         "unload",
     ]  # fmt: skip
     assert len(re.findall(r"loading versioned/\S*3 on http://127\.0\.0\.1:", done.stdout)) == 2

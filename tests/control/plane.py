@@ -27,6 +27,7 @@ from tidegate.ports import (
     MemoryScratchServers,
     MemoryServerLauncher,
     RegisteredEndpoint,
+    Unit,
 )
 from tidegate.rules import load_bundle
 
@@ -69,6 +70,7 @@ class Plane:
         self.faults = self.launcher.faults
         self.bundles = MemoryBundleStore()
         self.models = MemoryModelStore()
+        self.in_folders: set[Unit] = set()
         self.registry = MemoryRegistry(clock=clock, timeout_s=1e9)
         self.catalog = MemoryModelCatalog(MODELS if models is None else models)
         self.golden = MemoryGoldenRequests(end=lambda endpoint: self.server_at(endpoint).end())
@@ -89,6 +91,7 @@ class Plane:
         self.registry.register = register_and_look  # type: ignore[method-assign]
 
     def ports(self) -> ControlPorts:
+        self.have_pushed()
         return ControlPorts(
             bundles=self.bundles,
             models=self.models,
@@ -100,6 +103,13 @@ class Plane:
             scratch=None if self.scratch is None else MemoryScratchServers(self.scratch),
             clock=clock,
         )
+
+    def have_pushed(self) -> None:
+        """What the catalog has and no folder of a test was pushed, and was live, long ago."""
+        for name, model in self.catalog.models.items():
+            for version in (None, *model.versions):
+                if (name, version) not in self.in_folders:
+                    self.models.units.setdefault((name, version), ())
 
     async def diagnose(self, model: str) -> list[str]:
         """What the files of a model show: see `findings`."""
@@ -138,6 +148,7 @@ class Plane:
         **rules: str,
     ) -> PublishResult:
         """Publish rules where each objective serves one target, or what the YAML of its rules says."""
+        self.have_pushed()
         source = GivenRules(bundle(placement, **rules))
         request = PublishRequest(
             rules=source,

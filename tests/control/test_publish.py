@@ -37,7 +37,7 @@ def test_a_publish_loads_the_closures_everywhere_flips_and_says_each_step() -> N
         assert plane.held("a") == [{"features/2", "scorer/1", "pipeline/1"}] * 2
         assert plane.held("b") == [{"popular/1"}]
         assert plane.steps() == [
-            "check done", "test done", "push done", "assign done", "claim done", "try skipped", "load done", "validate done", "flip done",
+            "check done", "test done", "assign done", "push done", "claim done", "try skipped", "load done", "validate done", "flip done",
             "confirm done", "drain skipped", "unload done",
         ]  # fmt: skip
         assert await plane.bundles.claims() == []
@@ -86,7 +86,7 @@ def test_the_same_rules_again_are_a_cheap_success() -> None:
         plane.events.clear()
         again = await plane.publish(main="scorer/1")
         assert (again.status, again.revision, again.activated) == ("unchanged", first.revision, None)
-        assert plane.steps() == ["check done", "test done", "push done", "assign done"]
+        assert plane.steps() == ["check done", "test done", "assign done", "push done"]
         assert len(plane.bundles.history) == 1
 
     run(work())
@@ -219,6 +219,7 @@ def test_samples_can_be_required_of_every_target(by_setting: bool, tmp_path: Pat
         with pytest.raises(PublishError, match=r"without a golden request: fresh, scorer;") as failure:
             await plane.publish(main="fresh", other="scorer/1", require_samples=not by_setting)
         assert failure.value.step == "samples"
+        plane.models.units.clear()
         for model in ("fresh", "scorer"):
             folder = tmp_path / model
             (folder / "samples").mkdir(parents=True)
@@ -415,6 +416,11 @@ class Folder:
         self.catalog = plane.catalog
         self.path = path
         self.checked: list[str] = []
+        for model in path.iterdir():
+            plane.in_folders |= {(model.name, None), *((model.name, int(each.name)) for each in model.iterdir())}
+
+    async def size_bytes(self, model: str, version: int) -> int | None:
+        return None
 
     def folder(self, model: str) -> Path | None:
         path = self.path / model
@@ -438,7 +444,7 @@ def test_what_the_targets_need_of_the_folder_is_checked_and_pushed(tmp_path: Pat
             PublishRequest(rules=request.rules, models=folder, by="ana", dry_run=True), plane.events.append
         )
         assert {each.model for each in planned.pushed} == {"scorer", "features"}
-        assert plane.models.units == {}
+        assert not plane.models.drafts
         result = await plane.process().publisher.publish(request, plane.events.append)
         assert {(each.model, each.versions) for each in result.pushed} == {("scorer", (1,)), ("features", (1,))}
         assert folder.checked[:2] == ["features", "scorer"]
@@ -453,9 +459,9 @@ def test_what_the_targets_need_of_the_folder_is_checked_and_pushed(tmp_path: Pat
 
 
 def test_what_was_pushed_is_checked_again_only_with_a_step_that_is_not(tmp_path: Path) -> None:
-    for name in ("pipeline", "scorer", "features"):
-        (tmp_path / name / "1").mkdir(parents=True)
-        (tmp_path / name / "1" / "model.py").write_text("pass")
+    for name in ("pipeline/1", "scorer/1", "features/2"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "model.py").write_text("pass")
 
     async def work() -> None:
         plane = await started()
@@ -469,7 +475,7 @@ def test_what_was_pushed_is_checked_again_only_with_a_step_that_is_not(tmp_path:
 
         assert await publish(main="pipeline") == ["features", "pipeline", "scorer"]
         assert await publish(main="pipeline", other="pipeline") == []
-        (tmp_path / "features" / "1" / "model.py").write_text("changed")
+        (tmp_path / "features" / "2" / "model.py").write_text("changed")
         with pytest.raises(PublishError):
             await publish(main="pipeline")
         assert sorted(folder.checked) == ["features", "pipeline"]

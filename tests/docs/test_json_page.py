@@ -44,6 +44,7 @@ LOCAL: Mapping[str, list[str]] = {
 OF_A_STACK: Mapping[str, list[str]] = {
     "models smoke": ["{here}/nowhere", "simple"],
     "models push": ["{models}", "--stack", "{closed}"],
+    "models withdraw": ["simple/1", "--stack", "{closed}"],
     "facts seed": ["{models}", "--stack", "{closed}"],
     "publish": ["--rules", "{rules}", "--stack", "{closed}"],
     "rollback": ["--stack", "{closed}"],

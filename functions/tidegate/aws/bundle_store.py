@@ -25,7 +25,7 @@ from tidegate.aws.objects import Listed, Objects
 from tidegate.aws.unit_push import run_all
 from tidegate.errors import BundleError, StoreError
 from tidegate.ports import Claim, LiveEntry, ModelLoad, Pointer
-from tidegate.ports.store_rules import HISTORY_ENTRIES, check_flip, moved, pointer_after
+from tidegate.ports.store_rules import HISTORY_ENTRIES, check_flip, moved, pointer_after, replaced_assignment
 from tidegate.rules.bundle import revision_of
 
 FLIP_ATTEMPTS = 3
@@ -87,6 +87,23 @@ class S3BundleStore:
         )
         if there != data:
             raise StoreError(f"another assignment of revision {revision[:12]} is there, and never changes")
+
+    async def replace_assignment(
+        self, revision: str, before: Mapping[str, Sequence[ModelLoad]], plans: Mapping[str, Sequence[ModelLoad]]
+    ) -> None:
+        """Store what each shard must hold for a revision in place of `before`: see `BundleStore.replace_assignment`.
+
+        Raises:
+            StoreError: what is there is not `before`.
+        """
+        key, data = assignment_key(revision), encode_assignment(revision, plans)
+        there = await self._objects.get(key)
+        if there is None or there.data != encode_assignment(revision, before):
+            raise replaced_assignment(revision)
+        if await self._objects.put(key, data, etag=there.etag) is None:
+            now = await self._objects.get(key)
+            if now is None or now.data != data:
+                raise replaced_assignment(revision)
 
     async def assignment(self, revision: str) -> Mapping[str, tuple[ModelLoad, ...]]:
         """What each shard must hold for a revision.

@@ -6,6 +6,7 @@ No boto3 here: the gateway's function reads the pointer too. The readers raise `
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -18,6 +19,12 @@ from tidegate.rules.bundle import encode
 
 T = TypeVar("T")
 
+GAP_TOKEN_BYTES = 8
+GAP_BYTES = len('{"gap":""}') + 2 * GAP_TOKEN_BYTES
+"""Size of what is in a manifest's place while a unit is being written; a manifest is always bigger."""
+
+_GAP = re.compile(rb'\{"gap":"[0-9a-f]+"\}')
+
 END_OF_TIME_S = 253_402_300_800
 """The beginning of the year 10000, in Unix seconds: no date is as late."""
 
@@ -28,6 +35,15 @@ class StoredFile:
 
     file: ModelFile
     etag: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """The files of a unit that is there whole. `draft` is a token of its own for each unit that was never live; where it
+    is empty, the unit never changes."""
+
+    files: tuple[StoredFile, ...]
+    draft: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,24 +134,41 @@ def decode_assignment(revision: str, data: bytes) -> dict[str, tuple[ModelLoad, 
     return _decoded(f"the assignment of revision {revision[:12]}", data, read)
 
 
-def encode_manifest(model: str, version: int | None, files: Iterable[StoredFile]) -> bytes:
-    """The commit marker of a unit."""
+def encode_manifest(model: str, version: int | None, files: Iterable[StoredFile], draft: str = "") -> bytes:
+    """The commit marker of a unit: see `Manifest`."""
     return encode(
         {
             "model": model,
             "version": version,
             "files": [{**_file_fields(stored.file), "etag": stored.etag} for stored in files],
+            **({"draft": draft} if draft else {}),
         }
     )
 
 
-def decode_manifest(key: str, data: bytes) -> tuple[StoredFile, ...]:
-    """The files of a unit from its commit marker at `key`."""
+def decode_manifest(key: str, data: bytes) -> Manifest:
+    """A unit from its commit marker at `key`."""
 
-    def read(value: Any) -> tuple[StoredFile, ...]:
-        return tuple(StoredFile(_file(each), _text(each, "etag")) for each in _list(value, "files"))
+    def read(value: Any) -> Manifest:
+        files = tuple(StoredFile(_file(each), _text(each, "etag")) for each in _list(value, "files"))
+        return Manifest(files, _text(value, "draft") if "draft" in value else "")
 
     return _decoded(f"the manifest {key}", data, read)
+
+
+def encode_gap(token: str) -> bytes:
+    """What is in a manifest's place while the unit is being written: no manifest, and another one each time, so that a
+    write on the condition of one that was seen fails once somebody else began.
+
+    Args:
+        token: `GAP_TOKEN_BYTES` random bytes in hexadecimal.
+    """
+    return encode({"gap": token})
+
+
+def is_gap(data: bytes) -> bool:
+    """Whether an object in a manifest's place is none."""
+    return len(data) == GAP_BYTES and _GAP.fullmatch(data) is not None
 
 
 def encode_intent(intent: Intent) -> bytes:

@@ -4,40 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import md5, sha256
 from pathlib import Path
 
-from tidegate.aws.formats import StoredFile, decode_manifest, encode_manifest
+from tidegate.aws.formats import GAP_BYTES, Manifest, StoredFile, decode_manifest, encode_manifest, is_gap
 from tidegate.aws.layout import MANIFESTS, MODELS, SAMPLES, model_key, parse_unit, unit_key
 from tidegate.aws.objects import Listed, Objects
 from tidegate.aws.unit_push import UnitPush, run_all
 from tidegate.aws.upload import PART_BYTES, Uploader
 from tidegate.errors import ModelConfigError, StoreError
-from tidegate.ports import ModelFile, PushOutcome, PushProgress
-from tidegate.ports.model_units import ModelUnits, UnitFile, check_name, read_units, version_of
+from tidegate.ports import ModelFile, PushOutcome, PushPlan, PushProgress, Unit
+from tidegate.ports.model_units import (
+    ModelUnits,
+    UnitFile,
+    check_name,
+    in_use,
+    read_units,
+    replaced_meanwhile,
+    version_of,
+)
 
+PUSHES_AT_ONCE = 8
 FEW = 8
 """Up to so many models are each asked for; of more, everything that is in the bucket is listed."""
-
-
-@dataclass(frozen=True, slots=True)
-class PushPlan:
-    """What a push would do: the versions that it would add and the files that it would send, sorted by path.
-
-    `is_done` says that nothing is left to do.
-    """
-
-    model: str
-    versions: tuple[int, ...]
-    files: tuple[ModelFile, ...]
-    is_done: bool
-
-    @property
-    def size_bytes(self) -> int:
-        """How much would be sent."""
-        return sum(file.size_bytes for file in self.files)
 
 
 class S3ModelStore:
@@ -51,7 +42,7 @@ class S3ModelStore:
     def __init__(self, objects: Objects, part_bytes: int = PART_BYTES) -> None:
         self._objects = objects
         self._part_bytes = part_bytes
-        self._manifests: dict[tuple[str, int | None], tuple[StoredFile, ...]] = {}
+        self._manifests: dict[Unit, _Read] = {}
         self._sources: dict[tuple[str, str], UnitFile] = {}
 
     async def models(self) -> Mapping[str, Sequence[int]]:
@@ -60,21 +51,21 @@ class S3ModelStore:
         Raises:
             StoreError: S3 did not answer, or refused. So may every method here.
         """
-        units = [parse_unit(MANIFESTS, found.key) for found in await self._objects.list(MANIFESTS)]
         versions: dict[str, list[int]] = {}
-        for model, version in sorted((unit[0], unit[1]) for unit in units if unit is not None and unit[1] is not None):
+        units = await self._units(MANIFESTS)
+        for model, version in sorted((model, version) for model, version in units if version is not None):
             versions.setdefault(model, []).append(version)
         return versions
 
     async def versions(self, model: str) -> Sequence[int]:
         """The versions of a model that are there whole, ascending; empty for an unknown model."""
-        listed = await self._objects.list(f"{MANIFESTS}{model}/")
-        units = [parse_unit(MANIFESTS, found.key) for found in listed]
-        return sorted(unit[1] for unit in units if unit is not None and unit[1] is not None)
+        units = await self._units(f"{MANIFESTS}{model}/")
+        return sorted(version for _, version in units if version is not None)
 
     async def files(self, model: str, version: int | None) -> Sequence[ModelFile]:
         """The files of a version (None: of what belongs to no version), sorted by path; empty where it is not there."""
-        return tuple(stored.file for stored in await self._manifest(model, version) or ())
+        manifest = await self._manifest(model, version)
+        return () if manifest is None else tuple(stored.file for stored in manifest.files)
 
     async def read(self, model: str, path: str) -> bytes | None:
         """The content of one file of a model; None where there is none.
@@ -109,17 +100,43 @@ class S3ModelStore:
             if each is not None
         }
 
-    async def push(self, model: str, folder: Path, progress: PushProgress) -> PushOutcome:
+    async def push(self, model: str, folder: Path, progress: PushProgress, held: Collection[Unit] = ()) -> PushOutcome:
         """Push a model's folder: whatever of it is not there yet. After an interrupted push, files that are there whole
-        are not sent again.
+        are not sent again. Drafts with other files are replaced, unless they are `held`.
 
         Raises:
-            ImmutableError: a config or a version that is there has other files; nothing was changed.
-            ConflictError: another push of the model, with other files, began meanwhile.
+            ImmutableError: a config or a version that is there, and no draft, has other files; nothing was changed.
+            ConflictError: a draft that is held has other files, or another push of the model began meanwhile.
             ModelConfigError: the folder cannot be pushed as it stands.
             StoreError: S3 did not answer, or refused.
         """
-        pushed, pushes = await self._look(model, folder)
+        (outcome,) = await self.push_all({model: folder}, lambda _: progress, held)
+        return outcome
+
+    async def push_all(
+        self, folders: Mapping[str, Path], progress: Callable[[str], PushProgress], held: Collection[Unit] = ()
+    ) -> Sequence[PushOutcome]:
+        """Push the folders of several models: see `push`. Where one is refused, nothing of any is sent.
+
+        `progress` gives the callback of each model.
+        """
+        gate = asyncio.Semaphore(PUSHES_AT_ONCE)
+
+        async def look(model: str, folder: Path) -> tuple[ModelUnits, list[UnitPush]]:
+            async with gate:
+                return await self._look(model, folder, held)
+
+        async def send(pushed: ModelUnits, pushes: list[UnitPush]) -> PushOutcome:
+            async with gate:
+                return await self._push(pushed, pushes, progress(pushed.model))
+
+        looked = await run_all(look(model, folder) for model, folder in folders.items())
+        # All of them come to their end, so that what one that fails leaves behind is not left by the others, too.
+        outcomes = await asyncio.gather(*(send(*each) for each in looked), return_exceptions=True)
+        return [_raised(each) for each in outcomes]
+
+    async def _push(self, pushed: ModelUnits, pushes: list[UnitPush], progress: PushProgress) -> PushOutcome:
+        model = pushed.model
         for number, push in enumerate(pushes):
             await push.begin(pushes[:number])
         samples = await self._compare(pushed, pushes)
@@ -129,11 +146,15 @@ class S3ModelStore:
         added = []
         for push in pushes:
             await push.send(uploader, tally.at)
-            if await push.commit() and push.version is not None:
+            if await push.commit() and push.version is not None and not push.replaces:
                 added.append(push.version)
         await self._send_samples(pushed, samples, tally)
         self._remember(model, pushed)
-        return PushOutcome(model, tuple(added), len(to_send) + len(samples), tally.total)
+        self._manifests.update(
+            {(model, push.version): _Read.of(*push.committed) for push in pushes if push.committed is not None}
+        )
+        replaced = tuple(push.version for push in pushes if push.replaces)
+        return PushOutcome(model, tuple(added), len(to_send) + len(samples), tally.total, replaced)
 
     async def unpushed(self, folders: Mapping[str, Path]) -> Sequence[str]:
         """Those of some models whose push may have something to do, or be refused.
@@ -167,51 +188,146 @@ class S3ModelStore:
             there = [key for key in listed if key.startswith(f"{SAMPLES}{model}/")]
             if len(there) != len(samples):
                 return False
-        self._manifests.update({(model, version): files for version, files in units.items()})
+        self._manifests.update({(model, version): _Read(files) for version, files in units.items()})
         self._remember(model, pushed)
         return True
 
     def _remember(self, model: str, pushed: ModelUnits) -> None:
         self._sources.update({(model, each.file.path): each for files in pushed.units.values() for each in files})
 
-    async def plan(self, model: str, folder: Path) -> PushPlan:
+    async def plan(self, model: str, folder: Path, held: Collection[Unit] = ()) -> PushPlan:
         """What a push would do now; nothing is changed.
 
         Raises:
-            ImmutableError: a config or a version that is there has other files.
+            ImmutableError: a config or a version that is there, and no draft, has other files.
+            ConflictError: a draft that is held has other files.
             ModelConfigError: the folder cannot be pushed as it stands.
             StoreError: S3 did not answer, or refused.
         """
-        pushed, pushes = await self._look(model, folder)
+        pushed, pushes = await self._look(model, folder, held)
         samples = await self._compare(pushed, pushes)
         to_send = [file.file for push in pushes for file in push.to_send]
         to_send += [each.file for each in samples.values()]
         return PushPlan(
             model,
-            tuple(push.version for push in pushes if push.version is not None and not push.is_there),
+            tuple(push.version for push in pushes if push.version is not None and not (push.is_there or push.replaces)),
             tuple(sorted(to_send, key=lambda file: file.path)),
             is_done=not to_send and all(push.is_there for push in pushes),
+            replaced=tuple(push.version for push in pushes if push.replaces),
         )
 
-    async def _manifest(self, model: str, version: int | None) -> tuple[StoredFile, ...] | None:
-        """A unit's manifest, which never changes once it is there."""
+    def forget_drafts(self) -> None:
+        """Read drafts from the bucket again: see `ModelStore.forget_drafts`."""
+        self._manifests = {unit: read for unit, read in self._manifests.items() if not read.tag}
+
+    async def pin(self, units: Iterable[Unit]) -> Mapping[Unit, str]:
+        """The drafts among some units, with their tags: see `ModelStore.pin`."""
+        found: dict[Unit, str] = {}
+
+        async def look(model: str, version: int | None) -> None:
+            read = await self._manifest(model, version)
+            if read is None:
+                raise replaced_meanwhile(model, version)
+            if read.tag:
+                found[model, version] = read.tag
+
+        await run_all(look(*unit) for unit in units)
+        return found
+
+    async def seal(self, pins: Mapping[Unit, str]) -> None:
+        """Make drafts immutable that are still as they were pinned: see `ModelStore.seal`."""
+        models = {model for model, _ in pins}
+        below = [""] if len(models) > FEW else [f"{model}/" for model in sorted(models)]
+        prefixes = [root + each for root in (MANIFESTS, MODELS) for each in below]
+        listings = await run_all(self._objects.list(prefix) for prefix in prefixes)
+        etags = {found.key: found.etag for listed in listings for found in listed}
+        # All of them first: what is sealed for a publish that fails stays sealed.
+        drafts = [each for each in [await self._draft(*pin, etags) for pin in pins.items()] if each is not None]
+        await run_all(self._seal(*draft) for draft in drafts)
+
+    async def _draft(self, unit: Unit, tag: str, etags: Mapping[str, str]) -> tuple[Unit, str, _Read] | None:
+        """A draft that is as it was pinned; None where it has been sealed as that.
+
+        Raises:
+            ConflictError: it was replaced or withdrawn.
+            StoreError: a file of it is damaged.
+        """
+        model, version = unit
+        if etags.get(unit_key(MANIFESTS, model, version)) != tag:
+            self._manifests.pop(unit, None)
+        read = await self._manifest(model, version)
+        if read is None or read.tag not in ("", tag):
+            raise replaced_meanwhile(model, version)
+        for stored in read.files:
+            if etags.get(model_key(model, stored.file.path)) != stored.etag:
+                raise StoreError(
+                    f"{model}/{stored.file.path} is not as it was pushed; push the model again, then publish again"
+                )
+        return (unit, tag, read) if read.tag else None
+
+    async def _seal(self, unit: Unit, tag: str, read: _Read) -> None:
+        model, version = unit
+        key = unit_key(MANIFESTS, model, version)
+        sealed = encode_manifest(model, version, read.files)
+        if await self._objects.put(key, sealed, etag=tag) is None:
+            there = await self._objects.get(key)
+            if there is None or there.data != sealed:
+                raise replaced_meanwhile(model, version)
+        self._manifests[unit] = _Read(read.files)
+
+    async def withdraw(
+        self, model: str, version: int | None = None, *, held: Collection[Unit] = (), dry_run: bool = False
+    ) -> Sequence[int | None]:
+        """Remove drafts: one version of a model, or (None) all of it: see `ModelStore.withdraw`."""
+        check_name(model)
+        units = await self._units(f"{MANIFESTS}{model}/", gaps=True)
+        pushes = [
+            UnitPush(self._objects, model, each, None)
+            for _, each in sorted(units, key=lambda unit: unit[1] or 0)
+            if version in (None, each)
+        ]
+        await run_all(push.look() for push in pushes)
+        for push in pushes:
+            if (model, push.version) in held:
+                raise in_use(model, push.version)
+        pushes = [push for push in pushes if not push.is_gone]
+        if not dry_run:
+            for push in pushes:
+                await push.withdraw()
+                self._manifests.pop((model, push.version), None)
+            if version is None:
+                for found in await self._objects.list(f"{SAMPLES}{model}/"):
+                    await self._objects.delete(found.key)
+        return [push.version for push in pushes]
+
+    async def _units(self, prefix: str, *, gaps: bool = False) -> list[Unit]:
+        """The units that have a manifest below a prefix; with `gaps` those that are being written or were withdrawn, too."""
+        listed = await self._objects.list(prefix)
+        found = [parse_unit(MANIFESTS, each.key) for each in listed if gaps or each.size_bytes > GAP_BYTES]
+        return [unit for unit in found if unit is not None]
+
+    async def _manifest(self, model: str, version: int | None) -> _Read | None:
+        """A unit's manifest; that of a draft as it was when it was read first."""
         check_name(model)
         if (model, version) not in self._manifests:
             key = unit_key(MANIFESTS, model, version)
             stored = await self._objects.get(key)
-            if stored is None:
+            if stored is None or is_gap(stored.data):
                 return None
             try:
-                self._manifests[model, version] = decode_manifest(key, stored.data)
+                self._manifests[model, version] = _Read.of(decode_manifest(key, stored.data), stored.etag)
             except StoreError as error:
                 raise StoreError(f"{error}; push model {model!r} again to replace it") from error
         return self._manifests[model, version]
 
-    async def _look(self, model: str, folder: Path) -> tuple[ModelUnits, list[UnitPush]]:
+    async def _look(self, model: str, folder: Path, held: Collection[Unit]) -> tuple[ModelUnits, list[UnitPush]]:
         """Read a folder, and refuse it where it has other files for what is there, before anything is changed."""
         pushed = await asyncio.to_thread(read_units, model, folder)
         pushes = [UnitPush(self._objects, model, version, files) for version, files in pushed.units.items()]
         await run_all(push.look() for push in pushes)
+        for push in pushes:
+            if push.replaces and (model, push.version) in held:
+                raise in_use(model, push.version)
         return pushed, pushes
 
     async def _compare(self, pushed: ModelUnits, pushes: Sequence[UnitPush]) -> dict[str, UnitFile]:
@@ -243,6 +359,25 @@ class S3ModelStore:
         for found in await self._objects.list(prefix):
             if found.key.removeprefix(prefix) not in pushed.samples:
                 await self._objects.delete(found.key)
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What was read of a unit: its files, and the tag of a draft (empty where it never changes)."""
+
+    files: tuple[StoredFile, ...]
+    tag: str = ""
+
+    @classmethod
+    def of(cls, manifest: Manifest, etag: str) -> _Read:
+        """What a manifest with its ETag says."""
+        return cls(manifest.files, etag if manifest.draft else "")
+
+
+def _raised(outcome: PushOutcome | BaseException) -> PushOutcome:
+    if isinstance(outcome, BaseException):
+        raise outcome
+    return outcome
 
 
 def _as_listed(model: str, files: Sequence[UnitFile], listed: Mapping[str, Listed]) -> tuple[StoredFile, ...]:

@@ -5,31 +5,39 @@ writes down what it means to write (its intent, one object, always written under
 by a conditional write to that same object: whoever replaced the intent meanwhile makes that fail. Objects are written
 only where there are none, or in place of one whose ETag was seen before the intent was found to stand still. The
 manifest, by which everyone else goes, follows the commit.
+
+The manifest also says whether the unit is a draft. Whoever begins to write a unit first puts a gap in the place of its
+manifest, on the condition of the draft or the gap that was seen there: so a draft that was sealed meanwhile stays, and
+nobody who began earlier can put a manifest there any more. Where there is neither a manifest nor a gap beside a
+committed intent, the manifest was lost: the unit may have been live, and never changes.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import socket
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from functools import partial
 from typing import Any
 
 from tidegate.aws.formats import (
+    GAP_TOKEN_BYTES,
     Intent,
+    Manifest,
     StoredFile,
     decode_intent,
     decode_manifest,
+    encode_gap,
     encode_intent,
     encode_manifest,
-    undecodable,
+    is_gap,
 )
 from tidegate.aws.layout import MANIFESTS, PUSHES, model_key, unit_key
 from tidegate.aws.objects import Listed, Objects, Stored
 from tidegate.aws.upload import Uploader
 from tidegate.errors import ConflictError, StoreError
-from tidegate.ports.model_units import UnitFile, check_unchanged, version_of
+from tidegate.ports.model_units import UnitFile, check_unchanged, not_a_draft, unit_name, version_of
 
 ATTEMPTS = 5
 Progress = Callable[[str, int], None]
@@ -37,50 +45,77 @@ Progress = Callable[[str, int], None]
 
 
 class UnitPush:
-    """One unit on its way into the bucket: `look`, `begin`, `compare`, `send`, `commit`, in this order.
+    """One unit on its way into the bucket: `look`, `begin`, `compare`, `send`, `commit`, in this order. Without `files` (None)
+    it is on its way out: `look`, `withdraw`.
 
     Attributes:
         model: the model's name.
         version: the version; None is what belongs to no version.
         files: all files of the unit.
+        replaces: whether it takes the place of a draft with other files; known after `look`.
         to_send: those that are not there as they should be; known after `compare`.
+        committed: the unit's manifest with its ETag; known after `commit`, and after `look` where it is there.
     """
 
-    def __init__(self, objects: Objects, model: str, version: int | None, files: Sequence[UnitFile]) -> None:
+    def __init__(self, objects: Objects, model: str, version: int | None, files: Sequence[UnitFile] | None) -> None:
         self.model = model
         self.version = version
-        self.files = files
+        self.files = () if files is None else files
+        self._withdraws = files is None
+        self.replaces = False
         self.to_send: tuple[UnitFile, ...] = ()
+        self.committed: tuple[Manifest, str] | None = None
         self._objects = objects
-        self._wanted = tuple(each.file for each in files)
-        self._manifest: dict[str, str] | None = None
+        self._wanted = tuple(each.file for each in self.files)
         self._is_committed = False
+        self._is_lost = self._is_gone = False
         self._intent_etag = ""
+        self._place: str | None = None
         self._etags: dict[str, str] = {}
 
     @property
     def is_there(self) -> bool:
         """Whether the unit is there whole; known after `look`."""
-        return self._manifest is not None
+        return self.committed is not None
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the unit was withdrawn, and is not being pushed again; known after `look`."""
+        return self._is_gone
+
+    @property
+    def key(self) -> str:
+        """The key of the unit's manifest."""
+        return unit_key(MANIFESTS, self.model, self.version)
 
     async def look(self) -> None:
         """See what is there of the unit.
 
         Raises:
-            ImmutableError: it is there, with other files.
+            ImmutableError: it is there, with other files, and no draft.
             StoreError: S3 did not answer, or refused. So may every step.
         """
-        key = unit_key(MANIFESTS, self.model, self.version)
-        stored = await self._objects.get(key)
-        if stored is not None and not undecodable(partial(decode_manifest, key))(stored.data):
-            files = decode_manifest(key, stored.data)
-            self._check(file.file for file in files)
-            self._manifest = {file.file.path: file.etag for file in files}
+        stored = await self._objects.get(self.key)
+        self._place = None if stored is None else stored.etag
+        if (manifest := self._manifest_in(stored)) is not None and stored is not None:
+            if self._is_wanted(manifest):
+                self.committed = manifest, stored.etag
+            elif manifest.draft:
+                self.replaces = True
+            elif self._withdraws:
+                raise not_a_draft(self.model, self.version)
+            else:
+                self._check(file.file for file in manifest.files)
             return
         # No manifest, or a damaged one, which the commit replaces.
-        stored, intent = await self._read_intent()
-        if stored is not None and intent is not None and intent.committed:
-            self._join(stored, intent)
+        intended, intent = await self._read_intent()
+        self._is_gone = intent is not None and not (intent.files or intent.committed)
+        if intended is not None and intent is not None and intent.committed:
+            self._is_lost = stored is None or not is_gap(stored.data)
+            if self._is_lost and self._withdraws:
+                raise not_a_draft(self.model, self.version)
+            if self._is_lost or intent.files == self._wanted:
+                self._join(intended, intent)
 
     async def begin(self, earlier: Iterable[UnitPush] = ()) -> None:
         """Write down what is to be written, unless the unit is there.
@@ -89,24 +124,29 @@ class UnitPush:
         another one, or two pushes could each take what the other needs.
 
         Raises:
-            ImmutableError: another push has committed other files meanwhile.
-            ConflictError: another push took over, or others keep beginning.
+            ImmutableError: the unit was made immutable meanwhile, with other files.
+            ConflictError: another push took over, was first, or others keep beginning.
         """
-        if self._manifest is not None or self._is_committed:
+        if self.committed is not None or self._is_committed:
             return
         mine = encode_intent(Intent(self._wanted, _by()))
         key = unit_key(PUSHES, self.model, self.version)
         for _ in range(ATTEMPTS):
             stored, intent = await self._read_intent()
-            if stored is not None and intent is not None and (intent.committed or intent.files == self._wanted):
+            if stored is not None and intent is not None and intent.files == self._wanted:
                 self._join(stored, intent)
+                if not intent.committed:
+                    await self._open()
                 return
+            if intent is not None and intent.committed and not await self._is_open():
+                raise self._late(intent)
             # An intent for other files is that of a push that was killed, or of one that will learn that it is late.
             for push in earlier if stored is not None else ():
                 await push.stand()
             written = await self._objects.put(key, mine, absent=stored is None, etag=stored.etag if stored else None)
             if written is not None:
                 self._intent_etag = written
+                await self._open()
                 return
         raise ConflictError(f"{self._what()}: other pushes of it keep beginning; push again when they have ended")
 
@@ -135,18 +175,25 @@ class UnitPush:
         Raises:
             ConflictError: another push, of other files, took over.
         """
-        if self._manifest is not None:
+        if self.committed is not None:
             return False
         if not self._is_committed:
             await self._tidy()
             await self._commit_intent()
-        files = [StoredFile(file, self._etags[file.path]) for file in self._wanted]
-        manifest = encode_manifest(self.model, self.version, files)
-        key = unit_key(MANIFESTS, self.model, self.version)
-        there = await self._objects.put_once(key, manifest, undecodable(partial(decode_manifest, key)))
-        # One that was there already is that of a push of the same files: the intent held to the end.
-        self._check(file.file for file in decode_manifest(key, there))
+        files = tuple(StoredFile(file, self._etags[file.path]) for file in self._wanted)
+        manifest = Manifest(files, "" if self._is_lost else _token())
+        self.committed = await self._write_manifest(manifest)
         return True
+
+    async def withdraw(self) -> None:
+        """Remove the unit, which is a draft or was never committed, in place of pushing it.
+
+        Raises:
+            ImmutableError: it was sealed meanwhile.
+            ConflictError: another push took over.
+        """
+        await self.begin()
+        await self._tidy()
 
     async def stand(self) -> None:
         """See that no other push took over.
@@ -154,7 +201,7 @@ class UnitPush:
         Raises:
             ConflictError: one did.
         """
-        if self._manifest is not None:
+        if self.committed is not None:
             return
         stored, intent = await self._read_intent()
         if stored is None or (stored.etag != self._intent_etag and (intent is None or intent.files != self._wanted)):
@@ -186,10 +233,76 @@ class UnitPush:
     async def _is_right(self, each: UnitFile, found: Listed | None) -> bool:
         if found is None or found.size_bytes != each.file.size_bytes:
             return False
-        if self._manifest is not None and self._manifest[each.file.path] == found.etag:
-            return True
+        if self.committed is not None:
+            etags = {stored.file.path: stored.etag for stored in self.committed[0].files}
+            if etags[each.file.path] == found.etag:
+                return True
         head = await self._objects.head(found.key)
         return head is not None and _matches(head, each)
+
+    async def _open(self) -> None:
+        """Put a gap in the place of the manifest: from now on nobody who began earlier can put one there.
+
+        Raises:
+            ImmutableError: the draft that was there has been sealed meanwhile.
+            ConflictError: others keep beginning.
+        """
+        place = self._place
+        for _ in range(ATTEMPTS):
+            gap = encode_gap(_token())
+            written = await self._objects.put(self.key, gap, absent=place is None, etag=place)
+            stored = None if written is not None else await self._objects.get(self.key)
+            if stored is not None and stored.data == gap:
+                written = stored.etag
+            if written is not None:
+                self._place = written
+                return
+            if (manifest := self._manifest_in(stored)) is not None and stored is not None:
+                if self._is_wanted(manifest):
+                    self.committed = manifest, stored.etag
+                    return
+                if not manifest.draft:
+                    await self._give_back(manifest)
+                    self._check(file.file for file in manifest.files)
+            # After the manifest was read: whoever takes over replaces the intent first, and then what is there.
+            await self.stand()
+            place = None if stored is None else stored.etag
+        raise ConflictError(f"{self._what()}: other pushes of it keep beginning; push again when they have ended")
+
+    async def _is_open(self) -> bool:
+        """Whether what another push has committed may be replaced, and was there when this one looked."""
+        stored = await self._objects.get(self.key)
+        return stored is not None and stored.etag == self._place
+
+    async def _give_back(self, manifest: Manifest) -> None:
+        """Let the intent say again what is there, which was sealed before this push could replace it."""
+        files = tuple(stored.file for stored in manifest.files)
+        intent = encode_intent(Intent(files, _by(), committed=True))
+        await self._objects.put(unit_key(PUSHES, self.model, self.version), intent, etag=self._intent_etag)
+
+    async def _write_manifest(self, manifest: Manifest) -> tuple[Manifest, str]:
+        """Write the manifest of the committed intent; what is there then, with its ETag.
+
+        Raises:
+            ConflictError: another push, of other files, took over.
+        """
+        data = encode_manifest(self.model, self.version, manifest.files, manifest.draft)
+        place = self._place
+        for _ in range(ATTEMPTS):
+            written = await self._objects.put(self.key, data, absent=place is None, etag=place)
+            if written is not None:
+                return manifest, written
+            stored = await self._objects.get(self.key)
+            if (there := self._manifest_in(stored)) is not None and stored is not None:
+                if self._is_wanted(there):
+                    return there, stored.etag
+                raise self._late(None)
+            # After the gap was read: whoever takes over replaces the intent first, and then the gap.
+            intended, intent = await self._read_intent()
+            if intended is None or intent is None or not intent.committed or intent.files != self._wanted:
+                raise self._late(intent)
+            place = None if stored is None else stored.etag
+        raise ConflictError(f"{self._what()}: other pushes of it keep beginning; push again when they have ended")
 
     async def _tidy(self) -> None:
         """Remove what a push of other files left in the unit's place, and see that all of this one is there."""
@@ -235,6 +348,18 @@ class UnitPush:
         self._check(intent.files)
         self._intent_etag, self._is_committed = stored.etag, intent.committed
 
+    def _manifest_in(self, stored: Stored | None) -> Manifest | None:
+        """The manifest in its place; None where there is none, or a damaged one."""
+        if stored is None or is_gap(stored.data):
+            return None
+        try:
+            return decode_manifest(self.key, stored.data)
+        except StoreError:
+            return None
+
+    def _is_wanted(self, manifest: Manifest) -> bool:
+        return not self._withdraws and tuple(stored.file for stored in manifest.files) == self._wanted
+
     def _check(self, there: Iterable[Any]) -> None:
         check_unchanged(self.model, self.version, tuple(there), self._wanted)
 
@@ -256,7 +381,7 @@ class UnitPush:
         return model_key(self.model, each.file.path)
 
     def _what(self) -> str:
-        return f"model {self.model!r}: " + ("its config" if self.version is None else f"version {self.version}")
+        return unit_name(self.model, self.version)
 
 
 async def run_all(work: Iterable[Coroutine[Any, Any, Any]]) -> list[Any]:
@@ -272,6 +397,10 @@ async def run_all(work: Iterable[Coroutine[Any, Any, Any]]) -> list[Any]:
 
 def _matches(found: Listed, each: UnitFile) -> bool:
     return (found.sha256, found.size_bytes) == (each.file.sha256, each.file.size_bytes)
+
+
+def _token() -> str:
+    return secrets.token_hex(GAP_TOKEN_BYTES)
 
 
 def _by() -> str:

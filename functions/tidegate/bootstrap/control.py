@@ -75,7 +75,8 @@ def control_ports(settings: Settings, transport: Transport) -> ControlPorts:
         repository_of=repository_of,
         catalog=TritonCatalog(StoreFiles(models)),
         golden=StoredGoldenRequests(models, transport),
-        diagnose=StoredDiagnosis(models),
+        # With a store of its own, which forgets what it read of drafts at times that are not those of a publish.
+        diagnose=StoredDiagnosis(S3ModelStore(objects)),
         scratch=build_scratch(settings, transport, models),
     )
 

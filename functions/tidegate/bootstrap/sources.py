@@ -132,6 +132,13 @@ class FolderModels:
         folder = self.path / model
         return folder if folder.is_dir() else None
 
+    async def size_bytes(self, model: str, version: int) -> int | None:
+        """How big the files of a version in the folder are; None where it has none here."""
+        folder = self.path / model / str(version)
+        if not folder.is_dir():
+            return None
+        return await asyncio.to_thread(lambda: sum(each.stat().st_size for each in folder.rglob("*") if each.is_file()))
+
     async def check(self, models: Iterable[str]) -> tuple[str, ...]:
         """Check models of the folder by their files; what is not refused, in words.
 

@@ -18,7 +18,7 @@ from tidegate.control.rollout import Rollout, Wanted
 from tidegate.control.steps import Step, Steps
 from tidegate.control.trying import ScratchTrial, find_untried
 from tidegate.errors import ConflictError, PublishError, StoreError, TidegateError
-from tidegate.ports import LiveEntry, Pointer
+from tidegate.ports import LiveEntry, Pointer, Unit
 from tidegate.rules import Target
 from tidegate.rules.bundle import revision_json, rules_of
 
@@ -31,7 +31,7 @@ LAPSES = 3
 class Change:
     """What is to become live, in place of `base`; `known` are the targets that live serves in just the same way, and `proved`
     says that every other one must answer a golden request. `marks_bad`, `clears` and `follows` become the entry's: see
-    `LiveEntry`."""
+    `LiveEntry`. `pins` has the drafts that it needs: see `ModelStore`."""
 
     action: Literal["publish", "rollback"]
     revision: str
@@ -42,6 +42,7 @@ class Change:
     why: str = ""
     known: frozenset[str] = frozenset()
     proved: bool = False
+    pins: Mapping[Unit, str] = field(default_factory=dict)
     marks_bad: bool = False
     clears: bool = False
     follows: str = ""
@@ -221,6 +222,10 @@ class Activation:
 
     async def _flip(self, change: Change, step: Step) -> LiveEntry:
         base = change.base
+        if change.pins:
+            # Sealed for good; so not where it is known already that the flip will fail.
+            check_base(await self._reader.pointer(), base)
+            await self._ports.models.seal(change.pins)
         entry = change.entry(self._ports.clock())
         try:
             await self._ports.bundles.flip(entry, base)

@@ -28,6 +28,7 @@ NOTHING_REMAINS = Remains()
 PUBLISH_AGAIN = "nothing is unloaded meanwhile; publish its rules again, which stores what is missing"
 CACHED_REVISIONS = 64
 PAST_REVISIONS = 20
+REMEMBERED_STEPS = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,20 @@ class Desired:
             return self.held[0].plans
         return {}
 
+    @property
+    def published(self) -> Iterator[Plan]:
+        """The plans of the revisions that are or were live, the live one's first: what these need never changes."""
+        for each in self.held:
+            if each.reason not in ("claimed", "trying"):
+                yield from (each.plans or {}).values()
+
+    @property
+    def claimed(self) -> Iterator[Plan]:
+        """The plans of the revisions that publishers claim."""
+        for each in self.held:
+            if each.reason in ("claimed", "trying"):
+                yield from (each.plans or {}).values()
+
     def plan(self, shard: str) -> Plan:
         """What an endpoint of a shard may hold."""
         return self.plans.get(shard, NOTHING)
@@ -90,7 +105,8 @@ class Desired:
 
 
 class StateReader:
-    """Reads desired state. Bundles and assignments never change, so each is fetched once by a process.
+    """Reads desired state. Bundles never change, and neither do the assignments of revisions that were live, so each is
+    fetched once by a process.
 
     `ended` has the ids of claims that this process has given up, in case the store could not be told.
     """
@@ -102,10 +118,11 @@ class StateReader:
         self._last: Pointer | None = None
         self._damage = ""
         self._assignments: OrderedDict[str, Mapping[str, Plan]] = OrderedDict()
+        self._steps: OrderedDict[str, tuple[str, ...]] = OrderedDict()
         self._bundles: OrderedDict[str, Bundle] = OrderedDict()
         self._engines: OrderedDict[str, Engine] = OrderedDict()
         self.ended: set[str] = set()
-        self._merged: tuple[tuple[tuple[str, bool], ...], _Merged] | None = None
+        self._merged: tuple[tuple[tuple[str, bool, Mapping[str, Plan]], ...], _Merged] | None = None
 
     async def pointer(self) -> Pointer | None:
         """The pointer as it is now; None where there is none that can be read: see `remains`."""
@@ -168,10 +185,17 @@ class StateReader:
         Raises:
             BundleError: it is not there, or is damaged.
         """
-        if revision not in self._assignments:
-            self._assignments[revision] = await self._ports.bundles.assignment(revision)
+        if revision in self._assignments:
+            return self._assignments[revision]
+        # Before the assignment: that of a revision that was not live yet may be replaced.
+        published = self._pointer is not None and any(each.revision == revision for each in self._pointer.entries)
+        plans = await self._ports.bundles.assignment(revision)
+        self._steps.update({load.model: load.steps for plan in plans.values() for load in plan if load.steps})
+        _bound(self._steps, REMEMBERED_STEPS)
+        if published:
+            self._assignments[revision] = plans
             _bound(self._assignments)
-        return self._assignments[revision]
+        return plans
 
     async def bundle(self, revision: str) -> Bundle:
         """The bundle of one revision, taken apart.
@@ -200,13 +224,7 @@ class StateReader:
         for entry in () if self._pointer is None else self._pointer.entries[:PAST_REVISIONS]:
             with contextlib.suppress(BundleError, StoreError):
                 await self.assignment(entry.revision)
-        return {
-            load.model: load.steps
-            for plans in self._assignments.values()
-            for plan in plans.values()
-            for load in plan
-            if load.steps
-        }
+        return dict(self._steps)
 
     def _held(
         self, pointer: Pointer | None, claims: Iterable[Claim], gateways: Iterable[GatewayReport]
@@ -239,7 +257,8 @@ class StateReader:
 
     def _merge(self, held: list[Held]) -> _Merged:
         readable = [(each.revision, each.reason == "trying", each.plans) for each in held if each.plans is not None]
-        key = tuple((revision, tried) for revision, tried, _ in readable)
+        # With the plans: those of a revision that was not live yet may have been replaced.
+        key = tuple(readable)
         if self._merged is None or self._merged[0] != key:
             plans: dict[str, Plan] = {}
             needed: dict[str, Plan] = {}
@@ -269,6 +288,6 @@ def rollback_revisions(pointer: Pointer | None, count: int) -> tuple[str, ...]:
     return tuple(revision for revision in tuple(before)[:count] if pointer.mark(revision) is None)
 
 
-def _bound(cache: OrderedDict[str, Any]) -> None:
-    while len(cache) > CACHED_REVISIONS:
+def _bound(cache: OrderedDict[str, Any], most: int = CACHED_REVISIONS) -> None:
+    while len(cache) > most:
         cache.popitem(last=False)

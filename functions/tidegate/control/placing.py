@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 
 from tidegate.control.assigning import Settled
 from tidegate.errors import StackError
-from tidegate.ports import ModelCatalog, ModelStore
+from tidegate.ports import ModelCatalog
 from tidegate.rules import Engine, Target
 from tidegate.rules.placement import FleetDemand, PlacementPlan
 
 BYTES_PER_MB = 1_000_000
 
 
+SizeOf = Callable[[str, int], Awaitable[int]]
+"""Gives how big the files of a version of a model are, in bytes."""
+
+
 async def place(
-    demand: FleetDemand, engine: Engine, live: Engine | None, catalog: ModelCatalog, store: ModelStore, settled: Settled
+    demand: FleetDemand, engine: Engine, live: Engine | None, catalog: ModelCatalog, size_of: SizeOf, settled: Settled
 ) -> PlacementPlan | None:
     """Place every model, moving as little as may be; None where nothing is left to the planner.
 
@@ -27,7 +31,7 @@ async def place(
         engine: the rules.
         live: the rules that are live.
         catalog: the models that were pushed.
-        store: where they are, with their sizes.
+        size_of: their sizes.
         settled: versions of open steps that must stay.
 
     Raises:
@@ -36,7 +40,7 @@ async def place(
     """
     if not demand.auto:
         return None
-    closures = await _closures(demand, engine, catalog, store, settled)
+    closures = await _closures(demand, engine, catalog, size_of, settled)
     current: Mapping[str, Sequence[str]] | None = None if live is None else live.fleet.models
     plan = await asyncio.to_thread(demand.plan, closures, current)
     if plan.problems:
@@ -45,7 +49,7 @@ async def place(
 
 
 async def _closures(
-    demand: FleetDemand, engine: Engine, catalog: ModelCatalog, store: ModelStore, settled: Settled
+    demand: FleetDemand, engine: Engine, catalog: ModelCatalog, size_of: SizeOf, settled: Settled
 ) -> dict[str, dict[str, int]]:
     """The closure of every target's model, with the sizes of what declares none."""
     targets: dict[str, list[Target]] = {}
@@ -62,10 +66,10 @@ async def _closures(
     undeclared = {
         (model, version) for model, versions in loads if demand.declared_mb(model) is None for version in versions
     }
-    files = dict(zip(undeclared, await asyncio.gather(*(store.files(*unit) for unit in undeclared)), strict=True))
+    found = dict(zip(undeclared, await asyncio.gather(*(size_of(*unit) for unit in undeclared)), strict=True))
     sizes: dict[str, int] = {}
-    for (model, _), found in files.items():
-        sizes[model] = sizes.get(model, 0) + sum(file.size_bytes for file in found)
+    for (model, _), size_bytes in found.items():
+        sizes[model] = sizes.get(model, 0) + size_bytes
     return {
         model: {load.model: -(-sizes.get(load.model, 0) // BYTES_PER_MB) for load in plan}
         for model, plan in plans.items()

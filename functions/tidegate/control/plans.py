@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tidegate.ports import ModelLoad, ModelState
+from tidegate.ports import ModelLoad, ModelState, Unit
 
 Plan = tuple[ModelLoad, ...]
 """What one endpoint must hold, steps before the ensembles that call them."""
@@ -26,6 +26,11 @@ def loaded_versions(states: Iterable[ModelState]) -> Loaded:
         if state.version is not None and state.state == "READY":
             versions.setdefault(state.model, set()).add(state.version)
     return {model: frozenset(found) for model, found in versions.items()}
+
+
+def units_of(plans: Iterable[Plan]) -> frozenset[Unit]:
+    """Everything that plans need of the model store."""
+    return frozenset((load.model, version) for plan in plans for load in plan for version in (None, *load.versions))
 
 
 def merge(plans: Iterable[Plan]) -> tuple[Plan, tuple[str, ...]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -14,24 +14,22 @@ from tidegate.control.assigning import Assignment, assign, closure
 from tidegate.control.base import BaseReader
 from tidegate.control.config import ControlConfig, ControlPorts
 from tidegate.control.desired import Desired, StateReader
-from tidegate.control.endpoints import raise_first
 from tidegate.control.outlook import Outlook, outlook
 from tidegate.control.placing import place
-from tidegate.control.plans import NOTHING, Plan
+from tidegate.control.plans import Plan, merge, units_of
 from tidegate.control.reconcile import Reconciler
 from tidegate.control.rollback import describe_mark
 from tidegate.control.sources import CheckedRules, ModelsSource, RulesSource
 from tidegate.control.steps import Announce, Step, Steps
 from tidegate.errors import BundleError, ConflictError, PublishError
-from tidegate.ports import ModelCatalog, ModelLoad, Pointer, PushOutcome
+from tidegate.ports import Pointer, PushOutcome, Unit
 from tidegate.ports.model_units import SAMPLES
 from tidegate.rules import Engine, load_bundle
 from tidegate.rules.bundle import revision_json, rules_of
+from tidegate.rules.placement import Move
 from tidegate.rules.resolved import resolved_steps
 
 Status = Literal["published", "unchanged", "planned"]
-
-PUSHES_AT_ONCE = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +91,7 @@ class PublishResult:
                     "versions": list(each.versions),
                     "files": each.files,
                     "size_bytes": each.size_bytes,
+                    "replaced": ["config" if version is None else version for version in each.replaced],
                 }
                 for each in self.pushed
             ],
@@ -113,39 +112,46 @@ class Publisher:
         self._base = BaseReader(ports.bundles, reader)
 
     async def publish(self, request: PublishRequest, announce: Announce) -> PublishResult:
-        """Check, test, push, assign, claim, load, validate, flip, confirm, drain, unload.
+        """Check, test, assign, push, claim, load, validate, flip, confirm, drain, unload.
 
         Raises:
             PublishError: a step failed; it names the step, says why and what to do. What is live was not touched. So it is
                 where somebody else made another revision live since this began.
         """
         steps = Steps(announce, self._ports.clock)
+        self._ports.models.forget_drafts()
         with steps.step("check") as step:
             # Before the rules are read: whatever becomes live from here on, they were not written with it in view.
             base = await self._base.read(request.onto)
-            checked, needed, unpushed = await self._check(request, step)
+            checked, unpushed = await self._check(request, step)
         with steps.step("test") as step:
             step.outcome = await request.rules.test(checked)
         if self._must_be_proved(request):
             with steps.step("samples") as step:
                 step.outcome = await self._check_samples(checked, request.models)
-        if request.dry_run:
-            return await self._plan(request, base, checked, needed, steps)
-        with steps.step("push") as step:
-            pushed = await self._push(unpushed, step)
         with steps.step("assign") as step:
             desired = await self._reader.read()
-            assignment = await self._assign(checked, desired, step, self._ports.catalog)
+            # With what is in the folder, so that nothing is pushed that could not be loaded then.
+            assignment, moves = await self._assign(checked, desired, request.models if unpushed else None)
             await self._refuse(assignment, desired, base, request)
+            _tell(assignment, moves, desired, step)
+        if request.dry_run:
+            return await self._plan(checked, assignment, desired, unpushed, steps)
+        with steps.step("push") as step:
+            pushed = await self._push(unpushed, desired, step)
+            if unpushed:
+                assignment, _ = await self._assign(checked, desired, None)
+                await self._refuse(assignment, desired, base, request)
+            pins = await self._ports.models.pin(units_of(assignment.plans.values()) - units_of(desired.published))
             # Also where it is live already: that mends what is damaged.
             await self._ports.bundles.put_bundle(assignment.bundle)
-            assignment = replace(assignment, plans=await self._stored(assignment))
+            assignment = replace(assignment, plans=await self._stored(assignment, replaceable=bool(pins)))
             seen = await self._outlook(assignment, desired)
         notes = (*checked.notes, *assignment.notes)
         result = PublishResult("unchanged", assignment.revision, seen, pushed, notes)
         if _is_live(assignment, desired):
             return result
-        change = await self._change(request, assignment, desired)
+        change = await self._change(request, assignment, desired, pins)
         try:
             activated = await self._activation.run(change, steps)
         except PublishError as error:
@@ -154,8 +160,8 @@ class Publisher:
             raise
         return replace(result, status="published", activated=activated)
 
-    async def _check(self, request: PublishRequest, step: Step) -> tuple[CheckedRules, Plan, Mapping[str, Path]]:
-        """The checked rules, what they need of the models of the folder, and which folders may have to be pushed.
+    async def _check(self, request: PublishRequest, step: Step) -> tuple[CheckedRules, Mapping[str, Path]]:
+        """The checked rules, and which folders may have to be pushed.
 
         What is there as its folder is was checked when it was pushed; it is checked again only with a step that is not.
         """
@@ -174,7 +180,7 @@ class Publisher:
             step.note(note)
         models = request.models
         if models is None:
-            return checked, NOTHING, {}
+            return checked, {}
         settled = await self._settled(desired)
         loads = await closure(models.catalog, load_bundle(checked.bundle).targets(), settled)
         needed = tuple(load for load in loads if models.folder(load.model) is not None)
@@ -183,59 +189,73 @@ class Publisher:
         affected = [load.model for load in needed if not unpushed.isdisjoint((load.model, *load.steps))]
         for warning in await models.check(affected) if affected else ():
             step.note(warning)
-        return checked, needed, {model: folders[model] for model in folders if model in unpushed}
+        return checked, {model: folders[model] for model in folders if model in unpushed}
 
-    async def _push(self, unpushed: Mapping[str, Path], step: Step) -> tuple[PushOutcome, ...]:
-        gate = asyncio.Semaphore(PUSHES_AT_ONCE)
-
-        async def push(model: str) -> PushOutcome:
-            async with gate:
-                return await self._ports.models.push(model, unpushed[model], _progress(model, step))
-
-        outcomes = await asyncio.gather(*(push(model) for model in unpushed), return_exceptions=True)
-        raise_first(outcomes)
-        sent = tuple(outcome for outcome in outcomes if not isinstance(outcome, BaseException) and outcome.files)
+    async def _push(self, unpushed: Mapping[str, Path], desired: Desired, step: Step) -> tuple[PushOutcome, ...]:
+        outcomes = await self._ports.models.push_all(
+            unpushed, lambda model: _progress(model, step), units_of(desired.claimed)
+        )
+        sent = tuple(outcome for outcome in outcomes if outcome.files or outcome.replaced)
+        for each in sent:
+            if each.replaced:
+                step.note(f"{_units(each)} of {each.model!r} took the place of one that was never live")
         files, size_bytes = sum(each.files for each in sent), sum(each.size_bytes for each in sent)
         told = f"{files} files of {len(sent)} models, {size_bytes} bytes"
         step.outcome = told if sent else "everything was pushed before"
         return sent
 
-    async def _assign(self, checked: CheckedRules, desired: Desired, step: Step, catalog: ModelCatalog) -> Assignment:
+    async def _assign(
+        self, checked: CheckedRules, desired: Desired, models: ModelsSource | None
+    ) -> tuple[Assignment, Sequence[Move]]:
+        """The assignment of the rules, with the models of a folder over those that were pushed (None: these alone)."""
         settled = await self._settled(desired)
+        catalog = self._ports.catalog.fresh() if models is None else models.catalog
+        known, _ = merge(desired.published)
         # An ensemble whose open steps were pinned is read anew, as a load does not say which these were.
-        self._ports.catalog.learn(load for plan in desired.plans.values() for load in plan if load.model not in settled)
+        catalog.learn(load for load in known if load.model not in settled)
         engine, live = load_bundle(checked.bundle), await self._live(desired)
-        placed = await place(checked.demand, engine, live, catalog, self._ports.models, settled)
-        assignment = await assign(checked.bundle, catalog, settled, {} if placed is None else placed.placement)
-        for note in assignment.notes:
-            step.note(note)
-        for move in () if placed is None else placed.moves:
-            step.note(f"{move.action} {move.model!r} on shard {move.shard!r}: {move.reason}")
-        step.outcome = f"revision {assignment.revision[:12]}{_beside(assignment, desired)}"
-        return assignment
 
-    async def _stored(self, assignment: Assignment) -> Mapping[str, Plan]:
-        """The stored plans of a revision: those that are there count, and never change."""
+        async def size_of(model: str, version: int) -> int:
+            size_bytes = None if models is None else await models.size_bytes(model, version)
+            if size_bytes is not None:
+                return size_bytes
+            return sum(file.size_bytes for file in await self._ports.models.files(model, version))
+
+        placed = await place(checked.demand, engine, live, catalog, size_of, settled)
+        assignment = await assign(checked.bundle, catalog, settled, {} if placed is None else placed.placement)
+        return assignment, () if placed is None else placed.moves
+
+    async def _stored(self, assignment: Assignment, *, replaceable: bool) -> Mapping[str, Plan]:
+        """The stored plans of a revision: those that are there count, unless they may be replaced."""
         try:
-            return await self._reader.assignment(assignment.revision)
+            stored = await self._reader.assignment(assignment.revision)
         except BundleError:
             await self._ports.bundles.put_assignment(assignment.revision, assignment.plans)
+            return assignment.plans
+        if not replaceable or stored == assignment.plans:
+            return stored
+        # It was planned with the config of a draft that has been replaced since.
+        await self._ports.bundles.replace_assignment(assignment.revision, stored, assignment.plans)
         return assignment.plans
 
     async def _plan(
-        self, request: PublishRequest, base: Pointer | None, checked: CheckedRules, needed: Plan, steps: Steps
+        self,
+        checked: CheckedRules,
+        assignment: Assignment,
+        desired: Desired,
+        unpushed: Mapping[str, Path],
+        steps: Steps,
     ) -> PublishResult:
         """What a publish would do; nothing is written."""
         with steps.step("push") as step:
-            there = await self._ports.models.models()
-            missing = [_unpushed(load, there.get(load.model, ())) for load in needed]
-            outcomes = tuple(each for each in missing if each.versions)
+            claimed = units_of(desired.claimed)
+            plans = [await self._ports.models.plan(model, folder, claimed) for model, folder in unpushed.items()]
+            outcomes = tuple(
+                PushOutcome(each.model, each.versions, len(each.files), each.size_bytes, each.replaced)
+                for each in plans
+                if not each.is_done
+            )
             step.outcome = f"dry run: {len(outcomes)} models would be sent" if outcomes else "dry run: nothing to send"
-        with steps.step("assign") as step:
-            desired = await self._reader.read()
-            catalog = self._ports.catalog if request.models is None else request.models.catalog
-            assignment = await self._assign(checked, desired, step, catalog)
-            await self._refuse(assignment, desired, base, request)
             seen = await self._outlook(assignment, desired)
         status: Status = "unchanged" if _is_live(assignment, desired) else "planned"
         notes = (*checked.notes, *assignment.notes)
@@ -271,7 +291,9 @@ class Publisher:
                 settled[ensemble] = {**pins, **settled.get(ensemble, {})}
         return settled
 
-    async def _change(self, request: PublishRequest, assignment: Assignment, desired: Desired) -> Change:
+    async def _change(
+        self, request: PublishRequest, assignment: Assignment, desired: Desired, pins: Mapping[Unit, str]
+    ) -> Change:
         engine, live = load_bundle(assignment.bundle), await self._live(desired)
         served = {(each.model, each.version, each.shards) for each in live.targets()} if live is not None else set()
         known = frozenset(each.name for each in engine.targets() if (each.model, each.version, each.shards) in served)
@@ -285,6 +307,7 @@ class Publisher:
             request.why,
             known,
             self._must_be_proved(request),
+            pins,
             clears=desired.pointer is not None and desired.pointer.mark(assignment.revision) is not None,
         )
 
@@ -360,8 +383,19 @@ def _beside(assignment: Assignment, desired: Desired) -> str:
     return ": the rules that are live, but their models resolve to other versions or shards"
 
 
-def _unpushed(load: ModelLoad, there: Collection[int]) -> PushOutcome:
-    return PushOutcome(load.model, tuple(version for version in load.versions if version not in there))
+def _tell(assignment: Assignment, moves: Iterable[Move], desired: Desired, step: Step) -> None:
+    for note in assignment.notes:
+        step.note(note)
+    for move in moves:
+        step.note(f"{move.action} {move.model!r} on shard {move.shard!r}: {move.reason}")
+    step.outcome = f"revision {assignment.revision[:12]}{_beside(assignment, desired)}"
+
+
+def _units(outcome: PushOutcome) -> str:
+    """What was replaced, in words."""
+    versions = [str(version) for version in outcome.replaced if version is not None]
+    named = [f"version {', '.join(versions)}"] if versions else []
+    return " and ".join([*(["the config"] if None in outcome.replaced else []), *named])
 
 
 def _progress(model: str, step: Step) -> Callable[[str, int, int], None]:

@@ -54,6 +54,10 @@ class ModelsSource(Protocol):
         """The folder of a model; None where it has none here."""
         ...
 
+    async def size_bytes(self, model: str, version: int) -> int | None:
+        """How big the files of a version in the folder are; None where it has none here."""
+        ...
+
     async def check(self, models: Iterable[str]) -> tuple[str, ...]:
         """Check models of the folder; warnings, in words.
 

@@ -16,8 +16,9 @@ from tidegate.ports.memory_fleet import (
     MemoryScratchServers,
     MemoryServerLauncher,
 )
+from tidegate.ports.memory_model_store import MemoryModelStore
 from tidegate.ports.memory_models import MemoryModel, MemoryModelCatalog
-from tidegate.ports.memory_stores import MemoryBundleStore, MemoryModelStore, MemoryRegistry, StoreFaults
+from tidegate.ports.memory_stores import MemoryBundleStore, MemoryRegistry
 from tidegate.ports.observed import Observe, Served
 from tidegate.ports.protocols import (
     Diagnose,
@@ -42,6 +43,7 @@ from tidegate.ports.protocols import (
     ServerLauncher,
     Transport,
 )
+from tidegate.ports.store_faults import StoreFaults
 from tidegate.ports.stores import (
     BadMark,
     BundleSource,
@@ -57,11 +59,13 @@ from tidegate.ports.stores import (
     ModelStore,
     Pointer,
     PushOutcome,
+    PushPlan,
     PushProgress,
     RefusedEndpoint,
     RegisteredEndpoint,
     Registry,
     RepositoryOf,
+    Unit,
 )
 
 __all__ = [
@@ -112,6 +116,7 @@ __all__ = [
     "Observe",
     "Pointer",
     "PushOutcome",
+    "PushPlan",
     "PushProgress",
     "RefusedEndpoint",
     "RegisteredEndpoint",
@@ -124,4 +129,5 @@ __all__ = [
     "ServerLauncher",
     "StoreFaults",
     "Transport",
+    "Unit",
 ]

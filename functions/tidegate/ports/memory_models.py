@@ -43,6 +43,10 @@ class MemoryModelCatalog:
     def learn(self, loads: Iterable[ModelLoad]) -> None:
         """Everything is known already."""
 
+    def fresh(self) -> MemoryModelCatalog:
+        """Nothing is kept beside `models` itself."""
+        return self
+
     async def resolve(self, targets: Iterable[Target], settled: Mapping[str, Mapping[str, int]]) -> Resolution:
         """A version for every target and every open step: see `ModelCatalog.resolve`.
 

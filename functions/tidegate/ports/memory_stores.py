@@ -1,4 +1,4 @@
-"""The stores in memory: pushed models, bundles with their pointer, and the registry, with whatever should go wrong.
+"""The stores in memory: bundles with their pointer, and the registry, with whatever should go wrong.
 
 They keep the guarantees of the real ones. Every call gives way to other tasks once, so that two writers do meet, and the
 same calls always give the same history.
@@ -6,166 +6,33 @@ same calls always give the same history.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
-from tidegate.errors import BundleError, ModelConfigError, StoreError
-from tidegate.ports.model_units import UnitFile, check_unchanged, read_units
+from tidegate.errors import BundleError, StoreError
 from tidegate.ports.protocols import Endpoint, ModelLoad
-from tidegate.ports.store_rules import HISTORY_ENTRIES, SILENCE_S, by_address, check_flip, moved, pointer_after
+from tidegate.ports.store_faults import StoreFaults
+from tidegate.ports.store_rules import (
+    HISTORY_ENTRIES,
+    SILENCE_S,
+    by_address,
+    check_flip,
+    moved,
+    pointer_after,
+    replaced_assignment,
+)
 from tidegate.ports.stores import (
     Claim,
     EndpointListing,
     EndpointState,
     GatewayReport,
     LiveEntry,
-    ModelFile,
     Pointer,
-    PushOutcome,
-    PushProgress,
     RefusedEndpoint,
     RegisteredEndpoint,
 )
 from tidegate.rules.bundle import revision_of
-
-
-@dataclass(slots=True)
-class StoreFaults:
-    """What goes wrong, from the next call on. Methods go by name; `*` is every method.
-
-    Attributes:
-        failing: methods that do nothing and raise `StoreError`, with the reason.
-        lost: methods that do their work and then raise `StoreError`, as when the answer was lost.
-        held: methods that wait until the event is set, and then go their way.
-        damaged: revisions whose bundle and assignment, and `model/path`s of model files, that come back damaged.
-    """
-
-    failing: dict[str, str] = field(default_factory=dict)
-    lost: dict[str, str] = field(default_factory=dict)
-    held: dict[str, asyncio.Event] = field(default_factory=dict)
-    damaged: set[str] = field(default_factory=set)
-
-    @contextlib.asynccontextmanager
-    async def around(self, method: str) -> AsyncIterator[None]:
-        """Let happen to a call of `method` what should."""
-        await asyncio.sleep(0)
-        for name in (method, "*"):
-            if name in self.held:
-                await self.held[name].wait()
-            if name in self.failing:
-                raise StoreError(f"{method}: {self.failing[name]}")
-        yield
-        for name in (method, "*"):
-            if name in self.lost:
-                raise StoreError(f"{method}: {self.lost[name]}")
-
-
-class MemoryModelStore:
-    """A `ModelStore` in memory.
-
-    Attributes:
-        faults: what goes wrong.
-        units: the files of every pushed unit by model and version (None: of no version); change them as nobody should.
-        contents: the bytes of every file by model and path.
-    """
-
-    def __init__(self, faults: StoreFaults | None = None) -> None:
-        self.faults = StoreFaults() if faults is None else faults
-        self.units: dict[tuple[str, int | None], tuple[ModelFile, ...]] = {}
-        self.contents: dict[tuple[str, str], bytes] = {}
-        self._samples: dict[str, dict[str, bytes]] = {}
-
-    async def models(self) -> Mapping[str, Sequence[int]]:
-        """The models of which at least one version is there, sorted by name, with their versions, ascending."""
-        async with self.faults.around("models"):
-            found: dict[str, list[int]] = {}
-            for model, version in sorted((model, version) for model, version in self.units if version is not None):
-                found.setdefault(model, []).append(version)
-            return found
-
-    async def versions(self, model: str) -> Sequence[int]:
-        """The versions of a model that are there whole, ascending."""
-        async with self.faults.around("versions"):
-            return sorted(version for name, version in self.units if name == model and version is not None)
-
-    async def files(self, model: str, version: int | None) -> Sequence[ModelFile]:
-        """The files of a version (None: of what belongs to no version), sorted by path."""
-        async with self.faults.around("files"):
-            return self.units.get((model, version), ())
-
-    async def read(self, model: str, path: str) -> bytes | None:
-        """The content of one file of a model; None where there is none.
-
-        Raises:
-            StoreError: it is damaged.
-        """
-        async with self.faults.around("read"):
-            if f"{model}/{path}" in self.faults.damaged:
-                raise StoreError(f"{model}/{path} is damaged: its bytes are not those that were pushed; push it again")
-            return self.contents.get((model, path))
-
-    async def push(self, model: str, folder: Path, progress: PushProgress) -> PushOutcome:
-        """Push a model's folder: whatever of it is not there yet.
-
-        Raises:
-            ImmutableError: a config or a version that is there has other files; nothing was changed.
-            ModelConfigError: the folder cannot be pushed as it stands.
-        """
-        async with self.faults.around("push"):
-            pushed = read_units(model, folder)
-            for version, files in pushed.units.items():
-                if (model, version) in self.units:
-                    check_unchanged(model, version, self.units[model, version], tuple(each.file for each in files))
-            fresh = {version: files for version, files in pushed.units.items() if (model, version) not in self.units}
-            samples = {name: each.read(model) for name, each in (pushed.samples or {}).items()}
-            contents = {each.file.path: each.read(model) for files in fresh.values() for each in files}
-            for version, files in fresh.items():
-                self.units[model, version] = tuple(each.file for each in files)
-            self.contents.update({(model, path): data for path, data in contents.items()})
-            sent = self._send_samples(model, pushed.samples, samples)
-            sent += [each.file for files in fresh.values() for each in files]
-            total, done = sum(file.size_bytes for file in sent), 0
-            for file in sent:
-                done += file.size_bytes
-                progress(file.path, done, total)
-            versions = tuple(version for version in fresh if version is not None)
-            return PushOutcome(model, versions, len(sent), total)
-
-    async def unpushed(self, folders: Mapping[str, Path]) -> Sequence[str]:
-        """Those of some models whose push may have something to do, or be refused."""
-        async with self.faults.around("unpushed"):
-            return [model for model, folder in folders.items() if not self._has(model, folder)]
-
-    async def samples(self, model: str) -> Mapping[str, bytes]:
-        """The golden requests of a model as JSON by file name."""
-        async with self.faults.around("samples"):
-            return dict(self._samples.get(model, {}))
-
-    def _has(self, model: str, folder: Path) -> bool:
-        try:
-            pushed = read_units(model, folder)
-            samples = {name: each.read(model) for name, each in (pushed.samples or {}).items()}
-        except ModelConfigError:
-            return False
-        if pushed.samples is not None and samples != self._samples.get(model, {}):
-            return False
-        return all(
-            self.units.get((model, version)) == tuple(each.file for each in files)
-            for version, files in pushed.units.items()
-        )
-
-    def _send_samples(
-        self, model: str, wanted: Mapping[str, UnitFile] | None, contents: dict[str, bytes]
-    ) -> list[ModelFile]:
-        if wanted is None:
-            return []
-        before = self._samples.get(model, {})
-        self._samples[model] = contents
-        return [wanted[name].file for name, data in contents.items() if before.get(name) != data]
 
 
 class MemoryBundleStore:
@@ -221,6 +88,15 @@ class MemoryBundleStore:
             frozen = {shard: tuple(plan) for shard, plan in plans.items()}
             if self._assignments.setdefault(revision, frozen) != frozen:
                 raise StoreError(f"another assignment of revision {revision[:12]} is there, and never changes")
+
+    async def replace_assignment(
+        self, revision: str, before: Mapping[str, Sequence[ModelLoad]], plans: Mapping[str, Sequence[ModelLoad]]
+    ) -> None:
+        """Store what each shard must hold for a revision in place of `before`: see `BundleStore.replace_assignment`."""
+        async with self.faults.around("replace_assignment"):
+            if self._assignments.get(revision) != {shard: tuple(plan) for shard, plan in before.items()}:
+                raise replaced_assignment(revision)
+            self._assignments[revision] = {shard: tuple(plan) for shard, plan in plans.items()}
 
     async def assignment(self, revision: str) -> Mapping[str, tuple[ModelLoad, ...]]:
         """What each shard must hold for a revision.

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tidegate.errors import ImmutableError, ModelConfigError
+from tidegate.errors import ConflictError, ImmutableError, ModelConfigError
 from tidegate.ports.stores import ModelFile
 
 SAMPLES = "samples"
@@ -125,7 +125,7 @@ def check_name(model: str) -> None:
 def check_unchanged(
     model: str, version: int | None, pushed: tuple[ModelFile, ...], folder: tuple[ModelFile, ...]
 ) -> None:
-    """Refuse other files for a unit that has been pushed.
+    """Refuse other files for a unit that never changes.
 
     Raises:
         ImmutableError: `folder` differs from `pushed`; it names every file that does, and how.
@@ -141,13 +141,46 @@ def check_unchanged(
     if not paths:
         return
     how = {path: kind for kind, named in kinds.items() for path in named}
-    what = "its config" if version is None else f"version {version}"
-    advice = "push under another name" if version is None else "push it as another version"
+    advice = (
+        f"make another model of it with `tidegate models new NAME --from {model}`"
+        if version is None
+        else f"make a new version of it with `tidegate models version {model}`"
+    )
     listed = ", ".join(f"{path} {how[path]}" for path in paths[:10]) + (", …" if len(paths) > 10 else "")
     raise ImmutableError(
         model,
         paths,
-        f"model {model!r}: {what} has been pushed and never changes, but {listed}; {advice}, or restore it",
+        f"{unit_name(model, version)} was live and never changes, but {listed}; {advice}, or restore it",
+    )
+
+
+def unit_name(model: str, version: int | None) -> str:
+    """A unit as messages name it."""
+    return f"model {model!r}: " + ("its config" if version is None else f"version {version}")
+
+
+def replaced_meanwhile(model: str, version: int | None) -> ConflictError:
+    """The error for a draft that is not any more what a publish has loaded."""
+    return ConflictError(
+        f"{unit_name(model, version)} was replaced or withdrawn while it was being published; publish again"
+    )
+
+
+def in_use(model: str, version: int | None) -> ConflictError:
+    """The error for a draft that is to be replaced or withdrawn and is needed by somebody."""
+    return ConflictError(
+        f"{unit_name(model, version)} is being published by somebody else; wait for that to end (`tidegate status` says "
+        "who), then try again"
+    )
+
+
+def not_a_draft(model: str, version: int | None) -> ImmutableError:
+    """The error for a unit that is to be withdrawn and never changes."""
+    return ImmutableError(
+        model,
+        (),
+        f"{unit_name(model, version)} was live, so that it stays: a rollback may need it. Take it out of the rules "
+        "instead; what no revision needs is unloaded by itself",
     )
 
 

@@ -136,6 +136,10 @@ class ModelCatalog(Protocol):
         them may be of an ensemble with open steps, as the load does not say which these were."""
         ...
 
+    def fresh(self) -> ModelCatalog:
+        """The same models, with nothing kept of what was read: one that was never live may have been replaced."""
+        ...
+
     async def resolve(self, targets: Iterable[Target], settled: Mapping[str, Mapping[str, int]]) -> Resolution:
         """Give every target and every step of its closure a version.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from tidegate.errors import ConflictError
+from tidegate.errors import ConflictError, StoreError
 from tidegate.ports.stores import BadMark, LiveEntry, Pointer, RegisteredEndpoint
 
 POINTER_ENTRIES = 50
@@ -42,6 +42,11 @@ def check_flip(entry: LiveEntry, expected: Pointer | None) -> None:
     replaced = "" if expected is None or expected.live.revision == entry.revision else expected.live.revision
     if entry.marked_bad not in ("", replaced):
         raise ValueError(f"revision {entry.marked_bad[:12]} is not replaced by the flip, which cannot mark it bad")
+
+
+def replaced_assignment(revision: str) -> StoreError:
+    """The error for an assignment that somebody else has replaced."""
+    return StoreError(f"the assignment of revision {revision[:12]} was replaced by somebody else; publish again")
 
 
 def moved(live: LiveEntry) -> ConflictError:

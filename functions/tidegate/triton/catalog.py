@@ -182,8 +182,8 @@ class _Snapshot:
 class TritonCatalog:
     """A `ModelCatalog` over the files of models.
 
-    Pushed files never change, so what was read once, or is in a load that was planned before, is not read again. Make
-    another catalog where the files of a directory may have changed.
+    What was read once, or is in a load that was planned before, is not read again. Take a `fresh` one where the files of a
+    directory, or of models that were never live, may have changed.
     """
 
     def __init__(self, files: ModelFiles) -> None:
@@ -199,6 +199,10 @@ class TritonCatalog:
             if load.config is not None:
                 self._learned[load.model] = json_format.ParseDict(json.loads(load.config), ModelConfig())
             self._checked.setdefault(load.model, set()).update(load.versions)
+
+    def fresh(self) -> TritonCatalog:
+        """The same models, of which nothing was read yet."""
+        return TritonCatalog(self._files)
 
     async def resolve(self, targets: Iterable[Target], settled: Steps) -> Resolution:
         """A version for every target and every open step: see `ModelCatalog.resolve`.

@@ -26,6 +26,7 @@ class StoredDiagnosis:
 
     async def __call__(self, model: str) -> Sequence[str]:
         """See `Diagnose`."""
+        self._store.forget_drafts()
         with tempfile.TemporaryDirectory(prefix="tidegate-diagnosis-") as folder:
             try:
                 await closure([model], partial(self._fetch, Path(folder)))

@@ -12,6 +12,7 @@ COMMANDS = {
     "smoke": ("tidegate.cli.models.smoke:smoke_", "Load models on a scratch Triton and judge their answers."),
     "image": ("tidegate.cli.models.image:image", "Say what an image of model servers holds."),
     "push": ("tidegate.cli.models.push:push", "Push models to the bucket that every shard loads from."),
+    "withdraw": ("tidegate.cli.models.withdraw:withdraw", "Remove from the bucket what was never live."),
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,13 +14,16 @@ import click
 from tidegate.cli.columns import say
 from tidegate.cli.control import STORE_OPTIONS, StoreOptions, resolve_settings
 from tidegate.cli.models.options import IMAGES, MODELS, accepted_json, open_repository, print_findings
+from tidegate.cli.models.stores import open_stores
 from tidegate.cli.rules.options import AS_JSON, DIRECTORY, print_json
+from tidegate.control.drafts import claimed_units
 from tidegate.errors import ConflictError, ImmutableError, ModelConfigError, StoreError, TidegateError
 from tidegate.settings import Settings
 from tidegate.triton.checks import Repository, judge_models
 
 if TYPE_CHECKING:
-    from tidegate.aws.model_store import PushPlan, S3ModelStore
+    from tidegate.aws.model_store import S3ModelStore
+    from tidegate.ports import PushPlan, Unit
 
 ModelProgress = Callable[[str, str, int], None]
 """Callback with a model, the path of one of its files, and how many of the model's bytes have been sent."""
@@ -30,17 +33,20 @@ PLANS_AT_ONCE = 8
 
 @dataclass(frozen=True, slots=True)
 class Pushed:
-    """What came of one model: the versions that were (or would be) added, and what was (or would be) sent."""
+    """What came of one model: the versions that were (or would be) added, what was (or would be) sent, and the drafts that
+    it took the place of (None: the config)."""
 
     model: str
     versions: tuple[int, ...]
     files: tuple[str, ...]
     size_bytes: int
+    replaced: tuple[int | None, ...] = ()
 
     @classmethod
     def of(cls, plan: PushPlan) -> Pushed:
         """What a plan would do."""
-        return cls(plan.model, plan.versions, tuple(file.path for file in plan.files), plan.size_bytes)
+        files = tuple(file.path for file in plan.files)
+        return cls(plan.model, plan.versions, files, plan.size_bytes, plan.replaced)
 
     def as_dict(self) -> dict[str, Any]:
         """As plain JSON values."""
@@ -49,6 +55,7 @@ class Pushed:
             "versions_added": list(self.versions),
             "files_sent": list(self.files),
             "sent_bytes": self.size_bytes,
+            "replaced": ["config" if version is None else version for version in self.replaced],
         }
 
 
@@ -69,9 +76,9 @@ def push(
 ) -> None:
     """Push models, with everything that they call, to the bucket: all of DIRECTORY, or those named.
 
-    Models with errors that `tidegate models check` finds are refused, and so is a config or a version that was pushed
-    before with other files. Then nothing is sent at all. What is there already is not sent again, so an interrupted push
-    goes on where it ended when it is run again.
+    Models with errors that `tidegate models check` finds are refused, and so is a config or a version that was live with
+    other files. Then nothing is sent at all. One that was pushed and never live is replaced. What is there already is not
+    sent again, so an interrupted push goes on where it ended when it is run again.
     """
     repository = open_repository(directory, models, images)
     settings = resolve_settings(stores, registry=False)
@@ -91,19 +98,16 @@ def push(
 
 
 async def _push(settings: Settings, folders: Mapping[str, Path], result: dict[str, Any], *, as_json: bool) -> None:
-    from tidegate.aws.clients import AwsClients, AwsConfig
-    from tidegate.aws.model_store import S3ModelStore
-    from tidegate.aws.objects import Objects
-
     assert settings.bucket is not None
-    store = S3ModelStore(Objects(AwsClients(AwsConfig.from_settings(settings)), settings.bucket))
-    plans, refused = await _plan(store, folders)
+    store, bundles = open_stores(settings)
+    held = await claimed_units(bundles)
+    plans, refused = await _plan(store, folders, held)
     if refused:
         _refuse(as_json, result, "nothing was pushed", refused)
     if not result["dry_run"]:
         try:
             with _progress(plans, shown=not as_json) as progress:
-                await _send(store, folders, plans, progress)
+                await _send(store, folders, plans, held, progress)
         except (ImmutableError, ConflictError):
             raise
         except StoreError as error:
@@ -115,15 +119,17 @@ async def _push(settings: Settings, folders: Mapping[str, Path], result: dict[st
         _show(pushed, settings.bucket, dry_run=result["dry_run"])
 
 
-async def _plan(store: S3ModelStore, folders: Mapping[str, Path]) -> tuple[list[PushPlan], list[TidegateError]]:
+async def _plan(
+    store: S3ModelStore, folders: Mapping[str, Path], held: Collection[Unit]
+) -> tuple[list[PushPlan], list[TidegateError]]:
     """What there is to do for each model, and why models are refused."""
     turns = asyncio.Semaphore(PLANS_AT_ONCE)
 
     async def plan(model: str, folder: Path) -> PushPlan | TidegateError:
         async with turns:
             try:
-                return await store.plan(model, folder)
-            except (ImmutableError, ModelConfigError) as error:
+                return await store.plan(model, folder, held)
+            except (ImmutableError, ConflictError, ModelConfigError) as error:
                 return error
 
     # Side by side: most pushes find most models there, and wait for S3 to say so.
@@ -133,7 +139,11 @@ async def _plan(store: S3ModelStore, folders: Mapping[str, Path]) -> tuple[list[
 
 
 async def _send(
-    store: S3ModelStore, folders: Mapping[str, Path], plans: Sequence[PushPlan], progress: ModelProgress
+    store: S3ModelStore,
+    folders: Mapping[str, Path],
+    plans: Sequence[PushPlan],
+    held: Collection[Unit],
+    progress: ModelProgress,
 ) -> None:
     for plan in plans:
         if not plan.is_done:
@@ -141,7 +151,7 @@ async def _send(
             def sent(path: str, sent_bytes: int, _total: int, model: str = plan.model) -> None:
                 progress(model, path, sent_bytes)
 
-            await store.push(plan.model, folders[plan.model], sent)
+            await store.push(plan.model, folders[plan.model], sent, held)
 
 
 @contextlib.contextmanager
@@ -208,12 +218,15 @@ def _refuse(as_json: bool, result: Mapping[str, Any], words: str, refused: Seque
 
 
 def _show(pushed: Sequence[Pushed], bucket: str, *, dry_run: bool) -> None:
-    done = [each for each in pushed if each.files or each.versions]
+    done = [each for each in pushed if each.files or each.versions or each.replaced]
     verb = "would push" if dry_run else "pushed"
     for each in done:
         versions = ", ".join(map(str, each.versions))
         added = f"version{'' if len(each.versions) == 1 else 's'} {versions}" if versions else "no new version"
         say(f"{verb} {each.model}: {added}; {_files(len(each.files))}, {_size(each.size_bytes)}")
+        if each.replaced:
+            units = ["its config" if version is None else f"version {version}" for version in each.replaced]
+            say(f"  in place of what was never live: {', '.join(units)}")
     same = len(pushed) - len(done)
     total = sum(each.size_bytes for each in done)
     count = sum(len(each.files) for each in done)

@@ -53,8 +53,8 @@ class StoredGoldenRequests:
         self._store = store
         self._transport = transport
         self._timeout_s = timeout_s
-        # A pushed config never changes.
-        self._configs: dict[str, bytes] = {}
+        # By the digest too: the config of a model that was never live may be replaced.
+        self._configs: dict[tuple[str, str], bytes] = {}
 
     async def ask(self, endpoint: Endpoint, target: Target) -> GoldenResult:
         """See `GoldenRequests.ask`."""
@@ -147,12 +147,16 @@ class StoredGoldenRequests:
 
     async def _config(self, model: str) -> bytes | None:
         """The pushed config of a model; None where there is none (yet)."""
-        if model not in self._configs:
+        files = await self._store.files(model, None)
+        digest = next((file.sha256 for file in files if file.path == CONFIG), None)
+        if digest is None:
+            return None
+        if (model, digest) not in self._configs:
             text = await self._store.read(model, CONFIG)
             if text is None:
                 return None
-            self._configs[model] = text
-        return self._configs[model]
+            self._configs[model, digest] = text
+        return self._configs[model, digest]
 
 
 _DECOUPLED = GoldenResult(
