@@ -148,9 +148,9 @@ def test_what_does_not_fit_with_its_real_steps_is_told_and_ends_with_1(models: P
     result = plan("--rules", rules, "--models", models)
     assert result.exit_code == 1
     assert result.stderr.splitlines()[-2:] == [
-        "error: model 'big' needs 103 MB with its steps, and the largest shard has 100; give a shard a memory_mb of at "
+        "error: model 'big' needs 103 MB with its steps, and the largest shard has 100: 3 MB are missing; give a shard a memory_mb of at "
         "least 103",
-        "error: model 'small' needs 104 MB with its steps, and the largest shard has 100; give a shard a memory_mb of at "
+        "error: model 'small' needs 104 MB with its steps, and the largest shard has 100: 4 MB are missing; give a shard a memory_mb of at "
         "least 104",
     ]
     assert result.stdout.splitlines()[-1] == "does not fit: 2 problems"

@@ -57,7 +57,10 @@ def test_the_pages_fleet_is_placed_as_its_comments_say(tmp_path: Path) -> None:
 def test_the_pages_example_of_what_does_not_fit_is_what_the_planner_says(tmp_path: Path) -> None:
     from tidegate.rules.placement import PlacementItem, ShardCapacity, plan_placement
 
-    (told,) = (block.text for block in PAGE if block.language == "text")
+    told, together = (block.text for block in PAGE if block.language == "text")
     items = [PlacementItem("pinned", 1300, pins=("gamma",)), PlacementItem("similar", 900, replicas=2)]
     (problem,) = plan_placement(items, [ShardCapacity("alpha", 4000), ShardCapacity("gamma", 2000)]).problems
     assert str(problem) == " ".join(told.split())
+    many = [PlacementItem(f"m{number:04}", 1, 1) for number in range(1_700)] + [PlacementItem("hog", 1, 900)]
+    (problem,) = plan_placement(many, [ShardCapacity(name, 10_000, 500) for name in "ab"]).problems
+    assert problem.message == " ".join(together.split())

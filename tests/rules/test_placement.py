@@ -142,7 +142,7 @@ def test_a_plan_without_problems_keeps_every_limit_and_one_with_problems_has_a_c
     assert bool(plan.problems) == bool(wrong), (plan.problems, wrong)
     if plan.problems:
         # What does not fit is left out, so that nothing but pins is ever wrong on a shard.
-        short = {problem.model for problem in plan.problems if not problem.shard}
+        short = {model for problem in plan.problems if not problem.shard for model in (problem.model, *problem.also)}
         whole = {model: on for model, on in plan.placement.items() if model not in short}
         pinned = {item.model: item.pins for item in items if item.pins}
         names = {shard.name for shard in shards}
@@ -293,7 +293,7 @@ def test_an_own_number_of_shards_is_kept_however_hot_the_model_is() -> None:
     assert plan_placement([PlacementItem("warm", 10, 90, replicas=1)], shards).placement == {"warm": ("a",)}
     (problem,) = plan_placement([PlacementItem("hot", 10, 150, replicas=1)], shards).problems
     assert str(problem) == (
-        "model 'hot' expects 150/s, and one shard takes 100/s at most; place it on more shards (replicas), or give shards "
+        "model 'hot' expects 150/s, and one shard takes 100/s at most: 50/s are missing; place it on more shards (replicas), or give shards "
         "more servers and a higher traffic_per_s"
     )
 
@@ -378,7 +378,7 @@ PROBLEMS: dict[str, tuple[list[PlacementItem], list[ShardCapacity], list[tuple[s
         [ensemble("m", "encoder", memory_mb=300)],
         [shard("a", 200), shard("b", 350)],
         [],
-        "model 'm' needs 390 MB with its steps, and the largest shard has 350; give a shard a memory_mb of at least 390",
+        "model 'm' needs 390 MB with its steps, and the largest shard has 350: 40 MB are missing; give a shard a memory_mb of at least 390",
     ),
     "too many": (
         [PlacementItem("m", 1, replicas=3)],
@@ -470,3 +470,111 @@ def test_a_large_fleet_is_planned_in_seconds() -> None:
     plan = plan_placement(items, shards)
     assert not plan.problems
     assert time.monotonic() - started < 25, "it takes about half a second alone"
+
+
+def full_fleet(*more: PlacementItem) -> tuple[list[PlacementItem], list[ShardCapacity], PlacementPlan]:
+    """Forty models on four shards that have room for a little more, the plan of these, and the models with some more."""
+    items = [PlacementItem(f"m{number:02}", 10, 10) for number in range(40)]
+    shards = [shard(name, 110, 110) for name in "abcd"]
+    plan = plan_placement(items, shards)
+    assert not plan.problems
+    return [*items, *more], shards, plan
+
+
+IMPOSSIBLE: dict[str, tuple[list[PlacementItem], list[tuple[str, str]]]] = {
+    "a rate": (
+        [PlacementItem("hog", 1, 200_000)],
+        [("hog", "model 'hog' expects 200000/s, and 4 shards take 440/s at most: 199560/s are missing")],
+    ),
+    "a rate on one shard": (
+        [PlacementItem("hog", 1, 111, replicas=1)],
+        [("hog", "model 'hog' expects 111/s, and one shard takes 110/s at most: 1/s are missing")],
+    ),
+    "memory": (
+        [PlacementItem("hog", 111)],
+        [("hog", "model 'hog' needs 111 MB with its steps, and the largest shard has 110: 1 MB are missing")],
+    ),
+    "replicas": (
+        [PlacementItem("hog", 1, replicas=5)],
+        [("hog", "model 'hog' asks for 5 shards, and the fleet has 4")],
+    ),
+    "two of them": (
+        [PlacementItem("hog", 1, 1_000), PlacementItem("sow", 300)],
+        [
+            ("hog", "model 'hog' expects 1000/s, and 4 shards take 440/s at most: 560/s are missing"),
+            ("sow", "model 'sow' needs 300 MB with its steps, and the largest shard has 110: 190 MB are missing"),
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", IMPOSSIBLE)
+@pytest.mark.parametrize("is_placed", [True, False])
+def test_a_model_that_no_fleet_could_take_is_named_alone_and_moves_nobody(case: str, is_placed: bool) -> None:
+    asking, told = IMPOSSIBLE[case]
+    items, shards, before = full_fleet(*asking)
+    plan = plan_placement(items, shards, before.placement if is_placed else None)
+    assert [(problem.model, problem.message) for problem in plan.problems] == told
+    assert dict(plan.placement) == dict(before.placement), "all others are where they are without it"
+    if is_placed:
+        assert plan.moves == ()
+
+
+@pytest.mark.parametrize(
+    ("asking", "model", "words"),
+    [
+        # Fits on an empty fleet, and there is not enough for all.
+        (PlacementItem("hog", 1, 200), "hog", "expect 600/s together, and the shards take 440/s: 160/s are missing"),
+        (PlacementItem("hog", 100, 1), "hog", "(100 MB with its steps, 1/s) fits on no shard"),
+        (PlacementItem("hog", 11, replicas=4), "hog", "fits on no shard"),
+    ],
+)
+def test_who_comes_last_to_a_full_fleet_is_named_and_moves_nobody(
+    asking: PlacementItem, model: str, words: str
+) -> None:
+    items, shards, before = full_fleet(asking)
+    plan = plan_placement(items, shards, before.placement)
+    (problem,) = plan.problems
+    assert (problem.model, words in problem.message or problem.also == ()) == (model, True)
+    assert all(plan.placement[name] == on for name, on in before.placement.items())
+    assert {move.model for move in plan.moves} <= {"hog"}
+
+
+def test_what_is_missing_for_many_is_said_once_with_who_asks_for_most() -> None:
+    items = [PlacementItem(f"m{number:04}", 1, 1) for number in range(1_700)] + [PlacementItem("hog", 1, 900)]
+    plan = plan_placement(items, [shard("a", 10_000, 500), shard("b", 10_000, 500)])
+    (problem,) = plan.problems
+    assert problem.model == "hog"
+    assert problem.message.startswith(
+        "the models expect 2600/s together, and the shards take 1000/s: 1600/s are missing, so that "
+    )
+    assert "most is asked for by 'hog' (900/s)" in problem.message
+    assert len(str(problem)) < 500
+    memory = plan_placement(
+        [PlacementItem(f"m{number}", 60) for number in range(9)], [shard("a", 200), shard("b", 200)]
+    )
+    (problem,) = memory.problems
+    assert "the models need 540 MB together, each step once, and the shards have 400 MB: 140 MB are missing" in str(
+        problem
+    )
+
+
+def test_a_shard_that_is_too_small_for_its_pins_blames_them_alone() -> None:
+    items = [PlacementItem(f"m{number}", 10) for number in range(5)]
+    pinned = [PlacementItem("hog", 500, pins=("a",))]
+    plan = plan_placement([*items, *pinned], [shard("a", 100), shard("b", 100)])
+    assert [(problem.model, problem.shard) for problem in plan.problems] == [("", "a")]
+    assert {plan.placement[item.model] for item in items} == {("b",)}
+
+
+def test_models_without_room_that_nothing_in_all_explains_are_told_together() -> None:
+    """Each shard has room for a part of a model, and no shard for a whole one."""
+    pinned = [PlacementItem(f"p{name}", 60, pins=(name,)) for name in "abcd"]
+    plan = plan_placement([*pinned, *(PlacementItem(f"m{number}", 45) for number in range(3))], [
+        shard(name, 100) for name in "abcd"
+    ])  # fmt: skip
+    (problem,) = plan.problems
+    assert problem.model == "m0"
+    assert problem.also == ("m1", "m2")
+    assert "a has 40 of the 45 MB free that it would add" in problem.message
+    assert "nor is there room for 'm1', 'm2'" in problem.message

@@ -87,7 +87,13 @@ def _as_dict(planned: PlacementPlan, notes: list[str], *, compared: bool) -> dic
         "ok": not planned.problems and not (compared and planned.moves),
         "fits": not planned.problems,
         "problems": [
-            {"model": each.model, "shard": each.shard, "message": each.message, "hint": each.hint}
+            {
+                "model": each.model,
+                "shard": each.shard,
+                "message": each.message,
+                "hint": each.hint,
+                "also": list(each.also),
+            }
             for each in planned.problems
         ],
         "placement": {model: list(shards) for model, shards in planned.placement.items()},

@@ -73,12 +73,16 @@ class PlacementDecision:
 
 @dataclass(frozen=True, slots=True)
 class PlacementProblem:
-    """What cannot be: which model (empty: it is about the shard), on which shard (empty: on any), and what would help."""
+    """What cannot be: which model (empty: it is about the shard), on which shard (empty: on any), and what would help.
+
+    `also` are further models that lack shards for the same reason.
+    """
 
     model: str
     shard: str
     message: str
     hint: str
+    also: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """The problem and what would help, in one line."""

@@ -16,7 +16,7 @@ from tidegate.rules.placement.model import (
 )
 from tidegate.rules.placement.moves import find_moves
 from tidegate.rules.placement.packing import NOWHERE, Item, Packing, per_s
-from tidegate.rules.placement.problems import find_problems
+from tidegate.rules.placement.problems import find_problems, impossible
 from tidegate.rules.placement.repair import make_room, relieve
 
 MOST_CLEARINGS = 50
@@ -24,9 +24,10 @@ MOST_CLEARINGS = 50
 
 Placement = Mapping[str, tuple[str, ...]]
 
-Way = Literal["stay", "repack", "tight"]
+Way = Literal["stay", "repack", "tight", "leave"]
 """`stay` keeps what may stay, and places the rest beside it. `repack` places all again, largest first, each where it was
-if it fits there then. `tight` fills one shard after the other. The later ones move more and fit more."""
+if it fits there then. `tight` fills one shard after the other. The later ones move more and fit more. Where none of them
+fits everything, `leave` moves nothing to make room: it would be in vain."""
 
 WAYS: tuple[Way, ...] = ("stay", "repack", "tight")
 WAYS_FROM_NOTHING: tuple[Way, ...] = ("stay", "tight")
@@ -43,7 +44,8 @@ def plan_placement(
     No shard holds more memory, or is sent more traffic, than it has; tenants that are kept apart share no shard; pins are
     kept as they are. What `current` places stays there wherever it may, in its order, and nothing is moved only to even
     shards out: planning again from a plan without problems changes nothing, and a new model moves others only where it
-    fits nowhere. The same input, in any order, gives the same plan.
+    fits nowhere. A model that the empty fleet could not take is left out, so that it is named and no other, and where
+    not everything fits nothing moves to make room. The same input, in any order, gives the same plan.
 
     Traffic goes to a model's first shard, as dispatch sends it, and to the next one only what the first cannot take. The
     others are failover, which takes memory and no traffic.
@@ -72,6 +74,9 @@ def plan_placement(
         if not best.missing:
             break
     assert best is not None
+    if best.missing and now:
+        best = _Attempt(Packing(given, fleet, apart), now)
+        best.run("leave")
     gone = {name for names in now.values() for name in names} - known
     before = Packing(given, [*fleet, *map(ShardCapacity, gone)], ())
     for model, item in before.items.items():
@@ -87,17 +92,20 @@ class _Attempt:
         self._packing = packing
         self._current = current
         self._reasons: dict[str, str] = {}
+        self._impossible = {
+            model for model, item in packing.items.items() if not item.pins and impossible(packing, item) is not None
+        }
 
     def run(self, way: Way) -> None:
         """Place everything in one of the ways."""
         packing = self._packing
         chooser = Chooser(packing, tight=way == "tight", current=self._current if way == "repack" else None)
-        free = [item for item in packing.items.values() if not item.pins]
+        free = [item for model, item in packing.items.items() if not item.pins and model not in self._impossible]
         for item in packing.items.values():
             packing.assign(item, item.pins)
         for item in free:
             kept = self._kept(item)
-            packing.assign(item, kept if way == "stay" else NOWHERE)
+            packing.assign(item, kept if way in ("stay", "leave") else NOWHERE)
         relieve(packing, chooser, self._note)
         failed = []
         for item in chooser.order([item for item in free if len(packing.placed[item.model]) < item.replicas]):
@@ -105,7 +113,7 @@ class _Attempt:
             if not chooser.complete(item):
                 failed.append(item)
             self._explain(item, before)
-        for item in failed[:MOST_CLEARINGS]:
+        for item in failed[: MOST_CLEARINGS if way != "leave" else 0]:
             before = packing.placed[item.model]
             while len(packing.placed[item.model]) < item.replicas and make_room(packing, chooser, item, self._note):
                 pass
@@ -113,7 +121,9 @@ class _Attempt:
         for item in failed:
             self._settle(item)
         self.missing = sum(
-            max(0, item.replicas - len(packing.placed[item.model])) for item in packing.items.values() if not item.pins
+            max(0, item.replicas - len(packing.placed[item.model]))
+            for model, item in packing.items.items()
+            if not item.pins and model not in self._impossible
         )
 
     def _settle(self, item: Item) -> None:
@@ -139,7 +149,9 @@ class _Attempt:
         )
         moves = find_moves(packing, before, self._current, {each.model: each.reason for each in decisions})
         placement = {model: shards for model, shards in packing.placed.items() if shards}
-        return PlacementPlan(placement, decisions, tuple(moves), tuple(shards), tuple(find_problems(packing)))
+        return PlacementPlan(
+            placement, decisions, tuple(moves), tuple(shards), tuple(find_problems(packing, self._current))
+        )
 
     def _kept(self, item: Item) -> tuple[str, ...]:
         was = self._current.get(item.model, NOWHERE)

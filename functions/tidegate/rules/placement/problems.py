@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from itertools import combinations
 
 from tidegate.rules.placement.model import PlacementProblem
@@ -12,15 +12,87 @@ SHOWN = 4
 """How many shards a message goes through."""
 
 
-def find_problems(packing: Packing) -> list[PlacementProblem]:
-    """Everything that is wrong with a packing: pins that contradict, and models without the shards they want."""
+def find_problems(packing: Packing, current: Collection[str] = ()) -> list[PlacementProblem]:
+    """Everything that is wrong with a packing: pins that contradict, models that the empty fleet could not take, and one
+    problem for all others without the shards they want.
+
+    Args:
+        packing: the packing.
+        current: the models that are placed now: others are named first where there is not enough for all.
+    """
     found = [problem for bin_ in packing.bins.values() for problem in _pins(packing, bin_)]
-    found += [
-        _unplaced(packing, item)
-        for item in packing.items.values()
-        if not item.pins and len(packing.placed[item.model]) < item.replicas
-    ]
+    short = []
+    for item in packing.items.values():
+        if item.pins or len(packing.placed[item.model]) >= item.replicas:
+            continue
+        told = impossible(packing, item)
+        if told is not None:
+            found.append(PlacementProblem(item.model, "", *told))
+        else:
+            short.append(item)
+    if len(short) == 1:
+        found.append(_unplaced(packing, short[0]))
+    elif short:
+        found.append(_together(packing, short, current))
     return found
+
+
+def impossible(packing: Packing, item: Item) -> tuple[str, str] | None:
+    """Why not even the empty fleet could take a model, and what would help; None where it could."""
+    for check in (_too_many, _too_large, _too_hot):
+        told = check(packing, item)
+        if told is not None:
+            return told
+    return None
+
+
+def _together(packing: Packing, short: list[Item], current: Collection[str]) -> PlacementProblem:
+    """The one problem of several models that find too few shards: what is missing in all, and who asks for most of it."""
+    possible = [each for each in packing.items.values() if each.pins or impossible(packing, each) is None]
+    memory = _missing([bin_.memory_limit for bin_ in packing.bins.values()], _least_memory(packing, possible))
+    traffic = _missing([bin_.traffic_limit for bin_ in packing.bins.values()], sum(each.traffic for each in possible))
+    if not (traffic or memory):
+        short.sort(key=lambda item: (item.model in current, -item.size_mb, -item.traffic, item.model))
+        first = _unplaced(packing, short[0])
+        others = _names([each.model for each in short[1:]])
+        also = tuple(each.model for each in short[1:])
+        return PlacementProblem(first.model, "", f"{first.message}; nor is there room for {others}", first.hint, also)
+    if traffic:
+        needed, had, lack = (f"{each / PER_S:g}/s" for each in traffic)
+        message = f"the models expect {needed} together, and the shards take {had}: {lack} are missing"
+        hint = f"raise the shards' traffic_per_s by {lack} in all, with more servers, or lower what models expect"
+        asking = sorted(possible, key=lambda item: (item.model in current, -item.traffic, item.model))
+        most = [f"{each.model!r} ({each.traffic / PER_S:g}/s)" for each in asking[:SHOWN] if each.traffic]
+    else:
+        needed, had, lack = (f"{each} MB" for each in memory or ())
+        message = f"the models need {needed} together, each step once, and the shards have {had}: {lack} are missing"
+        hint = f"raise the shards' memory_mb by {lack} in all, or place fewer or smaller models"
+        asking = sorted(possible, key=lambda item: (item.model in current, -item.size_mb * item.replicas, item.model))
+        most = [f"{each.model!r} ({each.size_mb * each.replicas} MB)" for each in asking[:SHOWN]]
+    names = _names(sorted(each.model for each in short))
+    message += f", so that {names} find too few shards; most is asked for by {', '.join(most)}"
+    also = tuple(each.model for each in short if each is not asking[0])
+    return PlacementProblem(asking[0].model, "", message, hint, also)
+
+
+def _missing(limits: list[int | None], needed: int) -> tuple[int, int, int] | None:
+    """What is needed, what there is, and what is missing; None where nothing is."""
+    had = sum(limit for limit in limits if limit is not None)
+    return None if None in limits or needed <= had else (needed, had, needed - had)
+
+
+def _least_memory(packing: Packing, items: list[Item]) -> int:
+    """The memory that items take at least: each part once, and again on so many shards as the item with the most replicas."""
+    copies: dict[str, int] = {}
+    for item in items:
+        for name in item.names:
+            copies[name] = max(copies.get(name, 0), 1 if item.hot else item.replicas)
+    return sum(packing.sizes[name] * count for name, count in copies.items())
+
+
+def _names(models: list[str]) -> str:
+    shown = ", ".join(map(repr, models[:SHOWN]))
+    return shown if len(models) <= SHOWN else f"{shown} and {len(models) - SHOWN} more"
 
 
 def _pins(packing: Packing, bin_: Bin) -> Iterator[PlacementProblem]:
@@ -42,10 +114,6 @@ def _pins(packing: Packing, bin_: Bin) -> Iterator[PlacementProblem]:
 
 
 def _unplaced(packing: Packing, item: Item) -> PlacementProblem:
-    for static in (_too_many, _too_large, _too_hot):
-        told = static(packing, item)
-        if told is not None:
-            return PlacementProblem(item.model, "", *told)
     free = [bin_ for bin_ in packing.bins.values() if bin_.name not in packing.placed[item.model]]
     free.sort(key=lambda bin_: (bool(packing.strangers(item, bin_)), _lack(packing, item, bin_), bin_.name))
     reasons = [f"{bin_.name} {_obstacle(packing, item, bin_)}" for bin_ in free[:SHOWN]]
@@ -71,7 +139,7 @@ def _too_large(packing: Packing, item: Item) -> tuple[str, str] | None:
     if None in limits or item.size_mb <= largest:
         return None
     return (
-        f"model {item.model!r} needs {item.size_mb} MB with its steps, and the largest shard has {largest}",
+        f"model {item.model!r} needs {item.size_mb} MB with its steps, and the largest shard has {largest}: {item.size_mb - largest} MB are missing",
         f"give a shard a memory_mb of at least {item.size_mb}",
     )
 
@@ -83,7 +151,7 @@ def _too_hot(packing: Packing, item: Item) -> tuple[str, str] | None:
         return None
     return (
         f"model {item.model!r} expects {item.traffic / PER_S:g}/s, and {_count(item.replicas)} "
-        f"{'takes' if item.replicas == 1 else 'take'} {most / PER_S:g}/s at most",
+        f"{'takes' if item.replicas == 1 else 'take'} {most / PER_S:g}/s at most: {(item.traffic - most) / PER_S:g}/s are missing",
         "place it on more shards (replicas), or give shards more servers and a higher traffic_per_s",
     )
 
