@@ -227,6 +227,14 @@ def test_the_limit_is_exact(monkeypatch: pytest.MonkeyPatch, python: str, text: 
     assert not fits(empty | {"body": body + "a"})
 
 
+def test_cookies_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_EXECUTION_ENV", "AWS_Lambda_python3.13")
+    empty = {"statusCode": 200, "headers": {}, "body": "", "isBase64Encoded": False, "cookies": ["", ""]}
+    room = MOST_RESPONSE_BYTES - len(to_json(empty).encode())
+    assert fits(empty | {"cookies": ["a" * (room - 9), "b" * 9]})
+    assert not fits(empty | {"cookies": ["a" * (room - 9), "b" * 10]})
+
+
 @pytest.mark.parametrize("size", [4_700_000, 4_800_000])
 def test_so_is_one_that_is_binary(scripted: Environment, fake: FakeTriton, size: int) -> None:
     fake.script = lambda request: (200, {"Content-Type": "application/octet-stream"}, b"\xff" * size)

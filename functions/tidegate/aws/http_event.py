@@ -100,6 +100,7 @@ def fits(response: Mapping[str, Any]) -> bool:
     Only a response that could be too large is packed to see.
     """
     headers = sum(len(name) + len(value) for name, value in response["headers"].items())
+    headers += sum(len(cookie) + 4 for cookie in response.get("cookies", ()))
     body = len(response["body"])
     escaped = body if response["isBase64Encoded"] else _LONGEST_ESCAPE * body
     if escaped + _LONGEST_ESCAPE * headers + 1024 <= MOST_RESPONSE_BYTES:
