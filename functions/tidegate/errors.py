@@ -98,11 +98,12 @@ class EventError(TidegateError):
 
 
 class UnknownObjectiveError(RequestError):
-    """No objective of that name exists in the live rules."""
+    """No objective of that name exists in the live rules; `near` is one that may have been meant."""
 
-    def __init__(self, objective: str) -> None:
+    def __init__(self, objective: str, near: str | None = None) -> None:
         self.objective = objective
-        super().__init__(f"unknown objective {objective!r}")
+        self.near = near
+        super().__init__(f"unknown objective {objective!r}" + (f"; did you mean {near!r}?" if near else ""))
 
 
 class ContextError(RequestError):

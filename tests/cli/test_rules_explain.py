@@ -26,6 +26,15 @@ def test_every_rule_tells_why_not() -> None:
     assert "✓ default" in result.stdout
 
 
+def test_misspelt_attributes_are_named_with_what_they_may_have_meant() -> None:
+    context = '{"member_id": "42", "devcie": "secret"}'
+    result = rules("explain", RULES, "--objective", "title_ranking", "--context", context)
+    assert (result.exit_code, "secret" in result.stdout) == (0, False)
+    assert "'devcie'; did you mean 'device'?" in result.stdout
+    explained = rules_json("explain", RULES, "--objective", "title_ranking", "--context", context)
+    assert explained["ignored"] == [{"name": "devcie", "did_you_mean": "device"}]
+
+
 def test_the_arithmetic_of_a_split_can_be_recomputed_from_what_is_printed() -> None:
     context = '{"member_id": "4", "app_version": "8.2"}'
     explained = rules_json("explain", RULES, "--objective", "title_ranking", "--context", context)

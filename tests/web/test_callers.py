@@ -132,10 +132,23 @@ def test_the_objectives_that_a_caller_sees(guarded: Host) -> None:
     assert guarded.get(ADDING, Tidegate_Caller="searcher").problem["grant"] == "objectives"
 
 
-def test_an_unknown_objective_is_one_for_every_known_caller(guarded: Host) -> None:
-    for caller in ("home", "tests"):
-        assert post(guarded, "/v2/models/nothing/infer", caller, "echo").status == 404
-        assert post(guarded, "/v1/objectives/nothing/infer", caller).status == 404
+@pytest.mark.parametrize("path", ["/v2/models/{}/infer", "/v1/objectives/{}/infer", "/v1/objectives/{}/resolve"])
+def test_a_caller_of_some_objectives_learns_no_name_of_the_others(guarded: Host, path: str) -> None:
+    """One that nobody has is refused like one that others have."""
+    replies = [post(guarded, path.format(name), "home") for name in ("guarded", "guardex")]
+    assert [reply.status for reply in replies] == [403, 403]
+    forbidden, unknown = (reply.body.decode() for reply in replies)
+    assert forbidden.replace("guarded", "guardex") == unknown
+    near = post(guarded, path.format("ading"), "home")
+    assert (near.status, "did you mean 'adding'?" in near.body.decode()) == (403, True)
+
+
+def test_an_unknown_objective_is_one_for_a_caller_of_all(guarded: Host) -> None:
+    for path in ("/v2/models/{}/infer", "/v1/objectives/{}/infer"):
+        reply = post(guarded, path.format("guardex"), "tests")
+        assert (reply.status, "did you mean 'guarded'?" in reply.body.decode()) == (404, True)
+        reply = post(guarded, path.format("nothing"), "tests")
+        assert (reply.status, "did you mean" in reply.body.decode()) == (404, False) or path.startswith("/v1")
     assert post(guarded, "/v2/models/nothing/infer", "nobody").status == 403
     assert post(guarded, "/v1/objectives/nothing/infer", "nobody").status == 403
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import http.client
 import json
 import math
+import shutil
 import struct
 from collections.abc import Mapping
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,9 +17,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from openapi_spec_validator import validate
-from tidegate.rules import Engine
+from tidegate.rules import Engine, compile_directory, load_bundle
 
-from tests.web.conftest import MAX_BODY_BYTES, FakeTriton, Host, Received, gateway_app, serving
+from tests.web.conftest import HERE, MAX_BODY_BYTES, FakeTriton, Host, Received, gateway_app, serving
 
 JSON = {"Content-Type": "application/json"}
 
@@ -592,3 +594,44 @@ def test_a_client_that_goes_away_disturbs_nobody(scripted: Host, fake: FakeTrito
         connection.endheaders(b"half")
         connection.close()
     assert scripted.ask("POST", "/v2/models/echoing/infer", b"{}").status == 200
+
+
+@pytest.mark.parametrize("path", ["resolve", "infer"])
+def test_an_explanation_names_the_attributes_that_were_ignored(scripted: Host, path: str) -> None:
+    document = {"context": {"coutry": "secret", "level": 10}} | ({"inputs": {}} if path == "infer" else {})
+    reply = scripted.ask("POST", f"/v1/objectives/echoing/{path}?explain=true", document)
+    told = reply.json.get("explanation", {}).get("ignored")
+    assert told == [{"name": "coutry", "did_you_mean": "country"}] or (path, reply.status) == ("infer", 502)
+    assert "secret" not in reply.body.decode()
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/objectives/{}", "/v1/objectives/{}/resolve", "/v2/models/{}", "/v2/models/{}/infer"]
+)
+def test_a_misspelt_objective_is_told_what_it_may_have_meant(scripted: Host, path: str) -> None:
+    method, body = ("POST", {"context": {}}) if path.count("/") > 3 else ("GET", None)
+    for name, near in (("ecoing", True), ("xyz", False)):
+        reply = scripted.ask(method, path.format(name), body)
+        assert (reply.status, "did you mean 'echoing'?" in reply.body.decode()) == (404, near)
+
+
+def test_an_objective_that_refuses_what_it_does_not_declare(fake: FakeTriton, tmp_path: Path) -> None:
+    rules = tmp_path / "rules"
+    shutil.copytree(HERE / "rules", rules)
+    file = rules / "objectives/echoing.yaml"
+    file.write_text(file.read_text().replace("sticky_key:", "unknown_attributes: refuse\nsticky_key:"))
+    app = gateway_app(load_bundle(compile_directory(rules)), {"main": fake.port, "spare": fake.port})
+    infer = "/v2/models/echoing/infer"
+    with serving(app) as host:
+        refused = host.ask("POST", "/v1/objectives/echoing/resolve", {"context": {"coutry": "secret"}})
+        assert (refused.status, refused.problem["attribute"]) == (400, "coutry")
+        assert "'coutry' (did you mean 'country'?)" in refused.problem["detail"]
+        header = {"Tidegate-Context": '{"coutry": "secret"}'}
+        for reply in (refused, host.ask("POST", infer, b"{}", header)):
+            assert (reply.status, "coutry" in reply.body.decode(), "secret" in reply.body.decode()) == (
+                400,
+                True,
+                False,
+            )
+        assert host.ask("POST", infer, {"parameters": {"coutry": 1}}).status == 200, "a parameter may be the model's"
+        assert host.get("/v1/objectives/echoing").json["unknown_attributes"] == "refuse"

@@ -81,7 +81,7 @@ def _entry(objective: ObjectiveProgram) -> dict[str, Any]:
         "timeout_ms": objective.timeout_ms,
         "allocations": sorted(callers),
         "targets": list(objective.targets),
-    }
+    } | ({"unknown_attributes": "refuse"} if objective.unknown_attributes == "refuse" else {})
 
 
 def _attribute(attribute: Attribute) -> dict[str, Any]:

@@ -31,7 +31,8 @@ class Attribute:
 class Objective:
     """The contract of one business use case: what a caller may say, never what serves it.
 
-    `allocations` holds the ids of the experiments whose cell comes from the caller's own allocations.
+    `allocations` holds the ids of the experiments whose cell comes from the caller's own allocations. With `refuses_unknown`
+    a context with an attribute that is not declared is an error; else such an attribute is ignored.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Objective:
     sticky_key: tuple[str, ...]
     timeout_ms: int | None
     allocations: tuple[str, ...]
+    refuses_unknown: bool = False
 
 
 @dataclass(frozen=True, slots=True)

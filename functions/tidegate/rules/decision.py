@@ -177,11 +177,19 @@ class RuleTrace:
 
 
 @dataclass(frozen=True, slots=True)
+class Ignored:
+    """A name in a context that the objective does not declare, and the declared one that it may have meant."""
+
+    name: str
+    did_you_mean: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Explanation:
     """The decision (None where no rule matches) and the trace of every rule in order.
 
     `draws` holds the arithmetic of the deciding rule's sticky choice, if it made one; `layers` that of the layer buckets
-    that were looked at.
+    that were looked at, and `ignored` the names in the context that the objective does not declare.
     """
 
     objective: str
@@ -189,6 +197,7 @@ class Explanation:
     rules: tuple[RuleTrace, ...]
     draws: tuple[Draw, ...] = ()
     layers: tuple[LayerDraw, ...] = ()
+    ignored: tuple[Ignored, ...] = ()
 
     @property
     def buckets(self) -> dict[str, int]:
@@ -211,4 +220,5 @@ class Explanation:
             "draws": [draw.as_dict(with_key=with_key) for draw in self.draws],
             "buckets": self.buckets,
             "layers": [draw.as_dict(with_key=with_key) for draw in self.layers],
+            "ignored": [{"name": each.name, "did_you_mean": each.did_you_mean} for each in self.ignored],
         }

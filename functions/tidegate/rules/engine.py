@@ -18,7 +18,7 @@ from tidegate.rules.bundle import UNFIT, Bundle, unpack
 from tidegate.rules.contract import Caller, Fleet, Objective, Shard, read_caller
 from tidegate.rules.decision import Decision, Explanation, Target
 from tidegate.rules.explain import explain
-from tidegate.rules.index import ObjectiveIndex, read_objective
+from tidegate.rules.index import ObjectiveIndex, build_index, read_objective
 
 _MOST_OVERRIDDEN = 4096
 
@@ -59,7 +59,7 @@ class Engine:
             name: entry["targets"] for name, entry in manifest["objectives"].items()
         }
         self._indexes: dict[str, ObjectiveIndex] = {
-            name: ObjectiveIndex(
+            name: build_index(
                 read_objective(name, entry), bundle, entry["line"], manifest["layers"], self._targets.__getitem__
             )
             for name, entry in manifest["objectives"].items()
@@ -72,7 +72,8 @@ class Engine:
         Args:
             objective: the objective's name.
             context: attribute values by name: text, integers, numbers, booleans, lists of text for `set` attributes;
-                under `allocations` the caller's cells by experiment id. Undeclared names are ignored.
+                under `allocations` the caller's cells by experiment id. Undeclared names are ignored, unless the objective
+                refuses them.
             at: the time of the request in Unix seconds, for rules with a time window; None reads the clock.
 
         Raises:

@@ -13,6 +13,7 @@ from tidegate.rules.decision import Decision, Draw, Explanation, LayerDraw, Rule
 from tidegate.rules.index import ObjectiveIndex
 from tidegate.rules.sticky import SEPARATOR, first_number, layer_bucket
 from tidegate.rules.times import utc_text
+from tidegate.rules.unknown_attributes import unknown_attributes
 
 Failure = tuple[str, str]
 
@@ -32,7 +33,8 @@ def explain(index: ObjectiveIndex, decision: Decision | None, context: Mapping[s
         if decision is not None and decision.rule == rule["id"]:
             race = index.race_of(index.action_of_rule(position), context)
             draws = race[0].draws(race[1]) if race else ()
-    return Explanation(index.objective.name, decision, tuple(traces), draws, tuple(layers.values()))
+    ignored = unknown_attributes(index.objective, context)
+    return Explanation(index.objective.name, decision, tuple(traces), draws, tuple(layers.values()), ignored)
 
 
 def _window(rule: Mapping[str, Any], at: float) -> Failure | None:

@@ -15,6 +15,7 @@ from tidegate.rules.decision import Decision
 from tidegate.rules.dimensions import Dimension
 from tidegate.rules.masks import PieceTable
 from tidegate.rules.sticky import key_text, layer_bucket
+from tidegate.rules.unknown_attributes import refuse_unknown
 from tidegate.rules.values import type_name
 
 _ABSENT: Any = object()
@@ -41,6 +42,7 @@ def read_objective(name: str, entry: Mapping[str, Any]) -> Objective:
         tuple(entry["sticky_key"]),
         entry["timeout_ms"],
         tuple(entry["allocations"]),
+        entry.get("unknown_attributes") == "refuse",
     )
 
 
@@ -227,3 +229,25 @@ class ObjectiveIndex:
 
 def _allocations_error(message: str) -> ContextError:
     return ContextError("allocations", f"attribute 'allocations' {message}")
+
+
+class StrictIndex(ObjectiveIndex):
+    """The index of an objective that refuses attributes which it does not declare. Others pay nothing for it."""
+
+    def candidates(self, context: Mapping[str, Any], at: float | None, clock: Callable[[], float]) -> int:
+        """See `ObjectiveIndex.candidates`.
+
+        Raises:
+            ContextError: further, the objective does not declare an attribute.
+        """
+        mask = super().candidates(context, at, clock)
+        refuse_unknown(self.objective, context)
+        return mask
+
+
+def build_index(
+    objective: Objective, bundle: Bundle, line: int, layers: Mapping[str, Mapping[str, Any]], resolve: Resolve
+) -> ObjectiveIndex:
+    """The index of an objective, of the kind that its contract asks for."""
+    kind = StrictIndex if objective.refuses_unknown else ObjectiveIndex
+    return kind(objective, bundle, line, layers, resolve)

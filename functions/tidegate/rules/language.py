@@ -181,6 +181,9 @@ class ObjectiveFile(Model):
     summary: StrictStr = ""
     owner: StrictStr = ""
     context: dict[Annotated[StrictStr, Field(pattern=ATTRIBUTE, max_length=128)], AttributeSpec] = {}
+    unknown_attributes: Literal["ignore", "refuse"] = Field(
+        "ignore", description="What a context with an attribute does that `context` does not declare."
+    )
     sticky_key: StrictStr | Annotated[list[StrictStr], Field(min_length=1)] | None = None
     timeout_ms: Milliseconds | None = None
     fallback: TargetText | list[TargetText] = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from tidegate.errors import Finding
 from tidegate.rules.conditions import Conjunction
@@ -36,6 +36,7 @@ class ObjectiveProgram:
     timeout_ms: int | None
     rules: tuple[Rule, ...]
     targets: tuple[str, ...]
+    unknown_attributes: Literal["ignore", "refuse"] = "ignore"
 
 
 @dataclass(frozen=True, slots=True)

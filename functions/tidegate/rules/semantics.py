@@ -71,6 +71,7 @@ class ObjectiveCheck:
             spec.timeout_ms,
             tuple(made),
             tuple(sorted({target for rule in made for target in body_targets(rule.body)})),
+            spec.unknown_attributes,
         )
 
     def _attribute(self, name: str, spec: AttributeSpec) -> Attribute | None:

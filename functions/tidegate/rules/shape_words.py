@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Mapping
-from difflib import get_close_matches
 from functools import cache
 from typing import Any
 
 from pydantic import BaseModel
 
 from tidegate.rules import language
+from tidegate.rules.nearest import nearest
 from tidegate.rules.source import Location
 from tidegate.rules.values import SHOWN_CHARACTERS, type_name
 
@@ -38,9 +38,9 @@ _SWITCHES = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "fa
 def did_you_mean(word: str, known: Collection[str], noun: str) -> str:
     """What would be right in place of an unknown `word`."""
     names = sorted(known)
-    close = get_close_matches(word, names, n=1)
-    if close:
-        return f"did you mean {quoted(close[0])}?"
+    near = nearest(word, names)
+    if near is not None:
+        return f"did you mean {quoted(near)}?"
     if not names:
         return f"no {noun} is declared"
     shown = ", ".join(map(_short, names[:SHOWN_NAMES])) + (", …" if len(names) > SHOWN_NAMES else "")

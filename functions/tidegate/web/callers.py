@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from tidegate.rules import Caller, Engine, Objective, Target
 from tidegate.rules.decision import Decision
+from tidegate.rules.nearest import nearest, suggestion
 from tidegate.web.errors import malformed, not_granted, unknown_target
 from tidegate.web.http import RawHeaders, Scope, header_values
 from tidegate.web.metadata import MetadataCache
@@ -46,7 +47,10 @@ class Grants:
         self._caller_of = caller_of
 
     def check(self, engine: Engine, scope: Scope, objective: str) -> Caller | None:
-        """The request's caller; None where the rules have no callers. An unknown objective is left to the handlers.
+        """The request's caller; None where the rules have no callers.
+
+        An objective that nobody has is refused to a caller of some objectives like one that others have, so that none learns
+        the names of the others. To a caller of all it is left to the handlers.
 
         Raises:
             WebError: the request's caller is unknown, or may not use the objective (403).
@@ -54,9 +58,10 @@ class Grants:
         if engine.callers is None:
             return None
         caller = self._caller(engine, scope)
-        if not caller.may_use(objective) and objective in engine.objectives:
+        if not caller.may_use(objective):
+            near = suggestion(nearest(objective, caller.objectives or ()))
             raise not_granted(
-                f"caller '{caller.name}' may not use '{objective}': `objectives` of the caller in callers.yaml lack it",
+                f"caller '{caller.name}' may not use '{objective}': `objectives` of the caller in callers.yaml lack it{near}",
                 caller=caller.name,
                 grant="objectives",
                 objective=objective,

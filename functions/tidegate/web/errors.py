@@ -147,7 +147,8 @@ def failure_of(error: Exception) -> Failure:
         case WebError():
             return error.failure
         case UnknownObjectiveError():
-            return Failure(404, "unknown-objective", "Unknown objective", str(error), {"objective": error.objective})
+            members = {"objective": error.objective, "did_you_mean": error.near}
+            return Failure(404, "unknown-objective", "Unknown objective", str(error), members)
         case ContextError():
             return Failure(400, "context", "The context is not usable", str(error), {"attribute": error.attribute})
         case NoRuleError():

@@ -22,6 +22,7 @@ from tidegate.ports import FleetStatus
 from tidegate.rules import Engine
 from tidegate.rules.contract import Caller, Objective
 from tidegate.rules.decision import Decision, Target
+from tidegate.rules.nearest import nearest
 from tidegate.web.callers import check_version, pinned_target
 from tidegate.web.context import with_declared_headers
 from tidegate.web.errors import (
@@ -175,6 +176,7 @@ class JsonDoor:
             "summary": objective.summary,
             "owner": objective.owner,
             "attributes": _attributes(objective),
+            "unknown_attributes": "refuse" if objective.refuses_unknown else "ignore",
             "allocations": list(objective.allocations),
             "sticky_key": list(objective.sticky_key),
             "timeout_ms": objective.timeout_ms,
@@ -199,7 +201,7 @@ class JsonDoor:
         caller = self._parts.grants.check(engine, request.scope, name)
         objective = engine.objectives.get(name)
         if objective is None:
-            raise UnknownObjectiveError(name)
+            raise UnknownObjectiveError(name, nearest(name, engine.objectives))
         return engine, objective, caller
 
     async def _ask(self, request: Request, members: tuple[str, ...]) -> _Asked:

@@ -120,7 +120,10 @@ _SCHEMAS: _Json = {
     "OipError": _object({"error": _TEXT}, ("error",)),
     "Tensor": _TENSOR,
     "Decision": _DECISION,
-    "Explanation": {"type": "object", "description": "the trace of every rule and the arithmetic of a sticky choice"},
+    "Explanation": {
+        "type": "object",
+        "description": "the trace of every rule, the arithmetic of a sticky choice, and the attributes that were ignored",
+    },
     "InferRequest": _object(
         {
             "context": {"type": "object", "description": "attributes by name; `allocations` holds cells by experiment"},
@@ -158,6 +161,7 @@ _SCHEMAS: _Json = {
             "summary": _TEXT,
             "owner": _TEXT,
             "attributes": _array(_ATTRIBUTE),
+            "unknown_attributes": {"type": "string", "enum": ["ignore", "refuse"]},
             "allocations": _array(_TEXT),
             "sticky_key": _array(_TEXT),
             "timeout_ms": _nullable("integer"),

@@ -22,6 +22,9 @@ def explanation_lines(explanation: Explanation, layers: Mapping[str, Layer]) -> 
         yield f"{explanation.objective}: no rule matches this context"
     else:
         yield from _decision(decision)
+    for each in explanation.ignored:
+        near = "" if each.did_you_mean is None else f"; did you mean {each.did_you_mean!r}?"
+        yield f"ignored: the objective does not declare the attribute {each.name!r}{near}"
     for layer in explanation.layers:
         yield from _layer(layer, layers.get(layer.layer))
     if explanation.draws:

@@ -138,7 +138,7 @@ def _field_changes(
 
 def _objective(name: str, old: Revision, new: Revision) -> list[Change]:
     before, after = old.manifest["objectives"][name], new.manifest["objectives"][name]
-    fields = ("summary", "owner", "sticky_key", "timeout_ms")
+    fields = ("summary", "owner", "unknown_attributes", "sticky_key", "timeout_ms")
     found = _field_changes("objective", name, name, fields, before, after)
     found += _entries("attribute", before["context"], after["context"], name)
     rules = [{rule["id"]: rule for rule in each.rule_lines(name)} for each in (old, new)]

@@ -44,6 +44,7 @@ class _Objective(_Record):
     timeout_ms: int | None
     allocations: list[str]
     targets: list[str]
+    unknown_attributes: Literal["refuse"] | None = None
     line: int = Field(ge=2)
 
 
