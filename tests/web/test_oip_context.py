@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
+import zlib
 from typing import Any
 
 import pytest
+from tidegate.web.inflating import MOST_READ_BYTES
 
 from tests.web.conftest import FakeTriton, Host, Reply
 
@@ -80,11 +83,35 @@ def test_only_the_json_part_of_a_binary_body_is_read(scripted: Host) -> None:
     assert scripted.ask("POST", INFER, head, raw).headers["tidegate-rule"] == "default"
 
 
-def test_a_compressed_body_is_not_opened(scripted: Host, fake: FakeTriton) -> None:
-    body = gzip.compress(json.dumps({"parameters": {"is_kids": True}}).encode())
+@pytest.mark.parametrize(("coding", "pack"), [("gzip", gzip.compress), ("deflate", zlib.compress)])
+def test_the_context_of_a_compressed_body_counts_and_the_body_stays_compressed(
+    scripted: Host, fake: FakeTriton, coding: str, pack: Any
+) -> None:
+    body = pack(json.dumps({"parameters": {"is_kids": True}}).encode())
+    reply = scripted.ask("POST", INFER, body, {"Content-Encoding": coding})
+    assert reply.headers["tidegate-rule"] == "kids"
+    assert (fake.received[0].body, fake.received[0].header("content-encoding")) == (body, coding)
+    head = json.dumps({"parameters": {"level": 10}}).encode()
+    binary = pack(head + b'{"parameters":{"is_kids":true}}')
+    sent = {"Content-Encoding": coding, "Inference-Header-Content-Length": str(len(head))}
+    assert scripted.ask("POST", INFER, binary, sent).headers["tidegate-rule"] == "deep"
+
+
+def test_a_compressed_body_whose_context_is_too_large_to_read_is_refused(scripted: Host, fake: FakeTriton) -> None:
+    text = b'{"parameters": {"is_kids": true}, "inputs": [' + b" " * MOST_READ_BYTES + b"]}"
+    body = gzip.compress(text)
     reply = scripted.ask("POST", INFER, body, {"Content-Encoding": "gzip"})
-    assert reply.headers["tidegate-rule"] == "default"
-    assert (fake.received[0].body, fake.received[0].header("content-encoding")) == (body, "gzip")
+    assert (reply.status, fake.received) == (400, [])
+    assert "send it uncompressed" in reply.error
+    with_header = {"Content-Encoding": "gzip", "Tidegate-Context": '{"is_kids": true}'}
+    assert scripted.ask("POST", INFER, body, with_header).headers["tidegate-rule"] == "kids"
+
+
+def test_a_compressed_body_that_is_none_is_tritons_to_complain_about(scripted: Host, fake: FakeTriton) -> None:
+    body = gzip.compress(b'{"parameters": {"is_kids": true}}')[:-12]
+    for sent in (b"no gzip", body):
+        scripted.ask("POST", INFER, sent, {"Content-Encoding": "gzip"})
+    assert [received.body for received in fake.received][:1] == [b"no gzip"]
 
 
 @pytest.mark.parametrize("coding", ["identity", "Identity", "", " ", ",", "identity, identity", "identity,"])
@@ -193,6 +220,9 @@ def test_blanks_around_a_headers_value_are_no_part_of_it(scripted: Host, fake: F
         '{"a":' + "1" * 5000 + "}",
         '{"country": "SE", "country": "NL"}',
         '{"allocations": {"1": 1, "1": 2}}',
+        '{"share": NaN}',
+        '{"share": Infinity}',
+        '{"unheard_of": -Infinity}',
     ],
 )
 def test_a_malformed_context_header_is_named(scripted: Host, fake: FakeTriton, context: str) -> None:
@@ -231,6 +261,9 @@ def test_the_context_header_is_utf_8_and_stands_there_once(scripted: Host) -> No
         ({"parameters": {"level": "secret-7"}}, "level"),
         ({"parameters": {"device": "secret-fridge"}}, "device"),
         ({"parameters": {"allocations": "secret"}}, "allocations"),
+        ({"parameters": {"allocations": '{"123": NaN}'}}, "allocations"),
+        ({"parameters": {"share": math.nan}}, "share"),
+        ({"parameters": {"share": "Infinity"}}, "share"),
         ({"X_Level": "secret-7"}, "level"),
     ],
 )

@@ -126,6 +126,9 @@ def test_without_rules_the_gateway_lives_and_is_not_ready() -> None:
         def engine(self) -> Engine:
             raise BundleError("no bundle has been loaded yet")
 
+        def catching_up(self) -> None:
+            return None
+
     app = create_app(engines=Nothing(), dispatcher=Dispatcher(None, MemoryEndpointDirectory()))  # type: ignore[arg-type]
     with serving(app) as host:
         assert (host.get("/v2/health/live").status, host.get("/v2/health/live").json) == (200, {"live": True})

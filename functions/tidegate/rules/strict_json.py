@@ -19,7 +19,7 @@ class NotFiniteError(ValueError):
 
     def __init__(self, name: str) -> None:
         self.name = name
-        super().__init__("NaN and Infinity are not JSON")
+        super().__init__("NaN and Infinity are not JSON: numbers are finite")
 
 
 def unique_names(members: list[tuple[str, Any]]) -> dict[str, Any]:

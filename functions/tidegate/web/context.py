@@ -6,24 +6,22 @@ that the objective declares for the attribute. The tensors are never looked at.
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from tidegate.errors import ContextError
 from tidegate.rules.contract import Objective
-from tidegate.rules.strict_json import DuplicateNameError, unique_names
 from tidegate.rules.text import parse_text
 from tidegate.web.errors import malformed
-from tidegate.web.http import RawHeaders, content_codings, header_values
-from tidegate.web.json_body import why_unreadable
+from tidegate.web.http import RawHeaders, header_values
+from tidegate.web.json_body import UnreadableError, parse
 from tidegate.web.json_names import PARAMETERS, SEQUENCE_ID, JsonName
 from tidegate.web.sequences import check_sequence_id
 
 _CONTEXT = b"tidegate-context"
 _ALLOCATIONS = "allocations"
-_DECODER = json.JSONDecoder(object_pairs_hook=unique_names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +32,19 @@ class OipContext:
     sequence_id: str | None
 
 
+def name_to_read(objective: Objective, headers: RawHeaders) -> JsonName:
+    """What the JSON of a request to `/v2` contains where it has to be parsed."""
+    reads = (objective.attributes or objective.allocations) and not header_values(headers, _CONTEXT)
+    return PARAMETERS if reads else SEQUENCE_ID
+
+
 def oip_context(objective: Objective, headers: RawHeaders, body: bytes) -> OipContext:
-    """The context of a request to `/v2`; `body` is empty where the method has none.
+    """The context of a request to `/v2`.
+
+    Args:
+        objective: the objective that is asked for.
+        headers: the request's headers.
+        body: its body, inflated as `inflated` does; empty where the method has none.
 
     Raises:
         ContextError: a text does not stand for a value of its attribute.
@@ -45,9 +54,8 @@ def oip_context(objective: Objective, headers: RawHeaders, body: bytes) -> OipCo
     values = context_header(headers)
     parameters: Mapping[str, Any] = {}
     if body:
-        wanted = values is None and bool(objective.attributes or objective.allocations)
-        parameters = _parameters(headers, body, PARAMETERS if wanted else SEQUENCE_ID)
-        if wanted:
+        parameters = _parameters(headers, body, name_to_read(objective, headers))
+        if values is None:
             values = _from_parameters(objective, parameters)
     sequence_id = parameters.get("sequence_id")
     if isinstance(sequence_id, str):
@@ -68,14 +76,13 @@ def context_header(headers: RawHeaders) -> dict[str, Any] | None:
         return None
     if len(found) > 1:
         raise malformed("the header Tidegate-Context must be sent once", header="Tidegate-Context")
+    wanted = "the header Tidegate-Context must be one JSON object in UTF-8"
     try:
-        values = _DECODER.decode(found[0].decode("utf-8"))
-    except DuplicateNameError as error:
-        raise malformed(f"the header Tidegate-Context is ambiguous: {error}", header="Tidegate-Context") from None
-    except (ValueError, RecursionError):
-        values = None
+        values = parse(found[0])
+    except UnreadableError as error:
+        raise malformed(f"{wanted}: {error}", header="Tidegate-Context") from None
     if not isinstance(values, dict):
-        raise malformed("the header Tidegate-Context must be one JSON object in UTF-8", header="Tidegate-Context")
+        raise malformed(wanted, header="Tidegate-Context")
     return values
 
 
@@ -102,17 +109,14 @@ def _parameters(headers: RawHeaders, body: bytes, wanted: JsonName) -> Mapping[s
         WebError: a name is duplicated in one object, where Triton would go by the other of the two, or the JSON does not
             parse: Triton's own reader takes more, and would run a model without the context or the sequence in it.
     """
-    if content_codings(headers):
-        return {}
     end = _json_end(headers, len(body))
     if not wanted.is_in(body, end):
         return {}
     try:
-        document = json.loads(body[:end], object_pairs_hook=unique_names)
-    except DuplicateNameError as error:
-        raise malformed(f"the JSON of the request is ambiguous: {error}") from None
-    except (ValueError, RecursionError) as error:
-        why = f"the JSON of the request cannot be read for context or a sequence_id: {why_unreadable(error)}"
+        # Triton reads NaN among the data of tensors.
+        document = parse(body[:end], finite=False)
+    except UnreadableError as error:
+        why = f"the JSON of the request cannot be read for context or a sequence_id: {error}"
         raise malformed(why) from None
     parameters = document.get("parameters") if isinstance(document, dict) else None
     return parameters if isinstance(parameters, dict) else {}
@@ -134,6 +138,8 @@ def _from_parameters(objective: Objective, parameters: Mapping[str, Any]) -> dic
     for name, value in parameters.items():
         attribute = objective.attributes.get(name)
         if attribute is not None:
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ContextError(name, f"the parameter {name!r} must be a finite number")
             values[name] = parse_text(attribute, value) if isinstance(value, str) else value
         elif name == _ALLOCATIONS:
             values[name] = _allocations(value)
@@ -145,8 +151,8 @@ def _allocations(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     try:
-        allocations = _DECODER.decode(value)
-    except (ValueError, RecursionError):
+        allocations = parse(value)
+    except UnreadableError:
         allocations = None
     if not isinstance(allocations, dict):
         raise ContextError(_ALLOCATIONS, "the parameter 'allocations' must be a JSON object as text")

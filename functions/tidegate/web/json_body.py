@@ -1,26 +1,43 @@
-"""Reads JSON that a caller sent: every name of an object once, since readers differ on which of two counts."""
+"""The one reader of JSON that a caller sent, in a body, a header or a parameter."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
-from tidegate.rules.strict_json import DuplicateNameError, refuse_constant, unique_names
+from tidegate.rules.strict_json import DuplicateNameError, NotFiniteError, refuse_constant, unique_names
 from tidegate.web.errors import malformed, wrong_coding, wrong_media_type
 from tidegate.web.http import RawHeaders, content_codings, header_values
 
 
-def why_unreadable(error: ValueError | RecursionError) -> str:
-    """What is wrong with JSON that `json` raised `error` for, and where; never a value of it."""
-    match error:
-        case json.JSONDecodeError():
-            return f"{error.msg} at line {error.lineno} column {error.colno}"
-        case UnicodeDecodeError():
-            return f"byte {error.start} is not UTF-8; send BYTES that are no UTF-8 text as binary data"
-        case RecursionError():
-            return "it is nested too deeply"
-        case _:
-            return "a number in it is too long"
+class UnreadableError(ValueError):
+    """JSON that is not read: what is wrong with it, and where; never a value of it."""
+
+
+def parse(data: str | bytes, *, finite: bool = True) -> Any:
+    """Some JSON as Python's values.
+
+    Args:
+        data: the JSON; bytes are UTF-8.
+        finite: refuse NaN and Infinity, which JSON does not have and Triton reads.
+
+    Raises:
+        UnreadableError: it is no JSON, a name is duplicated in one object, or a number is not finite.
+    """
+    try:
+        text = data if isinstance(data, str) else data.decode()
+        return json.loads(text, object_pairs_hook=unique_names, parse_constant=refuse_constant if finite else None)
+    except json.JSONDecodeError as error:
+        why = f"{error.msg} at line {error.lineno} column {error.colno}"
+    except UnicodeDecodeError as error:
+        why = f"byte {error.start} is not UTF-8; send BYTES that are no UTF-8 text as binary data"
+    except RecursionError:
+        why = "it is nested too deeply"
+    except (DuplicateNameError, NotFiniteError) as error:
+        why = str(error)
+    except ValueError:
+        why = "a number in it is too long"
+    raise UnreadableError(why) from None
 
 
 def read_document(headers: RawHeaders, body: bytes, members: tuple[str, ...]) -> dict[str, Any]:
@@ -36,15 +53,9 @@ def read_document(headers: RawHeaders, body: bytes, members: tuple[str, ...]) ->
     if content_codings(headers):
         raise wrong_coding("the body must not be compressed: send it without Content-Encoding, or with identity")
     try:
-        document = json.loads(body, parse_constant=refuse_constant, object_pairs_hook=unique_names)
-    except json.JSONDecodeError as error:
-        raise malformed(f"the body is not JSON: {error.msg} at line {error.lineno} column {error.colno}") from None
-    except DuplicateNameError as error:
-        raise malformed(f"the body is ambiguous: {error}") from None
-    except (ValueError, RecursionError):
-        raise malformed(
-            "the body is not JSON: it must be UTF-8, of numbers that are finite, and not nested deeply"
-        ) from None
+        document = parse(body)
+    except UnreadableError as error:
+        raise malformed(f"the body is not JSON that can be read: {error}") from None
     if not isinstance(document, dict):
         raise malformed(f"the body must be an object with the members {_listed(members)}")
     for name in document:

@@ -16,8 +16,9 @@ from tidegate.dispatch import Call, Outcome
 from tidegate.errors import ContextError, NoRuleError, TidegateError, UnavailableError
 from tidegate.rules import Engine
 from tidegate.rules.decision import Decision
+from tidegate.rules.nearest import nearest, suggestion
 from tidegate.web.callers import check_version, pinned_target
-from tidegate.web.context import oip_context
+from tidegate.web.context import name_to_read, oip_context
 from tidegate.web.errors import (
     forbidden,
     not_found,
@@ -39,10 +40,10 @@ from tidegate.web.http import (
     request_headers,
     response_headers,
 )
+from tidegate.web.inflating import inflated
 from tidegate.web.limits import caller_timeout_ms
 from tidegate.web.observed import answered, unanswered
 from tidegate.web.parts import DoorParts
-from tidegate.web.sequences import check_compressed
 
 _READ = frozenset({"", "ready", "config", "stats"})
 _GENERATE = frozenset({"generate", "generate_stream"})
@@ -142,12 +143,13 @@ class OipDoor:
         caller = self._parts.grants.check(engine, scope, objective)
         contract = engine.objectives.get(objective)
         if contract is None:
-            return _unknown(objective)
+            return _unknown(objective, engine)
         pinned = pinned_target(engine, caller, headers)
         caller_ms = caller_timeout_ms(headers)
+        readable = body
         if content_codings(headers):
-            await asyncio.to_thread(check_compressed, headers, body)
-        context = oip_context(contract, headers, body)
+            readable = await asyncio.to_thread(inflated, headers, body, name_to_read(contract, headers))
+        context = oip_context(contract, headers, readable)
         decision = engine.decide(objective, context.values)
         if pinned is not None:
             decision = engine.override(decision, pinned)
@@ -176,7 +178,7 @@ class OipDoor:
         caller = self._parts.grants.check(engine, scope, objective)
         contract = engine.objectives.get(objective)
         if contract is None:
-            return _unknown(objective, action)
+            return _unknown(objective, engine, action)
         pinned = pinned_target(engine, caller, headers)
         caller_ms = caller_timeout_ms(headers)
         try:
@@ -293,12 +295,14 @@ def _health(what: str, healthy: bool) -> Answer:
     return Answer(200 if healthy else 400, headers, body)
 
 
-def _unknown(objective: str, action: str = "infer") -> Answer:
-    """Triton's answer to an unknown model, which differs by endpoint."""
+def _unknown(objective: str, engine: Engine, action: str = "infer") -> Answer:
+    """Triton's answer to an unknown model, which differs by endpoint, and behind it the objective that may have been meant."""
     match action:
         case "ready":
             return oip_error(400, "Model version not ready")
         case "stats":
-            return oip_error(400, f"requested model '{objective}' is not available")
+            text = f"requested model '{objective}' is not available"
+            return oip_error(400, text + suggestion(nearest(objective, engine.objectives)))
         case _:
-            return oip_error(404, f"Request for unknown model: '{objective}' is not found")
+            text = f"Request for unknown model: '{objective}' is not found"
+            return oip_error(404, text + suggestion(nearest(objective, engine.objectives)))
