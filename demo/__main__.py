@@ -1,4 +1,7 @@
-"""`python -m demo`: start the stack, send a request for each kind of rule, kill a shard in the middle, stop."""
+"""`python -m demo`: start the stack, send a request for each kind of rule, kill a shard in the middle, stop.
+
+Each step is a line of at most 80 columns, printed when it happens; all of them fit a screen.
+"""
 
 from __future__ import annotations
 
@@ -6,45 +9,43 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.status import Status
 
 from demo import publishing
 from demo.caller import Answered, Refused, ask, ask_with_tritonclient, fleet, resolve
 
+WIDTH = 80
 MEMBER = {"member_id": "196"}
 ORDERS = {"ORDER_DAY": [[10, 140, 300]], "ORDER_UNITS": [[2, 1, 4]], "ORDER_VALUE": [[28.0, 13.5, 61.0]], "AS_OF": 365}
 
 
 class Demonstration:
-    """The running stack's address, and the table of what was asked and answered."""
+    """The running stack's address, and how many promises were not kept."""
 
     def __init__(self, url: str, console: Console) -> None:
         self.url, self.failed = url, 0
         self._console = console
-        self._table = Table(title="What the rules decided, and what the models answered", show_lines=True)
-        for column in ("what is shown", "asked", "rule · variant · reason", "model @ shard", "answer", "ms"):
-            self._table.add_column(column, overflow="fold", justify="right" if column == "ms" else "left")
 
     def show(self, what: str, objective: str, context: Mapping[str, Any], inputs: Mapping[str, Any]) -> None:
-        """Send one request by the JSON door and add its row."""
-        self.add(what, f"{objective} {_words(context)}", ask(self.url, objective, context, inputs))
+        """Send one request to `/v1` and print its line."""
+        self.add(what, ask(self.url, objective, context, inputs))
 
-    def add(self, what: str, asked: str, answer: Answered | Refused) -> None:
-        """Add the row of one request."""
+    def add(self, what: str, answer: Answered | Refused) -> None:
+        """Print the line of one request."""
         if isinstance(answer, Refused):
-            self._table.add_row(what, asked, f"refused with {answer.status}", "", answer.detail, "")
+            self._print(f"{what:<27} {answer.status}: {answer.detail}")
             return
         headers = answer.headers
-        decided = [headers.get(f"tidegate-{name}") for name in ("rule", "variant", "reason")]
         place = f"{headers.get('tidegate-model', '')} @ {headers.get('tidegate-shard', '?')}"
-        cells = (" · ".join(part for part in decided if part), place, _answer(answer.outputs), f"{answer.took_ms:.1f}")
-        self._table.add_row(what, asked, *cells)
+        self._print(f"{what:<27} {headers.get('tidegate-reason', ''):<11}{place:<33}{answer.took_ms:>5.0f} ms")
 
     def expect(self, holds: bool, what: str) -> None:
         """Note a promise of the demonstration that was not kept."""
@@ -52,32 +53,49 @@ class Demonstration:
             self.failed += 1
             self._console.print(f"[bold red]not as promised:[/] {what}")
 
-    def print(self) -> None:
-        """Print the table."""
-        self._console.print(self._table)
+    def _print(self, line: str) -> None:
+        self._console.print(line if len(line) <= WIDTH else line[: WIDTH - 1] + "…", markup=False)
+
+
+class Words:
+    """The last lines of what the stack reports; on a terminal the latest is shown until it is ready."""
+
+    def __init__(self, stream: IO[str], status: Status) -> None:
+        self.last: deque[str] = deque(maxlen=30)
+        self._status = status
+        threading.Thread(target=self._read, args=(stream,), daemon=True).start()
+
+    def _read(self, stream: IO[str]) -> None:
+        for line in stream:
+            self.last.append(line.rstrip())
+            _, _, text = line.rstrip().partition(" INFO    ")
+            if text:
+                self._status.update(text[: WIDTH - 4])
 
 
 def main() -> int:
     """Run the demonstration; the exit code is 0 where every request was answered as promised."""
-    console = Console(stderr=False, width=None if sys.stdout.isatty() else 160)
+    console = Console(width=WIDTH, highlight=False)
     start = time.monotonic()
     command = [str(Path(sys.executable).with_name("tidegate")), "up", "--port", "0"]
     command += ["--rules", "routing_rules", "--models", "triton_models"]
-    console.print("Starting Triton servers for two shards, loading the ensembles that the rules can reach …")
-    stack = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    console.print("Starting Triton servers for two shards, and loading what the rules can reach …")
+    stack = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
-        assert stack.stdout is not None
-        ready = stack.stdout.readline().split()
+        assert stack.stdout is not None and stack.stderr is not None
+        with console.status("") as status:
+            words = Words(stack.stderr, status)
+            ready = stack.stdout.readline().split()
         if len(ready) != 2:
-            console.print("[bold red]the stack did not start[/]: its own words are above")
+            console.print("[bold red]the stack did not start:[/]")
+            console.print("\n".join(words.last), markup=False, soft_wrap=True)
             return 1
-        console.print(f"{ready[1]} is ready after {time.monotonic() - start:.1f} s")
+        console.print(f"{ready[1]} is ready after {time.monotonic() - start:.1f} s\n")
         demonstration = Demonstration(ready[1], console)
         _tour(demonstration)
         for promise in publishing.show(ready[1], console):
             demonstration.expect(False, promise)
-        _kill_a_shard(demonstration)
-        demonstration.print()
+        _kill_a_shard(demonstration, console)
         return 1 if demonstration.failed else 0
     finally:
         stack.send_signal(signal.SIGTERM)
@@ -88,38 +106,34 @@ def main() -> int:
 def _tour(demo: Demonstration) -> None:
     member = {"MEMBER_ID": MEMBER["member_id"]}
     demo.show("a rule's default", "title_ranking", MEMBER, member)
-    demo.show(
-        "a condition, and a parameter for the model (top_k 5)", "title_ranking", {**MEMBER, "is_kids": True}, member
-    )
+    demo.show("a condition: kids, 5 titles", "title_ranking", {**MEMBER, "is_kids": True}, member)
     for number in (22, 1, 7):
         who = {"member_id": str(number), "country": "US", "device": "tv"}
-        demo.show("an A/B test: the cell by hash of a layer", "title_ranking", who, {"MEMBER_ID": who["member_id"]})
-    demo.show("a canary: 5 % of new apps, sticky", "title_ranking", {**MEMBER, "app_version": "8.10"}, member)
+        demo.show(f"an A/B test, member {number}", "title_ranking", who, {"MEMBER_ID": who["member_id"]})
+    demo.show("a sticky canary, new apps", "title_ranking", {**MEMBER, "app_version": "8.10"}, member)
     nobody = {"member_id": "a new member"}
-    demo.show("no history: popularity", "title_ranking", nobody, {"MEMBER_ID": nobody["member_id"]})
+    demo.show("a member without history", "title_ranking", nobody, {"MEMBER_ID": nobody["member_id"]})
     demo.show("lexical search", "title_search", {}, {"QUERY": "toy stori"})
-    demo.show(
-        "semantic search, by the context", "title_search", {"intent": "theme"}, {"QUERY": "cowboys in the wild west"}
-    )
+    demo.show("semantic, by the context", "title_search", {"intent": "theme"}, {"QUERY": "cowboys in the wild west"})
     allocated = {"allocations": {"search-2026": "semantic"}}
-    demo.show("an experiment that the caller allocates", "title_search", allocated, {"QUERY": "a shark in the sea"})
+    demo.show("a cell that callers allocate", "title_search", allocated, {"QUERY": "a shark in the sea"})
     demo.add(
         "an unmodified tritonclient",
-        "title_search (header) intent=theme",
         ask_with_tritonclient(demo.url, "title_search", {"intent": "theme"}, "robots and space ships"),
     )
     customer = {"customer_id": "c-7", "tier": 3, "lifetime_value": 900.5}
-    demo.show("another domain; a pinned version", "purchase_propensity", customer, ORDERS)
-    demo.show("a wrong type, named", "title_ranking", {"member_id": 196}, member)
+    demo.show("another domain, pinned", "purchase_propensity", customer, ORDERS)
+    demo.show("a wrong type is refused", "title_ranking", {"member_id": 196}, member)
 
 
-def _kill_a_shard(demo: Demonstration) -> None:
+def _kill_a_shard(demo: Demonstration, console: Console) -> None:
+    console.print("\nEvery server of shard alpha is [bold]killed[/]:")
     member = {"MEMBER_ID": MEMBER["member_id"]}
     alpha = next(shard for shard in fleet(demo.url)["shards"] if shard["name"] == "alpha")
     for endpoint in alpha["endpoints"]:
         os.kill(endpoint["pid"], signal.SIGKILL)
     answer = ask(demo.url, "title_ranking", MEMBER, member)
-    demo.add("shard alpha killed: the next shard answers", f"title_ranking {_words(MEMBER)}", answer)
+    demo.add("the next shard answers", answer)
     survived = isinstance(answer, Answered) and answer.headers.get("tidegate-shard") == "beta"
     demo.expect(survived, "a request is answered by the other shard right after the first is killed")
     canary = {**MEMBER, "app_version": "9.0"}
@@ -128,20 +142,9 @@ def _kill_a_shard(demo: Demonstration) -> None:
         each for each in candidates if resolve(demo.url, "title_ranking", each)["variant"] == "title_ranking_svd"
     )
     answer = ask(demo.url, "title_ranking", who, {"MEMBER_ID": who["member_id"]})
-    demo.add("… and where it held the only copy, the fallback", f"title_ranking {_words(who)}", answer)
+    demo.add("no copy there: the fallback", answer)
     reason = answer.headers.get("tidegate-reason") if isinstance(answer, Answered) else str(answer.status)
     demo.expect(reason == "fallback", f"the rule's fallback answers, not {reason}")
-
-
-def _words(context: Mapping[str, Any]) -> str:
-    return " ".join(f"{name}={value}" for name, value in context.items())
-
-
-def _answer(outputs: Mapping[str, Any]) -> str:
-    if "TITLES" in outputs:
-        titles = outputs["TITLES"][0]
-        return f"{'; '.join(titles[:3])} … ({len(titles)})"
-    return ", ".join(f"{name} {values[0][0]}" for name, values in outputs.items())
 
 
 if __name__ == "__main__":

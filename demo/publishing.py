@@ -31,18 +31,21 @@ def show(url: str, console: Console) -> list[str]:
         shutil.rmtree(rules / "cases", ignore_errors=True)
         before = _target(url)
         _edit(rules, DEFAULT, DEAD + DEFAULT)
-        console.print("\nA change with a rule that no request can reach is [bold]refused[/]:")
-        if _run(console, url, "publish", "--rules", str(rules)) != 1 or _target(url) != before:
+        console.print("\nA rule that no request can reach is [bold]refused[/]:")
+        if (
+            _run(console, url, "publish", "--rules", str(rules), shown="no request can reach") != 1
+            or _target(url) != before
+        ):
             broken.append("a rule that cannot be reached is refused, and changes nothing")
         _edit(rules, DEAD, "")
         _edit(rules, CANARY, ALL_OF_IT)
-        console.print(f"\nThe canary to 100 %, [bold]published[/]; a new app is served {before} before it:")
+        console.print(f"The canary to 100 % is [bold]published[/]; a new app got {before}:")
         if _run(console, url, "publish", "--rules", str(rules), "--why", "demo") != 0 or _target(url) == before:
             broken.append("a published change decides")
-        console.print(f"\nNow it is served {_target(url)}. [bold]Rolled back[/]:")
+        console.print(f"Now it gets {_target(url)}. [bold]Rolled back[/]:")
         if _run(console, url, "rollback", "--why", "demo") != 0 or not _becomes(url, before):
             broken.append("a rollback brings the decision back")
-        console.print(f"\nAnd it is served {_target(url)} again.")
+        console.print(f"And it gets {_target(url)} again.")
     return broken
 
 
@@ -64,10 +67,11 @@ def _becomes(url: str, target: str, timeout_s: float = 10.0) -> bool:
     return True
 
 
-def _run(console: Console, url: str, *arguments: str) -> int:
-    console.print(f"[dim]$ tidegate {' '.join(arguments)}[/]", highlight=False)
+def _run(console: Console, url: str, *arguments: str, shown: str = "") -> int:
+    """Run a command as a researcher does; of what it prints the lines with `shown` are shown, else the last one."""
     command = [str(Path(sys.executable).with_name("tidegate")), *arguments, "--stack", url]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
-    for line in done.stdout.rstrip().splitlines():
-        console.print("  " + line, markup=False, highlight=False)
+    lines = done.stdout.rstrip().splitlines() or [""]
+    for line in [each for each in lines if shown and shown in each][:1] or lines[-1:]:
+        console.print(f"  {line.strip()}", markup=False)
     return done.returncode

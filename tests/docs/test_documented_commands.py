@@ -87,7 +87,16 @@ def test_make_demo_shows_every_kind_of_rule_and_survives_a_killed_shard() -> Non
     for shown in (*promised, "purchase_propensity_gbdt", "@ beta"):
         assert shown in done.stdout, shown
     assert "Traceback" not in done.stderr
-    assert "Stopped" in done.stdout
+    lines = done.stdout.splitlines()
+    assert lines[-1].startswith("Stopped")
+    assert 24 <= len(lines) <= 40
+    assert max(map(len, lines)) <= 80
+
+
+def test_the_readmes_rules_are_those_of_the_file_that_they_name() -> None:
+    (block,) = (block for block in blocks("README.md") if block.language == "yaml")
+    comment, _, text = block.text.partition("\n")
+    assert text in (ROOT / comment.removeprefix("# ")).read_text(encoding="utf-8")
 
 
 def test_make_help_lists_every_target() -> None:
