@@ -16,6 +16,7 @@ TOGETHER = {
         "tests/docs/test_facts_page.py",
         "tests/docs/test_control_plane_page.py",
         "tests/docs/test_push_section.py",
+        "tests/docs/test_troubleshooting_page.py",
     ),
     "example models": (
         "tests/models/test_isolation.py",
