@@ -424,7 +424,7 @@ def test_history_is_a_table(published: Cli) -> None:
 def test_without_stores_it_says_how_to_name_them(command: str) -> None:
     done = run([sys.executable, "-m", "tidegate.cli", command])
     assert done.returncode == 2
-    assert "--stack with the address of a running stack" in done.stderr
+    assert all(way in done.stderr for way in ("tidegate up", "--stack", "TIDEGATE_STACK"))
 
 
 @pytest.mark.parametrize("command", ["publish", "rollback", "status"])

@@ -138,6 +138,26 @@ def test_a_server_that_is_killed_comes_back_with_its_models(stack: RunningStack)
     assert callers.answers
     assert callers.failures == []
     assert server.leftovers() == []
+    fleet = eventually(lambda: (found := stack.get("/v1/fleet"))["well"] and found)
+    (restarted,) = fleet["since_start"]["restarts"]
+    assert (restarted["shard"], restarted["count"]) == ("a", 1)
+    assert {endpoint["state"] for endpoint in stack.fleet()["a"]} == {"ready"}
+    assert "restart 1 here" in stack.errors
+    shown = " ".join(tidegate("status", "--url", stack.url).stdout.split())
+    assert "the fleet is well, but was degraded lately" in shown
+    assert "degraded: a server of shard a was replaced once" in shown
+
+
+def test_the_start_shows_what_it_does_and_ends_with_a_request_that_is_answered(stack: RunningStack) -> None:
+    assert re.search(r"starting a stack of \S+rules\S* and ", stack.errors.splitlines()[0])
+    assert len(re.findall("shard a: starting a Triton server", stack.errors)) >= 2
+    assert re.search(r"loading \S+ on http://127\.0\.0\.1:\d+ of shard 'b' \(1 of \d\)", stack.errors)
+    assert eventually(lambda: "The fleet as JSON" in stack.errors)
+    pasted = next(line for line in stack.errors.splitlines() if line.startswith("  curl "))
+    done = subprocess.run(["bash", "-c", f"{pasted} --fail"], capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 0, done.stderr
+    assert f"tidegate status --stack {stack.url}" in stack.errors
+    assert stack.output == f"ready {stack.url}\n"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

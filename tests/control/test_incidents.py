@@ -1,0 +1,54 @@
+"""Restarts and fallbacks are counted since the start, and what happened lately counts as degraded."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tidegate.bootstrap.incidents import LOG_EVERY_S, RECENT_S, Incidents
+from tidegate.control.supervisor import Restarts
+from tidegate.ports import Served
+from tidegate.rules import Decision, compile_directory, load_bundle
+
+from tests.support.stack import write_rules
+
+
+@pytest.fixture
+def decision(tmp_path: Path) -> Decision:
+    rules = write_rules(tmp_path, {"a": 1}, {"scorer": ["a"]}, main="scorer")
+    return load_bundle(compile_directory(rules)).decide("main", {"country": "US"})
+
+
+def test_only_what_a_fallback_answered_is_counted(decision: Decision, caplog: pytest.LogCaptureFixture) -> None:
+    now = 1000.0
+    incidents = Incidents(clock=lambda: now)
+    other = replace(decision.target, name="second")
+    with caplog.at_level(logging.WARNING):
+        for served in (Served(decision, 200, decision.target), Served(decision, 503), Served(decision, 200, other)):
+            incidents.observe(served)
+        incidents.observe(Served(decision, 200, other))
+        assert len(caplog.records) == 1, "a flood is one line"
+        now += LOG_EVERY_S
+        incidents.observe(Served(decision, 200, other))
+    assert [record.getMessage() for record in caplog.records][1].endswith("3 such requests since the start")
+    found = incidents.as_dict(())
+    assert found["since_start"]["fallbacks"] == [
+        {"objective": "main", "count": 3, "last_at": "1970-01-01T00:16:50+00:00"}
+    ]
+    assert "objective main: a fallback answered 3 requests" in found["degraded"][0]
+
+
+def test_what_happened_long_ago_is_counted_and_degrades_nothing(decision: Decision) -> None:
+    now = 1000.0
+    incidents = Incidents(clock=lambda: now)
+    incidents.observe(Served(decision, 200, replace(decision.target, name="second")))
+    restarts = (Restarts("a", "http://127.0.0.1:1", 2, now, "ended with signal 9"),)
+    assert len(incidents.as_dict(restarts)["degraded"]) == 2
+    now += RECENT_S + 1
+    found = incidents.as_dict(restarts)
+    assert found["degraded"] == []
+    assert (
+        found["since_start"]["restarts"][0].items() >= {"shard": "a", "count": 2, "url": "http://127.0.0.1:1"}.items()
+    )
