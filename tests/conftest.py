@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,6 +25,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # What commands print is not broken for whoever reads it here, also where a terminal has exported its width.
+    os.environ.pop("COLUMNS", None)
     config.addinivalue_line("markers", "slow: runs only with --full")
     # The hooks of a conftest.py are not asked about folders below it, whose own conftest.py may lack a part.
     config.pluginmanager.register(parts)

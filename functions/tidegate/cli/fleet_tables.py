@@ -35,11 +35,12 @@ def _head(fleet: Json) -> Line:
     text = f"revision {revision[:12]}, live since {fleet['since']}, {fleet['objectives']} objectives"
     if "well" not in fleet:
         return text, "bold"
+    # The verdict first: whatever is cut off or scrolls by, it is seen.
     if not fleet["well"]:
-        return f"{text}; NOT WELL", "bold red"
+        return f"NOT WELL; {text}", "bold red"
     if fleet.get("degraded"):
-        return f"{text}; the fleet is well, but was degraded lately", "bold yellow"
-    return f"{text}; the fleet is well", "bold green"
+        return f"the fleet is well, but was degraded lately; {text}", "bold yellow"
+    return f"the fleet is well; {text}", "bold green"
 
 
 def _shards(shards: Sequence[Json], *, models: bool) -> Iterator[Line]:
