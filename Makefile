@@ -136,5 +136,6 @@ lock: ## Resolve the requirements again, for each Python that is supported (need
 	for each in checkov agent triton; do $(LOCK) -o requirements/$$each.lock requirements/$$each.in; done
 
 clean: ## Remove what was built: the environment, the models' artefacts, caches.
-	@git clean -fdXq -- $(MODELS)
+	@$(or $(wildcard $(BIN)/python),$(PYTHON)) -m training --clean --out $(MODELS)
+	@find $(MODELS) -name __pycache__ -type d -prune -exec rm -rf {} +
 	@rm -rf $(VENV) $(VENV)-* $(CDK)/node_modules build .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis

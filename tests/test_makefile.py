@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -66,3 +69,38 @@ def test_a_command_of_the_contributors_page_would_run(command: str) -> None:
 
 def test_the_contributors_page_shows_how_to_run_a_part() -> None:
     assert any("ONLY=" in command for command in CONTRIBUTING)
+
+
+def test_a_clean_takes_away_what_was_built_alone(tmp_path: Path) -> None:
+    """In a copy of the project's parts that it needs, which has neither an environment nor a git repository."""
+    for name in ("Makefile", "training"):
+        source = ROOT / name
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / name)
+    models = tmp_path / "triton_models"
+    contents = {
+        "a/1/model.onnx": b"built",
+        "a/1/more.onnx": b"mine",
+        "b/1/model.onnx": b"mine",
+        "a/1/__pycache__/x.pyc": b"",
+    }
+    for path, content in contents.items():
+        (models / path).parent.mkdir(parents=True, exist_ok=True)
+        (models / path).write_bytes(content)
+    stamp = {
+        "artefacts": {"a/1/model.onnx": sha256(b"built").hexdigest(), "b/1/model.onnx": sha256(b"built").hexdigest()}
+    }
+    (models / ".artefacts.json").write_text(json.dumps(stamp))
+    done = subprocess.run(
+        ["make", "clean", f"PYTHON={sys.executable}"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert {each.relative_to(models).as_posix() for each in models.rglob("*") if each.is_file()} == {
+        "a/1/more.onnx",
+        "b/1/model.onnx",
+    }
+    assert "b/1/model.onnx" in done.stdout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -25,19 +26,26 @@ _PACKAGES = ("numpy", "onnx", "onnxruntime", "scikit-learn", "skl2onnx")
 
 @dataclass(slots=True)
 class Artefacts:
-    """Writes artefacts under `root` (a Triton model repository) and remembers their digests."""
+    """Writes artefacts under `root` (a Triton model repository) and remembers their digests.
+
+    A file in an artefact's place that no build wrote is somebody's work: it is kept, unless all is to be `forced`.
+    """
 
     root: Path
     digests: dict[str, str] = field(default_factory=dict)
+    forced: bool = False
 
     def write(self, path: str, data: bytes) -> None:
         """Write one artefact whole, so that whoever loads it meanwhile sees the old or the new one, never a half."""
         target = self.root / path
+        self.digests[path] = hashlib.sha256(data).hexdigest()
+        if not self.forced and _digest(target) not in (None, self.digests[path], built_before(self.root).get(path)):
+            print(f"  {path}  kept: it is not what was built; --force builds it again", flush=True)
+            return
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(f".{target.name}.{os.getpid()}")
         temporary.write_bytes(data)
         temporary.replace(target)
-        self.digests[path] = hashlib.sha256(data).hexdigest()
         print(f"  {path}  {len(data):,} bytes  sha256 {self.digests[path][:12]}", flush=True)
 
 
@@ -74,16 +82,59 @@ def write_stamp(artefacts: Artefacts, metrics: Mapping[str, Any]) -> None:
 
 def remove_outdated(artefacts: Artefacts) -> None:
     """Delete what the build before wrote and this one does not: nothing reads it, and it would be pushed."""
+    before = built_before(artefacts.root)
+    _remove(artefacts.root, {path: before[path] for path in before.keys() - artefacts.digests.keys()})
+
+
+def remove_built(root: Path) -> tuple[str, ...]:
+    """Delete what builds wrote under `root`, with the folders that are empty then; the artefacts that were changed since,
+    which stay."""
+    kept = _remove(root, built_before(root))
+    (root / STAMP).unlink(missing_ok=True)
+    return kept
+
+
+def changed_artefacts(root: Path) -> tuple[str, ...]:
+    """The artefacts under `root` that are not what was built."""
+    return tuple(path for path, digest in built_before(root).items() if _digest(root / path) not in (None, digest))
+
+
+def built_before(root: Path) -> dict[str, str]:
+    """The digests of what the last build wrote under `root`, by path; none where that is not known."""
     try:
-        before = json.loads((artefacts.root / STAMP).read_text("utf-8"))["artefacts"]
-    except (OSError, ValueError, KeyError):
-        return
-    for path in before.keys() - artefacts.digests.keys():
-        (artefacts.root / path).unlink(missing_ok=True)
+        artefacts = json.loads((root / STAMP).read_text("utf-8"))["artefacts"]
+        return {
+            path: str(digest)
+            for path, digest in artefacts.items()
+            if (root / path).resolve().is_relative_to(root.resolve())
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def _remove(root: Path, built: Mapping[str, str]) -> tuple[str, ...]:
+    kept = []
+    for path, digest in built.items():
+        found = _digest(root / path)
+        if found == digest:
+            (root / path).unlink()
+            with contextlib.suppress(OSError):
+                (root / path).parent.rmdir()
+        elif found is not None:
+            kept.append(path)
+    return tuple(kept)
+
+
+def _digest(path: Path) -> str | None:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return None
 
 
 def stale_because(root: Path) -> str | None:
-    """Why the artefacts under `root` must be built, or None where all are there, whole and up to date."""
+    """Why the artefacts under `root` must be built, or None where all are there and up to date. One that was changed since
+    it was built is somebody's work, and no reason."""
     try:
         stamp = json.loads((root / STAMP).read_text("utf-8"))
     except FileNotFoundError:
@@ -92,9 +143,7 @@ def stale_because(root: Path) -> str | None:
         return f"{STAMP} is not readable"
     if stamp.get("inputs") != inputs_digest():
         return "training code, step code, locked wheels or packages have changed"
-    for path, digest in stamp["artefacts"].items():
+    for path in stamp["artefacts"]:
         if not (root / path).is_file():
             return f"{path} is missing"
-        if hashlib.sha256((root / path).read_bytes()).hexdigest() != digest:
-            return f"{path} is not what was built"
     return None

@@ -14,14 +14,16 @@ from training.artefacts import Artefacts
 from training.wheels import fetch
 
 
-def build(wheels_folder: Path, out: Path) -> tuple[Artefacts, dict[str, Any]]:
+def build(wheels_folder: Path, out: Path, *, forced: bool = False) -> tuple[Artefacts, dict[str, Any]]:
     """Build everything on one thread, so that the same machine writes the same bytes however many cores it has.
+
+    `forced` builds over what somebody else has put in an artefact's place.
 
     Raises:
         WheelError: a wheel could not be had, or is not the one that is locked.
     """
     wheels = fetch(wheels_folder)
-    artefacts = Artefacts(out)
+    artefacts = Artefacts(out, forced=forced)
     data = movielens.load(wheels)
     parts: dict[str, Callable[[], dict[str, Any]]] = {
         "title_ranking": lambda: title_ranking.build(data, artefacts),
