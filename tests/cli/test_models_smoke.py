@@ -192,7 +192,8 @@ def test_a_hang_costs_its_server_alone_and_nothing_is_left(run: Run) -> None:
 
 def test_a_run_without_findings_says_what_it_did(tmp_path: Path) -> None:
     write_model(tmp_path / "models", "sound")
-    run = smoke(tmp_path / "models", "sound")
+    # Without a name: all of the directory, which is this one.
+    run = smoke(tmp_path / "models")
     assert (run.code, run.errors) == (0, "")
     assert run.output.startswith("sound: loaded in ")
     assert "2 samples, " in run.output
@@ -212,7 +213,7 @@ def test_a_model_that_would_hang_is_refused_before_it_is_loaded(tmp_path: Path) 
     ("arguments", "message"),
     [
         (("nobody",), "unknown model 'nobody': "),
-        ((), "Missing argument 'MODEL...'"),
+        (("sound", "--rules", "."), "name models, or the rules that serve them, not both"),
         (("sound", "--timeout-s", "0"), "0.0 is not in the range"),
     ],
 )

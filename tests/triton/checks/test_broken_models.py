@@ -468,7 +468,15 @@ def test_a_name_with_a_blank_is_found(models: Path) -> None:
 def test_every_kind_of_the_checks_has_a_case() -> None:
     from tidegate.triton.checks.kinds import CHECKED
 
-    elsewhere = {"accepted-file", "accepted-unused", "name-unsafe", "model-missing", "onnx-device", "onnx-unchecked"}
+    elsewhere = {
+        "artefact-ignored",
+        "accepted-file",
+        "accepted-unused",
+        "name-unsafe",
+        "model-missing",
+        "onnx-device",
+        "onnx-unchecked",
+    }
     assert {kind.name for kind in CHECKED} == {case.kind for case in CASES} | elsewhere
 
 

@@ -20,7 +20,7 @@ from tidegate.triton.checks.blast_radius import BlastRadius, blast_radius
 from tidegate.triton.checks.kinds import KINDS
 from tidegate.triton.images.serving import images_of_models
 
-SHOWN_STEPS = 20
+MOST_OF_A_KIND = 5
 
 
 @click.command()
@@ -34,6 +34,7 @@ SHOWN_STEPS = 20
 )
 @IMAGES
 @SARIF
+@click.option("--verbose", "-v", is_flag=True, help="List every finding, and what a change of each model would touch.")
 @AS_JSON
 def check(
     directory: Path,
@@ -41,12 +42,14 @@ def check(
     rules_directory: Path | None,
     images: tuple[str, ...],
     sarif_file: Path | None,
+    verbose: bool,
     as_json: bool,
 ) -> None:
     """Check models by their files alone, with everything that they call: all of DIRECTORY, or those named.
 
-    Nothing is started, imported or written. Each finding has its file, line and kind (docs/model-repository.md). What a
-    change of a model would touch is reported too. Exit code 1: there is a finding, be it an error or a warning that
+    Nothing is started, imported or written. Each finding has its file, line and kind (docs/model-repository.md); errors come
+    first, and of many warnings of a kind the first few. What a change of the models that are named, or with --verbose of
+    any, would touch is reported too. Exit code 1: there is a finding, be it an error or a warning that
     DIRECTORY/accepted.yaml does not accept.
     """
     repository = open_repository(directory, models, images)
@@ -54,7 +57,7 @@ def check(
     if program is not None and rules_directory is not None and not images:
         repository = Repository(directory, images_of_models(program.world, rules_directory, directory))
     names = repository.closure(models or repository.names())
-    judged = judge_models(repository, models or repository.names())
+    judged = judge_models(repository, models or repository.names(), with_git=True)
     findings = judged.findings
     touched = blast_radius(repository, names, {} if program is None else objectives_by_model(program))
     if sarif_file is not None:
@@ -62,7 +65,7 @@ def check(
     if as_json:
         print_json(_as_dict(repository, judged, touched))
     else:
-        _show(repository, names, judged, touched, program is not None, named=bool(models))
+        _show(repository, names, judged, touched, program is not None, verbose=verbose, noted=verbose or bool(models))
     if findings:
         raise click.exceptions.Exit(1)
 
@@ -83,14 +86,13 @@ def _show(
     touched: Sequence[BlastRadius],
     with_rules: bool,
     *,
-    named: bool,
+    verbose: bool,
+    noted: bool,
 ) -> None:
-    print_findings(judged, len(names))
-    shown = [each for each in touched if each.ensembles or (with_rules and each.objectives)]
-    for each in shown if named else shown[:SHOWN_STEPS]:
-        say(_words(each, with_rules))
-    if not named and len(shown) > SHOWN_STEPS:
-        say(f"… and {len(shown) - SHOWN_STEPS} more; --json has all")
+    print_findings(judged, len(names), most=None if verbose else MOST_OF_A_KIND)
+    for each in touched if noted else ():
+        if each.ensembles or (with_rules and each.objectives):
+            say(_words(each, with_rules))
     if not judged.findings:
         ensembles = sum(1 for name in names if (model := repository.model(name)) is not None and model.is_ensemble)
         versions = sum(len(model.versions) for name in names if (model := repository.model(name)) is not None)

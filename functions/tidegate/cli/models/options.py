@@ -12,6 +12,7 @@ from tidegate.errors import ModelConfigError
 from tidegate.rules.shape import did_you_mean
 from tidegate.triton.checks import Judged, Repository
 from tidegate.triton.checks.accepted import FILE
+from tidegate.triton.checks.findings import ModelFinding
 from tidegate.triton.images.manifest import find_image
 from tidegate.triton.model_config import CONFIG
 
@@ -58,13 +59,25 @@ def _holds_model(folder: Path) -> bool:
         return False
 
 
-def print_findings(judged: Judged, checked: int, *, err: bool = False) -> None:
-    """Print findings and their number; on standard error where the output itself is something else."""
-    for finding in judged.findings:
+def print_findings(judged: Judged, checked: int, *, err: bool = False, most: int | None = None) -> None:
+    """Print findings, errors first, and their number; on standard error where the output itself is something else.
+
+    `most` is how many warnings of a kind are printed; None: all.
+    """
+    for finding in judged.errors:
         say(str(finding), err=err)
+    kinds: dict[str, list[ModelFinding]] = {}
+    for finding in judged.findings:
+        if finding.severity == "warning":
+            kinds.setdefault(finding.kind, []).append(finding)
+    for kind, warnings in kinds.items():
+        for finding in warnings[:most]:
+            say(str(finding), err=err)
+        if most is not None and len(warnings) > most:
+            say(f"… and {len(warnings) - most} more of warning[{kind}]; --verbose lists them", err=err)
     if judged.findings:
-        errors, warnings = len(judged.errors), len(judged.findings) - len(judged.errors)
-        found = f"{count(errors, 'error')}, {count(warnings, 'warning')} in {count(checked, 'model')}"
+        errors, others = len(judged.errors), len(judged.findings) - len(judged.errors)
+        found = f"{count(errors, 'error')}, {count(others, 'warning')} in {count(checked, 'model')}"
         say(found, err=err)
     if judged.accepted:
         say(f"{count(len(judged.accepted), 'warning')} accepted in {FILE}", err=err)

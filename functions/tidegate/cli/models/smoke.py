@@ -8,7 +8,9 @@ from pathlib import Path
 import click
 
 from tidegate.cli.columns import say
-from tidegate.cli.models.options import accepted_json, open_repository, print_findings
+from tidegate.cli.models.check import objectives_by_model
+from tidegate.cli.models.options import MODELS, accepted_json, open_repository, print_findings
+from tidegate.cli.rules.compiled import sound_program
 from tidegate.cli.rules.options import AS_JSON, DIRECTORY, print_json
 from tidegate.settings import Settings
 from tidegate.triton.checks.accepted import Judged, judge
@@ -19,7 +21,10 @@ from tidegate.triton.smoke import ModelSmoke, SmokeReport, smoke
 
 @click.command("smoke")
 @click.argument("directory", type=DIRECTORY)
-@click.argument("models", nargs=-1, required=True, metavar="MODEL...")
+@MODELS
+@click.option(
+    "--rules", "rules_directory", type=DIRECTORY, help="In place of MODEL: the models that these rules serve."
+)
 @click.option(
     "--timeout-s",
     type=click.FloatRange(0.1, 3600),
@@ -28,15 +33,25 @@ from tidegate.triton.smoke import ModelSmoke, SmokeReport, smoke
     help="Longest load of one model, and longest answer, in seconds.",
 )
 @AS_JSON
-def smoke_(directory: Path, models: tuple[str, ...], timeout_s: float, as_json: bool) -> None:
-    """Load MODEL with everything that it calls on a scratch Triton, and judge its answers to its golden requests.
+def smoke_(
+    directory: Path, models: tuple[str, ...], rules_directory: Path | None, timeout_s: float, as_json: bool
+) -> None:
+    """Load models with everything that they call on a scratch Triton, and judge their answers to their golden requests: all
+    of DIRECTORY, those named, or those that rules serve.
 
     Every row of DIRECTORY/MODEL/samples/*.json is asked alone and in a batch of 3. What Triton itself does not check is:
     declared types and shapes, one row for each row, finite numbers, and that a row's answer does not depend on the rows
     beside it. An ensemble's steps are asked one by one, too. Without samples, inputs are made from the config. The server
     is gone afterwards, however it went. Exit code 1: there is a finding that DIRECTORY/accepted.yaml does not accept.
     """
-    open_repository(directory, models)
+    if models and rules_directory is not None:
+        raise click.UsageError("name models, or the rules that serve them, not both")
+    repository = open_repository(directory, models)
+    if rules_directory is not None:
+        served = objectives_by_model(sound_program(rules_directory, as_json=as_json))
+        models = tuple(name for name in repository.names() if name in served)
+    else:
+        models = models or tuple(repository.names())
     settings = Settings.from_environment()
     installation = find_installation(settings.triton_home, settings.cache_dir)
     report = asyncio.run(smoke(directory, tuple(dict.fromkeys(models)), installation, timeout_s))

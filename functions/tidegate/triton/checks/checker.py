@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Collection
 from pathlib import Path
 
+from tidegate.triton.checks import ignored
 from tidegate.triton.checks.accepted import Judged, judge
 from tidegate.triton.checks.answering import check_answering
 from tidegate.triton.checks.backend import check_backend
@@ -50,10 +51,17 @@ def check_models(directory: Path, models: Collection[str]) -> tuple[ModelFinding
     return check_closure(repository, models)
 
 
-def judge_models(repository: Repository, models: Collection[str]) -> Judged:
-    """Check models and everything that they call, as `check_models`, less the warnings that `accepted.yaml` accepts."""
+def judge_models(repository: Repository, models: Collection[str], *, with_git: bool = False) -> Judged:
+    """Check models and everything that they call, as `check_models`, less the warnings that `accepted.yaml` accepts.
+
+    `with_git` says whether git is asked, too, which of their files it ignores.
+    """
     names = repository.closure(models)
-    return judge(repository.path, check_closure(repository, models), names, [kind.name for kind in CHECKED])
+    found = check_closure(repository, models)
+    kinds = [kind.name for kind in CHECKED if with_git or kind.name != ignored.KIND]
+    if with_git:
+        found = tuple(sorted((*found, *ignored.check_ignored(repository.path, names))))
+    return judge(repository.path, found, names, kinds)
 
 
 def check_closure(repository: Repository, models: Collection[str]) -> tuple[ModelFinding, ...]:

@@ -53,6 +53,7 @@ CHECKED = (
     _warning("backend-unverified", "A backend that is none of Triton's own, and which the serving image is not known to have.", "Name the shard's image in fleet.yaml, with its manifest."),
     _error("backend-mismatch", "`backend` and `platform` contradict each other, or the rest of the config.", "Say `backend` alone; ensembles say `platform: \"ensemble\"` alone."),
     _error("artefact-missing", "The file that the backend loads is not there.", "Build it, or correct `default_model_filename`."),
+    _warning("artefact-ignored", "A file of the model that git ignores, and that no build lists in `.artefacts.json` as it is: whoever clones the repository lacks it.", "Correct `.gitignore`, or `git add --force`."),
     _error("batch-size", "`max_batch_size` is negative.", "0 for no batching."),
     _error("tensors-missing", "No inputs or no outputs are declared, and Triton cannot complete them.", "Declare them."),
     _error("tensor-name", "A tensor without a name, or a duplicate name.", "One name for each."),
