@@ -143,7 +143,9 @@ class Rollout:
         """Load on the servers of a shard."""
         before: dict[RegisteredEndpoint, Loaded] = {}
         try:
-            for batch in _batches(group, 1 if self.careful else len(group)):
+            # Where nothing is live yet, nothing can be harmed, and the first start should not take longer than it must.
+            first = 1 if desired.pointer is not None else len(group)
+            for batch in _batches(group, first, 1 if self.careful else len(group)):
                 if self._failed:
                     return
                 for entry, loaded in before.items():
@@ -380,10 +382,10 @@ _ADVICE = "see `tidegate status`, and publish again when the fleet is well"
 _MEND = "repair the model (as a new version, where this one has been pushed), or take it out of the rules"
 
 
-def _batches(group: Sequence[RegisteredEndpoint], size: int) -> Iterator[Sequence[RegisteredEndpoint]]:
-    """One server, and then `size` at a time."""
-    yield group[:1]
-    for start in range(1, len(group), size):
+def _batches(group: Sequence[RegisteredEndpoint], first: int, size: int) -> Iterator[Sequence[RegisteredEndpoint]]:
+    """The `first` servers, and then `size` at a time."""
+    yield group[:first]
+    for start in range(first, len(group), size):
         yield group[start : start + size]
 
 
