@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import math
+import shlex
 import sqlite3
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from click.testing import CliRunner
+from tidegate.cli import main
 from tidegate.rules import Engine, compile_directory, load_bundle
 
 from tests.docs.blocks import blocks
@@ -83,3 +86,12 @@ def test_the_pages_sql_allocates_as_the_engine_does(allocations: Allocations) ->
     rows = database.execute(next(block.text for block in PAGE if block.language == "sql")).fetchall()
     assert {member: (int(bucket), cell) for member, bucket, cell in rows} == allocations
     assert len(rows) == len(allocations)
+
+
+def test_the_pages_members_are_those_that_the_command_finds(tmp_path: Path) -> None:
+    load(tmp_path)
+    (console,) = (block.text for block in PAGE if block.language == "console")
+    command, *told = console.splitlines()
+    arguments = [str(tmp_path) if each == "." else each for each in shlex.split(command)[2:]]
+    result = CliRunner().invoke(main, arguments, catch_exceptions=False)
+    assert result.stdout.splitlines() == told

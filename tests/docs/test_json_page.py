@@ -31,6 +31,7 @@ LOCAL: Mapping[str, list[str]] = {
     "rules replay": ["{rules}", "--log", "{log}"],
     "rules diff": ["{rules}", "{rules}"],
     "rules explain": ["{rules}", "--objective", "title_ranking", "--context", '{{"member_id": "1"}}'],
+    "rules find-member": ["{rules}", "--objective", "title_ranking"],
     "rules compile": ["{rules}", "-o", "{here}/bundle"],
     "rules graph": ["{rules}"],
     "models check": ["{models}"],

@@ -38,6 +38,7 @@ def _objective(name: str, revision: Revision) -> ObjectiveProgram:
         contract.timeout_ms,
         tuple(Rule(body["id"], 0, from_json(body["when"]), body) for body in revision.rule_lines(name)),
         tuple(revision.manifest["objectives"][name]["targets"]),
+        "refuse" if contract.refuses_unknown else "ignore",
     )
 
 

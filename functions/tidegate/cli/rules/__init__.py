@@ -15,6 +15,10 @@ COMMANDS = {
     "diff": ("tidegate.cli.rules.diff:diff", "Tell what changed between two revisions, and which share moves."),
     "graph": ("tidegate.cli.rules.graph:graph", "Draw objectives, rules, targets and shards."),
     "explain": ("tidegate.cli.rules.explain:explain", "Tell what a context decides, and why."),
+    "find-member": (
+        "tidegate.cli.rules.find_member:find_member",
+        "Find made-up members that get a cell, a variant or a rule.",
+    ),
     "compile": ("tidegate.cli.rules.compile:compile_", "Compile the rules to a bundle."),
 }
 
