@@ -36,6 +36,8 @@ LOCAL: Mapping[str, list[str]] = {
     "rules graph": ["{rules}"],
     "models check": ["{models}"],
     "models graph": ["{models}", "simple_pipeline"],
+    "models new": ["other", "--from", "simple", "--models", "{here}/repository"],
+    "models version": ["simple", "--offline", "--yes", "--models", "{here}/repository", "--rules", "{copy}"],
     "fleet plan": ["--rules", "{rules}"],
     "settings": [],
     "version": [],
@@ -45,6 +47,7 @@ LOCAL: Mapping[str, list[str]] = {
 OF_A_STACK: Mapping[str, list[str]] = {
     "models smoke": ["{here}/nowhere", "simple"],
     "models push": ["{models}", "--stack", "{closed}"],
+    "models pull": ["simple/1", "--to", "{here}", "--stack", "{closed}"],
     "models withdraw": ["simple/1", "--stack", "{closed}"],
     "facts seed": ["{models}", "--stack", "{closed}"],
     "publish": ["--rules", "{rules}", "--stack", "{closed}"],
@@ -76,6 +79,7 @@ SILENT = {"up", "shard-agent", "models image describe"}
 @pytest.fixture(name="run")
 def runner(tmp_path: Path) -> Any:
     shutil.copytree(RULES, tmp_path / "copy")
+    shutil.copytree(MODELS, tmp_path / "repository")
     (tmp_path / "log.jsonl").write_text('{"objective": "title_ranking", "context": {"member_id": "1"}}\n')
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

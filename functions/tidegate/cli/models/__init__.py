@@ -12,6 +12,9 @@ COMMANDS = {
     "smoke": ("tidegate.cli.models.smoke:smoke_", "Load models on a scratch Triton and judge their answers."),
     "image": ("tidegate.cli.models.image:image", "Say what an image of model servers holds."),
     "push": ("tidegate.cli.models.push:push", "Push models to the bucket that every shard loads from."),
+    "new": ("tidegate.cli.models.new:new", "Copy a model under another name."),
+    "version": ("tidegate.cli.models.version:version", "Make what was changed of a model its next version."),
+    "pull": ("tidegate.cli.models.pull:pull", "Write a pushed model into a folder."),
     "withdraw": ("tidegate.cli.models.withdraw:withdraw", "Remove from the bucket what was never live."),
 }
 

@@ -17,6 +17,13 @@ from tidegate.triton.images.manifest import find_image
 from tidegate.triton.model_config import CONFIG
 
 MODELS = click.argument("models", nargs=-1, metavar="[MODEL]...")
+IN_MODELS = click.option(
+    "--models",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    default=Path("triton_models"),
+    show_default=True,
+    help="The Triton model repository.",
+)
 IMAGES = click.option(
     "--image",
     "images",
