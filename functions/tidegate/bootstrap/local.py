@@ -31,6 +31,7 @@ from tidegate.control.steps import StepEvent
 from tidegate.errors import ImmutableError, PublishError, StackError, StoreError, TidegateError
 from tidegate.ports import Transport
 from tidegate.settings import Settings
+from tidegate.triton.installation import find_installation
 
 logger = logging.getLogger(__name__)
 
@@ -130,6 +131,8 @@ async def local_stack(
         StackError: it could not start; whatever had started is gone again.
         ModelConfigError: the models that the rules serve have errors; nothing had started.
     """
+    # First of all, as nothing can start without it, and what comes next takes seconds.
+    await asyncio.to_thread(find_installation, settings.triton_home, settings.cache_dir)
     if settings.bucket is None:
         # Every model will be pushed. The check takes a second; servers and a publish, which would find the same, take ten.
         logger.info("checking the models that the rules serve in %s", models)
