@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from tests.cli.test_eighty_columns import assert_fits
 from tests.support.stack import ROOT, RunningStack, eventually, make_repository, running_stack, write_rules
 from tests.web.conftest import free_port
 
@@ -463,3 +464,29 @@ def test_the_same_files_have_one_revision_from_check_to_the_answers_header(publi
     )
     with urllib.request.urlopen(request, timeout=20) as answer:
         assert answer.headers["Tidegate-Revision"] == checked
+
+
+OPERATOR = {
+    "publish --dry-run": ["publish", "--rules", "{rules}", "--models", "{models}", "--dry-run"],
+    "publish": ["publish", "--rules", "{rules}", "--models", "{models}", "--why", "it is better " * 9],
+    "status": ["status"],
+    "status --models": ["status", "--models"],
+    "history": ["history"],
+    "reconcile": ["reconcile", "--dry-run"],
+    "models push": ["models", "push", "{models}", "simple", "--dry-run"],
+}
+
+
+@pytest.mark.parametrize("command", OPERATOR)
+def test_what_an_operator_reads_fits_80_columns(command: str, published: Cli) -> None:
+    published.write(picked="versioned/2", other="simple")
+    places = {"{rules}": str(published.rules), "{models}": str(published.models)}
+    arguments = [places.get(each, each) for each in OPERATOR[command]]
+    done = run(published.command(*arguments), {"COLUMNS": "80"})
+    assert done.stdout.strip()
+    assert_fits(done.stdout + done.stderr, "")
+    if command in ("publish", "status", "history"):
+        published.base = ""
+        assert published.live()[:12] in done.stdout
+        if command == "publish":
+            assert eventually(lambda: "it is better" in published.run("status").stdout)

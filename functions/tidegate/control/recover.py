@@ -11,6 +11,7 @@ from tidegate.control.desired import StateReader
 from tidegate.errors import BundleError, StoreError
 from tidegate.ports import GatewayReport, LiveEntry, Pointer
 from tidegate.ports.store_rules import pointer_after, pointer_of
+from tidegate.rules.bundle import begins_revision, revision_json, rules_of, short_revision
 
 Status = Literal["unchanged", "planned", "recovered", "impossible"]
 MOST_SHOWN = 10
@@ -30,7 +31,7 @@ class Candidate:
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         return {
-            "revision": self.revision,
+            **revision_json(self.revision),
             "shown_by": list(self.shown_by),
             "lacking": list(self.lacking),
             "missing_models": list(self.missing_models),
@@ -61,9 +62,9 @@ class Recovery:
         live = None if self.pointer is None else self.pointer.live
         return {
             "status": self.status,
-            "revision": None if live is None else live.revision,
+            **revision_json(None if live is None else live.revision),
             "flip": None if live is None else live.sequence,
-            "bad": [] if self.pointer is None else [mark.revision for mark in self.pointer.bad],
+            "bad": [] if self.pointer is None else [rules_of(mark.revision) for mark in self.pointer.bad],
             "damage": self.damage,
             "reason": self.reason,
             "found": [each.as_dict() for each in self.candidates],
@@ -179,9 +180,10 @@ def _choose(
     candidates: Sequence[Candidate], base: Pointer | None, gateways: Iterable[GatewayReport], wanted: str | None
 ) -> tuple[Candidate | None, str]:
     """The revision to make live; where there is none, why not."""
-    shown = ", ".join(each.revision[:12] for each in candidates)
+    known = [each.revision for each in candidates]
+    shown = ", ".join(short_revision(each, known) for each in known)
     if wanted is not None:
-        found = [each for each in candidates if each.revision.startswith(wanted.lower())]
+        found = [each for each in candidates if begins_revision(wanted.lower(), each.revision)]
         if len(found) == 1:
             return found[0], ""
         how = "begins several revisions" if found else "is none of the revisions that were live"
