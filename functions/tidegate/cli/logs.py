@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
+
+from tidegate.cli.columns import columns, wrapped
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -59,7 +62,7 @@ def log_to_stderr(level: str = "warning") -> None:
         if context is not None:
             # A process that runs several commands, as tests do, gets each report once.
             context.find_root().call_on_close(lambda: _forget(handler))
-    handler.setFormatter(JsonFormatter() if meta.get(_FORMAT) == "json" else _text_formatter())
+    handler.setFormatter(JsonFormatter() if meta.get(_FORMAT) == "json" else TextFormatter())
     logger.setLevel(meta.get(_LEVEL, level).upper())
 
 
@@ -68,10 +71,18 @@ def _forget(handler: logging.Handler) -> None:
         logging.getLogger(name).removeHandler(handler)
 
 
-def _text_formatter() -> logging.Formatter:
-    formatter = logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%Y-%m-%dT%H:%M:%SZ")
-    formatter.converter = time.gmtime
-    return formatter
+class TextFormatter(logging.Formatter):
+    """The time in UTC, the level and the message; on a terminal broken between words."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)-7s %(message)s", "%Y-%m-%dT%H:%M:%SZ")
+        self.converter = time.gmtime
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The lines of a record."""
+        text = super().format(record)
+        width = columns(err=True) if sys.stderr.isatty() else None
+        return text if width is None else "\n".join(wrapped(text, width))
 
 
 class JsonFormatter(logging.Formatter):
