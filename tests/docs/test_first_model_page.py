@@ -12,8 +12,9 @@ import pytest
 from click.testing import CliRunner
 from tidegate.cli import main
 from tidegate.cli.init import TEMPLATE
+from tidegate.triton.numpy_abi import WHEEL
 
-from tests.docs.blocks import blocks
+from tests.docs.blocks import ROOT, blocks
 from tests.support.stack import RunningStack, eventually, running_stack
 
 PAGE = "docs/first-model.md"
@@ -131,6 +132,10 @@ def _add_and_ramp(walk: Walk) -> None:
     assert before[:12] in rolled_back
     assert "too calm" in history
     assert eventually(lambda: walk.stack.get("/v1/fleet")["revision"] == before)
+
+
+def test_the_page_names_the_wheel_that_is_tested_with() -> None:
+    assert f"pip install --no-deps {WHEEL}" in (ROOT / PAGE).read_text(encoding="utf-8")
 
 
 def test_the_readme_of_the_project_has_the_pages_commands(first: Path) -> None:
