@@ -59,6 +59,10 @@ def test_every_target_gets_a_version_and_a_later_push_changes_nothing_live() -> 
         again = await plane.publish(main="scorer", other="scorer/1")
         assert again.revision != result.revision
         assert plane.held("b") == [{"scorer/1,3,4"}]
+        first, second = result.as_dict(), again.as_dict()
+        assert (first["revision"], first["resolution"]) != (second["revision"], second["resolution"])
+        assert first["revision"] == second["revision"], "the files are the same"
+        assert any("resolve to other versions" in event.text for event in plane.events if event.step == "assign")
 
     run(work())
 

@@ -8,6 +8,8 @@ import pytest
 from tidegate.errors import BundleError
 from tidegate.rules import compile_directory, load_bundle
 from tidegate.rules.bundle import begins_revision, pack, revision_of, short_revision, unpack
+from tidegate.rules.compare.report import compare
+from tidegate.rules.compare.revision import open_revision
 from tidegate.rules.resolved import resolve_bundle, resolved_steps, rules_bundle
 
 from tests.support.stack import write_rules
@@ -100,3 +102,12 @@ def test_a_person_sees_the_rules_digits_and_more_only_where_they_are_ambiguous(c
     assert begins_revision(rules, one)
     assert begins_revision(rules, two)
     assert [begins_revision(f"{rules}.{resolution[:6]}", each) for each in (one, two)] == [True, False]
+
+
+def test_the_same_rules_with_another_version_move_what_it_serves(compiled: bytes) -> None:
+    revisions = [open_revision(resolve_bundle(compiled, {**VERSIONS, "scorer": version}, STEPS)) for version in (2, 3)]
+    assert compare(revisions[0], revisions[0], 0.0).is_empty
+    found = compare(*revisions, 0.0)
+    assert (found.is_empty, found.changes) == (False, ())
+    moved = {(flow.old_target, flow.new_target) for each in found.shares for flow in each.flows if flow.moved}
+    assert moved == {("scorer/2", "scorer/3")}

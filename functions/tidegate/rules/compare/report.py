@@ -34,8 +34,8 @@ class Diff:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing changed."""
-        return not self.changes
+        """Whether nothing changed: neither the rules, nor the versions that their targets were resolved to."""
+        return not self.changes and not any(each.moved or each.retuned for each in self.shares)
 
     def as_dict(self) -> dict[str, Any]:
         """The changes and the shares as plain JSON values, in the documented form."""
