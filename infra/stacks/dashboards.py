@@ -11,12 +11,15 @@ from constructs import Construct
 
 from infra.contract import (
     BUNDLE_AGE,
+    CHANGES,
+    FAILED_LOADS,
     FALLBACKS,
     GPU_FAULTS,
     GPU_MEMORY_USED,
     GPU_UTILISATION,
     READY_ENDPOINTS,
     REQUESTS,
+    ROLLBACKS,
     SERVICE_DIMENSION,
 )
 from infra.shards import Shard
@@ -199,5 +202,9 @@ def _control(stage: Stage) -> list[list[cloudwatch.IWidget]]:
         [
             _graph("Time, ms", *(_function(stage, name, "Duration", "Maximum") for name in beside)),
             _graph("Messages in queues", *depth),
+        ],
+        [
+            _graph("Rollbacks by alarms", _own(stage, ROLLBACKS, "rollback", "Sum")),
+            _graph("Reconciling", *(_own(stage, name, "reconcile", "Sum") for name in (CHANGES, FAILED_LOADS))),
         ],
     ]

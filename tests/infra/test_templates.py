@@ -9,9 +9,10 @@ import pytest
 from tidegate.settings import Settings
 
 from infra.assembly import Assembly, Resource, as_list, text_of
-from infra.contract import REFUSED_PATHS
+from infra.contract import CHANGES, FAILED_LOADS, REFUSED_PATHS, ROLLBACKS
 from tests.infra.conftest import Made
 from tests.infra.fleets import as_text, named, only
+from tests.support.parts import ROOT
 
 RUNTIME = {
     "ec2:AssignPrivateIpAddresses",
@@ -560,6 +561,18 @@ def test_the_alarm_on_fallbacks_looks_at_what_the_gateway_emits(project: Made) -
 def test_there_is_a_dashboard_per_concern(project: Made) -> None:
     found = {each.properties["DashboardName"] for each in project.assembly.resources("AWS::CloudWatch::Dashboard")}
     assert found == {"tidegate-prod-requests", "tidegate-prod-fleet", "tidegate-prod-control"}
+
+
+def test_what_the_functions_did_to_the_fleet_is_on_a_dashboard(project: Made) -> None:
+    control = next(
+        as_text(each.properties["DashboardBody"])
+        for each in project.assembly.resources("AWS::CloudWatch::Dashboard")
+        if each.properties["DashboardName"].endswith("-control")
+    )
+    documented = (ROOT / "docs/functions.md").read_text(encoding="utf-8")
+    for metric in (ROLLBACKS, CHANGES, FAILED_LOADS):
+        assert metric in control
+        assert f"| `{metric}` | Count |" in documented, "it is what the function puts out"
 
 
 def routes(assembly: Assembly) -> dict[str, dict[str, Any]]:
