@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from tests.cli.rules_runner import RULES, rules, rules_json, write
+from tests.cli.rules_runner import RANKING, RULES, rules, rules_json, write
 from tests.support.examples import OBJECTIVES
 
 CASES = "cases/ranking.yaml"
@@ -347,3 +347,11 @@ def test_junit_has_a_suite_per_file_with_failures_and_mistakes(tmp_path: Path) -
     assert "expct" in str(mistake[0].get("message"))
     nowhere = rules("test", tmp_path / "rules", "--junit", tmp_path / "no/results.xml")
     assert nowhere.exit_code == 2
+
+
+def test_a_case_of_an_objective_that_refuses_unknown_attributes_expects_the_error(tmp_path: Path) -> None:
+    strict = RANKING.replace("sticky_key:", "unknown_attributes: refuse\nsticky_key:")
+    cases = '- {name: misspelt, context: {member_id: "1", coutry: SE}, expect: {error: coutry}}\n'
+    outcome = rules_json("test", write(tmp_path, {"objectives/ranking.yaml": strict, CASES: cases}))
+    (case,) = outcome["cases"]
+    assert (case["passed"], case["notes"]) == (True, [])

@@ -14,6 +14,7 @@ from tidegate.rules.decision import Decision, Explanation
 from tidegate.rules.engine import Engine, load_bundle
 from tidegate.rules.program import ObjectiveProgram, Program
 from tidegate.rules.shape import did_you_mean
+from tidegate.rules.unknown_attributes import ALLOCATIONS
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,10 +215,10 @@ def _same(expected: Any, actual: Any) -> bool:
 
 
 def _notes(engine: Engine, case: Case, clock: _Clock | None) -> Iterator[str]:
-    attributes = engine.objectives[case.objective].attributes
-    for name in case.context:
-        if name not in attributes and name != "allocations":
-            hint = did_you_mean(name, set(attributes), "attribute")
+    objective = engine.objectives[case.objective]
+    for name in () if objective.refuses_unknown else case.context:
+        if name not in objective.attributes and name != ALLOCATIONS:
+            hint = did_you_mean(name, set(objective.attributes), "attribute")
             yield f"the objective does not declare the attribute {name!r}, so it is ignored; {hint}"
     if case.at is None and clock is not None and clock.matters(case):
         yield "what it decides depends on the clock: give it `at`"
