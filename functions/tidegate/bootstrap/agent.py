@@ -15,7 +15,7 @@ from tidegate.control.plans import NOTHING, Plan
 from tidegate.control.self_test import SelfTest
 from tidegate.control.supervisor import Supervisor
 from tidegate.errors import SettingsError, StackError
-from tidegate.ports import Endpoint, EndpointState
+from tidegate.ports import Endpoint
 from tidegate.settings import Settings
 from tidegate.triton.attached import AttachedLauncher, Doors
 
@@ -35,8 +35,8 @@ def own_address() -> str:
 async def run_agent(settings: Settings, doors: Doors, port: int) -> None:
     """Look after the Triton server beside this process until cancelled.
 
-    Answers `GET /ready` on `port` with 200 while the server holds what its shard must hold and its self-test has passed, else
-    with 503. The self-test passes once a live model has answered an inference as it must; an untested server also passes
+    Answers `GET /ready` on `port` with 200 while the server holds what its shard must hold, as far as is known, and its
+    self-test has passed, else with 503. Once it was ready, stores that do not answer leave it so: it serves what it holds. The self-test passes once a live model has answered an inference as it must; an untested server also passes
     where nothing shows whether it computes: no model is live on it, all are decoupled or refuse the made-up input (4xx), or
     the store is down.
 
@@ -55,7 +55,7 @@ async def run_agent(settings: Settings, doors: Doors, port: int) -> None:
         supervisor = Supervisor(settings.shard, launcher, plane, directory, settings.report_interval_s)
 
         def serving() -> Endpoint | None:
-            ready = (slot for slot in supervisor.slots if slot.state is EndpointState.READY and not slot.ended.done())
+            ready = (slot for slot in supervisor.slots if slot.filled and not slot.ended.done())
             return next((slot.server.endpoint for slot in ready), None)
 
         async def live() -> Plan:

@@ -18,7 +18,8 @@ from tidegate.control.desired import Desired
 from tidegate.control.directory import RegistryDirectory
 from tidegate.control.filling import fill
 from tidegate.control.plane import ControlPlane
-from tidegate.errors import StackError, StoreError
+from tidegate.control.plans import Plan, difference, loaded_versions
+from tidegate.errors import EndpointError, StackError, StoreError
 from tidegate.ports import EndpointState, ModelServer, RegisteredEndpoint, ServerLauncher
 
 logger = logging.getLogger(__name__)
@@ -50,11 +51,16 @@ class Restarts:
 
 @dataclass(slots=True)
 class Slot:
-    """A running server, and what the registry is told of it. `ended` is done once it has ended, with how."""
+    """A running server, and what the registry is told of it. `ended` is done once it has ended, with how.
+
+    `filled` says that it has been ready and is not known to lack anything since. While the stores do not answer, `state`
+    says `loading`, as publishers may pass the server by, and `filled` stays: what serves must not be replaced for that.
+    """
 
     server: ModelServer
     ended: asyncio.Task[str]
     state: EndpointState = EndpointState.LOADING
+    filled: bool = False
     note: str = ""
     seen_at: float = 0.0
     beat: asyncio.Task[None] | None = None
@@ -190,6 +196,7 @@ class Supervisor:
         while True:
             desired, looked_at = await self._desired(), plane.ports.clock()
             plan = desired.needs(self.shard)
+            slot.filled = slot.filled and not await self._lacks(slot, plan)
             lacking = await fill(slot.server, plan, plane.failures, plane.config.load_timeout_s, plane.ports.diagnose)
             if plane.ports.clock() - looked_at > settle_s / 2:
                 continue
@@ -198,7 +205,7 @@ class Supervisor:
                 await asyncio.wait([slot.ended], timeout=backoff_s)
                 backoff_s = min(2 * backoff_s, LONGEST_BACKOFF_S)
                 continue
-            slot.state = EndpointState.READY
+            slot.state, slot.filled = EndpointState.READY, True
             slot.note = "; ".join(f"{model} is not loaded: {reason}" for model, reason in lacking.items())
             await self._register(slot)
             if plane.ports.clock() - looked_at <= settle_s:
@@ -206,6 +213,16 @@ class Supervisor:
                 return
             slot.state = EndpointState.LOADING
             await self._register(slot)
+
+    async def _lacks(self, slot: Slot, plan: Plan) -> bool:
+        """Whether a server lacks something that may well be loaded."""
+        try:
+            loaded = loaded_versions(await slot.server.repository.loaded())
+        except EndpointError:
+            # Whether it serves at all is looked at elsewhere.
+            return False
+        failing = self._plane.failures
+        return any(not failing.reason(self.shard, load) for load in difference(plan, loaded, {}).missing)
 
     async def _desired(self) -> Desired:
         while True:
