@@ -313,3 +313,34 @@ async def local_fleet(plane: Plane) -> AsyncIterator[ControlPlane]:
     finally:
         running.cancel()
         await asyncio.wait([running])
+
+
+@pytest.mark.parametrize("what", ["bundle", "assignment"])
+def test_publishing_what_is_live_stores_what_is_lost_of_it_again_and_says_so(what: str) -> None:
+    async def work() -> None:
+        plane = Plane()
+        process = await published(plane)
+        live = plane.live()
+        (plane.bundles.bundles if what == "bundle" else plane.bundles._assignments).pop(live)
+        assert not (await plane.process().status.read()).well
+        planned = await plane.publish(process, dry_run=True, main="scorer/2", other="fresh")
+        assert any(what in note and "would be stored again" in note for note in planned.notes)
+        result = await plane.publish(process, main="scorer/2", other="fresh")
+        assert result.status == "unchanged"
+        assert any(what in note and "stored again" in note for note in result.notes)
+        assert (await plane.process().status.read()).well
+        assert (await plane.publish(process, main="scorer/2", other="fresh")).notes == ()
+
+    run(work())
+
+
+def test_publishing_other_rules_over_a_bundle_that_is_lost_says_that_the_changes_are_not_known() -> None:
+    async def work() -> None:
+        plane = Plane()
+        await published(plane)
+        plane.bundles.bundles.pop(plane.live())
+        result = await plane.publish(main="pipeline", other="fresh")
+        assert result.status == "published"
+        assert any("not known" in note for note in result.notes)
+
+    run(work())

@@ -135,19 +135,21 @@ class Publisher:
             assignment, moves = await self._assign(checked, desired, request.models if unpushed else None)
             await self._refuse(assignment, desired, base, request)
             _tell(assignment, moves, desired, step)
+            damage = await self._damage(assignment, desired, step, dry_run=request.dry_run)
         if request.dry_run:
-            return await self._plan(checked, assignment, desired, unpushed, steps)
+            return await self._plan(checked, assignment, desired, unpushed, steps, damage)
         with steps.step("push") as step:
             pushed = await self._push(unpushed, desired, step)
             if unpushed:
                 assignment, _ = await self._assign(checked, desired, None)
                 await self._refuse(assignment, desired, base, request)
             pins = await self._ports.models.pin(units_of(assignment.plans.values()) - units_of(desired.published))
-            # Also where it is live already: that mends what is damaged.
+            # Also where it is live already: that replaces what is damaged.
             await self._ports.bundles.put_bundle(assignment.bundle)
-            assignment = replace(assignment, plans=await self._stored(assignment, replaceable=bool(pins)))
+            plans = await self._stored(assignment, replaceable=bool(pins), damaged=bool(damage))
+            assignment = replace(assignment, plans=plans)
             seen = await self._outlook(assignment, desired)
-        notes = (*checked.notes, *assignment.notes)
+        notes = (*checked.notes, *assignment.notes, *damage)
         result = PublishResult("unchanged", assignment.revision, seen, pushed, notes)
         if _is_live(assignment, desired):
             return result
@@ -225,18 +227,37 @@ class Publisher:
         assignment = await assign(checked.bundle, catalog, settled, {} if placed is None else placed.placement)
         return assignment, () if placed is None else placed.moves
 
-    async def _stored(self, assignment: Assignment, *, replaceable: bool) -> Mapping[str, Plan]:
-        """The stored plans of a revision: those that are there count, unless they may be replaced."""
+    async def _stored(self, assignment: Assignment, *, replaceable: bool, damaged: bool) -> Mapping[str, Plan]:
+        """The stored plans of a revision: those that are there count, unless they may be replaced. Where something of it is
+        `damaged`, what this process remembers of them is stored again."""
         try:
             stored = await self._reader.assignment(assignment.revision)
         except BundleError:
             await self._ports.bundles.put_assignment(assignment.revision, assignment.plans)
             return assignment.plans
+        if damaged:
+            await self._ports.bundles.put_assignment(assignment.revision, stored)
         if not replaceable or stored == assignment.plans:
             return stored
         # It was planned with the config of a draft that has been replaced since.
         await self._ports.bundles.replace_assignment(assignment.revision, stored, assignment.plans)
         return assignment.plans
+
+    async def _damage(self, assignment: Assignment, desired: Desired, step: Step, *, dry_run: bool) -> tuple[str, ...]:
+        """What of the live revision is missing or damaged in the store, and what becomes of it, in words."""
+        if desired.pointer is None:
+            return ()
+        live, bundles, found = desired.pointer.live.revision, self._ports.bundles, []
+        mended = f"it {'would be' if dry_run else 'is'} stored again"
+        for read in (bundles.bundle, bundles.assignment):
+            try:
+                await read(live)
+            except BundleError as error:
+                unknown = "what this changes of the live rules is not known"
+                found.append(f"{error}; {mended if live == assignment.revision else unknown}")
+        for note in found:
+            step.note(note)
+        return tuple(found)
 
     async def _plan(
         self,
@@ -245,6 +266,7 @@ class Publisher:
         desired: Desired,
         unpushed: Mapping[str, Path],
         steps: Steps,
+        damage: tuple[str, ...],
     ) -> PublishResult:
         """What a publish would do; nothing is written."""
         with steps.step("push") as step:
@@ -258,7 +280,7 @@ class Publisher:
             step.outcome = f"dry run: {len(outcomes)} models would be sent" if outcomes else "dry run: nothing to send"
             seen = await self._outlook(assignment, desired)
         status: Status = "unchanged" if _is_live(assignment, desired) else "planned"
-        notes = (*checked.notes, *assignment.notes)
+        notes = (*checked.notes, *assignment.notes, *damage)
         return PublishResult(status, assignment.revision, seen, outcomes, notes)
 
     async def _live(self, desired: Desired) -> Engine | None:
