@@ -59,6 +59,7 @@ class Grant:
         writes: prefixes of the bucket.
         uploads: prefixes of the bucket with objects that are written in parts.
         deletes: prefixes of the bucket.
+        versions: prefixes of the bucket with objects whose older versions it lists and reads.
         registry: what of the registry.
         management_secret: whether it reads the management secret.
         sends: services that take the role's messages, encrypted with the stage's key.
@@ -70,6 +71,7 @@ class Grant:
     writes: tuple[str, ...] = ()
     uploads: tuple[str, ...] = ()
     deletes: tuple[str, ...] = ()
+    versions: tuple[str, ...] = ()
     registry: tuple[Items, ...] = ()
     management_secret: bool = False
     sends: tuple[str, ...] = ()
@@ -114,8 +116,8 @@ GRANTS: Mapping[str, Grant] = {
         reads=(RULES,), writes=(VERDICTS,), registry=(once("validate_rules"),), sends=("sqs",), opens=VARIABLES
     ),
     "reconcile": Grant(
-        reads=(ASSIGNMENTS, CLAIMS, LIVE, MANIFESTS, MODELS),
-        lists=(CLAIMS, MANIFESTS),
+        reads=(ASSIGNMENTS, CLAIMS, HISTORY, LIVE, MANIFESTS, MODELS),
+        lists=(CLAIMS, HISTORY, MANIFESTS),
         writes=(CLAIMS,),
         deletes=(CLAIMS,),
         registry=(LISTS_ENDPOINTS, LISTS_GATEWAYS, MARKS_WEDGED),
@@ -125,7 +127,7 @@ GRANTS: Mapping[str, Grant] = {
     ),
     "probe": Grant(registry=(LISTS_ENDPOINTS,), sends=("sqs",), opens=VARIABLES),
     "rollback": Grant(
-        reads=(ASSIGNMENTS, BUNDLES, CLAIMS, LIVE, MANIFESTS, MODELS, SAMPLES),
+        reads=(ASSIGNMENTS, BUNDLES, CLAIMS, HISTORY, LIVE, MANIFESTS, MODELS, SAMPLES),
         lists=(CLAIMS, HISTORY, MANIFESTS, SAMPLES),
         writes=(CLAIMS, HISTORY, LIVE),
         deletes=(CLAIMS,),
@@ -139,18 +141,19 @@ GRANTS: Mapping[str, Grant] = {
 
 
 PUBLISHERS = Grant(
-    reads=(ASSIGNMENTS, BUNDLES, CLAIMS, LIVE, MANIFESTS, MODELS, PUSHES, RULES, SAMPLES, VERDICTS),
+    reads=(ASSIGNMENTS, BUNDLES, CLAIMS, HISTORY, LIVE, MANIFESTS, MODELS, PUSHES, RULES, SAMPLES, VERDICTS),
     lists=(CLAIMS, HISTORY, MANIFESTS, MODELS, SAMPLES),
     writes=(ASSIGNMENTS, BUNDLES, CLAIMS, HISTORY, LIVE, MANIFESTS, MODELS, PUSHES, RULES, SAMPLES),
     uploads=(MODELS,),
     deletes=(CLAIMS, MODELS, SAMPLES),
+    versions=(LIVE,),
     registry=(LISTS_ENDPOINTS, LISTS_GATEWAYS, MARKS_WEDGED),
     management_secret=True,
 )
-"""What people and build jobs need that push models, publish rules and roll back."""
+"""What people and build jobs need that push models, publish rules, roll back, and recover the pointer."""
 
 PUBLISH_JOB = Grant(
-    reads=(ASSIGNMENTS, BUNDLES, CLAIMS, LIVE, MANIFESTS, MODELS, RULES, SAMPLES, VERDICTS),
+    reads=(ASSIGNMENTS, BUNDLES, CLAIMS, HISTORY, LIVE, MANIFESTS, MODELS, RULES, SAMPLES, VERDICTS),
     lists=(CLAIMS, HISTORY, MANIFESTS, MODELS, SAMPLES),
     writes=(ASSIGNMENTS, BUNDLES, CLAIMS, HISTORY, LIVE, MANIFESTS),
     deletes=(CLAIMS,),
@@ -178,6 +181,10 @@ def statements(grant: Grant, storage: StorageStack) -> Iterator[iam.PolicyStatem
         yield statement(["s3:AbortMultipartUpload"], objects_under(bucket, grant.uploads))
     if grant.deletes:
         yield statement(["s3:DeleteObject"], objects_under(bucket, grant.deletes))
+    if grant.versions:
+        patterns = [f"{prefix}*" for prefix in grant.versions]
+        yield statement(["s3:ListBucketVersions"], [bucket.bucket_arn], {"StringLike": {"s3:prefix": patterns}})
+        yield statement(["s3:GetObjectVersion"], objects_under(bucket, grant.versions))
     for items in grant.registry:
         yield items_statement(items, storage)
     if grant.management_secret:

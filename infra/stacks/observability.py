@@ -12,7 +12,7 @@ from aws_cdk import aws_lambda as lambda_
 from constructs import Construct
 from tidegate.control.guard import ALARM_PERIODS
 
-from infra.contract import BUNDLE_AGE, FALLBACKS, REQUESTS, SERVICE_DIMENSION
+from infra.contract import BUNDLE_AGE, FALLBACKS, PROBLEMS, REQUESTS, SERVICE_DIMENSION
 from infra.shards import Shard
 from infra.stacks.dashboards import add_dashboards
 from infra.stacks.edge import EdgeStack
@@ -73,6 +73,7 @@ class ObservabilityStack(cdk.Stack):
         self._door_alarms()
         self._gateway_alarms()
         self._function_alarms()
+        self._store_alarms()
         self._queue_alarms()
         add_dashboards(self, stage=stage, shards=shards, api_id=edge.api_id)
 
@@ -248,6 +249,15 @@ class ObservabilityStack(cdk.Stack):
                 periods=5,
                 missing=cloudwatch.TreatMissingData.BREACHING,
             )
+
+    def _store_alarms(self) -> None:
+        self._alarm(
+            "reconcile-problems",
+            self.own(PROBLEMS, "reconcile", "Maximum"),
+            "Something that decides what is live, or what is loaded, is lost or damaged. Nothing is unloaded meanwhile.",
+            "something-is-lost",
+            above=0,
+        )
 
     def _queue_alarms(self) -> None:
         for name, queue in self._functions.dead_queues.items():

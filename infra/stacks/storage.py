@@ -17,6 +17,7 @@ from aws_cdk import aws_sns_subscriptions as subscriptions
 from constructs import Construct
 from tidegate.aws.layout import EXPIRY, PARTITION_KEY, SORT_KEY
 
+from infra.contract import LIVE
 from infra.fixed_settings import FIXED_SETTINGS, fixed_settings
 from infra.stacks.parts import Stage, explain, publish, stack_output
 
@@ -166,6 +167,16 @@ class StorageStack(cdk.Stack):
                     abort_incomplete_multipart_upload_after=cdk.Duration.days(7),
                 )
             ],
+        )
+        # Without the pointer nobody knows what is live. Who takes the stage down replaces this policy.
+        bucket.add_to_resource_policy(
+            iam.PolicyStatement(
+                sid="NobodyDeletesThePointer",
+                effect=iam.Effect.DENY,
+                principals=[iam.AnyPrincipal()],
+                actions=["s3:DeleteObject", "s3:DeleteObjectVersion"],
+                resources=[bucket.arn_for_objects(f"{LIVE}*")],
+            )
         )
         # The L2 property would add a custom resource with a function of its own.
         resource = bucket.node.default_child

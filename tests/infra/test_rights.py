@@ -265,6 +265,8 @@ def publishing(stage: Stage) -> None:
     stage.command(role, "history")
     stage.command(role, "status")
     stage.command(role, "rollback", "--why", "a test")
+    losing_the_pointer(stage)
+    stage.command(role, "recover", "--yes")
     stage.command(role, "reconcile")
     third = str(stage.rules(main="two"))
     hangs(stage, lambda: stage.command(role, "publish", "--rules", third, ok=False))
@@ -280,6 +282,15 @@ def publishing(stage: Stage) -> None:
             s3.get_object(Bucket=stage.aws.bucket, Key="verdicts/first.json")
         secret = client("secretsmanager", guard).get_secret_value(SecretId=stage.templates.deployed.secret_arn)
         assert secret["SecretString"] == SECRET
+
+
+def losing_the_pointer(stage: Stage) -> None:
+    """A version of it stays, as in a deployed bucket."""
+    s3, where = stage.aws.s3(), {"Bucket": stage.aws.bucket, "Key": "live/pointer.json"}
+    content = s3.get_object(**where)["Body"].read()
+    s3.put_bucket_versioning(Bucket=stage.aws.bucket, VersioningConfiguration={"Status": "Enabled"})
+    s3.put_object(**where, Body=content)
+    s3.delete_object(**where)
 
 
 def pushing_a_big_file(stage: Stage) -> None:

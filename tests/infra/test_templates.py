@@ -136,7 +136,7 @@ def test_every_role_may_do_exactly_this(project: Made) -> None:
         ("Rollback", "s3:PutObject", {"claims", "history", "live"}),
         ("ValidateRules", "s3:PutObject", {"verdicts"}),
         ("ValidateRules", "s3:GetObject", {"rules"}),
-        ("Reconcile", "s3:GetObject", {"assignments", "claims", "live"}),
+        ("Reconcile", "s3:GetObject", {"assignments", "claims", "history", "live", "manifests", "models"}),
         ("Reconcile", "s3:PutObject", {"claims"}),
         ("Reconcile", "s3:DeleteObject", {"claims"}),
     ],
@@ -502,6 +502,7 @@ def test_every_concern_has_its_alarm(project: Made) -> None:
         "gateway-bundle-age",
         "resolve-bundle-age",
         "reconcile-silent",
+        "reconcile-problems",
         "probe-silent",
         "dead-depth",
         "reconcile-dead-depth",
@@ -609,6 +610,8 @@ def test_whoever_publishes_may_change_models_and_rules_alone(project: Made) -> N
         "logs:FilterLogEvents",
         "s3:AbortMultipartUpload",
         "s3:DeleteObject",
+        "s3:GetObjectVersion",
+        "s3:ListBucketVersions",
         "s3:PutObject",
         "secretsmanager:GetSecretValue",
     }
@@ -786,3 +789,18 @@ def test_broken_gpus_are_told_where_the_exporter_runs(project: Made, other: Made
     (alarm,) = [each for name, each in alarms(other.assembly).items() if name == "sleepy-gpu-faults"]
     assert alarm["Dimensions"] == [{"Name": "Shard", "Value": "sleepy"}, {"Name": "service", "Value": "probe"}]
     assert not [name for name in alarms(other.assembly) if name.startswith("cpu-only") and "gpu" in name]
+
+
+def test_nobody_deletes_the_pointer_and_older_versions_of_it_are_kept(project: Made) -> None:
+    for bucket in project.assembly.resources("AWS::S3::Bucket"):
+        assert bucket.properties["VersioningConfiguration"] == {"Status": "Enabled"}
+    denied = [
+        statement
+        for policy in project.assembly.resources("AWS::S3::BucketPolicy")
+        for statement in policy.properties["PolicyDocument"]["Statement"]
+        if statement.get("Sid") == "NobodyDeletesThePointer"
+    ]
+    (statement,) = denied
+    assert (statement["Effect"], statement["Principal"]) == ("Deny", {"AWS": "*"})
+    assert set(as_list(statement["Action"])) == {"s3:DeleteObject", "s3:DeleteObjectVersion"}
+    assert text_of(statement["Resource"]).endswith("/live/*")

@@ -19,6 +19,7 @@ KEY_ARN = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/the-stages"
 PARTITION_KEY = "pk"
 LISTING = {
     "list-type",
+    "versions",
     "prefix",
     "delimiter",
     "max-keys",
@@ -74,6 +75,9 @@ def _s3(method: str, target: str, headers: Mapping[str, str]) -> Iterator[Call]:
     if not key:
         if method == "GET" and query.keys() <= LISTING:
             prefix = {"s3:prefix": tuple(query["prefix"])} if "prefix" in query else {}
+            if "versions" in query:
+                yield Call("s3:ListBucketVersions", bucket_arn(bucket), prefix)
+                return
             yield Call("s3:ListBucket", bucket_arn(bucket), prefix)
             return
         if method == "HEAD":
@@ -84,7 +88,7 @@ def _s3(method: str, target: str, headers: Mapping[str, str]) -> Iterator[Call]:
     if query.keys() - known or "x-amz-copy-source" in headers or "x-amz-tagging" in headers:
         raise LookupError(f"{method} {target} is not known in the words of IAM")
     if method in ("GET", "HEAD") and "uploadId" not in query:
-        action, uses = "s3:GetObject", ("kms:Decrypt",)
+        action, uses = "s3:GetObjectVersion" if "versionId" in query else "s3:GetObject", ("kms:Decrypt",)
     elif method == "PUT" or (method == "POST" and ("uploads" in query or "uploadId" in query)):
         # What is written in parts is put together again from what was encrypted.
         action = "s3:PutObject"

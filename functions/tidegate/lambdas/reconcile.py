@@ -60,4 +60,5 @@ def _report(function: EventFunction, result: ReconcileResult) -> None:
     metrics.add_metric("FailedLoads", "Count", len(result.failed) + len(result.waiting))
     metrics.add_metric("UnreachableEndpoints", "Count", len(result.unreachable))
     metrics.add_metric("RefusedEndpoints", "Count", len(result.refused))
+    metrics.add_metric("Problems", "Count", len(result.problems))
     metrics.flush_metrics()

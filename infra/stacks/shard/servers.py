@@ -8,7 +8,7 @@ from aws_cdk import aws_ecs as ecs
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_secretsmanager as secrets
 from constructs import Construct
-from tidegate.aws.layout import ASSIGNMENTS, CLAIMS, MANIFESTS, MODELS, SAMPLES
+from tidegate.aws.layout import ASSIGNMENTS, CLAIMS, HISTORY, MANIFESTS, MODELS, SAMPLES
 from tidegate.triton.repository import MANAGEMENT
 from tidegate.triton.server import PARAMETER_HEADERS
 
@@ -32,10 +32,10 @@ from infra.stacks.shard.balancer import Balancer
 from infra.stacks.shard.instances import SURGE, Instances, has_exporter
 from infra.stacks.storage import StorageStack
 
-TASK_READS = (ASSIGNMENTS, CLAIMS, LIVE, MANIFESTS, MODELS, SAMPLES)
-TASK_LISTS = (CLAIMS, MANIFESTS, MODELS, SAMPLES)
+TASK_READS = (ASSIGNMENTS, CLAIMS, HISTORY, LIVE, MANIFESTS, MODELS, SAMPLES)
+TASK_LISTS = (CLAIMS, HISTORY, MANIFESTS, MODELS, SAMPLES)
 """What the tasks of a shard read: Triton the models, the agent what its shard must hold, its golden requests, and the files
-of a model that Triton refuses."""
+of a model that Triton refuses. Where the pointer is lost, the history says what was live."""
 
 SECRET_VARIABLE = "TIDEGATE_MANAGEMENT_SECRET"  # noqa: S105  # a variable's name
 HEALTH_CHECK = f"curl --silent --fail --max-time 4 http://127.0.0.1:{HTTP_PORT}/v2/health/live"
