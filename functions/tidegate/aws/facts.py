@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tidegate.aws.clients import AwsClients
+from tidegate.aws.clients import AwsClients, error_code
 from tidegate.aws.layout import FACT_VALUE, PARTITION_KEY, SORT_KEY
 from tidegate.errors import StoreError
 from tidegate.ports.fact_files import Fact, FactFile
@@ -30,6 +30,30 @@ class SeededFacts:
 
     name: str
     count: int
+
+
+async def facts_damage(clients: AwsClients, table: str) -> str:
+    """What is wrong with the table of facts, in words, and what to do; empty where nothing is known to be."""
+    try:
+        found = await clients.call("dynamodb", f"table {table}", lambda dynamodb: _state(dynamodb, table))
+    except StoreError as error:
+        return f"whether the table of facts is there is not known: {error}"
+    advice = "create it again (on AWS, from a backup), and fill it with `tidegate facts seed`"
+    return "" if found else f"there is no table {table!r} of facts; {advice}"
+
+
+def _state(dynamodb: Any, table: str) -> bool:
+    """Whether a table is there; true, too, for whom that is no business of."""
+    from botocore.exceptions import ClientError
+
+    try:
+        dynamodb.describe_table(TableName=table)
+    except ClientError as error:
+        if error_code(error) == "ResourceNotFoundException":
+            return False
+        if error_code(error) != "AccessDeniedException":
+            raise
+    return True
 
 
 async def seed_facts(

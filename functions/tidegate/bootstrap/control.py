@@ -6,17 +6,19 @@ import getpass
 import ipaddress
 import socket
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from tidegate.aws.bundle_store import S3BundleStore
 from tidegate.aws.clients import AwsClients, AwsConfig
+from tidegate.aws.facts import facts_damage
 from tidegate.aws.layout import MODELS
 from tidegate.aws.model_store import S3ModelStore
 from tidegate.aws.objects import Objects
 from tidegate.aws.registry import DynamoRegistry, Network
-from tidegate.control.config import ControlConfig, ControlPorts
+from tidegate.control.config import ControlConfig, ControlPorts, nothing_wrong
 from tidegate.control.plane import ControlPlane
 from tidegate.errors import SettingsError
 from tidegate.ports import (
@@ -77,6 +79,7 @@ def control_ports(settings: Settings, transport: Transport) -> ControlPorts:
         golden=StoredGoldenRequests(models, transport),
         # With a store of its own, which forgets what it read of drafts at times that are not those of a publish.
         diagnose=StoredDiagnosis(S3ModelStore(objects)),
+        facts_damage=partial(facts_damage, clients, settings.facts_table) if settings.facts_table else nothing_wrong,
         scratch=build_scratch(settings, transport, models),
     )
 

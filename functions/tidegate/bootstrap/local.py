@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -26,7 +27,7 @@ from tidegate.control.follower import EngineFollower, FollowerConfig
 from tidegate.control.plane import ControlPlane
 from tidegate.control.publish import PublishRequest
 from tidegate.control.sources import CheckedRules, GivenRules, RulesSource
-from tidegate.control.status import unread
+from tidegate.control.status import FleetReport, unread
 from tidegate.control.steps import StepEvent
 from tidegate.errors import ImmutableError, PublishError, StackError, StoreError, TidegateError
 from tidegate.ports import Transport
@@ -43,6 +44,8 @@ GATEWAY = "local"
 BEAT_S = 2.0
 SILENCE_S = 15.0
 SETTLED_S = 5.0
+STATUS_S = 2.0
+"""The longest that a report of the fleet waits for the stores and the servers."""
 
 
 @dataclass(slots=True)
@@ -66,6 +69,10 @@ class LocalStack:
     forgets: bool
     incidents: Incidents
     last_rejected: Mapping[str, Any] | None = None
+    _reading: asyncio.Task[FleetReport] | None = None
+    _reading_since: float = 0.0
+    _known: Mapping[str, Any] | None = None
+    _known_at: str | None = None
 
     async def publish(self, rules: RulesSource, why: str, *, strict: bool) -> None:
         """Publish rules, with the models of the folder that they need, and serve them.
@@ -95,13 +102,8 @@ class LocalStack:
 
     async def status(self) -> Mapping[str, Any]:
         """The fleet as plain JSON values: see docs/control-plane.md, "Fleet status"."""
-        try:
-            report = await self.plane.status.read(self.fleet.pids())
-        except StoreError as error:
-            # What is served goes on being served, and that is worth telling.
-            report = unread(str(error))
         return {
-            **report.as_dict(),
+            **await self._report(),
             **await self.follower.status(),
             **self.incidents.as_dict(self.fleet.restarts()),
             "rules": {"last_rejected": self.last_rejected},
@@ -113,6 +115,29 @@ class LocalStack:
                 "facts_table": self.settings.facts_table,
             },
         }
+
+    async def _report(self) -> Mapping[str, Any]:
+        """What the stores and servers say, in bounded time: where they do not answer in time, what they said last."""
+        if self._reading is None or self._reading.done():
+            self._reading = asyncio.create_task(self.plane.status.read(self.fleet.pids()))
+            self._reading_since = time.monotonic()
+        left_s = STATUS_S - (time.monotonic() - self._reading_since)
+        done, _ = await asyncio.wait([self._reading], timeout=max(left_s, 0.05))
+        if not done:
+            return self._remembered(f"the stores or a server did not answer within {STATUS_S:g} s")
+        try:
+            report = self._reading.result()
+        except StoreError as error:
+            # What is served goes on being served, and that is worth telling.
+            return self._remembered(str(error))
+        self._known, self._known_at = report.as_dict(), _now()
+        return {**self._known, "as_of": self._known_at}
+
+    def _remembered(self, problem: str) -> Mapping[str, Any]:
+        """The last report, marked as that."""
+        known = unread(problem).as_dict() if self._known is None else self._known
+        what = problem if self._known is None else f"{problem}; all else here is as of {self._known_at}"
+        return {**known, "well": False, "problems": [what], "as_of": self._known_at}
 
 
 @contextlib.asynccontextmanager

@@ -16,6 +16,9 @@ from tidegate.errors import TidegateError
 if TYPE_CHECKING:
     from tidegate.control.plane import ControlPlane
 
+INSPECTION_S = 20.0
+"""How long a look from outside of a stack waits for what is live to be looked at."""
+
 Fleet = Mapping[str, Any]
 Read = Callable[[], Fleet]
 
@@ -63,7 +66,7 @@ def _reader(stores: StoreOptions, url: str | None) -> Read:
     settings = resolve_settings(stores)
 
     async def work(plane: ControlPlane) -> Fleet:
-        return (await plane.status.read()).as_dict()
+        return (await plane.status.read(inspection_s=INSPECTION_S)).as_dict()
 
     def read() -> Fleet:
         from tidegate.cli.working import run_on_plane

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from tidegate.ports import (
@@ -23,10 +23,20 @@ async def nothing_known(model: str) -> Sequence[str]:  # noqa: ARG001  # the typ
     return ()
 
 
+async def nothing_wrong() -> str:
+    """A `FactsDamage` where there is no table of facts."""
+    return ""
+
+
+FactsDamage = Callable[[], Awaitable[str]]
+"""Says what is wrong with the table of facts, in words, and what to do; empty where nothing is known to be."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ControlPorts:
     """The stores, the endpoints, and the clock (Unix seconds) that all of the control plane goes by.
 
+    `facts_damage` looks at the table of facts.
     `scratch` starts servers to try models on, where this process can start any (None: they are tried on one of the fleet).
     """
 
@@ -38,6 +48,7 @@ class ControlPorts:
     golden: GoldenRequests
     diagnose: Diagnose = nothing_known
     scratch: ScratchServers | None = None
+    facts_damage: FactsDamage = nothing_wrong
     clock: Callable[[], float] = time.time
 
 

@@ -10,10 +10,11 @@ from typing import Any
 from tidegate.control.config import ControlPorts
 from tidegate.control.desired import Desired, StateReader
 from tidegate.control.failures import Failures
+from tidegate.control.inspection import WAIT_S, Inspector, unreadable
 from tidegate.control.reconcile import Action, Observation, Reconciler
 from tidegate.errors import BundleError
 from tidegate.ports import BadMark, Claim, Endpoint, EndpointState, GatewayReport, RegisteredEndpoint
-from tidegate.rules import Engine
+from tidegate.rules import Engine, Target
 from tidegate.rules.bundle import revision_json, rules_of
 
 HISTORY = 10
@@ -126,6 +127,7 @@ class FleetReport:
         drift: what would have to be changed on the endpoints.
         waiting: failed loads that this process tries again later.
         problems: what could not be read, and what cannot be.
+        inspected_at: when it was last looked whether what is live is stored whole and answers; None: not yet.
         bad: the revisions that were rolled back, the last one first; they go live only if told so.
     """
 
@@ -139,6 +141,7 @@ class FleetReport:
     waiting: tuple[str, ...]
     problems: tuple[str, ...]
     bad: tuple[BadMark, ...] = ()
+    inspected_at: float | None = None
 
     @property
     def live(self) -> RevisionStatus | None:
@@ -178,6 +181,7 @@ class FleetReport:
             "drift": [each.as_dict() for each in self.drift],
             "waiting": list(self.waiting),
             "problems": list(self.problems),
+            "inspected_at": None if self.inspected_at is None else _iso(self.inspected_at),
             "bad": [
                 {**revision_json(mark.revision), "by": mark.by, "at": _iso(mark.at), "why": mark.why}
                 for mark in self.bad[:HISTORY]
@@ -198,12 +202,22 @@ class StatusReader:
         self._failures = failures
         self._reader = reader
         self._reconciler = reconciler
+        self._inspector = Inspector(ports)
 
-    async def read(self, pids: Mapping[Endpoint, int] | None = None) -> FleetReport:
-        """The fleet now; `pids` are the process ids of the servers that the asking process runs. Raises `StoreError`."""
+    async def read(self, pids: Mapping[Endpoint, int] | None = None, inspection_s: float = WAIT_S) -> FleetReport:
+        """The fleet now.
+
+        Args:
+            pids: the process ids of the servers that the asking process runs.
+            inspection_s: how long to wait for an inspection of what is live.
+
+        Raises:
+            StoreError: a store did not answer.
+        """
         seen = await self._reconciler.observe(tuple(EndpointState))
         desired = seen.desired
         engine, problems = await self._engine(desired)
+        inspected = await self._inspector.look(desired, _targets(seen, engine), inspection_s)
         ready = tuple(
             action
             for action in seen.drift()
@@ -218,12 +232,18 @@ class StatusReader:
             gateways=tuple(await self._ports.registry.gateways()),
             drift=ready,
             waiting=self._reconciler.waiting(seen),
-            problems=(
-                *problems,
-                *seen.problems,
-                *(f"{url}: {why}" for url, why in seen.unreachable.items()),
-                *(entry.note for entry in seen.refused),
+            problems=tuple(
+                dict.fromkeys(
+                    (
+                        *problems,
+                        *seen.problems,
+                        *inspected.problems,
+                        *(f"{url}: {why}" for url, why in seen.unreachable.items()),
+                        *(entry.note for entry in seen.refused),
+                    )
+                )
             ),
+            inspected_at=inspected.at,
             bad=() if desired.pointer is None else desired.pointer.bad,
         )
 
@@ -233,7 +253,17 @@ class StatusReader:
         try:
             return await self._reader.engine(desired.known.live.revision), ()
         except BundleError as error:
-            return None, (f"the live rules cannot be read: {error}; publish them again",)
+            return None, (unreadable(error),)
+
+
+def _targets(seen: Observation, engine: Engine | None) -> dict[Endpoint, tuple[Target, ...]]:
+    """The live targets of each server that is ready and answers."""
+    targets = () if engine is None else engine.targets()
+    return {
+        entry.endpoint: tuple(target for target in targets if entry.endpoint.shard in target.shards)
+        for entry in seen.loaded
+        if entry.state is EndpointState.READY
+    }
 
 
 def _revision(desired: Desired, revision: str, reason: str) -> RevisionStatus:
