@@ -9,6 +9,8 @@ from dataclasses import replace
 
 import pytest
 from tidegate.control.fleet import LocalFleet
+from tidegate.control.publish import PublishRequest
+from tidegate.control.sources import GivenRules
 from tidegate.errors import PublishError
 from tidegate.ports import (
     Claim,
@@ -26,6 +28,7 @@ from tidegate.rules import Target
 
 from tests.control.mortal import Hold
 from tests.control.plane import MODELS, Plane, clock
+from tests.control.rules import bundle
 from tests.support.virtual_time import run
 
 FAULTS = ["refused", "hanging", "fatal", "wrong", "hangs when asked", "ends when asked"]
@@ -191,6 +194,29 @@ def test_only_what_never_was_live_is_tried_with_what_it_calls() -> None:
         assert await tried(main=rules, other="popular") == []
         assert "try skipped" in plane.steps()
         assert [server.endpoint.shard for server in plane.scratch.servers] == ["scratch"] * 2
+
+    run(work())
+
+
+def test_whoever_publishes_again_by_hand_has_it_tried_again_and_whoever_follows_files_does_not() -> None:
+    async def work() -> None:
+        async with supervised(scratch=True) as plane:
+            assert plane.scratch is not None
+            publisher = plane.process().publisher
+            misbehave(plane, "hanging")
+
+            async def tries(*, retries: bool) -> int:
+                assert plane.scratch is not None
+                before = len(plane.scratch.servers)
+                request = PublishRequest(rules=GivenRules(bundle(ON_ALL, main="bad")), by="ana", retries=retries)
+                with pytest.raises(PublishError, match="'bad' on a scratch server: did not finish loading"):
+                    await publisher.publish(request, plane.events.append)
+                return len(plane.scratch.servers) - before
+
+            assert [await tries(retries=retries) for retries in (False, False, True, False)] == [1, 0, 1, 0]
+            misbehave(plane, "")
+            request = PublishRequest(rules=GivenRules(bundle(ON_ALL, main="bad")), by="ana")
+            assert (await publisher.publish(request, plane.events.append)).status == "published"
 
     run(work())
 

@@ -84,7 +84,7 @@ class LocalStack:
             PublishError: a step failed; what was live is live still.
         """
         models = FolderModels(self._models, self.plane.ports.models, strict=strict)
-        request = PublishRequest(rules=rules, models=models, by=author(), why=why)
+        request = PublishRequest(rules=rules, models=models, by=author(), why=why, retries=False)
         await self.plane.publisher.publish(request, _announce)
         await self.follower.poll()
         self.last_rejected = None

@@ -17,13 +17,14 @@ from tidegate.control.reconcile import Reconciler, ReconcileResult
 from tidegate.control.rollout import Rollout, Wanted
 from tidegate.control.steps import Step, Steps
 from tidegate.control.trying import ScratchTrial, find_untried
-from tidegate.errors import ConflictError, PublishError, StoreError, TidegateError
+from tidegate.errors import ConflictError, PublishError, StackError, StoreError, TidegateError
 from tidegate.ports import LiveEntry, Pointer, Unit
 from tidegate.rules import Target
 from tidegate.rules.bundle import revision_json, rules_of
 
 POLL_S = 0.25
 CLEAN_UP_S = 10.0
+_TRIED_BEFORE = "it was not tried again, as nothing of it has changed; publish it by hand to try it again"
 LAPSES = 3
 
 
@@ -31,7 +32,8 @@ LAPSES = 3
 class Change:
     """What is to become live, in place of `base`; `known` are the targets that live serves in just the same way, and `proved`
     says that every other one must answer a golden request. `marks_bad`, `clears` and `follows` become the entry's: see
-    `LiveEntry`. `pins` has the drafts that it needs: see `ModelStore`."""
+    `LiveEntry`. `pins` has the drafts that it needs: see `ModelStore`. Unless it `retries`, models that this process has
+    tried are not tried again after they failed."""
 
     action: Literal["publish", "rollback"]
     revision: str
@@ -46,6 +48,7 @@ class Change:
     marks_bad: bool = False
     clears: bool = False
     follows: str = ""
+    retries: bool = True
 
     def entry(self, at: float) -> LiveEntry:
         """The flip that makes it live at a time in Unix seconds."""
@@ -107,6 +110,7 @@ class Activation:
         self._reader = reader
         self._reconciler = reconciler
         self._claims = Claims(ports, config, reader)
+        self._failed_tries: dict[tuple[str, frozenset[tuple[Unit, str]]], str] = {}
 
     async def run(self, change: Change, steps: Steps, *, at_once: bool = False) -> Activated:
         """Make a revision live whose bundle and assignment are stored.
@@ -162,15 +166,23 @@ class Activation:
         if not untried.models:
             steps.skip("try", "every model has been live before")
             return
-        if desired.pointer is None:
+        if not desired.serves:
             steps.skip("try", "nothing is live that a model could harm")
             return
         rollout.careful = True
         with steps.step("try") as step:
-            if self._ports.scratch is None:
-                await rollout.try_on_one(desired, step.note)
-            else:
-                await ScratchTrial(self._ports, self._config, untried).run(step.note)
+            content = (change.revision, frozenset(change.pins.items()))
+            if content in self._failed_tries and not change.retries:
+                raise StackError(f"{self._failed_tries[content]}\n{_TRIED_BEFORE}")
+            try:
+                if self._ports.scratch is None:
+                    await rollout.try_on_one(desired, step.note)
+                else:
+                    await ScratchTrial(self._ports, self._config, untried).run(step.note)
+            except (StackError, PublishError) as error:
+                self._failed_tries[content] = str(error)
+                raise
+            self._failed_tries.pop(content, None)
             step.outcome = f"{len(untried.models)} {'models do' if len(untried.models) > 1 else 'model does'} no harm"
 
     def _rollout(self, change: Change) -> Rollout:

@@ -70,6 +70,11 @@ class Desired:
         return not unknown and all(each.plans is not None for each in self.held)
 
     @property
+    def serves(self) -> bool:
+        """Whether something is live, or may be."""
+        return self.pointer is not None or self.remains.found
+
+    @property
     def known(self) -> Pointer | None:
         """The pointer; where it is lost, what is known of it. None where nothing shows that anything was ever published."""
         return self.pointer or self.remains.pointer

@@ -44,6 +44,7 @@ class PublishRequest:
         onto: the revision that must be live when it begins, or the beginning of it, or `none`; None: whatever is live
             then. It goes live only in place of that.
         start_over: whether the pointer is lost for good, and this is the first flip of a new history.
+        retries: whether models whose try failed in this process are tried again: where a person asked for it.
     """
 
     rules: RulesSource
@@ -55,6 +56,7 @@ class PublishRequest:
     even_if_bad: bool = False
     onto: str | None = None
     start_over: bool = False
+    retries: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,6 +333,7 @@ class Publisher:
             self._must_be_proved(request),
             pins,
             clears=desired.pointer is not None and desired.pointer.mark(assignment.revision) is not None,
+            retries=request.retries,
         )
 
     async def _refuse(

@@ -144,7 +144,7 @@ class Rollout:
         before: dict[RegisteredEndpoint, Loaded] = {}
         try:
             # Where nothing is live yet, nothing can be harmed, and the first start should not take longer than it must.
-            first = 1 if desired.pointer is not None else len(group)
+            first = 1 if desired.serves else len(group)
             for batch in _batches(group, first, 1 if self.careful else len(group)):
                 if self._failed:
                     return
