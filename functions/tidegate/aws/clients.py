@@ -7,6 +7,7 @@ import ipaddress
 import os
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -60,6 +61,8 @@ class AwsClients:
         self.config = config
         self._clients: dict[str, Any] = {}
         self._lock = threading.Lock()
+        # Not the loop's own pool of a few threads: while a store hangs, calls of one kind would keep all others waiting.
+        self._threads = ThreadPoolExecutor(POOL_CONNECTIONS, thread_name_prefix="aws")
 
     async def call(self, service: str, what: str, work: Callable[[Any], T]) -> T:
         """Run `work` with the client of `service` (`s3` or `dynamodb`) in a thread.
@@ -69,7 +72,8 @@ class AwsClients:
         Raises:
             StoreError: the service did not answer, or refused; `what` names the thing asked for.
         """
-        return await asyncio.to_thread(self._run, service, what, work)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, lambda: self._run(service, what, work))
 
     def _run(self, service: str, what: str, work: Callable[[Any], T]) -> T:
         from boto3.exceptions import Boto3Error
