@@ -39,7 +39,7 @@ class TritonPythonModel:
         version = np.array([4], dtype=np.int32)
         return [pb_utils.InferenceResponse([pb_utils.Tensor("VERSION", version)]) for _ in requests]
 """
-NEW_VARIANT_S = 15.0
+NEW_VARIANT_S = 25.0
 """What a new variant may take from its folder to the first answer that is routed to it."""
 
 
