@@ -44,7 +44,7 @@ class Demonstration:
             self._print(f"{what:<27} {answer.status}: {answer.detail}")
             return
         headers = answer.headers
-        place = f"{headers.get('tidegate-model', '')} @ {headers.get('tidegate-shard', '?')}"
+        place = " @ ".join(headers[name] for name in ("tidegate-model", "tidegate-shard") if name in headers)
         self._print(f"{what:<27} {headers.get('tidegate-reason', ''):<11}{place:<33}{answer.took_ms:>5.0f} ms")
 
     def expect(self, holds: bool, what: str) -> None:
@@ -116,7 +116,7 @@ def _tour(demo: Demonstration) -> None:
     demo.show("lexical search", "title_search", {}, {"QUERY": "toy stori"})
     demo.show("semantic, by the context", "title_search", {"intent": "theme"}, {"QUERY": "cowboys in the wild west"})
     allocated = {"allocations": {"search-2026": "semantic"}}
-    demo.show("a cell that callers allocate", "title_search", allocated, {"QUERY": "a shark in the sea"})
+    demo.show("a cell that callers set", "title_search", allocated, {"QUERY": "a shark in the sea"})
     demo.add(
         "an unmodified tritonclient",
         ask_with_tritonclient(demo.url, "title_search", {"intent": "theme"}, "robots and space ships"),

@@ -10,6 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from rich.console import Console
+from tidegate.cli.columns import wrapped
 
 from demo.caller import resolve
 
@@ -73,5 +74,6 @@ def _run(console: Console, url: str, *arguments: str, shown: str = "") -> int:
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     lines = done.stdout.rstrip().splitlines() or [""]
     for line in [each for each in lines if shown and shown in each][:1] or lines[-1:]:
-        console.print(f"  {line.strip()}", markup=False)
+        for each in wrapped(f"  {line.strip()}", console.width):
+            console.print(each, markup=False)
     return done.returncode
