@@ -20,6 +20,7 @@ from tidegate.bootstrap.control import author, build_launcher, control_config, c
 from tidegate.bootstrap.incidents import Incidents
 from tidegate.bootstrap.known_servers import KnownServers
 from tidegate.bootstrap.local_facts import seed_local_facts
+from tidegate.bootstrap.local_stores import LocalStores
 from tidegate.bootstrap.sources import CompiledRules, FolderModels, check_served
 from tidegate.bootstrap.tasks import cancel
 from tidegate.control.fleet import LocalFleet
@@ -164,7 +165,7 @@ async def local_stack(
         await check_served(models, checked.bundle)
     async with contextlib.AsyncExitStack() as started:
         given = settings
-        settings = await _with_aws(settings, started)
+        settings, aws = await _with_aws(settings, started)
         # Beside the start of the servers. A table that was given belongs to somebody, who seeds it.
         seeding = asyncio.create_task(seed_local_facts(settings, models) if settings is not given else asyncio.sleep(0))
         started.push_async_callback(cancel, seeding)
@@ -174,13 +175,17 @@ async def local_stack(
         # Before any model answers: it would keep in mind that a member has no history.
         await seeding
         await _first_publish(stack, checked, running)
+        if aws is not None:
+            stores = asyncio.create_task(LocalStores(aws, settings, models, stack.plane).run())
+            started.push_async_callback(cancel, stores)
         follower = asyncio.create_task(stack.follower.run())
         started.push_async_callback(cancel, follower)
         yield stack
 
 
-async def _with_aws(settings: Settings, started: contextlib.AsyncExitStack) -> Settings:
-    """The settings with stores in them: those that they name, or new ones in memory."""
+async def _with_aws(settings: Settings, started: contextlib.AsyncExitStack) -> tuple[Settings, LocalAws | None]:
+    """The settings with stores in them: those that they name, or new ones in memory, with the process that has them."""
+    aws = None
     if settings.bucket is None or settings.registry_table is None:
         logger.info("starting S3 and DynamoDB in memory")
         aws = await LocalAws.start()
@@ -197,7 +202,7 @@ async def _with_aws(settings: Settings, started: contextlib.AsyncExitStack) -> S
         assert settings.bucket is not None
         assert settings.registry_table is not None
         await provision(AwsClients(AwsConfig.from_settings(settings)), settings.bucket, settings.registry_table)
-    return settings
+    return settings, aws
 
 
 async def _started(
