@@ -78,8 +78,7 @@ class LocalStack:
     async def publish(self, rules: RulesSource, why: str, *, strict: bool) -> None:
         """Publish rules, with the models of the folder that they need, and serve them.
 
-        A `strict` publish sends no model with an error that its files show: what was sent never changes, and so could
-        not be mended under the same name and version.
+        A `strict` publish sends no model with an error that its files show.
 
         Raises:
             PublishError: a step failed; what was live is live still.

@@ -133,7 +133,7 @@ def _callers_first(models: Iterable[str], steps: Mapping[str, Sequence[str]]) ->
 def same_but_versions(one: ModelLoad, other: ModelLoad) -> bool:
     """Whether two loads of a model can be one that serves the versions of both.
 
-    A pushed config never changes, so the versions of its steps are all that two configs of one model can differ in.
+    The config of what was live never changes, and of what was not one is loaded, so the versions of its steps are all that two configs of one model can differ in.
     """
     if one.config is None or other.config is None:
         return one == other

@@ -379,7 +379,7 @@ class Rollout:
 
 
 _ADVICE = "see `tidegate status`, and publish again when the fleet is well"
-_MEND = "repair the model (as a new version, where this one has been pushed), or take it out of the rules"
+_MEND = "repair the model (as a new version, where this one has been live), or take it out of the rules"
 
 
 def _batches(group: Sequence[RegisteredEndpoint], first: int, size: int) -> Iterator[Sequence[RegisteredEndpoint]]:
