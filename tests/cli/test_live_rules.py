@@ -100,6 +100,18 @@ def test_what_was_never_live_is_wrong_usage(live: Path, name: str, words: str) -
     assert words in " ".join(run("rules", "explain", name, *SE, exit_code=2).output.split())
 
 
+@pytest.mark.parametrize("command", ["explain", "graph", "compile", "diff", "replay", "test"])
+def test_a_stack_that_nothing_is_read_from_is_refused(command: str, rules: Path) -> None:
+    more = {
+        "explain": SE,
+        "compile": ("-o", rules / "bundle"),
+        "diff": (rules,),
+        "replay": ("--log", rules / "fleet.yaml"),
+    }
+    result = run("rules", command, rules, *more.get(command, ()), "--stack", "http://127.0.0.1:9", exit_code=2)
+    assert "--stack says where to find `live:`" in " ".join(result.output.split())
+
+
 def test_a_stack_is_found_by_the_environment_and_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TIDEGATE_STACK", "http://127.0.0.1:9")
     result = run("rules", "explain", "live:", *SE, exit_code=1)

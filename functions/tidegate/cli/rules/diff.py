@@ -10,6 +10,7 @@ import click
 
 from tidegate.cli.control import STACK
 from tidegate.cli.rules.compiled import check_objective
+from tidegate.cli.rules.live import check_stack
 from tidegate.cli.rules.log_file import LOG, open_log, progress
 from tidegate.cli.rules.options import AS_JSON, at_option, print_json
 from tidegate.cli.rules.revisions import as_files, read_revision
@@ -50,6 +51,7 @@ def diff(
     exact over members; over contexts every case of every attribute counts alike, or each context as often as the log has
     it. Exit code 1: something changed, or the rules of one side have errors.
     """
+    check_stack(stack, old, new)
     before = read_revision(old, "OLD", as_json=as_json, stack=stack)
     after = read_revision(new, "NEW", as_json=as_json, stack=stack)
     if any(resolution_of(each.bundle.revision) is None for each in (before, after)):

@@ -19,6 +19,16 @@ def is_live(name: str) -> bool:
     return name.startswith(PREFIX)
 
 
+def check_stack(stack: str | None, *names: str | None) -> None:
+    """Refuse `--stack` where no argument names what is live, as it would mean nothing.
+
+    Raises:
+        click.UsageError: it was given, and none does.
+    """
+    if stack is not None and not any(name is not None and is_live(name) for name in names):
+        raise click.UsageError("--stack says where to find `live:`, and no argument names that: leave it out")
+
+
 def read_live(name: str, stack: str | None) -> bytes:
     """The resolved bundle that is live in the stores of a stack, or was so many flips ago.
 

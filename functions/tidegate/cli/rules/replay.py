@@ -11,6 +11,7 @@ import click
 from tidegate.cli.columns import say
 from tidegate.cli.control import STACK
 from tidegate.cli.group import INTERRUPTED
+from tidegate.cli.rules.live import check_stack
 from tidegate.cli.rules.log_file import LOG, STANDARD_INPUT, open_log, progress
 from tidegate.cli.rules.options import AS_JSON, at_option, print_json
 from tidegate.cli.rules.revisions import as_files, read_revision
@@ -86,6 +87,7 @@ def _replayed(
     *,
     as_json: bool,
 ) -> ReplayReport:
+    check_stack(stack, rules, against)
     revision = read_revision(rules, "RULES", as_json=as_json, stack=stack)
     earlier = None
     if against is not None:

@@ -10,7 +10,7 @@ import click
 
 from tidegate.cli.rules import git_rules
 from tidegate.cli.rules.compiled import compiled, findings_json
-from tidegate.cli.rules.live import is_live, read_live
+from tidegate.cli.rules.live import check_stack, is_live, read_live
 from tidegate.cli.rules.options import print_json
 from tidegate.errors import BundleError, RulesError
 from tidegate.files import read_regular
@@ -38,6 +38,7 @@ def named_rules(name: str, stack: str | None, *, as_json: bool, as_written: bool
     Raises:
         click.BadParameter: as `read_revision`.
     """
+    check_stack(stack, name)
     path = Path(name)
     if not is_live(name) and _exists(path) and path.is_dir():
         return NamedRules(*compiled(path, as_json=as_json), has_files=True)
