@@ -112,7 +112,7 @@ def test_status_shows_the_fleet_as_a_table_and_as_json(stack: RunningStack) -> N
     fleet = json.loads(tidegate("status", "--url", stack.url, "--json").stdout)
     assert fleet.pop("format_version") == 1
     told = stack.get("/v1/fleet")
-    passing = {"source": None, "gateways": None}
+    passing = {"source": None, "gateways": None, "as_of": None}
     assert lasting(fleet | passing) == lasting(told | passing)
     assert fleet["source"]["state"] == told["source"]["state"] == "current"
     assert fleet["objectives"] == 3
