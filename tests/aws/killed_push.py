@@ -1,8 +1,8 @@
 """Pushes a model again and again in processes that are killed at their first, second, third … request to S3.
 
-    python -m tests.aws.killed_push URL BUCKET FOLDER OTHER_FOLDER PART_BYTES
+    python -m tests.aws.killed_push URL BUCKET FOLDER OTHER_FOLDER PART_BYTES [over]
 
-After each kill it checks that no unit is there by half, and pushes anew: the same folder, or (every other time) one
+With `over` the other folder was pushed before, and is a draft that the killed push is to replace. After each kill it checks that no unit is there by half, and pushes anew: the same folder, or (every other time) one
 with other files. Prints one JSON object per kill.
 """
 
@@ -21,9 +21,10 @@ from tidegate.aws.clients import AwsClients, AwsConfig
 from tidegate.aws.model_store import S3ModelStore
 from tidegate.aws.objects import Objects
 from tidegate.errors import ImmutableError
+from tidegate.ports.model_units import read_units
 
 
-def main(url: str, bucket: str, folder: str, other: str, part_bytes: str) -> None:
+def main(url: str, bucket: str, folder: str, other: str, part_bytes: str, over: str = "") -> None:
     """Kill at every request until a push comes through."""
     config = AwsConfig(endpoint_url=url, region="us-east-1", timeout_s=20)
     pusher, checker = (Objects(AwsClients(config), bucket) for _ in range(2))
@@ -32,6 +33,8 @@ def main(url: str, bucket: str, folder: str, other: str, part_bytes: str) -> Non
     s3 = pusher._clients._client("s3")
     for point in itertools.count(1):
         model = f"m{point}"
+        if over:
+            asyncio.run(store.push(model, Path(other), lambda *_: None))
         child = os.fork()
         if child == 0:
             die_at(s3, point)
@@ -43,7 +46,9 @@ def main(url: str, bucket: str, folder: str, other: str, part_bytes: str) -> Non
             return
         assert os.WTERMSIG(status) == signal.SIGKILL
         again = [folder] if point % 2 else [other, folder]
-        sys.stdout.write(json.dumps({"point": point, **asyncio.run(check(store, checker, model, again))}) + "\n")
+        before = [folder, other] if over else [folder]
+        found = asyncio.run(check(S3ModelStore(checker, int(part_bytes)), checker, model, before, again))
+        sys.stdout.write(json.dumps({"point": point, **found}) + "\n")
 
 
 def die_at(s3: Any, point: int) -> None:
@@ -57,11 +62,16 @@ def die_at(s3: Any, point: int) -> None:
     s3.meta.events.register("before-send.s3", count)
 
 
-async def check(store: S3ModelStore, objects: Objects, model: str, folders: list[str]) -> dict[str, Any]:
-    """See that what is there of a model is whole, then push the first folder that is not refused."""
-    whole = await contents(store, model)
-    for path, content in whole.items():
-        assert content == on_disk(folders[-1], path), path
+async def check(
+    store: S3ModelStore, objects: Objects, model: str, pushed: list[str], folders: list[str]
+) -> dict[str, Any]:
+    """See that each unit that is there of a model is whole, as in one of the folders that were pushed, then push the first
+    folder that is not refused."""
+    whole: dict[str, bytes | None] = {}
+    for unit in (None, *await store.versions(model)):
+        found = {file.path: await store.read(model, file.path) for file in await store.files(model, unit)}
+        assert not found or found in [of_unit(each, unit) for each in pushed], unit
+        whole |= found
     refusals = 0
     for folder in folders:
         try:
@@ -85,6 +95,11 @@ async def contents(store: S3ModelStore, model: str) -> dict[str, bytes | None]:
     """Every file of every unit that the store says is there."""
     files = [file for unit in (None, *await store.versions(model)) for file in await store.files(model, unit)]
     return {file.path: await store.read(model, file.path) for file in files}
+
+
+def of_unit(folder: str, unit: int | None) -> dict[str, bytes]:
+    """The files of a unit of a folder."""
+    return {each.file.path: each.read("m") for each in read_units("m", Path(folder)).units.get(unit, ())}
 
 
 def on_disk(folder: str, path: str) -> bytes:

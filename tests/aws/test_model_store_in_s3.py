@@ -97,6 +97,24 @@ def test_a_push_that_is_killed_leaves_nothing_by_half_and_is_taken_up(aws: Local
     assert any(kill["after"] != everything for kill in kills), "other files took the place of a push that was killed"
 
 
+@pytest.mark.slow
+def test_a_push_that_is_killed_while_it_replaces_a_draft_leaves_nothing_by_half(aws: LocalAws, tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "m", {"config.pbtxt": b"new", "1/model.py": b"new", "1/more.txt": b"more"})
+    other = write_model(tmp_path / "other" / "m", {"config.pbtxt": b"old", "labels.txt": b"old", "1/model.py": b"old"})
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.aws.killed_push", aws.url, aws.bucket, folder, other, str(PART_BYTES), "over"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    kills = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(kills) > 15
+    assert {kill["refusals"] for kill in kills} == {0}, "what was never live is replaced, however its push ended"
+    assert kills[0]["whole"] == ["1/model.py", "config.pbtxt", "labels.txt"]
+
+
 def test_two_pushes_of_different_files_in_every_order(aws: LocalAws, folder: Path, other: Path) -> None:
     """One push stands still before each of its writes in turn, while another one runs from start to end."""
 
