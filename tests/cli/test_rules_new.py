@@ -17,7 +17,7 @@ from tests.cli.rules_runner import rules, rules_json, write
 @pytest.mark.parametrize("name", ["search", "title-search.v2", "123", "true", "1e5", "null", "7_eleven"])
 def test_a_new_objective_passes_check_and_test(name: str, tmp_path: Path) -> None:
     directory = write(tmp_path, {})
-    told = rules_json("new", name, "--dir", directory)
+    told = rules_json("new", name, "--dir", directory, "--model", "base")
     assert told["objective"] == name
     assert told["files"] == [str(directory / folder / f"{name}.yaml") for folder in ("objectives", "cases")]
     assert rules("check", directory).exit_code == 0
@@ -30,7 +30,7 @@ def test_a_new_objective_passes_check_and_test(name: str, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("name", "options", "served"),
     [
-        ("search", [], "base"),
+        ("search", ["--model", "base"], "base"),
         ("bett", [], "better"),
         ("base", [], "base@champion"),
         ("search", ["--model", "better/3"], "better/3"),
@@ -44,9 +44,22 @@ def test_it_serves_a_model_of_the_fleet(name: str, options: list[str], served: s
     assert [rule["serve"] for rule in written["rules"]] == [served]
 
 
+def test_nothing_is_guessed_where_nothing_says_which_model_it_is(tmp_path: Path) -> None:
+    """A stack that follows the directory would serve the guess at once."""
+    directory = write(tmp_path, {})
+    before = sorted(directory.rglob("*"))
+    refused = rules("new", "search", "--dir", directory)
+    assert refused.exit_code == 2
+    assert "--model" in refused.stderr
+    assert "base, better" in refused.stderr
+    assert sorted(directory.rglob("*")) == before
+    only = write(tmp_path / "one", {"fleet.yaml": "shards: {a: {replicas: 1}}\nmodels: {alone: {shards: [a]}}\n"})
+    assert rules_json("new", "search", "--dir", only)["target"] == "alone"
+
+
 def test_it_says_what_to_do_next_and_what_editors_need(tmp_path: Path) -> None:
     directory = write(tmp_path, {})
-    told = rules("new", "search", "--dir", directory).stdout
+    told = rules("new", "search", "--dir", directory, "--model", "base").stdout
     assert f"tidegate rules check {directory}" in told
     assert f"tidegate rules schema --out {directory / 'schema'}" in told
     assert rules("schema", "--out", directory / "schema").exit_code == 0
@@ -65,7 +78,7 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     directory = write(tmp_path, kept)
     for name in ("ranking", "search", "old", "named"):
         before = {file: file.read_bytes() for file in sorted(directory.rglob("*.y*ml"))}
-        result = rules("new", name, "--dir", directory)
+        result = rules("new", name, "--dir", directory, "--model", "base")
         assert result.exit_code == 2
         assert "nothing is overwritten" in result.stderr
         assert {file: file.read_bytes() for file in sorted(directory.rglob("*.y*ml"))} == before
@@ -95,7 +108,7 @@ def test_a_fleet_with_errors_is_a_finding(tmp_path: Path) -> None:
 
 def test_errors_in_other_objectives_do_not_stop_it(tmp_path: Path) -> None:
     directory = write(tmp_path, {"objectives/broken.yaml": "objective: broken\nrules: []\n"})
-    assert rules("new", "search", "--dir", directory).exit_code == 0
+    assert rules("new", "search", "--dir", directory, "--model", "base").exit_code == 0
 
 
 @pytest.mark.parametrize("command", ["init", "new"])
@@ -105,7 +118,7 @@ def test_commands_to_go_on_with_can_be_pasted_whatever_the_directory_is_called(c
         result = CliRunner().invoke(main, ["init", str(root), "--json"], catch_exceptions=False)
         wanted = {str(root / name) for name in ("routing_rules", "triton_models")}
     else:
-        result = rules("new", "fresh", "--dir", write(root, {}), "--json")
+        result = rules("new", "fresh", "--dir", write(root, {}), "--model", "base", "--json")
         wanted = {str(root), str(root / "schema")}
     assert result.exit_code == 0, result.output
     commands = [

@@ -13,13 +13,13 @@ _RESERVED = frozenset({"true", "false", "null"})
 
 
 def best_model(objective: str, models: Iterable[str], aliases: Mapping[str, str]) -> str | None:
-    """The target that suits a new objective: its own champion, else a model named after it, else the first of the fleet;
-    None where the fleet has no model."""
+    """The target that suits a new objective: its own champion, else a model named after it, else the only one of the fleet;
+    None where nothing says which of several it is, as the objective may be live as soon as it is written."""
     champion = f"{objective}@champion"
     if champion in aliases:
         return champion
     names = list(models)
-    return next((name for name in names if name.startswith(objective)), names[0] if names else None)
+    return next((name for name in names if name.startswith(objective)), names[0] if len(names) == 1 else None)
 
 
 def objective_text(objective: str, target: str) -> str:

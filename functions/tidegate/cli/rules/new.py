@@ -37,7 +37,8 @@ MAX_NAME_LENGTH = 128
 def new(objective: str, directory: Path, model: str | None, as_json: bool) -> None:
     """Write a first, valid OBJECTIVE with cases, to go on from. Nothing is overwritten.
 
-    Without --model it serves the objective's champion, or a model of fleet.yaml that is named after it, or the first.
+    Without --model it serves the objective's champion, or a model of fleet.yaml that is named after it, or the only one there
+    is. A stack that follows the directory serves it at once.
     """
     if re.fullmatch(NAME[1:-1], objective) is None or len(objective) > MAX_NAME_LENGTH:
         hint = f"write letters, digits, '.', '_' and '-' (at most {MAX_NAME_LENGTH}), a letter or digit first"
@@ -68,8 +69,12 @@ def new(objective: str, directory: Path, model: str | None, as_json: bool) -> No
 def _target(objective: str, model: str | None, program: Program) -> str:
     world = program.world
     if model is None:
-        # A fleet.yaml without findings places at least one model.
-        return best_model(objective, world.models, world.aliases) or ""
+        found = best_model(objective, world.models, world.aliases)
+        if found is None:
+            names = ", ".join(sorted(world.models))
+            message = f"say what {objective!r} serves with --model, as no model is named after it: one of {names}"
+            raise click.UsageError(message)
+        return found
     if re.fullmatch(TARGET[1:-1], model) is None:
         raise click.BadParameter(f"{model!r} is no model, model/version or name@alias", param_hint="--model")
     problem = target_problem(model, world)
