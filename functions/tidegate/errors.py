@@ -188,6 +188,11 @@ class PublishError(TidegateError):
         super().__init__(message)
 
 
+class FollowingPausedError(TidegateError):
+    """A directory that is followed has changed, and is not published, as somebody else made something live; the message
+    says who, when and why."""
+
+
 class StackError(TidegateError):
     """Triton, or a model on it, could not be started or loaded."""
 

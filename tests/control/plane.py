@@ -144,6 +144,8 @@ class Plane:
         require_samples: bool = False,
         even_if_bad: bool = False,
         onto: str | None = None,
+        follows: str = "",
+        resumes: bool = False,
         placement: Mapping[str, list[str]] | None = None,
         **rules: str,
     ) -> PublishResult:
@@ -157,6 +159,8 @@ class Plane:
             require_samples=require_samples,
             even_if_bad=even_if_bad,
             onto=onto,
+            follows=follows,
+            resumes=resumes,
         )
         return await (process or self.process()).publisher.publish(request, self.events.append)
 

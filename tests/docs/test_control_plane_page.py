@@ -24,7 +24,12 @@ COMMANDS = [
     if line.startswith("$ ") and not line.startswith("$ tidegate models push ")
 ]
 ARCHIVED = [command for command in COMMANDS if "--archive" in command]
-READING = [command for command in COMMANDS if not command.startswith("tidegate rollback") and command not in ARCHIVED]
+FOLLOWING = [command for command in COMMANDS if command.startswith("tidegate follow")]
+READING = [
+    command
+    for command in COMMANDS
+    if not command.startswith("tidegate rollback") and command not in (*ARCHIVED, *FOLLOWING)
+]
 
 SILENT = ("tidegate reconcile", "tidegate rules test")
 """They name no revision."""
@@ -41,7 +46,7 @@ def run(command: str, stack: RunningStack, folder: Path = ROOT) -> subprocess.Co
 
 def test_the_page_has_each_command() -> None:
     found = {command.split()[1] for command in COMMANDS}
-    assert found == {"publish", "rollback", "reconcile", "recover", "history", "status", "rules"}
+    assert found == {"publish", "follow", "rollback", "reconcile", "recover", "history", "status", "rules"}
 
 
 @pytest.mark.parametrize("command", READING)
@@ -50,6 +55,20 @@ def test_a_documented_command_succeeds_on_a_fleet_that_is_well(command: str, exa
     done = run(command, example_stack)
     assert done.returncode == 0, done.stdout + done.stderr
     assert example_stack.get("/v1/fleet")["revision"][:12] in done.stdout or command.startswith(SILENT)
+
+
+def test_the_documented_commands_pause_following_and_resume_it(example_stack: RunningStack) -> None:
+    status, pause, resume = FOLLOWING
+    assert run(resume, example_stack).returncode == 0, "whatever other tests did by hand"
+    for command, state, code in (
+        (status, "following", 0),
+        (pause, "paused", 0),
+        (status, "paused", 1),
+        (resume, "following", 0),
+    ):
+        done = run(command, example_stack)
+        assert done.returncode == code, done.stdout + done.stderr
+        assert example_stack.get("/v1/fleet")["follow"]["state"] == state
 
 
 def test_the_documented_rollback_takes_a_publish_back(example_stack: RunningStack, tmp_path: Path) -> None:

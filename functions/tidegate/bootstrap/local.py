@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import socket
 import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, replace
@@ -21,17 +22,18 @@ from tidegate.bootstrap.incidents import Incidents
 from tidegate.bootstrap.known_servers import KnownServers
 from tidegate.bootstrap.local_facts import seed_local_facts
 from tidegate.bootstrap.local_stores import LocalStores
-from tidegate.bootstrap.sources import CompiledRules, FolderModels, check_served
+from tidegate.bootstrap.sources import FolderModels, check_served, followed_rules
 from tidegate.bootstrap.tasks import cancel
 from tidegate.control.fleet import LocalFleet
 from tidegate.control.follower import EngineFollower, FollowerConfig
+from tidegate.control.following import FollowMode, describe_pause, pause_fields, pause_of
 from tidegate.control.plane import ControlPlane
 from tidegate.control.publish import PublishRequest
 from tidegate.control.sources import CheckedRules, GivenRules, RulesSource
 from tidegate.control.status import FleetReport, unread
 from tidegate.control.steps import StepEvent
 from tidegate.errors import ImmutableError, PublishError, StackError, StoreError, TidegateError
-from tidegate.ports import Transport
+from tidegate.ports import LiveEntry, Pointer, Transport
 from tidegate.settings import Settings
 from tidegate.triton.installation import find_installation
 
@@ -47,6 +49,7 @@ SILENCE_S = 15.0
 SETTLED_S = 5.0
 STATUS_S = 2.0
 """The longest that a report of the fleet waits for the stores and the servers."""
+LOOK_S = 0.5
 
 
 @dataclass(slots=True)
@@ -59,6 +62,9 @@ class LocalStack:
         follower: the rules that are live.
         forgets: whether its stores end with it.
         incidents: what went wrong since the start; an observer of the gateway.
+        mode: what the rules directory must pass before a change of it goes live.
+        last_rejected: when a change of it was refused last, and the findings; None since one was published.
+        unpublished_at: when it changed last while following was paused.
     """
 
     settings: Settings
@@ -69,11 +75,19 @@ class LocalStack:
     _models: Path
     forgets: bool
     incidents: Incidents
+    mode: FollowMode = FollowMode.CHECKED
     last_rejected: Mapping[str, Any] | None = None
     _reading: asyncio.Task[FleetReport] | None = None
     _reading_since: float = 0.0
     _known: Mapping[str, Any] | None = None
     _known_at: str | None = None
+    unpublished_at: str | None = None
+    _rejected_after: int = 0
+
+    @property
+    def directory(self) -> str:
+        """The rules directory as a flip that follows it says; empty where it is not followed."""
+        return "" if self.mode is FollowMode.OFF else f"{socket.gethostname()}:{self._rules.resolve()}"
 
     async def publish(self, rules: RulesSource, why: str, *, strict: bool) -> None:
         """Publish rules, with the models of the folder that they need, and serve them.
@@ -84,21 +98,50 @@ class LocalStack:
             PublishError: a step failed; what was live is live still.
         """
         models = FolderModels(self._models, self.plane.ports.models, strict=strict)
-        request = PublishRequest(rules=rules, models=models, by=author(), why=why, retries=False)
-        await self.plane.publisher.publish(request, _announce)
+        request = PublishRequest(
+            rules=rules, models=models, by=author(), why=why, follows=self.directory, retries=False
+        )
+        polls: list[asyncio.Task[None]] = []
+
+        def announce(event: StepEvent) -> None:
+            _announce(event)
+            if event.step == "flip" and event.state == "done":
+                # At once, and not when it would ask the next time.
+                polls.append(asyncio.create_task(self.follower.poll()))
+
+        await self.plane.publisher.publish(request, announce)
+        await asyncio.gather(*polls)
         await self.follower.poll()
-        self.last_rejected = None
+        self.last_rejected = self.unpublished_at = None
 
     async def follow_change(self) -> None:
-        """Publish the rules directory as it is now; what is wrong with it is noted and changes nothing."""
+        """Publish the rules directory as it is now, unless somebody else made something live: that pauses following. What is
+        wrong with the directory is noted and changes nothing."""
         try:
-            await self.publish(CompiledRules(self._rules), "the rules directory changed", strict=True)
+            await self.publish(followed_rules(self._rules, self.mode), "the rules directory changed", strict=True)
         except TidegateError as error:
+            pause = await self.pause()
+            if pause is not None:
+                self.unpublished_at = _now()
+                logger.warning(
+                    "the rules changed and are not published: following is paused %s; `tidegate follow resume` publishes "
+                    "the directory as it is then",
+                    describe_pause(pause),
+                )
+                return
             findings = str(error).splitlines()
             if isinstance(error.__cause__, ImmutableError) and self.forgets:
                 findings.append("this stack forgets what was pushed when it is restarted")
             logger.warning("the new rules are refused, the old ones stay live: %s", "\n".join(findings))
             self.last_rejected = {"at": _now(), "findings": findings}
+            self._rejected_after = _sequence(self.plane.reader.known)
+
+    async def pause(self) -> LiveEntry | None:
+        """The flip that paused following; None where it is not paused, or the store does not say."""
+        try:
+            return pause_of(await self.plane.reader.pointer(), self.directory)
+        except StoreError:
+            return None
 
     async def status(self) -> Mapping[str, Any]:
         """The fleet as plain JSON values: see docs/control-plane.md, "Fleet status"."""
@@ -106,7 +149,8 @@ class LocalStack:
             **await self._report(),
             **await self.follower.status(),
             **self.incidents.as_dict(self.fleet.restarts()),
-            "rules": {"last_rejected": self.last_rejected},
+            "follow": self._follow_status(),
+            "rules": {"last_rejected": self._last_rejected()},
             "control": {
                 "endpoint_url": self.settings.aws_endpoint_url,
                 "bucket": self.settings.bucket,
@@ -139,10 +183,35 @@ class LocalStack:
         what = problem if self._known is None else f"{problem}; all else here is as of {self._known_at}"
         return {**known, "well": False, "problems": [what], "as_of": self._known_at}
 
+    def _follow_status(self) -> dict[str, Any]:
+        """How the directory is followed, by the pointer as it was read last."""
+        known = self.plane.reader.known
+        pause = None if self.mode is FollowMode.OFF else pause_of(known, self.directory)
+        return {
+            "mode": self.mode.value,
+            "state": "off" if self.mode is FollowMode.OFF else "following" if pause is None else "paused",
+            "directory": self.directory,
+            "rules": str(self._rules.resolve()),
+            "models": str(self._models.resolve()),
+            "paused": None if pause is None else pause_fields(pause),
+            "unpublished_at": None if pause is None else self.unpublished_at,
+        }
+
+    def _last_rejected(self) -> Mapping[str, Any] | None:
+        known = self.plane.reader.known
+        if pause_of(known, self.directory) is None and _sequence(known) > self._rejected_after:
+            # Another process published the directory since.
+            self.last_rejected = None
+        return self.last_rejected
+
+
+def _sequence(pointer: Pointer | None) -> int:
+    return 0 if pointer is None else pointer.live.sequence
+
 
 @contextlib.asynccontextmanager
 async def local_stack(
-    settings: Settings, rules: Path, models: Path, checked: CheckedRules
+    settings: Settings, rules: Path, models: Path, checked: CheckedRules, mode: FollowMode = FollowMode.CHECKED
 ) -> AsyncIterator[LocalStack]:
     """Start a stack and publish its first rules; leaving stops everything that was started, last first.
 
@@ -150,7 +219,9 @@ async def local_stack(
         settings: where they name a bucket and a table these are used, else AWS is started in memory.
         rules: the rules directory.
         models: the folder that models are pushed from.
-        checked: the compiled rules, which are published first.
+        checked: the compiled rules, which are published first, unless somebody else made others live in stores that the
+            settings name.
+        mode: what the rules directory must pass before a change of it goes live.
 
     Raises:
         StackError: it could not start; whatever had started is gone again.
@@ -171,9 +242,14 @@ async def local_stack(
         transport = build_transport(settings)
         started.push_async_callback(transport.aclose)
         stack, running = await _started(settings, rules, models, transport, started, forgets=given is not settings)
+        stack.mode = mode
         # Before any model answers: it would keep in mind that a member has no history.
         await seeding
-        await _first_publish(stack, checked, running)
+        pointer = await stack.plane.reader.pointer()
+        if pointer is None or (mode is not FollowMode.OFF and pause_of(pointer, stack.directory) is None):
+            await _first_publish(stack, checked, running)
+        else:
+            await _serve_live(stack, pointer.live, running)
         if aws is not None:
             stores = asyncio.create_task(LocalStores(aws, settings, models, stack.plane).run())
             started.push_async_callback(cancel, stores)
@@ -238,7 +314,8 @@ async def _started(
 async def _first_publish(stack: LocalStack, checked: CheckedRules, running: asyncio.Task[None]) -> None:
     """Publish the first rules while the fleet starts."""
     rules = GivenRules(checked.bundle, checked.demand)
-    publishing = asyncio.create_task(stack.publish(rules, "the stack was started", strict=False))
+    strict = stack.mode is not FollowMode.UNCHECKED
+    publishing = asyncio.create_task(stack.publish(rules, "the stack was started", strict=strict))
     try:
         await asyncio.wait([publishing, running], return_when=asyncio.FIRST_COMPLETED)
         if not publishing.done():
@@ -249,6 +326,23 @@ async def _first_publish(stack: LocalStack, checked: CheckedRules, running: asyn
         raise StackError(f"not every target can be served\n{error}") from error
     finally:
         await cancel(publishing)
+    await stack.fleet.directory.refresh()
+
+
+async def _serve_live(stack: LocalStack, live: LiveEntry, running: asyncio.Task[None]) -> None:
+    """Serve what is live already, once every shard has its servers; without them, serve what can be in the end."""
+    what = "following is off" if stack.mode is FollowMode.OFF else f"following is paused {describe_pause(live)}"
+    logger.warning("revision %s is live and stays so: %s", live.revision[:12], what)
+    deadline = asyncio.get_running_loop().time() + stack.settings.load_timeout_s
+    while any(shard.short for shard in (await stack.plane.status.read()).shards):
+        if running.done():
+            running.result()
+            raise StackError("the fleet ended by itself")
+        if asyncio.get_running_loop().time() > deadline:
+            logger.warning("not every server is ready after %g s; see `tidegate status`", stack.settings.load_timeout_s)
+            break
+        await asyncio.sleep(LOOK_S)
+    await stack.follower.poll()
     await stack.fleet.directory.refresh()
 
 

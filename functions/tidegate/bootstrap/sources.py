@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from tidegate.control.following import FollowMode
 from tidegate.control.rules_child import prove_in_child
 from tidegate.control.sources import CheckedRules
 from tidegate.errors import ModelConfigError, RulesError
@@ -39,8 +40,8 @@ class CompiledRules:
         return CheckedRules(proof.bundle, proof.demand, proof.summary)
 
     async def test(self, checked: CheckedRules) -> str:  # noqa: ARG002  # the protocol's
-        """Cases are for `tidegate rules test` and `tidegate publish`."""
-        return "not while rules are followed"
+        """Cases are for those who want them."""
+        return "left out: the rules are only compiled"
 
 
 @dataclass(slots=True)
@@ -73,6 +74,11 @@ class ProvedRules:
         if tally.failures:
             raise RulesError(list(tally.failures))
         return tally.summary()
+
+
+def followed_rules(path: Path, mode: FollowMode) -> CompiledRules | ProvedRules:
+    """What a directory that is followed must pass before it goes live."""
+    return CompiledRules(path) if mode is FollowMode.UNCHECKED else ProvedRules(path)
 
 
 class RulesFolder(Protocol):

@@ -18,6 +18,7 @@ COMMANDS = {
     "rules": ("tidegate.cli.rules:rules", "Check, explain and compile rules."),
     "models": ("tidegate.cli.models:models", "Check, try and draw models."),
     "fleet": ("tidegate.cli.fleet:fleet", "Plan where models are placed."),
+    "follow": ("tidegate.cli.follow:follow", "See, pause and resume how a stack follows its rules directory."),
     "publish": ("tidegate.cli.publish:publish", "Make rules live, with the models that they need."),
     "rollback": ("tidegate.cli.rollback:rollback", "Make an earlier revision live again."),
     "reconcile": ("tidegate.cli.reconcile:reconcile", "Make every server hold what it must."),

@@ -117,7 +117,21 @@ def _lines(fleet: Json) -> Iterator[Line]:
         why = f": {mark['why']}" if mark["why"] else ""
         yield f"marked bad: {mark['revision'][:12]} by {mark['by']} at {mark['at']}{why}", ""
     yield from ((f"problem: {text}", "red") for text in fleet.get("problems", ()))
+    yield from _following(fleet.get("follow") or {})
     rejected = fleet.get("rules", {}).get("last_rejected")
     if rejected:
         yield f"rules refused at {rejected['at']}:", "bold red"
         yield from ((f"  {line}", "") for line in rejected["findings"])
+
+
+def _following(follow: Json) -> Iterator[tuple[str, str]]:
+    """How a stack's rules directory is followed, where it is not as usual."""
+    from tidegate.cli.follow import paused_text
+
+    if follow.get("state") == "off":
+        yield "following: off; changes of the rules are not published", ""
+    if follow.get("paused"):
+        yield f"following: {paused_text(follow['paused'])}", "yellow"
+        changed = follow.get("unpublished_at")
+        what = f"the rules changed at {changed} and are not published; " if changed else ""
+        yield f"  {what}`tidegate follow resume` publishes the directory and goes on", "yellow"

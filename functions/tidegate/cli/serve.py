@@ -18,12 +18,14 @@ import uvloop
 
 from tidegate.bootstrap import build_gateway
 from tidegate.bootstrap.local import LocalStack, local_stack
-from tidegate.bootstrap.sources import CompiledRules
+from tidegate.bootstrap.sources import followed_rules
 from tidegate.bootstrap.tasks import cancel
 from tidegate.cli.columns import say
 from tidegate.cli.first_steps import first_steps
+from tidegate.control.following import FollowMode
 from tidegate.control.rules_watch import follow
-from tidegate.errors import StackError
+from tidegate.control.sources import CheckedRules
+from tidegate.errors import RulesError, StackError
 from tidegate.settings import Settings
 
 logger = logging.getLogger("tidegate.up")
@@ -36,25 +38,25 @@ KEEP_ALIVE_S = 75
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-def run(settings: Settings, rules: Path, models: Path, port: int) -> None:
-    """Run the stack until SIGTERM or SIGINT.
+def run(settings: Settings, rules: Path, models: Path, port: int, mode: FollowMode) -> None:
+    """Run the stack until SIGTERM or SIGINT. `mode`: what the rules must pass, at the start and whenever they change.
 
     Raises:
         TidegateError: it could not start; whatever had started is gone again.
     """
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_until_signal(settings, rules, models, port))
+            runner.run(_until_signal(settings, rules, models, port, mode))
     finally:
         # Everything is gone: a late signal must not turn the exit code of the ending interpreter into its own.
         for number in SIGNALS:
             signal.signal(number, signal.SIG_IGN)
 
 
-async def _until_signal(settings: Settings, rules: Path, models: Path, port: int) -> None:
+async def _until_signal(settings: Settings, rules: Path, models: Path, port: int, mode: FollowMode) -> None:
     signalled = asyncio.Event()
     _on_signals(asyncio.get_running_loop(), signalled)
-    work = asyncio.create_task(_serve(settings, rules, models, port))
+    work = asyncio.create_task(_serve(settings, rules, models, port, mode))
     waiter = asyncio.create_task(signalled.wait())
     await asyncio.wait([work, waiter], return_when=asyncio.FIRST_COMPLETED)
     waiter.cancel()
@@ -81,17 +83,16 @@ def _on_signals(loop: asyncio.AbstractEventLoop, signalled: asyncio.Event) -> No
         signal.signal(number, handle)
 
 
-async def _serve(settings: Settings, rules: Path, models: Path, port: int) -> None:
+async def _serve(settings: Settings, rules: Path, models: Path, port: int, mode: FollowMode) -> None:
     """Start and serve until cancelled; leaving undoes everything that was started, last first."""
     async with contextlib.AsyncExitStack() as started:
         listener = started.enter_context(_bind(port))
-        checked = await CompiledRules(rules).check()
-        logger.info("%s: %s", rules, checked.summary)
+        checked = await _checked(rules, mode)
         # Followed from here on, so that no change during the start is missed.
         serving: asyncio.Future[LocalStack] = asyncio.get_running_loop().create_future()
-        follower = asyncio.create_task(_follow(rules, models, serving))
+        follower = asyncio.create_task(_follow(rules, models, serving, mode))
         started.push_async_callback(cancel, follower)
-        stack = await started.enter_async_context(local_stack(settings, rules, models, checked))
+        stack = await started.enter_async_context(local_stack(settings, rules, models, checked, mode))
         gateway = build_gateway(settings, stack.follower, stack.fleet.directory, stack, observe=stack.incidents.observe)
         started.push_async_callback(gateway.close)
         server = await started.enter_async_context(_http(gateway.app, listener))
@@ -111,6 +112,28 @@ async def _tell_first_steps(url: str, stack: LocalStack, rules: Path, models: Pa
     steps = await asyncio.to_thread(first_steps, url, stack.follower.engine(), rules, models)
     for line in steps:
         say(line, err=True)
+
+
+async def _checked(rules: Path, mode: FollowMode) -> CheckedRules:
+    """The rules, once they passed what every change of them must pass.
+
+    Raises:
+        TidegateError: they did not.
+    """
+    source = followed_rules(rules, mode)
+    try:
+        checked = await source.check()
+        cases = await source.test(checked)
+    except RulesError:
+        if mode is not FollowMode.UNCHECKED:
+            logger.warning(
+                "the rules are refused; correct them, or start with --follow unchecked if they only must compile"
+            )
+        raise
+    for note in checked.notes:
+        logger.warning("%s", note)
+    logger.info("%s: %s; %s", rules, checked.summary, cases)
+    return checked
 
 
 @contextlib.contextmanager
@@ -171,12 +194,15 @@ async def _http(app: Any, listener: socket.socket) -> AsyncIterator[asyncio.Task
         await asyncio.wait([task])
 
 
-async def _follow(rules: Path, models: Path, serving: asyncio.Future[LocalStack]) -> None:
+async def _follow(rules: Path, models: Path, serving: asyncio.Future[LocalStack], mode: FollowMode) -> None:
     """Publish every valid change of the rules; report and note every other.
 
     Models alone publish nothing: a folder may be half copied, and a rule says when it is to serve. But rules that were
     refused are tried again once a model has changed, since that may be what they lacked.
     """
+
+    if mode is FollowMode.OFF:
+        return
 
     async def changed(folders: frozenset[Path]) -> None:
         stack = await serving

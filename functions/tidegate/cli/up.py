@@ -18,12 +18,21 @@ FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
     "--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="Port; 0 takes a free one."
 )
 @LOG_OPTIONS
+@click.option(
+    "--follow",
+    type=click.Choice(["checked", "unchecked", "off"]),
+    default="checked",
+    show_default=True,
+    help="What the rules must pass before they, and each change of them, go live; off: changes are not followed.",
+)
 @click.option("--load-timeout-s", type=click.FloatRange(0.1, 3600), help="Longest load of one model, in seconds.")
-def up(rules: Path, models: Path, port: int, load_timeout_s: float | None) -> None:
+def up(rules: Path, models: Path, port: int, follow: str, load_timeout_s: float | None) -> None:
     """Start the whole stack on this machine.
 
     One Triton server per replica of each shard, loaded with what the rules need, and the gateway in front. The only line
-    on standard output is `ready http://127.0.0.1:PORT`, once requests are answered. The rules are followed as they change.
+    on standard output is `ready http://127.0.0.1:PORT`, once requests are answered. Each change of the rules goes live once it
+    passes what `tidegate publish` asks for: the check, the cases and the check of the models; `--follow unchecked` asks only
+    that they compile. What is published or rolled back by hand pauses that: see `tidegate follow`.
     SIGTERM and Ctrl-C stop everything within 10 seconds.
     """
     import dataclasses
@@ -35,8 +44,9 @@ def up(rules: Path, models: Path, port: int, load_timeout_s: float | None) -> No
     logging.getLogger(__name__).info("starting a stack of %s and %s", rules, models)
     # Only now, as importing what it needs takes a second.
     from tidegate.cli.serve import run
+    from tidegate.control.following import FollowMode
 
     settings = Settings.from_environment()
     if load_timeout_s is not None:
         settings = dataclasses.replace(settings, load_timeout_s=load_timeout_s)
-    run(settings, rules, models, port)
+    run(settings, rules, models, port, FollowMode(follow))

@@ -282,8 +282,9 @@ class Activation:
                     warnings.append(
                         f"gateways that do not serve it yet: {', '.join(unconfirmed)}; see `tidegate status`"
                     )
-            if entry.action == "rollback" and not rollout.loads.models:
-                # Whoever rolls back is in a hurry, and what is loaded too much harms nobody.
+            if entry.follows or (entry.action == "rollback" and not rollout.loads.models):
+                # Whoever rolls back is in a hurry, and so is who edits and saves again. What is loaded too much harms nobody,
+                # and a stack that follows a directory reconciles all the time.
                 steps.skip("drain", "what is not needed any more is left to the next reconcile")
             else:
                 await self._drain(entry, steps)

@@ -143,6 +143,11 @@ class StateReader:
         gateways = await self._ports.registry.gateways()
         return await look_for(self._ports.bundles, self._last, gateways, self._damage)
 
+    @property
+    def known(self) -> Pointer | None:
+        """The pointer as it was when it could be read last."""
+        return self._last
+
     async def claims(self) -> tuple[Claim, ...]:
         """The claims that count: not expired, by whatever clock they were written, and not of a process that has ended."""
         return tuple(claim for claim in await self._ports.bundles.claims() if self.counts(claim))

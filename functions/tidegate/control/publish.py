@@ -14,6 +14,7 @@ from tidegate.control.assigning import Assignment, assign, closure
 from tidegate.control.base import BaseReader
 from tidegate.control.config import ControlConfig, ControlPorts
 from tidegate.control.desired import Desired, StateReader
+from tidegate.control.following import pause_of, refuse_paused
 from tidegate.control.outlook import Outlook, outlook
 from tidegate.control.placing import place
 from tidegate.control.plans import Plan, merge, units_of
@@ -45,6 +46,9 @@ class PublishRequest:
             then. It goes live only in place of that.
         start_over: whether the pointer is lost for good, and this is the first flip of a new history.
         retries: whether models whose try failed in this process are tried again: where a person asked for it.
+        follows: the directory that it publishes because that is followed; else empty. Then it is refused while following
+            is paused.
+        resumes: whether it goes on with following; then the directory becomes live anew where it is live already.
     """
 
     rules: RulesSource
@@ -57,6 +61,8 @@ class PublishRequest:
     onto: str | None = None
     start_over: bool = False
     retries: bool = True
+    follows: str = ""
+    resumes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +131,8 @@ class Publisher:
         with steps.step("check") as step:
             # Before the rules are read: whatever becomes live from here on, they were not written with it in view.
             base = await self._base.read(request.onto)
+            if request.follows and not request.resumes:
+                refuse_paused(base, request.follows)
             checked, unpushed = await self._check(request, step)
         with steps.step("test") as step:
             step.outcome = await request.rules.test(checked)
@@ -153,7 +161,8 @@ class Publisher:
             seen = await self._outlook(assignment, desired)
         notes = (*checked.notes, *assignment.notes, *damage)
         result = PublishResult("unchanged", assignment.revision, seen, pushed, notes)
-        if _is_live(assignment, desired):
+        is_resumed = not request.resumes or pause_of(base, request.follows) is None
+        if _is_live(assignment, desired) and is_resumed:
             return result
         change = await self._change(request, assignment, desired, pins)
         try:
@@ -332,6 +341,7 @@ class Publisher:
             known,
             self._must_be_proved(request),
             pins,
+            follows=request.follows,
             clears=desired.pointer is not None and desired.pointer.mark(assignment.revision) is not None,
             retries=request.retries,
         )

@@ -181,7 +181,7 @@ def _earlier(pointer: Pointer, request: RollbackRequest) -> LiveEntry | None:
         raise PublishError(
             "find",
             f"revision {left[:12]} is not live: {live.by} made {live.revision[:12]} live ({live.action}); look at it, "
-            f"then roll back with --from {live.revision[:12]} if it is to be left",
+            f"then roll back with --from {short_revision(live.revision, (left,))} if it is to be left",
         )
     return earlier
 

@@ -1,0 +1,97 @@
+"""Following a directory of rules: each change of it is published, until somebody else makes something live.
+
+Whether it is paused is told by the pointer alone: each flip says which directory it follows, if any. So what was published
+or rolled back by hand, by whatever process, pauses the following with the same write, and it goes on once the directory is
+published again on purpose.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+from tidegate.control.config import ControlPorts
+from tidegate.errors import ConflictError, FollowingPausedError, StoreError, TidegateError
+from tidegate.ports import LiveEntry, Pointer
+from tidegate.rules.bundle import revision_json
+
+PAUSE = "pause"
+"""The action of a flip that changes nothing but that no directory is followed."""
+
+PAUSE_ATTEMPTS = 5
+
+
+class FollowMode(StrEnum):
+    """What a changed directory must pass before it goes live: `checked`: the check, the cases and the check of the models,
+    as `tidegate publish`; `unchecked`: it compiles. `off`: nothing is followed."""
+
+    CHECKED = "checked"
+    UNCHECKED = "unchecked"
+    OFF = "off"
+
+
+def pause_of(pointer: Pointer | None, directory: str) -> LiveEntry | None:
+    """The flip that paused the following of a directory; None where it is not paused."""
+    return None if pointer is None or pointer.live.follows == directory else pointer.live
+
+
+def refuse_paused(pointer: Pointer | None, directory: str) -> None:
+    """Refuse to publish a directory because it changed.
+
+    Raises:
+        FollowingPausedError: somebody else made something live since it was published last.
+    """
+    pause = pause_of(pointer, directory)
+    if pause is not None:
+        raise FollowingPausedError(f"following is paused {describe_pause(pause)}; `tidegate follow resume` goes on")
+
+
+def describe_pause(pause: LiveEntry) -> str:
+    """Since when and why following is paused, in words."""
+    at = datetime.fromtimestamp(pause.at, UTC).isoformat(timespec="seconds")
+    why = f": {pause.why}" if pause.why else ""
+    if pause.action == PAUSE:
+        return f"since {at}, because {pause.by} paused it{why}"
+    return f"since {at}, because {pause.by} made revision {pause.revision[:12]} live ({pause.action}{why})"
+
+
+def pause_fields(pause: LiveEntry) -> dict[str, Any]:
+    """The flip that paused following as plain JSON values."""
+    return {
+        "at": datetime.fromtimestamp(pause.at, UTC).isoformat(timespec="seconds"),
+        "by": pause.by,
+        "action": pause.action,
+        **revision_json(pause.revision),
+        "why": pause.why,
+    }
+
+
+async def pause(ports: ControlPorts, *, by: str, why: str) -> tuple[LiveEntry, bool]:
+    """Pause whatever directory is followed; the flip that paused it, and whether it is this one.
+
+    Raises:
+        TidegateError: nothing is live, so that nothing is followed.
+        ConflictError: others move the pointer all the time.
+        StoreError: the store did not answer.
+    """
+    for attempt in range(PAUSE_ATTEMPTS):
+        pointer = await ports.bundles.pointer()
+        if pointer is None:
+            raise TidegateError("nothing is live, so no directory is followed; publish rules first")
+        live = pointer.live
+        if not live.follows:
+            return live, False
+        entry = LiveEntry(live.revision, live.sequence + 1, by, ports.clock(), why, PAUSE)
+        try:
+            paused = await ports.bundles.flip(entry, pointer)
+        except ConflictError:
+            if attempt == PAUSE_ATTEMPTS - 1:
+                raise
+            continue
+        with contextlib.suppress(StoreError):
+            # The next flip writes it to the history.
+            await ports.bundles.record(paused)
+        return paused.live, True
+    raise AssertionError

@@ -1,0 +1,156 @@
+"""`tidegate up` follows its rules: what a save must pass, what pauses it, and `tidegate follow`, under requests."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tidegate.cli.serve import _checked
+from tidegate.control.following import FollowMode
+
+from tests.support.callers import Callers
+from tests.support.stack import (
+    ROOT,
+    RunningStack,
+    eventually,
+    make_repository,
+    running_stack,
+    started_stack,
+    write_rules,
+)
+
+PLACEMENT = {"versioned": ["a"]}
+UNREACHABLE = "[{id: all, serve: versioned/1}, {id: never, when: {country: US}, serve: versioned/2}]"
+HOLE = "[{id: us, when: {country: US}, serve: versioned/1}]"
+CASE = """\
+objective: picked
+cases:
+  - {name: a wrong case, context: {}, expect: {rule: another}}
+"""
+
+
+def tidegate(stack: RunningStack, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "functions")}
+    command = [sys.executable, "-m", "tidegate.cli", *arguments, "--stack", stack.url]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=environment)
+
+
+@pytest.fixture(scope="module")
+def rules(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_rules(tmp_path_factory.mktemp("rules"), {"a": 1}, PLACEMENT, picked="versioned/1")
+
+
+@pytest.fixture(scope="module")
+def stack(rules: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
+    folder = tmp_path_factory.mktemp("stack")
+    models = make_repository(folder / "models", "versioned")
+    with running_stack(rules, models, folder / "errors") as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def unharmed(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Callers of every test that has a stack get answers."""
+    if "stack" not in request.fixturenames:
+        yield
+        return
+    with Callers(request.getfixturevalue("stack"), "picked", per_s=50, sleep_ms=1) as callers:
+        yield
+    assert callers.answers
+    assert callers.failures == []
+
+
+def write(rules: Path, **objectives: str) -> None:
+    write_rules(rules, {"a": 1}, PLACEMENT, **objectives)
+
+
+def followed(stack: RunningStack) -> dict[str, Any]:
+    found: dict[str, Any] = stack.get("/v1/fleet")["follow"]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("objective", "case", "finding"),
+    [
+        (UNREACHABLE, "", "no request can reach this rule"),
+        (HOLE, "", "no rule serves the context"),
+        ("versioned/2", CASE, "a wrong case"),
+    ],
+    ids=["unreachable", "hole", "case"],
+)
+def test_a_save_that_a_publish_would_refuse_does_not_go_live(
+    stack: RunningStack, rules: Path, objective: str, case: str, finding: str
+) -> None:
+    cases = rules / "cases" / "picked.yaml"
+    if case:
+        cases.parent.mkdir(exist_ok=True)
+        cases.write_text(case)
+    live = stack.get("/v1/fleet")["revision"]
+    write(rules, picked=objective)
+    rejected = eventually(lambda: stack.get("/v1/fleet")["rules"]["last_rejected"])
+    assert any(finding in line for line in rejected["findings"]), rejected
+    assert finding in stack.errors
+    assert stack.get("/v1/fleet")["revision"] == live
+    cases.unlink(missing_ok=True)
+    write(rules, picked="versioned/1")
+    assert eventually(lambda: stack.get("/v1/fleet")["rules"]["last_rejected"] is None)
+
+
+def test_a_rollback_pauses_following_until_it_is_resumed(stack: RunningStack, rules: Path) -> None:
+    write(rules, picked="versioned/2")
+    assert eventually(lambda: stack.version("picked") == 2)
+    assert followed(stack)["state"] == "following"
+    done = tidegate(stack, "rollback", "--by", "ben", "--why", "wrong prices")
+    assert done.returncode == 0, done.stderr
+    write(rules, picked="versioned/3")
+    assert eventually(lambda: followed(stack)["unpublished_at"])
+    told = followed(stack)
+    assert (told["state"], told["paused"]["by"], told["paused"]["action"]) == ("paused", "ben", "rollback")
+    assert "following is paused since" in stack.errors
+    table = " ".join(tidegate(stack, "status").stdout.split())
+    assert "because ben made revision" in table
+    assert "tidegate follow resume" in table
+    seen = tidegate(stack, "follow", "status", "--json")
+    found = json.loads(seen.stdout)
+    assert (seen.returncode, found["state"], found["is_live"]) == (1, "paused", False)
+    assert any("versioned/3" in change["text"] for change in found["changes"])
+    assert stack.version("picked") == 1
+    done = tidegate(stack, "follow", "resume")
+    assert done.returncode == 0, done.stderr
+    assert eventually(lambda: stack.version("picked") == 3)
+    assert eventually(lambda: followed(stack)["state"] == "following")
+    write(rules, picked="versioned/1")
+    assert eventually(lambda: stack.version("picked") == 1)
+
+
+def test_it_is_paused_and_resumed_by_hand_and_refused_directories_stay_out(stack: RunningStack, rules: Path) -> None:
+    done = tidegate(stack, "follow", "pause", "--why", "a demo", "--json")
+    assert (done.returncode, json.loads(done.stdout)["status"]) == (0, "paused")
+    live = stack.get("/v1/fleet")["revision"]
+    write(rules, picked=UNREACHABLE)
+    assert eventually(lambda: followed(stack)["unpublished_at"])
+    refused = tidegate(stack, "follow", "resume")
+    assert refused.returncode == 1
+    assert "no request can reach this rule" in refused.stderr
+    assert (stack.get("/v1/fleet")["revision"], followed(stack)["state"]) == (live, "paused")
+    write(rules, picked="versioned/1")
+    assert tidegate(stack, "follow", "resume").returncode == 0
+    assert eventually(lambda: followed(stack)["state"] == "following")
+
+
+def test_a_start_on_rules_that_a_save_must_not_bring_is_refused(tmp_path: Path) -> None:
+    models = make_repository(tmp_path / "models", "versioned")
+    rules = write_rules(tmp_path / "rules", {"a": 1}, PLACEMENT, picked=UNREACHABLE)
+    with started_stack(rules, models, tmp_path / "errors") as stack:
+        assert stack.wait_exit(20) == 1
+        assert "no request can reach this rule" in stack.errors
+        assert "--follow unchecked" in stack.errors
+        assert stack.servers() == []
+    assert asyncio.run(_checked(rules, FollowMode.UNCHECKED)).bundle
