@@ -58,6 +58,13 @@ OF_THE_RUNTIME = ("boto3", "botocore", "dateutil", "jmespath", "s3transfer", "si
 """What Lambda's own runtime brings for Python: boto3 and what it needs."""
 
 
+WITH_THE_FIRST_EVENT = (
+    "tidegate.triton.catalog, tidegate.triton.diagnosis, tidegate.triton.checks, tidegate.triton.golden.asking, "
+    "tidegate.triton.golden.wire, tritonclient.grpc.aio"
+)
+"""What reads, proves and loads models."""
+
+
 @pytest.mark.parametrize(
     ("asset", "modules", "brought"),
     [
@@ -65,6 +72,7 @@ OF_THE_RUNTIME = ("boto3", "botocore", "dateutil", "jmespath", "s3transfer", "si
         ("gateway", "tidegate.bootstrap, tidegate.web, tidegate.dispatch", ()),
         ("control", "tidegate.rules.proving, tidegate.control.validating", ()),
         ("control", ", ".join(f"tidegate.lambdas.{name}" for name in CONTROL), OF_THE_RUNTIME),
+        ("control", WITH_THE_FIRST_EVENT, OF_THE_RUNTIME),
     ],
 )
 def test_an_unpacked_asset_imports_alone(
