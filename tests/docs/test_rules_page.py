@@ -73,8 +73,10 @@ def test_the_pages_python_runs(block: Block, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_the_readmes_rule_compiles(tmp_path: Path) -> None:
     rule = next(block.text for block in blocks("README.md") if block.language == "yaml")
-    fleet = (ROOT / "routing_rules/fleet.yaml").read_text(encoding="utf-8")
-    files = {"fleet.yaml": fleet, "objectives/title_ranking.yaml": rule}
+    beside = {
+        name: (ROOT / "routing_rules" / name).read_text(encoding="utf-8") for name in ("fleet.yaml", "layers.yaml")
+    }
+    files = {**beside, "objectives/title_ranking.yaml": rule}
     files |= {f"images/{path.name}": path.read_text() for path in (ROOT / "routing_rules/images").iterdir()}
     engine = load_bundle(compile_directory(write(tmp_path, files)))
     decision = engine.decide("title_ranking", {"member_id": "1", "country": "US", "app_version": "8.10"})
