@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tidegate.control.fleet import LocalFleet
 from tidegate.errors import PublishError, StoreError
-from tidegate.ports import MemoryModel
+from tidegate.ports import MemoryModel, MemoryServerLauncher
 
 from tests.control.mortal import Delays, Killed
 from tests.control.plane import MODELS, Plane
@@ -74,6 +74,8 @@ async def _act(plane: Plane, process: object, deed: Deed) -> None:
 async def play(seed: int, fault: str, planned: Sequence[Deed]) -> None:
     plane, chance = Plane({**MODELS, "bad": MemoryModel()}), random.Random(seed)
     setattr(plane.faults, fault, {"bad": "damaged"})
+    # Half of the time publishers can start servers to try models on, which misbehave alike.
+    plane.scratch = MemoryServerLauncher(plane.faults) if seed % 2 else None
     fleet = asyncio.create_task(LocalFleet(plane.process(), plane.launcher).run())
     try:
         await plane.publish(first="pipeline", second="popular")
@@ -92,6 +94,7 @@ async def play(seed: int, fault: str, planned: Sequence[Deed]) -> None:
         fleet.cancel()
         await asyncio.wait([fleet])
     assert plane.launcher.running() == []
+    assert plane.scratch is None or plane.scratch.running() == []
 
 
 @settings(max_examples=examples(60), deadline=None)

@@ -6,14 +6,15 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from tidegate.control.presence import gaps
 from tidegate.control.publish import PublishRequest
 from tidegate.control.sources import GivenRules
 from tidegate.errors import PublishError
 from tidegate.ports import EndpointState, MemoryModelServer, MemoryServerLauncher, RegisteredEndpoint
-from tidegate.rules import compile_directory
+from tidegate.rules import compile_directory, load_bundle
 
 from tests.control.plane import Plane, clock
-from tests.control.rules import PLACEMENT
+from tests.control.rules import PLACEMENT, bundle
 from tests.support.stack import write_rules
 from tests.support.virtual_time import run
 
@@ -192,3 +193,23 @@ def test_a_fresh_shard_that_may_sleep_can_be_published_to_and_fills_itself_when_
         assert plane.held("b") == [{"popular/1"}]
 
     run(work())
+
+
+@pytest.mark.parametrize(
+    ("rule", "absent", "lacks"),
+    [
+        ("serve: fresh", "b", False),
+        ("serve: popular", "b", True),
+        ("serve: scorer/1", "b", False),
+        ("serve: popular, fallback: [fresh]", "b", False),
+        ("serve: fresh, shadow: {popular: 10}", "b", False),
+        ("split: {fresh: 1, popular: 0}", "b", True),
+        ("split: {fresh: 1, popular: 1}, fallback: [scorer/1]", "b", False),
+        ('experiment: {id: "1", allocate: caller, cells: {1: fresh, 2: popular}}', "b", True),
+        ('experiment: {id: "1", allocate: caller, cells: {1: fresh, 2: scorer/1}}', "b", False),
+    ],
+)
+def test_a_rule_lacks_a_server_where_one_of_its_decisions_does(rule: str, absent: str, lacks: bool) -> None:
+    rules = f"[{{id: first, when: {{country: US}}, {rule}}}, {{id: rest, serve: fresh}}]"
+    found = gaps(load_bundle(bundle(main=rules)), {absent})
+    assert found == ({"main/first"} if lacks else set())

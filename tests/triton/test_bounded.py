@@ -10,13 +10,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 from tidegate.errors import EndpointError, ModelLoadError
-from tidegate.ports import ModelLoad
+from tidegate.ports import MemoryModelStore, ModelLoad
 from tidegate.triton.bounded import OVER_MEMORY
-from tidegate.triton.installation import find_installation
+from tidegate.triton.installation import Installation, find_installation
 from tidegate.triton.memory import available_bytes
+from tidegate.triton.scratch import ScratchLauncher
 from tidegate.triton.server import BOUNDED, TritonLauncher
 from tidegate.triton.transport import PooledTransport
 
@@ -169,3 +171,50 @@ def test_a_bounded_triton_that_hangs_ends_with_the_process_that_started_it(tmp_p
         assert len(server.leftovers()) >= 3, "what bounds it, the server and its model run"
         process.kill()
     assert eventually(lambda: server.leftovers() == [], 5)
+
+
+class Recorded(TritonLauncher):
+    """Starts nothing, and keeps how it would."""
+
+    started: ClassVar[list[tuple[bool, int | None]]] = []
+
+    async def launch(self, shard: str) -> Any:
+        self.started.append((self.auto_complete(), None if self.limit_bytes is None else self.limit_bytes()))
+
+
+TENSOR = '{"name": "X", "data_type": "TYPE_FP32", "dims": [2]}'
+WHOLE = f'{{"backend": "python", "input": [{TENSOR}], "output": [{TENSOR}]}}'
+
+
+@pytest.mark.parametrize(
+    ("config", "code", "completed"),
+    [
+        (WHOLE, "class TritonPythonModel: pass", False),
+        (WHOLE, "def auto_complete_config(config): return config", True),
+        (WHOLE.replace("output", "parameters"), "", True),
+        (WHOLE.replace('"dims": [2]', '"dims": []'), "", True),
+        (None, "", True),
+    ],
+)
+def test_a_scratch_server_completes_configs_only_where_there_is_something_to_complete(
+    config: str | None, code: str, completed: bool, tmp_path: Path
+) -> None:
+    (tmp_path / "m/1").mkdir(parents=True)
+    (tmp_path / "m/config.pbtxt").write_text('backend: "python"')
+    (tmp_path / "m/1/model.py").write_text(code)
+
+    async def work() -> None:
+        store = MemoryModelStore()
+        await store.push("m", tmp_path / "m", lambda *_: None)
+        bare = Recorded(Installation(tmp_path, tmp_path, None, tmp_path), tmp_path, PooledTransport(), lambda: True)
+        scratch = ScratchLauncher(lambda: bare, store, 300)
+        await scratch.launch([ModelLoad("m", (1,), config)])
+        await ScratchLauncher(lambda: bare, store).launch([ModelLoad("m", (1,), config)])
+
+    Recorded.started.clear()
+    asyncio.run(work())
+    (first, limit_bytes), (second, half_bytes) = Recorded.started
+    assert (first, second) == (completed, completed)
+    assert limit_bytes == 300 * MIB
+    assert half_bytes is not None
+    assert 0 < half_bytes < available_bytes()
