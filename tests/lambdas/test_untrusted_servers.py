@@ -145,3 +145,15 @@ def test_a_server_without_metrics_that_can_be_read_counts_as_unreachable(stage: 
             stage.write("endpoint#b", f"127.0.0.1:{server.port}", metrics_port=port)
         found, _ = stage.invoke("probe")
     assert (found["shards"]["b"]["registered"], found["shards"]["b"]["unreachable"]) == (6, 5)
+
+
+def test_a_lost_pointer_unloads_nothing_and_is_counted(stage: Stage, good: FakeServer) -> None:
+    good.loaded.update(popular={"1"}, other={"1"})
+    stage.register(good)
+    stage.aws.s3().delete_object(Bucket=stage.aws.bucket, Key="live/pointer.json")
+    answer, log = stage.invoke()
+    assert good.loaded == {"popular": {"1"}, "other": {"1"}}
+    (problem,) = answer["problems"]
+    assert "nothing is unloaded" in problem
+    (metrics,) = [json.loads(line) for line in log.splitlines() if '"Problems"' in line and "_aws" in line]
+    assert metrics["Problems"] == [1]
