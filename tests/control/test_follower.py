@@ -179,6 +179,36 @@ def test_a_store_that_is_down_changes_nothing_but_the_age(method: str, caplog: p
     ]
 
 
+def test_a_pointer_that_is_lost_changes_nothing_but_the_age_and_says_what_to_do() -> None:
+    async def work() -> None:
+        fixture = Fixture()
+        await publish(fixture.store, 1)
+        await following(fixture, 1)
+        fixture.store.lose_pointer()
+        await following(fixture, 20)
+        assert fixture.follower.revision == revision(1)
+        source = await fixture.source()
+        assert (source["state"], source["age_s"] >= 15) == ("failing", True)
+        assert "tidegate recover" in source["last_error"]
+        await publish(fixture.store, 2)
+        await following(fixture, 5)
+        assert fixture.follower.revision == revision(2)
+
+    on_virtual_time(work())
+
+
+def test_what_came_with_a_gateway_is_not_reported_as_if_it_had_been_live() -> None:
+    async def work() -> None:
+        fixture = Fixture(initial=KnownRules(load_bundle(bundle(1)), known_at=0.0))
+        await following(fixture, 20)
+        assert await fixture.gateways() == []
+        await publish(fixture.store, 2)
+        await following(fixture, 20)
+        assert [each.revision for each in await fixture.gateways()] == [revision(2)]
+
+    on_virtual_time(work())
+
+
 def test_a_damaged_bundle_is_never_served() -> None:
     async def work() -> None:
         fixture = Fixture()

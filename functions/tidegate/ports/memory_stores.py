@@ -50,6 +50,7 @@ class MemoryBundleStore:
         self.history: list[LiveEntry] = []
         self._assignments: dict[str, dict[str, tuple[ModelLoad, ...]]] = {}
         self._pointer: Pointer | None = None
+        self._writes = 0
         self._claims: dict[str, Claim] = {}
 
     async def pointer(self, known: Pointer | None = None) -> Pointer | None:
@@ -125,7 +126,7 @@ class MemoryBundleStore:
                 raise moved(self._pointer.live)
             if self._pointer is None and expected is not None:
                 raise StoreError("the pointer is gone; see who removed it before anything is published")
-            self._pointer = pointer_after(entry, expected, str(entry.sequence))
+            self._pointer = pointer_after(entry, expected, self._tag())
             self.history.append(entry)
             return self._pointer
 
@@ -143,8 +144,13 @@ class MemoryBundleStore:
         async with self.faults.around("restore"):
             if self._pointer is not None:
                 raise moved(self._pointer.live)
-            self._pointer = replace(pointer, tag=f"{pointer.live.sequence} restored")
+            self._pointer = replace(pointer, tag=self._tag())
             return self._pointer
+
+    def _tag(self) -> str:
+        """Another tag for each write of the pointer."""
+        self._writes += 1
+        return str(self._writes)
 
     def lose_pointer(self) -> None:
         """Delete the pointer, as nobody should."""
