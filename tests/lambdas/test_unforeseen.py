@@ -31,7 +31,7 @@ async def app(scope, receive, send):
 
 
 asyncio.set_event_loop(asyncio.new_event_loop())
-freshness = types.SimpleNamespace(age_s=0.0, poll_if_due=lambda: None)
+freshness = types.SimpleNamespace(measured_age_s=0.0, poll_if_due=lambda: None)
 function = HttpFunction(app, freshness, Telemetry("gateway"))
 context = types.SimpleNamespace(aws_request_id="r-1")
 answers = [function(event, context) for _ in range(2)]

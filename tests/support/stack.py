@@ -216,7 +216,7 @@ def write_rules(
     return target
 
 
-def eventually(check: Callable[[], Any], timeout_s: float = 15.0) -> Any:
+def eventually(check: Callable[[], Any], timeout_s: float = 40.0) -> Any:
     """Call `check` until it gives something true, and return that; the last value where it never does."""
     deadline = time.monotonic() + timeout_s
     while True:

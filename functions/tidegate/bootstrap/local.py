@@ -164,6 +164,8 @@ class LocalStack:
         """What the stores and servers say, in bounded time: where they do not answer in time, what they said last."""
         if self._reading is None or self._reading.done():
             self._reading = asyncio.create_task(self.plane.status.read(self.fleet.pids()))
+            # One that nobody waits for any more may fail later.
+            self._reading.add_done_callback(lambda task: task.cancelled() or task.exception())
             self._reading_since = time.monotonic()
         left_s = STATUS_S - (time.monotonic() - self._reading_since)
         done, _ = await asyncio.wait([self._reading], timeout=max(left_s, 0.05))
