@@ -65,6 +65,7 @@ class LocalStack:
         mode: what the rules directory must pass before a change of it goes live.
         last_rejected: when a change of it was refused last, and the findings; None since one was published.
         unpublished_at: when it changed last while following was paused.
+        follow_ended: why changes of it are not noticed any more; empty while they are.
     """
 
     settings: Settings
@@ -82,6 +83,7 @@ class LocalStack:
     _known: Mapping[str, Any] | None = None
     _known_at: str | None = None
     unpublished_at: str | None = None
+    follow_ended: str = ""
     _rejected_after: int = 0
 
     @property
@@ -116,10 +118,11 @@ class LocalStack:
 
     async def follow_change(self) -> None:
         """Publish the rules directory as it is now, unless somebody else made something live: that pauses following. What is
-        wrong with the directory is noted and changes nothing."""
+        wrong with the directory is noted and changes nothing; so is a file that vanishes while it is read, and the next change
+        is tried again."""
         try:
             await self.publish(followed_rules(self._rules, self.mode), "the rules directory changed", strict=True)
-        except TidegateError as error:
+        except (TidegateError, OSError) as error:
             pause = await self.pause()
             if pause is not None:
                 self.unpublished_at = _now()
@@ -189,9 +192,11 @@ class LocalStack:
         """How the directory is followed, by the pointer as it was read last."""
         known = self.plane.reader.known
         pause = None if self.mode is FollowMode.OFF else pause_of(known, self.directory)
+        state = "off" if self.mode is FollowMode.OFF else "following" if pause is None else "paused"
         return {
             "mode": self.mode.value,
-            "state": "off" if self.mode is FollowMode.OFF else "following" if pause is None else "paused",
+            "state": "ended" if self.follow_ended else state,
+            "ended": self.follow_ended or None,
             "directory": self.directory,
             "rules": str(self._rules.resolve()),
             "models": str(self._models.resolve()),

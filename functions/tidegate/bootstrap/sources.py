@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import stat
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -143,7 +146,7 @@ class FolderModels:
         folder = self.path / model / str(version)
         if not folder.is_dir():
             return None
-        return await asyncio.to_thread(lambda: sum(each.stat().st_size for each in folder.rglob("*") if each.is_file()))
+        return await asyncio.to_thread(_size_bytes, folder)
 
     async def check(self, models: Iterable[str]) -> tuple[str, ...]:
         """Check models of the folder by their files; what is not refused, in words.
@@ -173,3 +176,14 @@ class FolderModels:
 
         program, _ = read_directory(self.rules.path)
         return Repository(self.path, images_of_models(program.world, self.rules.path, self.path))
+
+
+def _size_bytes(folder: Path) -> int:
+    """How big the files below a folder are. What vanishes meanwhile, such as an editor's temporary file, counts nothing."""
+    size = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                found = Path(parent, name).stat()
+                size += found.st_size if stat.S_ISREG(found.st_mode) else 0
+    return size

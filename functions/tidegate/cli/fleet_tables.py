@@ -130,6 +130,8 @@ def _following(follow: Json) -> Iterator[tuple[str, str]]:
 
     if follow.get("state") == "off":
         yield "following: off; changes of the rules are not published", ""
+    if follow.get("ended"):
+        yield f"following: ended ({follow['ended']}); changes are not published until the stack is restarted", "red"
     if follow.get("paused"):
         yield f"following: {paused_text(follow['paused'])}", "yellow"
         changed = follow.get("unpublished_at")

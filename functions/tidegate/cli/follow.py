@@ -77,7 +77,7 @@ def pause(stack: str | None, by: str | None, why: str, as_json: bool) -> None:
         return await pause(plane.ports, by=by or author(), why=why)
 
     stack, _, followed = _followed(stack)
-    _refuse_off(followed)
+    _refuse_unfollowed(followed)
     entry, is_new = run_on_plane(settings_of_stack(Settings.from_environment(), stack), work)
     if as_json:
         print_json({"status": "paused" if is_new else "unchanged", "paused": pause_fields(entry)})
@@ -102,7 +102,7 @@ def resume(stack: str | None, even_if_bad: bool, by: str | None, why: str, as_js
     from tidegate.settings import Settings
 
     address, _, followed = _followed(stack)
-    _refuse_off(followed)
+    _refuse_unfollowed(followed)
 
     async def work(plane: ControlPlane) -> PublishResult:
         request = _request(
@@ -141,9 +141,13 @@ def _followed(stack: str | None) -> tuple[str, Mapping[str, Any], Mapping[str, A
     return stack, fleet, followed
 
 
-def _refuse_off(followed: Mapping[str, Any]) -> None:
+def _refuse_unfollowed(followed: Mapping[str, Any]) -> None:
     if followed["state"] == "off":
         raise TidegateError("the stack follows nothing, as it was started with --follow off; use `tidegate publish`")
+    if followed["state"] == "ended":
+        raise TidegateError(
+            f"the stack follows nothing any more ({followed['ended']}); restart it, or use `tidegate publish`"
+        )
 
 
 def _request(plane: ControlPlane, followed: Mapping[str, Any], **fields: Any) -> PublishRequest:
@@ -190,6 +194,8 @@ def _silent(_event: StepEvent) -> None:
 def _show(found: Mapping[str, Any]) -> None:
     if found["state"] == "off":
         say(f"{found['rules']} is not followed: the stack was started with --follow off")
+    elif found["state"] == "ended":
+        say(f"{found['rules']} is not followed any more ({found['ended']}); restart the stack")
     elif found["paused"] is None:
         say(f"{found['rules']} is followed: each change of it is published ({found['mode']})")
     else:

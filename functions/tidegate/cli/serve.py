@@ -211,5 +211,9 @@ async def _follow(rules: Path, models: Path, serving: asyncio.Future[LocalStack]
 
     try:
         await follow((rules, models), changed)
-    except (OSError, RuntimeError) as error:
-        logger.warning("changes of %s and %s are no longer followed: %s", rules, models, error)
+        reason = "the watcher of the folders ended"
+    except Exception as error:  # whatever it was, the status must say that nothing is followed
+        logger.debug("following ended", exc_info=True)
+        reason = f"{type(error).__name__}: {error}"
+    logger.error("changes of %s and %s are no longer followed: %s; restart the stack", rules, models, reason)
+    (await serving).follow_ended = reason
