@@ -18,11 +18,13 @@ import pytest
 from tidegate import __version__
 from tidegate.triton.numpy_abi import WHEEL as TRITON
 
+from tests.docs.blocks import blocks
 from tests.support.parts import need
 from tests.support.stack import ROOT
 
 SITE = Path(sysconfig.get_path("purelib"))
 OWN = ("tidegate", "__editable__")
+FOLDERS = ("--rules", "first/routing_rules", "--models", "first/triton_models")
 OF_TRITON = ("pytriton", "nvidia_pytriton")
 
 
@@ -115,7 +117,7 @@ def test_an_empty_environment_and_an_empty_folder_are_enough(programs: Path, tmp
 
 def _serves(tidegate: Path, folder: Path) -> None:
     """Start the stack, and paste the request that it ends its start with."""
-    command = [str(tidegate), "up", "--port", "0", "--rules", "first/routing_rules", "--models", "first/triton_models"]
+    command = [str(tidegate), "up", "--port", "0", *FOLDERS]
     own = {name: value for name, value in os.environ.items() if not name.startswith(("TIDEGATE_", "PYTHON"))}
     own["TIDEGATE_CACHE_DIR"] = str(ROOT / ".cache" / "tidegate")
     with subprocess.Popen(
@@ -139,11 +141,18 @@ def _reported(stream: Iterator[str]) -> Iterator[str]:
         yield line.rstrip("\n")
 
 
+def test_the_readmes_second_path_is_the_one_that_is_tried_here() -> None:
+    (block,) = (block for block in blocks("README.md") if block.language == "sh")
+    install, init, up = block.text.strip().splitlines()
+    assert "tidegate[local] @ file://" in install
+    assert install.endswith(f"pip install --no-deps {TRITON}")
+    assert (init, up) == ("tidegate init first", f"tidegate up {' '.join(FOLDERS)}")
+
+
 def test_without_triton_the_start_says_what_to_install(wheel: Path, tmp_path: Path) -> None:
     programs = environment(tmp_path / "venv", wheel, leave_out=OF_TRITON)
     run(programs / "tidegate", "init", "first", folder=tmp_path)
-    folders = ("--rules", "first/routing_rules", "--models", "first/triton_models", "--port", "0")
-    done = run(programs / "tidegate", "up", *folders, folder=tmp_path, exit_code=1)
+    done = run(programs / "tidegate", "up", *FOLDERS, "--port", "0", folder=tmp_path, exit_code=1)
     assert f"pip install --no-deps {TRITON}" in done.stderr.splitlines()[-1]
 
 
