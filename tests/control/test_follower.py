@@ -410,6 +410,98 @@ def test_requests_wait_together_and_no_longer_than_they_may_for_a_store_that_han
     on_virtual_time(work())
 
 
+@pytest.mark.parametrize("runs", [True, False], ids=["server", "function"])
+def test_a_store_that_hangs_under_requests_is_noticed_and_soon_waited_for_by_nobody(
+    runs: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def work() -> None:
+        fixture = Fixture()
+        await publish(fixture.store, 1)
+        await fixture.follower.poll()
+        running = asyncio.create_task(fixture.follower.run()) if runs else None
+        await asyncio.sleep(0.1)
+        fixture.store.faults.held["*"] = asyncio.Event()
+        waited: list[float] = []
+        for _ in range(300):
+            if not runs:
+                fixture.follower.poll_if_due()
+            waited.append(await caught_up(fixture))
+            await asyncio.sleep(0.1)
+        assert fixture.follower.state == "failing"
+        assert fixture.follower.failures > 1
+        assert fixture.follower.measured_age_s == fixture.follower.age_s >= 30.0
+        assert ("failing", fixture.follower.age_s) > fixture.told[-1] > ("failing", 25.0)
+        assert sum(waited) <= 2 * CONFIG.fresh_wait_s + 0.01
+        assert sum(waited[-200:]) == 0
+        fixture.store.faults.held.clear()
+        await publish(fixture.store, 2)
+        await asyncio.sleep(3)
+        if not runs:
+            fixture.follower.poll_if_due()
+        await caught_up(fixture)
+        assert (fixture.follower.state, fixture.follower.revision) == ("current", revision(2))
+        if running is not None:
+            running.cancel()
+
+    with caplog.at_level("WARNING", "tidegate.control.follower"):
+        on_virtual_time(work())
+    (message,) = (record.message for record in caplog.records)
+    assert "did not answer within 2.5 s" in message
+
+
+def test_a_pause_during_a_poll_is_no_failure(caplog: pytest.LogCaptureFixture) -> None:
+    async def work() -> None:
+        fixture = Fixture()
+        source = LateAnswers(fixture.store)
+        follower = EngineFollower(source, "gateway-1", config=CONFIG, clock=fixture.now)
+        await publish(fixture.store, 1)
+        await follower.poll()
+        for _ in range(3):
+            await asyncio.sleep(CONFIG.poll_interval_s)
+            source.arrived.clear()
+            assert follower.poll_if_due() is not None
+            await asyncio.sleep(600)
+            source.arrived.set()
+            waiting = follower.catching_up()
+            assert waiting is not None
+            await waiting
+        assert (follower.state, follower.failures, follower.age_s) == ("current", 0, 0.0)
+
+    with caplog.at_level("WARNING", "tidegate.control.follower"):
+        on_virtual_time(work())
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("pause_s", [4.0, 600.0])
+def test_a_function_that_is_frozen_between_requests_sees_that_the_store_answers_again(pause_s: float) -> None:
+    """A poll that no request waits for never ends there."""
+
+    async def work() -> None:
+        fixture = Fixture()
+        source = LateAnswers(fixture.store)
+        follower = EngineFollower(source, "gateway-1", config=CONFIG, clock=fixture.now)
+        await publish(fixture.store, 1)
+        await follower.poll()
+        await publish(fixture.store, 2)
+        source.arrived.clear()
+        for _ in range(5):
+            await asyncio.sleep(pause_s)
+            follower.poll_if_due()
+            if (waiting := follower.catching_up()) is not None:
+                await waiting
+        assert follower.state == "failing"
+        assert follower.measured_age_s == follower.age_s > 5 * pause_s
+        await asyncio.sleep(pause_s)
+        source.arrived.set()
+        follower.poll_if_due()
+        waiting = follower.catching_up()
+        assert waiting is not None
+        await waiting
+        assert (follower.state, follower.revision) == ("current", revision(2))
+
+    on_virtual_time(work())
+
+
 def test_nobody_waits_while_the_store_is_known_to_fail_and_it_is_asked_again_after_a_pause() -> None:
     async def work() -> None:
         fixture = Fixture()

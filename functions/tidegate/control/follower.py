@@ -29,7 +29,7 @@ class FollowerObserver(Protocol):
     """Is told what a follower does: the source of metrics."""
 
     def polled(self, state: SourceState, age_s: float | None) -> None:
-        """A poll ended; `age_s` is the follower's own (None: nothing was ever known)."""
+        """A poll ended, or was given up again; `age_s` is the follower's own (None: nothing was ever known)."""
         ...
 
     def swapped(self, revision: str) -> None:
@@ -106,6 +106,8 @@ class EngineFollower:
         self._report_fails = False
         self._poll_task: asyncio.Task[None] | None = None
         self._late_s = self._config.poll_interval_s + LATE_S
+        self._given_up = 0
+        self._resumed = False
         self._waited: tuple[asyncio.Task[None], float] | None = None
         self._report_task: asyncio.Task[None] | None = None
 
@@ -150,7 +152,7 @@ class EngineFollower:
 
     @property
     def failures(self) -> int:
-        """How many polls have failed since the start."""
+        """How many polls have failed since the start, with those of a store that hangs."""
         return self._failures
 
     @property
@@ -179,14 +181,16 @@ class EngineFollower:
 
         Rules are late where they are older than the poll interval, as they are once a process was frozen. Then requests
         wait until they were read again, but no poll is waited for longer than `fresh_wait_s`. While the store does not
-        answer, nobody waits: a wait would gain nothing.
+        answer, nobody waits, but for the first poll after a pause: what failed before it says nothing of now.
         """
         known_at = self._known_at
         if known_at is not None and 0 <= self._clock() - known_at <= self._late_s:
             return None  # not by `_is_late`: every request passes here
-        if self._fails() and self._asked_within(self._late_s):
+        is_resuming = self._resumed and _is_busy(self._poll_task)
+        if self._fails() and self._asked_within(self._late_s) and not is_resuming:
             return None
-        return self._wait(self._polling())
+        task = self._polling()
+        return None if self._fails() and not self._resumed else self._wait(task)
 
     async def _wait(self, task: asyncio.Task[None]) -> None:
         time_s = asyncio.get_running_loop().time
@@ -213,9 +217,18 @@ class EngineFollower:
         if self._poll_task is None or not self._is_polling():
             if self._poll_task is not None and _is_busy(self._poll_task):
                 self._poll_task.cancel()
+                self._note_given_up()
+            self._resumed = not self._asked_within(self._late_s + self._config.fresh_wait_s)
             self._asked_at = self._clock()
             self._poll_task = asyncio.get_running_loop().create_task(self.poll())
         return self._poll_task
+
+    def _note_given_up(self) -> None:
+        """Note that a poll was given up. A pause does that once; a store that hangs, with one poll after the other."""
+        self._given_up += 1
+        if self._given_up > 1:
+            self._failed("failing", StoreError(f"the store did not answer within {self._late_s:g} s"))
+            self._tell()
 
     async def poll(self) -> None:
         """Look at the pointer, and serve what it says. Raises nothing: see `state` and `last_error`."""
@@ -231,8 +244,8 @@ class EngineFollower:
             self._known_at = asked_at
             self._last_error = None
             self._enter(found)
-        if self._observer is not None:
-            self._observer.polled(self._state, self.age_s)
+        self._given_up = 0
+        self._tell()
         self._report_if_due()
 
     def stop(self) -> None:
@@ -262,6 +275,10 @@ class EngineFollower:
                 "last_error": self._last_error,
             },
         }
+
+    def _tell(self) -> None:
+        if self._observer is not None:
+            self._observer.polled(self._state, self.age_s)
 
     async def _look(self) -> SourceState:
         pointer = await self._source.pointer(self._pointer)
