@@ -236,6 +236,7 @@ def read_fleet(url: str) -> Mapping[str, Any]:
     Raises:
         UnavailableError: nothing answers there, or not with a fleet.
     """
+    import http.client
     import json
     import urllib.request
 
@@ -243,8 +244,10 @@ def read_fleet(url: str) -> Mapping[str, Any]:
     try:
         with urllib.request.urlopen(address, timeout=TIMEOUT_S) as response:  # noqa: S310  # the scheme is checked
             fleet = json.load(response)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UnavailableError(f"{address} gives no JSON: {error}; is it a gateway?") from error
+    except http.client.HTTPException as error:
+        raise UnavailableError(f"{address} does not answer as HTTP: {error!r}; is it a gateway?") from error
     except OSError as error:
         raise UnavailableError(f"cannot read {address}: {error}; is the gateway running?") from error
     if not isinstance(fleet, dict):
