@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
+from tidegate.control.activation import TRY_KEPT_S
 from tidegate.control.fleet import LocalFleet
 from tidegate.control.publish import PublishRequest
 from tidegate.control.sources import GivenRules
@@ -214,6 +215,8 @@ def test_whoever_publishes_again_by_hand_has_it_tried_again_and_whoever_follows_
                 return len(plane.scratch.servers) - before
 
             assert [await tries(retries=retries) for retries in (False, False, True, False)] == [1, 0, 1, 0]
+            await asyncio.sleep(TRY_KEPT_S)
+            assert await tries(retries=False) == 1, "what was wrong may have been the machine"
             misbehave(plane, "")
             request = PublishRequest(rules=GivenRules(bundle(ON_ALL, main="bad")), by="ana")
             assert (await publisher.publish(request, plane.events.append)).status == "published"
@@ -229,6 +232,21 @@ def test_a_scratch_server_that_does_not_start_ends_the_publish_and_says_why() ->
             with pytest.raises(PublishError, match="no memory") as failure:
                 await plane.publish(placement=ON_ALL, main="bad")
             assert failure.value.step == "try"
+
+    run(work())
+
+
+def test_that_no_scratch_server_started_is_not_held_against_a_model() -> None:
+    async def work() -> None:
+        async with supervised(scratch=True) as plane:
+            assert plane.scratch is not None
+            publisher = plane.process().publisher
+            request = PublishRequest(rules=GivenRules(bundle(main="scorer/2")), by="ana", retries=False)
+            plane.scratch.faults.shards["scratch"] = "not ready within 30 s"
+            with pytest.raises(PublishError, match="not ready"):
+                await publisher.publish(request, plane.events.append)
+            plane.scratch.faults.shards.clear()
+            assert (await publisher.publish(request, plane.events.append)).status == "published"
 
     run(work())
 

@@ -24,7 +24,13 @@ from tidegate.rules.bundle import revision_json, rules_of
 
 POLL_S = 0.25
 CLEAN_UP_S = 10.0
-_TRIED_BEFORE = "it was not tried again, as nothing of it has changed; publish it by hand to try it again"
+TRY_KEPT_S = 600.0
+"""How long a failed try is not repeated for whoever publishes each change of a file: a hang costs minutes each time."""
+
+_TRIED_BEFORE = (
+    "it was not tried again, as nothing of it has changed; repair the model and save it again, or run `tidegate follow "
+    "resume` to have it tried as it is"
+)
 LAPSES = 3
 
 
@@ -32,8 +38,8 @@ LAPSES = 3
 class Change:
     """What is to become live, in place of `base`; `known` are the targets that live serves in just the same way, and `proved`
     says that every other one must answer a golden request. `marks_bad`, `clears` and `follows` become the entry's: see
-    `LiveEntry`. `pins` has the drafts that it needs: see `ModelStore`. Unless it `retries`, models that this process has
-    tried are not tried again after they failed."""
+    `LiveEntry`. `pins` has the drafts that it needs: see `ModelStore`. Unless it `retries`, models that failed a try of
+    this process are not tried again for `TRY_KEPT_S`."""
 
     action: Literal["publish", "rollback"]
     revision: str
@@ -110,7 +116,7 @@ class Activation:
         self._reader = reader
         self._reconciler = reconciler
         self._claims = Claims(ports, config, reader)
-        self._failed_tries: dict[tuple[str, frozenset[tuple[Unit, str]]], str] = {}
+        self._failed_tries: dict[tuple[str, frozenset[tuple[Unit, str]]], tuple[float, str]] = {}
 
     async def run(self, change: Change, steps: Steps, *, at_once: bool = False) -> Activated:
         """Make a revision live whose bundle and assignment are stored.
@@ -172,17 +178,19 @@ class Activation:
         rollout.careful = True
         with steps.step("try") as step:
             content = (change.revision, frozenset(change.pins.items()))
-            if content in self._failed_tries and not change.retries:
-                raise StackError(f"{self._failed_tries[content]}\n{_TRIED_BEFORE}")
+            at, reason = self._failed_tries.pop(content, (0.0, ""))
+            if reason and not change.retries and self._ports.clock() < at + TRY_KEPT_S:
+                self._failed_tries[content] = at, reason
+                raise StackError(f"{reason}\n{_TRIED_BEFORE}")
             try:
                 if self._ports.scratch is None:
                     await rollout.try_on_one(desired, step.note)
                 else:
                     await ScratchTrial(self._ports, self._config, untried).run(step.note)
-            except (StackError, PublishError) as error:
-                self._failed_tries[content] = str(error)
+            except PublishError as error:
+                # The model is to blame; that no server could be started, or none answered, says nothing of it.
+                self._failed_tries[content] = self._ports.clock(), str(error)
                 raise
-            self._failed_tries.pop(content, None)
             step.outcome = f"{len(untried.models)} {'models do' if len(untried.models) > 1 else 'model does'} no harm"
 
     def _rollout(self, change: Change) -> Rollout:

@@ -45,7 +45,7 @@ class PublishRequest:
         onto: the revision that must be live when it begins, or the beginning of it, or `none`; None: whatever is live
             then. It goes live only in place of that.
         start_over: whether the pointer is lost for good, and this is the first flip of a new history.
-        retries: whether models whose try failed in this process are tried again: where a person asked for it.
+        retries: whether models that failed a try in this process shortly before are tried again: where a person asked for it.
         follows: the directory that it publishes because that is followed; else empty. Then it is refused while following
             is paused.
         resumes: whether it goes on with following; then the directory becomes live anew where it is live already.

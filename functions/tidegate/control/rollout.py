@@ -13,8 +13,8 @@ from tidegate.control.desired import Desired
 from tidegate.control.endpoints import Endpoints, located, name_of, raise_first
 from tidegate.control.plans import NOTHING, Loaded, Plan, with_versions
 from tidegate.control.presence import Presence
-from tidegate.control.trying import Untried, closures
-from tidegate.errors import EndpointError, EndpointTimeoutError, ModelLoadError, StackError
+from tidegate.control.trying import STEP, Untried, closures
+from tidegate.errors import EndpointError, EndpointTimeoutError, ModelLoadError, PublishError, StackError
 from tidegate.ports import EndpointState, GoldenOutcome, ModelLoad, RegisteredEndpoint
 from tidegate.rules import Target
 
@@ -94,7 +94,8 @@ class Rollout:
         """Load and ask what was never tried on one server of the fleet: each model on the shard with the most servers.
 
         Raises:
-            StackError: a model was refused, hung, ended its server or answered wrongly; or it has no server to be tried on.
+            PublishError: a model was refused, hung, ended its server or answered wrongly.
+            StackError: a model has no server to be tried on.
             StoreError: the registry did not answer.
         """
         groups = await self.presence.groups(note)
@@ -106,10 +107,12 @@ class Rollout:
                 entry = await self._answering(groups[shard])
                 note(f"trying {', '.join(sorted(here))} on {name_of(entry)}")
                 plan = closures(self._wanted.plans[shard], here)
-                tried[entry] = await self._prove_on(entry, desired, note, plan, self.untried.targets_of(here))
+                with _blamed():
+                    tried[entry] = await self._prove_on(entry, desired, note, plan, self.untried.targets_of(here))
         await asyncio.sleep(self._config.soak_s if tried else 0.0)
         for entry, before in tried.items():
-            await self._check_well(entry, before)
+            with _blamed():
+                await self._check_well(entry, before)
         for model in left:
             shards = [shard for shard, plan in self._wanted.plans.items() if any(each.model == model for each in plan)]
             if not await self.presence.may_sleep(shards):
@@ -380,6 +383,15 @@ class Rollout:
 
 _ADVICE = "see `tidegate status`, and publish again when the fleet is well"
 _MEND = "repair the model (as a new version, where this one has been live), or take it out of the rules"
+
+
+@contextlib.contextmanager
+def _blamed() -> Iterator[None]:
+    """Have a try fail as it does on a scratch server where the model is to blame."""
+    try:
+        yield
+    except StackError as error:
+        raise PublishError(STEP, str(error)) from error
 
 
 def _batches(group: Sequence[RegisteredEndpoint], first: int, size: int) -> Iterator[Sequence[RegisteredEndpoint]]:
