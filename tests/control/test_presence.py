@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from tidegate.control.config import ControlConfig
 from tidegate.control.presence import gaps
 from tidegate.control.publish import PublishRequest
 from tidegate.control.sources import GivenRules
@@ -154,6 +155,30 @@ def test_a_rollback_that_loads_first_does_not_wait_for_it_either(forgotten: bool
         assert plane.live() == first
         assert plane.bundles.history[-1].at - began < 5
         assert {"fresh/1"} <= plane.held("a")[0]
+
+    run(work())
+
+
+def test_a_rollback_to_what_was_forgotten_needs_no_server_of_a_dead_shard_to_try_it_on() -> None:
+    async def work() -> None:
+        plane = Plane(config=ControlConfig(keep_revisions=1))
+        for _ in range(2):
+            await plane.add("a")
+        server = await plane.add("b")
+        on_b = {"fresh": ["b"]}
+        old = await plane.publish(placement=on_b, main="scorer/1", other="popular")
+        for version in ("scorer/2", "scorer/3"):
+            await plane.publish(placement=on_b, main=version, other="fresh")
+            await asyncio.sleep(60)
+        await plane.reconcile()
+        await lose(plane, server)
+        with pytest.raises(PublishError, match="no server is ready that it could be tried on"):
+            await plane.publish(placement=on_b, main="scorer/1", other="popular")
+        result = await plane.roll_back(old.revision)
+        assert plane.live() == old.revision
+        assert result.activated is not None
+        assert any("'b'" in warning for warning in result.activated.warnings)
+        assert any("'popular' could not be tried" in event.text for event in plane.events)
 
     run(work())
 

@@ -115,12 +115,12 @@ class Rollout:
                 await self._check_well(entry, before)
         for model in left:
             shards = [shard for shard, plan in self._wanted.plans.items() if any(each.model == model for each in plan)]
-            if not await self.presence.may_sleep(shards):
+            if self.presence.patient and not await self.presence.may_sleep(shards):
                 raise StackError(
                     f"model {model!r} was never live, and no server is ready that it could be tried on: start one of shard "
                     f"{shards[0]!r}, and publish again"
                 )
-            note(f"model {model!r} could not be tried, as no server is awake that needs it")
+            note(f"model {model!r} could not be tried, as no server is ready that needs it")
 
     async def _answering(self, group: Sequence[RegisteredEndpoint]) -> RegisteredEndpoint:
         """The first server of a shard that answers. Raises `StackError` where none does."""
