@@ -8,11 +8,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from tidegate.control.claims import RENEWALS_PER_TTL, Claims
 from tidegate.control.fleet import LocalFleet
 from tidegate.errors import PublishError, StoreError
-from tidegate.ports import Claim, EndpointState, RegisteredEndpoint
+from tidegate.ports import Claim, ClaimStage, EndpointState, RegisteredEndpoint
 
-from tests.control.mortal import Hold
+from tests.control.mortal import Hold, Interference
 from tests.control.plane import Plane, clock
 from tests.support.virtual_time import run
 
@@ -186,6 +187,36 @@ def test_a_claim_that_lapses_is_made_again_and_everything_is_validated_again() -
         await publish
         assert any("the claim has lapsed meanwhile" in event.text for event in plane.events)
         assert plane.broken() == plane.violations == []
+
+    run(work())
+
+
+class SlowWrites(Interference):
+    """Writes of claims take a while, so that renewals meet whatever else is written."""
+
+    async def around(self, port: str, method: str, call: Callable[[], Awaitable[Any]]) -> Any:
+        if method in ("claim", "release"):
+            await asyncio.sleep(2.0)
+        return await call()
+
+
+def test_a_renewal_under_way_takes_nothing_from_the_proof_of_a_claim() -> None:
+    async def work() -> None:
+        plane = await started(main="scorer/1")
+        process = plane.process(SlowWrites())
+        claims = Claims(process.ports, process.config, process.reader)
+        base = await plane.bundles.pointer()
+        async with claims.publishing(plane.live(), "ana", base, lambda _line: None) as held:
+            every_s = process.config.claim_ttl_s / RENEWALS_PER_TTL
+            # The first one was written 2 s after the heartbeat began.
+            await asyncio.sleep(every_s - 1.0)
+            assert held.writing.locked(), "a renewal is under way"
+            await claims.prove(held)
+            for _ in range(3):
+                (stored,) = await plane.bundles.claims()
+                assert stored.stage is held.claim.stage is ClaimStage.PROVED
+                await asyncio.sleep(every_s)
+        assert await plane.bundles.claims() == []
 
     run(work())
 

@@ -86,19 +86,22 @@ class Claims:
             await self.renew(held)
             yield held
 
-    async def renew(self, held: HeldClaim) -> None:
-        """Write the claim, with its whole time to live. Raises `StoreError`."""
+    async def renew(self, held: HeldClaim, stage: ClaimStage | None = None) -> None:
+        """Write the claim, with its whole time to live and, where one is given, another stage. Raises `StoreError`."""
         async with held.writing:
-            held.lapsed = held.lapsed or (held.written and self._is_over(held))
-            held.written = True
-            renewed = replace(held.claim, expires_at=self._ports.clock() + self._config.claim_ttl_s)
-            await self._ports.bundles.claim(renewed)
-            held.claim = renewed
+            await self._write(held, stage or held.claim.stage)
+
+    async def _write(self, held: HeldClaim, stage: ClaimStage) -> None:
+        """Write the claim; only for who holds its lock."""
+        held.lapsed = held.lapsed or (held.written and self._is_over(held))
+        held.written = True
+        renewed = replace(held.claim, stage=stage, expires_at=self._ports.clock() + self._config.claim_ttl_s)
+        await self._ports.bundles.claim(renewed)
+        held.claim = renewed
 
     async def prove(self, held: HeldClaim) -> None:
         """Say that whoever fills or repairs a server may load the models of the claim too. Raises `StoreError`."""
-        held.claim = replace(held.claim, stage=ClaimStage.PROVED)
-        await self.renew(held)
+        await self.renew(held, ClaimStage.PROVED)
 
     def valid(self, held: HeldClaim) -> bool:
         """Whether everybody has seen the claim all the time, whatever their clock, and will for a while."""
@@ -173,10 +176,12 @@ class Claims:
         while not ended.is_set():
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(ended.wait(), self._config.claim_ttl_s / RENEWALS_PER_TTL)
-            if held.written and not ended.is_set():
-                # A claim that has lapsed is found out where it matters; until then the next renewal may well succeed.
-                with contextlib.suppress(StoreError):
-                    await self.renew(held)
+            # A claim that has lapsed is found out where it matters; until then the next renewal may well succeed.
+            with contextlib.suppress(StoreError):
+                async with held.writing:
+                    # Only here is it certain that it is not being taken back.
+                    if held.written and not ended.is_set():
+                        await self._write(held, held.claim.stage)
 
     def _is_over(self, held: HeldClaim) -> bool:
         return held.claim.expires_at - self._config.claim_ttl_s / RENEWALS_PER_TTL <= self._ports.clock()
