@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -24,8 +24,9 @@ from tidegate.bootstrap.local_facts import seed_local_facts
 from tidegate.control.desired import rollback_revisions
 from tidegate.control.plane import ControlPlane
 from tidegate.control.plans import Plan, units_of
-from tidegate.errors import BundleError, StackError, TidegateError
-from tidegate.ports import Pointer
+from tidegate.errors import BundleError, ModelConfigError, StackError, TidegateError
+from tidegate.ports import ModelStore, Pointer, Unit
+from tidegate.ports.model_units import unit_name
 from tidegate.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -97,7 +98,7 @@ class LocalStores:
             try:
                 self._aws = await LocalAws.start(port)
                 await self._fill()
-            except TidegateError as error:
+            except (TidegateError, OSError) as error:
                 logger.warning("the local AWS could not be filled again, so that is tried once more: %s", error)
                 await self._aws.stop()
                 await asyncio.sleep(RETRY_S)
@@ -113,19 +114,22 @@ class LocalStores:
         await provision(clients, settings.bucket, settings.registry_table)
         # One that remembers nothing of what was there before.
         models = S3ModelStore(Objects(clients, settings.bucket))
-        await seed_local_facts(settings, self._models)
+        try:
+            await seed_local_facts(settings, self._models)
+        except (ModelConfigError, OSError) as error:
+            logger.warning(
+                "the facts could not be stored again; run `tidegate facts seed` once they are repaired: %s", error
+            )
         if self._pointer is None:
             return
         needed = units_of(plan for each in self._revisions.values() for plan in each.plans.values())
         for model in sorted({model for model, _ in needed}):
             try:
                 await models.push(model, self._models / model, lambda *_: None)
-            except StackError as error:
+            except (StackError, OSError) as error:
                 # A folder may have changed since; the servers that hold the model go on.
                 logger.warning("model %r could not be stored again: %s", model, error)
-        with contextlib.suppress(TidegateError):
-            # What is live is no draft.
-            await models.seal(await models.pin(needed))
+        await _seal(models, needed)
         for revision, stored in self._revisions.items():
             await bundles.put_bundle(stored.bundle)
             await bundles.put_assignment(revision, stored.plans)
@@ -139,3 +143,16 @@ class LocalStores:
             len({model for model, _ in needed}),
             self._models,
         )
+
+
+async def _seal(models: ModelStore, units: Iterable[Unit]) -> None:
+    """Make units immutable, as what is live is no draft; those that could not be stored again are told."""
+    for unit in sorted(units, key=lambda each: (each[0], each[1] or 0)):
+        try:
+            await models.seal(await models.pin([unit]))
+        except TidegateError:
+            logger.warning(
+                "%s is not stored as it was: servers that hold it go on, and one that starts cannot load it; put its files "
+                "back, and push them with `tidegate models push`",
+                unit_name(*unit),
+            )

@@ -1,0 +1,61 @@
+"""Filling a stack's own stores again: what is missing or malformed in the folder costs itself alone."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tidegate.aws.model_store import S3ModelStore
+from tidegate.bootstrap.local_stores import LocalStores, _Revision
+from tidegate.ports import LiveEntry, ModelLoad, Pointer, Unit
+from tidegate.settings import Settings
+
+from tests.control.plane import Plane
+from tests.support.aws import LocalAws, names
+from tests.support.model_folders import write_model
+
+FILES = {
+    "scorer/config.pbtxt": b'name: "scorer"\n',
+    "scorer/1/model.onnx": b"first",
+    "scorer/facts/likes.jsonl": b"no fact\n",
+}
+LIVE: list[Unit] = [("scorer", None), ("scorer", 1)]
+
+
+def test_a_model_that_is_gone_and_malformed_facts_keep_no_live_model_from_being_sealed(
+    aws_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    aws: LocalAws = names(aws_url)
+    settings = Settings(
+        aws_endpoint_url=aws.url,
+        aws_region="us-east-1",
+        bucket=aws.bucket,
+        registry_table=aws.table,
+        facts_table=f"{aws.table}-facts",
+    )
+    unused: Any = None
+    write_model(tmp_path, FILES)
+
+    async def work() -> None:
+        stores = LocalStores(unused, settings, tmp_path, Plane().process())
+        live, earlier = "a" * 64, "b" * 64
+        stores._pointer = Pointer((LiveEntry(live, 2, "ana", 0.0),), "tag")
+        stores._revisions = {
+            live: _Revision(b"live", {"a": (ModelLoad("scorer", (1,)),)}),
+            earlier: _Revision(b"earlier", {"a": (ModelLoad("gone", (1,)), ModelLoad("scorer", (1, 2)))}),
+        }
+        await stores._fill()
+        models = S3ModelStore(aws.objects())
+        assert await models.versions("scorer") == (1,)
+        assert await models.pin(LIVE) == {}, "what is live is no draft"
+        pointer = await stores._plane.reader.pointer()
+        assert pointer is not None
+        assert pointer.live.revision == live
+
+    asyncio.run(work())
+    said = "\n".join(record.getMessage() for record in caplog.records)
+    assert all(each in said for each in ("'gone'", "version 2", "likes.jsonl:1")), said
