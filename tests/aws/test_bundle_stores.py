@@ -262,6 +262,17 @@ def test_a_damaged_pointer_is_restored_in_its_place(aws: LocalAws) -> None:
     asyncio.run(work())
 
 
+def test_a_history_of_which_nothing_can_be_decoded_is_no_empty_one(aws: LocalAws) -> None:
+    async def work() -> None:
+        aws.s3().put_object(Bucket=aws.bucket, Key="history/0000000001.json", Body=b"{")
+        store = S3BundleStore(aws.objects())
+        with pytest.raises(StoreError, match="history/"):
+            await store.flips()
+        assert list(await store.flips(all_traces=True)) == []
+
+    asyncio.run(work())
+
+
 def test_a_damaged_claim_is_one_and_can_be_released(aws: LocalAws) -> None:
     async def work() -> None:
         store = S3BundleStore(aws.objects())

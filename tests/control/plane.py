@@ -146,6 +146,7 @@ class Plane:
         onto: str | None = None,
         follows: str = "",
         resumes: bool = False,
+        start_over: bool = False,
         placement: Mapping[str, list[str]] | None = None,
         **rules: str,
     ) -> PublishResult:
@@ -161,6 +162,7 @@ class Plane:
             onto=onto,
             follows=follows,
             resumes=resumes,
+            start_over=start_over,
         )
         return await (process or self.process()).publisher.publish(request, self.events.append)
 

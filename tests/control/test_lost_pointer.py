@@ -5,17 +5,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import itertools
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
 from tidegate.control.fleet import LocalFleet
 from tidegate.control.guard import guard
 from tidegate.control.plane import ControlPlane
+from tidegate.control.publish import PublishRequest
+from tidegate.control.sources import CheckedRules, GivenRules
 from tidegate.errors import ConflictError, PublishError
 from tidegate.ports import BadMark, Claim, GatewayReport, LiveEntry, MemoryBundleStore
 
+from tests.control.mortal import Interference
 from tests.control.plane import Plane, clock
+from tests.control.rules import bundle
 from tests.support.virtual_time import run
 
 LONG_S = 60.0
@@ -168,6 +173,104 @@ def test_a_first_publish_that_failed_can_be_repeated() -> None:
         assert plane.live() == result.revision
 
     run(work())
+
+
+@pytest.mark.parametrize("reason", ["AccessDenied", "SlowDown"])
+def test_where_the_history_cannot_be_read_nobody_publishes_as_if_nothing_had_been_live(reason: str) -> None:
+    async def work() -> None:
+        plane = Plane()
+        await published(plane)
+        plane.registry._gateways.clear()
+        plane.bundles.lose_pointer()
+        plane.bundles.faults.failing["flips"] = reason
+        flips = len(plane.bundles.history)
+        with pytest.raises(PublishError, match=rf"unknown.*{reason}.*--start-over"):
+            await plane.publish(main="scorer/3", other="fresh")
+        with pytest.raises(PublishError, match=reason):
+            await plane.roll_back()
+        kept = await guard(plane.process(), "the guard", "an alarm", 1e9, alarmed_at=clock())
+        assert reason in kept.reason
+        assert any(reason in problem for problem in (await plane.reconcile()).problems)
+        assert not (await plane.process().status.read()).well
+        assert (await plane.process().reader.read()).serves, "what may serve is treated with care"
+        assert len(plane.bundles.history) == flips
+        result = await plane.publish(main="scorer/3", other="fresh", start_over=True)
+        assert result.status == "published"
+
+    run(work())
+
+
+def test_a_publish_that_learns_of_its_history_only_later_is_refused() -> None:
+    """The pointer was never there; what gateways serve is reported while the rules are tested."""
+
+    async def work() -> None:
+        plane = Plane()
+        await published(plane)
+        live = plane.live()
+        plane.registry._gateways.clear()
+        empty(plane)
+
+        class Rules(GivenRules):
+            async def test(self, checked: CheckedRules) -> str:
+                await plane.registry.report(GatewayReport("one", live, clock()))
+                return await super().test(checked)
+
+        request = PublishRequest(rules=Rules(bundle(main="scorer/3", other="fresh")), by="ana")
+        with pytest.raises(PublishError, match="tidegate recover") as failure:
+            await plane.process().publisher.publish(request, plane.events.append)
+        assert failure.value.step == "assign"
+        assert plane.bundles.history == []
+
+    run(work())
+
+
+class LosesPointer(Interference):
+    """Loses the pointer before the `nth` call (from 1) of a process."""
+
+    def __init__(self, plane: Plane, nth: int) -> None:
+        self._plane, self.left = plane, nth
+
+    async def around(self, port: str, method: str, call: Callable[[], Awaitable[Any]]) -> Any:
+        self.left -= 1
+        if self.left == 0:
+            self._plane.bundles.lose_pointer()
+        return await call()
+
+
+Work = Callable[[Plane, ControlPlane], Awaitable[Any]]
+
+
+async def _publish(plane: Plane, process: ControlPlane) -> Any:
+    return await plane.publish(process, main="scorer/3", other="fresh")
+
+
+async def _roll_back(plane: Plane, process: ControlPlane) -> Any:
+    return await plane.roll_back(process=process)
+
+
+@pytest.mark.parametrize("gateways", [True, False], ids=["gateways", "none"])
+@pytest.mark.parametrize("work", [_publish, _roll_back])
+def test_a_pointer_that_is_lost_at_any_point_is_not_overwritten(work: Work, gateways: bool) -> None:
+    async def once(nth: int) -> bool:
+        plane = Plane()
+        await published(plane)
+        plane.bundles.faults.failing["flips"] = "SlowDown"
+        if not gateways:
+            plane.registry._gateways.clear()
+        process, flips = plane.process(interference := LosesPointer(plane, nth)), len(plane.bundles.history)
+        try:
+            await work(plane, process)
+        except PublishError as error:
+            assert "tidegate recover" in str(error)
+            assert len(plane.bundles.history) == flips
+        else:
+            assert plane.bundles.history[-1].sequence == flips + 1, "it was lost after the flip, if at all"
+        return interference.left <= 0
+
+    for nth in itertools.count(1):
+        if not run(once(nth)):
+            assert nth > 10
+            return
 
 
 async def nothing_is_published(plane: Plane) -> None:

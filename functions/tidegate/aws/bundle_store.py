@@ -153,6 +153,8 @@ class S3BundleStore:
         listed = (await self._objects.list(HISTORY))[-HISTORY_ENTRIES:]
         await run_all(self._read_flip(found) for found in listed if (found.key, found.etag) not in self._flips)
         flips = [self._flips.get((found.key, found.etag)) for found in listed]
+        if listed and not any(flips) and not all_traces:
+            raise StoreError(f"none of the {len(listed)} flips in {HISTORY} can be decoded")
         traces = await self._older_pointer() if all_traces else ()
         found = {entry.sequence: entry for entry in (*(each for each in flips if each is not None), *traces)}
         return [found[sequence] for sequence in sorted(found)]

@@ -33,7 +33,7 @@ def history(stores: StoreOptions, limit: int, as_json: bool) -> None:
 
     async def work(plane: ControlPlane) -> Pointer | None:
         pointer = await plane.reader.pointer()
-        if pointer is None and (remains := await plane.reader.remains()).found:
+        if pointer is None and (remains := await plane.reader.remains()).possible:
             raise StoreError(str(remains))
         return pointer
 

@@ -253,27 +253,28 @@ class Activation:
             check_base(await self._reader.pointer(), base)
             raise
         except StoreError as error:
-            if not await self._is_live(entry):
+            pointer = await self._after_failure(entry)
+            if pointer is None or entry not in pointer.entries:
+                check_base(pointer, base)
                 raise StoreError(
                     f"the pointer could not be moved: {error}; publish again when the store is well"
                 ) from error
         step.outcome = f"revision {change.revision[:12]} is live"
         return entry
 
-    async def _is_live(self, entry: LiveEntry) -> bool:
-        """Whether a flip took place whose answer was lost.
+    async def _after_failure(self, entry: LiveEntry) -> Pointer | None:
+        """The pointer after a flip without an answer, which may have taken place.
 
         Raises:
             StoreError: the store does not say.
         """
         try:
-            pointer = await self._reader.pointer()
+            return await self._reader.pointer()
         except StoreError as error:
             raise StoreError(
                 f"whether revision {entry.revision[:12]} is live is unknown, as the store does not answer: {error}; see "
                 "`tidegate status` when it does; publishing again is safe"
             ) from error
-        return pointer is not None and entry in pointer.entries
 
     async def _after(self, change: Change, entry: LiveEntry, steps: Steps, rollout: Rollout) -> Activated:
         """What follows the flip. It cannot fail any more: what is not well is told, and left to the next reconcile."""

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from itertools import islice
 
 from tidegate.control.desired import StateReader
+from tidegate.control.remains import GONE
 from tidegate.errors import BundleError, ConflictError, PublishError, StoreError
 from tidegate.ports import BundleSource, Pointer
 from tidegate.rules.bundle import begins_revision
@@ -54,7 +55,8 @@ class BaseReader:
         """See that a base is live still.
 
         Raises:
-            ConflictError: it is not; the message says who made what live, and what is different in it.
+            ConflictError: it is not; the message says who made what live, and what is different in it, or that the pointer is
+                gone.
             StoreError: the store did not answer.
         """
         await self._check(base, await self._reader.pointer())
@@ -77,6 +79,8 @@ class BaseReader:
         return False
 
     async def _check(self, base: Pointer | None, pointer: Pointer | None) -> None:
+        if pointer is None and base is not None:
+            raise ConflictError(GONE)
         if pointer is not None and (base is None or base.tag != pointer.tag):
             before = "" if base is None else base.live.revision
             began = "nothing was live" if base is None else f"revision {before[:12]} was live"

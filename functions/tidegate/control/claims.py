@@ -23,6 +23,7 @@ from dataclasses import dataclass, field, replace
 from tidegate.control.claimant import origin
 from tidegate.control.config import ControlConfig, ControlPorts
 from tidegate.control.desired import StateReader
+from tidegate.control.remains import GONE
 from tidegate.errors import ConflictError, StoreError
 from tidegate.ports import Claim, ClaimStage, Pointer
 
@@ -200,8 +201,10 @@ def check_base(pointer: Pointer | None, base: Pointer | None) -> None:
     """Refuse to go on where the pointer is not the one that was read first.
 
     Raises:
-        ConflictError: it has moved; the message says who moved it.
+        ConflictError: it has moved, and the message says who moved it, or it is gone.
     """
+    if pointer is None and base is not None:
+        raise ConflictError(GONE)
     if pointer is not None and (base is None or pointer.tag != base.tag):
         live = pointer.live
         raise ConflictError(

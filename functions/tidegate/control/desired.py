@@ -72,7 +72,7 @@ class Desired:
     @property
     def serves(self) -> bool:
         """Whether something is live, or may be."""
-        return self.pointer is not None or self.remains.found
+        return self.pointer is not None or self.remains.possible
 
     @property
     def known(self) -> Pointer | None:
@@ -173,7 +173,7 @@ class StateReader:
         pointer = await self.pointer()
         remains = NOTHING_REMAINS if pointer is not None else await self.remains()
         problems = [f"{claim.damaged}; {self._heeded(claim)}" for claim in every if claim.damaged]
-        problems += [str(remains)] if remains.found else []
+        problems += [str(remains)] if remains.possible else []
         held = []
         for revision, reason in self._held(pointer or remains.pointer, claims, gateways):
             try:

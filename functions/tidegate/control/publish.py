@@ -141,6 +141,7 @@ class Publisher:
                 step.outcome = await self._check_samples(checked, request.models)
         with steps.step("assign") as step:
             desired = await self._reader.read()
+            _refuse_lost(desired, request, "assign")
             # With what is in the folder, so that nothing is pushed that could not be loaded then.
             assignment, moves = await self._assign(checked, desired, request.models if unpushed else None)
             await self._refuse(assignment, desired, base, request)
@@ -187,7 +188,7 @@ class Publisher:
             await asyncio.gather(reading, return_exceptions=True)
             raise
         desired = await reading
-        _refuse_lost(desired, request)
+        _refuse_lost(desired, request, "check")
         step.outcome = checked.summary
         for note in checked.notes:
             step.note(note)
@@ -390,19 +391,19 @@ class Publisher:
         return f"{len(models)} models have golden requests"
 
 
-def _refuse_lost(desired: Desired, request: PublishRequest) -> None:
-    """Refuse to publish as if nothing had ever been live, where something was.
+def _refuse_lost(desired: Desired, request: PublishRequest, step: str) -> None:
+    """Refuse to publish as if nothing had ever been live, where something was, or that is unknown.
 
     Raises:
         PublishError: the pointer is lost; the message says what is known, and what to do.
     """
     remains = desired.remains
-    if not remains.found or (request.start_over and remains.pointer is None and not remains.damage):
+    if not remains.possible or (request.start_over and remains.pointer is None and not remains.damage):
         return
     otherwise = (
         "" if remains.pointer or remains.damage else ", or publish with --start-over where there is nothing to find"
     )
-    raise PublishError("check", f"{remains}{otherwise}")
+    raise PublishError(step, f"{remains}{otherwise}")
 
 
 def _is_live(assignment: Assignment, desired: Desired) -> bool:

@@ -117,7 +117,7 @@ class Observation:
         """What of the desired state could not be read, and what is loaded though nothing is known to have been published."""
         desired = self.desired
         holding = sum(bool(have) for have in self.loaded.values())
-        if not holding or desired.pointer is not None or desired.remains.found or desired.claims:
+        if not holding or desired.pointer is not None or desired.remains.possible or desired.claims:
             return desired.problems
         return (
             *desired.problems,

@@ -324,7 +324,11 @@ class BundleStore(BundleSource, Protocol):
 
     async def flips(self, *, all_traces: bool = False) -> Sequence[LiveEntry]:
         """The last flips that the history has, oldest first; those that cannot be decoded are left out. With `all_traces`
-        also those that older versions of the pointer show, where the store keeps any and lets the caller read them."""
+        also those that older versions of the pointer show, where the store keeps any and lets the caller read them.
+
+        Raises:
+            StoreError: the store did not answer, or, without `all_traces`, has flips of which none can be decoded.
+        """
         ...
 
     async def restore(self, pointer: Pointer) -> Pointer:
