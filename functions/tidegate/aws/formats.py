@@ -105,10 +105,10 @@ def encode_claim(claim: Claim) -> bytes:
 
 
 def decode_claim(key: str, data: bytes) -> Claim:
-    """A claim from its object at `key`."""
+    """A claim from its object at `key`. Everybody loads the models of one that was written before there were stages."""
 
     def read(value: Any) -> Claim:
-        stage = ClaimStage(_text(value, "stage"))
+        stage = ClaimStage(_text(value, "stage")) if "stage" in value else ClaimStage.PROVED
         return Claim(
             _text(value, "id"), _text(value, "revision"), _text(value, "by"), _time(value, "expires_at"), stage
         )

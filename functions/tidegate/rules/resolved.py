@@ -46,6 +46,8 @@ def resolve_bundle(
         "unresolved": {
             "targets": [name for name, (_, version) in manifest["targets"].items() if version is None],
             "models": {model: fleet["models"].get(model) for model in placement},
+            # Those of a bundle that was resolved before bundles named their rules, which counts as rules now.
+            **({"steps": manifest["steps"]} if "steps" in manifest else {}),
         },
     }
     return pack(resolved, bundle.lines[2:], bundle.revision)
@@ -78,7 +80,8 @@ def _unresolved(manifest: Mapping[str, Any]) -> dict[str, Any]:
     models = fleet["models"] | kept["models"]
     placed = {model: shards for model, shards in models.items() if shards is not None}
     rest = {key: value for key, value in manifest.items() if key not in ("steps", "unresolved")}
-    return rest | {"targets": targets, "fleet": fleet | {"models": placed}}
+    steps = {"steps": kept["steps"]} if "steps" in kept else {}
+    return rest | steps | {"targets": targets, "fleet": fleet | {"models": placed}}
 
 
 def resolved_steps(manifest: Mapping[str, Any]) -> Steps:
