@@ -50,7 +50,7 @@ def test_a_model_that_is_gone_and_malformed_facts_keep_no_live_model_from_being_
         }
         await stores._fill()
         models = S3ModelStore(aws.objects())
-        assert await models.versions("scorer") == (1,)
+        assert await models.versions("scorer") == [1]
         assert await models.pin(LIVE) == {}, "what is live is no draft"
         pointer = await stores._plane.reader.pointer()
         assert pointer is not None
