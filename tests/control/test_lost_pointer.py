@@ -354,6 +354,44 @@ def test_recover_goes_by_gateways_where_the_history_is_gone_too() -> None:
     run(work())
 
 
+def test_a_revision_that_only_gateways_knew_can_be_rolled_back() -> None:
+    async def work() -> None:
+        plane = Plane()
+        await published(plane)
+        first = plane.bundles.history[0].revision
+        plane.bundles.lose_pointer()
+        plane.bundles.history.pop()
+        await recovered(plane)
+        assert (await plane.roll_back()).revision == first
+
+    run(work())
+
+
+async def recovered(plane: Plane, revision: str | None = None) -> None:
+    recoverer = plane.process().recoverer
+    await recoverer.recover(await recoverer.look("ann", revision))
+
+
+def test_what_a_person_recovered_is_not_held_to_have_been_published() -> None:
+    async def work() -> None:
+        plane = Plane()
+        await published(plane)
+        chosen, left = plane.live(), await plane.publish(main="scorer/3", other="fresh")
+        await asyncio.sleep(LONG_S)
+        plane.bundles.lose_pointer()
+        await recovered(plane, chosen)
+        await asyncio.sleep(10 * LONG_S)
+        kept = await guard(plane.process(), "the guard", "an alarm", 1e9, alarmed_at=clock())
+        assert (kept.status, kept.revision) == ("kept", chosen)
+        pointer = await plane.bundles.pointer()
+        assert pointer is not None
+        assert pointer.bad == ()
+        result = await plane.roll_back()
+        assert result.revision not in (chosen, left.revision), "what was left is newer, and was left on purpose"
+
+    run(work())
+
+
 def test_recover_refuses_a_revision_that_lacks_something_and_takes_another() -> None:
     async def work() -> None:
         plane = Plane()

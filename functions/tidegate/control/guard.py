@@ -40,9 +40,9 @@ class Guarded:
 async def guard(plane: ControlPlane, by: str, why: str, window_s: float, *, alarmed_at: float) -> Guarded:
     """Roll back what was published within the `window_s` seconds before an alarm, and mark it bad.
 
-    A rollback is not rolled back: if the alarm goes on, the revision before is no better, and a person must look. An alarm
-    long after the last publish has another cause than it, and one before it, or within `BLAMELESS_S`, is about what was
-    live then.
+    A rollback is not rolled back: if the alarm goes on, the revision before is no better, and a person must look. Neither is
+    what `recover` made live: a person chose it. An alarm long after the last publish has another cause than it, and one
+    before it, or within `BLAMELESS_S`, is about what was live then.
 
     Args:
         plane: the control plane.
@@ -76,6 +76,8 @@ def _blameless(live: LiveEntry, alarmed_at: float, window_s: float) -> str:
     """Why an alarm is not held against what is live; empty where it is."""
     if live.action == "rollback":
         return "the live revision is a rollback already; a person must look"
+    if live.action != "publish":
+        return f"the live revision was not published: {live.by} made it live ({live.action}); a person must look"
     if alarmed_at < live.at + BLAMELESS_S:
         return f"the alarm is about what was live before: it came less than {BLAMELESS_S} s after the live revision"
     if alarmed_at - live.at > window_s:

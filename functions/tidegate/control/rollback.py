@@ -222,9 +222,11 @@ def _last_good(pointer: Pointer) -> str:
 
 
 def _published(pointer: Pointer, revision: str) -> int:
-    """The number of the flip that published a revision last; 0 where that is forgotten."""
-    flips = (each.sequence for each in pointer.entries if each.revision == revision and each.action == "publish")
-    return max(flips, default=0)
+    """The number of the flip that published a revision last, or else of the one that recovered it, as the flip that
+    published it was lost; 0 where both are forgotten."""
+    flips = [each for each in pointer.entries if each.revision == revision]
+    found = (each.sequence for action in ("publish", "recover") for each in flips if each.action == action)
+    return next(found, 0)
 
 
 def _before(pointer: Pointer) -> Sequence[str]:

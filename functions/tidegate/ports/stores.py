@@ -168,7 +168,8 @@ class LiveEntry:
         by: who flipped it.
         at: when, in Unix seconds.
         why: why, in words.
-        action: `publish`, `rollback`, or `pause` (the same revision stays live, and no directory is followed).
+        action: `publish`, `rollback`, `recover` (the pointer was lost, and a person chose what is live), or `pause` (the same
+            revision stays live, and no directory is followed).
         marked_bad: the revision that the flip replaced, where it marked that bad; else empty.
         cleared: whether `revision` was marked bad until then.
         follows: the directory that was published because it is followed (see `tidegate follow`); else empty.
