@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from tidegate.errors import EndpointError, ModelLoadError
+from tidegate.errors import EndpointError, ModelLoadError, StackError
 from tidegate.ports import MemoryModelStore, ModelLoad
 from tidegate.triton.bounded import OVER_MEMORY
 from tidegate.triton.installation import Installation, find_installation
@@ -84,12 +84,16 @@ def test_what_is_left_is_the_least_of_the_machines_and_the_containers(tmp_path: 
     assert available_bytes(tmp_path) == 8000 * 1024
     (tmp_path / "sys/fs/cgroup/memory.max").write_text("max\n")
     (tmp_path / "sys/fs/cgroup/memory.current").write_text("1000\n")
+    (tmp_path / "sys/fs/cgroup/memory.stat").write_text("anon 300\nfile 700\ninactive_file 600\n")
     assert available_bytes(tmp_path) == 8000 * 1024
     (tmp_path / "sys/fs/cgroup/memory.max").write_text("5000\n")
-    assert available_bytes(tmp_path) == 4000
+    assert available_bytes(tmp_path) == 4600, "cached files are dropped for what needs memory"
     (tmp_path / "sys/fs/cgroup/memory/memory.limit_in_bytes").write_text("3000\n")
     (tmp_path / "sys/fs/cgroup/memory/memory.usage_in_bytes").write_text("9000\n")
+    (tmp_path / "sys/fs/cgroup/memory/memory.stat").write_text("inactive_file 9\ntotal_inactive_file 5000\n")
     assert available_bytes(tmp_path) == 0
+    (tmp_path / "sys/fs/cgroup/memory/memory.stat").write_text("inactive_file 9\ntotal_inactive_file 7500\n")
+    assert available_bytes(tmp_path) == 1500
 
 
 LOADS = {
@@ -218,3 +222,14 @@ def test_a_scratch_server_completes_configs_only_where_there_is_something_to_com
     assert limit_bytes == 300 * MIB
     assert half_bytes is not None
     assert 0 < half_bytes < available_bytes()
+
+
+def test_a_lack_of_memory_is_not_blamed_on_a_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    bare = Recorded(Installation(tmp_path, tmp_path, None, tmp_path), tmp_path, PooledTransport(), lambda: True)
+    monkeypatch.setattr("tidegate.triton.scratch.available_bytes", lambda: 511 * MIB)
+    Recorded.started.clear()
+    with pytest.raises(StackError, match=r"^not enough memory .* 255 MiB, .* TIDEGATE_SCRATCH_MEMORY_MB"):
+        asyncio.run(ScratchLauncher(lambda: bare, MemoryModelStore()).launch([]))
+    assert Recorded.started == []
+    asyncio.run(ScratchLauncher(lambda: bare, MemoryModelStore(), 300).launch([]))
+    assert [limit_bytes for _, limit_bytes in Recorded.started] == [300 * MIB], "whoever sets a bound has it"

@@ -5,8 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-_CGROUPS = (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"))
-"""The files of a limit and of what is used of it, below the root of version 2 and of version 1."""
+_CGROUPS = (
+    ("memory.max", "memory.current", "memory.stat", "inactive_file"),
+    (
+        "memory/memory.limit_in_bytes",
+        "memory/memory.usage_in_bytes",
+        "memory/memory.stat",
+        "total_inactive_file",
+    ),
+)
+"""The files of a limit, of what is used of it and of what that consists of, below the root of version 2 and of version 1;
+and the name in the last one of cached files, which the kernel drops before anything else."""
 
 
 def available_bytes(root: Path = Path("/")) -> int:
@@ -22,10 +31,11 @@ def _left(root: Path) -> Iterator[int]:
     for line in (root / "proc/meminfo").read_text().splitlines():
         if line.startswith("MemAvailable:"):
             yield 1024 * int(line.split()[1])
-    for limit, used in _CGROUPS:
+    for *names, cached in _CGROUPS:
         try:
-            texts = [(root / "sys/fs/cgroup" / name).read_text().strip() for name in (limit, used)]
+            limit, used, parts = ((root / "sys/fs/cgroup" / name).read_text().strip() for name in names)
         except OSError:
             continue
-        if texts[0] != "max":
-            yield max(0, int(texts[0]) - int(texts[1]))
+        if limit != "max":
+            sizes = dict(line.split(maxsplit=1) for line in parts.splitlines())
+            yield max(0, int(limit) - max(0, int(used) - int(sizes.get(cached, 0))))

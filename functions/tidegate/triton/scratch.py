@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from tidegate.errors import StoreError
+from tidegate.errors import StackError, StoreError
 from tidegate.ports import ModelLoad, ModelStore
 from tidegate.triton.memory import available_bytes
-from tidegate.triton.server import TritonLauncher, TritonServer
+from tidegate.triton.server import LIMIT_SETTING, TritonLauncher, TritonServer
 
 SHARD = "scratch"
 MIB = 2**20
+
+LEAST_BYTES = 256 * MIB
+"""Less memory is not tried with: a server that ended for the lack of it would say nothing of its models."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +35,22 @@ class ScratchLauncher:
     memory_mb: int | None = None
 
     async def launch(self, loads: Sequence[ModelLoad]) -> TritonServer:
-        """See `ScratchServers.launch`."""
+        """See `ScratchServers.launch`. Raises `StackError` also where too little memory is left."""
+        limit_bytes = await asyncio.to_thread(self._limit_bytes)
         completes = not await self._complete(loads)
-        launcher = replace(self.launcher(), auto_complete=lambda: completes, limit_bytes=self._limit_bytes)
+        launcher = replace(self.launcher(), auto_complete=lambda: completes, limit_bytes=lambda: limit_bytes)
         return await launcher.launch(SHARD)
 
     def _limit_bytes(self) -> int:
-        return available_bytes() // 2 if self.memory_mb is None else self.memory_mb * MIB
+        if self.memory_mb is not None:
+            return self.memory_mb * MIB
+        half_bytes = available_bytes() // 2
+        if half_bytes < LEAST_BYTES:
+            raise StackError(
+                f"not enough memory to try models on this machine: half of what is left is {half_bytes // MIB} MiB, and "
+                f"a server needs {LEAST_BYTES // MIB}; free some, or set {LIMIT_SETTING} to what it may take"
+            )
+        return half_bytes
 
     async def _complete(self, loads: Sequence[ModelLoad]) -> bool:
         """Whether Triton needs to complete no config, which would start every model twice."""
