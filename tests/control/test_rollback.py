@@ -126,6 +126,38 @@ def test_what_is_to_be_left_must_be_live() -> None:
     run(work())
 
 
+def test_a_rollback_of_an_earlier_incident_answers_for_no_later_one() -> None:
+    async def work() -> None:
+        plane, revisions = await published(2)
+        await plane.roll_back(by="the guard", leaving=revisions[1])
+        await plane.publish(main=RULES[1], other="popular", even_if_bad=True)
+        after = await plane.publish(main="fresh", other="popular")
+        with pytest.raises(
+            PublishError, match=rf"{revisions[1][:12]} is not live: ana made {after.revision[:12]} live"
+        ):
+            await plane.roll_back(leaving=revisions[1])
+        assert plane.live() == after.revision
+
+    run(work())
+
+
+def test_who_is_overtaken_by_a_publish_is_not_answered_by_an_earlier_rollback() -> None:
+    async def work() -> None:
+        plane, revisions = await published(2)
+        await plane.roll_back(by="the guard")
+        await plane.publish(main=RULES[1], other="popular", even_if_bad=True)
+        hold = Hold("bundles", "flip")
+        late = asyncio.create_task(plane.roll_back(process=plane.process(hold), leaving=revisions[1]))
+        await hold.held.wait()
+        after = await plane.publish(main="fresh", other="popular")
+        hold.go.set()
+        with pytest.raises(PublishError, match=rf"ana made revision {after.revision[:12]} live meanwhile"):
+            await late
+        assert plane.live() == after.revision
+
+    run(work())
+
+
 @pytest.mark.parametrize("keep", [3, 0], ids=["at once", "loads first"])
 @pytest.mark.parametrize("method", ["pointer", "assignment", "claim", "flip"])
 @pytest.mark.parametrize("others", [("eve",), ("eve", "the guard")])

@@ -6,6 +6,7 @@ rollback, not by an alarm that comes late, not by publishing the same rules agai
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -149,7 +150,7 @@ class Rollbacker:
         """
         pointer = await self._reader.pointer()
         left = base.live.revision
-        earlier = None if pointer is None else next((each for each in pointer.entries if each.marked_bad == left), None)
+        earlier = None if pointer is None else _marked(pointer, left)
         if pointer is None or earlier is None:
             raise error
         live = pointer.live.revision
@@ -166,7 +167,7 @@ def _earlier(pointer: Pointer, request: RollbackRequest) -> LiveEntry | None:
     """The rollback of somebody else that did what is asked for already; None where there is none.
 
     Raises:
-        PublishError: the revision to leave is not live, and nobody rolled it back.
+        PublishError: the revision to leave is not live, and nobody rolled it back since it was.
     """
     live = pointer.live
     if request.leaving is None:
@@ -176,7 +177,7 @@ def _earlier(pointer: Pointer, request: RollbackRequest) -> LiveEntry | None:
     left = _named(pointer, request.leaving)
     if left == live.revision:
         return None
-    earlier = next((each for each in pointer.entries if each.marked_bad == left), None)
+    earlier = _marked(pointer, left)
     if earlier is None:
         raise PublishError(
             "find",
@@ -184,6 +185,12 @@ def _earlier(pointer: Pointer, request: RollbackRequest) -> LiveEntry | None:
             f"then roll back with --from {short_revision(live.revision, (left,))} if it is to be left",
         )
     return earlier
+
+
+def _marked(pointer: Pointer, left: str) -> LiveEntry | None:
+    """The flip that rolled a revision back, since it was live last; None where none did."""
+    since = itertools.takewhile(lambda each: each.revision != left, pointer.entries)
+    return next((each for each in since if each.marked_bad == left), None)
 
 
 def _choose(pointer: Pointer, request: RollbackRequest) -> str:
