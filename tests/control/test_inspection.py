@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
-from tidegate.control.inspection import EVERY_S, MOST_ASKED, WAIT_S
+from tidegate.control.inspection import EVERY_S, FOUND_S, MOST_ASKED, WAIT_S
 from tidegate.control.plane import ControlPlane
 from tidegate.control.status import FleetReport
+from tidegate.ports import Endpoint, GoldenOutcome, GoldenResult, SelfTestState
+from tidegate.rules import Target
 
 from tests.control.plane import Plane, clock
 from tests.support.virtual_time import run
@@ -40,7 +42,8 @@ def test_a_damaged_bundle_is_told_by_who_remembers_it() -> None:
         plane.bundles.bundles[plane.live()] += b"x"
         assert "publish them again" in await problem(process)
         await plane.publish(process, main="pipeline", other="popular")
-        assert (await process.status.read()).well, "what was found is looked at again at once"
+        await asyncio.sleep(FOUND_S)
+        assert (await process.status.read()).well, "what was found is looked at again soon"
 
     run(work())
 
@@ -99,7 +102,11 @@ def test_a_model_that_answers_nothing_is_told_with_each_server_until_it_does() -
             assert "pipeline" in text
             assert url in text
             assert "the stub has ended" in text
+        asked = len(plane.golden.asked)
+        assert (await process.status.read()).problems == report.problems
+        assert len(plane.golden.asked) == asked, "what is wrong is not asked for by each status"
         plane.golden.wrong.clear()
+        await asyncio.sleep(FOUND_S)
         assert (await process.status.read()).well
 
     run(work())
@@ -132,5 +139,58 @@ def test_a_look_that_takes_long_holds_no_status_up() -> None:
         plane.models.faults.held["models"].set()
         await asyncio.sleep(1)
         assert (await process.status.read()).well
+
+    run(work())
+
+
+class Slow:
+    """`GoldenRequests` that take 25 s; the first version of `scorer` answers wrongly."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def ask(self, _endpoint: Endpoint, target: Target) -> GoldenResult:
+        self.asked += 1
+        await asyncio.sleep(25)
+        if (target.model, target.version) == ("scorer", 1):
+            return GoldenResult(GoldenOutcome.WRONG, SelfTestState.FAILED, "it is the first")
+        return GoldenResult(GoldenOutcome.PROVED, SelfTestState.PASSED)
+
+
+async def slowly_asked(plane: Plane, **rules: str) -> tuple[Slow, ControlPlane]:
+    """A fleet that serves some rules, and a process whose looks take 25 s."""
+    for shard in ("a", "a", "b"):
+        await plane.add(shard)
+    await plane.publish(**rules)
+    slow = Slow()
+    return slow, ControlPlane(replace(plane.ports(), golden=slow), plane.config)
+
+
+def test_a_model_that_is_slow_is_well_and_what_a_long_look_found_is_kept() -> None:
+    async def work() -> None:
+        slow, process = await slowly_asked(Plane(), main="scorer/2", other="popular")
+        began = clock()
+        assert (await process.status.read()).inspected_at is None
+        await asyncio.sleep(30)
+        asked = slow.asked
+        report = await process.status.read()
+        assert report.well, report.problems
+        assert report.inspected_at == began
+        assert slow.asked == asked, "it was found a moment ago"
+
+    run(work())
+
+
+def test_what_was_wrong_with_the_revision_before_is_not_said_of_the_next() -> None:
+    async def work() -> None:
+        plane = Plane()
+        _, process = await slowly_asked(plane, main="scorer/1", other="popular")
+        await process.status.read()
+        await plane.publish(main="scorer/2", other="popular")
+        report = await process.status.read(inspection_s=60)
+        assert report.inspected_at is not None
+        assert report.problems == ()
+        await plane.publish(main="scorer/1", other="popular")
+        assert "it is the first" in (await process.status.read(inspection_s=60)).problems[0]
 
     run(work())

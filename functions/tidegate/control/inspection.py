@@ -19,7 +19,10 @@ from tidegate.ports import Endpoint, ModelLoad, SelfTestState
 from tidegate.rules import Target
 
 EVERY_S = 10.0
-"""How long what was found is remembered, in seconds."""
+"""How long it is remembered that nothing is wrong, in seconds."""
+
+FOUND_S = 2.0
+"""How long what is wrong is remembered: it is to be gone soon from where it is told, but asking again costs requests."""
 
 WAIT_S = 1.0
 """How long a status waits for a look; what a longer one finds is in the next status."""
@@ -28,7 +31,6 @@ MOST_ASKED = 64
 """How many models are asked in one look; of more, the next look asks the next ones."""
 
 AT_ONCE = 8
-ASK_S = 5.0
 DECLARES_FACTS = re.compile(rb"""key\s*:\s*["']facts["']""")
 
 
@@ -50,14 +52,16 @@ class Inspection:
 
 
 class Inspector:
-    """Looks at what is live, at most every `EVERY_S`."""
+    """Looks at what is live, at most every `EVERY_S`, or `FOUND_S` where something is wrong."""
 
     def __init__(self, ports: ControlPorts) -> None:
         self._ports = ports
         self._found = Inspection()
         self._of: object = None
+        self._until = 0.0
         self._asked = 0
-        self._look: asyncio.Task[Inspection] | None = None
+        self._look: asyncio.Task[None] | None = None
+        self._looks_at: object = None
 
     async def look(
         self, desired: Desired, targets: Mapping[Endpoint, tuple[Target, ...]], wait_s: float = WAIT_S
@@ -73,16 +77,26 @@ class Inspector:
             return Inspection()
         revision = desired.known.live.revision
         of = (revision, frozenset(targets))
-        is_known = of == self._of and self._found.at is not None
-        is_fresh = is_known and self._ports.clock() - (self._found.at or 0.0) < EVERY_S
-        if is_fresh and not self._found.problems:
+        if of == self._of and self._ports.clock() < self._until:
             return self._found
-        if self._look is None or self._look.done():
-            self._look = asyncio.create_task(self._inspect(revision, desired, targets))
-        done, _ = await asyncio.wait([self._look], timeout=wait_s)
-        if done:
-            self._found, self._of = self._look.result(), of
-        return self._found if done or is_known else Inspection()
+        look = self._look
+        if look is None or look.done() or of != self._looks_at:
+            if look is not None:
+                # What it would find is of something else.
+                look.cancel()
+            self._look = look = asyncio.create_task(self._remember(of, revision, desired, targets))
+            self._looks_at = of
+        await asyncio.wait([look], timeout=wait_s)
+        if look.done() and not look.cancelled():
+            look.result()
+        return self._found if of == self._of else Inspection()
+
+    async def _remember(
+        self, of: object, revision: str, desired: Desired, targets: Mapping[Endpoint, tuple[Target, ...]]
+    ) -> None:
+        """Look, and keep what was found, whether or not somebody still waits for it."""
+        self._found, self._of = await self._inspect(revision, desired, targets), of
+        self._until = self._ports.clock() + (FOUND_S if self._found.problems else EVERY_S)
 
     async def _inspect(
         self, revision: str, desired: Desired, targets: Mapping[Endpoint, tuple[Target, ...]]
@@ -141,10 +155,8 @@ class Inspector:
 
     async def _ask(self, endpoint: Endpoint, target: Target) -> str:
         try:
-            async with asyncio.timeout(ASK_S):
-                result = await self._ports.golden.ask(endpoint, target)
-        except TimeoutError:
-            reason = f"no answer within {ASK_S:g} s"
+            # For as long as a publish waits for the answer: what is slow and was let live is not wrong.
+            result = await self._ports.golden.ask(endpoint, target)
         except EndpointError as error:
             reason = str(error)
         except TidegateError:
