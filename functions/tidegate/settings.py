@@ -69,7 +69,10 @@ class Settings:
         10.0, "How long models and servers that no rule reaches wait for the requests under way, in seconds.", 0, 3600
     )
     keep_revisions: int = _setting(
-        3, "Earlier revisions whose models stay loaded, so that a rollback to them is one write.", 0, 49
+        3,
+        "Earlier revisions, none marked bad, whose models stay loaded, so that a rollback to them is one write.",
+        0,
+        49,
     )
     triton_home: Path | None = _setting(  # noqa: RUF009  # makes a field
         None,

@@ -268,6 +268,25 @@ def test_the_models_of_a_bad_revision_are_unloaded_once_drained() -> None:
     run(work())
 
 
+def test_bad_revisions_do_not_take_the_place_of_those_that_are_kept() -> None:
+    async def work() -> None:
+        plane, revisions = await published(2, keep=1)
+        await plane.publish(main="scorer/3", other="popular")
+        await plane.roll_back()
+        await plane.publish(main="fresh", other="popular")
+        await plane.roll_back()
+        await asyncio.sleep(60)
+        await plane.reconcile()
+        assert plane.live() == revisions[1]
+        assert plane.held("a") == [{"scorer/1,2"}] * 2
+        plane.events.clear()
+        await plane.roll_back()
+        assert plane.live() == revisions[0]
+        assert "load skipped" in plane.steps()
+
+    run(work())
+
+
 def test_a_named_revision_by_its_first_digits() -> None:
     async def work() -> None:
         plane, revisions = await published(4)
@@ -284,7 +303,7 @@ def test_a_revision_whose_models_are_gone_is_loaded_and_validated_first() -> Non
         await plane.roll_back(revisions[0])
         assert plane.live() == revisions[0]
         assert "load done" in plane.steps()
-        assert plane.held("a") == [{"scorer/1"}] * 2
+        assert plane.held("a") == [{"scorer/1", "fresh/1"}] * 2, "with the last revision that is not bad"
         assert plane.violations == []
 
     run(work())

@@ -289,13 +289,13 @@ class StateReader:
 
 
 def rollback_revisions(pointer: Pointer | None, count: int) -> tuple[str, ...]:
-    """The last `count` revisions that were live before and are not now, each once, newest first, without those that are
-    marked bad: nobody rolls back to them in a hurry, and their models may be what is bad."""
+    """The last `count` revisions that were live before and are not now, each once, newest first. Those that are marked bad
+    do not count: nobody rolls back to them in a hurry, and their models may be what is bad."""
     if pointer is None:
         return ()
     before = dict.fromkeys(entry.revision for entry in pointer.entries)
     before.pop(pointer.live.revision)
-    return tuple(revision for revision in tuple(before)[:count] if pointer.mark(revision) is None)
+    return tuple(revision for revision in before if pointer.mark(revision) is None)[:count]
 
 
 def _bound(cache: OrderedDict[str, Any], most: int = CACHED_REVISIONS) -> None:
