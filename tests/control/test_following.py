@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import pytest
 from tidegate.control.following import PAUSE, pause, pause_of
@@ -11,6 +12,7 @@ from tidegate.ports import LiveEntry
 
 from tests.control.mortal import Hold
 from tests.control.plane import Plane, clock
+from tests.control.test_vanished_files import stack_of
 from tests.support.virtual_time import run
 
 RULES, OTHERS = "host:/rules", "host:/elsewhere"
@@ -148,3 +150,12 @@ def test_a_directory_that_was_rolled_back_is_resumed_only_if_told_so() -> None:
         assert await paused(plane) is None
 
     run(work())
+
+
+def test_a_machine_that_gets_another_name_follows_the_same_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack = stack_of(tmp_path)
+    before = stack.directory
+    monkeypatch.setattr("socket.gethostname", lambda: "another")
+    assert stack.directory == before != ""

@@ -8,7 +8,7 @@ import logging
 import socket
 import time
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -85,11 +85,16 @@ class LocalStack:
     unpublished_at: str | None = None
     follow_ended: str = ""
     _rejected_after: int = 0
+    _place: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        # Once: a machine whose name changes meanwhile follows the same directory.
+        self._place = f"{socket.gethostname()}:{self._rules.resolve()}"
 
     @property
     def directory(self) -> str:
         """The rules directory as a flip that follows it says; empty where it is not followed."""
-        return "" if self.mode is FollowMode.OFF else f"{socket.gethostname()}:{self._rules.resolve()}"
+        return "" if self.mode is FollowMode.OFF else self._place
 
     async def publish(self, rules: RulesSource, why: str, *, strict: bool) -> None:
         """Publish rules, with the models of the folder that they need, and serve them.
