@@ -157,7 +157,8 @@ class ControlFunctions(Group):
         120, description="Time-out of compiling and proving one set of rules."
     )
     rollback_timeout_s: Annotated[StrictInt, Field(ge=30, le=900)] = Field(
-        300, description="Time-out of one rollback; where a server lacks a model of the revision before, it loads it."
+        300,
+        description="Time-out of one rollback; where a server lacks a model of the revision that it goes back to, it loads it.",
     )
     reconcile_every_min: Annotated[StrictInt, Field(ge=1, le=60)] = Field(
         1, description="Period of the schedule that makes up for lost events."
@@ -305,5 +306,6 @@ class Alarms(Group):
         20, description="Requests in a minute below which no rate of errors or fallbacks is judged."
     )
     rollback: StrictBool = Field(
-        True, description="Move the pointer to the revision before when the rate of 5xx or fallbacks alarms."
+        True,
+        description="Move the pointer to the last revision that is not marked bad when the rate of 5xx or fallbacks alarms.",
     )

@@ -40,7 +40,7 @@ class Guarded:
 async def guard(plane: ControlPlane, by: str, why: str, window_s: float, *, alarmed_at: float) -> Guarded:
     """Roll back what was published within the `window_s` seconds before an alarm, and mark it bad.
 
-    A rollback is not rolled back: if the alarm goes on, the revision before is no better, and a person must look. Neither is
+    A rollback is not rolled back: if the alarm goes on, what is live now is no better, and a person must look. Neither is
     what `recover` made live: a person chose it. An alarm long after the last publish has another cause than it, and one
     before it, or within `BLAMELESS_S`, is about what was live then.
 
@@ -53,7 +53,7 @@ async def guard(plane: ControlPlane, by: str, why: str, window_s: float, *, alar
 
     Raises:
         StoreError: a store did not answer.
-        PublishError: the revision before could not be made live.
+        PublishError: no earlier revision is left, or it could not be made live.
     """
     pointer = await plane.reader.pointer()
     if pointer is None:

@@ -32,7 +32,7 @@ def handler(event: Any, context: Any) -> dict[str, Any]:
     Raises:
         EventError: the event tells of no alarm, or of a state that no alarm has.
         StoreError: a store did not answer.
-        PublishError: the revision before could not be made live.
+        PublishError: no earlier revision is left, or it could not be made live.
     """
     function, plane, settings = _wired()
     function.begin(context)
