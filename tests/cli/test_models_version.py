@@ -206,6 +206,8 @@ def test_a_copy_says_its_own_name(here: Path) -> None:
     before = contents(here)
     for arguments in (("other", "--from", "scorer"), ("fresh", "--from", "nobody"), ("../x", "--from", "scorer")):
         models("new", *arguments, exit_code=1)
+    for source in ("", "..", "."):
+        models("new", "fresh", "--from", source, exit_code=1)
     assert contents(here) == before
 
 
@@ -225,3 +227,55 @@ def test_a_pushed_model_is_pulled_as_it_was_pushed(aws: LocalAws, here: Path, pu
     assert not (here / "damaged").exists()
     for model in ("nobody", "scorer/9"):
         models("pull", model, "--to", "none", exit_code=1)
+
+
+def test_a_pull_that_is_interrupted_can_be_repeated(
+    here: Path, push: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    push("scorer")
+    write_bytes = Path.write_bytes
+
+    def interrupted(path: Path, content: bytes) -> int:
+        if content != b"first":
+            return write_bytes(path, content)
+        write_bytes(path, content[:2])
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", interrupted)
+        assert CliRunner().invoke(main, ["models", "pull", "scorer", "--to", "all"]).exit_code != 0
+    models("pull", "scorer", "--to", "all")
+    assert contents(here / "all/scorer") == contents(here / "triton_models/scorer")
+    assert [path.name for path in (here / "all").iterdir()] == ["scorer"]
+
+
+def test_what_is_withdrawn_while_it_is_pulled_is_told(
+    here: Path, push: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    push("scorer", live=False)
+
+    async def gone(*_: object) -> None:
+        return None
+
+    monkeypatch.setattr(S3ModelStore, "read", gone)
+    for arguments in (("pull", "scorer", "--to", "all"), ("version", "scorer/1", "--yes")):
+        retrain(here)
+        told = CliRunner().invoke(main, ["models", *arguments])
+        assert "withdrawn" in f"{told.output}{told.exception}", arguments
+    assert not (here / "all").exists()
+    assert not (here / "triton_models/scorer/2").exists()
+
+
+def test_what_cannot_be_copied_or_edited_is_named(here: Path) -> None:
+    write_model(here / "triton_models", {"latin/config.pbtxt": ENSEMBLE + b"# caf\xe9\n", "latin/1/.keep": b""})
+    for arguments in (("new", "fresh", "--from", "latin"), ("version", "scorer", "--offline", "--yes")):
+        told = CliRunner().invoke(main, ["models", *arguments])
+        assert "latin/config.pbtxt is no UTF-8 text" in told.output, arguments
+    assert not (here / "triton_models/fresh").exists()
+    assert not (here / "triton_models/scorer/2").exists()
+    (here / "triton_models/latin/config.pbtxt").unlink()
+    (here / "triton_models/words/1/away").symlink_to("nowhere")
+    for arguments in (("new", "other", "--from", "words"), ("version", "words", "--offline", "--yes")):
+        told = CliRunner().invoke(main, ["models", *arguments])
+        assert "words/1/away" in f"{told.output}{told.exception}"
+        assert "None" not in f"{told.output}{told.exception}"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tidegate.errors import ImmutableError, ModelConfigError
 from tidegate.ports import ModelStore, Unit
-from tidegate.ports.model_units import read_units, version_of
+from tidegate.ports.model_units import check_name, read_units, version_of
 from tidegate.rules.retarget import Renames, retargeted
 from tidegate.triton.config_edits import StepEdits, open_steps, renamed, repinned
 from tidegate.triton.model_config import CONFIG
@@ -86,12 +86,12 @@ def apply_version(models: Path, plan: NextVersion) -> None:
     Raises:
         ModelConfigError: a file cannot be written, or was changed since the plan.
     """
-    for path, (before, _) in plan.edits.items():
-        if before and path.read_text("utf-8") != before:
-            raise ModelConfigError(f"{path} was changed meanwhile; run the command again")
     folder = models / plan.model
     old, new = folder / str(plan.before), folder / str(plan.version)
     try:
+        for path, (before, _) in plan.edits.items():
+            if before and _text(path) != before:
+                raise ModelConfigError(f"{path} was changed meanwhile; run the command again")
         with tempfile.TemporaryDirectory(prefix=f".{plan.model}-", dir=models) as scratch:
             made = Path(scratch) / "version"
             if plan.restored is None:
@@ -110,15 +110,16 @@ def apply_version(models: Path, plan: NextVersion) -> None:
         for file, (_, after) in plan.edits.items():
             file.write_text(after, "utf-8")
     except OSError as error:
-        raise ModelConfigError(f"{error.filename} cannot be written: {error.strerror}") from error
+        raise _unwritten(error) from error
 
 
 def copy_model(models: Path, source: str, name: str) -> Path:
     """Copy a model's folder to another name, which its configs say then.
 
     Raises:
-        ModelConfigError: there is no such model, or one of the new name.
+        ModelConfigError: there is no such model, or one of the new name, or a config is no UTF-8 text.
     """
+    check_name(source)
     target = models / name
     if not (models / source).is_dir():
         raise ModelConfigError(
@@ -127,19 +128,46 @@ def copy_model(models: Path, source: str, name: str) -> Path:
     if target.exists() or target.is_symlink():
         raise ModelConfigError(f"{target} is there already, and nothing is overwritten; choose another name")
     try:
-        shutil.copytree(models / source, target, ignore=LEFT_OUT)
-        if (target / CONFIG).is_file():
-            (target / CONFIG).write_text(renamed((target / CONFIG).read_text("utf-8"), name), "utf-8")
-        _rename_variants(target)
+        _check_texts(models / source)
+        with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=models) as scratch:
+            made = Path(scratch) / name
+            shutil.copytree(models / source, made, ignore=LEFT_OUT)
+            if (made / CONFIG).is_file():
+                (made / CONFIG).write_text(renamed(_text(made / CONFIG), name), "utf-8")
+            _rename_variants(made)
+            made.rename(target)
     except OSError as error:
-        raise ModelConfigError(f"{target} cannot be written: {error}") from error
+        raise _unwritten(error) from error
     return target
+
+
+def _text(path: Path) -> str:
+    """The text of a config. Raises `ModelConfigError` where it is none, `OSError`."""
+    try:
+        return path.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise ModelConfigError(f"{path} is no UTF-8 text at byte {error.start}; save it as UTF-8") from error
+
+
+def _check_texts(folder: Path) -> None:
+    """Refuse to edit a model's configs where one is no text: it would be written as another. Raises `ModelConfigError`."""
+    for config in (folder / CONFIG, *sorted((folder / "configs").glob("*.pbtxt"))):
+        if config.is_file():
+            _text(config)
+
+
+def _unwritten(error: OSError) -> ModelConfigError:
+    """The error for files that could not be written; copying a tree gives all its errors as one, without a name."""
+    if isinstance(error, shutil.Error) and isinstance(error.args[0], list):
+        source, _, why = error.args[0][0]
+        return ModelConfigError(f"{source} cannot be copied: {why}")
+    return ModelConfigError(f"{error.filename} cannot be written: {error.strerror}")
 
 
 def _rename_variants(folder: Path) -> None:
     """Have the other configs of a copied model say its name, too."""
     for config in sorted((folder / "configs").glob("*.pbtxt")):
-        config.write_text(renamed(config.read_text("utf-8"), folder.name), "utf-8")
+        config.write_text(renamed(_text(config), folder.name), "utf-8")
 
 
 async def _changed(
@@ -177,7 +205,10 @@ async def _changed(
             f"all the same: `tidegate models version {model}/{before}`"
         )
     contents = {file.path: await store.read(model, file.path) for file in there[before]}
-    return before, {path: content or b"" for path, content in contents.items()}
+    restored = {path: content for path, content in contents.items() if content is not None}
+    if len(restored) < len(contents):
+        raise ModelConfigError(f"version {before} of model {model!r} was withdrawn meanwhile; run the command again")
+    return before, restored
 
 
 async def _with_pins(plan: NextVersion, models: Path, rules: Path | None, store: ModelStore | None) -> NextVersion:
@@ -206,6 +237,8 @@ async def _with_pins(plan: NextVersion, models: Path, rules: Path | None, store:
             copies[name] = copy
     for name, text in configs.items():
         after = repinned(text, step_edits)
+        if name in copies or after != text:
+            _check_texts(models / name)
         if name in copies:
             edits[models / copies[name] / CONFIG] = ("", renamed(after, copies[name]))
         elif after != text:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
@@ -45,9 +47,7 @@ def pull(stores: StoreOptions, model: str, directory: Path, as_json: bool) -> No
         )
     written = [path for path in files if not (folder / path).exists()]
     try:
-        for path in written:
-            (folder / path).parent.mkdir(parents=True, exist_ok=True)
-            (folder / path).write_bytes(files[path])
+        _write(folder, {path: files[path] for path in written})
     except OSError as error:
         raise ModelConfigError(f"{folder} cannot be written: {error}") from error
     if as_json:
@@ -67,10 +67,22 @@ async def _read(store: ModelStore, model: str, version: int | None) -> dict[str,
     for unit in (None, *(pushed if version is None else (version,))):
         for file in await store.files(model, unit):
             content = await store.read(model, file.path)
-            assert content is not None
+            if content is None:
+                raise ModelConfigError(f"{model}/{file.path} was withdrawn or replaced meanwhile; pull the model again")
             files[file.path] = content
     samples = await store.samples(model)
     return files | {f"{SAMPLES}/{name}": data for name, data in samples.items() if "/" not in name and is_below(name)}
+
+
+def _write(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write files below a folder, each whole or not at all, so that a pull that is interrupted can be repeated."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
+        for number, content in enumerate(files.values()):
+            (Path(scratch) / str(number)).write_bytes(content)
+        for number, path in enumerate(files):
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (Path(scratch) / str(number)).rename(folder / path)
 
 
 def _other(path: Path, content: bytes) -> bool:
