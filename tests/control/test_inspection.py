@@ -112,6 +112,18 @@ def test_a_model_that_answers_nothing_is_told_with_each_server_until_it_does() -
     run(work())
 
 
+def test_a_model_that_hangs_when_asked_is_told_with_its_server() -> None:
+    async def work() -> None:
+        plane = Plane()
+        process = await healthy(plane)
+        plane.golden.hanging = {"popular"}
+        text = await problem(process)
+        assert "popular" in text
+        assert "of shard 'b' does not answer as it must" in text
+
+    run(work())
+
+
 def test_models_are_asked_seldom() -> None:
     async def work() -> None:
         plane = Plane()

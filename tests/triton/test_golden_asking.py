@@ -12,13 +12,15 @@ import numpy as np
 import pytest
 from google.protobuf import json_format, text_format
 from tidegate.control.self_test import SelfTest
-from tidegate.errors import EndpointTimeoutError, ModelConfigError
+from tidegate.errors import EndpointTimeoutError, ModelConfigError, PublishError
 from tidegate.ports import (
     Endpoint,
+    EndpointState,
     GoldenOutcome,
     GoldenResult,
     HttpRequest,
     HttpResponse,
+    MemoryGoldenRequests,
     MemoryModelStore,
     ModelLoad,
     SelfTestState,
@@ -29,6 +31,8 @@ from tidegate.triton.golden.asking import StoredGoldenRequests
 from tidegate.triton.golden.requests import GoldenRequest
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
+from tests.control.plane import Plane
+from tests.support import virtual_time
 from tests.triton.checks.base import write_base
 from tests.triton.misbehaving import CONFIG, TEXT_IDS
 
@@ -124,19 +128,44 @@ def test_without_one_a_made_up_request_proves_nothing(
     assert ("samples/*.json" in result.advice) == (status != 501)
 
 
-@pytest.mark.parametrize(
-    ("status", "answer", "words"),
-    [
-        (0, None, "was not answered within"),
-        (500, {"error": "Stub process 'asked_0_0' is not healthy."}, "ended its process: Stub process"),
-    ],
-)
-def test_a_model_that_a_made_up_request_ends_or_has_hang_is_wrong(
-    tmp_path: Path, status: int, answer: Any, words: str
-) -> None:
-    result = ask(tmp_path, Server(PLAIN, status, answer))
+def test_a_model_that_a_made_up_request_ends_is_wrong(tmp_path: Path) -> None:
+    result = ask(tmp_path, Server(PLAIN, 500, {"error": "Stub process 'asked_0_0' is not healthy."}))
     assert (result.outcome, result.self_test) == (GoldenOutcome.WRONG, SelfTestState.FAILED)
-    assert words in result.reason
+    assert "ended its process: Stub process" in result.reason
+
+
+@pytest.mark.parametrize(
+    ("sample", "words"), [(SAMPLE, "no whole response"), (None, r"a made-up one.*samples/\*\.json")]
+)
+def test_a_request_that_hangs_is_told_apart_from_a_wrong_answer(tmp_path: Path, sample: Any, words: str) -> None:
+    """Whoever asks must know that the server may be wedged."""
+    with pytest.raises(EndpointTimeoutError, match=words):
+        ask(tmp_path, Server(PLAIN, 0, None), sample)
+
+
+def test_a_publish_marks_the_server_that_a_made_up_request_hangs_on_as_wedged(tmp_path: Path) -> None:
+    store = MemoryModelStore()
+    with pytest.raises(EndpointTimeoutError):
+        ask(tmp_path, Server(PLAIN, 0, None), store=store)
+    stored = StoredGoldenRequests(store, Server(PLAIN, 0, None))
+
+    class Asking(MemoryGoldenRequests):
+        async def ask(self, endpoint: Endpoint, target: Target) -> GoldenResult:
+            asked = Target("asked", "asked", 1, ("a",))
+            return await (stored.ask(endpoint, asked) if target.model == "fresh" else super().ask(endpoint, target))
+
+    async def work() -> None:
+        plane = Plane()
+        plane.golden = Asking()
+        entries = [await plane.add("a"), await plane.add("a")]
+        await plane.publish(main="scorer/1")
+        with pytest.raises(PublishError, match=r"made-up one was not answered within 10 s; write samples/\*\.json"):
+            await plane.publish(main="fresh")
+        states = {entry.endpoint.url: entry.state for entry in await plane.registry.endpoints()}
+        assert len(states) == len(entries)
+        assert sorted(states.values()) == [EndpointState.READY, EndpointState.WEDGED]
+
+    virtual_time.run(work())
 
 
 @pytest.mark.parametrize("served", [(400, b"{}"), (200, b"[" * 100_000), (200, b"[]"), (200, b'{"input": 3}')])

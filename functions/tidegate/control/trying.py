@@ -132,7 +132,12 @@ class ScratchTrial:
             async with asyncio.timeout(self._config.load_timeout_s):
                 result = await self._ports.golden.ask(server.endpoint, target)
         except (TimeoutError, EndpointTimeoutError) as error:
-            reason = f"did not answer its first requests within {self._config.load_timeout_s:g} s"
+            limit = (
+                f": {error}"
+                if isinstance(error, EndpointTimeoutError)
+                else f" within {self._config.load_timeout_s:g} s"
+            )
+            reason = f"did not answer its first requests{limit}"
             raise _failed(f"target {target.name!r} on a scratch server {reason}") from error
         except EndpointError as error:
             raise await self._lost(server, during, target.model, error) from error

@@ -235,6 +235,7 @@ class GoldenRequests(Protocol):
         """Send a target's golden requests to an endpoint; where it has none, a made-up one.
 
         Raises:
+            EndpointTimeoutError: a request hangs, and the server may be wedged by it.
             EndpointError: the endpoint did not answer.
         """
         ...

@@ -82,7 +82,7 @@ class StoredGoldenRequests:
         return GoldenResult(GoldenOutcome.PROVED, PASSED)
 
     async def _ask_made_up(self, endpoint: Endpoint, target: Target) -> GoldenResult:
-        """Ask what can be made of the config that the server has, completed or not."""
+        """Ask what can be made of the config that the server has, completed or not. Raises `EndpointError`."""
         config = await self._served_config(endpoint, target)
         if config is None:
             return _unproved("and the server does not say what it takes", FAILED)
@@ -95,17 +95,17 @@ class StoredGoldenRequests:
         if made_up is None:
             return _unproved("and its config does not show what to ask", UNTESTED)
         request = in_sequence(made_up, await self._closure(config))
+        limit_s = min(MADE_UP_TIMEOUT_S, self._timeout_s)
         try:
             http = request.http(target.version)
-            response = await self._transport.send(endpoint, http, min(MADE_UP_TIMEOUT_S, self._timeout_s))
+            response = await self._transport.send(endpoint, http, limit_s)
         except ModelConfigError as error:
             return _wrong(f"{NO_REQUEST}; asked what its config says, {error}", UNTESTED)
-        except EndpointTimeoutError:
-            limit_s = min(MADE_UP_TIMEOUT_S, self._timeout_s)
-            reason = (
+        except EndpointTimeoutError as error:
+            # As for a golden request: the server may be wedged by it.
+            raise EndpointTimeoutError(
                 f"{NO_REQUEST}, and a made-up one was not answered within {limit_s:g} s; {_ADVICE} if it is only slow"
-            )
-            return _wrong(reason, FAILED)
+            ) from error
         if _is_decoupled(response):
             return _DECOUPLED
         findings = validate_answer(config, request, response)
