@@ -28,6 +28,7 @@ from click.testing import CliRunner, Result
 from tidegate.aws.provision import provision, provision_facts
 from tidegate.aws.registry import DynamoRegistry
 from tidegate.cli import main
+from tidegate.control.guard import BLAMELESS_S
 from tidegate.ports import Endpoint, EndpointState, RegisteredEndpoint
 
 from infra.assembly import Assembly, Resource
@@ -35,7 +36,7 @@ from tests.infra.conftest import Made
 from tests.infra.fleets import named, only
 from tests.infra.rights import Deployed, Templates
 from tests.infra.unused_rights import UNUSED
-from tests.lambdas.conftest import EVENTS, http_event, read
+from tests.lambdas.conftest import EVENTS, alarm_event, http_event, read
 from tests.support.aws import LocalAws, names
 from tests.support.aws_calls import ACCOUNT, REGION, table_arn, via
 from tests.support.fake_servers import FakeServer, fake_server
@@ -189,8 +190,9 @@ HERE = {
     "TIDEGATE_LOAD_TIMEOUT_S": "2",
     "TIDEGATE_POLL_INTERVAL_S": "0.1",
     "TIDEGATE_KEEP_REVISIONS": "1",
+    "TIDEGATE_TRITON_HOME": "/none",
 }
-"""This machine in place of the VPC, and times that fit a test."""
+"""This machine in place of the VPC, times that fit a test, and no Triton to try models on, as in Lambda and CodeBuild."""
 
 
 def write_models(folder: Path, *names: str, samples: Mapping[str, bytes] | None = None) -> Path:
@@ -410,17 +412,19 @@ def rolling_back(stage: Stage) -> None:
     for serves in ("two", "one"):
         stage.command("Publishers", "publish", "--rules", str(stage.rules(main=serves)), "--why", serves)
     stage.command("Publishers", "reconcile")
+    # Late enough to be about what was published last.
+    alarm = alarm_event("alarm", time.time() + 2 * BLAMELESS_S)
     with stage.function("rollback", TIDEGATE_KEEP_REVISIONS="0") as rollback:
 
         def fails() -> None:
             with pytest.raises(FunctionError):
-                rollback.invoke(recorded("alarm"), 60_000)
+                rollback.invoke(alarm, 60_000)
 
         # Nothing keeps the revision before: it loads first, and a server on which the load hangs is marked.
         hangs(stage, fails)
-        answer = rollback.invoke(recorded("alarm"), 60_000)
+        answer = rollback.invoke(alarm, 60_000)
         assert answer["status"] == "rolled back", answer
-        assert rollback.invoke(recorded("alarm"), 60_000) == answer
+        assert rollback.invoke(alarm, 60_000) == answer
     history = json.loads(stage.command("Publishers", "history", "--json").output)["history"]
     assert history[0]["action"] == "rollback"
 
