@@ -168,6 +168,8 @@ def test_a_task_uses_all_that_its_role_may_and_asks_for_nothing_else(stage: Stag
         await S3BundleStore(aws.objects()).claim(claim)
         assert claim in await S3BundleStore(aws.objects(stage.task.url)).claims()
         await S3BundleStore(aws.objects()).release(claim.id)
+        # And what it reads where the pointer is lost.
+        assert await S3BundleStore(aws.objects(stage.task.url)).flips()
         # And what it reads where Triton refuses a load.
         before = len(stage.task.calls)
         assert await StoredDiagnosis(S3ModelStore(aws.objects(stage.task.url)))("versioned") == ()

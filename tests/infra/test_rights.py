@@ -278,7 +278,8 @@ def publishing(stage: Stage) -> None:
     stage.command(role, "facts", "seed", str(facts))
     with stage.allowed(role) as guard:
         s3 = client("s3", guard)
-        uploaded = archive(stage.rules(main="one", third="two"))
+        # Of these, `big` was never live: it is a draft until the job publishes it.
+        uploaded = archive(stage.rules(main="one", third="big"))
         s3.put_object(Bucket=stage.aws.bucket, Key="rules/first.zip", Body=uploaded)
         with pytest.raises(s3.exceptions.NoSuchKey):
             s3.get_object(Bucket=stage.aws.bucket, Key="verdicts/first.json")
@@ -293,6 +294,18 @@ def losing_the_pointer(stage: Stage) -> None:
     s3.put_bucket_versioning(Bucket=stage.aws.bucket, VersioningConfiguration={"Status": "Enabled"})
     s3.put_object(**where, Body=content)
     s3.delete_object(**where)
+
+
+@contextlib.contextmanager
+def lost_pointer(stage: Stage) -> Iterator[None]:
+    """For a while the pointer is gone, so that the history alone says what was live."""
+    s3, where = stage.aws.s3(), {"Bucket": stage.aws.bucket, "Key": "live/pointer.json"}
+    content = s3.get_object(**where)["Body"].read()
+    s3.delete_object(**where)
+    try:
+        yield
+    finally:
+        s3.put_object(**where, Body=content)
 
 
 def pushing_a_big_file(stage: Stage) -> None:
@@ -404,6 +417,8 @@ def reconciling(stage: Stage) -> None:
         assert {each["action"] for each in reconcile.invoke(recorded("schedule"))["actions"]} == {"load"}
         assert reconcile.invoke(recorded("schedule"))["converged"]
         hangs(stage, lambda: reconcile.invoke(recorded("schedule"), 60_000))
+        with lost_pointer(stage):
+            assert "was live" in str(reconcile.invoke(recorded("schedule"))["problems"])
     with stage.function("probe") as probe:
         assert probe.invoke(recorded("schedule"))["shards"]["alpha"]["ready"] == 1
 
@@ -419,6 +434,10 @@ def rolling_back(stage: Stage) -> None:
         def fails() -> None:
             with pytest.raises(FunctionError):
                 rollback.invoke(alarm, 60_000)
+
+        with lost_pointer(stage):
+            answer = rollback.invoke(recorded("alarm"), 60_000)
+            assert answer["status"] == "kept" and "was live" in answer["reason"], answer
 
         # Nothing keeps the revision before: it loads first, and a server on which the load hangs is marked.
         hangs(stage, fails)

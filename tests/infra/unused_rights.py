@@ -8,7 +8,7 @@ _REPEATS = (
     "Powertools reads a record that DynamoDB does not return with the condition that failed, as it does by default"
 )
 
-_LOST = "It is read where the pointer to the live revision is lost, to go by what was live"
+_LOST = "It is read where the pointer to the live revision is lost, to say what was live in the refusal to publish"
 
 UNUSED: dict[tuple[str, str, str], str] = {
     **{
@@ -21,7 +21,7 @@ UNUSED: dict[tuple[str, str, str], str] = {
         for role, queue in (("reconcile", "ReconcileQueue"), ("validate_rules", "ValidateRulesQueue"))
         for action in ("sqs:ChangeMessageVisibility", "sqs:GetQueueUrl")
     },
-    **{(role, "s3:GetObject", "history/*"): _LOST for role in ("PublishJobRole", "alpha", "reconcile", "rollback")},
+    ("PublishJobRole", "s3:GetObject", "history/*"): _LOST,
     **{(role, "dynamodb:GetItem", f"once#{role}"): _REPEATS for role in ("rollback", "validate_rules")},
 }
 """By (role, action, what it is for): why it is there all the same."""
