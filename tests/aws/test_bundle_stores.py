@@ -282,10 +282,17 @@ def test_a_damaged_claim_is_one_and_can_be_released(aws: LocalAws) -> None:
         lasting = json.dumps(
             {"id": "long", "revision": REVISION, "by": "eve", "expires_at": now + 1e9, "stage": "trying"}
         )
-        for key, body in (("a.json", b"{"), ("c%2f", b""), ("long.json", lasting.encode()), ("d.json", b'{"id": "b"}')):
+        for key, body in (
+            ("a.json", b"{"),
+            ("c%2f", b""),
+            ("e.json", b"null"),
+            ("f.json", b"5"),
+            ("long.json", lasting.encode()),
+            ("d.json", b'{"id": "b"}'),
+        ):
             aws.s3().put_object(Bucket=aws.bucket, Key=f"claims/{key}", Body=body)
         damaged = [claim for claim in await store.claims() if claim.damaged]
-        assert [claim.id for claim in damaged] == ["a", "claims/c%2f", "d", "long"]
+        assert [claim.id for claim in damaged] == ["a", "claims/c%2f", "d", "e", "f", "long"]
         assert all(claim.publishes and abs(claim.expires_at - now) < 60 for claim in damaged)
         for claim in damaged:
             await store.release(claim.id)

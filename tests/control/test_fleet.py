@@ -59,6 +59,30 @@ def test_a_server_that_ends_is_replaced_and_filled() -> None:
     run(work())
 
 
+def test_an_unforeseen_error_ends_neither_a_server_nor_its_supervision(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work() -> None:
+        plane = Plane()
+        async with running(plane) as fleet:
+            await plane.publish(main="pipeline", other="popular")
+            await asyncio.sleep(5)
+            before = plane.launcher.running()
+
+            async def unforeseen(*_: object) -> None:
+                raise RuntimeError("unforeseen")
+
+            with monkeypatch.context() as broken:
+                broken.setattr(plane.bundles, "claims", unforeseen)
+                await asyncio.sleep(20)
+                assert plane.launcher.running() == before
+                before[0].end()
+                await asyncio.sleep(20)
+            await asyncio.sleep(20)
+            assert plane.held("a") == [{"features/2", "scorer/1", "pipeline/1"}] * 2
+            assert len(fleet.directory.endpoints("a")) == 2
+
+    run(work())
+
+
 def test_a_server_that_comes_back_gets_no_requests_before_it_holds_everything() -> None:
     async def work() -> None:
         plane = Plane()

@@ -203,7 +203,8 @@ class S3BundleStore:
         there = {found.key for found in await self._objects.list(HISTORY, start_after=before)}
         for entry in reversed(entries):
             key = history_key(entry.sequence)
-            if key in there:
+            # The newest may meet another flip by its number, where the pointer was set back.
+            if key in there and entry is not entries[0]:
                 continue
             written = await self._objects.put_once(key, encode_entry(entry), undecodable(decode_entry))
             if decode_entry(written) != entry:

@@ -202,8 +202,11 @@ def undecodable(decode: Callable[[bytes], object]) -> Callable[[bytes], bool]:
 
 def _decoded(what: str, data: bytes, read: Callable[[Any], T]) -> T:
     try:
-        return read(json.loads(data))
-    except (ValueError, OverflowError, RecursionError) as error:
+        value = json.loads(data)
+        if not isinstance(value, dict):
+            raise TypeError("it is not an object")
+        return read(value)
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise StoreError(f"{what} is damaged: {error}") from error
 
 

@@ -90,6 +90,8 @@ class LocalFleet:
                 self._apply(await self._sizes(desired), shrink=desired.complete)
             except StoreError as error:
                 logger.warning("the size of the fleet cannot be read, so it stays: %s", error)
+            except Exception:
+                logger.exception("the size of the fleet cannot be computed, so it stays")
             # Not wait_for, which loses a cancellation that comes just when what it waits for is done.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._follow_s):
@@ -121,6 +123,11 @@ class LocalFleet:
         `shrink`."""
         for shard in sizes.keys() | self._supervisors.keys():
             group = self._supervisors.setdefault(shard, [])
+            for ended in [each for each in group if each[1].done()]:
+                logger.error(
+                    "a server of shard %s is no longer supervised; starting another", shard, exc_info=_error(ended[1])
+                )
+                group.remove(ended)
             size = sizes.get(shard, 0) if shrink else max(sizes.get(shard, 0), len(group))
             for _ in range(size - len(group)):
                 supervisor = Supervisor(shard, self._launcher, self._plane, self.directory, self._beat_s)
@@ -139,10 +146,17 @@ class LocalFleet:
             except StoreError as error:
                 logger.warning("the fleet cannot be reconciled: %s", error)
                 continue
+            except Exception:
+                logger.exception("the fleet cannot be reconciled")
+                continue
             for action in result.actions:
                 logger.info("%s %s on shard %s (%s)", action.action, action.model, action.shard, action.url)
             for problem in result.problems:
                 logger.warning("%s", problem)
+
+
+def _error(task: asyncio.Task[None]) -> BaseException | None:
+    return None if task.cancelled() else task.exception()
 
 
 async def _retire(supervisor: Supervisor, task: asyncio.Task[None]) -> None:
