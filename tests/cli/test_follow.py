@@ -143,6 +143,9 @@ def test_it_is_paused_and_resumed_by_hand_and_refused_directories_stay_out(stack
     write(rules, picked="versioned/1")
     assert tidegate(stack, "follow", "resume").returncode == 0
     assert eventually(lambda: followed(stack)["state"] == "following")
+    assert tidegate(stack, "follow", "pause").returncode == 0
+    assert eventually(lambda: followed(stack)["state"] == "paused")
+    assert followed(stack)["unpublished_at"] is None, "what an earlier pause held back is published"
 
 
 def test_a_start_on_rules_that_a_save_must_not_bring_is_refused(tmp_path: Path) -> None:

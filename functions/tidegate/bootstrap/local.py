@@ -83,6 +83,7 @@ class LocalStack:
     _known: Mapping[str, Any] | None = None
     _known_at: str | None = None
     unpublished_at: str | None = None
+    _unpublished_since: int = 0
     follow_ended: str = ""
     _rejected_after: int = 0
     _place: str = field(init=False)
@@ -130,7 +131,7 @@ class LocalStack:
         except (TidegateError, OSError) as error:
             pause = await self.pause()
             if pause is not None:
-                self.unpublished_at = _now()
+                self.unpublished_at, self._unpublished_since = _now(), pause.sequence
                 logger.warning(
                     "the rules changed and are not published: following is paused %s; `tidegate follow resume` publishes "
                     "the directory as it is then",
@@ -206,7 +207,8 @@ class LocalStack:
             "rules": str(self._rules.resolve()),
             "models": str(self._models.resolve()),
             "paused": None if pause is None else pause_fields(pause),
-            "unpublished_at": None if pause is None else self.unpublished_at,
+            # Of this pause: another process may have published the directory after an earlier one.
+            "unpublished_at": self.unpublished_at if pause and pause.sequence == self._unpublished_since else None,
         }
 
     def _last_rejected(self) -> Mapping[str, Any] | None:
