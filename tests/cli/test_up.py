@@ -44,8 +44,9 @@ LOAD_TIMEOUT = ("--load-timeout-s", "5")
 UNLOADED_SOON = {"TIDEGATE_KEEP_REVISIONS": "0", "TIDEGATE_DRAIN_TIMEOUT_S": "5"}
 """No revision is kept for a rollback, so that what no rule reaches is seen to go."""
 
-UNDER_WAY_MS = 12_000
-"""A request that takes longer than it takes to prove a save, try its model and make it live."""
+TRYING = "try: starting a scratch server"
+UNDER_WAY_MS = 9_000
+"""A request that takes longer than it takes to try a model and make it live, and less than requests may take."""
 
 
 def tidegate(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -345,9 +346,10 @@ def test_an_ensembles_pinned_step_is_loaded_with_it(fresh: RunningStack, edited:
 def test_a_request_under_way_keeps_its_model(fresh: RunningStack, edited: Path) -> None:
     answers: list[int] = []
     caller = threading.Thread(target=lambda: answers.append(fresh.version("picked", sleep_ms=UNDER_WAY_MS)))
-    caller.start()
-    time.sleep(0.3)
+    tried = fresh.errors.count(TRYING)
     objectives(edited, picked="versioned/3")
+    assert eventually(lambda: fresh.errors.count(TRYING) > tried)
+    caller.start()
     assert eventually(lambda: fresh.version("picked") == 3, UNDER_WAY_MS / 1000 - 0.5)
     assert not answers
     caller.join()
