@@ -6,6 +6,7 @@ behaves as the real thing does, without a process, a socket or a wait: whole fle
 
 from __future__ import annotations
 
+from tidegate.ports.bundle_store import BadMark, BundleSource, BundleStore, Claim, ClaimStage, LiveEntry, Pointer
 from tidegate.ports.memory import MemoryEndpointDirectory, MemoryEngineSource, MemoryFleetStatus, MemoryTransport
 from tidegate.ports.memory_fleet import (
     FleetEvent,
@@ -19,6 +20,7 @@ from tidegate.ports.memory_fleet import (
 from tidegate.ports.memory_model_store import MemoryModelStore
 from tidegate.ports.memory_models import MemoryModel, MemoryModelCatalog
 from tidegate.ports.memory_stores import MemoryBundleStore, MemoryRegistry
+from tidegate.ports.model_store import ModelFile, ModelStore, PushOutcome, PushPlan, PushProgress, Unit
 from tidegate.ports.observed import Observe, Served
 from tidegate.ports.protocols import (
     Diagnose,
@@ -43,30 +45,17 @@ from tidegate.ports.protocols import (
     ServerLauncher,
     Transport,
 )
-from tidegate.ports.store_faults import StoreFaults
-from tidegate.ports.stores import (
-    BadMark,
-    BundleSource,
-    BundleStore,
-    Claim,
-    ClaimStage,
+from tidegate.ports.registry import (
     EndpointListing,
     EndpointState,
     GatewayReport,
     GatewayReports,
-    LiveEntry,
-    ModelFile,
-    ModelStore,
-    Pointer,
-    PushOutcome,
-    PushPlan,
-    PushProgress,
     RefusedEndpoint,
     RegisteredEndpoint,
     Registry,
     RepositoryOf,
-    Unit,
 )
+from tidegate.ports.store_faults import StoreFaults
 
 __all__ = [
     "BadMark",

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from tidegate.errors import ModelConfigError, StoreError
+from tidegate.ports.model_store import ModelFile, PushOutcome, PushPlan, PushProgress, Unit
 from tidegate.ports.model_units import (
     ModelUnits,
     UnitFile,
@@ -18,7 +19,6 @@ from tidegate.ports.model_units import (
     replaced_meanwhile,
 )
 from tidegate.ports.store_faults import StoreFaults
-from tidegate.ports.stores import ModelFile, PushOutcome, PushPlan, PushProgress, Unit
 
 _Fresh = dict[int | None, tuple[UnitFile, ...]]
 

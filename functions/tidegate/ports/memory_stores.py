@@ -11,7 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from tidegate.errors import BundleError, StoreError
+from tidegate.ports.bundle_store import Claim, LiveEntry, Pointer
 from tidegate.ports.protocols import Endpoint, ModelLoad
+from tidegate.ports.registry import EndpointListing, EndpointState, GatewayReport, RefusedEndpoint, RegisteredEndpoint
 from tidegate.ports.store_faults import StoreFaults
 from tidegate.ports.store_rules import (
     HISTORY_ENTRIES,
@@ -21,16 +23,6 @@ from tidegate.ports.store_rules import (
     moved,
     pointer_after,
     replaced_assignment,
-)
-from tidegate.ports.stores import (
-    Claim,
-    EndpointListing,
-    EndpointState,
-    GatewayReport,
-    LiveEntry,
-    Pointer,
-    RefusedEndpoint,
-    RegisteredEndpoint,
 )
 from tidegate.rules.bundle import revision_of
 

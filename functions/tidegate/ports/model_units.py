@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tidegate.errors import ConflictError, ImmutableError, ModelConfigError
-from tidegate.ports.stores import ModelFile
+from tidegate.ports.model_store import ModelFile
 
 SAMPLES = "samples"
 FACTS = "facts"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from tidegate.errors import ConflictError, StoreError
-from tidegate.ports.stores import BadMark, LiveEntry, Pointer, RegisteredEndpoint
+from tidegate.ports.bundle_store import BadMark, LiveEntry, Pointer
+from tidegate.ports.registry import RegisteredEndpoint
 
 POINTER_ENTRIES = 50
 """How many flips the pointer itself remembers, newest first."""
