@@ -134,8 +134,7 @@ def _show(result: PublishResult) -> None:
     if result.status == "planned":
         say(f"rules: {counted(changes)}")
         for change in changes[:SHOWN_CHANGES]:
-            where = f"{change.objective}: " if change.objective and change.subject != "objective" else ""
-            say(f"  {where}{change.text}")
+            say(f"  {change}")
         if len(changes) > SHOWN_CHANGES:
             say(f"  and {len(changes) - SHOWN_CHANGES} more; `tidegate rules diff` has them all")
         _show_models(result)

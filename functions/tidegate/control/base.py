@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime
-from itertools import islice
 
 from tidegate.control.desired import StateReader
 from tidegate.control.remains import GONE
@@ -116,8 +115,5 @@ def _changes(before: bytes, after: bytes) -> list[str]:
         changes = tuple(changes_between(open_revision(before), open_revision(after)))
     except BundleError:
         return []
-    lines = [
-        f"  {f'{change.objective}: ' * bool(change.objective and change.subject != 'objective')}{change.text}"
-        for change in islice(changes, SHOWN_CHANGES)
-    ]
+    lines = [f"  {change}" for change in changes[:SHOWN_CHANGES]]
     return lines + [f"  and {len(changes) - SHOWN_CHANGES} more changes"] * (len(changes) > SHOWN_CHANGES)

@@ -13,7 +13,7 @@ from tidegate.control.desired import Desired
 from tidegate.control.endpoints import Endpoints, located, name_of, raise_first
 from tidegate.control.plans import NOTHING, Loaded, Plan, with_versions
 from tidegate.control.presence import Presence
-from tidegate.control.trying import STEP, Untried, closures
+from tidegate.control.trying import REPAIR, STEP, Untried, closures
 from tidegate.errors import EndpointError, EndpointTimeoutError, ModelLoadError, PublishError, StackError
 from tidegate.ports import EndpointState, GoldenOutcome, ModelLoad, RegisteredEndpoint
 from tidegate.rules import Target
@@ -188,7 +188,7 @@ class Rollout:
                 reason = (
                     f"{name_of(entry)} ended or did not answer while target {target.name!r} answered its first requests"
                 )
-                raise StackError(f"{reason}: {error}; {_MEND}") from error
+                raise StackError(f"{reason}: {error}; {REPAIR}") from error
         if self.careful:
             await self._check_well(entry, before)
         return before
@@ -206,12 +206,12 @@ class Rollout:
             loaded = await self._endpoints.loaded(entry)
         except EndpointError as error:
             raise StackError(
-                f"{name_of(entry)} does not answer after {names} was loaded on it: {error}; {_MEND}"
+                f"{name_of(entry)} does not answer after {names} was loaded on it: {error}; {REPAIR}"
             ) from error
         for model, versions in before.items():
             if not loaded.get(model, frozenset()).issuperset(versions):
                 raise StackError(
-                    f"{model!r} is not READY on {name_of(entry)} any more after {names} was loaded; {_MEND}"
+                    f"{model!r} is not READY on {name_of(entry)} any more after {names} was loaded; {REPAIR}"
                 )
 
     async def validate(self, held: HeldClaim, desired: Desired, note: Note) -> None:
@@ -301,9 +301,11 @@ class Rollout:
             result = await self._endpoints.golden(entry, target)
         except EndpointTimeoutError as error:
             self.wedged[entry] = f"a request of {target.name!r} hangs"
-            raise StackError(f"target {target.name!r} on {name_of(entry)} does not answer: {error}; {_MEND}") from error
+            raise StackError(
+                f"target {target.name!r} on {name_of(entry)} does not answer: {error}; {REPAIR}"
+            ) from error
         if result.outcome is GoldenOutcome.WRONG:
-            raise StackError(f"target {target.name!r} on {name_of(entry)}: {result.reason}; mend the model")
+            raise StackError(f"target {target.name!r} on {name_of(entry)}: {result.reason}; correct the model")
         if result.outcome is GoldenOutcome.UNPROVED:
             self._note_unproved(target, "; ".join(filter(None, (result.reason, result.advice))), note)
         self._golden.add(asked)
@@ -364,7 +366,7 @@ class Rollout:
         except ModelLoadError as error:
             if error.hung:
                 self.wedged[entry] = f"the load of {load.model!r} hangs"
-            reason = f"model {load.model!r} on {name_of(entry)}: {error}; {_MEND}"
+            reason = f"model {load.model!r} on {name_of(entry)}: {error}; {REPAIR}"
             raise StackError("\n".join((reason, *error.located))) from error
         except EndpointError as error:
             reason = (
@@ -382,7 +384,6 @@ class Rollout:
 
 
 _ADVICE = "see `tidegate status`, and publish again when the fleet is well"
-_MEND = "repair the model (as a new version, where this one has been live), or take it out of the rules"
 
 
 @contextlib.contextmanager

@@ -26,7 +26,7 @@ STEP = "try"
 
 _PROVED = frozenset({"live", "rollback", "draining", "served"})
 
-_MEND = "repair the model (as a new version, where this one has been live), or take it out of the rules"
+REPAIR = "repair the model (as a new version, where this one has been live), or take it out of the rules"
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,4 +170,4 @@ class ScratchTrial:
 
 
 def _failed(reason: str, found: Sequence[str] = ()) -> PublishError:
-    return PublishError(STEP, "\n".join((f"{reason}; {_MEND}", *found)))
+    return PublishError(STEP, "\n".join((f"{reason}; {REPAIR}", *found)))

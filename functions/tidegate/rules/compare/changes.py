@@ -51,6 +51,10 @@ class Change:
     new: Any
     text: str
 
+    def __str__(self) -> str:
+        """`text`, with the objective before it where the text does not name it."""
+        return f"{self.objective}: {self.text}" if self.objective and self.subject != "objective" else self.text
+
     def as_dict(self) -> dict[str, Any]:
         """The change as plain JSON values."""
         return {
