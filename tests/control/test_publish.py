@@ -175,9 +175,7 @@ def test_a_wrong_answer_leaves_live_untouched_and_unloads_what_was_loaded() -> N
         plane = await started()
         first = await plane.publish(main="scorer/1")
         plane.golden.wrong["fresh"] = "output SCORES has 1 row for 2"
-        with pytest.raises(
-            PublishError, match=r"target 'fresh' on .*: output SCORES has 1 row for 2; mend the model"
-        ) as failure:
+        with pytest.raises(PublishError, match=r"target 'fresh' on .*: output SCORES has 1 row for 2") as failure:
             await plane.publish(main="fresh")
         assert failure.value.step == "try"
         assert plane.live() == first.revision

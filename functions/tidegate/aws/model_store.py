@@ -86,7 +86,7 @@ class S3ModelStore:
         stored = await self._objects.get(model_key(model, path))
         if stored is None or sha256(stored.data).hexdigest() != files[path].sha256:
             how = "is gone" if stored is None else "is damaged: its bytes are not those that were pushed"
-            raise StoreError(f"{model}/{path} {how}; push the model again to mend it")
+            raise StoreError(f"{model}/{path} {how}; push the model again to repair it")
         return stored.data
 
     async def samples(self, model: str) -> Mapping[str, bytes]:

@@ -277,7 +277,7 @@ class Activation:
             ) from error
 
     async def _after(self, change: Change, entry: LiveEntry, steps: Steps, rollout: Rollout) -> Activated:
-        """What follows the flip. It cannot fail any more: what is not well is told, and left to the next reconcile."""
+        """Do what follows the flip. Problems become warnings and are left to the next reconcile."""
         absent = await self._absent(rollout)
         warnings = [*(await self._recorded(entry)), *map(str, absent)]
         confirmed: tuple[str, ...] = ()

@@ -91,6 +91,7 @@ class LocalFleet:
             except StoreError as error:
                 logger.warning("the size of the fleet cannot be read, so it stays: %s", error)
             except Exception:
+                # Ending this loop would stop every server that answers requests.
                 logger.exception("the size of the fleet cannot be computed, so it stays")
             # Not wait_for, which loses a cancellation that comes just when what it waits for is done.
             with contextlib.suppress(TimeoutError):
@@ -147,6 +148,7 @@ class LocalFleet:
                 logger.warning("the fleet cannot be reconciled: %s", error)
                 continue
             except Exception:
+                # As above: the servers go on, and the next pass tries again.
                 logger.exception("the fleet cannot be reconciled")
                 continue
             for action in result.actions:

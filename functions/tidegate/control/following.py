@@ -1,8 +1,8 @@
 """Following a directory of rules: each change of it is published, until somebody else makes something live.
 
-Whether it is paused is told by the pointer alone: each flip says which directory it follows, if any. So what was published
-or rolled back by hand, by whatever process, pauses the following with the same write, and it goes on once the directory is
-published again on purpose.
+The pointer alone decides whether it is paused: each flip names the directory that it follows, if any. So a publish or a
+rollback by hand, from any process, pauses following with the same write. It continues once a person publishes the directory
+again.
 """
 
 from __future__ import annotations

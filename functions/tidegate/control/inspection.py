@@ -22,7 +22,7 @@ EVERY_S = 10.0
 """How long it is remembered that nothing is wrong, in seconds."""
 
 FOUND_S = 2.0
-"""How long what is wrong is remembered: it is to be gone soon from where it is told, but asking again costs requests."""
+"""How long a finding is cached: a repair must show soon, and asking again costs requests."""
 
 WAIT_S = 1.0
 """How long a status waits for a look; what a longer one finds is in the next status."""
@@ -160,7 +160,7 @@ class Inspector:
         except EndpointError as error:
             reason = str(error)
         except TidegateError:
-            # Whether it answers is not known; that a store does not is told elsewhere.
+            # Whether it answers is unknown; a store that does not answer is reported elsewhere.
             return ""
         else:
             if result.self_test is not SelfTestState.FAILED:

@@ -87,6 +87,6 @@ def _changes(live: bytes | None, wanted: bytes) -> tuple[Change, ...]:
     try:
         before = open_revision(live)
     except BundleError:
-        # Status tells of it; this publish is what mends it.
+        # Status reports it, and this publish repairs it.
         return ()
     return tuple(changes_between(before, open_revision(wanted)))

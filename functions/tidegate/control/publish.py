@@ -48,7 +48,7 @@ class PublishRequest:
         retries: whether models that failed a try in this process shortly before are tried again: where a person asked for it.
         follows: the directory that it publishes because that is followed; else empty. Then it is refused while following
             is paused.
-        resumes: whether it goes on with following; then the directory becomes live anew where it is live already.
+        resumes: whether it goes on with following; then the directory becomes live again where it is live already.
     """
 
     rules: RulesSource
@@ -302,7 +302,7 @@ class Publisher:
         try:
             return await self._reader.engine(desired.pointer.live.revision)
         except BundleError:
-            # Status tells of it; a publish is what mends it.
+            # Status reports it, and a publish repairs it.
             return None
 
     async def _outlook(self, assignment: Assignment, desired: Desired) -> Outlook:
@@ -319,7 +319,7 @@ class Publisher:
             try:
                 bundle = await self._reader.bundle(held.revision)
             except BundleError:
-                # It is damaged, which status tells; a publish is what mends that.
+                # It is damaged: status reports that, and a publish repairs it.
                 continue
             for ensemble, pins in resolved_steps(bundle.manifest).items():
                 settled[ensemble] = {**pins, **settled.get(ensemble, {})}
@@ -362,7 +362,7 @@ class Publisher:
         mark = None if base is None else base.mark(assignment.revision)
         if mark is not None and not request.even_if_bad:
             raise PublishError(
-                "assign", f"{describe_mark(mark)}; mend the rules, or give --even-if-bad to clear the mark"
+                "assign", f"{describe_mark(mark)}; correct the rules, or give --even-if-bad to clear the mark"
             )
 
     def _must_be_proved(self, request: PublishRequest) -> bool:
