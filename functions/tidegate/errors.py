@@ -12,8 +12,11 @@ Every error that Tidegate raises on purpose is a `TidegateError`; nothing else i
     │   └── NoRuleError            the context is sound and no rule of the objective matches it
     ├── DispatchError              a decision could not be carried out
     │   ├── DeadlineError          the deadline passed before any target answered
+    │   ├── OverloadedError        the targets, or the gateway, take no more requests now
+    │   ├── QuarantinedError       this very request has ended servers
     │   └── UnavailableError       every endpoint of every target failed or is unknown
     ├── EndpointError              one attempt at one endpoint failed
+    │   ├── EndpointBusyError      no connection or place in the queue was free in time: load, not a fault
     │   ├── EndpointRefusedError   the connection could not be opened
     │   ├── EndpointResetError     the connection ended before a whole response had come
     │   └── EndpointTimeoutError   no whole response within the attempt's time
@@ -134,6 +137,14 @@ class DeadlineError(DispatchError):
     """The deadline passed before any target answered."""
 
 
+class OverloadedError(DispatchError):
+    """The targets, or the gateway itself, take no more requests now; the caller may try again later."""
+
+
+class QuarantinedError(DispatchError):
+    """This very request has ended servers, and is sent to none for a while."""
+
+
 class UnavailableError(DispatchError):
     """Every endpoint of every target failed, or no endpoint is known."""
 
@@ -147,11 +158,26 @@ class EndpointRefusedError(EndpointError):
 
 
 class EndpointResetError(EndpointError):
-    """The connection ended before a whole response had come."""
+    """The connection ended before a whole response had come.
+
+    `sent` says whether bytes of the request may have reached the endpoint, which may have acted on them.
+    """
+
+    def __init__(self, message: str, *, sent: bool = True) -> None:
+        self.sent = sent
+        super().__init__(message)
 
 
 class EndpointTimeoutError(EndpointError):
     """The endpoint gave no whole response within the attempt's time."""
+
+
+class EndpointBusyError(EndpointError):
+    """The endpoint takes no more requests now, of this model or at all: a sign of load and not of ill health."""
+
+
+class EndpointAnswerTooLargeError(EndpointError):
+    """The endpoint's response is larger than the gateway holds."""
 
 
 class EndpointAnswerError(EndpointError):

@@ -45,6 +45,11 @@ class Settings:
         3_600_000,
     )
     max_body_bytes: int = _setting(64 * 1024 * 1024, "Largest request body that is accepted, in bytes.", 1)
+    max_buffered_bytes: int = _setting(
+        512 * 1024 * 1024,
+        "Most bytes of request bodies and of models' answers that a gateway holds at one time, over all requests.",
+        1024 * 1024,
+    )
     connect_timeout_ms: int = _setting(250, "Time to open a connection to an endpoint, in milliseconds.", 1, 60_000)
     pool_connections_per_endpoint: int = _setting(64, "Idle connections kept open to each endpoint.", 0, 10_000)
     breaker_failures: int = _setting(5, "Consecutive failures that open an endpoint's breaker.", 1, 10_000)

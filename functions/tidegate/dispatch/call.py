@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from tidegate.ports import Endpoint, Headers, HttpResponse
@@ -19,6 +20,7 @@ class Call:
         body: sent as it is.
         version: asks for that version of the decision's own target, and only of that: a fallback is another model.
         path: where given, used as it stands for every target (`/v2`).
+        rest: brings the bytes that follow `body`, `rest_bytes` in all; the call is then sent exactly once.
         sequence_id: binds the call to one endpoint; it is then sent exactly once.
         final: the first response is the caller's answer whatever it says, so that an unknown version stays one.
     """
@@ -27,6 +29,8 @@ class Call:
     suffix: str = ""
     headers: Headers = ()
     body: bytes = b""
+    rest: AsyncIterator[bytes] | None = None
+    rest_bytes: int = 0
     version: int | None = None
     path: str | None = None
     sequence_id: str | None = None

@@ -43,6 +43,8 @@ from tidegate.ports.protocols import (
     ScratchServers,
     SelfTestState,
     ServerLauncher,
+    Suspect,
+    SuspectKind,
     Transport,
 )
 from tidegate.ports.registry import (
@@ -117,6 +119,8 @@ __all__ = [
     "Served",
     "ServerLauncher",
     "StoreFaults",
+    "Suspect",
+    "SuspectKind",
     "Transport",
     "Unit",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
@@ -31,7 +31,8 @@ class Endpoint:
 class HttpRequest:
     """A request to one endpoint: `path` begins with a slash and is percent-encoded, `body` travels untouched.
 
-    `send_once` forbids sending it again on a fresh connection when a pooled one turns out dead.
+    `send_once` forbids sending it again on a fresh connection when a pooled one turns out dead. `rest` brings the bytes
+    that follow `body`, exactly `rest_bytes` of them; a request that has it is sent once.
     """
 
     method: str
@@ -39,6 +40,8 @@ class HttpRequest:
     headers: Headers = ()
     body: bytes = b""
     send_once: bool = False
+    rest: AsyncIterator[bytes] | None = None
+    rest_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,26 @@ class Transport(Protocol):
             EndpointTimeoutError: no whole response within `timeout_s` seconds.
         """
         ...
+
+
+class SuspectKind(StrEnum):
+    """What a gateway has seen of a model on one endpoint.
+
+    `dead-stub`: the process of a Python model has ended, and Triton does not start another. `hung`: the model does not
+    answer in the time that it usually takes.
+    """
+
+    DEAD_STUB = "dead-stub"
+    HUNG = "hung"
+
+
+@dataclass(frozen=True, slots=True)
+class Suspect:
+    """A model on one endpoint that callers cannot use; whoever runs the endpoint looks at it."""
+
+    endpoint: Endpoint
+    model: str
+    kind: SuspectKind
 
 
 class EndpointDirectory(Protocol):

@@ -21,6 +21,8 @@ from tidegate.errors import (
     DeadlineError,
     DispatchError,
     NoRuleError,
+    OverloadedError,
+    QuarantinedError,
     RequestError,
     TidegateError,
     UnavailableError,
@@ -159,6 +161,10 @@ def failure_of(error: Exception) -> Failure:
             return Failure(400, "malformed-request", "The request is malformed", str(error))
         case DeadlineError():
             return _dispatch_failure(504, "deadline", "The deadline passed", error)
+        case OverloadedError():
+            return _dispatch_failure(503, "overloaded", "Too many requests are under way", error, _RETRY_LATER)
+        case QuarantinedError():
+            return _dispatch_failure(422, "quarantined", "The request has ended servers", error)
         case UnavailableError():
             return _dispatch_failure(503, "unavailable", "No target is available", error, _RETRY_LATER)
         case BundleError():
