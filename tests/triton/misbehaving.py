@@ -88,18 +88,19 @@ def write_misbehaving(root: Path) -> Path:
     write_model(root, "another_name")
     code = root / "another_name/1/model.py"
     code.write_text(code.read_text().replace("def execute(", "def run(") + "\n    execute = run\n")
-    _write_chain(root, "chain", "sound_step", "dropped_rows")
-    _write_chain(root, "sequence_chain", "in_sequences", "sound_step")
-    _write_chain(root, "widening_chain", "wrong_shape", "sound_step", samples={})
-    _write_chain(
+    write_chain(root, "chain", "sound_step", "dropped_rows")
+    write_chain(root, "sequence_chain", "in_sequences", "sound_step")
+    write_chain(root, "widening_chain", "wrong_shape", "sound_step", samples={})
+    write_chain(
         root, "grouped_chain", "sound_step", "sound_step", more="instance_group [ { kind: KIND_CPU count: 2 } ]\n"
     )
     return root
 
 
-def _write_chain(
+def write_chain(
     root: Path, name: str, first: str, second: str, *, more: str = "", samples: Mapping[str, object] = SAMPLES
 ) -> None:
+    """Write an ensemble of two models."""
     (root / name / "1").mkdir(parents=True)
     (root / name / "1/.keep").write_text("An ensemble has no files of its own.\n")
     (root / name / "config.pbtxt").write_text(_chain(name, first, second) + more)

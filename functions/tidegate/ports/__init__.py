@@ -58,6 +58,7 @@ from tidegate.ports.registry import (
     RepositoryOf,
 )
 from tidegate.ports.store_faults import StoreFaults
+from tidegate.ports.stubs import ended_stub
 
 __all__ = [
     "BadMark",
@@ -123,4 +124,5 @@ __all__ = [
     "SuspectKind",
     "Transport",
     "Unit",
+    "ended_stub",
 ]

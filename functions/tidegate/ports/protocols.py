@@ -243,12 +243,14 @@ class GoldenResult:
         self_test: what the answers show of the server.
         reason: what is wrong with an answer, or why the answers prove nothing.
         advice: what to do about an unproved target.
+        ended: the instance of a Python model whose process has ended, as `ended_stub` names it; empty where none has.
     """
 
     outcome: GoldenOutcome
     self_test: SelfTestState
     reason: str = ""
     advice: str = ""
+    ended: str = ""
 
 
 class GoldenRequests(Protocol):

@@ -11,7 +11,16 @@ from google.protobuf import json_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from tidegate.errors import EndpointAnswerError, EndpointTimeoutError, ModelConfigError, StackError
-from tidegate.ports import Endpoint, GoldenOutcome, GoldenResult, HttpResponse, ModelStore, SelfTestState, Transport
+from tidegate.ports import (
+    Endpoint,
+    GoldenOutcome,
+    GoldenResult,
+    HttpResponse,
+    ModelStore,
+    SelfTestState,
+    Transport,
+    ended_stub,
+)
 from tidegate.ports.model_units import MAX_PATH_BYTES, is_below
 from tidegate.rules import Target
 from tidegate.triton.closure import closure
@@ -31,9 +40,6 @@ MADE_UP_TIMEOUT_S = 10.0
 UNTESTED, PASSED, FAILED = SelfTestState
 
 NO_REQUEST = "it has no golden request"
-STUB_ENDED = "is not healthy"
-"""What Triton says of a Python model whose process has ended."""
-
 _ADVICE = "write samples/*.json"
 _BROKEN = "which a shard agent's self-test takes for a broken server unless another model answers"
 _LENIENT = frozenset({"made-up-refused", "output-not-finite"})
@@ -78,7 +84,8 @@ class StoredGoldenRequests:
                 return _DECOUPLED
             findings = validate_answer(config, request, response)
             if findings:
-                return _wrong("; ".join(f"{finding.file}: {finding.message}" for finding in findings), FAILED)
+                reason = "; ".join(f"{finding.file}: {finding.message}" for finding in findings)
+                return _wrong(reason, FAILED, _ended(response))
         return GoldenResult(GoldenOutcome.PROVED, PASSED)
 
     async def _ask_made_up(self, endpoint: Endpoint, target: Target) -> GoldenResult:
@@ -109,8 +116,10 @@ class StoredGoldenRequests:
         if _is_decoupled(response):
             return _DECOUPLED
         findings = validate_answer(config, request, response)
-        if _has_ended(response):
-            return _wrong(f"{NO_REQUEST}, and a made-up one ended its process: {reason_of(response)}", FAILED)
+        ended = _ended(response)
+        if ended:
+            reason = f"{NO_REQUEST}, and a made-up one ended its process: {reason_of(response)}"
+            return _wrong(reason, FAILED, ended)
         # A 4xx refuses what was sent, which may well mean nothing; a failure of the server's own is a 5xx.
         refused = 400 <= response.status < 500
         wrong = [finding.message for finding in findings if finding.kind not in _LENIENT]
@@ -167,8 +176,8 @@ _DECOUPLED = GoldenResult(
 )
 
 
-def _wrong(reason: str, shown: SelfTestState) -> GoldenResult:
-    return GoldenResult(GoldenOutcome.WRONG, shown, reason)
+def _wrong(reason: str, shown: SelfTestState, ended: str = "") -> GoldenResult:
+    return GoldenResult(GoldenOutcome.WRONG, shown, reason, ended=ended)
 
 
 def _unproved(reason: str, shown: SelfTestState) -> GoldenResult:
@@ -183,9 +192,8 @@ def _is_decoupled(response: HttpResponse) -> bool:
     return response.status != 200 and DECOUPLED in reason_of(response)
 
 
-def _has_ended(response: HttpResponse) -> bool:
-    """Whether the process of a Python model, or of one of its steps, has ended: it answers nothing from then on."""
-    return response.status == 500 and STUB_ENDED in reason_of(response)
+def _ended(response: HttpResponse) -> str:
+    return ended_stub(response.status, response.body) or ""
 
 
 def _read(model: str, config: bytes, samples: Mapping[str, bytes]) -> tuple[GoldenRequest, ...]:

@@ -1,0 +1,131 @@
+"""How the real Triton says that the process of a Python model has ended, and that a model which lives on only failed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tidegate.ports import HttpRequest, HttpResponse, ModelLoad, ended_stub
+from tidegate.rules import Target
+from tidegate.triton.installation import find_installation
+from tidegate.triton.model_directory import ModelDirectory
+from tidegate.triton.server import TritonLauncher, TritonServer
+from tidegate.triton.transport import PooledTransport
+
+from tests.support.parts import need
+from tests.support.stack import ROOT
+from tests.triton.dying import ABORT, EXIT, KILL, LEAVE, RAISE, SEGFAULT, SOUND, body, write_mortal
+from tests.triton.misbehaving import write_chain
+
+MODELS = ("alone", "chained", "pair")
+
+
+class Running:
+    """A server with all of `MODELS`, on a loop of its own."""
+
+    def __init__(self, root: Path) -> None:
+        self._runner = asyncio.Runner()
+        self._transport = PooledTransport()
+        directory = ModelDirectory(root)
+        self.loads: dict[str, ModelLoad] = {}
+        for load in directory.plan([Target(name, name, None, ("a",)) for name in MODELS]):
+            self.loads[load.model] = load
+        installation = find_installation(cache_dir=ROOT / ".cache" / "tidegate")
+        self._launcher = TritonLauncher(installation, root, self._transport, lambda: False)
+        self.server: TritonServer = self._runner.run(self._start())
+
+    async def _start(self) -> TritonServer:
+        server = await self._launcher.launch("a")
+        for load in self.loads.values():
+            await server.repository.load(load, 30)
+        return server
+
+    def ask(self, model: str, first: float = SOUND) -> HttpResponse:
+        request = HttpRequest("POST", f"/v2/models/{model}/infer", body=body(first))
+        return self._runner.run(self._transport.send(self.server.endpoint, request, 20))
+
+    def reload(self, model: str) -> None:
+        async def work() -> None:
+            await self.server.repository.unload(model)
+            await self.server.repository.load(self.loads[model], 30)
+
+        self._runner.run(work())
+
+    def ready(self) -> set[str]:
+        return {each.model for each in self._runner.run(self.server.repository.loaded())}
+
+    def close(self) -> None:
+        self._runner.run(self.server.kill())
+        self._runner.run(self._transport.aclose())
+        self._runner.close()
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    need("pytriton")
+    root = tmp_path_factory.mktemp("models")
+    for name in ("alone", "step", "last"):
+        write_mortal(root, name)
+    write_mortal(root, "pair", instances=2)
+    write_chain(root, "chained", "step", "last", samples={})
+    found = Running(root)
+    yield found
+    found.close()
+
+
+@pytest.mark.parametrize("death", [EXIT, SEGFAULT, KILL, ABORT])
+def test_every_answer_from_a_death_on_names_the_instance_until_the_model_is_loaded_anew(
+    running: Running, death: float
+) -> None:
+    answers = [running.ask("alone", first) for first in (death, SOUND)]
+    assert [answer.status for answer in answers] == [500, 500]
+    assert {answer.body for answer in answers} == {b'{"error":"Stub process \'alone_0_0\' is not healthy."}'}
+    assert {ended_stub(answer.status, answer.body) for answer in answers} == {"alone_0_0"}
+    assert "alone" in running.ready()
+    running.reload("alone")
+    assert running.ask("alone").status == 200
+
+
+def test_through_an_ensemble_the_step_is_named_and_loading_it_anew_restores_both(running: Running) -> None:
+    for first in (EXIT, SOUND):
+        answer = running.ask("chained", first)
+        assert answer.status == 500
+        assert answer.body == b"{\"error\":\"in ensemble 'chained', Stub process 'step_0_0' is not healthy.\"}"
+        assert ended_stub(answer.status, answer.body) == "step_0_0"
+    running.reload("step")
+    assert running.ask("chained").status == 200
+
+
+def test_one_of_two_instances_that_has_ended_fails_every_other_request(running: Running) -> None:
+    running.ask("pair", EXIT)
+    answers = [running.ask("pair") for _ in range(6)]
+    assert {answer.status for answer in answers} == {200, 500}
+    assert len({ended_stub(answer.status, answer.body) for answer in answers} - {None}) == 1
+    running.reload("pair")
+    assert {running.ask("pair").status for _ in range(6)} == {200}
+
+
+@pytest.mark.parametrize("failure", [RAISE, LEAVE])
+def test_a_failure_that_the_process_outlives_is_no_death(running: Running, failure: float) -> None:
+    answer = running.ask("alone", failure)
+    assert (answer.status, ended_stub(answer.status, answer.body)) == (500, None)
+    assert running.ask("alone").status == 200
+
+
+@pytest.mark.parametrize(
+    ("status", "text", "named"),
+    [
+        (200, "Stub process 'a_0_0' is not healthy.", None),
+        (500, "the patient is not healthy", None),
+        (500, "the patient' is not healthy", None),
+        (
+            500,
+            "Failed to process the request(s) for model 'b_0_0', message: Stub process 'a_0_0' is not healthy.",
+            "a_0_0",
+        ),
+    ],
+)
+def test_what_counts_as_the_words(status: int, text: str, named: str | None) -> None:
+    assert ended_stub(status, text.encode()) == named
