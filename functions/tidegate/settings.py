@@ -132,7 +132,7 @@ class Settings:
     fresh_wait_ms: float = _setting(
         250.0,
         "Longest that requests wait for the live revision to be read, in milliseconds, where a gateway's rules are older than "
-        "the poll interval, as they are once its process was frozen; 0: they never wait.",
+        "the poll interval, as they are once a function was frozen; 0: they never wait.",
         0,
         10_000,
     )
@@ -256,6 +256,11 @@ class Settings:
             if name not in known:
                 raise SettingsError(f"{name} is no setting{_suggestion(name, known)}")
         return cls(**{known[name].name: _parse(name, text, known[name]) for name, text in found.items()})
+
+    def to_environment(self) -> dict[str, str]:
+        """The variables that `from_environment` reads these settings from, secrets included."""
+        values = {PREFIX + entry.name.upper(): getattr(self, entry.name) for entry in fields(self)}
+        return {name: "" if value is None else str(value) for name, value in values.items()}
 
 
 def _suggestion(name: str, known: Mapping[str, object]) -> str:

@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tidegate.bootstrap.incidents import LOG_EVERY_S, RECENT_S, Incidents
+from tidegate.bootstrap.fallbacks import FallbackCount, FallbackCounter
+from tidegate.bootstrap.incidents import LOG_EVERY_S, RECENT_S, GatewayRestarts, Incidents
 from tidegate.control.supervisor import Restarts
 from tidegate.ports import Served
 from tidegate.rules import Decision, compile_directory, load_bundle
@@ -23,17 +24,25 @@ def decision(tmp_path: Path) -> Decision:
 
 def test_only_what_a_fallback_answered_is_counted(decision: Decision, caplog: pytest.LogCaptureFixture) -> None:
     now = 1000.0
-    incidents = Incidents(clock=lambda: now)
+    incidents, counter = Incidents(clock=lambda: now), FallbackCounter(clock=lambda: now)
     other = replace(decision.target, name="second")
+
+    def report() -> None:
+        for each in counter.take():
+            incidents.count(FallbackCount.from_dict(each.as_dict()))
+
     with caplog.at_level(logging.WARNING):
         for served in (Served(decision, 200, decision.target), Served(decision, 503), Served(decision, 200, other)):
-            incidents.observe(served)
-        incidents.observe(Served(decision, 200, other))
+            counter.observe(served)
+            report()
+        counter.observe(Served(decision, 200, other))
+        report()
         assert len(caplog.records) == 1, "a flood is one line"
         now += LOG_EVERY_S
-        incidents.observe(Served(decision, 200, other))
+        counter.observe(Served(decision, 200, other))
+        report()
     assert [record.getMessage() for record in caplog.records][1].endswith("3 such requests since the start")
-    found = incidents.as_dict(())
+    found = incidents.as_dict((), GatewayRestarts())
     assert found["since_start"]["fallbacks"] == [
         {"objective": "main", "count": 3, "last_at": "1970-01-01T00:16:50+00:00"}
     ]
@@ -43,11 +52,12 @@ def test_only_what_a_fallback_answered_is_counted(decision: Decision, caplog: py
 def test_what_happened_long_ago_is_counted_and_degrades_nothing(decision: Decision) -> None:
     now = 1000.0
     incidents = Incidents(clock=lambda: now)
-    incidents.observe(Served(decision, 200, replace(decision.target, name="second")))
+    incidents.count(FallbackCount("main", 1, now, "second", decision.target.name, decision.rule))
+    gateway = GatewayRestarts(1, now, "was ended by SIGKILL")
     restarts = (Restarts("a", "http://127.0.0.1:1", 2, now, "ended with signal 9"),)
-    assert len(incidents.as_dict(restarts)["degraded"]) == 2
+    assert len(incidents.as_dict(restarts, gateway)["degraded"]) == 3
     now += RECENT_S + 1
-    found = incidents.as_dict(restarts)
+    found = incidents.as_dict(restarts, gateway)
     assert found["degraded"] == []
     assert (
         found["since_start"]["restarts"][0].items() >= {"shard": "a", "count": 2, "url": "http://127.0.0.1:1"}.items()

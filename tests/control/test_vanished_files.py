@@ -28,7 +28,7 @@ def stack_of(folder: Path) -> LocalStack:
         each.mkdir()
     missing: Any = None
     plane = Plane().process()
-    return LocalStack(Settings(), plane, missing, missing, rules, models, forgets=True, incidents=Incidents())
+    return LocalStack(Settings(), plane, missing, rules, models, forgets=True, incidents=Incidents())
 
 
 async def touched(path: Path, stack: LocalStack, state: str) -> None:

@@ -1,4 +1,4 @@
-"""What went wrong in a stack since its start: requests that a fallback answered, beside the restarts of its servers."""
+"""What went wrong in a stack since its start: requests that a fallback answered, and restarts of its servers and gateway."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from tidegate.bootstrap.fallbacks import FallbackCount
 from tidegate.control.supervisor import Restarts
-from tidegate.ports import Served
 
 logger = logging.getLogger(__name__)
 
@@ -29,43 +29,54 @@ class Fallbacks:
     logged_at: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class GatewayRestarts:
+    """How often the gateway's process was replaced since the start, when it was last (Unix seconds) and why."""
+
+    count: int = 0
+    last_at: float = 0.0
+    reason: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {"count": self.count, "last_at": _iso(self.last_at) if self.count else None, "reason": self.reason}
+
+
 class Incidents:
-    """Counts fallbacks as an observer of the gateway, and reports them with the restarts of servers."""
+    """Counts what fallbacks answered, and reports it with the restarts of servers and gateway."""
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
         self._started_at = clock()
         self._fallbacks: dict[str, Fallbacks] = {}
 
-    def observe(self, served: Served) -> None:
-        """Count a request, where a fallback answered it."""
-        if not served.is_fallback or served.target is None:
-            return
-        now, decision = self._clock(), served.decision
-        found = self._fallbacks.setdefault(decision.objective, Fallbacks())
-        found.count, found.last_at = found.count + 1, now
-        if now - found.logged_at >= LOG_EVERY_S:
+    def count(self, counted: FallbackCount) -> None:
+        """Count requests that the gateway reports."""
+        found = self._fallbacks.setdefault(counted.objective, Fallbacks())
+        found.count, found.last_at = found.count + counted.count, counted.last_at
+        if (now := self._clock()) - found.logged_at >= LOG_EVERY_S:
             found.logged_at = now
             logger.warning(
                 "objective %s: the fallback %s answered instead of %s (rule %s); %d such requests since the start",
-                decision.objective, served.target.name, decision.target.name, decision.rule, found.count,
+                counted.objective, counted.answered_by, counted.decided, counted.rule, found.count,
             )  # fmt: skip
 
-    def as_dict(self, restarts: Sequence[Restarts]) -> dict[str, Any]:
+    def as_dict(self, restarts: Sequence[Restarts], gateway: GatewayRestarts) -> dict[str, Any]:
         """Plain JSON values: see docs/control-plane.md, "Fleet status"."""
         return {
             "since_start": {
                 "at": _iso(self._started_at),
                 "restarts": [each.as_dict() for each in restarts],
+                "gateway_restarts": gateway.as_dict(),
                 "fallbacks": [
                     {"objective": name, "count": found.count, "last_at": _iso(found.last_at)}
                     for name, found in sorted(self._fallbacks.items())
                 ],
             },
-            "degraded": list(self._degraded(restarts)),
+            "degraded": list(self._degraded(restarts, gateway)),
         }
 
-    def _degraded(self, restarts: Sequence[Restarts]) -> Iterator[str]:
+    def _degraded(self, restarts: Sequence[Restarts], gateway: GatewayRestarts) -> Iterator[str]:
         """What happened lately, in words."""
         recent = self._clock() - RECENT_S
         for each in restarts:
@@ -75,6 +86,9 @@ class Incidents:
                     f"a server of shard {each.shard} was replaced {times}, last at {_iso(each.last_at)}: {each.reason}; "
                     "its log above that says why"
                 )
+        if gateway.count and gateway.last_at >= recent:
+            times = "once" if gateway.count == 1 else f"{gateway.count} times"
+            yield f"the gateway was replaced {times}, last at {_iso(gateway.last_at)}: its process {gateway.reason}"
         for name, found in sorted(self._fallbacks.items()):
             if found.last_at >= recent:
                 requests = "1 request" if found.count == 1 else f"{found.count} requests"

@@ -1,4 +1,5 @@
-"""The whole stack on one machine: AWS in memory, Triton servers that load from it, the control plane and the gateway."""
+"""The whole stack on one machine: AWS in memory, Triton servers that load from it, the control plane, and the gateway in a
+process of its own."""
 
 from __future__ import annotations
 
@@ -18,6 +19,7 @@ from tidegate.aws.local_server import LocalAws
 from tidegate.aws.provision import provision
 from tidegate.bootstrap import build_transport
 from tidegate.bootstrap.control import author, build_launcher, control_config, control_ports
+from tidegate.bootstrap.gateway_supervisor import GatewayContact, GatewaySupervisor
 from tidegate.bootstrap.incidents import Incidents
 from tidegate.bootstrap.known_servers import KnownServers
 from tidegate.bootstrap.local_facts import seed_local_facts
@@ -25,15 +27,15 @@ from tidegate.bootstrap.local_stores import LocalStores
 from tidegate.bootstrap.sources import FolderModels, check_served, followed_rules
 from tidegate.bootstrap.tasks import cancel
 from tidegate.control.fleet import LocalFleet
-from tidegate.control.follower import EngineFollower, FollowerConfig
 from tidegate.control.following import FollowMode, describe_pause, pause_fields, pause_of
 from tidegate.control.plane import ControlPlane
 from tidegate.control.publish import PublishRequest
 from tidegate.control.sources import CheckedRules, GivenRules, RulesSource
 from tidegate.control.status import FleetReport, unread
 from tidegate.control.steps import StepEvent
-from tidegate.errors import ImmutableError, PublishError, StackError, StoreError, TidegateError
-from tidegate.ports import LiveEntry, Pointer, Transport
+from tidegate.errors import BundleError, ImmutableError, PublishError, StackError, StoreError, TidegateError
+from tidegate.ports import LiveEntry, Pointer, Suspect, Transport
+from tidegate.rules import Engine
 from tidegate.settings import Settings
 from tidegate.triton.installation import find_installation
 
@@ -54,14 +56,14 @@ LOOK_S = 0.5
 
 @dataclass(slots=True)
 class LocalStack:
-    """A running stack; a `FleetStatus`. Made by `local_stack`.
+    """A running stack. Made by `local_stack`.
 
     Attributes:
         plane: the control plane; any other process may have one of the same stores.
         fleet: the servers, and the directory of those that may be sent requests.
-        follower: the rules that are live.
         forgets: whether its stores end with it.
-        incidents: what went wrong since the start; an observer of the gateway.
+        incidents: what went wrong since the start.
+        gateway: the gateway's process; set before anything is published.
         mode: what the rules directory must pass before a change of it goes live.
         last_rejected: when a change of it was refused last, and the findings; None since one was published.
         unpublished_at: when it changed last while following was paused.
@@ -71,7 +73,6 @@ class LocalStack:
     settings: Settings
     plane: ControlPlane
     fleet: LocalFleet
-    follower: EngineFollower
     _rules: Path
     _models: Path
     forgets: bool
@@ -87,6 +88,8 @@ class LocalStack:
     follow_ended: str = ""
     _rejected_after: int = 0
     _place: str = field(init=False)
+    gateway: GatewaySupervisor = field(init=False)
+    _serving: asyncio.Task[None] = field(init=False)
 
     def __post_init__(self) -> None:
         # Once: a machine whose name changes meanwhile follows the same directory.
@@ -115,11 +118,11 @@ class LocalStack:
             _announce(event)
             if event.step == "flip" and event.state == "done":
                 # At once, and not when it would ask the next time.
-                polls.append(asyncio.create_task(self.follower.poll()))
+                polls.append(asyncio.create_task(self.gateway.poll()))
 
         await self.plane.publisher.publish(request, announce)
         await asyncio.gather(*polls)
-        await self.follower.poll()
+        await self.gateway.poll()
         self.last_rejected = self.unpublished_at = None
 
     async def follow_change(self) -> None:
@@ -152,12 +155,40 @@ class LocalStack:
         except StoreError:
             return None
 
-    async def status(self) -> Mapping[str, Any]:
-        """The fleet as plain JSON values: see docs/control-plane.md, "Fleet status"."""
+    def serve(self) -> None:
+        """Start the gateway, and keep it running."""
+        self._serving = asyncio.create_task(self.gateway.run())
+
+    async def stop_serving(self) -> None:
+        """End the gateway, the requests under way first."""
+        await cancel(self._serving)
+
+    async def wait(self) -> None:
+        """Wait for what never should be: that nobody keeps the gateway running any more. Raises `StackError`."""
+        await asyncio.wait([self._serving])
+        raise StackError("the gateway is not kept running any more") from self._serving.exception()
+
+    async def live_engine(self) -> Engine | None:
+        """The rules that are live; None where the stores do not say."""
+        with contextlib.suppress(StoreError, BundleError):
+            pointer = await self.plane.reader.pointer()
+            return None if pointer is None else await self.plane.reader.engine(pointer.live.revision)
+        return None
+
+    async def status(self, follower: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
+        """The fleet as plain JSON values: see docs/control-plane.md, "Fleet status".
+
+        `follower` is what the gateway says of the rules that it serves; None: what it said last.
+        """
+        report = await self._report()
+        wrong = tuple(self.gateway.problems())
         return {
-            **await self._report(),
-            **await self.follower.status(),
-            **self.incidents.as_dict(self.fleet.restarts()),
+            **report,
+            "well": report["well"] and not wrong,
+            "problems": [*report["problems"], *wrong],
+            **(self.gateway.follower if follower is None else follower),
+            **self.incidents.as_dict(self.fleet.restarts(), self.gateway.restarts),
+            "gateway": self.gateway.as_dict(),
             "follow": self._follow_status(),
             "rules": {"last_rejected": self._last_rejected()},
             "control": {
@@ -225,9 +256,15 @@ def _sequence(pointer: Pointer | None) -> int:
 
 @contextlib.asynccontextmanager
 async def local_stack(
-    settings: Settings, rules: Path, models: Path, checked: CheckedRules, mode: FollowMode = FollowMode.CHECKED
+    settings: Settings,
+    rules: Path,
+    models: Path,
+    checked: CheckedRules,
+    listener: socket.socket,
+    mode: FollowMode = FollowMode.CHECKED,
 ) -> AsyncIterator[LocalStack]:
-    """Start a stack and publish its first rules; leaving stops everything that was started, last first.
+    """Start a stack and publish its first rules; requests are answered from then on. Leaving stops everything that was
+    started, last first.
 
     Args:
         settings: where they name a bucket and a table these are used, else AWS is started in memory.
@@ -235,6 +272,7 @@ async def local_stack(
         models: the folder that models are pushed from.
         checked: the compiled rules, which are published first, unless somebody else made others live in stores that the
             settings name.
+        listener: the bound socket that the gateway serves.
         mode: what the rules directory must pass before a change of it goes live.
 
     Raises:
@@ -257,6 +295,7 @@ async def local_stack(
         started.push_async_callback(transport.aclose)
         stack, running = await _started(settings, rules, models, transport, started, forgets=given is not settings)
         stack.mode = mode
+        _start_gateway(stack, listener, started)
         # Before any model answers: it would keep in mind that a member has no history.
         await seeding
         pointer = await stack.plane.reader.pointer()
@@ -267,8 +306,7 @@ async def local_stack(
         if aws is not None:
             stores = asyncio.create_task(LocalStores(aws, settings, models, stack.plane).run())
             started.push_async_callback(cancel, stores)
-        follower = asyncio.create_task(stack.follower.run())
-        started.push_async_callback(cancel, follower)
+        await stack.gateway.ready()
         yield stack
 
 
@@ -314,15 +352,33 @@ async def _started(
         beat_s=BEAT_S,
         reconcile_s=settings.reconcile_interval_s,
     )
-    config = FollowerConfig(
-        poll_interval_s=settings.poll_interval_s,
-        report_interval_s=min(settings.report_interval_s, SILENCE_S / 3),
-        fresh_wait_s=settings.fresh_wait_ms / 1000,
-    )
-    follower = EngineFollower(plane.ports.bundles, GATEWAY, plane.ports.registry, config=config)
     running = asyncio.create_task(fleet.run())
     started.push_async_callback(cancel, running)
-    return LocalStack(settings, plane, fleet, follower, rules, models, forgets, Incidents()), running
+    return LocalStack(settings, plane, fleet, rules, models, forgets, Incidents()), running
+
+
+def _start_gateway(stack: LocalStack, listener: socket.socket, started: contextlib.AsyncExitStack) -> None:
+    """Start the gateway's process, which answers once there are rules and endpoints."""
+    settings = stack.settings
+    contact = GatewayContact(
+        settings=replace(settings, report_interval_s=min(settings.report_interval_s, SILENCE_S / 3)),
+        gateway_id=GATEWAY,
+        bundles=stack.plane.ports.bundles,
+        registry=stack.plane.ports.registry,
+        report=stack.status,
+        suspect=_note_suspect,
+    )
+    stack.gateway = GatewaySupervisor(listener, contact, stack.incidents)
+    stack.fleet.directory.tell(stack.gateway.show)
+    stack.serve()
+    started.push_async_callback(stack.stop_serving)
+
+
+def _note_suspect(suspect: Suspect) -> None:
+    logger.warning(
+        "model %r on %s cannot be used, as the gateway sees it: %s",
+        suspect.model, suspect.endpoint.url, suspect.kind.value,
+    )  # fmt: skip
 
 
 async def _first_publish(stack: LocalStack, checked: CheckedRules, running: asyncio.Task[None]) -> None:
@@ -356,7 +412,7 @@ async def _serve_live(stack: LocalStack, live: LiveEntry, running: asyncio.Task[
             logger.warning("not every server is ready after %g s; see `tidegate status`", stack.settings.load_timeout_s)
             break
         await asyncio.sleep(LOOK_S)
-    await stack.follower.poll()
+    await stack.gateway.poll()
     await stack.fleet.directory.refresh()
 
 

@@ -1,4 +1,4 @@
-"""The process of `tidegate up`: one event loop for the fleet, the gateway, the rules' changes and the signals."""
+"""The process of `tidegate up`: one event loop for the fleet, the rules' changes and the signals, beside the gateway's process."""
 
 from __future__ import annotations
 
@@ -7,16 +7,13 @@ import contextlib
 import logging
 import signal
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import click
-import uvicorn
 import uvloop
 
-from tidegate.bootstrap import build_gateway
 from tidegate.bootstrap.local import LocalStack, local_stack
 from tidegate.bootstrap.sources import followed_rules
 from tidegate.bootstrap.tasks import cancel
@@ -31,10 +28,6 @@ from tidegate.settings import Settings
 logger = logging.getLogger("tidegate.up")
 
 HOST = "127.0.0.1"
-REQUEST_GRACE_S = 3
-"""How long requests under way may go on after a signal; with the bound on stopping Triton it stays below 10 s."""
-
-KEEP_ALIVE_S = 75
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -92,26 +85,23 @@ async def _serve(settings: Settings, rules: Path, models: Path, port: int, mode:
         serving: asyncio.Future[LocalStack] = asyncio.get_running_loop().create_future()
         follower = asyncio.create_task(_follow(rules, models, serving, mode))
         started.push_async_callback(cancel, follower)
-        stack = await started.enter_async_context(local_stack(settings, rules, models, checked, mode))
-        gateway = build_gateway(settings, stack.follower, stack.fleet.directory, stack, observe=stack.incidents.observe)
-        started.push_async_callback(gateway.close)
-        server = await started.enter_async_context(_http(gateway.app, listener))
+        url = f"http://{HOST}:{listener.getsockname()[1]}"
+        stack = await started.enter_async_context(local_stack(settings, rules, models, checked, listener, mode))
         # Once more, so that leaving ends it before the requests and the fleet.
         started.push_async_callback(cancel, follower)
-        url = f"http://{HOST}:{listener.getsockname()[1]}"
         click.echo(f"ready {url}")
         serving.set_result(stack)
         telling = asyncio.create_task(_tell_first_steps(url, stack, rules, models))
         started.push_async_callback(cancel, telling)
-        await asyncio.wait([server])
-        raise StackError("the HTTP server ended by itself")
+        await stack.wait()
 
 
 async def _tell_first_steps(url: str, stack: LocalStack, rules: Path, models: Path) -> None:
     """Say on standard error what can be tried now."""
-    steps = await asyncio.to_thread(first_steps, url, stack.follower.engine(), rules, models)
-    for line in steps:
-        say(line, err=True)
+    engine = await stack.live_engine()
+    if engine is not None:
+        for line in await asyncio.to_thread(first_steps, url, engine, rules, models):
+            say(line, err=True)
 
 
 async def _checked(rules: Path, mode: FollowMode) -> CheckedRules:
@@ -146,52 +136,6 @@ def _bind(port: int) -> Iterator[socket.socket]:
         except OSError as error:
             raise StackError(f"port {port} of {HOST} cannot be used ({error.strerror}); name another, or 0") from error
         yield listener
-
-
-class _Server(uvicorn.Server):
-    """Uvicorn without signal handlers of its own; `accepting` is set once it takes connections."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.accepting = asyncio.Event()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave the signals to this process."""
-        yield
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start to listen."""
-        await super().startup(sockets)
-        self.accepting.set()
-
-
-@contextlib.asynccontextmanager
-async def _http(app: Any, listener: socket.socket) -> AsyncIterator[asyncio.Task[None]]:
-    """Serve `app` on a bound socket; leaving lets the requests under way end, for a while."""
-    config = uvicorn.Config(
-        app,
-        http="httptools",
-        lifespan="off",
-        access_log=False,
-        server_header=False,
-        log_config=None,
-        ws="none",
-        timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=REQUEST_GRACE_S,
-    )
-    server = _Server(config)
-    task = asyncio.create_task(server.serve(sockets=[listener]))
-    accepting = asyncio.create_task(server.accepting.wait())
-    await asyncio.wait([task, accepting], return_when=asyncio.FIRST_COMPLETED)
-    accepting.cancel()
-    if task.done() and isinstance(error := task.exception(), OSError):
-        raise StackError(f"cannot listen on {listener.getsockname()}: {error.strerror}") from error
-    try:
-        yield task
-    finally:
-        server.should_exit = True
-        await asyncio.wait([task])
 
 
 async def _follow(rules: Path, models: Path, serving: asyncio.Future[LocalStack], mode: FollowMode) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from tidegate.errors import StoreError
 from tidegate.ports import Endpoint, EndpointState, RegisteredEndpoint, Registry
@@ -29,6 +29,7 @@ class RegistryDirectory:
         self._entries: Mapping[Endpoint, RegisteredEndpoint] = {}
         self._shards: Mapping[str, tuple[Endpoint, ...]] = {}
         self._ended: set[Endpoint] = set()
+        self._follower: Callable[[Mapping[str, Sequence[Endpoint]]], None] = _nobody
         self._wanted = asyncio.Event()
 
     def endpoints(self, shard: str) -> Sequence[Endpoint]:
@@ -47,6 +48,11 @@ class RegistryDirectory:
             for each, entry in self._entries.items()
             if each.shard == shard and entry.state is not EndpointState.LOADING
         ]
+
+    def tell(self, follower: Callable[[Mapping[str, Sequence[Endpoint]]], None]) -> None:
+        """Give the endpoints of all shards to `follower`, now and at once whenever they are others."""
+        self._follower = follower
+        follower(self._shards)
 
     def drop(self, endpoint: Endpoint) -> None:
         """Leave out an endpoint that is known to have ended."""
@@ -87,4 +93,11 @@ class RegistryDirectory:
                 group.setdefault(entry.endpoint.shard, []).append(entry.endpoint)
         self._entries = {entry.endpoint: entry for entry in entries}
         known = {shard: [each for each in group if each not in self._ended] for shard, group in self._shards.items()}
-        self._shards = {shard: tuple(group) for shard, group in (known | wedged | ready).items()}
+        shards = {shard: tuple(group) for shard, group in (known | wedged | ready).items()}
+        if shards != self._shards:
+            self._shards = shards
+            self._follower(shards)
+
+
+def _nobody(_shards: Mapping[str, Sequence[Endpoint]]) -> None:
+    """Until somebody wants to be told."""

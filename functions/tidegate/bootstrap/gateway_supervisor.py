@@ -1,0 +1,329 @@
+"""Runs the gateway of a local stack in a process of its own: starts it, tells it what it needs, and replaces it.
+
+The listening socket stays here, so that whoever connects while there is no gateway waits in its queue for the next one.
+A gateway that is silent is reported, and replaced only once it has been so for long: one slow request is no reason to cut
+off all others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+from tidegate.aws.formats import encode_pointer
+from tidegate.bootstrap.fallbacks import FallbackCount
+from tidegate.bootstrap.gateway_link import GatewayLink, Message
+from tidegate.bootstrap.incidents import GatewayRestarts, Incidents
+from tidegate.bootstrap.tasks import cancel
+from tidegate.errors import StackError, StoreError
+from tidegate.ports import BundleSource, Endpoint, GatewayReport, GatewayReports, Pointer, Suspect, SuspectKind
+from tidegate.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+REQUEST_GRACE_S = 3.0
+"""How long requests under way may go on after a stop; with the bound on stopping Triton it stays below 10 s."""
+
+ENDING_S = 1.0
+TICK_S = 1.0
+SILENT_S = 3.0
+"""A gateway that was not heard of for so long is reported; it should be heard of every second."""
+
+REPLACED_S = 60.0
+"""A gateway that was not heard of for so long is ended, and another started."""
+
+POLL_WAIT_S = 2.0
+FIRST_BACKOFF_S = 0.5
+LONGEST_BACKOFF_S = 5.0
+SHORT_LIFE_S = 5.0
+FAILED_STARTS = 3
+"""So many gateways in a row that end before any was ready end the start of the stack."""
+
+NOT_HEARD: Mapping[str, Any] = {
+    "source": {"state": "unknown", "age_s": None, "failures": 0, "last_error": None},
+}
+
+Report = Callable[[Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
+"""Gives the fleet's status, given what the gateway says of the rules that it serves."""
+
+
+class GatewayState(StrEnum):
+    """A gateway's process: not answering yet, answering, or not heard of for `SILENT_S`."""
+
+    STARTING = "starting"
+    SERVING = "serving"
+    SILENT = "silent"
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayContact:
+    """What a gateway's process works with.
+
+    Attributes:
+        settings: its settings; without secrets of others.
+        gateway_id: its name in the registry.
+        bundles: the live bundle.
+        registry: is told which revision it serves.
+        report: gives the fleet's status for `GET /v1/fleet`.
+        suspect: is told which model callers cannot use, and where.
+    """
+
+    settings: Settings
+    gateway_id: str
+    bundles: BundleSource
+    registry: GatewayReports
+    report: Report
+    suspect: Callable[[Suspect], None]
+
+
+class GatewaySupervisor:
+    """Keeps one gateway running, until cancelled.
+
+    Args:
+        listener: the bound socket that it serves; it is closed when this ends.
+        contact: what it works with.
+        incidents: count what fallbacks answered.
+    """
+
+    def __init__(self, listener: socket.socket, contact: GatewayContact, incidents: Incidents) -> None:
+        self._listener = listener
+        self._contact = contact
+        self._incidents = incidents
+        self._shards: Mapping[str, Sequence[Endpoint]] | None = None
+        self._sequence = 0
+        self._process: asyncio.subprocess.Process | None = None
+        self._link: GatewayLink | None = None
+        self._pointer: Pointer | None = None
+        self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._was_ready = False
+        self._silent_s = 0.0
+        self._lag_ms = 0.0
+        self._why_ended = ""
+        self._started_at = time.time()
+        self.state = GatewayState.STARTING
+        self.restarts = GatewayRestarts()
+        self.follower: Mapping[str, Any] = NOT_HEARD
+
+    async def run(self) -> None:
+        """Run until cancelled; then requests under way have `REQUEST_GRACE_S`, and the process is gone."""
+        backoff_s, failures = 0.0, 0
+        try:
+            while True:
+                began = time.monotonic()
+                how = await self._one()
+                logger.error("the gateway's process %s; starting another", how)
+                self.restarts = GatewayRestarts(self.restarts.count + 1, time.time(), how)
+                failures = 0 if self._was_ready else failures + 1
+                if failures >= FAILED_STARTS and not self._ready.done():
+                    self._ready.set_exception(StackError(f"the gateway does not start: its process {how}"))
+                    # Whoever starts the stack may have failed before it asks.
+                    self._ready.exception()
+                short = time.monotonic() - began < SHORT_LIFE_S
+                await asyncio.sleep(backoff_s)
+                backoff_s = min(LONGEST_BACKOFF_S, max(FIRST_BACKOFF_S, 2 * backoff_s)) if short else 0.0
+        finally:
+            self._listener.close()
+
+    async def ready(self) -> None:
+        """Wait until requests are answered. Raises `StackError`: they never will be."""
+        await asyncio.shield(self._ready)
+
+    def show(self, shards: Mapping[str, Sequence[Endpoint]]) -> None:
+        """Tell the gateway at once which endpoints may be sent requests."""
+        self._shards = shards
+        self._sequence += 1
+        if self._link is not None:
+            self._tell_endpoints(self._link)
+
+    async def poll(self) -> None:
+        """Have the gateway look for the live revision now, and wait for it a while; one that does not answer looks later."""
+        if self._link is not None:
+            with contextlib.suppress(StoreError):
+                self._take_follower((await self._link.ask(Message("poll"), POLL_WAIT_S)).members)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON values: see docs/control-plane.md, "Fleet status"."""
+        return {
+            "pid": None if self._process is None else self._process.pid,
+            "state": self.state.value,
+            "started_at": _iso(self._started_at),
+            "silent_s": round(self._silent_s),
+            "lag_ms": round(self._lag_ms),
+        }
+
+    def problems(self) -> Iterator[str]:
+        """What is wrong with the gateway now, in words."""
+        if self.state is GatewayState.SILENT:
+            yield (
+                f"the gateway (process {self.as_dict()['pid']}) does not answer: nothing was heard of it for "
+                f"{self._silent_s:.0f} s; it is replaced after {REPLACED_S:.0f}"
+            )
+        elif self.state is GatewayState.STARTING and self._ready.done():
+            yield "the gateway is being started again; requests wait for it"
+
+    async def _one(self) -> str:
+        """Run one process until it has ended; how it ended, in words."""
+        self.state, self._was_ready, self._silent_s, self._why_ended = GatewayState.STARTING, False, 0.0, ""
+        self._pointer = None
+        near, far = socket.socketpair()
+        with far:
+            try:
+                process = await self._spawn(far)
+            except BaseException as error:
+                # A process that was started already ends with the channel.
+                near.close()
+                if isinstance(error, OSError):
+                    return f"cannot be started: {error}"
+                raise
+        self._process, self._started_at = process, time.time()
+        ended = asyncio.create_task(process.wait())
+        link = await GatewayLink.over(near, self._handle)
+        linked = asyncio.create_task(link.run())
+        watching = asyncio.create_task(self._watch(process))
+        try:
+            self._link = link
+            self._tell_start(link)
+            code = await asyncio.shield(ended)
+        except asyncio.CancelledError:
+            await self._stop(process, ended, link)
+            raise
+        finally:
+            self._link, self._process = None, None
+            await cancel(watching)
+            await cancel(linked)
+        return self._why_ended or _how(code)
+
+    async def _spawn(self, channel: socket.socket) -> asyncio.subprocess.Process:
+        files = (self._listener.fileno(), channel.fileno())
+        return await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-P",
+            "-m",
+            "tidegate.bootstrap.gateway_process",
+            *map(str, files),
+            stdin=asyncio.subprocess.DEVNULL,
+            # The one line on standard output is the stack's.
+            stdout=asyncio.subprocess.DEVNULL,
+            pass_fds=files,
+            # Ctrl-C in a terminal is for this process, which then ends the gateway.
+            start_new_session=True,
+        )
+
+    async def _watch(self, process: asyncio.subprocess.Process) -> None:
+        """Count the seconds of silence in turns of this event loop, so that its own delays accuse nobody."""
+        while True:
+            await asyncio.sleep(TICK_S)
+            self._silent_s += TICK_S
+            if self._silent_s >= SILENT_S and self.state is GatewayState.SERVING:
+                self.state = GatewayState.SILENT
+                logger.warning("the gateway (process %d) has not been heard of for %.0f s", process.pid, self._silent_s)
+            if self._silent_s >= REPLACED_S:
+                self._why_ended = f"was not heard of for {REPLACED_S:.0f} s and was ended"
+                process.kill()
+                return
+
+    async def _stop(self, process: asyncio.subprocess.Process, ended: asyncio.Task[int], link: GatewayLink) -> None:
+        """End the process, the requests under way first where it can still be told."""
+        # From here on a caller is refused at once.
+        self._listener.close()
+        if self.state is not GatewayState.SILENT:
+            link.send(Message("stop", {"grace_s": REQUEST_GRACE_S}))
+            await asyncio.wait([ended], timeout=REQUEST_GRACE_S + ENDING_S)
+        if not ended.done():
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await asyncio.wait([ended])
+
+    def _tell_start(self, link: GatewayLink) -> None:
+        settings = replace(self._contact.settings, management_secret=None)
+        level = logging.getLogger("tidegate").getEffectiveLevel()
+        members = {
+            "settings": settings.to_environment(),
+            "gateway_id": self._contact.gateway_id,
+            "log_level": level,
+        }
+        link.send(Message("start", members))
+        if self._shards is not None:
+            self._tell_endpoints(link)
+
+    def _tell_endpoints(self, link: GatewayLink) -> None:
+        shards = {shard: [(each.host, each.port) for each in group] for shard, group in (self._shards or {}).items()}
+        link.send(Message("directory", {"sequence": self._sequence, "shards": shards}))
+
+    async def _handle(self, message: Message) -> Message | None:
+        """Do what the gateway asks for. Whatever it says is checked, as it reads what strangers send."""
+        members = message.members
+        match message.kind:
+            case "ready" | "beat":
+                self._heard(message)
+            case "pointer":
+                return await self._read_pointer(members.get("known"))
+            case "bundle":
+                return Message("answer", payload=await self._contact.bundles.bundle(str(members["revision"])))
+            case "report":
+                report = GatewayReport(self._contact.gateway_id, str(members["revision"]), float(members["seen_at"]))
+                await self._contact.registry.report(report)
+            case "status":
+                self._take_follower(members)
+                return Message("answer", {"fleet": dict(await self._contact.report(self.follower))})
+            case "suspect":
+                place = Endpoint(str(members["shard"]), str(members["host"]), int(members["port"]))
+                self._contact.suspect(Suspect(place, str(members["model"]), SuspectKind(members["what"])))
+            case "log":
+                _log(members)
+        return None
+
+    def _heard(self, message: Message) -> None:
+        if self.state is GatewayState.SILENT:
+            logger.warning("the gateway is heard of again, after %.0f s", self._silent_s)
+        self._silent_s = 0.0
+        self._take_follower(message.members)
+        if message.kind == "ready" or self._was_ready:
+            self._was_ready, self.state = True, GatewayState.SERVING
+            if not self._ready.done():
+                self._ready.set_result(None)
+        if message.kind == "beat":
+            self._lag_ms = float(message.members["lag_ms"])
+            for each in message.members["fallbacks"]:
+                self._incidents.count(FallbackCount.from_dict(each))
+
+    def _take_follower(self, members: Mapping[str, Any]) -> None:
+        if isinstance(follower := members.get("follower"), dict):
+            self.follower = follower
+
+    async def _read_pointer(self, tag: Any) -> Message:
+        """The pointer, in full where the gateway does not have it."""
+        known = self._pointer if self._pointer is not None and self._pointer.tag == tag else None
+        found = self._pointer = await self._contact.bundles.pointer(known)
+        if found is None:
+            return Message("answer", {"tag": None})
+        return Message("answer", {"tag": found.tag}, b"" if found.tag == tag else encode_pointer(found))
+
+
+def _log(members: Mapping[str, Any]) -> None:
+    """Write a line of the gateway's log as one of this process's."""
+    name = str(members["logger"])
+    found = logging.getLogger(name if name.startswith("tidegate.") else "tidegate.gateway")
+    found.log(int(members["level"]), "%s", members["text"])
+
+
+def _how(code: int) -> str:
+    if code >= 0:
+        return f"ended with exit code {code}"
+    with contextlib.suppress(ValueError):
+        return f"was ended by {signal.Signals(-code).name}"
+    return f"was ended by signal {-code}"
+
+
+def _iso(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
