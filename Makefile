@@ -14,6 +14,8 @@ MOVE ?=
 DRY_RUN ?=
 ENGINE ?=
 ONLY ?=
+BEGAN := $(shell date +%s)
+PYTEST = PREPARATION_S=$$(($$(date +%s) - $(BEGAN))) $(BIN)/python -m pytest
 # One more than the cores that the suite is meant for: its tests wait for servers half of the time.
 WORKERS ?= 3
 CHECKOV := .venv-checkov
@@ -27,7 +29,7 @@ LINTED := . $(wildcard $(addprefix triton_models/,offer_decision order_features 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help env models images demo up test test-full test-python short-suite lint format package bench infra infra-check infra-amis infra-bootstrap infra-destroy lock clean
+.PHONY: help env models images demo up prepared parts test test-full test-python short-suite lint format package bench infra infra-check infra-amis infra-bootstrap infra-destroy lock clean
 
 help: ## Show what can be made.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -69,17 +71,23 @@ format: env ## Format the code.
 	@$(BIN)/ruff format --quiet $(LINTED)
 	@$(BIN)/ruff check --fix --quiet $(LINTED)
 
-test: models $(CHECKOV)/.installed $(KSERVE)/.installed ## Run what CI runs, lint included, on WORKERS processes; a part of it: make test ONLY=tests/rules
-	@$(BIN)/python -m pytest -n $(WORKERS) --require-all $(ONLY)
+test: prepared ## Run what CI runs, lint included, on WORKERS processes; a part of it: make test ONLY=tests/rules
+	@$(PYTEST) -n $(WORKERS) --require-all $(ONLY)
 
-test-full: models $(CHECKOV)/.installed $(KSERVE)/.installed ## Run every example of the property tests and what is slow as well; takes ONLY, too.
-	@$(BIN)/python -m pytest -n $(WORKERS) --require-all --full $(ONLY)
+test-full: prepared ## Run every example of the property tests and what is slow as well; takes ONLY, too.
+	@$(PYTEST) -n $(WORKERS) --require-all --full $(ONLY)
+
+# What tests need beside the environment is fetched and built at once: pip waits for the network and for one core.
+prepared: env
+	@$(MAKE) --no-print-directory --jobs 3 parts
+
+parts: models $(CHECKOV)/.installed $(KSERVE)/.installed
 
 test-python: ## Run a short suite on another Python, in an environment of its own: make test-python PYTHON=python3.13
 	@$(MAKE) --no-print-directory short-suite VENV=.venv-$(notdir $(PYTHON)) PYTHON=$(PYTHON) GOAL=$@
 
 short-suite: models
-	@$(BIN)/python -m pytest -n $(WORKERS) $(SHORT_SUITE)
+	@$(PYTEST) -n $(WORKERS) $(SHORT_SUITE)
 
 package: env ## Build the functions' assets of STAGE for arm64 and x86-64 below build/, and print their sizes.
 	@$(BIN)/python -m assets --stage $(STAGE)

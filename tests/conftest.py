@@ -12,6 +12,7 @@ from tidegate.aws.provision import provision
 
 from tests.support import effort, parts, schedule
 from tests.support.aws import LocalAws, local_server, names
+from tests.support.timing import Timing
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -30,6 +31,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: runs only with --full")
     # The hooks of a conftest.py are not asked about folders below it, whose own conftest.py may lack a part.
     config.pluginmanager.register(parts)
+    config.pluginmanager.register(Timing())
     effort.choose(full=config.getoption("--full"))
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 from tests.support.parts import PARTS, ROOT, missing_module
+from tests.support.timing import PREPARATION
 
 HIDING = """\
 import importlib.machinery, sys
@@ -29,6 +32,7 @@ def run_pytest(folder: Path, *arguments: str, hidden: tuple[str, ...] = ()) -> s
     return subprocess.run(
         [sys.executable, "-c", program, "-rs", "-p", "no:cacheprovider", *arguments],
         cwd=ROOT,
+        env=os.environ | {PREPARATION: "7"},
         capture_output=True,
         text=True,
         timeout=120,
@@ -46,6 +50,9 @@ def test_what_is_not_installed_is_skipped_with_words(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert all(words in done.stdout for words in WORDS), done.stdout
     assert " passed" in done.stdout
+    for folder in ("rules", "triton"):
+        assert re.search(rf"^{folder} +\d+ tests +\d+ s\b", done.stdout, re.MULTILINE), "where the time went"
+    assert re.search(r"^7 s of preparation, then \d+ s of tests$", done.stdout, re.MULTILINE)
 
 
 def test_what_is_not_installed_is_a_failure_where_everything_is_required(tmp_path: Path) -> None:
