@@ -18,10 +18,17 @@ MEGABYTE = 1_000_000
 
 @click.command()
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("build"), show_default=True)
+@click.option(
+    "--asset",
+    "names",
+    type=click.Choice([each.name for each in ASSETS]),
+    multiple=True,
+    help="One only; both by default.",
+)
 @click.option("--architecture", type=click.Choice(sorted(PLATFORMS)), multiple=True, help="One only; both by default.")
 @click.option("--stage", help="Build for the Python of this stage's functions; by default for the Python that builds.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def package(out: Path, architecture: tuple[str, ...], stage: str | None, as_json: bool) -> None:
+def package(out: Path, names: tuple[str, ...], architecture: tuple[str, ...], stage: str | None, as_json: bool) -> None:
     """Build the functions' assets below OUT. Exit code 1: one is larger than its bound, or its Python is not installed."""
     version = THIS_PYTHON if stage is None else _python_of(stage)
     interpreter = find_python(version)
@@ -33,6 +40,7 @@ def package(out: Path, architecture: tuple[str, ...], stage: str | None, as_json
     built = [
         build(asset, each, out.resolve(), version, interpreter)
         for asset in ASSETS
+        if asset.name in (names or (asset.name,))
         for each in architecture or sorted(PLATFORMS)
     ]
     if as_json:
