@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -13,7 +14,7 @@ from typing import Any
 
 import boto3
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 from tidegate.errors import SettingsError
 from tidegate.rules.language import ShardSpec
 
@@ -42,28 +43,34 @@ STACKS = ("Storage", "Network", "Fleet")
 BOOTSTRAP_VERSION = 6
 
 
-def infra(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run a command without credentials, whatever this machine has."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "TIDEGATE_"))}
-    nowhere = {
-        "AWS_CONFIG_FILE": os.devnull,
-        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }
-    return subprocess.run(
-        [sys.executable, "-m", "infra", *arguments],
+NOWHERE = {
+    "AWS_CONFIG_FILE": os.devnull,
+    "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
+"""No credentials, whatever this machine has."""
+
+
+def infra(*arguments: str, **variables: str) -> Result:
+    """Run a command without credentials; in this process, which has started CDK already."""
+    dropped = {name: None for name in os.environ if name.startswith(("AWS_", "TIDEGATE_"))}
+    with contextlib.chdir(ROOT):
+        done = CliRunner().invoke(main, arguments, env=dropped | NOWHERE | variables)
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    return done
+
+
+def test_a_deployment_without_an_account_names_all_that_is_missing() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "infra", "deploy", "--stage", "dev"],
         cwd=ROOT,
-        env=kept | nowhere | variables,
+        env={name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "TIDEGATE_"))} | NOWHERE,
         capture_output=True,
         text=True,
         timeout=400,
         check=False,
         stdin=subprocess.DEVNULL,
     )
-
-
-def test_a_deployment_without_an_account_names_all_that_is_missing() -> None:
-    done = infra("deploy", "--stage", "dev")
     assert done.returncode == 1
     assert "0 findings by cdk-nag, audit, cfn-lint, checkov" in done.stdout
     assert "to review: build/infra/dev/REVIEW.md" in done.stdout
@@ -97,9 +104,8 @@ def test_a_mistake_is_told_in_words(
     arguments: tuple[str, ...], variables: Mapping[str, str], code: int, told: str
 ) -> None:
     done = infra(*arguments, **variables)
-    assert done.returncode == code, done.stderr
+    assert done.exit_code == code, done.stderr
     assert told in done.stderr
-    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -118,7 +124,7 @@ def test_a_failure_is_json_where_that_is_asked_for(
     done = infra(*arguments, **variables)
     told = json.loads(done.stdout)
     assert told["format_version"] == 1
-    assert (done.returncode, told["ok"], told["exit_code"]) == (code, False, code)
+    assert (done.exit_code, told["ok"], told["exit_code"]) == (code, False, code)
     assert told["error"].splitlines()[-1] in done.stderr
 
 
@@ -143,9 +149,8 @@ def test_a_folder_without_the_templates_of_a_stage_is_no_deployment(tmp_path: Pa
 def test_a_shard_that_cannot_be_deployed_is_told_with_its_line(tmp_path: Path) -> None:
     rules = write_rules(tmp_path / "rules", {"a": {}, "b": {"instance_type": "m7g.xlarge"}})
     done = infra("check", "--rules", str(rules))
-    assert done.returncode == 1
+    assert done.exit_code == 1
     assert "fleet.yaml:4: 'm7g.xlarge' cannot run Triton: its CPUs are Arm" in without_columns(done.stderr)
-    assert "Traceback" not in done.stderr
 
 
 def test_costs_are_printed_as_json_too() -> None:
@@ -178,7 +183,7 @@ def test_a_price_that_is_not_known_is_told(tmp_path: Path) -> None:
     shards = {"a": {"instance_type": "p5.48xlarge"}, "b": {"alternative_types": ["g4dn.2xlarge", "g7.2xlarge"]}}
     rules = write_rules(tmp_path / "rules", shards)
     done = infra("costs", "--rules", str(rules))
-    assert done.returncode == 1
+    assert done.exit_code == 1
     assert "no price is known of g7.2xlarge (shard 'b'), p5.48xlarge (shard 'a'): state dollars an hour" in done.stderr
     prices = "{g7.2xlarge: 1.5, p5.48xlarge: 55.04}"
     done = infra("costs", "--rules", str(rules), "--json", TIDEGATE_INFRA_PRICES=prices)
