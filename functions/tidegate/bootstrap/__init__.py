@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tidegate.byte_budget import ByteBudget
 from tidegate.dispatch import DispatchConfig, Dispatcher
 from tidegate.ports import EndpointDirectory, EngineSource, FleetStatus, Observe
 from tidegate.settings import Settings
@@ -51,6 +52,7 @@ def build_gateway(
     from tidegate.web.callers import header_caller
     from tidegate.web.observed import unobserved
 
+    budget = ByteBudget(settings.max_buffered_bytes)
     transport = build_transport(settings)
     config = DispatchConfig(
         default_timeout_ms=settings.default_timeout_ms,
@@ -65,6 +67,7 @@ def build_gateway(
         dispatcher=dispatcher,
         fleet=fleet,
         max_body_bytes=settings.max_body_bytes,
+        budget=budget,
         caller_of=caller_of or header_caller,
         observe=observe or unobserved,
     )

@@ -8,6 +8,7 @@ from starlette.applications import Starlette
 from starlette.routing import BaseRoute
 from starlette.types import Receive, Scope, Send
 
+from tidegate.byte_budget import ByteBudget
 from tidegate.dispatch import Dispatcher
 from tidegate.ports import EngineSource, FleetStatus, Observe
 from tidegate.web.callers import CallerOf, Grants, header_caller
@@ -19,6 +20,8 @@ from tidegate.web.objectives import JsonDoor
 from tidegate.web.observed import unobserved
 from tidegate.web.oip import OipDoor
 from tidegate.web.parts import DoorParts, TimeLeft
+
+_BUFFERED_BYTES = 512 * 1024 * 1024
 
 
 class Gateway(Starlette):
@@ -57,6 +60,7 @@ def create_app(
     dispatcher: Dispatcher,
     fleet: FleetStatus | None = None,
     max_body_bytes: int = 64 * 1024 * 1024,
+    budget: ByteBudget | None = None,
     decision_ttl_ms: int = 5_000,
     time_left_ms: TimeLeft = function_time_left_ms,
     caller_of: CallerOf = header_caller,
@@ -70,6 +74,7 @@ def create_app(
         dispatcher: carries decisions out; the default deadline of a request is in its configuration.
         fleet: answers `GET /v1/fleet`; None makes that path a 404.
         max_body_bytes: a larger request body is refused with 413 (> 0).
+        budget: counts the bytes of bodies that are held, over all requests of the process; None is one of 512 MiB of its own.
         decision_ttl_ms: how long a caller of `resolve` may keep a decision, in milliseconds (at least 0).
         time_left_ms: what the function that runs the app has left for a request, in milliseconds, or None.
         caller_of: gives the name of a request's caller, from wherever it can be trusted; the default reads the header
@@ -85,6 +90,7 @@ def create_app(
         grants=Grants(caller_of),
         time_left_ms=time_left_ms,
         max_body_bytes=max_body_bytes,
+        budget=budget or ByteBudget(_BUFFERED_BYTES),
         observe=observe,
     )
     door = JsonDoor(parts, fleet, decision_ttl_ms)

@@ -38,20 +38,19 @@ def name_to_read(objective: Objective, headers: RawHeaders) -> JsonName:
     return PARAMETERS if reads else SEQUENCE_ID
 
 
-def oip_context(objective: Objective, headers: RawHeaders, body: bytes) -> OipContext:
+def oip_context(objective: Objective, headers: RawHeaders, values: Mapping[str, Any] | None, body: bytes) -> OipContext:
     """The context of a request to `/v2`.
 
     Args:
         objective: the objective that is asked for.
         headers: the request's headers.
+        values: what `context_header` found.
         body: its body, inflated as `inflated` does; empty where the method has none.
 
     Raises:
         ContextError: a text does not stand for a value of its attribute.
-        WebError: `Tidegate-Context`, `Inference-Header-Content-Length`, `sequence_id` or JSON that may hold context is
-            malformed.
+        WebError: `Inference-Header-Content-Length`, `sequence_id` or JSON that may hold context is malformed.
     """
-    values = context_header(headers)
     parameters: Mapping[str, Any] = {}
     if body:
         parameters = _parameters(headers, body, name_to_read(objective, headers))

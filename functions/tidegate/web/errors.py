@@ -28,6 +28,7 @@ from tidegate.errors import (
     UnavailableError,
     UnknownObjectiveError,
 )
+from tidegate.web.bodies import BodyTooLargeError
 from tidegate.web.http import Answer, HeaderTooLongError
 
 _log = logging.getLogger("tidegate.web")
@@ -85,13 +86,14 @@ def wrong_method(allowed: str) -> WebError:
     return WebError(Failure(405, "method-not-allowed", "Method not allowed", "Method Not Allowed", {}, headers))
 
 
-def too_large(limit_bytes: int) -> WebError:
+def too_large(error: BodyTooLargeError) -> WebError:
     """A body above the limit (413)."""
     detail = (
-        f"the request body is larger than {limit_bytes} bytes; ask POST /v1/objectives/{{objective}}/resolve where the "
-        "model is served, and send it there yourself"
+        f"the request body is larger than {error.limit_bytes} bytes ({error.setting}); ask POST "
+        "/v1/objectives/{objective}/resolve where the model is served, and send it there yourself"
     )
-    return WebError(Failure(413, "body-too-large", "The request body is too large", detail))
+    members = {"limit_bytes": error.limit_bytes, "setting": error.setting}
+    return WebError(Failure(413, "body-too-large", "The request body is too large", detail, members))
 
 
 def wrong_media_type(detail: str) -> WebError:
@@ -148,6 +150,8 @@ def failure_of(error: Exception) -> Failure:
     match error:
         case WebError():
             return error.failure
+        case BodyTooLargeError():
+            return too_large(error).failure
         case UnknownObjectiveError():
             members = {"objective": error.objective, "did_you_mean": error.near}
             return Failure(404, "unknown-objective", "Unknown objective", str(error), members)

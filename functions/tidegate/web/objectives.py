@@ -23,6 +23,7 @@ from tidegate.rules import Engine
 from tidegate.rules.contract import Caller, Objective
 from tidegate.rules.decision import Decision, Target
 from tidegate.rules.nearest import nearest
+from tidegate.web.bodies import Body, ClientGoneError
 from tidegate.web.callers import check_version, pinned_target
 from tidegate.web.context import with_declared_headers
 from tidegate.web.errors import (
@@ -34,15 +35,11 @@ from tidegate.web.errors import (
     no_rule,
     not_found,
     problem,
-    too_large,
 )
 from tidegate.web.http import (
     Answer,
-    BodyTooLargeError,
-    ClientGoneError,
     RawHeaders,
     header_values,
-    read_body,
     tracing_headers,
 )
 from tidegate.web.json_body import read_document
@@ -70,6 +67,7 @@ class _Asked:
     decision: Decision
     explanation: Mapping[str, Any] | None
     inputs: Mapping[str, Any]
+    trace: RawHeaders
     deadline_s: float
     started_s: float
     decided_s: float
@@ -106,8 +104,6 @@ class JsonDoor:
                 if request.scope["query_string"]:
                     _check_query(request, query)
                 return await endpoint(request)
-            except BodyTooLargeError:
-                return problem(too_large(self._parts.max_body_bytes))
             except ClientGoneError:
                 return Answer(400, (), b"")
             except Exception as error:  # noqa: BLE001  # problem() tells the foreseen from the unforeseen
@@ -116,31 +112,33 @@ class JsonDoor:
         return answer
 
     async def _infer(self, request: Request) -> Answer:
-        asked = await self._ask(request, ("context", "inputs"))
-        decision = asked.decision
-        try:
-            outcome = await self._exchange(asked, request.scope["headers"])
-            outputs = _outputs(outcome)
-        except Exception as error:  # noqa: BLE001  # problem() tells the foreseen from the unforeseen
-            answer = problem(error, self._parts.decided.shown(decision))
-            self._parts.observe(unanswered(decision, error, answer.status, asked.started_s, asked.decided_s))
-            return answer
-        self._parts.observe(answered(decision, outcome, asked.started_s, asked.decided_s))
-        version = outcome.target.version
-        served = {
-            "model": outcome.target.model,
-            "version": version,
-            "shard": outcome.shard,
-            "fallback": outcome.fallback,
-        }
-        document: dict[str, Any] = {"outputs": outputs, "decision": {**decision.as_dict(), "served_by": served}}
-        if asked.explanation is not None:
-            document["explanation"] = asked.explanation
-        timing = (b"server-timing", server_timing(asked.started_s, asked.decided_s, outcome.triton_ms))
-        return json_answer(document, (*self._parts.decided.shown(decision, outcome.target, outcome.shard), timing))
+        with self._body(request) as incoming:
+            asked = await self._ask(request, incoming, ("context", "inputs"))
+            decision = asked.decision
+            try:
+                outcome = await self._exchange(asked)
+                outputs = _outputs(outcome)
+            except Exception as error:  # noqa: BLE001  # problem() tells the foreseen from the unforeseen
+                answer = problem(error, self._parts.decided.shown(decision))
+                self._parts.observe(unanswered(decision, error, answer.status, asked.started_s, asked.decided_s))
+                return answer
+            self._parts.observe(answered(decision, outcome, asked.started_s, asked.decided_s))
+            version = outcome.target.version
+            served = {
+                "model": outcome.target.model,
+                "version": version,
+                "shard": outcome.shard,
+                "fallback": outcome.fallback,
+            }
+            document: dict[str, Any] = {"outputs": outputs, "decision": {**decision.as_dict(), "served_by": served}}
+            if asked.explanation is not None:
+                document["explanation"] = asked.explanation
+            timing = (b"server-timing", server_timing(asked.started_s, asked.decided_s, outcome.triton_ms))
+            return json_answer(document, (*self._parts.decided.shown(decision, outcome.target, outcome.shard), timing))
 
     async def _resolve(self, request: Request) -> Answer:
-        asked = await self._ask(request, ("context",))
+        with self._body(request) as incoming:
+            asked = await self._ask(request, incoming, ("context",))
         decision = asked.decision
         document: dict[str, Any] = {
             "decision": decision.as_dict(),
@@ -194,6 +192,9 @@ class JsonDoor:
     async def _openapi(self, _request: Request) -> Answer:
         return json_answer(DOCUMENT)
 
+    def _body(self, request: Request) -> Body:
+        return Body(request.receive, request.scope["headers"], self._parts.max_body_bytes, self._parts.budget)
+
     def _objective(self, request: Request) -> tuple[Engine, Objective, Caller | None]:
         """The engine, and in it the objective that the request names and the caller that may use it."""
         engine = self._parts.engines.engine()
@@ -204,7 +205,7 @@ class JsonDoor:
             raise UnknownObjectiveError(name, nearest(name, engine.objectives))
         return engine, objective, caller
 
-    async def _ask(self, request: Request, members: tuple[str, ...]) -> _Asked:
+    async def _ask(self, request: Request, incoming: Body, members: tuple[str, ...]) -> _Asked:
         """Read a request and decide it."""
         if (waiting := self._parts.engines.catching_up()) is not None:
             await waiting
@@ -215,10 +216,15 @@ class JsonDoor:
                 "the header Tidegate-Context is for /v2: write the context as the member 'context' of the body",
                 header="Tidegate-Context",
             )
-        body = await read_body(request.receive, headers, self._parts.max_body_bytes)
-        started_s = time.perf_counter()
+        trace = tracing_headers(headers)
         pinned = pinned_target(engine, caller, headers)
         caller_ms = caller_timeout_ms(headers)
+        body = await incoming.whole()
+        started_s = time.perf_counter()
+        if self._parts.engines.engine() is not engine:
+            # Other rules went live while the body came.
+            engine, objective, caller = self._objective(request)
+            pinned = pinned_target(engine, caller, headers)
         document = read_document(headers, body, members)
         context = with_declared_headers(objective, headers, document["context"])
         explain = _explains(request)
@@ -235,9 +241,9 @@ class JsonDoor:
         deadline_s = self._parts.dispatcher.deadline_s(decision, caller_ms, self._parts.time_left_ms(request.scope))
         if pinned is not None:
             await check_version(self._parts.metadata, engine, decision, deadline_s)
-        return _Asked(decision, explanation, document.get("inputs", {}), deadline_s, started_s, decided_s)
+        return _Asked(decision, explanation, document.get("inputs", {}), trace, deadline_s, started_s, decided_s)
 
-    async def _exchange(self, asked: _Asked, headers: RawHeaders) -> Outcome:
+    async def _exchange(self, asked: _Asked) -> Outcome:
         """Send the inputs as tensors; once more when the model's contract has changed since it was last asked.
 
         Metadata that is a while old refuses nothing: the model is asked before.
@@ -248,19 +254,19 @@ class JsonDoor:
         except WebError:
             metadata = await self._parts.metadata.get(asked.decision, asked.deadline_s, _REFUSAL_MAX_AGE_S)
             encoded = encode_inputs(metadata, asked.inputs)
-        outcome = await self._send(asked, encoded, headers)
+        outcome = await self._send(asked, encoded)
         if outcome.response.status in (400, 404) and _CONTRACT_CHANGED.search(error_text(outcome.response) or ""):
             fresh = await self._parts.metadata.get(asked.decision, asked.deadline_s, 0.0)
             if fresh.inputs != metadata.inputs:
-                outcome = await self._send(asked, encode_inputs(fresh, asked.inputs), headers)
+                outcome = await self._send(asked, encode_inputs(fresh, asked.inputs))
         return outcome
 
-    async def _send(self, asked: _Asked, encoded: tuple[bytes, int], headers: RawHeaders) -> Outcome:
+    async def _send(self, asked: _Asked, encoded: tuple[bytes, int]) -> Outcome:
         body, header_length = encoded
         forwarded = [
             (b"Content-Type", b"application/octet-stream"),
             (b"Inference-Header-Content-Length", b"%d" % header_length),
-            *tracing_headers(headers),
+            *asked.trace,
             *self._parts.decided.parameters(asked.decision),
         ]
         return await self._parts.dispatcher.dispatch(

@@ -15,28 +15,26 @@ from dataclasses import dataclass, replace
 from tidegate.dispatch import Call, Outcome
 from tidegate.errors import ContextError, NoRuleError, TidegateError, UnavailableError
 from tidegate.rules import Engine
-from tidegate.rules.decision import Decision
+from tidegate.rules.contract import Objective
+from tidegate.rules.decision import Decision, Target
 from tidegate.rules.nearest import nearest, suggestion
+from tidegate.web.bodies import Body, ClientGoneError
 from tidegate.web.callers import check_version, pinned_target
-from tidegate.web.context import name_to_read, oip_context
+from tidegate.web.context import context_header, name_to_read, oip_context
 from tidegate.web.errors import (
     forbidden,
     not_found,
     not_offered,
     oip_error,
     oip_failure,
-    too_large,
     wrong_method,
 )
 from tidegate.web.http import (
     Answer,
-    BodyTooLargeError,
-    ClientGoneError,
     Receive,
     Scope,
     Send,
     content_codings,
-    read_body,
     request_headers,
     response_headers,
 )
@@ -55,6 +53,15 @@ _EXTENSIONS = (
 _SERVER_METADATA_MAX_AGE_S = 60.0
 _VERSIONS_MAX_AGE_S = 1.0
 _LONGEST_VERSION = 20
+
+
+@dataclass(frozen=True, slots=True)
+class _Admitted:
+    """A caller's objective in the live rules, and the target that the caller pins, if any."""
+
+    engine: Engine
+    contract: Objective
+    pinned: Target | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +89,6 @@ class OipDoor:
             answer = await self._route(scope, receive)
         except ClientGoneError:
             return
-        except BodyTooLargeError:
-            answer = oip_failure(too_large(self._parts.max_body_bytes))
         except Exception as error:  # noqa: BLE001  # oip_failure() tells the foreseen from the unforeseen
             answer = oip_failure(error)
         await answer(scope, receive, send)
@@ -134,55 +139,71 @@ class OipDoor:
                 raise not_found()
 
     async def _infer(self, scope: Scope, receive: Receive, objective: str, version: str | None) -> Answer:
+        """Decide and infer. Whatever the headers show is refused before any of the body is read."""
         headers = scope["headers"]
-        body = await read_body(receive, headers, self._parts.max_body_bytes)
-        started_s = time.perf_counter()
+        admitted = await self._admitted(scope, objective)
+        if admitted is None:
+            return _unknown(objective, self._parts.engines.engine())
+        caller_ms = caller_timeout_ms(headers)
+        values = context_header(headers)
+        forwarded = request_headers(headers)
+        with Body(receive, headers, self._parts.max_body_bytes, self._parts.budget) as incoming:
+            body = await incoming.whole()
+            started_s = time.perf_counter()
+            if self._parts.engines.engine() is not admitted.engine:
+                # Other rules went live while the body came.
+                admitted = await self._admitted(scope, objective)
+                if admitted is None:
+                    return _unknown(objective, self._parts.engines.engine())
+            engine, contract = admitted.engine, admitted.contract
+            readable = body
+            if content_codings(headers):
+                readable = await asyncio.to_thread(inflated, headers, body, name_to_read(contract, headers))
+            context = oip_context(contract, headers, values, readable)
+            decision = engine.decide(objective, context.values)
+            if admitted.pinned is not None:
+                decision = engine.override(decision, admitted.pinned)
+            decided_s = time.perf_counter()
+            forwarded.extend(self._parts.decided.parameters(decision))
+            call = Call("POST", "/infer", forwarded, body, sequence_id=context.sequence_id)
+            try:
+                deadline_s = self._parts.dispatcher.deadline_s(decision, caller_ms, self._parts.time_left_ms(scope))
+                asked = _Asked(engine, objective, version, decision, admitted.pinned is not None, deadline_s)
+                outcome = await self._carry_out(asked, call)
+            except Exception as error:  # noqa: BLE001  # oip_failure() tells the foreseen from the unforeseen
+                answer = oip_failure(error, self._parts.decided.shown(decision))
+                self._parts.observe(unanswered(decision, error, answer.status, started_s, decided_s))
+                return answer
+            self._parts.observe(answered(decision, outcome, started_s, decided_s))
+            return self._answer(decision, outcome, started_s, decided_s)
+
+    async def _admitted(self, scope: Scope, objective: str) -> _Admitted | None:
+        """The live rules, and in them the objective that the request's caller may use; None where there is none.
+
+        Raises:
+            WebError: the caller has no grant for the objective, or for the target that it pins.
+        """
         if (waiting := self._parts.engines.catching_up()) is not None:
             await waiting
         engine = self._parts.engines.engine()
         caller = self._parts.grants.check(engine, scope, objective)
         contract = engine.objectives.get(objective)
         if contract is None:
-            return _unknown(objective, engine)
-        pinned = pinned_target(engine, caller, headers)
-        caller_ms = caller_timeout_ms(headers)
-        readable = body
-        if content_codings(headers):
-            readable = await asyncio.to_thread(inflated, headers, body, name_to_read(contract, headers))
-        context = oip_context(contract, headers, readable)
-        decision = engine.decide(objective, context.values)
-        if pinned is not None:
-            decision = engine.override(decision, pinned)
-        decided_s = time.perf_counter()
-        forwarded = request_headers(headers)
-        forwarded.extend(self._parts.decided.parameters(decision))
-        call = Call("POST", "/infer", forwarded, body, sequence_id=context.sequence_id)
-        try:
-            deadline_s = self._parts.dispatcher.deadline_s(decision, caller_ms, self._parts.time_left_ms(scope))
-            asked = _Asked(engine, objective, version, decision, pinned is not None, deadline_s)
-            outcome = await self._carry_out(asked, call)
-        except Exception as error:  # noqa: BLE001  # oip_failure() tells the foreseen from the unforeseen
-            answer = oip_failure(error, self._parts.decided.shown(decision))
-            self._parts.observe(unanswered(decision, error, answer.status, started_s, decided_s))
-            return answer
-        self._parts.observe(answered(decision, outcome, started_s, decided_s))
-        return self._answer(decision, outcome, started_s, decided_s)
+            return None
+        return _Admitted(engine, contract, pinned_target(engine, caller, scope["headers"]))
 
     async def _read(self, scope: Scope, objective: str, version: str | None, action: str) -> Answer:
         """Pass a model-bound GET on, by the context that the request has, else to what stands for the objective."""
         headers = scope["headers"]
         started_s = time.perf_counter()
-        if (waiting := self._parts.engines.catching_up()) is not None:
-            await waiting
-        engine = self._parts.engines.engine()
-        caller = self._parts.grants.check(engine, scope, objective)
-        contract = engine.objectives.get(objective)
-        if contract is None:
-            return _unknown(objective, engine, action)
-        pinned = pinned_target(engine, caller, headers)
+        admitted = await self._admitted(scope, objective)
+        if admitted is None:
+            return _unknown(objective, self._parts.engines.engine(), action)
+        engine, pinned = admitted.engine, admitted.pinned
         caller_ms = caller_timeout_ms(headers)
         try:
-            decision = engine.decide(objective, oip_context(contract, headers, b"").values)
+            context = oip_context(admitted.contract, headers, context_header(headers), b"")
+            decision = engine.decide(objective, context.values)
         except (ContextError, NoRuleError):
             decision = engine.representative(objective)
         if pinned is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from tidegate.byte_budget import ByteBudget
 from tidegate.dispatch import Dispatcher
 from tidegate.ports import EngineSource, Observe
 from tidegate.web.callers import Grants
@@ -27,4 +28,5 @@ class DoorParts:
     grants: Grants
     time_left_ms: TimeLeft
     max_body_bytes: int
+    budget: ByteBudget
     observe: Observe
