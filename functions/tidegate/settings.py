@@ -64,6 +64,13 @@ class Settings:
     server_start_timeout_s: float = _setting(
         30.0, "Time that one Triton server may take to start, in seconds.", 1, 3600
     )
+    hung_after_s: float = _setting(
+        10.0,
+        "How long a Triton server that runs may answer no health request before it is replaced, in seconds; it is sent no "
+        "requests once two in a row were not answered.",
+        5,
+        3600,
+    )
     scratch_memory_mb: int | None = _setting(
         None,
         "Most memory, in MiB, of the server on this machine that new models are tried on; unset: half of what is left.",

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tidegate.bootstrap.fallbacks import FallbackCount, FallbackCounter
 from tidegate.bootstrap.incidents import LOG_EVERY_S, RECENT_S, GatewayRestarts, Incidents
-from tidegate.control.supervisor import Restarts
+from tidegate.control.slot import Restarts
 from tidegate.ports import Served
 from tidegate.rules import Decision, compile_directory, load_bundle
 

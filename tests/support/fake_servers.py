@@ -41,7 +41,8 @@ ODD_STATS: dict[str, bytes] = {
 @dataclass(slots=True)
 class FakeServer:
     """A server: what it has loaded, what it was asked (path, headers), and the body that it gives for statistics in place
-    of the right one. `infer` is what it answers to inferences; where it `hangs`, no load ends."""
+    of the right one. `infer` is what it answers to inferences; where it `hangs`, no load ends, and while it is `stopped` it
+    answers nothing."""
 
     host: str
     port: int = 0
@@ -51,6 +52,7 @@ class FakeServer:
     metrics: bytes = b""
     infer: bytes = b""
     hangs: bool = False
+    stopped: bool = False
 
     def answer(self, path: str, body: bytes) -> tuple[int, bytes]:
         """Status and body for a request."""
@@ -86,6 +88,8 @@ def fake_server(host: str = "127.0.0.1") -> Iterator[FakeServer]:
         protocol_version = "HTTP/1.1"
 
         def _any(self) -> None:
+            while fake.stopped:
+                time.sleep(0.02)
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             fake.asked.append((self.path, {name.lower(): value for name, value in self.headers.items()}))
             status, answer = fake.answer(self.path, body)

@@ -13,6 +13,7 @@ from tidegate.bootstrap.tasks import cancel
 from tidegate.control.directory import RegistryDirectory
 from tidegate.control.plans import NOTHING, Plan
 from tidegate.control.self_test import SelfTest
+from tidegate.control.slot import Turn
 from tidegate.control.supervisor import Supervisor
 from tidegate.errors import SettingsError, StackError
 from tidegate.ports import Endpoint
@@ -35,13 +36,13 @@ def own_address() -> str:
 async def run_agent(settings: Settings, doors: Doors, port: int) -> None:
     """Look after the Triton server beside this process until cancelled.
 
-    Answers `GET /ready` on `port` with 200 while the server holds what its shard must hold, as far as is known, and its
-    self-test has passed, else with 503. Once it was ready, stores that do not answer leave it so: it serves what it holds. The self-test passes once a live model has answered an inference as it must; an untested server also passes
+    Answers `GET /ready` on `port` with 200 while the server answers, holds what its shard must hold, as far as is known, and
+    its self-test has passed, else with 503. Once it was ready, stores that do not answer leave it so: it serves what it holds. The self-test passes once a live model has answered an inference as it must; an untested server also passes
     where nothing shows whether it computes: no model is live on it, all are decoupled or refuse the made-up input (4xx), or
     the store is down.
 
     Raises:
-        StackError: the server ended or is wedged: the service that runs both must restart both.
+        StackError: the server ended, is wedged or answers nothing: the service that runs both must restart both.
     """
     if settings.shard is None:
         raise SettingsError("TIDEGATE_SHARD must name the shard")
@@ -52,10 +53,10 @@ async def run_agent(settings: Settings, doors: Doors, port: int) -> None:
         directory = RegistryDirectory(plane.ports.registry, settings.shard)
         ended = asyncio.Event()
         launcher = AttachedLauncher(doors, transport, settings.management_secret, ended)
-        supervisor = Supervisor(settings.shard, launcher, plane, directory, settings.report_interval_s)
+        supervisor = Supervisor(settings.shard, launcher, plane, directory, settings.report_interval_s, Turn())
 
         def serving() -> Endpoint | None:
-            ready = (slot for slot in supervisor.slots if slot.filled and not slot.ended.done())
+            ready = (slot for slot in supervisor.slots if slot.filled and not slot.silent and not slot.ended.done())
             return next((slot.server.endpoint for slot in ready), None)
 
         async def live() -> Plan:
@@ -76,7 +77,7 @@ async def run_agent(settings: Settings, doors: Doors, port: int) -> None:
         waiting = asyncio.create_task(ended.wait())
         started.push_async_callback(cancel, waiting)
         await asyncio.wait([*tasks, waiting], return_when=asyncio.FIRST_COMPLETED)
-        raise StackError("the Triton server ended, or a load on it hangs; it is restarted with this process")
+        raise StackError("the Triton server ended, hangs, or a load on it does; it is restarted with this process")
 
 
 def _answer(ready: Callable[[], bool]) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:

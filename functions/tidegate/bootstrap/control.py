@@ -118,6 +118,7 @@ def control_config(settings: Settings) -> ControlConfig:
         keep_revisions=settings.keep_revisions,
         drain_s=settings.drain_timeout_s,
         load_timeout_s=settings.load_timeout_s,
+        hung_after_s=settings.hung_after_s,
         confirm_s=max(10.0, 3 * settings.poll_interval_s),
         require_samples=settings.require_samples == "true",
     )

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tidegate.bootstrap.fallbacks import FallbackCount
-from tidegate.control.supervisor import Restarts
+from tidegate.control.slot import Restarts
 
 logger = logging.getLogger(__name__)
 

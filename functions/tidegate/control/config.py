@@ -71,6 +71,7 @@ class ControlConfig:
             goes on without it.
         soak_s: how long a server that models are tried on must stay well once they are loaded.
         settle_s: the longest time between a new server's last look at what it must hold and its being ready.
+        hung_after_s: how long a server may answer nothing before it is replaced.
         confirm_s: how long a publisher waits for the gateways to serve what it made live.
         require_samples: whether a publish refuses targets without a golden request, also where it is not asked to.
     """
@@ -87,5 +88,6 @@ class ControlConfig:
     absent_wait_s: float = 5.0
     soak_s: float = 1.0
     settle_s: float = 3.0
+    hung_after_s: float = 10.0
     confirm_s: float = 10.0
     require_samples: bool = False

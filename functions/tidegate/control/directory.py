@@ -18,7 +18,8 @@ class RegistryDirectory:
 
     A wedged endpoint still answers for the models that it has: it is in the directory where its shard has no other. So are
     endpoints that were in it before and are not known to have ended: after an outage of the registry all of them have been
-    silent, and each looks at what it must hold before it is ready again.
+    silent, and each looks at what it must hold before it is ready again. One that is known to answer nothing is left out, also
+    where its shard has no other: a request finds another shard or a fallback the sooner.
 
     `shard` is the one shard that it follows (None: all).
     """
@@ -27,9 +28,11 @@ class RegistryDirectory:
         self._registry = registry
         self._shard = shard
         self._entries: Mapping[Endpoint, RegisteredEndpoint] = {}
+        self._known: Mapping[str, tuple[Endpoint, ...]] = {}
         self._shards: Mapping[str, tuple[Endpoint, ...]] = {}
         self._ended: set[Endpoint] = set()
         self._follower: Callable[[Mapping[str, Sequence[Endpoint]]], None] = _nobody
+        self._silent: set[Endpoint] = set()
         self._wanted = asyncio.Event()
 
     def endpoints(self, shard: str) -> Sequence[Endpoint]:
@@ -57,7 +60,18 @@ class RegistryDirectory:
     def drop(self, endpoint: Endpoint) -> None:
         """Leave out an endpoint that is known to have ended."""
         self._ended.add(endpoint)
+        self._silent.discard(endpoint)
         self._show([entry for entry in self._entries.values() if entry.endpoint != endpoint])
+
+    def silence(self, endpoint: Endpoint) -> None:
+        """Leave out an endpoint that answers nothing, until `resume`."""
+        self._silent.add(endpoint)
+        self._offer()
+
+    def resume(self, endpoint: Endpoint) -> None:
+        """An endpoint that was left out answers again."""
+        self._silent.discard(endpoint)
+        self._offer()
 
     def poke(self) -> None:
         """Look at the registry soon."""
@@ -92,8 +106,15 @@ class RegistryDirectory:
                 group = ready if entry.state is EndpointState.READY else wedged
                 group.setdefault(entry.endpoint.shard, []).append(entry.endpoint)
         self._entries = {entry.endpoint: entry for entry in entries}
-        known = {shard: [each for each in group if each not in self._ended] for shard, group in self._shards.items()}
-        shards = {shard: tuple(group) for shard, group in (known | wedged | ready).items()}
+        known = {shard: [each for each in group if each not in self._ended] for shard, group in self._known.items()}
+        self._known = {shard: tuple(group) for shard, group in (known | wedged | ready).items()}
+        self._offer()
+
+    def _offer(self) -> None:
+        """Say who may be sent requests, to whoever wants to be told of a change."""
+        shards = {
+            shard: tuple(each for each in group if each not in self._silent) for shard, group in self._known.items()
+        }
         if shards != self._shards:
             self._shards = shards
             self._follower(shards)

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from tidegate.control.desired import Desired
 from tidegate.control.directory import RegistryDirectory
 from tidegate.control.plane import ControlPlane
-from tidegate.control.supervisor import Restarts, Supervisor
+from tidegate.control.slot import Restarts, Turn
+from tidegate.control.supervisor import Supervisor
 from tidegate.errors import BundleError, StoreError
 from tidegate.ports import Endpoint, ServerLauncher
 
@@ -47,6 +48,7 @@ class LocalFleet:
         self._follow_s, self._beat_s, self._reconcile_s = follow_s, beat_s, reconcile_s
         self._supervisors: dict[str, list[tuple[Supervisor, asyncio.Task[None]]]] = {}
         self._retiring: set[asyncio.Task[None]] = set()
+        self._turn = Turn()
         self._poked = asyncio.Event()
 
     def poke(self) -> None:
@@ -131,7 +133,7 @@ class LocalFleet:
                 group.remove(ended)
             size = sizes.get(shard, 0) if shrink else max(sizes.get(shard, 0), len(group))
             for _ in range(size - len(group)):
-                supervisor = Supervisor(shard, self._launcher, self._plane, self.directory, self._beat_s)
+                supervisor = Supervisor(shard, self._launcher, self._plane, self.directory, self._beat_s, self._turn)
                 group.append((supervisor, asyncio.create_task(supervisor.run())))
             surplus, group[:] = group[size:], group[:size]
             for supervisor, task in surplus:

@@ -10,17 +10,16 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any
 
 from tidegate.control.desired import Desired
 from tidegate.control.directory import RegistryDirectory
 from tidegate.control.filling import fill
 from tidegate.control.plane import ControlPlane
 from tidegate.control.plans import Plan, difference, loaded_versions
+from tidegate.control.pulse import Pulse
+from tidegate.control.slot import Patience, Restarts, Slot, Turn
 from tidegate.errors import EndpointError, StackError, StoreError
-from tidegate.ports import EndpointState, ModelServer, RegisteredEndpoint, ServerLauncher
+from tidegate.ports import EndpointState, RegisteredEndpoint, ServerLauncher
 
 logger = logging.getLogger(__name__)
 
@@ -30,45 +29,6 @@ WATCH_S = 0.25
 RETRY_S = 1.0
 GOODBYE_S = 2.0
 """How long a stop waits for the registry, which forgets silent endpoints anyway."""
-
-
-@dataclass(frozen=True, slots=True)
-class Restarts:
-    """How often the server at one place of a shard was replaced, when last (Unix seconds) and why; `url` is its address
-    now, None while it has none."""
-
-    shard: str
-    url: str | None
-    count: int
-    last_at: float
-    reason: str
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        last_at = datetime.fromtimestamp(self.last_at, UTC).isoformat(timespec="seconds")
-        return {"shard": self.shard, "url": self.url, "count": self.count, "last_at": last_at, "reason": self.reason}
-
-
-@dataclass(slots=True)
-class Slot:
-    """A running server, and what the registry is told of it. `ended` is done once it has ended, with how.
-
-    `filled` says that it has been ready and is not known to lack anything since. While the stores do not answer, `state`
-    says `loading`, as publishers may pass the server by, and `filled` stays: what serves must not be replaced for that.
-    """
-
-    server: ModelServer
-    ended: asyncio.Task[str]
-    state: EndpointState = EndpointState.LOADING
-    filled: bool = False
-    note: str = ""
-    seen_at: float = 0.0
-    beat: asyncio.Task[None] | None = None
-
-    @property
-    def name(self) -> str:
-        """The server in words."""
-        return f"{self.server.endpoint.url} of shard {self.server.endpoint.shard!r}"
 
 
 class Supervisor:
@@ -81,16 +41,25 @@ class Supervisor:
         directory: follows the registry, and is told of what happens here.
         beat_s: how often the registry is told that a server is alive. A server that could not tell for longer than twice
             that looks again at what it must hold before it is `ready` again, as publishers may have passed it by.
+        turn: says when a server may be replaced that answers nothing; shared by the supervisors of a process.
     """
 
     def __init__(
-        self, shard: str, launcher: ServerLauncher, plane: ControlPlane, directory: RegistryDirectory, beat_s: float
+        self,
+        shard: str,
+        launcher: ServerLauncher,
+        plane: ControlPlane,
+        directory: RegistryDirectory,
+        beat_s: float,
+        turn: Turn,
     ) -> None:
         self.shard = shard
         self._launcher = launcher
         self._plane = plane
         self._directory = directory
         self._beat_s = beat_s
+        self._turn = turn
+        self._patience = Patience(plane.config.hung_after_s)
         self._slots: list[Slot] = []
         self._retiring: set[asyncio.Task[None]] = set()
         self._restarts, self._restarted_at, self._restart_reason = 0, 0.0, ""
@@ -124,6 +93,11 @@ class Supervisor:
                     retiring = asyncio.create_task(self._retire(old))
                     self._retiring.add(retiring)
                     retiring.add_done_callback(self._retiring.discard)
+                elif self._is_hung(slot):
+                    if self._turn.take():
+                        slot = await self._replace_hung(slot)
+                    else:
+                        await asyncio.wait([slot.ended], timeout=WATCH_S)
                 else:
                     # The registry may have forgotten it meanwhile.
                     await self._is_made_ready(slot, None)
@@ -141,14 +115,44 @@ class Supervisor:
         logger.warning("%s: %s; starting another (restart %d here)", slot.name, reason, self._restarts)
 
     async def _watch(self, slot: Slot) -> None:
-        """Wait until a server has ended, is wedged, or has been silent for too long."""
+        """Wait until a server has ended, is wedged or hung, or the registry has not heard of it for too long."""
         while not slot.ended.done():
+            self._heed_silence(slot)
             if (
-                slot.state is not EndpointState.READY
+                (slot.state is not EndpointState.READY and not slot.silent)
                 or self._directory.state(slot.server.endpoint) is EndpointState.WEDGED
+                or self._is_hung(slot)
             ):
                 return
             await asyncio.wait([slot.ended], timeout=WATCH_S)
+
+    def _heed_silence(self, slot: Slot) -> None:
+        """Take a server that answers nothing out of the directory, and put it back once it answers."""
+        if slot.silent is slot.pulse.is_silent:
+            return
+        slot.silent = slot.pulse.is_silent
+        if slot.silent:
+            logger.warning("%s answers nothing; it is sent no requests meanwhile", slot.name)
+            self._directory.silence(slot.server.endpoint)
+            slot.changed.set()
+        else:
+            logger.warning("%s answers again", slot.name)
+            self._directory.resume(slot.server.endpoint)
+            # Publishers may have passed it by.
+            slot.state = EndpointState.LOADING
+
+    def _is_hung(self, slot: Slot) -> bool:
+        return slot.silent and slot.pulse.silent_s >= self._patience.limit_s(self._plane.ports.clock())
+
+    async def _replace_hung(self, slot: Slot) -> Slot:
+        """End a server that answers nothing, and so serves nobody, and start another."""
+        try:
+            self._patience.lose(self._plane.ports.clock())
+            self._count_restart(slot, f"answered nothing for {slot.pulse.silent_s:.0f} s")
+            await self._discard(slot)
+            return await self._successor(None)
+        finally:
+            self._turn.leave()
 
     async def _successor(self, replaced: Slot | None) -> Slot:
         """Start a server and fill it, again and again until one is ready."""
@@ -168,7 +172,8 @@ class Supervisor:
     async def _launch(self) -> Slot:
         logger.info("shard %s: starting a Triton server", self.shard)
         server = await self._launcher.launch(self.shard)
-        slot = Slot(server, asyncio.create_task(server.wait()))
+        pulse = Pulse(server.live)
+        slot = Slot(server, asyncio.create_task(server.wait()), pulse, asyncio.create_task(pulse.run()))
         self._slots.append(slot)
         return slot
 
@@ -252,7 +257,11 @@ class Supervisor:
 
     async def _heartbeat(self, slot: Slot) -> None:
         while not slot.ended.done():
-            await asyncio.wait([slot.ended], timeout=self._beat_s)
+            # Not wait_for, which loses a cancellation that comes just when what it waits for is done.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._beat_s):
+                    await slot.changed.wait()
+            slot.changed.clear()
             if slot.ended.done():
                 return
             if self._plane.ports.clock() - slot.seen_at > 2 * self._beat_s and slot.state is EndpointState.READY:
@@ -263,10 +272,8 @@ class Supervisor:
         """Tell the registry, until it has heard."""
         while True:
             now = self._plane.ports.clock()
-            server = slot.server
-            entry = RegisteredEndpoint(
-                server.endpoint, slot.state, now, server.grpc_port, server.metrics_port, slot.note
-            )
+            server, (state, note) = slot.server, slot.registered
+            entry = RegisteredEndpoint(server.endpoint, state, now, server.grpc_port, server.metrics_port, note)
             try:
                 await self._plane.ports.registry.register(entry)
             except StoreError as error:
@@ -296,9 +303,10 @@ class Supervisor:
             self._slots.remove(slot)
 
     async def _goodbye(self, slot: Slot) -> None:
-        if slot.beat is not None:
-            slot.beat.cancel()
-            await asyncio.wait([slot.beat])
+        tasks = [task for task in (slot.beat, slot.asking) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
         with contextlib.suppress(StoreError, TimeoutError):
             async with asyncio.timeout(GOODBYE_S):
                 await self._plane.ports.registry.deregister(slot.server.endpoint)

@@ -23,6 +23,10 @@ HOST = "memory"
 """The host of every endpoint here; ports count up from 1."""
 
 
+STOPPED_S = 0.05
+"""How often a server that is stopped looks whether it goes on."""
+
+
 class FleetEvent(NamedTuple):
     """Something that a server did; `model` is empty where it is about the server itself."""
 
@@ -145,6 +149,7 @@ class MemoryModelRepository:
         return f"its steps {missing} are not READY" if missing else ""
 
     async def _reach(self) -> None:
+        await self._server.live()
         await asyncio.sleep(0)
         if not self._server.running:
             raise EndpointRefusedError(f"{self._server.endpoint.url} refused the connection: the server has ended")
@@ -156,12 +161,14 @@ def _steps_of(load: ModelLoad) -> tuple[tuple[str, int | None], ...]:
 
 
 class MemoryModelServer:
-    """A `ModelServer` without a process; `history` is shared by all servers of a launcher."""
+    """A `ModelServer` without a process; `history` is shared by all servers of a launcher. `stopped` may be set: then it
+    answers nothing until it is cleared."""
 
     def __init__(self, endpoint: Endpoint, faults: MemoryFaults, history: list[FleetEvent]) -> None:
         self.endpoint = endpoint
         self.repository = MemoryModelRepository(self, faults)
         self._history = history
+        self.stopped = False
         self._how = ""
         self._ended = asyncio.Event()
         self.note("launched")
@@ -185,6 +192,12 @@ class MemoryModelServer:
     def running(self) -> bool:
         """Whether it has not ended."""
         return not self._how
+
+    async def live(self) -> bool:
+        """Whether it runs; never answered where it is stopped."""
+        while self.stopped and self.running:
+            await asyncio.sleep(STOPPED_S)
+        return self.running
 
     async def wait(self) -> str:
         """Wait until it has ended; says how, in words."""

@@ -299,6 +299,11 @@ class ModelServer(Protocol):
         """Its models."""
         ...
 
+    async def live(self) -> bool:
+        """Whether it answers at all, asked on a connection of its own. A server that hangs may never answer: whoever asks
+        bounds the time."""
+        ...
+
     async def wait(self) -> str:
         """Wait until it has ended; says how, in words."""
         ...

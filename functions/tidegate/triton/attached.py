@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from tidegate.errors import EndpointError, StackError
+from tidegate.errors import EndpointError, EndpointTimeoutError, StackError
 from tidegate.ports import Endpoint, ModelRepository, Transport
+from tidegate.triton.health import is_live
 from tidegate.triton.repository import TritonRepository
 
 WATCH_S = 2.0
 MISSES = 3
-"""A server that does not answer so many looks in a row has ended: whoever runs both starts both anew."""
+"""A server that refuses so many looks in a row has ended: whoever runs both starts both anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +66,22 @@ class AttachedServer:
         """Its models."""
         return self._repository
 
+    async def live(self) -> bool:
+        """See `ModelServer.live`."""
+        return await is_live(self._doors.local_host, self._doors.http_port)
+
     async def wait(self) -> str:
-        """Wait until it answers no more; says so in words."""
+        """Wait until it has ended; says so in words. One that keeps its port open and answers nothing has not: its supervisor
+        looks after that."""
         misses = 0
         while misses < MISSES and not self._ended.is_set():
             await asyncio.sleep(WATCH_S)
-            misses = 0 if await self._answers() else misses + 1
+            try:
+                misses = 0 if await self._repository.server_ready() else misses + 1
+            except EndpointTimeoutError:
+                misses = 0
+            except EndpointError:
+                misses += 1
         return "answers no more"
 
     async def stop(self) -> None:
@@ -82,9 +93,6 @@ class AttachedServer:
 
     async def answers(self) -> bool:
         """Whether it takes requests."""
-        return await self._answers()
-
-    async def _answers(self) -> bool:
         try:
             return await self._repository.server_ready()
         except EndpointError:

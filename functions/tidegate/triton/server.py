@@ -20,6 +20,7 @@ from tidegate.errors import EndpointError, StackError
 from tidegate.ports import Endpoint, ModelRepository, Transport
 from tidegate.triton import bounded
 from tidegate.triton.bounded import OVER_MEMORY, SHARED_MEMORY
+from tidegate.triton.health import is_live
 from tidegate.triton.installation import Installation
 from tidegate.triton.repository import TritonRepository
 
@@ -80,6 +81,10 @@ class TritonServer:
     def pid(self) -> int:
         """The process id of `tritonserver`, or of what bounds it; it leads its own process group."""
         return self._process.pid
+
+    async def live(self) -> bool:
+        """See `ModelServer.live`."""
+        return await is_live(self.endpoint.host, self.endpoint.port)
 
     async def wait(self) -> str:
         """Wait until the process has ended; says how, in words."""
