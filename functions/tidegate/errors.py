@@ -150,7 +150,14 @@ class UnavailableError(DispatchError):
 
 
 class EndpointError(TidegateError):
-    """One attempt at one endpoint failed."""
+    """One attempt at one endpoint failed.
+
+    `sent` says whether bytes of the request may have reached the endpoint, which may have acted on them.
+    """
+
+    def __init__(self, message: str, *, sent: bool = False) -> None:
+        self.sent = sent
+        super().__init__(message)
 
 
 class EndpointRefusedError(EndpointError):
@@ -160,16 +167,20 @@ class EndpointRefusedError(EndpointError):
 class EndpointResetError(EndpointError):
     """The connection ended before a whole response had come.
 
-    `sent` says whether bytes of the request may have reached the endpoint, which may have acted on them.
+    `stale` says that it had served before and ended without a byte of this response: the endpoint may have closed it at the
+    very moment at which the request was sent.
     """
 
-    def __init__(self, message: str, *, sent: bool = True) -> None:
-        self.sent = sent
-        super().__init__(message)
+    def __init__(self, message: str, *, sent: bool = True, stale: bool = False) -> None:
+        self.stale = stale
+        super().__init__(message, sent=sent)
 
 
 class EndpointTimeoutError(EndpointError):
     """The endpoint gave no whole response within the attempt's time."""
+
+    def __init__(self, message: str, *, sent: bool = True) -> None:
+        super().__init__(message, sent=sent)
 
 
 class EndpointBusyError(EndpointError):
@@ -178,6 +189,9 @@ class EndpointBusyError(EndpointError):
 
 class EndpointAnswerTooLargeError(EndpointError):
     """The endpoint's response is larger than the gateway holds."""
+
+    def __init__(self, message: str, *, sent: bool = True) -> None:
+        super().__init__(message, sent=sent)
 
 
 class EndpointAnswerError(EndpointError):

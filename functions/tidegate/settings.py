@@ -52,9 +52,33 @@ class Settings:
     )
     connect_timeout_ms: int = _setting(250, "Time to open a connection to an endpoint, in milliseconds.", 1, 60_000)
     pool_connections_per_endpoint: int = _setting(64, "Idle connections kept open to each endpoint.", 0, 10_000)
-    breaker_failures: int = _setting(5, "Consecutive failures that open an endpoint's breaker.", 1, 10_000)
+    max_connections_per_endpoint: int = _setting(256, "Most connections open to each endpoint.", 1, 10_000)
+    max_response_bytes: int = _setting(64 * 1024 * 1024, "Largest answer of a model that is passed on, in bytes.", 1)
+    max_in_flight: int = _setting(
+        256,
+        "Most requests under way for one model on one endpoint; the limit that a gateway measures stays below it.",
+        1,
+        10_000,
+    )
+    queue_ms: int = _setting(
+        1000,
+        "Longest that a request waits for room at a model on an endpoint, in milliseconds; after that the next target is "
+        "tried.",
+        0,
+        600_000,
+    )
+    quarantine_s: float = _setting(
+        600.0, "How long a request that has ended two servers is refused, in seconds; 0: not at all.", 0, 86_400
+    )
+    breaker_failures: int = _setting(
+        5, "Consecutive failures of a model on an endpoint that open its breaker there.", 1, 10_000
+    )
     breaker_open_ms: int = _setting(
-        1000, "How long a breaker stays open before it probes, in milliseconds.", 1, 600_000
+        1000,
+        "How long a breaker stays open before the model is asked whether it is ready, in milliseconds; it doubles each time, up to "
+        "30 s.",
+        1,
+        600_000,
     )
     attempt_share: float = _setting(
         0.5, "Share of the time left that one attempt may use while another target could still be tried.", 0.01, 1

@@ -14,6 +14,7 @@ from google.protobuf import json_format, text_format
 from tidegate.control.self_test import SelfTest
 from tidegate.errors import EndpointTimeoutError, ModelConfigError, PublishError
 from tidegate.ports import (
+    Done,
     Endpoint,
     EndpointState,
     GoldenOutcome,
@@ -52,7 +53,12 @@ class Server:
         self.asked: list[HttpRequest] = []
         self.served: tuple[int, tuple[()], bytes] | None = None
 
-    async def send(self, endpoint: Endpoint, request: HttpRequest, timeout_s: float) -> HttpResponse:
+    def hang_up(self, endpoint: Endpoint) -> None:
+        """See `Transport.hang_up`."""
+
+    async def send(
+        self, endpoint: Endpoint, request: HttpRequest, timeout_s: float, done: Done | None = None
+    ) -> HttpResponse:
         """See `Transport.send`."""
         await asyncio.sleep(0)
         if request.path.endswith("/config"):

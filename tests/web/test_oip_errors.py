@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tidegate.dispatch import Dispatcher
 from tidegate.errors import BundleError
-from tidegate.ports import Endpoint, HttpRequest, HttpResponse, MemoryEndpointDirectory, MemoryEngineSource
+from tidegate.ports import Done, Endpoint, HttpRequest, HttpResponse, MemoryEndpointDirectory, MemoryEngineSource
 from tidegate.rules import Engine
 from tidegate.web import create_app
 from tidegate.web.decided import header_value
@@ -102,7 +102,12 @@ def _chunked(host: Host, body: bytes) -> int:
 
 def test_an_unforeseen_error_has_an_id_and_leaks_nothing(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
     class Broken:
-        async def send(self, endpoint: Endpoint, request: HttpRequest, timeout_s: float) -> HttpResponse:
+        async def send(
+            self, endpoint: Endpoint, request: HttpRequest, timeout_s: float, done: Done | None = None
+        ) -> HttpResponse:
+            raise RuntimeError(value)
+
+        def hang_up(self, endpoint: Endpoint) -> None:
             raise RuntimeError(value)
 
     value = "secret value of a context"

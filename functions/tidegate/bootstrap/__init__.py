@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tidegate.byte_budget import ByteBudget
-from tidegate.dispatch import DispatchConfig, Dispatcher
-from tidegate.ports import EndpointDirectory, EngineSource, FleetStatus, Observe
+from tidegate.dispatch import DispatchConfig, Dispatcher, ignore_suspect
+from tidegate.ports import EndpointDirectory, EngineSource, FleetStatus, Observe, Suspect
 from tidegate.settings import Settings
+from tidegate.triton.connection import ResponseLimits
 from tidegate.triton.transport import PooledTransport
 
 if TYPE_CHECKING:
@@ -26,11 +27,19 @@ class Gateway:
     open_breakers: Callable[[], int]
 
 
-def build_transport(settings: Settings) -> PooledTransport:
-    """The connections to Triton servers."""
+ABANDONED_S = 60.0
+"""How long a request that nobody waits for any more keeps its place, where the server does not end it."""
+
+
+def build_transport(settings: Settings, budget: ByteBudget | None = None) -> PooledTransport:
+    """The connections to Triton servers; `budget` counts the responses that are held (None: one of their own)."""
     return PooledTransport(
         connect_timeout_s=settings.connect_timeout_ms / 1000,
         max_idle_per_endpoint=settings.pool_connections_per_endpoint,
+        max_per_endpoint=settings.max_connections_per_endpoint,
+        limits=ResponseLimits(
+            settings.max_response_bytes, budget or ByteBudget(settings.max_buffered_bytes), ABANDONED_S
+        ),
     )
 
 
@@ -41,11 +50,13 @@ def build_gateway(
     fleet: FleetStatus | None = None,
     caller_of: CallerOf | None = None,
     observe: Observe | None = None,
+    suspects: Callable[[Suspect], None] = ignore_suspect,
 ) -> Gateway:
     """The gateway over the engine of `engines` and the endpoints of `directory`; `fleet` answers `GET /v1/fleet`.
 
     `caller_of` gives the name of a request's caller. The default believes the caller's own header, so a gateway that
-    strangers reach is given one that asks its authorizer. `observe` gets every decided inference.
+    strangers reach is given one that asks its authorizer. `observe` gets every decided inference, `suspects` every model that
+    callers cannot use on an endpoint.
     """
     # Here, as the control plane's functions are wired in this package too, and have no web framework.
     from tidegate.web import create_app
@@ -53,15 +64,18 @@ def build_gateway(
     from tidegate.web.observed import unobserved
 
     budget = ByteBudget(settings.max_buffered_bytes)
-    transport = build_transport(settings)
+    transport = build_transport(settings, budget)
     config = DispatchConfig(
         default_timeout_ms=settings.default_timeout_ms,
         attempt_share=settings.attempt_share,
         retry_ratio=settings.retry_budget_percent / 100,
         breaker_failures=settings.breaker_failures,
         breaker_open_ms=settings.breaker_open_ms,
+        queue_ms=settings.queue_ms,
+        most_in_flight=settings.max_in_flight,
+        quarantine_s=settings.quarantine_s,
     )
-    dispatcher = Dispatcher(transport, directory, config)
+    dispatcher = Dispatcher(transport, directory, config, suspects=suspects)
     app = create_app(
         engines=engines,
         dispatcher=dispatcher,

@@ -1,4 +1,4 @@
-"""Carries a decision out: one deadline, the next endpoint, shard or fallback when one fails, a breaker per endpoint.
+"""Carries a decision out: one deadline, the next endpoint, shard or fallback when one fails, health and room per model.
 
 The stable API::
 
@@ -10,6 +10,7 @@ The stable API::
 from __future__ import annotations
 
 from tidegate.dispatch.call import Attempt, Call, Outcome
-from tidegate.dispatch.dispatcher import DispatchConfig, Dispatcher
+from tidegate.dispatch.config import DispatchConfig
+from tidegate.dispatch.dispatcher import Dispatcher, ignore_suspect
 
-__all__ = ["Attempt", "Call", "DispatchConfig", "Dispatcher", "Outcome"]
+__all__ = ["Attempt", "Call", "DispatchConfig", "Dispatcher", "Outcome", "ignore_suspect"]

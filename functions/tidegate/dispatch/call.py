@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tidegate.ports import Endpoint, Headers, HttpResponse
 from tidegate.rules.decision import Target
@@ -22,6 +22,7 @@ class Call:
         path: where given, used as it stands for every target (`/v2`).
         rest: brings the bytes that follow `body`, `rest_bytes` in all; the call is then sent exactly once.
         sequence_id: binds the call to one endpoint; it is then sent exactly once.
+        flow: who sends it, such as its caller or connection; where requests have to wait, flows take turns.
         final: the first response is the caller's answer whatever it says, so that an unknown version stays one.
     """
 
@@ -34,7 +35,13 @@ class Call:
     version: int | None = None
     path: str | None = None
     sequence_id: str | None = None
+    flow: object = None
     final: bool = False
+
+    @property
+    def once(self) -> bool:
+        """Whether it must not be sent again once bytes of it were."""
+        return self.sequence_id is not None or self.rest is not None
 
     def path_for(self, target: Target, first: bool) -> str:
         """The path of this call for a target; `first` says that it is the decision's own."""
@@ -68,6 +75,10 @@ class Outcome:
     attempt: Attempt
     triton_ms: float
     failures: tuple[str, ...] = ()
+
+    def with_response(self, response: HttpResponse) -> Outcome:
+        """The same, with another response."""
+        return replace(self, response=response)
 
     @property
     def target(self) -> Target:

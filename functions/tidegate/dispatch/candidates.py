@@ -5,18 +5,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 
-from tidegate.dispatch.breaker import Breaker
 from tidegate.dispatch.call import Attempt
 from tidegate.ports import Endpoint, EndpointDirectory
 from tidegate.rules.decision import Decision
 
 
 def candidates(
-    decision: Decision, directory: EndpointDirectory, breaker_of: Callable[[Endpoint], Breaker], turn: int
+    decision: Decision, directory: EndpointDirectory, load_of: Callable[[Endpoint], int], turn: int
 ) -> list[Attempt]:
     """The decision's target on its shards' endpoints, then its fallbacks on theirs, each (model, endpoint) once.
 
-    Within a shard the endpoint with the fewest requests under way comes first; `turn` rotates the ties.
+    Within a shard the endpoint with the fewest requests under way or waiting comes first; `turn` rotates the ties.
     """
     found: list[Attempt] = []
     first = True
@@ -24,7 +23,7 @@ def candidates(
         for shard in target.shards:
             endpoints = directory.endpoints(shard)
             if len(endpoints) > 1:
-                endpoints = _by_load(endpoints, breaker_of, turn)
+                endpoints = _by_load(endpoints, load_of, turn)
             found.extend([Attempt(target, shard, endpoint, first) for endpoint in endpoints])
         first = False
     return found
@@ -47,7 +46,7 @@ def sticky_candidate(decision: Decision, directory: EndpointDirectory, sequence_
     return Attempt(decision.target, shard, max(endpoints, key=score), True)
 
 
-def _by_load(endpoints: Sequence[Endpoint], breaker_of: Callable[[Endpoint], Breaker], turn: int) -> Sequence[Endpoint]:
+def _by_load(endpoints: Sequence[Endpoint], load_of: Callable[[Endpoint], int], turn: int) -> Sequence[Endpoint]:
     start = turn % len(endpoints)
     rotated = (*endpoints[start:], *endpoints[:start])
-    return sorted(rotated, key=lambda endpoint: breaker_of(endpoint).outstanding)
+    return sorted(rotated, key=load_of)

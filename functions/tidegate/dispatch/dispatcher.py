@@ -3,63 +3,100 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 
-from tidegate.dispatch.breaker import Breaker
 from tidegate.dispatch.call import Attempt, Call, Outcome
 from tidegate.dispatch.candidates import candidates, sticky_candidate
+from tidegate.dispatch.config import DispatchConfig
+from tidegate.dispatch.places import Place, Places
+from tidegate.dispatch.quarantine import Quarantine
 from tidegate.dispatch.retry_budget import RetryBudget
 from tidegate.dispatch.verdict import Verdict, error_text, judge, with_callers_status
-from tidegate.errors import DeadlineError, EndpointError, EndpointTimeoutError, UnavailableError
-from tidegate.ports import Endpoint, EndpointDirectory, HttpRequest, HttpResponse, Transport
+from tidegate.dispatch.watch import Watch
+from tidegate.errors import (
+    DeadlineError,
+    DispatchError,
+    EndpointAnswerTooLargeError,
+    EndpointBusyError,
+    EndpointError,
+    EndpointRefusedError,
+    EndpointResetError,
+    EndpointTimeoutError,
+    OverloadedError,
+    QuarantinedError,
+    UnavailableError,
+)
+from tidegate.ports import (
+    Endpoint,
+    EndpointDirectory,
+    HttpRequest,
+    Suspect,
+    SuspectKind,
+    Transport,
+    ended_stub,
+)
 from tidegate.rules.decision import Decision
 
-_MOST_BREAKERS = 4096
+_SUSPECT_EVERY_S = 1.0
+
+
+class _Next(Enum):
+    """What a failed attempt lets follow.
+
+    `FREE`: another attempt, since no model has worked on the request. `RATIONED`: one if a retry is in the budget, since a
+    model may have. `ONE_MORE`: the same, and once only, since the request may be what ended the server. `STOP`: none.
+    """
+
+    FREE = 1
+    RATIONED = 2
+    ONE_MORE = 3
+    STOP = 4
+
+
+class _Kind(Enum):
+    """What a failure says to the caller, where nothing else answers."""
+
+    UNAVAILABLE = 1
+    LATE = 2
+    BUSY = 3
 
 
 @dataclass(frozen=True, slots=True)
-class DispatchConfig:
-    """How a dispatcher behaves.
+class _Failure:
+    """A failed attempt. `outcome` is an answer that is passed on where no other attempt succeeds; `repeat`: the connection
+    and not the endpoint may have been at fault."""
 
-    Attributes:
-        default_timeout_ms: the deadline of a decision that names none (> 0).
-        attempt_share: the share of the time left that an attempt may use while another candidate stands after it and
-            a retry is in the budget (0–1). A time-out can only be followed by another attempt because the first does
-            not get all the time: with 0.5, a rule's `timeout_ms` must be twice what its model needs.
-        retry_ratio: retries after a time-out, as a share of the requests (0–1). Only these are rationed: a time-out is
-            what overload looks like, and repeating it multiplies the load. Other retries cost no model any work.
-        retry_floor_per_s: retries after a time-out that accrue every second whatever the traffic (at least 0).
-        retry_burst: how many unused retries are kept at most (at least 1).
-        breaker_failures: consecutive failures of an endpoint that open its breaker (at least 1).
-        breaker_open_ms: how long an open breaker waits before it lets a probe through (> 0).
-        breaker_min_wait_ms: a time-out counts against the endpoint only if the attempt was given at least this long,
-            so that a caller with an impossible deadline cannot take an endpoint away from the others (at least 0).
-    """
+    text: str
+    next: _Next
+    kind: _Kind = _Kind.UNAVAILABLE
+    outcome: Outcome | None = None
+    repeat: bool = False
 
-    default_timeout_ms: float = 10_000.0
-    attempt_share: float = 0.5
-    retry_ratio: float = 0.2
-    retry_floor_per_s: float = 1.0
-    retry_burst: float = 10.0
-    breaker_failures: int = 5
-    breaker_open_ms: float = 1_000.0
-    breaker_min_wait_ms: float = 20.0
+
+def ignore_suspect(_suspect: Suspect) -> None:
+    """No-op receiver of suspects."""
 
 
 class Dispatcher:
     """Sends calls to the endpoints of a decision's target, and on failure to the next that can serve it.
 
-    Candidates, in order: the endpoints of the target's shards, then those of each fallback. The next one is tried
-    after exactly these: the connection was refused or reset; 502, 503 or 504; Triton's own answer that the model is
-    unknown, has no version or is not ready; a time-out with deadline left and a retry in the budget. Everything else,
-    a model's own 4xx and 500 included, is the caller's answer.
+    Candidates, in order: the endpoints of the target's shards, then those of each fallback. The next one is tried freely
+    where no model has worked on the request: the connection was refused, the place has no room, Triton says that the model
+    is unknown, has no version, is not ready, has a full queue or lost its process. After a time-out or a reset it is tried
+    if a retry is in the budget; after a reset once only, as the request may be what ended the server. Everything else, a
+    model's own 4xx and 500 included, is the caller's answer.
+
+    Health is kept per endpoint, by health requests of the dispatcher's own, and per model on each endpoint. So is the
+    number of requests under way, which follows what the model sustains.
 
     Args:
         transport: sends the bytes.
         directory: knows the endpoints of each shard.
         config: see `DispatchConfig`.
         clock: seconds that never run backwards.
+        suspects: callback for models that callers cannot use on an endpoint, at most once a second for each.
     """
 
     def __init__(
@@ -68,12 +105,16 @@ class Dispatcher:
         directory: EndpointDirectory,
         config: DispatchConfig | None = None,
         clock: Callable[[], float] = time.monotonic,
+        suspects: Callable[[Suspect], None] = ignore_suspect,
     ) -> None:
         self._transport = transport
         self._directory = directory
         self._config = config = config or DispatchConfig()
         self._clock = clock
-        self._breakers: dict[Endpoint, Breaker] = {}
+        self._suspects = suspects
+        self._places = Places(config, clock)
+        self._watch = Watch(transport, directory, self._places, config, clock)
+        self._quarantine = Quarantine(config.quarantine_s)
         self._turn = 0
         self._retries = RetryBudget(config.retry_ratio, config.retry_floor_per_s, config.retry_burst, clock())
 
@@ -83,8 +124,8 @@ class Dispatcher:
         return self._directory
 
     def open_breakers(self) -> int:
-        """How many endpoints are being left alone now, after repeated failures."""
-        return sum(breaker.is_open for breaker in self._breakers.values())
+        """How many endpoints, and models on single endpoints, are being left alone now, after repeated failures."""
+        return self._places.left_alone()
 
     def deadline_s(self, decision: Decision, caller_ms: float | None = None, function_ms: float | None = None) -> float:
         """The moment, on this dispatcher's clock, by which a decision has to be carried out.
@@ -107,93 +148,212 @@ class Dispatcher:
 
         Raises:
             DeadlineError: no target answered in time, or a time-out found no retry left in the budget.
+            OverloadedError: no target takes more requests now.
+            QuarantinedError: this request has ended servers.
             UnavailableError: every candidate failed, or none is known.
+            EndpointAnswerTooLargeError: the answer is larger than is passed on.
         """
+        if not self._quarantine.is_empty and self._quarantine.refuses(call, self._clock()):
+            raise QuarantinedError("this request has ended servers that it was sent to, and is refused for a while")
         plan = self._plan(decision, call)
         if not plan:
             shards = sorted({shard for target in (decision.target, *decision.fallbacks) for shard in target.shards})
             raise UnavailableError(f"no endpoint is known on any shard of this decision ({', '.join(shards)})")
-        failures: list[str] = []
-        answer: Outcome | None = None
-        timed_out = False
-        for position, attempt in enumerate(plan):
-            started_s = self._clock()
-            limit_s = deadline_s - started_s
-            if limit_s <= 0.0:
-                timed_out = True
+        self._watch.begin()
+        failures: list[_Failure] = []
+        position, is_last_server = 0, False
+        while position < len(plan):
+            tried = await self._attempt(plan, position, call, deadline_s, failures)
+            if isinstance(tried, Outcome):
+                return tried
+            position += 1
+            failures.append(tried)
+            if tried.next is _Next.FREE:
+                continue
+            if tried.next is _Next.STOP or is_last_server or not self._retries.withdraw():
                 break
-            breaker = self._breaker(attempt.endpoint)
-            if position and not breaker.would_admit(started_s):
-                failures.append(f"{_place(attempt)}: left alone after repeated failures")
-                continue
-            if position + 1 < len(plan) and self._retries.allows:
-                limit_s *= self._config.attempt_share
-            result = await self._try(attempt, breaker, call, limit_s)
-            if isinstance(result, EndpointError):
-                failures.append(f"{_place(attempt)}: {result}")
-                timed_out = isinstance(result, EndpointTimeoutError)
-                if timed_out and not self._retries.withdraw():
-                    break
-                continue
-            response, verdict = result
-            triton_ms = (self._clock() - started_s) * 1000.0
-            outcome = Outcome(response, attempt, triton_ms, tuple(failures))
-            if verdict is Verdict.ANSWER:
-                return outcome
-            timed_out = False
-            failures.append(f"{_place(attempt)}: {verdict.value} ({response.status})")
-            if verdict is Verdict.GATEWAY_FAILURE and error_text(response) is not None:
-                answer = outcome
-        if answer is not None:
-            return answer
-        if timed_out:
-            raise DeadlineError("no target answered before the deadline", tuple(failures))
-        raise UnavailableError("every target failed", tuple(failures))
+            if tried.next is _Next.ONE_MORE:
+                is_last_server = True
+                if tried.repeat and position == len(plan):
+                    plan.append(plan[-1])
+        raise_or = _result(failures)
+        if isinstance(raise_or, DispatchError):
+            raise raise_or
+        return raise_or
 
-    def _plan(self, decision: Decision, call: Call) -> Sequence[Attempt]:
-        """The attempts that may be made now, in order; the first candidate alone when every breaker is open."""
-        now_s = self._clock()
-        self._retries.deposit(now_s)
+    def _plan(self, decision: Decision, call: Call) -> list[Attempt]:
+        """The attempts that may be made now, in order; the first candidate alone where every place is left alone."""
+        self._retries.deposit(self._clock())
         if call.sequence_id is not None:
             sticky = sticky_candidate(decision, self._directory, call.sequence_id)
-            return () if sticky is None else (sticky,)
+            return [] if sticky is None else [sticky]
         self._turn += 1
-        found = candidates(decision, self._directory, self._breaker, self._turn)
-        return [attempt for attempt in found if self._breaker(attempt.endpoint).would_admit(now_s)] or found[:1]
+        found = candidates(decision, self._directory, self._load, self._turn)
+        return [attempt for attempt in found if self._place(attempt).admits] or found[:1]
 
-    async def _try(
-        self, attempt: Attempt, breaker: Breaker, call: Call, limit_s: float
-    ) -> tuple[HttpResponse, Verdict] | EndpointError:
-        once = call.sequence_id is not None
-        request = HttpRequest(call.method, call.path_for(attempt.target, attempt.first), call.headers, call.body, once)
-        healthy: bool | None = None
-        breaker.enter()
+    def _load(self, endpoint: Endpoint) -> int:
+        return self._places.server(endpoint).outstanding
+
+    def _place(self, attempt: Attempt) -> Place:
+        return self._places.place(attempt.endpoint, attempt.target.model)
+
+    async def _attempt(
+        self, plan: list[Attempt], position: int, call: Call, deadline_s: float, failures: list[_Failure]
+    ) -> Outcome | _Failure:
+        attempt = plan[position]
+        place = self._place(attempt)
+        limit_s = deadline_s - self._clock()
+        if limit_s <= 0.0:
+            return _Failure("", _Next.STOP, _Kind.LATE)
+        if position and not place.admits:
+            return _Failure(f"{_name(attempt)}: left alone after repeated failures", _Next.FREE)
+        if position + 1 < len(plan):
+            if self._retries.allows:
+                limit_s *= self._config.attempt_share
+            if place.is_on_trial:
+                limit_s = min(limit_s, place.trial_s)
         try:
-            response = await self._transport.send(attempt.endpoint, request, limit_s)
-            if response.status >= 500:
-                response = with_callers_status(response)
-            verdict = Verdict.ANSWER if call.final else judge(response, attempt.target.model)
-            healthy = verdict is not Verdict.GATEWAY_FAILURE
-        except EndpointTimeoutError as error:
-            healthy = None if limit_s * 1000.0 < self._config.breaker_min_wait_ms else False
-            return error
+            return await self._send(attempt, place, call, limit_s, failures)
+        except EndpointAnswerTooLargeError:
+            raise
         except EndpointError as error:
-            healthy = False
-            return error
+            return self._failed(attempt, place, call, limit_s, error)
+
+    async def _send(
+        self, attempt: Attempt, place: Place, call: Call, limit_s: float, failures: list[_Failure]
+    ) -> Outcome | _Failure:
+        clock = self._clock
+        started_s = clock()
+        if place.has_room:
+            place.enter(started_s)
         else:
-            return response, verdict
-        finally:
-            breaker.leave(self._clock(), healthy)
+            await place.wait(call.flow, limit_s, started_s)
+            limit_s -= clock() - started_s
+            started_s = clock()
+        in_flight = place.in_flight
+        response = await self._transport.send(
+            attempt.endpoint,
+            HttpRequest(
+                call.method,
+                call.path_for(attempt.target, attempt.first),
+                call.headers,
+                call.body,
+                True,  # the dispatcher decides what is sent again
+                call.rest,
+                call.rest_bytes,
+            ),
+            limit_s,
+            lambda took_s: place.leave(took_s, in_flight, clock()),
+        )
+        outcome = Outcome(
+            response, attempt, (clock() - started_s) * 1000.0, tuple(each.text for each in failures) if failures else ()
+        )
+        return outcome if response.status < 400 and self._answered(place, call) else self._judged(outcome, place, call)
 
-    def _breaker(self, endpoint: Endpoint) -> Breaker:
-        breaker = self._breakers.get(endpoint)
-        if breaker is None:
-            if len(self._breakers) >= _MOST_BREAKERS:
-                self._breakers = {at: kept for at, kept in self._breakers.items() if kept.outstanding}
-            breaker = Breaker(self._config.breaker_failures, self._config.breaker_open_ms / 1000.0)
-            self._breakers[endpoint] = breaker
-        return breaker
+    def _answered(self, place: Place, call: Call) -> bool:
+        place.succeeded()
+        if not self._quarantine.is_empty:
+            self._quarantine.clear(call)
+        return True
+
+    def _judged(self, outcome: Outcome, place: Place, call: Call) -> Outcome | _Failure:
+        """The caller's answer, or the failure that an error of the endpoint stands for."""
+        response, attempt = outcome.response, outcome.attempt
+        if ended_stub(response.status, response.body) is not None:
+            return self._dead_stub(attempt, place, call)
+        if response.status >= 500:
+            response = with_callers_status(response)
+            outcome = outcome.with_response(response)
+        verdict = Verdict.ANSWER if call.final else judge(response, attempt.target.model)
+        if verdict is Verdict.ANSWER:
+            self._answered(place, call)
+            return outcome
+        text = f"{_name(attempt)}: {verdict.value} ({response.status})"
+        if verdict is Verdict.NOT_SERVED:
+            return _Failure(text, self._unless_once(call, _Next.FREE))
+        return self._unavailable(text, outcome, place, call)
+
+    def _unavailable(self, text: str, outcome: Outcome, place: Place, call: Call) -> _Failure:
+        """A 502, 503 or 504: in the protocol's form the model's own, else of what stands before the server."""
+        status, attempt = outcome.response.status, outcome.attempt
+        if error_text(outcome.response) is not None:
+            # Such as a full queue: a sign of load, which says nothing of health.
+            place.limit.shrink(self._clock())
+            after = _Next.FREE if status == 503 else _Next.RATIONED
+            return _Failure(text, self._unless_once(call, after), outcome=outcome)
+        self._watch.suspect(place.server)
+        self._note_failure(place)
+        if status == 502:
+            return self._suspected(text, attempt.endpoint, call)
+        return _Failure(text, self._unless_once(call, _Next.FREE if status == 503 else _Next.RATIONED))
+
+    def _dead_stub(self, attempt: Attempt, place: Place, call: Call) -> _Failure:
+        """The process of a Python model has ended: with this request, if nobody has met it dead before."""
+        was_known, place.has_dead_stub = place.has_dead_stub, True
+        self._note_failure(place, SuspectKind.DEAD_STUB, at_once=True)
+        text = f"{_name(attempt)}: the model's process has ended"
+        if was_known:
+            return _Failure(text, self._unless_once(call, _Next.FREE))
+        return self._suspected(text, attempt.endpoint, call)
+
+    def _suspected(self, text: str, endpoint: Endpoint, call: Call, *, repeat: bool = False) -> _Failure:
+        """A server, or a model's process, ended while it had this request."""
+        if self._quarantine.strike(call, endpoint, self._clock()):
+            return _Failure(text, _Next.STOP)
+        return _Failure(text, self._unless_once(call, _Next.ONE_MORE), repeat=repeat)
+
+    def _failed(self, attempt: Attempt, place: Place, call: Call, limit_s: float, error: EndpointError) -> _Failure:
+        text = f"{_name(attempt)}: {error}"
+        match error:
+            case EndpointBusyError():
+                return _Failure(text, _Next.STOP if error.sent else _Next.FREE, _Kind.BUSY)
+            case EndpointRefusedError():
+                self._watch.refused(place.server)
+                return _Failure(text, _Next.FREE)
+            case EndpointResetError():
+                self._watch.suspect(place.server)
+                self._note_failure(place)
+                return self._suspected(text, attempt.endpoint, call, repeat=error.stale)
+            case EndpointTimeoutError() if error.sent:
+                if place.had_its_time(limit_s):
+                    self._watch.suspect(place.server)
+                    place.limit.shrink(self._clock())
+                    self._note_failure(place, SuspectKind.HUNG)
+                return _Failure(text, self._unless_once(call, _Next.RATIONED), _Kind.LATE)
+            case _:
+                self._watch.suspect(place.server)
+                return _Failure(text, _Next.FREE)
+
+    def _note_failure(self, place: Place, kind: SuspectKind | None = None, *, at_once: bool = False) -> None:
+        """Count a failure of a model; where its breaker opens, see to it that it closes again, and report it."""
+        wait_s = place.failed(at_once=at_once)
+        if wait_s is not None:
+            self._watch.reopen(place, wait_s)
+        if kind is None or not (at_once or place.is_open):
+            return
+        now_s = self._clock()
+        if now_s - place.reported_at_s >= _SUSPECT_EVERY_S:
+            place.reported_at_s = now_s
+            self._suspects(Suspect(place.server.endpoint, place.model, kind))
+
+    @staticmethod
+    def _unless_once(call: Call, following: _Next) -> _Next:
+        return _Next.STOP if call.once else following
 
 
-def _place(attempt: Attempt) -> str:
+def _result(failures: list[_Failure]) -> Outcome | DispatchError:
+    """What to tell the caller where no attempt succeeded."""
+    texts = tuple(failure.text for failure in failures if failure.text)
+    for failure in reversed(failures):
+        if failure.outcome is not None:
+            return failure.outcome
+    kind = failures[-1].kind
+    if kind is _Kind.LATE:
+        return DeadlineError("no target answered before the deadline", texts)
+    if any(failure.kind is _Kind.BUSY for failure in failures):
+        return OverloadedError("no target takes more requests now", texts)
+    return UnavailableError("every target failed", texts)
+
+
+def _name(attempt: Attempt) -> str:
     return f"{attempt.target.name} on {attempt.shard}"

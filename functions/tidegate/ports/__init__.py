@@ -24,6 +24,7 @@ from tidegate.ports.model_store import ModelFile, ModelStore, PushOutcome, PushP
 from tidegate.ports.observed import Observe, Served
 from tidegate.ports.protocols import (
     Diagnose,
+    Done,
     Endpoint,
     EndpointDirectory,
     EngineSource,
@@ -67,6 +68,7 @@ __all__ = [
     "Claim",
     "ClaimStage",
     "Diagnose",
+    "Done",
     "Endpoint",
     "EndpointDirectory",
     "EndpointListing",

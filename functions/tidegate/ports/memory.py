@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tidegate.ports.protocols import Endpoint, HttpRequest, HttpResponse
+from tidegate.ports.protocols import Done, Endpoint, HttpRequest, HttpResponse
 from tidegate.rules import Engine
 
 
@@ -46,10 +46,23 @@ class MemoryTransport:
     answer: Callable[[Endpoint, HttpRequest], Awaitable[HttpResponse]]
     sent: list[tuple[Endpoint, HttpRequest]] = field(default_factory=list)
 
-    async def send(self, endpoint: Endpoint, request: HttpRequest, timeout_s: float) -> HttpResponse:  # noqa: ARG002  the port's
+    async def send(
+        self,
+        endpoint: Endpoint,
+        request: HttpRequest,
+        timeout_s: float,  # noqa: ARG002  # the port's
+        done: Done | None = None,
+    ) -> HttpResponse:
         """Record the request and return what `answer` gives."""
         self.sent.append((endpoint, request))
-        return await self.answer(endpoint, request)
+        try:
+            return await self.answer(endpoint, request)
+        finally:
+            if done is not None:
+                done(None)
+
+    def hang_up(self, endpoint: Endpoint) -> None:
+        """Nothing is under way without an answer to come."""
 
 
 @dataclass(slots=True)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
 
+from tidegate.byte_budget import ByteLease
 from tidegate.rules import Engine, Target
 
 Headers = Sequence[tuple[bytes, bytes]]
@@ -32,7 +33,8 @@ class HttpRequest:
     """A request to one endpoint: `path` begins with a slash and is percent-encoded, `body` travels untouched.
 
     `send_once` forbids sending it again on a fresh connection when a pooled one turns out dead. `rest` brings the bytes
-    that follow `body`, exactly `rest_bytes` of them; a request that has it is sent once.
+    that follow `body`, exactly `rest_bytes` of them; a request that has it is sent once. `apart` asks for a connection of
+    its own, which waits for no other request.
     """
 
     method: str
@@ -42,15 +44,25 @@ class HttpRequest:
     send_once: bool = False
     rest: AsyncIterator[bytes] | None = None
     rest_bytes: int = 0
+    apart: bool = False
+
+
+Done = Callable[[float | None], None]
+"""Called once, when an endpoint is done with a request: with the seconds that a successful response took, or None where
+there was none."""
 
 
 @dataclass(frozen=True, slots=True)
 class HttpResponse:
-    """A whole response: header names in lower case, `body` as it came (still compressed where it was)."""
+    """A whole response: header names in lower case, `body` as it came (still compressed where it was).
+
+    `lease` counts a large body in the gateway's `ByteBudget` for as long as it is referred to.
+    """
 
     status: int
     headers: Headers
     body: bytes
+    lease: ByteLease | None = field(default=None, compare=False)
 
     def header(self, name: bytes) -> bytes | None:
         """The first value of the header `name` (lower case), or None."""
@@ -63,14 +75,25 @@ class HttpResponse:
 class Transport(Protocol):
     """Sends bytes to an endpoint and brings bytes back."""
 
-    async def send(self, endpoint: Endpoint, request: HttpRequest, timeout_s: float) -> HttpResponse:
+    async def send(
+        self, endpoint: Endpoint, request: HttpRequest, timeout_s: float, done: Done | None = None
+    ) -> HttpResponse:
         """Send one request; a pooled connection found dead before any response byte is replaced and retried at once.
 
+        With `done`, a request that nobody waits for any more (time-out, cancellation) is left to its end, since a server
+        goes on with what it has begun: `done` is called then, and in every other case before this returns or raises.
+
         Raises:
-            EndpointRefusedError: the connection could not be opened.
+            EndpointRefusedError: nothing listens at the endpoint, or it cannot be reached.
             EndpointResetError: the connection ended before a whole response had come.
-            EndpointTimeoutError: no whole response within `timeout_s` seconds.
+            EndpointTimeoutError: no whole response within `timeout_s` seconds, or no connection in the time for that.
+            EndpointBusyError: no connection was free within `timeout_s` seconds, or responses hold too many bytes together.
+            EndpointAnswerTooLargeError: the response is larger than is accepted.
         """
+        ...
+
+    def hang_up(self, endpoint: Endpoint) -> None:
+        """End every request that is under way at an endpoint with `EndpointTimeoutError`: it is known to answer nothing."""
         ...
 
 

@@ -1,28 +1,28 @@
 """An HTTP/1.1 client for Triton: bytes in, bytes out, over pooled keep-alive connections.
 
-It does no more than the request path needs: one write per request, one parser per connection (llhttp, through
-httptools), no stream objects, no decoding. Bodies travel untouched, compressed or not. Messages are framed as RFC 9112
-says (https://www.rfc-editor.org/rfc/rfc9112): Content-Length, chunked, or up to the end of the connection.
+It does no more than the request path needs: one write per request, one parser per connection, no stream objects, no
+decoding. Each endpoint has a bounded number of connections; who finds none free waits in turn.
 """
 
 from __future__ import annotations
 
 import asyncio
-import socket
-from typing import Any
+from collections import deque
 
-import httptools
+from tidegate.byte_budget import ByteBudget
+from tidegate.errors import (
+    EndpointBusyError,
+    EndpointError,
+    EndpointRefusedError,
+    EndpointResetError,
+    EndpointTimeoutError,
+)
+from tidegate.ports import Done, Endpoint, HttpRequest, HttpResponse
+from tidegate.triton.connection import Connection, ResponseLimits, serialize
 
-from tidegate.errors import EndpointError, EndpointRefusedError, EndpointResetError, EndpointTimeoutError
-from tidegate.ports import Endpoint, HttpRequest, HttpResponse
-
-_JOIN_BELOW_BYTES = 65_536
 _LOOK_AGAIN_AFTER_S = 0.5
-_BODILESS = frozenset({204, 304})
-
-
-class _StaleError(EndpointResetError):
-    """A connection that had served before ended without a byte of this response."""
+_MOST_RESPONSE_BYTES = 64 * 1024 * 1024
+_UNLIMITED_BYTES = 1 << 62
 
 
 class PooledTransport:
@@ -32,32 +32,38 @@ class PooledTransport:
     frozen between requests: a connection that has been idle for a while is looked at before it is used.
 
     Args:
-        connect_timeout_s: how long opening a connection may take before the endpoint counts as unreachable (> 0).
+        connect_timeout_s: how long opening a connection may take before the endpoint counts as unreachable (> 0). Time in
+            which this process did not run is not counted.
         max_idle_per_endpoint: how many unused connections are kept for each endpoint (at least 0).
         max_idle_s: an unused connection older than this is closed instead of used; keep it below the idle time-out of
             whatever stands in front of Triton (60 s for an AWS load balancer).
+        max_per_endpoint: how many connections may be open to each endpoint (at least 1).
+        limits: bounds on responses; by default 64 MiB for each and none for all together.
     """
 
     def __init__(
-        self, connect_timeout_s: float = 1.0, max_idle_per_endpoint: int = 64, max_idle_s: float = 50.0
+        self,
+        connect_timeout_s: float = 1.0,
+        max_idle_per_endpoint: int = 64,
+        max_idle_s: float = 50.0,
+        max_per_endpoint: int = 256,
+        limits: ResponseLimits | None = None,
     ) -> None:
         self._connect_timeout_s = connect_timeout_s
         self._max_idle = max_idle_per_endpoint
         self._max_idle_s = max_idle_s
-        self._pools: dict[Endpoint, list[_Connection]] = {}
+        self._max_open = max_per_endpoint
+        self._limits = limits or ResponseLimits(_MOST_RESPONSE_BYTES, ByteBudget(_UNLIMITED_BYTES), 60.0)
+        self._pools: dict[Endpoint, _Pool] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    async def send(self, endpoint: Endpoint, request: HttpRequest, timeout_s: float) -> HttpResponse:
-        """Send one request and return the whole response.
-
-        A pooled connection found dead before any response byte is replaced and the request sent again at once, unless
-        `request.send_once` is set. A response that comes after `timeout_s` is never taken for another request's: its
-        connection is gone.
+    async def send(
+        self, endpoint: Endpoint, request: HttpRequest, timeout_s: float, done: Done | None = None
+    ) -> HttpResponse:
+        """See `tidegate.ports.Transport.send`.
 
         Raises:
-            EndpointRefusedError: the connection could not be opened.
-            EndpointResetError: the connection ended, or the answer was not HTTP, before a whole response had come.
-            EndpointTimeoutError: no whole response within `timeout_s` seconds.
+            EndpointError: as the port says.
             ValueError: the request's method, path or a header holds a line break.
         """
         loop = asyncio.get_running_loop()
@@ -65,31 +71,161 @@ class PooledTransport:
             self._pools = {}
             self._loop = loop
         deadline_s = loop.time() + timeout_s
-        data = _serialize(endpoint, request)
-        connection = await self._idle(endpoint, loop)
-        if connection is not None:
+        began = False
+        try:
+            data = serialize(endpoint, request)
+            pool = self._pools.get(endpoint) or self._add_pool(endpoint, loop)
+            connection = await (self._connect if request.apart else self._pooled)(pool, deadline_s)
+            began = True
             try:
-                return await self._exchange(endpoint, connection, data, request.method, deadline_s)
-            except _StaleError:
-                if request.send_once:
+                return await connection.exchange(data, request, deadline_s, done)
+            except EndpointResetError as error:
+                if not error.stale or request.send_once or request.rest is not None:
                     raise
-        connection = await self._connect(endpoint, loop, deadline_s)
-        return await self._exchange(endpoint, connection, data, request.method, deadline_s)
+                # `done` was called.
+                connection = await self._connect(pool, deadline_s)
+                return await connection.exchange(data, request, deadline_s, None)
+        finally:
+            if done is not None and not began:
+                done(None)
+
+    def hang_up(self, endpoint: Endpoint) -> None:
+        """See `tidegate.ports.Transport.hang_up`."""
+        pool = self._pools.get(endpoint)
+        if pool is not None:
+            pool.hang_up()
 
     async def aclose(self) -> None:
         """Close every unused connection; the transport may be used again."""
         pools, self._pools = self._pools, {}
         for pool in pools.values():
-            for connection in pool:
-                connection.abort()
+            pool.close_idle()
         await asyncio.sleep(0)
 
-    async def _idle(self, endpoint: Endpoint, loop: asyncio.AbstractEventLoop) -> _Connection | None:
-        """The most recently used live connection to `endpoint`, taken out of the pool."""
-        pool = self._pools.get(endpoint)
-        while pool:
-            connection = pool.pop()
-            idle_s = loop.time() - connection.idle_since_s
+    async def _pooled(self, pool: _Pool, deadline_s: float) -> Connection:
+        """A connection of a pool: an unused one, else a new one, else the first that another request leaves."""
+        found = await pool.take()
+        if found is None and not pool.may_open:
+            found = await pool.wait_turn(deadline_s)
+        return found or await self._connect(pool, deadline_s)
+
+    async def _connect(self, pool: _Pool, deadline_s: float) -> Connection:
+        """Open a connection, as one of the pool's.
+
+        Raises:
+            EndpointRefusedError: nothing can be reached there.
+            EndpointTimeoutError: it was not open in time.
+        """
+        pool.open += 1
+        opening = pool.loop.create_task(
+            pool.loop.create_connection(pool.connection, pool.endpoint.host, pool.endpoint.port)
+        )
+        try:
+            await self._opened(opening, pool.loop, deadline_s)
+            return opening.result()[1]
+        except BaseException as error:
+            if opening.done() and not opening.cancelled() and opening.exception() is None:
+                opening.result()[1].abort()
+            else:
+                opening.cancel()
+                pool.lost()
+            if isinstance(error, OSError) and not isinstance(error, EndpointError):
+                reason = error.strerror or type(error).__name__
+                raise EndpointRefusedError(f"connection failed: {reason}") from error
+            raise
+
+    async def _opened(
+        self,
+        opening: asyncio.Task[tuple[asyncio.Transport, Connection]],
+        loop: asyncio.AbstractEventLoop,
+        deadline_s: float,
+    ) -> None:
+        """Wait until a connection is open or refused.
+
+        Time that this loop spent on something else is no time that the endpoint had: where the loop was late, the wait
+        goes on.
+
+        Raises:
+            EndpointTimeoutError: neither by the deadline, or within the time to connect.
+        """
+        while True:
+            began_s = loop.time()
+            left_s = deadline_s - began_s
+            limit_s = min(left_s, self._connect_timeout_s)
+            await asyncio.wait((opening,), timeout=max(limit_s, 0.0))
+            if opening.done():
+                return
+            took_s = loop.time() - began_s
+            # Two turns of the loop let it see what had arrived meanwhile.
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            if opening.done():
+                return
+            if left_s <= self._connect_timeout_s:
+                raise EndpointTimeoutError("no connection within the attempt's time", sent=False)
+            if took_s <= 1.5 * limit_s:
+                raise EndpointTimeoutError(f"no connection within {self._connect_timeout_s:g} s", sent=False)
+
+    def _add_pool(self, endpoint: Endpoint, loop: asyncio.AbstractEventLoop) -> _Pool:
+        """A pool for a new endpoint; those of endpoints that nobody asks any more are let go."""
+        for each, pool in list(self._pools.items()):
+            if pool.close_old() and not pool.open:
+                del self._pools[each]
+        pool = _Pool(endpoint, loop, self._limits, self._max_open, self._max_idle, self._max_idle_s)
+        self._pools[endpoint] = pool
+        return pool
+
+
+class _Pool:
+    """The connections to one endpoint. `open` counts all of them, `idle` has those that are unused."""
+
+    __slots__ = (
+        "_all",
+        "_idle",
+        "_limits",
+        "_max_idle",
+        "_max_idle_s",
+        "_max_open",
+        "_waiting",
+        "endpoint",
+        "loop",
+        "open",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        loop: asyncio.AbstractEventLoop,
+        limits: ResponseLimits,
+        max_open: int,
+        max_idle: int,
+        max_idle_s: float,
+    ) -> None:
+        self.endpoint = endpoint
+        self._limits = limits
+        self._all: set[Connection] = set()
+        self.loop = loop
+        self.open = 0
+        self._max_open = max_open
+        self._max_idle = max_idle
+        self._max_idle_s = max_idle_s
+        self._idle: list[Connection] = []
+        self._waiting: deque[asyncio.Future[Connection | None]] = deque()
+
+    def connection(self) -> Connection:
+        """A connection that is about to be opened."""
+        return Connection(self, self._limits)
+
+    @property
+    def may_open(self) -> bool:
+        """Whether another connection may be opened now, before those who wait for one."""
+        return self.open < self._max_open and not self._waiting
+
+    async def take(self) -> Connection | None:
+        """The unused connection that was used last, if one is alive."""
+        while self._idle:
+            connection = self._idle.pop()
+            idle_s = self.loop.time() - connection.idle_since_s
             if idle_s > self._max_idle_s:
                 connection.abort()
                 continue
@@ -101,218 +237,76 @@ class PooledTransport:
                 return connection
         return None
 
-    async def _connect(self, endpoint: Endpoint, loop: asyncio.AbstractEventLoop, deadline_s: float) -> _Connection:
-        left_s = deadline_s - loop.time()
-        limit_s = min(left_s, self._connect_timeout_s)
-        try:
-            async with asyncio.timeout(limit_s):
-                _, connection = await loop.create_connection(_Connection, endpoint.host, endpoint.port)
-        except TimeoutError as error:
-            if left_s <= self._connect_timeout_s:
-                raise EndpointTimeoutError("no connection within the attempt's time") from error
-            raise EndpointRefusedError(f"no connection within {self._connect_timeout_s:g} s") from error
-        except OSError as error:
-            raise EndpointRefusedError(f"connection failed: {error.strerror or type(error).__name__}") from error
-        return connection
+    async def wait_turn(self, deadline_s: float) -> Connection | None:
+        """Wait for a connection that another request leaves, first come, first served; None: one may be opened instead.
 
-    async def _exchange(
-        self, endpoint: Endpoint, connection: _Connection, data: list[bytes], method: str, deadline_s: float
-    ) -> HttpResponse:
-        response: HttpResponse | None = None
+        Raises:
+            EndpointBusyError: no turn by the deadline.
+        """
+        turn: asyncio.Future[Connection | None] = self.loop.create_future()
+        self._waiting.append(turn)
         try:
-            response = await connection.exchange(data, method == "HEAD", deadline_s)
-            return response
-        finally:
-            if response is None or not connection.usable:
-                connection.abort()
-            else:
-                self._release(endpoint, connection)
+            async with asyncio.timeout_at(deadline_s):
+                return await turn
+        except BaseException as error:
+            if turn in self._waiting:
+                self._waiting.remove(turn)
+            elif turn.done() and not turn.cancelled():
+                # It came too late for this request, and is the next one's.
+                self._return(turn.result())
+            if isinstance(error, TimeoutError):
+                raise EndpointBusyError(f"all {self._max_open} connections were in use") from None
+            raise
 
-    def _release(self, endpoint: Endpoint, connection: _Connection) -> None:
-        pool = self._pools.get(endpoint)
-        if pool is None:
-            self._sweep()
-            pool = self._pools[endpoint] = []
-        if len(pool) >= self._max_idle:
+    def _return(self, given: Connection | None) -> None:
+        if given is None:
+            self._hand_on(None)
+        elif given.usable:
+            self.released(given)
+
+    def released(self, connection: Connection) -> None:
+        """Keep a connection that can take another request, or hand it on."""
+        if self._hand_on(connection):
+            return
+        if len(self._idle) < self._max_idle:
+            connection.idle_since_s = self.loop.time()
+            self._idle.append(connection)
+        else:
             connection.abort()
-            return
-        connection.idle_since_s = connection.loop.time()
-        pool.append(connection)
 
-    def _sweep(self) -> None:
-        """Let go of endpoints that nobody asks any more; called when a new one comes."""
-        assert self._loop is not None
-        oldest_s = self._loop.time() - self._max_idle_s
-        for endpoint, pool in list(self._pools.items()):
-            if not pool or pool[-1].idle_since_s < oldest_s:
-                for connection in self._pools.pop(endpoint):
-                    connection.abort()
+    def opened(self, connection: Connection) -> None:
+        """Note a connection that is open."""
+        self._all.add(connection)
 
+    def lost(self, connection: Connection | None = None) -> None:
+        """Forget a connection that has ended or could not be opened: another may be opened in its place."""
+        if connection is not None:
+            self._all.discard(connection)
+        self.open -= 1
+        self._hand_on(None)
 
-class _Connection(asyncio.Protocol):
-    """One connection: at most one request under way, its response assembled by llhttp's callbacks."""
+    def hang_up(self) -> None:
+        """End every exchange as if its time were over."""
+        for connection in tuple(self._all):
+            connection.hang_up()
 
-    __slots__ = (
-        "_bodiless",
-        "_body",
-        "_expiry",
-        "_headers",
-        "_parser",
-        "_started",
-        "_transport",
-        "_until_close",
-        "_waiter",
-        "idle_since_s",
-        "loop",
-        "served",
-        "usable",
-    )  # fmt: skip
+    def close_old(self) -> bool:
+        """Close all unused connections if the one that was used last has been unused for too long; whether none is left."""
+        if self._idle and self._idle[-1].idle_since_s < self.loop.time() - self._max_idle_s:
+            self.close_idle()
+        return not self._idle
 
-    def __init__(self) -> None:
-        self.loop = asyncio.get_running_loop()
-        self.usable = False
-        self.served = False
-        self.idle_since_s = 0.0
-        self._transport: asyncio.Transport | None = None
-        self._parser = httptools.HttpResponseParser(self)
-        self._waiter: asyncio.Future[HttpResponse] | None = None
-        self._expiry: asyncio.TimerHandle | None = None
-        self._headers: list[tuple[bytes, bytes]] = []
-        self._body: list[bytes] = []
-        self._started = False
-        self._bodiless = False
-        self._until_close = False
+    def close_idle(self) -> None:
+        """Close every unused connection."""
+        idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.abort()
 
-    def exchange(self, data: list[bytes], bodiless: bool, deadline_s: float) -> asyncio.Future[HttpResponse]:
-        """Write one request; the future brings its response or an `EndpointError`."""
-        assert self._transport is not None
-        waiter: asyncio.Future[HttpResponse] = self.loop.create_future()
-        self._waiter = waiter
-        self._bodiless = bodiless
-        self._expiry = self.loop.call_at(deadline_s, self._expire)
-        if len(data) == 1:
-            self._transport.write(data[0])
-        else:
-            self._transport.writelines(data)
-        return waiter
-
-    def abort(self) -> None:
-        """Close at once; whatever still arrives is dropped with the socket."""
-        self.usable = False
-        if self._expiry is not None:
-            self._expiry.cancel()
-            self._expiry = None
-        if self._transport is not None:
-            self._transport.abort()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport  # type: ignore[assignment]  # create_connection makes a stream transport
-        self.usable = True
-        sock = transport.get_extra_info("socket")
-        if sock is not None:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-    def data_received(self, data: bytes) -> None:
-        if self._waiter is None:
-            # Nobody asked: a late or unsolicited response must not answer the next request.
-            self.abort()
-            return
-        self._started = True
-        try:
-            self._parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            if not self._bodiless:
-                self._fail(EndpointResetError(f"the answer is not HTTP/1.1 ({type(error).__name__})"))
-            self.abort()
-
-    def eof_received(self) -> bool | None:
-        self.usable = False
-        return None
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.usable = False
-        if self._waiter is None:
-            return
-        if self._until_close and exc is None:
-            self._finish()
-        elif self.served and not self._started:
-            self._fail(_StaleError("the pooled connection had been closed"))
-        else:
-            self._fail(EndpointResetError("the connection ended before a whole response had come"))
-
-    def on_message_begin(self) -> None:
-        if self._waiter is None:
-            self.usable = False
-        self._headers = []
-        self._body = []
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers.append((name.lower(), value))
-
-    def on_headers_complete(self) -> None:
-        status = self._parser.get_status_code()
-        if status < 200:
-            return
-        if self._bodiless:
-            # llhttp cannot be told that this response has no body, so the connection ends with it.
-            self.usable = False
-            self._finish()
-            return
-        framed = any(name == b"content-length" or name == b"transfer-encoding" for name, _ in self._headers)
-        self._until_close = not framed and status not in _BODILESS
-
-    def on_body(self, body: bytes) -> None:
-        self._body.append(body)
-
-    def on_message_complete(self) -> None:
-        if self._waiter is None or self._parser.get_status_code() < 200:
-            return
-        if not self._parser.should_keep_alive():
-            self.usable = False
-        self._finish()
-
-    def _finish(self) -> None:
-        waiter, self._waiter = self._waiter, None
-        body = self._body
-        self._close_exchange()
-        if waiter is not None and not waiter.done():
-            content = body[0] if len(body) == 1 else b"".join(body)
-            waiter.set_result(HttpResponse(self._parser.get_status_code(), self._headers, content))
-
-    def _fail(self, error: EndpointError) -> None:
-        waiter, self._waiter = self._waiter, None
-        self._close_exchange()
-        if waiter is not None and not waiter.done():
-            waiter.set_exception(error)
-
-    def _close_exchange(self) -> None:
-        self.served = True
-        self._started = False
-        self._until_close = False
-        self._body = []
-        if self._expiry is not None:
-            self._expiry.cancel()
-            self._expiry = None
-
-    def _expire(self) -> None:
-        self._expiry = None
-        self._fail(EndpointTimeoutError("no whole response within the attempt's time"))
-        self.abort()
-
-
-def _serialize(endpoint: Endpoint, request: HttpRequest) -> list[bytes]:
-    """The request on the wire, as one piece, or as head and body where copying the body would cost more."""
-    body = request.body
-    lines: list[Any] = [f"{request.method} {request.path} HTTP/1.1\r\nhost: {endpoint.host}:{endpoint.port}".encode()]
-    for name, value in request.headers:
-        lines.append(b"%b: %b" % (name, value))
-    if body or request.method in ("POST", "PUT", "PATCH"):
-        lines.append(b"content-length: %d" % len(body))
-    lines.append(b"\r\n")
-    head = b"\r\n".join(lines)
-    breaks = len(lines) + 1
-    if head.count(b"\n") != breaks or head.count(b"\r") != breaks:
-        raise ValueError("a request's method, path and headers may not hold line breaks")
-    if len(body) > _JOIN_BELOW_BYTES:
-        return [head, body]
-    return [head + body]
+    def _hand_on(self, connection: Connection | None) -> bool:
+        """Give the first who waits a connection, or with None leave to open one; False where nobody waits."""
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(connection)
+                return True
+        return False

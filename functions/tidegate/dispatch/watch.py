@@ -1,0 +1,135 @@
+"""Asks endpoints for their health, beside the requests: no caller finds out for the others."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any
+from urllib.parse import quote
+
+from tidegate.dispatch.config import DispatchConfig
+from tidegate.dispatch.places import Place, Places, Server
+from tidegate.errors import EndpointError, EndpointRefusedError
+from tidegate.ports import EndpointDirectory, HttpRequest, Transport
+
+logger = logging.getLogger(__name__)
+
+_HEALTH = HttpRequest("GET", "/v2/health/ready", send_once=True, apart=True)
+_LATE_S = 0.25
+"""A health request during which this loop was later than that says nothing of the endpoint."""
+
+
+class Watch:
+    """Watches the endpoints that are suspected, until they answer for their health again.
+
+    Args:
+        transport: sends the health requests, each on a connection of its own.
+        directory: an endpoint that it has no more is not watched any longer.
+        places: the endpoints.
+        config: see `DispatchConfig`.
+        clock: seconds that never run backwards.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        directory: EndpointDirectory,
+        places: Places,
+        config: DispatchConfig,
+        clock: Callable[[], float],
+    ) -> None:
+        self._transport = transport
+        self._directory = directory
+        self._places = places
+        self._config = config
+        self._clock = clock
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self) -> None:
+        """Requests are under way on this event loop: look out for endpoints that answer none of them."""
+        if self._timer is None or self._loop is not asyncio.get_running_loop():
+            self._loop = asyncio.get_running_loop()
+            self._timer = self._loop.call_later(self._config.silent_ms / 2000.0, self._look)
+
+    def refused(self, server: Server) -> None:
+        """An endpoint refused a connection, so nothing listens there now: send it nothing until it is healthy."""
+        if not server.is_down:
+            self._take_out(server, "refuses connections")
+        self.suspect(server)
+
+    def suspect(self, server: Server) -> None:
+        """Something about an endpoint was odd: ask it for its health, and take it out if it does not answer."""
+        if not server.is_watched:
+            server.is_watched = True
+            self._run(self._until_healthy(server))
+
+    def reopen(self, place: Place, after_s: float) -> None:
+        """Let requests to a place again once `after_s` seconds are over and the model says that it is ready."""
+        self._run(self._until_ready(place, after_s))
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _look(self) -> None:
+        """Suspect every endpoint that has requests and has answered none for a while."""
+        self._timer = None
+        now_s, is_busy = self._clock(), False
+        for server in self._places.servers.values():
+            if server.outstanding:
+                is_busy = True
+                if now_s - server.quiet_since_s >= self._config.silent_ms / 1000.0:
+                    self.suspect(server)
+        if is_busy:
+            self.begin()
+
+    async def _until_healthy(self, server: Server) -> None:
+        misses = 0
+        try:
+            while self._is_known(server):
+                answers = await self._answers(server, _HEALTH)
+                if answers:
+                    break
+                if answers is False:
+                    misses += 1
+                    if misses >= self._config.probe_misses and not server.is_down:
+                        self._take_out(server, f"answered none of {misses} health requests")
+                        self._transport.hang_up(server.endpoint)
+                await asyncio.sleep(self._config.probe_interval_ms / 1000.0)
+        finally:
+            # Also where this loop ends: the next one begins anew.
+            server.is_watched = False
+        if server.is_down:
+            server.come_back()
+            logger.warning("endpoint %s of shard %s is healthy again", server.endpoint.url, server.endpoint.shard)
+
+    async def _until_ready(self, place: Place, after_s: float) -> None:
+        request = HttpRequest("GET", f"/v2/models/{quote(place.model, safe='')}/ready", send_once=True, apart=True)
+        await asyncio.sleep(after_s)
+        while self._is_known(place.server) and not await self._answers(place.server, request):
+            await asyncio.sleep(max(after_s, self._config.probe_interval_ms / 1000.0))
+        place.try_again()
+
+    def _is_known(self, server: Server) -> bool:
+        return server.endpoint in self._directory.endpoints(server.endpoint.shard)
+
+    async def _answers(self, server: Server, request: HttpRequest) -> bool | None:
+        """Whether an endpoint answers with 200; None where the time was this process's and says nothing."""
+        timeout_s = self._config.probe_timeout_ms / 1000.0
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
+        try:
+            response = await self._transport.send(server.endpoint, request, timeout_s)
+        except EndpointRefusedError:
+            return False
+        except EndpointError:
+            return None if loop.time() - began_s > timeout_s + _LATE_S else False
+        return response.status == 200
+
+    def _take_out(self, server: Server, why: str) -> None:
+        server.go_down()
+        logger.warning("endpoint %s of shard %s %s", server.endpoint.url, server.endpoint.shard, why)

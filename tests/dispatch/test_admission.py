@@ -1,0 +1,240 @@
+"""How many requests a model gets at one time, who waits, and who is refused: simulated in virtual time.
+
+The model here works on everything that it was sent, first come, first served, also when nobody waits any more, as Triton
+does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import random
+from dataclasses import dataclass, field
+
+import pytest
+from tidegate.dispatch import Call, DispatchConfig, Dispatcher, concurrency
+from tidegate.errors import DeadlineError, DispatchError, EndpointTimeoutError, OverloadedError
+from tidegate.ports import Done, Endpoint, HttpRequest, HttpResponse, MemoryEndpointDirectory
+from tidegate.rules.decision import Decision, Target
+
+from tests.support import virtual_time
+
+ENDPOINT = Endpoint("a", "a1", 8000)
+OK = HttpResponse(200, [], b"ok")
+
+
+@dataclass
+class Model:
+    """Instances that need `service_s` for each request of their queue; one that batches takes all that wait at once."""
+
+    service_s: float
+    instances: int = 1
+    batches: bool = False
+    most: int = 0
+    under_way: int = 0
+    served: list[float] = field(default_factory=list)
+    free_at: list[float] = field(default_factory=list)
+
+    async def send(
+        self, endpoint: Endpoint, request: HttpRequest, timeout_s: float, done: Done | None = None
+    ) -> HttpResponse:
+        if request.apart:
+            return OK
+        assert done is not None
+        loop = asyncio.get_running_loop()
+        self.under_way += 1
+        self.most = max(self.most, self.under_way)
+        began_s = loop.time()
+        if not self.free_at:
+            self.free_at = [0.0] * self.instances
+        at = min(range(self.instances), key=lambda each: self.free_at[each])
+        start_s = max(began_s, self.free_at[at])
+        ends_s = start_s + self.service_s * random.Random(len(self.served) + self.under_way).uniform(0.9, 1.1)
+        self.free_at[at] = start_s if self.batches else ends_s
+        answer: asyncio.Future[None] = loop.create_future()
+
+        def end() -> None:
+            self.under_way -= 1
+            self.served.append(loop.time())
+            done(loop.time() - began_s)
+            if not answer.done():
+                answer.set_result(None)
+
+        loop.call_at(ends_s, end)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await answer
+        except TimeoutError:
+            raise EndpointTimeoutError("late") from None
+        return OK
+
+    def hang_up(self, endpoint: Endpoint) -> None:
+        raise AssertionError("the endpoint answers for its health")
+
+
+@dataclass
+class Load:
+    """What callers got: the times of good answers by flow, the times that they took, and the errors by kind."""
+
+    dispatcher: Dispatcher
+    decision: Decision
+    good: dict[str, list[float]] = field(default_factory=lambda: collections.defaultdict(list))
+    took_s: dict[str, list[float]] = field(default_factory=lambda: collections.defaultdict(list))
+    errors: collections.Counter[str] = field(default_factory=collections.Counter)
+
+    async def ask(self, flow: str, timeout_ms: float | None = None) -> None:
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
+        call = Call("POST", "/infer", (), flow.encode(), flow=flow)
+        try:
+            await self.dispatcher.dispatch(self.decision, call, self.dispatcher.deadline_s(self.decision, timeout_ms))
+        except DispatchError as error:
+            self.errors[type(error).__name__] += 1
+        else:
+            self.good[flow].append(loop.time())
+            self.took_s[flow].append(loop.time() - began_s)
+
+    async def closed_loop(self, flow: str, until_s: float, pause_s: float = 0.001) -> None:
+        loop = asyncio.get_running_loop()
+        while loop.time() < until_s:
+            await self.ask(flow)
+            await asyncio.sleep(pause_s)
+
+    async def open_loop(self, flow: str, rate: float, until_s: float, timeout_ms: float | None = None) -> None:
+        loop = asyncio.get_running_loop()
+        async with asyncio.TaskGroup() as group:
+            while loop.time() < until_s:
+                group.create_task(self.ask(flow, timeout_ms))
+                await asyncio.sleep(1 / rate)
+
+
+def load_on(model: Model, **config: float) -> Load:
+    loop = asyncio.get_running_loop()
+    dispatcher = Dispatcher(
+        model,
+        MemoryEndpointDirectory({"a": (ENDPOINT,)}),
+        DispatchConfig(**config),  # type: ignore[arg-type]
+        clock=loop.time,
+    )
+    return Load(dispatcher, Decision("o", "r", Target("m", "m", 1, ("a",)), "serve", "r1", parameters={}))
+
+
+def test_under_five_times_its_load_a_model_answers_at_its_capacity_and_recovers_at_once() -> None:
+    async def main() -> None:
+        model = Model(0.1)
+        load = load_on(model)
+        now_s = asyncio.get_running_loop().time()
+        await load.open_loop("noisy", 50, now_s + 30)
+        good = [at for at in load.good["noisy"] if at >= now_s + 5]
+        assert len(good) >= 0.8 * 10 * 25
+        assert load.errors["OverloadedError"] > 0
+
+        ended_s = asyncio.get_running_loop().time()
+        await load.ask("quiet")
+        assert load.good["quiet"][0] - ended_s <= 2.0
+
+    virtual_time.run(main())
+
+
+def test_two_hundred_closed_loops_do_not_leave_a_backlog() -> None:
+    async def main() -> None:
+        model = Model(0.1)
+        load = load_on(model)
+        now_s = asyncio.get_running_loop().time()
+        async with asyncio.TaskGroup() as group:
+            for number in range(200):
+                group.create_task(load.closed_loop(f"f{number}", now_s + 5, 0.05))
+        await load.ask("quiet")
+        assert load.good["quiet"][0] - (now_s + 5) <= 3.0
+        assert model.most <= 32
+
+    virtual_time.run(main())
+
+
+@pytest.mark.parametrize("model", [Model(0.004), Model(0.04, instances=8), Model(0.1, batches=True)])
+def test_the_limit_does_not_hold_a_model_back(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(concurrency, "MEASURE_EVERY_S", 4.0)
+
+    async def main() -> None:
+        load = load_on(model)
+        now_s = asyncio.get_running_loop().time()
+        async with asyncio.TaskGroup() as group:
+            for number in range(64):
+                group.create_task(load.closed_loop(f"f{number}", now_s + 12))
+        assert not load.errors
+        served = sum(at >= now_s + 2 for at in model.served) / 10
+        capacity = 64 / (model.service_s + 0.001) if model.batches else model.instances / model.service_s
+        assert served >= 0.85 * capacity
+
+    virtual_time.run(main())
+
+
+def test_a_quiet_caller_is_served_before_those_who_send_much() -> None:
+    async def main() -> None:
+        load = load_on(Model(0.01))
+        now_s = asyncio.get_running_loop().time()
+        async with asyncio.TaskGroup() as group:
+            for number in range(64):
+                group.create_task(load.closed_loop(f"noisy{number % 4}", now_s + 20))
+            group.create_task(load.closed_loop("quiet", now_s + 20, pause_s=0.2))
+        noisy = sorted(took for flow, each in load.took_s.items() if flow != "quiet" for took in each)
+        quiet = sorted(load.took_s["quiet"])
+        assert quiet[len(quiet) // 2] <= 0.5 * noisy[len(noisy) // 2]
+
+    virtual_time.run(main())
+
+
+def test_hopeless_deadlines_take_no_room_from_others_in_the_queue() -> None:
+    async def main() -> None:
+        load = load_on(Model(0.15))
+        now_s = asyncio.get_running_loop().time()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(load.open_loop("hopeless", 40, now_s + 20, timeout_ms=25))
+            group.create_task(load.closed_loop("patient", now_s + 20, pause_s=0.5))
+        assert len(load.good["patient"]) >= 10
+        assert load.dispatcher.open_breakers() == 0
+
+    virtual_time.run(main())
+
+
+def test_the_error_says_that_it_is_load() -> None:
+    async def main() -> None:
+        load = load_on(Model(1.0), queue_ms=0, initial_in_flight=1, most_in_flight=1)
+        first = asyncio.create_task(load.ask("first"))
+        await asyncio.sleep(0.01)
+        with pytest.raises(OverloadedError):
+            await load.dispatcher.dispatch(load.decision, Call("POST", "/infer"), asyncio.get_running_loop().time() + 9)
+        await first
+
+    virtual_time.run(main())
+
+
+def test_a_caller_who_leaves_the_queue_leaves_room() -> None:
+    async def main() -> None:
+        model = Model(0.1)
+        load = load_on(model, initial_in_flight=1, most_in_flight=1, queue_ms=60_000)
+        waiting = [asyncio.create_task(load.ask(f"f{number}")) for number in range(10)]
+        await asyncio.sleep(0.05)
+        for task in waiting[1:9]:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        assert len(model.served) == 2
+        await load.ask("next")
+        assert len(model.served) == 3
+        assert not load.errors
+
+    virtual_time.run(main())
+
+
+def test_a_request_that_timed_out_keeps_its_room_until_the_model_is_done_with_it() -> None:
+    async def main() -> None:
+        model = Model(1.0)
+        load = load_on(model, initial_in_flight=1, most_in_flight=1, queue_ms=5_000)
+        with pytest.raises(DeadlineError):
+            await load.dispatcher.dispatch(
+                load.decision, Call("POST", "/infer"), asyncio.get_running_loop().time() + 0.1
+            )
+        await load.ask("next")
+        assert model.most == 1
+
+    virtual_time.run(main())
