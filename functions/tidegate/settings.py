@@ -50,6 +50,40 @@ class Settings:
         "Most bytes of request bodies and of models' answers that a gateway holds at one time, over all requests.",
         1024 * 1024,
     )
+    max_connections: int = _setting(
+        4096,
+        "Open connections of callers to the local gateway; half of the process's descriptors are the limit where that is "
+        "less. Above it the longest idle one is closed, or else the new one gets a 503.",
+        1,
+        1_000_000,
+    )
+    max_header_bytes: int = _setting(
+        65_536,
+        "Largest request line and headers together that the local gateway reads, in bytes; more is a 431.",
+        1024,
+        1024 * 1024,
+    )
+    header_timeout_s: float = _setting(
+        10.0,
+        "Longest that a request's headers may take to arrive at the local gateway, from their first byte, in seconds.",
+        0.1,
+        3600,
+    )
+    body_timeout_s: float = _setting(
+        30.0,
+        "How long a request's body may bring less than 500 bytes per second to the local gateway, in seconds.",
+        0.1,
+        3600,
+    )
+    write_timeout_s: float = _setting(
+        30.0,
+        "How long a caller of the local gateway may take less than 500 bytes per second of its answer, in seconds.",
+        0.1,
+        3600,
+    )
+    idle_timeout_s: float = _setting(
+        75.0, "How long the local gateway keeps a connection open without a request, in seconds.", 0.1, 86_400
+    )
     connect_timeout_ms: int = _setting(250, "Time to open a connection to an endpoint, in milliseconds.", 1, 60_000)
     pool_connections_per_endpoint: int = _setting(64, "Idle connections kept open to each endpoint.", 0, 10_000)
     max_connections_per_endpoint: int = _setting(256, "Most connections open to each endpoint.", 1, 10_000)

@@ -87,7 +87,7 @@ def test_what_the_wheel_requires_is_what_is_tested_with(wheel: Path) -> None:
 
     asked = [Requirement(text) for text in metadata(wheel).get_all("Requires-Dist") or ()]
     of_local = [each for each in asked if each.marker is None or each.marker.evaluate({"extra": "local"})]
-    assert {"moto", "numpy", "onnxruntime", "uvicorn", "watchfiles", "pydantic"} <= {each.name for each in of_local}
+    assert {"moto", "numpy", "onnxruntime", "uvloop", "watchfiles", "pydantic"} <= {each.name for each in of_local}
     for each in of_local:
         assert importlib.metadata.version(each.name) in each.specifier, each
 

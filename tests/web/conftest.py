@@ -1,4 +1,4 @@
-"""The gateway behind a real uvicorn, in front of a real Triton or of a scripted one."""
+"""The gateway behind its listener, in front of a real Triton or of a scripted one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 from tidegate.dispatch import DispatchConfig, Dispatcher
 from tidegate.ports import Endpoint, FleetStatus, MemoryEndpointDirectory, MemoryEngineSource
 from tidegate.rules import Engine, compile_directory, load_bundle
@@ -27,6 +26,7 @@ from tidegate.triton.installation import find_installation
 from tidegate.triton.transport import PooledTransport
 from tidegate.web import create_app
 
+from tests.support.listening import listening
 from tests.support.parts import need
 
 HERE = Path(__file__).parent
@@ -114,22 +114,9 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def serving(app: Any) -> Iterator[Host]:
-    """`app` behind uvicorn, uvloop and httptools, as `tidegate up` serves it."""
-    listener = socket.socket()
-    listener.bind(("127.0.0.1", 0))
-    config = uvicorn.Config(app, loop="uvloop", http="httptools", log_level="error", access_log=False, lifespan="off")
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
-    thread.start()
-    deadline_s = time.monotonic() + 20
-    while not server.started and time.monotonic() < deadline_s:
-        time.sleep(0.005)
-    try:
-        yield Host(listener.getsockname()[1])
-    finally:
-        server.should_exit = True
-        thread.join(20)
-        listener.close()
+    """`app` behind the listener, as `tidegate up` serves it."""
+    with listening(app) as served:
+        yield Host(served.port)
 
 
 @dataclass(frozen=True, slots=True)

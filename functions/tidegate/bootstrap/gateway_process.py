@@ -18,10 +18,9 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import uvicorn
 import uvloop
 
 from tidegate.aws.formats import decode_pointer
@@ -30,6 +29,7 @@ from tidegate.bootstrap.fallbacks import FallbackCounter
 from tidegate.bootstrap.gateway_link import GatewayLink, Message
 from tidegate.control.follower import EngineFollower, FollowerConfig, SourceState
 from tidegate.errors import StoreError, UnavailableError
+from tidegate.listener import Listener, ListenerConfig
 from tidegate.ports import Endpoint, GatewayReport, Pointer, Suspect
 from tidegate.settings import Settings
 
@@ -41,7 +41,6 @@ STATUS_WAIT_S = 2.5
 """The longest that a report of the fleet waits for the control plane, which itself waits 2 s for the stores and servers."""
 
 LOOK_S = 0.02
-KEEP_ALIVE_S = 75
 MOST_LOG_CHARACTERS = 20_000
 _PR_SET_PDEATHSIG = 1
 
@@ -229,9 +228,13 @@ async def _run(process: GatewayProcess, link: GatewayLink, listener: socket.sock
             await _first(process.stopping.wait(), asyncio.sleep(LOOK_S))
             if process.stopping.is_set():
                 return
-        async with _listening(gateway.app, listener, process):
+        server = Listener(gateway.app, listener_config(settings))
+        await server.start(listener)
+        try:
             link.send(Message("ready", {"follower": dict(await follower.status())}))
             await process.stopping.wait()
+        finally:
+            await server.stop(process.grace_s)
     finally:
         for task in tasks:
             task.cancel()
@@ -245,49 +248,16 @@ async def _first(*awaited: Any) -> None:
         task.cancel()
 
 
-class _Server(uvicorn.Server):
-    """Uvicorn without signal handlers of its own; `accepting` is set once it takes connections."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.accepting = asyncio.Event()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Any:
-        """Leave the signals to this process."""
-        yield
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start to listen."""
-        await super().startup(sockets)
-        self.accepting.set()
-
-
-@contextlib.asynccontextmanager
-async def _listening(app: Any, listener: socket.socket, process: GatewayProcess) -> AsyncIterator[None]:
-    """Serve `app` on a bound socket; leaving lets the requests under way end, for a while."""
-    config = uvicorn.Config(
-        app,
-        http="httptools",
-        lifespan="off",
-        access_log=False,
-        server_header=False,
-        log_config=None,
-        ws="none",
-        timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=None,
+def listener_config(settings: Settings) -> ListenerConfig:
+    """The limits of the listener, as the settings have them."""
+    return ListenerConfig(
+        max_connections=settings.max_connections,
+        max_head_bytes=settings.max_header_bytes,
+        head_timeout_s=settings.header_timeout_s,
+        body_timeout_s=settings.body_timeout_s,
+        write_timeout_s=settings.write_timeout_s,
+        idle_timeout_s=settings.idle_timeout_s,
     )
-    server = _Server(config)
-    task = asyncio.create_task(server.serve(sockets=[listener]))
-    await _first(asyncio.shield(task), server.accepting.wait())
-    if task.done():
-        task.result()
-    try:
-        yield
-    finally:
-        config.timeout_graceful_shutdown = max(1, round(process.grace_s))
-        server.should_exit = True
-        await asyncio.wait([task])
 
 
 def main(arguments: Sequence[str]) -> None:

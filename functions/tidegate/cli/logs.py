@@ -57,8 +57,6 @@ def log_to_stderr(level: str = "warning") -> None:
         handler = logging.StreamHandler()
         meta[_HANDLER] = handler
         logger.addHandler(handler)
-        logging.getLogger("uvicorn").addHandler(handler)
-        logging.getLogger("uvicorn").setLevel(logging.WARNING)
         if context is not None:
             # A process that runs several commands, as tests do, gets each report once.
             context.find_root().call_on_close(lambda: _forget(handler))
@@ -67,8 +65,7 @@ def log_to_stderr(level: str = "warning") -> None:
 
 
 def _forget(handler: logging.Handler) -> None:
-    for name in ("tidegate", "uvicorn"):
-        logging.getLogger(name).removeHandler(handler)
+    logging.getLogger("tidegate").removeHandler(handler)
 
 
 class TextFormatter(logging.Formatter):

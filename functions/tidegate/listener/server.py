@@ -1,0 +1,146 @@
+"""The listener itself: accepts connections, keeps their time-outs, stops in bounded time."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import socket
+from collections.abc import Iterator
+
+from tidegate.listener.config import ListenerConfig
+from tidegate.listener.connection import Connection
+from tidegate.listener.exchange import App
+from tidegate.listener.refusal import RefusalLog
+
+_TICK_S = 0.5
+_BACKLOG = 2048
+_REFUSED_AT_ONCE = 256
+"""How many connections above the limit are told so at a time; further ones are closed without a word."""
+
+
+class Listener:
+    """Serves one ASGI app over HTTP/1.1 on one socket, within one event loop.
+
+    It installs no signal handlers, runs no lifespan and writes no access log. A caller that is gone ends the app's work
+    for it (see `Exchange`).
+    """
+
+    def __init__(self, app: App, config: ListenerConfig) -> None:
+        self.app = app
+        self.config = config
+        self.stopping = False
+        self.now_s = 0.0
+        self._loop: asyncio.AbstractEventLoop
+        self._server: asyncio.Server | None = None
+        self._connections: set[Connection] = set()
+        descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        unbounded = descriptors == resource.RLIM_INFINITY
+        self._max_connections = config.max_connections if unbounded else min(config.max_connections, descriptors // 2)
+        times_s = (
+            config.head_timeout_s,
+            config.idle_timeout_s,
+            config.body_timeout_s,
+            config.write_timeout_s,
+            config.linger_s,
+        )
+        self._tick_s = min(_TICK_S, *(each / 4 for each in times_s))
+        self._ticker: asyncio.TimerHandle | None = None
+        self._evictable: Iterator[Connection] = iter(())
+        self._changed = asyncio.Event()
+        self._log = RefusalLog()
+
+    @property
+    def connections(self) -> int:
+        """How many connections are open."""
+        return len(self._connections)
+
+    async def start(self, sock: socket.socket) -> None:
+        """Accept connections on `sock`, which is bound.
+
+        Raises:
+            OSError: the socket cannot listen.
+        """
+        loop = asyncio.get_running_loop()
+        self._loop = loop
+        self.now_s = loop.time()
+        self._server = await loop.create_server(lambda: Connection(self, loop), sock=sock, backlog=_BACKLOG)
+        self._ticker = loop.call_later(self._tick_s, self._tick)
+
+    async def stop(self, grace_s: float) -> None:
+        """Stop accepting, let requests under way end for up to `grace_s`, answer the others with 503, and close everything.
+
+        Returns within `grace_s` and `flush_s`; what is still open then is reset.
+        """
+        if self._server is None:
+            return
+        self.stopping = True
+        self._server.close()
+        for connection in tuple(self._connections):
+            connection.stop()
+        await self._empty(grace_s, busy=True)
+        for connection in tuple(self._connections):
+            connection.end_request()
+        await self._empty(self.config.flush_s, busy=False)
+        for connection in tuple(self._connections):
+            connection.abort()
+        await asyncio.sleep(0)
+        if self._ticker is not None:
+            self._ticker.cancel()
+        self._server = None
+
+    def opened(self, connection: Connection) -> bool:
+        """Note a new connection; return whether there is room for it."""
+        open_ = len(self._connections)
+        self._connections.add(connection)
+        if open_ < self._max_connections or self._evict():
+            return True
+        if open_ >= self._max_connections + _REFUSED_AT_ONCE:
+            connection.abort()
+        return False
+
+    def closed(self, connection: Connection) -> None:
+        """Forget a connection."""
+        self._connections.discard(connection)
+        self._changed.set()
+
+    def refused(self, text: str, peer: str) -> None:
+        """Log a refusal, at most one per second."""
+        self._log.write(text, peer, self._loop.time())
+
+    def later_s(self, delay_s: float) -> float:
+        """A deadline that does not come before `delay_s` have passed."""
+        return self.now_s + delay_s + self._tick_s
+
+    def _evict(self) -> bool:
+        """Close the connection that has been idle longest, or else has been sending a head longest.
+
+        The order is taken once per tick, as it costs a look at each.
+        """
+        for connection in self._evictable:
+            if connection.between_requests and connection in self._connections:
+                connection.abort()
+                return True
+        return False
+
+    def _tick(self) -> None:
+        self.now_s = self._loop.time()
+        self._ticker = self._loop.call_later(self._tick_s, self._tick)
+        now_s = self.now_s
+        for connection in tuple(self._connections):
+            if connection.read_deadline_s <= now_s or connection.write_deadline_s <= now_s:
+                connection.look(now_s)
+        if len(self._connections) >= self._max_connections // 2:
+            idle = [each for each in self._connections if each.between_requests]
+            self._evictable = iter(sorted(idle, key=lambda each: (not each.idle, each.read_deadline_s)))
+
+    async def _empty(self, limit_s: float, *, busy: bool) -> None:
+        """Wait until no connection is left, or none that is busy, but no longer than `limit_s`."""
+        deadline_s = self._loop.time() + limit_s
+        while any(not busy or each.busy for each in self._connections):
+            self._changed.clear()
+            try:
+                async with asyncio.timeout_at(min(deadline_s, self._loop.time() + self._tick_s)):
+                    await self._changed.wait()
+            except TimeoutError:
+                if self._loop.time() >= deadline_s:
+                    return
