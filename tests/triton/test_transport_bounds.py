@@ -1,0 +1,279 @@
+"""What the HTTP client holds at most, and what becomes of requests that nobody waits for."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from tidegate.byte_budget import ByteBudget
+from tidegate.errors import (
+    EndpointAnswerTooLargeError,
+    EndpointBusyError,
+    EndpointRefusedError,
+    EndpointResetError,
+    EndpointTimeoutError,
+)
+from tidegate.ports import Endpoint, HttpRequest, HttpResponse
+from tidegate.triton.connection import ResponseLimits
+from tidegate.triton.transport import PooledTransport
+
+from tests.triton.test_transport import OK, POST, Script, Scripted, always, read_request, run
+
+__all__ = ["run"]
+
+
+def limits(most_bytes: int = 1 << 20, budget_bytes: int = 1 << 30, abandoned_s: float = 5.0) -> ResponseLimits:
+    return ResponseLimits(most_bytes, ByteBudget(budget_bytes), abandoned_s)
+
+
+def slow(seconds: float) -> Script:
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> None:
+        while True:
+            _, body = await read_request(reader)
+            await asyncio.sleep(seconds)
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+
+    return script
+
+
+def test_whoever_finds_no_connection_waits_in_turn(run: Any) -> None:
+    async def main() -> None:
+        async with Scripted(slow(0.01)) as server:
+            transport = PooledTransport(max_per_endpoint=2)
+            order: list[int] = []
+
+            async def ask(number: int) -> None:
+                body = b"%d" % number
+                assert (await transport.send(server.endpoint, HttpRequest("POST", "/", (), body), 5)).body == body
+                order.append(number)
+
+            tasks = []
+            for number in range(8):
+                tasks.append(asyncio.create_task(ask(number)))
+                await asyncio.sleep(0)
+            await asyncio.gather(*tasks)
+            assert server.count == 2
+            assert sorted(order[:2]) == [0, 1]
+            assert sorted(order[-2:]) == [6, 7]
+
+    run(main())
+
+
+def test_whoever_waits_too_long_for_a_connection_learns_that_it_is_load(run: Any) -> None:
+    async def main() -> None:
+        async with Scripted(slow(0.2)) as server:
+            transport = PooledTransport(max_per_endpoint=1)
+            first = asyncio.create_task(transport.send(server.endpoint, POST, 5))
+            await asyncio.sleep(0.01)
+            with pytest.raises(EndpointBusyError) as caught:
+                await transport.send(server.endpoint, POST, 0.05)
+            assert not caught.value.sent
+            cancelled = asyncio.create_task(transport.send(server.endpoint, POST, 5))
+            await asyncio.sleep(0.01)
+            cancelled.cancel()
+            assert (await first).status == 200
+            assert (await transport.send(server.endpoint, POST, 5)).status == 200
+            assert server.count == 1
+
+    run(main())
+
+
+@pytest.mark.parametrize("leaves", ["time-out", "cancelled"])
+def test_a_request_that_nobody_waits_for_ends_when_the_server_has_answered(run: Any, leaves: str) -> None:
+    async def main() -> None:
+        async with Scripted(slow(0.15)) as server:
+            transport = PooledTransport(max_per_endpoint=1)
+            took: list[float | None] = []
+            sending = asyncio.create_task(
+                transport.send(server.endpoint, POST, 0.05 if leaves == "time-out" else 5, took.append)
+            )
+            await asyncio.sleep(0.02)
+            if leaves == "cancelled":
+                sending.cancel()
+            with pytest.raises((EndpointTimeoutError, asyncio.CancelledError)):
+                await sending
+            assert took == []
+            answer = await transport.send(server.endpoint, HttpRequest("POST", "/", (), b"next"), 5)
+            assert answer.body == b"next"
+            assert server.count == 1, "its connection takes the next request"
+            (seconds,) = took
+            assert seconds is not None
+            assert seconds >= 0.1
+
+    run(main())
+
+
+def test_a_request_that_nobody_waits_for_is_given_up_in_the_end(run: Any) -> None:
+    async def main() -> None:
+        async with Scripted(slow(60)) as server:
+            transport = PooledTransport(limits=limits(abandoned_s=0.05))
+            ended = asyncio.Event()
+            with pytest.raises(EndpointTimeoutError):
+                await transport.send(server.endpoint, POST, 0.01, lambda _: ended.set())
+            await ended.wait()
+
+    run(main())
+
+
+@pytest.mark.parametrize("failure", ["refused", "reset", "late"])
+def test_an_end_is_told_once_whatever_it_is(run: Any, failure: str) -> None:
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> None:
+        await read_request(reader)
+        if failure == "late":
+            await asyncio.sleep(0.1)
+
+    async def main() -> None:
+        async with Scripted(script) as server:
+            endpoint = Endpoint("shard", "127.0.0.1", 1) if failure == "refused" else server.endpoint
+            took: list[float | None] = []
+            with pytest.raises((EndpointRefusedError, EndpointResetError, EndpointTimeoutError)):
+                await PooledTransport().send(endpoint, POST, 0.05, took.append)
+            await asyncio.sleep(0.15)
+            assert took == [None]
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2000000\r\n\r\n" + b"x" * 2_000_000,
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"10000\r\n" + b"x" * 65_536 + b"\r\n",
+        b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 65_536,
+        b"HTTP/1.1 200 OK\r\n" + b"X-Endless: 1\r\n" * 4_000,
+    ],
+    ids=["length", "chunks", "until close", "head"],
+)
+def test_an_endless_answer_is_not_held(run: Any, response: bytes) -> None:
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> None:
+        await read_request(reader)
+        writer.write(response)
+        tail = response.partition(b"\r\n\r\n")[2] or response.partition(b"\r\n")[2]
+        while True:
+            writer.write(tail)
+            await writer.drain()
+
+    async def main() -> None:
+        async with Scripted(script) as server:
+            with pytest.raises(EndpointAnswerTooLargeError):
+                await PooledTransport(limits=limits(most_bytes=1_000_000)).send(server.endpoint, POST, 10)
+
+    run(main())
+
+
+def test_what_all_answers_hold_together_is_bounded(run: Any) -> None:
+    body = b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" + b"x" * 100_000
+
+    async def main() -> None:
+        async with Scripted(always(body)) as server:
+            bounds = limits(budget_bytes=150_000)
+            transport = PooledTransport(limits=bounds)
+            held: HttpResponse | None = await transport.send(server.endpoint, POST, 5)
+            with pytest.raises(EndpointBusyError):
+                await transport.send(server.endpoint, POST, 5)
+            assert held is not None
+            held = None
+            assert bounds.budget.used_bytes == 0
+            assert len((await transport.send(server.endpoint, POST, 5)).body) == 100_000
+
+    run(main())
+
+
+def test_the_rest_of_a_body_is_read_no_faster_than_the_server_takes_it(run: Any) -> None:
+    size, piece = 64 * 1024 * 1024, bytes(65_536)
+    pulled = 0
+    go_on = asyncio.Event()
+    received = 0
+
+    async def rest() -> AsyncIterator[bytes]:
+        nonlocal pulled
+        for _ in range(size // len(piece)):
+            pulled += len(piece)
+            yield piece
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> None:
+        nonlocal received
+        await reader.readuntil(b"\r\n\r\n")
+        await go_on.wait()
+        while received < size + 4:
+            received += len(await reader.read(1 << 20))
+        writer.write(OK)
+
+    async def main() -> None:
+        async with Scripted(script) as server:
+            request = HttpRequest("POST", "/", (), b"head", rest=rest(), rest_bytes=size)
+            sending = asyncio.create_task(PooledTransport().send(server.endpoint, request, 15))
+            await asyncio.sleep(0.3)
+            assert 0 < pulled < size / 2
+            go_on.set()
+            assert (await sending).body == b"ok"
+            assert (pulled, received) == (size, size + 4)
+
+    run(main())
+
+
+def test_a_body_that_ends_early_ends_the_request(run: Any) -> None:
+    async def short() -> AsyncIterator[bytes]:
+        yield b"abc"
+
+    async def broken() -> AsyncIterator[bytes]:
+        yield b"abc"
+        raise ConnectionAbortedError
+
+    async def main() -> None:
+        async with Scripted(always(OK)) as server:
+            transport = PooledTransport()
+            took: list[float | None] = []
+            with pytest.raises(EndpointResetError):
+                await transport.send(
+                    server.endpoint, HttpRequest("POST", "/", rest=short(), rest_bytes=10), 5, took.append
+                )
+            with pytest.raises(ConnectionAbortedError):
+                await transport.send(
+                    server.endpoint, HttpRequest("POST", "/", rest=broken(), rest_bytes=10), 5, took.append
+                )
+            assert took == [None, None]
+            assert (await transport.send(server.endpoint, POST, 5)).body == b"ok"
+
+    run(main())
+
+
+def test_the_rest_of_a_body_is_not_touched_where_nothing_is_sent(run: Any) -> None:
+    async def rest() -> AsyncIterator[bytes]:
+        raise AssertionError
+        yield b""
+
+    async def main() -> None:
+        request = HttpRequest("POST", "/", rest=rest(), rest_bytes=10)
+        with pytest.raises(EndpointRefusedError):
+            await PooledTransport().send(Endpoint("shard", "127.0.0.1", 1), request, 5)
+
+    run(main())
+
+
+def test_requests_at_an_endpoint_that_answers_nothing_can_be_ended(run: Any) -> None:
+    async def main() -> None:
+        async with Scripted(slow(60)) as server:
+            transport = PooledTransport()
+            sending = [asyncio.create_task(transport.send(server.endpoint, POST, 30)) for _ in range(3)]
+            await asyncio.sleep(0.05)
+            transport.hang_up(server.endpoint)
+            for each in sending:
+                with pytest.raises(EndpointTimeoutError):
+                    await each
+
+    run(main())
+
+
+def test_time_that_this_process_lost_is_no_sign_against_the_endpoint(run: Any) -> None:
+    async def main() -> None:
+        async with Scripted(always(OK)) as server:
+            sending = asyncio.create_task(PooledTransport(connect_timeout_s=0.02).send(server.endpoint, POST, 10))
+            await asyncio.sleep(0)
+            time.sleep(0.2)  # the loop is busy
+            assert (await sending).body == b"ok"
+
+    run(main())
