@@ -289,3 +289,38 @@ def test_a_store_that_is_down_is_an_error_in_bounded_time(aws: LocalAws, folder:
                     await push(S3ModelStore(aws.objects(url, timeout_s=0.2)), folder)
 
     asyncio.run(work())
+
+
+async def _nothing(_objects: Objects) -> None:
+    return
+
+
+@pytest.mark.parametrize(
+    ("spoil", "found"),
+    [
+        (_nothing, []),
+        (lambda objects: objects.delete("models/m/1/model.py"), ["m/1/model.py is gone"]),
+        (lambda objects: objects.put("models/m/1/model.py", b"other"), ["m/1/model.py has other bytes"]),
+        (lambda objects: objects.put("models/m/labels.txt", b""), ["m/labels.txt has other bytes"]),
+        (lambda objects: objects.delete("manifests/m/1.json"), ["m/1 is gone"]),
+        (lambda objects: objects.put("manifests/m/1.json", b"null"), ["manifests/m/1.json is damaged"]),
+        (lambda objects: objects.delete("manifests/m/config.json"), ["m/config.pbtxt is gone"]),
+    ],
+)
+def test_damage_is_found_without_reading_a_file(
+    aws: LocalAws, store: S3ModelStore, folder: Path, spoil: Callable[[Objects], Any], found: list[str]
+) -> None:
+    async def work() -> list[str]:
+        await push(store, folder)
+        assert not await store.damage({("m", None), ("m", 1), ("m", 2)})
+        await spoil(aws.objects())
+        fresh = S3ModelStore(aws.objects(), PART_BYTES)
+        units = {("m", None), ("m", 1), ("m", 2)}
+        assert list(await fresh.damage(units)) == list(await store.damage(units))
+        return list(await store.damage(units))
+
+    assert asyncio.run(work()) == found
+
+
+def test_a_model_that_was_never_pushed_is_gone(store: S3ModelStore) -> None:
+    assert asyncio.run(store.damage({("unknown", 3)})) == ["unknown/3 is gone"]

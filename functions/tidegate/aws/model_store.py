@@ -21,6 +21,7 @@ from tidegate.ports.model_units import (
     UnitFile,
     check_name,
     in_use,
+    lost_unit,
     read_units,
     replaced_meanwhile,
     version_of,
@@ -44,6 +45,7 @@ class S3ModelStore:
         self._part_bytes = part_bytes
         self._manifests: dict[Unit, _Read] = {}
         self._sources: dict[tuple[str, str], UnitFile] = {}
+        self._whole: dict[Unit, tuple[str, tuple[StoredFile, ...]]] = {}
 
     async def models(self) -> Mapping[str, Sequence[int]]:
         """The models of which at least one version is there, sorted by name, with their versions, ascending.
@@ -88,6 +90,42 @@ class S3ModelStore:
             how = "is gone" if stored is None else "is damaged: its bytes are not those that were pushed"
             raise StoreError(f"{model}/{path} {how}; push the model again to repair it")
         return stored.data
+
+    async def damage(self, units: Collection[Unit]) -> Sequence[str]:
+        """Which of some units, or of their files, are not there as they were pushed: see `ModelStore.damage`.
+
+        Files are compared by the ETags that their manifest remembers; a manifest is read again where its own has changed.
+        """
+        models = {model for model, _ in units}
+        below = [""] if len(models) > FEW else [f"{model}/" for model in sorted(models)]
+        listings = await run_all(self._objects.list(root + each) for root in (MANIFESTS, MODELS) for each in below)
+        etags = {found.key: found.etag for listed in listings for found in listed}
+        found = await asyncio.gather(*(self._damage(*unit, etags) for unit in units))
+        return sorted(text for texts in found for text in texts)
+
+    async def _damage(self, model: str, version: int | None, etags: Mapping[str, str]) -> list[str]:
+        key = unit_key(MANIFESTS, model, version)
+        etag = etags.get(key)
+        if etag is None:
+            return [lost_unit(model, version)]
+        whole = self._whole.get((model, version))
+        if whole is None or whole[0] != etag:
+            stored = await self._objects.get(key)
+            try:
+                if stored is None or is_gap(stored.data):
+                    return [lost_unit(model, version)]
+                whole = stored.etag, decode_manifest(key, stored.data).files
+            except StoreError:
+                return [f"{key} is damaged"]
+            self._whole[model, version] = whole
+        texts = []
+        for each in whole[1]:
+            there = etags.get(model_key(model, each.file.path))
+            if there is None:
+                texts.append(f"{model}/{each.file.path} is gone")
+            elif each.etag and there != each.etag:
+                texts.append(f"{model}/{each.file.path} has other bytes")
+        return texts
 
     async def samples(self, model: str) -> Mapping[str, bytes]:
         """The golden requests of a model as JSON by file name."""

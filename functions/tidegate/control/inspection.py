@@ -30,6 +30,9 @@ WAIT_S = 1.0
 MOST_ASKED = 64
 """How many models are asked in one look; of more, the next look asks the next ones."""
 
+MOST_SHOWN = 8
+"""How many of the things that are lost a problem names."""
+
 AT_ONCE = 8
 DECLARES_FACTS = re.compile(rb"""key\s*:\s*["']facts["']""")
 
@@ -120,14 +123,17 @@ class Inspector:
         except BundleError as error:
             if desired.live:
                 problems.append(f"what the live rules load is remembered here, and lost: {error}; publish them again")
-        needed = {(load.model, version) for load in _loads(desired) for version in load.versions}
-        there = await self._ports.models.models()
-        missing = sorted(f"{model}/{version}" for model, version in needed if version not in there.get(model, ()))
-        if missing:
+        needed = {(load.model, version) for load in _loads(desired) for version in (None, *load.versions)}
+        damage = await self._ports.models.damage(needed)
+        if damage:
+            shown = ", ".join(damage[:MOST_SHOWN]) + (
+                f" and {len(damage) - MOST_SHOWN} more" if damage[MOST_SHOWN:] else ""
+            )
             problems.append(
-                f"models that are live are not in the store: {', '.join(missing)}; servers that hold them go on, and one "
+                f"models that are live are not stored as they were pushed: {shown}; servers that hold them go on, and one "
                 "that starts cannot load them; push them again with `tidegate models push`"
             )
+        there = await self._ports.models.models()
         models = sorted({model for model, version in needed if version in there.get(model, ())})
         return [*problems, *await self._facts(models)]
 

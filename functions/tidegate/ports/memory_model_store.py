@@ -14,6 +14,7 @@ from tidegate.ports.model_units import (
     check_name,
     check_unchanged,
     in_use,
+    lost_unit,
     not_a_draft,
     read_units,
     replaced_meanwhile,
@@ -69,6 +70,15 @@ class MemoryModelStore:
             if f"{model}/{path}" in self.faults.damaged:
                 raise StoreError(f"{model}/{path} is damaged: its bytes are not those that were pushed; push it again")
             return self.contents.get((model, path))
+
+    async def damage(self, units: Collection[Unit]) -> Sequence[str]:
+        """Which of some units, or of their files, are not there as they were pushed, in words, sorted."""
+        async with self.faults.around("damage"):
+            lost = [lost_unit(*unit) for unit in units if unit not in self.units]
+            paths = [
+                f"{model}/{file.path}" for model, version in units for file in self.units.get((model, version), ())
+            ]
+            return sorted([*lost, *(f"{path} is damaged" for path in paths if path in self.faults.damaged)])
 
     async def push(self, model: str, folder: Path, progress: PushProgress, held: Collection[Unit] = ()) -> PushOutcome:
         """Push a model's folder: whatever of it is not there yet. Drafts with other files are replaced.

@@ -83,6 +83,11 @@ class ModelStore(Protocol):
         """The content of one file of a model; None where there is none."""
         ...
 
+    async def damage(self, units: Collection[Unit]) -> Sequence[str]:
+        """Which of some units, or of their files, are not there as they were pushed, in words, sorted. The store is asked
+        again, and no file of a model is read."""
+        ...
+
     async def push(self, model: str, folder: Path, progress: PushProgress, held: Collection[Unit] = ()) -> PushOutcome:
         """Push a model's folder: whatever of it is not there yet. After an interrupted push, files that are there whole
         are not sent again. Drafts with other files are replaced, unless they are `held`.

@@ -159,6 +159,11 @@ def unit_name(model: str, version: int | None) -> str:
     return f"model {model!r}: " + ("its config" if version is None else f"version {version}")
 
 
+def lost_unit(model: str, version: int | None) -> str:
+    """What to say of a unit that is not there."""
+    return f"{model}/{'config.pbtxt' if version is None else version} is gone"
+
+
 def replaced_meanwhile(model: str, version: int | None) -> ConflictError:
     """The error for a draft that is not any more what a publish has loaded."""
     return ConflictError(
