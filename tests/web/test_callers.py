@@ -307,6 +307,64 @@ def test_without_callers_everybody_may_call_and_nobody_may_pin(scripted: Host, f
     assert fake.received == []
 
 
+NAMING = [
+    ("GET", "/v2/models/{}"),
+    ("GET", "/v2/models/{}/ready"),
+    ("GET", "/v2/models/{}/config"),
+    ("GET", "/v2/models/{}/stats"),
+    ("GET", "/v2/models/{}/versions/1"),
+    ("GET", "/v2/models/{}/versions/1/ready"),
+    ("GET", "/v2/models/{}/infer"),
+    ("HEAD", "/v2/models/{}"),
+    ("PUT", "/v2/models/{}"),
+    ("OPTIONS", "/v2/models/{}"),
+    ("POST", "/v2/models/{}"),
+    ("POST", "/v2/models/{}/infer"),
+    ("POST", "/v2/models/{}/versions/1/infer"),
+    ("POST", "/v2/models/{}/generate"),
+    ("POST", "/v2/models/{}/trace/setting"),
+    ("GET", "/v1/objectives/{}"),
+    ("HEAD", "/v1/objectives/{}"),
+    ("POST", "/v1/objectives/{}"),
+    ("GET", "/v1/objectives/{}/infer"),
+    ("POST", "/v1/objectives/{}/infer"),
+    ("POST", "/v1/objectives/{}/infer?explain=true"),
+    ("POST", "/v1/objectives/{}/resolve"),
+    ("POST", "/v1/objectives/{}/resolve?explain=true"),
+    ("HEAD", "/v1/objectives/{}/resolve"),
+]
+"""Every path that has an objective's name in it, with methods that it takes and that it does not."""
+
+
+@pytest.mark.parametrize(("method", "path"), NAMING)
+@pytest.mark.parametrize("body", [None, b"{}", b"no JSON", b'{"context": {"x": 1}, "inputs": {}}'])
+def test_a_caller_cannot_tell_anothers_objective_from_none(
+    guarded: Host, fake: FakeTriton, method: str, path: str, body: bytes | None
+) -> None:
+    # `addinh` is near `adding`: what is suggested must not say more.
+    for sent in ({}, {"Tidegate-Caller": "nobody"}, {"Tidegate-Caller": "searcher"}, {"Tidegate-Override": "pair_sum"}):
+        headers = {"Content-Type": "application/json", "Tidegate-Caller": "searcher", **sent} if sent else {}
+        others, nones = (
+            guarded.ask(method, path.format(name), None if method in ("GET", "HEAD") else body, headers)
+            for name in ("adding", "addinh")
+        )
+        passing = {"date", "server"}
+        assert others.status == nones.status
+        assert others.status >= 400
+        assert others.body.replace(b"adding", b"addinh") == nones.body
+        assert {name: value for name, value in others.headers.items() if name not in passing} == {
+            name: value for name, value in nones.headers.items() if name not in passing
+        }
+    assert fake.received == []
+
+
+def test_the_list_of_objectives_has_what_the_caller_may_use_and_no_count_of_others(guarded: Host) -> None:
+    listed = guarded.get("/v1/objectives", Tidegate_Caller="searcher").json
+    assert [each["name"] for each in listed["objectives"]] == ["guarded"]
+    assert set(listed) == {"objectives", "revision"}
+    assert guarded.get("/v1/objectives", Tidegate_Caller="nobody").status == 403
+
+
 def test_the_authorizers_word_is_the_only_one(
     scripted_server: tuple[Any, Host], fake: FakeTriton, granting: Engine
 ) -> None:
