@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 _LENGTHS = struct.Struct(">IQ")
 _MOST_JSON_BYTES = 256 * 1024 * 1024
+_BEHIND_BYTES = 1024 * 1024
 _ANSWER = "answer"
 _ERRORS: Mapping[str, type[TidegateError]] = {"bundle": BundleError, "store": StoreError}
 
@@ -63,6 +64,11 @@ class GatewayLink:
         """A link over one end of a socket pair, which it owns from here on."""
         reader, writer = await asyncio.open_unix_connection(sock=end)
         return cls(reader, writer, handle)
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether the other end has not read for so long that what can be left out should be."""
+        return self._writer.transport.get_write_buffer_size() > _BEHIND_BYTES
 
     def send(self, message: Message) -> None:
         """Send a message and wait for nothing; a link whose other end is gone drops it."""

@@ -149,6 +149,8 @@ class GatewayProcess:
 
     def suspect(self, suspect: Suspect) -> None:
         """Report a model that callers cannot use; the dispatcher does so at most once a second for each."""
+        if self._link.is_behind:
+            return
         place = suspect.endpoint
         members = {"shard": place.shard, "host": place.host, "port": place.port, "model": suspect.model}
         self._link.send(Message("suspect", {**members, "what": suspect.kind.value}))
@@ -163,6 +165,8 @@ class GatewayProcess:
                 async with asyncio.timeout_at(due):
                     await self._news.wait()
             lag_ms = max(0.0, loop.time() - due) * 1000
+            if self._link.is_behind:
+                continue
             fallbacks = [each.as_dict() for each in self.fallbacks.take()]
             follower = await self._follower.status()
             self._link.send(Message("beat", {"lag_ms": lag_ms, "follower": follower, "fallbacks": fallbacks}))
@@ -193,7 +197,9 @@ class LinkedLog(logging.Handler):
         self._link = link
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Send a record."""
+        """Send a record, unless the control plane reads none."""
+        if self._link.is_behind:
+            return
         text = record.getMessage()
         if record.exc_info:
             text = "\n".join([text, "".join(traceback.format_exception(*record.exc_info)).rstrip()])

@@ -101,6 +101,7 @@ class GatewaySupervisor:
         self._incidents = incidents
         self._shards: Mapping[str, Sequence[Endpoint]] | None = None
         self._sequence = 0
+        self._told = 0
         self._process: asyncio.subprocess.Process | None = None
         self._link: GatewayLink | None = None
         self._pointer: Pointer | None = None
@@ -142,7 +143,8 @@ class GatewaySupervisor:
         """Tell the gateway at once which endpoints may be sent requests."""
         self._shards = shards
         self._sequence += 1
-        if self._link is not None:
+        # One that does not read now is told once it is heard of again.
+        if self._link is not None and not self._link.is_behind:
             self._tell_endpoints(self._link)
 
     async def poll(self) -> None:
@@ -245,6 +247,7 @@ class GatewaySupervisor:
             await asyncio.wait([ended])
 
     def _tell_start(self, link: GatewayLink) -> None:
+        # It opens the servers' management, which is nothing for the process that reads what strangers send.
         settings = replace(self._contact.settings, management_secret=None)
         level = logging.getLogger("tidegate").getEffectiveLevel()
         members = {
@@ -259,6 +262,7 @@ class GatewaySupervisor:
     def _tell_endpoints(self, link: GatewayLink) -> None:
         shards = {shard: [(each.host, each.port) for each in group] for shard, group in (self._shards or {}).items()}
         link.send(Message("directory", {"sequence": self._sequence, "shards": shards}))
+        self._told = self._sequence
 
     async def _handle(self, message: Message) -> Message | None:
         """Do what the gateway asks for. Whatever it says is checked, as it reads what strangers send."""
@@ -287,6 +291,8 @@ class GatewaySupervisor:
         if self.state is GatewayState.SILENT:
             logger.warning("the gateway is heard of again, after %.0f s", self._silent_s)
         self._silent_s = 0.0
+        if self._link is not None and self._told != self._sequence:
+            self._tell_endpoints(self._link)
         self._take_follower(message.members)
         if message.kind == "ready" or self._was_ready:
             self._was_ready, self.state = True, GatewayState.SERVING
