@@ -11,11 +11,12 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+
+from tidegate.cli.control import read_fleet
 
 from assets.building import ASSETS, THIS_PYTHON, build
 from bench.gateway import CONTEXT, VALUES
@@ -55,8 +56,7 @@ def run() -> str:
     with tempfile.TemporaryDirectory() as directory, stack("bench/rules", "bench/models") as url:
         folder = Path(directory)
         code = build(ASSETS[0], architecture, folder, THIS_PYTHON, Path(sys.executable)).folder
-        with urllib.request.urlopen(f"{url}/v1/fleet", timeout=10) as answer:
-            fleet = json.load(answer)
+        fleet = read_fleet(url)
         triton = urlsplit(fleet["shards"][0]["endpoints"][0]["url"])
         control = fleet["control"]
         shards = {"TIDEGATE_SHARD_ENDPOINTS": json.dumps({fleet["shards"][0]["name"]: triton.netloc})}

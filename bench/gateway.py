@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import statistics
-import urllib.request
 from urllib.parse import urlsplit
+
+from tidegate.cli.control import read_fleet
 
 from bench.envoy import ROUTING_HEADER, envoy
 from bench.load import Peer, infer_request, latencies_ms, throughput_per_s
@@ -22,8 +23,7 @@ CONTEXT = {"member_id": "1138", "country": "US", "device": "tv"}
 def run() -> str:
     """Measure, and give the section of the report as Markdown."""
     with stack("bench/rules", "bench/models") as url:
-        with urllib.request.urlopen(f"{url}/v1/fleet", timeout=10) as answer:
-            endpoint = json.load(answer)["shards"][0]["endpoints"][0]["url"]
+        endpoint = read_fleet(url)["shards"][0]["endpoints"][0]["url"]
         with envoy(endpoint, "alpha") as envoy_port:
             peers = _peers(url, endpoint, envoy_port)
             for peer in peers:

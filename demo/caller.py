@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import tritonclient.http as triton
+from tidegate.cli.control import read_fleet
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +66,8 @@ def resolve(url: str, objective: str, context: Mapping[str, Any]) -> Mapping[str
 
 
 def fleet(url: str) -> Mapping[str, Any]:
-    """What `/v1/fleet` says."""
-    with urllib.request.urlopen(f"{url}/v1/fleet", timeout=10) as response:
-        status: Mapping[str, Any] = json.load(response)
-    return status
+    """What `/v1/fleet` says to an operator, as `tidegate status` asks for it."""
+    return read_fleet(url)
 
 
 def _post(url: str, document: Mapping[str, Any]) -> Any:

@@ -24,7 +24,6 @@ DCGM_PORT: Final = 9400
 AGENT_READY_PATH: Final = "/ready"
 """Answers 200 only while Triton is ready and holds everything that its shard must hold."""
 
-RESTRICTED_APIS: Final = ("model-repository", "shared-memory", "trace", "logging")
 REFUSED_PATHS: Final = (
     "/v2/repository*",
     "/v2/systemsharedmemory*",

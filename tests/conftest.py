@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -29,10 +31,16 @@ def pytest_configure(config: pytest.Config) -> None:
     # What commands print is not broken for whoever reads it here, also where a terminal has exported its width.
     os.environ.pop("COLUMNS", None)
     config.addinivalue_line("markers", "slow: runs only with --full")
+    # Where stacks and the commands that look for them meet; not the user's own.
+    os.environ["XDG_RUNTIME_DIR"] = tempfile.mkdtemp(prefix="tidegate-tests-")
     # The hooks of a conftest.py are not asked about folders below it, whose own conftest.py may lack a part.
     config.pluginmanager.register(parts)
     config.pluginmanager.register(Timing())
     effort.choose(full=config.getoption("--full"))
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(os.environ["XDG_RUNTIME_DIR"], ignore_errors=True)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -233,9 +233,17 @@ class Settings:
     )
     management_secret: str | None = _text(
         None,
-        "Secret that opens the management endpoints of Triton servers which restrict them.",
+        "Secret that opens the management endpoints of Triton servers which restrict them; unset: `tidegate up` makes one.",
         r"[!-~]{8,256}",
         "a secret of 8 to 256 printable characters without a blank",
+        secret=True,
+    )
+    operator_token: str | None = _text(
+        None,
+        "Token that opens `GET /v1/fleet` of a gateway, as `Authorization: Bearer` or `Tidegate-Operator`; unset: `tidegate up` "
+        "makes one, which commands of the same user find, and a function opens it to nobody.",
+        r"[!-~]{16,256}",
+        "a token of 16 to 256 printable characters without a blank",
         secret=True,
     )
     management_secret_arn: str | None = _text(

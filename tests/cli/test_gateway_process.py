@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import re
 import signal
+import stat
 import subprocess
 import sys
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import tritonclient.grpc as grpc
+from tidegate.cli.control import read_fleet
+from tidegate.errors import UnavailableError
+from tidegate.stack_file import find, folder
+from tidegate.triton.repository import MANAGEMENT
+from tritonclient.utils import InferenceServerException
 
 from tests.support.stack import RunningStack, eventually, make_repository, running_stack, write_rules
 
@@ -108,3 +119,97 @@ def test_the_gateway_ends_with_a_control_plane_that_is_killed(models: Path, tmp_
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(gateway, signal.SIGCONT)
+
+
+def test_a_stopped_gateway_is_reported_and_no_server_is_replaced(stack: RunningStack) -> None:
+    gateway, servers = gateway_of(stack), {each.pid for each in stack.servers()}
+    os.kill(gateway, signal.SIGSTOP)
+    try:
+        told = eventually(lambda: status_problem(stack.url))
+        assert f"the gateway (process {gateway}) does not answer: nothing was heard of it for" in told
+        time.sleep(5)  # what judged servers by the gateway's loop would have replaced them by now
+    finally:
+        os.kill(gateway, signal.SIGCONT)
+    assert stack.version("own") == 3
+    fleet = eventually(lambda: (found := stack.get("/v1/fleet"))["well"] and found)
+    assert (fleet["gateway"]["pid"], fleet["gateway"]["state"]) == (gateway, "serving")
+    assert fleet["since_start"]["restarts"] == []
+    assert {each.pid for each in stack.servers()} == servers
+
+
+def status_problem(url: str) -> str:
+    """What `tidegate status` says of the gateway while the fleet is not well for it."""
+    fleet = read_fleet(url)
+    return "" if fleet["well"] else " ".join(fleet["problems"])
+
+
+def test_only_its_user_finds_what_opens_the_stack(stack: RunningStack) -> None:
+    (file,) = folder().glob(f"up-{stack.url.rpartition(':')[2]}.json")
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(f"{stack.url}/v1/fleet", timeout=10)
+    assert (refused.value.code, refused.value.headers["www-authenticate"]) == (401, 'Bearer realm="tidegate"')
+    known, told = stack.known, json.dumps(stack.get("/v1/fleet")) + stack.errors
+    assert known.operator_token not in told
+    assert known.management_secret not in told
+    environment = (Path("/proc") / str(gateway_of(stack)) / "environ").read_bytes()
+    assert known.management_secret.encode() not in environment
+    file.chmod(0o640)
+    assert find(stack.url) is None, "others may have read it"
+    file.chmod(0o600)
+
+
+def test_a_token_of_the_users_own_is_taken(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rules = write_rules(tmp_path / "rules", {"a": 1}, {"versioned": ["a"]}, own="versioned")
+    token = {"TIDEGATE_OPERATOR_TOKEN": "a-token-of-the-test-0123"}
+    with running_stack(rules, models, tmp_path / "errors", variables=token) as stack:
+        assert stack.known.operator_token == token["TIDEGATE_OPERATOR_TOKEN"]
+        # As from another machine, or by another user.
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+        with pytest.raises(UnavailableError, match="is for operators: set TIDEGATE_OPERATOR_TOKEN"):
+            read_fleet(stack.url)
+        monkeypatch.setenv("TIDEGATE_OPERATOR_TOKEN", token["TIDEGATE_OPERATOR_TOKEN"])
+        assert read_fleet(stack.url)["well"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/v2/repository/index"),
+        ("POST", "/v2/repository/models/versioned/load"),
+        ("POST", "/v2/repository/models/versioned/unload"),
+        ("GET", "/v2/systemsharedmemory/status"),
+        ("POST", "/v2/systemsharedmemory/region/x/register"),
+        ("POST", "/v2/cudasharedmemory/unregister"),
+        ("POST", "/v2/trace/setting"),
+        ("POST", "/v2/logging"),
+    ],
+)
+@pytest.mark.parametrize("secret", ["", "guessed-0123456789"])
+def test_who_reaches_a_server_cannot_change_it(stack: RunningStack, method: str, path: str, secret: str) -> None:
+    for endpoint in stack.fleet()["a"]:
+        headers = {MANAGEMENT: secret} if secret else {}
+        data = b"{}" if method == "POST" else None
+        request = urllib.request.Request(endpoint["url"] + path, data=data, headers=headers, method=method)
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(request, timeout=10)
+        assert refused.value.code == 403
+    assert stack.version("own") == 3
+
+
+def test_who_reaches_a_servers_grpc_port_cannot_change_it(stack: RunningStack) -> None:
+    arguments = (Path("/proc") / str(stack.servers()[0].pid) / "cmdline").read_text()
+    match = re.search(r"--grpc-port=(\d+)", arguments)
+    assert match is not None
+    with grpc.InferenceServerClient(f"127.0.0.1:{match[1]}") as client:
+        for change in (
+            lambda: client.unload_model("versioned"),
+            lambda: client.load_model("versioned"),
+            lambda: client.get_model_repository_index(),
+            lambda: client.get_system_shared_memory_status(),
+            lambda: client.update_log_settings({"log_verbose_level": 1}),
+        ):
+            with pytest.raises(InferenceServerException, match="restricted"):
+                change()
+    assert stack.version("own") == 3

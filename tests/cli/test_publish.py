@@ -332,8 +332,7 @@ def test_a_revision_that_never_was_is_refused_with_those_that_were(published: Cl
 
 def unload(stack: RunningStack, model: str) -> str:
     url: str = stack.fleet()["a"][0]["url"]
-    request = urllib.request.Request(f"{url}/v2/repository/models/{model}/unload", data=b"{}", method="POST")
-    urllib.request.urlopen(request, timeout=20).close()
+    stack.unload(url, model)
     return url
 
 

@@ -156,7 +156,7 @@ def test_the_start_shows_what_it_does_and_ends_with_a_request_that_is_answered(s
     assert re.search(r"starting a stack of \S+rules\S* and ", stack.errors.splitlines()[0])
     assert len(re.findall("shard a: starting a Triton server", stack.errors)) >= 2
     assert re.search(r"loading \S+ on http://127\.0\.0\.1:\d+ of shard 'b' \(1 of \d\)", stack.errors)
-    assert eventually(lambda: "The fleet as JSON" in stack.errors)
+    assert eventually(lambda: "Changes of " in stack.errors)
     pasted = next(line for line in stack.errors.splitlines() if line.startswith("  curl "))
     done = subprocess.run(["bash", "-c", f"{pasted} --fail"], capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 0, done.stderr

@@ -35,7 +35,7 @@ from tidegate.settings import Settings
 from tests.support import virtual_time
 from tests.support.aws import LocalAws, local_server, names
 from tests.support.stack import ROOT, eventually, write_rules
-from tests.web.conftest import Host, free_port, serving
+from tests.web.conftest import AS_OPERATOR, OPERATOR, Host, free_port, serving
 
 CONFIG = FollowerConfig(poll_interval_s=2.0, report_interval_s=10.0)
 
@@ -595,7 +595,7 @@ def test_the_bundle_in_s3_is_followed_past_damage_and_a_store_that_ends() -> Non
 def test_requests_wait_for_nothing_and_the_fleet_status_says_how_well_the_revision_is_known() -> None:
     store = MemoryBundleStore()
     follower = EngineFollower(store, "gateway-1")
-    gateway = build_gateway(Settings(), follower, MemoryEndpointDirectory(), follower)
+    gateway = build_gateway(Settings(operator_token=OPERATOR), follower, MemoryEndpointDirectory(), follower)
     resolve = "/v1/objectives/ranking/resolve"
     with serving(gateway.app) as host:
         refused = host.ask("POST", resolve, b'{"context": {}}')
@@ -611,7 +611,7 @@ def test_requests_wait_for_nothing_and_the_fleet_status_says_how_well_the_revisi
             hanging.cancel()
 
         asyncio.run(follow())
-        fleet = host.get("/v1/fleet").json
+        fleet = host.ask("GET", "/v1/fleet", None, AS_OPERATOR).json
         assert (fleet["revision"], fleet["source"]["state"]) == (revision(1), "current")
 
 

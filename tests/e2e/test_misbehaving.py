@@ -80,7 +80,8 @@ def publish(stack: RunningStack, rules: Path, models: Path, *, scratch: bool = T
     control = stack.get("/v1/fleet")["control"]
     names = ("bucket", "registry_table", "facts_table")
     stores = {name: control[name] for name in names} | {"aws_endpoint_url": control["endpoint_url"]}
-    settings = Settings(**stores, aws_region=control["region"], **SETTINGS)
+    secret = stack.known.management_secret
+    settings = Settings(**stores, aws_region=control["region"], management_secret=secret, **SETTINGS)
     events: list[StepEvent] = []
 
     async def work() -> None:

@@ -108,7 +108,8 @@ def stage(project: Made, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     (models / "versioned/samples/at_once.json").write_text('{"inputs": {"SLEEP_MS": [0]}}')
     write_rules(rules, {"alpha": 1}, {"versioned": ["alpha"]}, picked="versioned/1")
     # Reconciling is left to the function, and AWS's models are reached under their deployed name.
-    with running_stack(rules, models, folder / "errors", variables={"TIDEGATE_RECONCILE_INTERVAL_S": "86400"}) as stack:
+    variables = {"TIDEGATE_RECONCILE_INTERVAL_S": "86400", "TIDEGATE_MANAGEMENT_SECRET": SECRET}
+    with running_stack(rules, models, folder / "errors", variables=variables) as stack:
         write_rules(rules, {"alpha": 1}, {"versioned": ["alpha"]}, picked="versioned/2")
         assert eventually(lambda: stack.version("picked") == 2), stack.errors
         assert eventually(lambda: stack.models("alpha") == [BOTH])

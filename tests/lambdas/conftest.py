@@ -23,7 +23,7 @@ from tidegate.ports import LiveEntry
 
 from tests.support.aws import LocalAws, names
 from tests.support.lambda_runtime import Environment
-from tests.web.conftest import Host, triton
+from tests.web.conftest import OPERATOR, Host, triton
 
 __all__ = ["triton"]
 
@@ -112,6 +112,7 @@ class Deployment:
             "TIDEGATE_BUCKET": self.aws.bucket,
             "TIDEGATE_REGISTRY_TABLE": self.aws.table,
             "TIDEGATE_AWS_ENDPOINT_URL": self.aws.url,
+            "TIDEGATE_OPERATOR_TOKEN": OPERATOR,
             "TIDEGATE_SHARD_ENDPOINTS": json.dumps({shard: f"127.0.0.1:{port}" for shard, port in shards.items()}),
         }
 

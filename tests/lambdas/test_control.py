@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-import urllib.request
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -55,6 +54,7 @@ def variables(stack: RunningStack) -> dict[str, str]:
         "TIDEGATE_BUCKET": control["bucket"],
         "TIDEGATE_REGISTRY_TABLE": control["registry_table"],
         "TIDEGATE_AWS_ENDPOINT_URL": control["endpoint_url"],
+        "TIDEGATE_MANAGEMENT_SECRET": stack.known.management_secret,
         "TIDEGATE_PROBE_INTERVAL_S": "0.5",
     }
 
@@ -69,8 +69,7 @@ def test_a_model_that_was_unloaded_by_hand_is_loaded_again(stack: RunningStack, 
     reconcile = start("reconcile", variables(stack))
     assert reconcile.invoke(recorded("schedule"))["converged"], "nothing is to be done"
     url = stack.fleet()["a"][0]["url"]
-    unload = urllib.request.Request(f"{url}/v2/repository/models/versioned/unload", data=b"{}", method="POST")
-    urllib.request.urlopen(unload, timeout=20).close()
+    stack.unload(url, "versioned")
     answer = reconcile.invoke(from_queue(json.dumps(recorded("object_created"))))
     assert answer == {"batchItemFailures": []}
     assert stack.models("a") == [{"versioned/1", "versioned/2"}] * 2

@@ -18,8 +18,8 @@ from tidegate.rules import compile_directory
 
 from tests.lambdas.conftest import Deployment, Starter, ask
 from tests.support.lambda_runtime import Environment
+from tests.web.conftest import AS_OPERATOR, Host, free_port
 from tests.web.conftest import HERE as WEB
-from tests.web.conftest import Host, free_port
 
 RULES = compile_directory(WEB / "rules")
 PAIR = {
@@ -83,7 +83,7 @@ def test_v1_answers_plain_json(deployment: Deployment, start: Starter, shards: d
     assert answer.status == 200, answer.body
     assert answer.json["outputs"]["OUTPUT0"] == [[value + 1 for value in range(16)]]
     assert answer.json["explanation"]["rules"]
-    fleet = ask(gateway, "/v1/fleet", method="GET").json
+    fleet = ask(gateway, "/v1/fleet", method="GET", headers=AS_OPERATOR).json
     assert fleet["source"]["state"] == "current"
     assert fleet["source"]["age_s"] >= 0
 

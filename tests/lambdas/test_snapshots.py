@@ -26,6 +26,7 @@ from tidegate.settings import Settings
 
 from tests.lambdas.conftest import Deployment, Starter, ask
 from tests.lambdas.test_gateway import PAIR, compile_with, metric_lines
+from tests.web.conftest import AS_OPERATOR
 from tests.web.conftest import HERE as WEB
 
 RULES = compile_directory(WEB / "rules")
@@ -89,7 +90,7 @@ def test_a_restored_function_decides_by_the_rules_that_are_live_then(
     assert answer.status == 200, answer.body
     assert answer.headers["tidegate-revision"] == revision, "the first request already"
     assert len(endpoint.given) > given, "credentials of the snapshot may have expired"
-    fleet = ask(gateway, "/v1/fleet", method="GET").json
+    fleet = ask(gateway, "/v1/fleet", method="GET", headers=AS_OPERATOR).json
     assert 0 <= fleet["source"]["age_s"] < 60, "how old the rules are is counted from the restore"
 
 
@@ -133,7 +134,7 @@ def test_a_restored_function_serves_the_snapshots_rules_while_the_store_is_down(
     gateway.restore()
     answer = ask(gateway, "/v2/models/adding/infer", PAIR)
     assert (answer.status, answer.headers["tidegate-revision"]) == (200, revision)
-    age_s = ask(gateway, "/v1/fleet", method="GET").json["source"]["age_s"]
+    age_s = ask(gateway, "/v1/fleet", method="GET", headers=AS_OPERATOR).json["source"]["age_s"]
     assert 0.3 <= age_s < time.time() - taken_at + 60, "counted from before the snapshot"
     first, second = [line["BundleAgeSeconds"][0] for line in metric_lines(gateway) if "BundleAgeSeconds" in line]
     assert 0.3 <= first <= second, "what the alarm on old rules looks at"

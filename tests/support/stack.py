@@ -20,6 +20,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from tidegate import stack_file
+from tidegate.stack_file import StackFile
+from tidegate.triton.repository import MANAGEMENT
+
 from tests.support.parts import need
 
 ROOT = Path(__file__).parents[2]
@@ -96,9 +100,17 @@ class RunningStack:
         """What is left of every server that `servers` or `stop` ever saw."""
         return [entry for server in self._seen.values() for entry in server.leftovers()]
 
+    @property
+    def known(self) -> StackFile:
+        """What the stack has written for commands of its user."""
+        found = stack_file.find(self.url)
+        assert found is not None, self.errors
+        return found
+
     def get(self, path: str) -> Any:
-        """The JSON that a GET answers."""
-        with urllib.request.urlopen(self.url + path, timeout=10) as response:
+        """The JSON that a GET answers; operators' paths are asked for as an operator does."""
+        token = {"Authorization": f"Bearer {self.known.operator_token}"} if path == "/v1/fleet" else {}
+        with urllib.request.urlopen(urllib.request.Request(self.url + path, headers=token), timeout=10) as response:
             return json.load(response)
 
     def post(self, path: str, body: Any, headers: Mapping[str, str] | None = None) -> tuple[int, Any]:
@@ -114,6 +126,13 @@ class RunningStack:
                 return response.status, json.load(response)
         except urllib.error.HTTPError as error:
             return error.code, json.load(error)
+
+    def unload(self, server: str, model: str) -> None:
+        """Unload a model from a server, behind the control plane's back."""
+        secret = {MANAGEMENT: self.known.management_secret}
+        address = f"{server}/v2/repository/models/{model}/unload"
+        request = urllib.request.Request(address, data=b"{}", headers=secret, method="POST")
+        urllib.request.urlopen(request, timeout=20).close()
 
     def version(self, objective: str, sleep_ms: int = 0, **context: Any) -> int:
         """Which version of the model `versioned` serves an objective."""

@@ -199,12 +199,20 @@ def engine() -> Engine:
     return load_bundle(compile_directory(HERE / "rules"))
 
 
+OPERATOR = "a-token-of-the-tests-0123"
+AS_OPERATOR = {"Authorization": f"Bearer {OPERATOR}"}
+
+
 def gateway_app(engine: Engine, shards: Mapping[str, int], fleet: FleetStatus | None = None, **config: Any) -> Any:
-    """The gateway in front of one local port per shard."""
+    """The gateway in front of one local port per shard; `OPERATOR` is its operators' token."""
     endpoints = {shard: (Endpoint(shard, "127.0.0.1", port),) for shard, port in shards.items()}
     dispatcher = Dispatcher(PooledTransport(), MemoryEndpointDirectory(endpoints), DispatchConfig(**config))
     return create_app(
-        engines=MemoryEngineSource(engine), dispatcher=dispatcher, fleet=fleet, max_body_bytes=MAX_BODY_BYTES
+        engines=MemoryEngineSource(engine),
+        dispatcher=dispatcher,
+        fleet=fleet,
+        max_body_bytes=MAX_BODY_BYTES,
+        operator_token=OPERATOR,
     )
 
 

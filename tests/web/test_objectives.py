@@ -17,9 +17,23 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from openapi_spec_validator import validate
+from tidegate.dispatch import Dispatcher
+from tidegate.ports import MemoryEndpointDirectory, MemoryEngineSource
 from tidegate.rules import Engine, compile_directory, load_bundle
+from tidegate.triton.transport import PooledTransport
+from tidegate.web import create_app
 
-from tests.web.conftest import HERE, MAX_BODY_BYTES, FakeTriton, Host, Received, gateway_app, serving
+from tests.web.conftest import (
+    AS_OPERATOR,
+    HERE,
+    MAX_BODY_BYTES,
+    OPERATOR,
+    FakeTriton,
+    Host,
+    Received,
+    gateway_app,
+    serving,
+)
 
 JSON = {"Content-Type": "application/json"}
 
@@ -434,7 +448,30 @@ def test_the_fleet(engine: Engine) -> None:
             return {"shards": [{"name": "main"}]}
 
     with serving(gateway_app(engine, {}, fleet=Fleet())) as host:
-        assert host.get("/v1/fleet").json == {"shards": [{"name": "main"}]}
+        assert host.ask("GET", "/v1/fleet", None, AS_OPERATOR).json == {"shards": [{"name": "main"}]}
+        assert host.ask("GET", "/v1/fleet", None, {"Tidegate-Operator": OPERATOR}).status == 200
+        for sent in (
+            {},
+            {"Authorization": "Bearer wrong"},
+            {"Authorization": f"Basic {OPERATOR}"},
+            {"Tidegate-Operator": ""},
+        ):
+            for method in ("GET", "HEAD"):
+                refused = host.ask(method, "/v1/fleet", None, sent)
+                assert (refused.status, refused.headers["www-authenticate"]) == (401, 'Bearer realm="tidegate"')
+                assert b"main" not in refused.body
+            assert host.ask("GET", "/v1/fleet", None, sent).problem["type"] == "urn:tidegate:problem:operators-only"
+
+
+def test_a_gateway_without_a_token_has_no_operators(engine: Engine) -> None:
+    class Fleet:
+        async def status(self) -> Mapping[str, Any]:
+            return {"shards": [{"name": "main"}]}
+
+    dispatcher = Dispatcher(PooledTransport(), MemoryEndpointDirectory({}))
+    with serving(create_app(engines=MemoryEngineSource(engine), dispatcher=dispatcher, fleet=Fleet())) as host:
+        for token in ("", "None"):
+            assert host.ask("GET", "/v1/fleet", None, {"Authorization": f"Bearer {token}"}).status == 401
 
 
 def test_the_openapi_document_is_valid(scripted: Host) -> None:

@@ -52,7 +52,8 @@ def build_gateway(
     observe: Observe | None = None,
     suspects: Callable[[Suspect], None] = ignore_suspect,
 ) -> Gateway:
-    """The gateway over the engine of `engines` and the endpoints of `directory`; `fleet` answers `GET /v1/fleet`.
+    """The gateway over the engine of `engines` and the endpoints of `directory`; `fleet` answers `GET /v1/fleet` to
+    operators.
 
     `caller_of` gives the name of a request's caller. The default believes the caller's own header, so a gateway that
     strangers reach is given one that asks its authorizer. `observe` gets every decided inference, `suspects` every model that
@@ -84,5 +85,6 @@ def build_gateway(
         budget=budget,
         caller_of=caller_of or header_caller,
         observe=observe or unobserved,
+        operator_token=settings.operator_token,
     )
     return Gateway(app, transport.aclose, dispatcher.open_breakers)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import ipaddress
+import secrets
 import socket
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -176,6 +177,7 @@ def _launcher(settings: Settings, transport: Transport, auto_complete: Callable[
         auto_complete,
         settings.server_start_timeout_s,
         server_variables(settings),
+        secret=settings.management_secret or secrets.token_urlsafe(32),
     )
 
 

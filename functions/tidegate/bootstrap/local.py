@@ -6,6 +6,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
+import secrets
 import socket
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -14,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from tidegate import stack_file
 from tidegate.aws.clients import LOCAL_REGION, AwsClients, AwsConfig
 from tidegate.aws.local_server import LocalAws
 from tidegate.aws.provision import provision
@@ -24,6 +27,7 @@ from tidegate.bootstrap.incidents import Incidents
 from tidegate.bootstrap.known_servers import KnownServers
 from tidegate.bootstrap.local_facts import seed_local_facts
 from tidegate.bootstrap.local_stores import LocalStores
+from tidegate.bootstrap.operator_socket import operator_socket
 from tidegate.bootstrap.sources import FolderModels, check_served, followed_rules
 from tidegate.bootstrap.tasks import cancel
 from tidegate.control.fleet import LocalFleet
@@ -37,6 +41,7 @@ from tidegate.errors import BundleError, ImmutableError, PublishError, StackErro
 from tidegate.ports import LiveEntry, Pointer, Suspect, Transport
 from tidegate.rules import Engine
 from tidegate.settings import Settings
+from tidegate.stack_file import StackFile
 from tidegate.triton.installation import find_installation
 
 logger = logging.getLogger(__name__)
@@ -287,7 +292,7 @@ async def local_stack(
         await check_served(models, checked.bundle)
     async with contextlib.AsyncExitStack() as started:
         given = settings
-        settings, aws = await _with_aws(settings, started)
+        settings, aws = await _with_aws(_with_secrets(settings), started)
         # Beside the start of the servers. A table that was given belongs to somebody, who seeds it.
         seeding = asyncio.create_task(seed_local_facts(settings, models) if settings is not given else asyncio.sleep(0))
         started.push_async_callback(cancel, seeding)
@@ -307,7 +312,42 @@ async def local_stack(
             stores = asyncio.create_task(LocalStores(aws, settings, models, stack.plane).run())
             started.push_async_callback(cancel, stores)
         await stack.gateway.ready()
+        await _make_known(stack, listener, started)
         yield stack
+
+
+def _with_secrets(settings: Settings) -> Settings:
+    """The settings with the secrets of a stack: those that they name, or new ones."""
+    return replace(
+        settings,
+        operator_token=settings.operator_token or secrets.token_urlsafe(32),
+        management_secret=settings.management_secret or secrets.token_urlsafe(32),
+    )
+
+
+async def _make_known(stack: LocalStack, listener: socket.socket, started: contextlib.AsyncExitStack) -> None:
+    """Let commands of this user find the stack, with what opens it to operators."""
+    host, port = listener.getsockname()
+    assert stack.settings.operator_token is not None
+    assert stack.settings.management_secret is not None
+    try:
+        stack_file.prepare()
+        path = stack_file.socket_of(port)
+        if path is not None:
+            await started.enter_async_context(operator_socket(path, stack.status))
+        known = StackFile(
+            f"http://{host}:{port}",
+            os.getpid(),
+            stack.settings.operator_token,
+            stack.settings.management_secret,
+            path,
+        )
+        started.enter_context(stack_file.written(known))
+    except (OSError, StackError) as error:
+        logger.warning(
+            "commands cannot find this stack (%s): give it and them TIDEGATE_OPERATOR_TOKEN and TIDEGATE_MANAGEMENT_SECRET",
+            error,
+        )
 
 
 async def _with_aws(settings: Settings, started: contextlib.AsyncExitStack) -> tuple[Settings, LocalAws | None]:

@@ -14,12 +14,15 @@ import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from tidegate.errors import SettingsError, UnavailableError
 from tidegate.settings import PREFIX, Settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -216,6 +219,8 @@ def settings_of_stack(settings: Settings, url: str) -> Settings:
         UnavailableError: nothing answers at the address, or it does not tell its stores.
         SettingsError: what it tells is malformed.
     """
+    from tidegate import stack_file
+
     control = read_fleet(url).get("control")
     if not isinstance(control, Mapping) or not control.get("bucket") or not control.get("registry_table"):
         raise UnavailableError(
@@ -227,23 +232,46 @@ def settings_of_stack(settings: Settings, url: str) -> Settings:
     }
     checked = Settings.from_environment({PREFIX + name.upper(): str(text) for name, text in said.items() if text})
     changes: dict[str, Any] = {name: getattr(checked, name) for name in said}
+    if (found := stack_file.find(url)) is not None:
+        changes["management_secret"] = found.management_secret
     return dataclasses.replace(settings, **changes)
 
 
 def read_fleet(url: str) -> Mapping[str, Any]:
     """The fleet as the gateway or stack at an address tells it: see docs/control-plane.md, "Fleet status".
 
+    A stack of this user on this machine is asked itself, as its gateway may be the one that does not answer.
+
     Raises:
         UnavailableError: nothing answers there, or not with a fleet.
+        SettingsError: a setting is malformed.
     """
     import http.client
     import json
+    import urllib.error
     import urllib.request
+    from http import HTTPStatus
 
+    from tidegate import stack_file
+
+    found = stack_file.find(url)
+    if found is not None and found.socket is not None and (fleet := _asked_itself(found.socket)) is not None:
+        return fleet
     address = url.rstrip("/") + FLEET
+    request = urllib.request.Request(address)  # noqa: S310  # the scheme is checked
+    token = Settings.from_environment().operator_token if found is None else found.operator_token
+    if token is not None:
+        # Not to wherever the answer may redirect.
+        request.add_unredirected_header("Authorization", f"Bearer {token}")
     try:
-        with urllib.request.urlopen(address, timeout=TIMEOUT_S) as response:  # noqa: S310  # the scheme is checked
+        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:  # noqa: S310  # as above
             fleet = json.load(response)
+    except urllib.error.HTTPError as error:
+        if error.code == HTTPStatus.UNAUTHORIZED:
+            raise UnavailableError(
+                f"{address} is for operators: set TIDEGATE_OPERATOR_TOKEN to the token of that gateway"
+            ) from error
+        raise UnavailableError(f"cannot read {address}: {error}; is the gateway running?") from error
     except (ValueError, RecursionError) as error:
         raise UnavailableError(f"{address} gives no JSON: {error}; is it a gateway?") from error
     except http.client.HTTPException as error:
@@ -253,3 +281,27 @@ def read_fleet(url: str) -> Mapping[str, Any]:
     if not isinstance(fleet, dict):
         raise UnavailableError(f"{address} gives no fleet; is it a gateway?")
     return fleet
+
+
+def _asked_itself(socket: Path) -> Mapping[str, Any] | None:
+    """What the control plane of a stack on this machine says; None where it does not answer."""
+    import http.client
+    import json
+    from socket import AF_UNIX, SOCK_STREAM
+    from socket import socket as new_socket
+
+    class Connection(http.client.HTTPConnection):
+        def connect(self) -> None:
+            self.sock = new_socket(AF_UNIX, SOCK_STREAM)
+            self.sock.settimeout(self.timeout)
+            self.sock.connect(str(socket))
+
+    connection = Connection("localhost", timeout=TIMEOUT_S)
+    try:
+        connection.request("GET", FLEET)
+        fleet = json.load(connection.getresponse())
+    except (OSError, ValueError, RecursionError, http.client.HTTPException):
+        return None
+    finally:
+        connection.close()
+    return fleet if isinstance(fleet, dict) else None

@@ -42,7 +42,8 @@ def first_steps(url: str, engine: Engine, rules: Path, models: Path) -> list[str
         lines.append(f"  curl -s {address} -H 'content-type: application/json' -d {shlex.quote(body)}")
     lines.append(f"  tidegate status{stack}")
     lines.append(f"  tidegate publish --rules {shlex.quote(str(rules))} --dry-run{stack}")
-    lines.append(f"The fleet as JSON: {url}/v1/fleet; changes of {rules} are followed.")
+    lines.append(f"The fleet as JSON: tidegate status --json{stack}, as {url}/v1/fleet asks for the operators' token.")
+    lines.append(f"Changes of {rules} are followed.")
     return lines
 
 

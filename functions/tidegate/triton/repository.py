@@ -26,6 +26,9 @@ JSON = ((b"content-type", b"application/json"),)
 MANAGEMENT = "tidegate-management"
 """Key that opens a server's management endpoints with its secret, a header over HTTP."""
 
+RESTRICTED_APIS = ("model-repository", "shared-memory", "trace", "logging")
+"""What only the secret opens, over HTTP and gRPC: each lets whoever reaches the port change the server for all callers."""
+
 MOST_REASON = 4_000
 """Characters of a server's own words that are passed on."""
 

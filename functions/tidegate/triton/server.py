@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -22,7 +23,7 @@ from tidegate.triton import bounded
 from tidegate.triton.bounded import OVER_MEMORY, SHARED_MEMORY
 from tidegate.triton.health import is_live
 from tidegate.triton.installation import Installation
-from tidegate.triton.repository import TritonRepository
+from tidegate.triton.repository import MANAGEMENT, RESTRICTED_APIS, TritonRepository
 
 HOST = "127.0.0.1"
 PARAMETER_HEADERS = "(?i)^tidegate-param-.*"
@@ -165,7 +166,7 @@ class TritonLauncher:
     `auto_complete` is asked at every start: False passes `--disable-auto-complete-config`, which starts each stub once
     instead of twice and needs complete configs. `start_timeout_s` bounds the time to readiness. `limit_bytes` is asked at
     every start, too: a server whose processes have more memory together is ended, and the system ends it before others
-    where memory runs out (None: no such bound).
+    where memory runs out (None: no such bound). `secret` opens a server's management endpoints, which it restricts.
     """
 
     installation: Installation
@@ -175,6 +176,7 @@ class TritonLauncher:
     start_timeout_s: float = 30.0
     variables: Mapping[str, str] = field(default_factory=dict)
     limit_bytes: Callable[[], int] | None = None
+    secret: str = field(default_factory=lambda: secrets.token_urlsafe(32), repr=False)
 
     async def launch(self, shard: str) -> TritonServer:
         """Start an empty server of a shard and wait until it is ready to load models.
@@ -224,10 +226,11 @@ class TritonLauncher:
                 raise StackError(f"cannot start {self.installation.server}: {error}") from error
             raise
         endpoint = Endpoint(shard, HOST, http_port)
-        repository = TritonRepository(self.transport, endpoint, grpc_port, log=LogFile(log))
+        repository = TritonRepository(self.transport, endpoint, grpc_port, secret=self.secret, log=LogFile(log))
         return TritonServer(endpoint, grpc_port, metrics_port, repository, prefix, process, log, copies, limit_bytes)
 
     def _arguments(self, http_port: int, grpc_port: int, metrics_port: int, prefix: str) -> list[str]:
+        restricted = f"{','.join(RESTRICTED_APIS)}:{MANAGEMENT}={self.secret}"
         arguments = [
             str(self.installation.server),
             f"--model-repository={self.models.resolve() if isinstance(self.models, Path) else self.models}",
@@ -240,6 +243,9 @@ class TritonLauncher:
             f"--metrics-address={HOST}",
             f"--metrics-port={metrics_port}",
             f"--http-header-forward-pattern={PARAMETER_HEADERS}",
+            # In sight of whoever may list this machine's processes: Triton takes it in no other way.
+            f"--http-restricted-api={restricted}",
+            f"--grpc-restricted-protocol={restricted}",
             f"--backend-config=python,shm-region-prefix-name={prefix}",
             "--exit-timeout-secs=3",
             "--disable-auto-complete-config",

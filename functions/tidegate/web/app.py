@@ -11,7 +11,7 @@ from starlette.types import Receive, Scope, Send
 from tidegate.byte_budget import ByteBudget
 from tidegate.dispatch import Dispatcher
 from tidegate.ports import EngineSource, FleetStatus, Observe
-from tidegate.web.callers import CallerOf, Grants, header_caller
+from tidegate.web.callers import CallerOf, Grants, Operators, header_caller
 from tidegate.web.decided import DecisionHeaders
 from tidegate.web.errors import encoded_path, oip_failure, problem
 from tidegate.web.limits import function_time_left_ms
@@ -65,6 +65,7 @@ def create_app(
     time_left_ms: TimeLeft = function_time_left_ms,
     caller_of: CallerOf = header_caller,
     observe: Observe = unobserved,
+    operator_token: str | None = None,
     routes: Sequence[BaseRoute] = (),
 ) -> Starlette:
     """The gateway as an ASGI app.
@@ -72,7 +73,7 @@ def create_app(
     Args:
         engines: holds the engine of the live bundle; each request asks it once.
         dispatcher: carries decisions out; the default deadline of a request is in its configuration.
-        fleet: answers `GET /v1/fleet`; None makes that path a 404.
+        fleet: answers `GET /v1/fleet` to operators; None makes that path a 404.
         max_body_bytes: a larger request body is refused with 413 (> 0).
         budget: counts the bytes of bodies that are held, over all requests of the process; None is one of 512 MiB of its own.
         decision_ttl_ms: how long a caller of `resolve` may keep a decision, in milliseconds (at least 0).
@@ -80,6 +81,7 @@ def create_app(
         caller_of: gives the name of a request's caller, from wherever it can be trusted; the default reads the header
             `Tidegate-Caller`, and no other function does.
         observe: gets every inference that was decided, before its answer is sent.
+        operator_token: what operators send; None: there are none.
         routes: further routes, after the gateway's own.
     """
     parts = DoorParts(
@@ -93,7 +95,7 @@ def create_app(
         budget=budget or ByteBudget(_BUFFERED_BYTES),
         observe=observe,
     )
-    door = JsonDoor(parts, fleet, decision_ttl_ms)
+    door = JsonDoor(parts, fleet, Operators(operator_token), decision_ttl_ms)
     app = Gateway(routes=[*door.routes(), *routes], exception_handlers=door.exception_handlers())
     # A redirect would send a caller, with its context, to whatever host its request named.
     app.router.redirect_slashes = False

@@ -1,14 +1,15 @@
-"""Who calls, and what callers.yaml lets them do: which objectives they may use and which targets they may pin."""
+"""Who calls, and what they may: which objectives and pins callers.yaml grants, and what is for operators alone."""
 
 from __future__ import annotations
 
+import hmac
 import re
 from collections.abc import Callable
 
 from tidegate.rules import Caller, Engine, Objective, Target
 from tidegate.rules.decision import Decision
 from tidegate.rules.nearest import nearest, suggestion
-from tidegate.web.errors import malformed, not_granted, unknown_target
+from tidegate.web.errors import malformed, not_granted, operators_only, unknown_target
 from tidegate.web.http import RawHeaders, Scope, header_values
 from tidegate.web.metadata import MetadataCache
 
@@ -34,6 +35,28 @@ def header_caller(scope: Scope) -> str | None:
     if len(found) > 1:
         raise malformed(f"the header {_CALLER} must be sent once", header=_CALLER)
     return found[0].decode("latin-1") if found else None
+
+
+class Operators:
+    """Holds requests for what operators may see to their token; without one there are no operators."""
+
+    def __init__(self, token: str | None) -> None:
+        self._token = None if token is None else token.encode()
+
+    def check(self, headers: RawHeaders) -> None:
+        """Check that a request has the token: as `Authorization: Bearer`, or as `Tidegate-Operator` where an authorizer in
+        front of the gateway has the other header for itself.
+
+        Raises:
+            WebError: it has not (401).
+        """
+        sent = header_values(headers, b"tidegate-operator")
+        for value in header_values(headers, b"authorization"):
+            scheme, _, credentials = value.partition(b" ")
+            if scheme.lower() == b"bearer":
+                sent = [*sent, credentials.strip()]
+        if self._token is None or not any(hmac.compare_digest(each, self._token) for each in sent):
+            raise operators_only()
 
 
 class Grants:

@@ -75,6 +75,16 @@ def not_granted(detail: str, **members: Any) -> WebError:
     return WebError(Failure(403, "not-granted", "Not granted", detail, members))
 
 
+def operators_only() -> WebError:
+    """What only operators may see, asked for without their token (401); it says nothing of what is there."""
+    detail = (
+        "this is for operators: send their token as Authorization: Bearer, or in Tidegate-Operator; for a stack on this "
+        "machine `tidegate status` does"
+    )
+    headers = ((b"www-authenticate", b'Bearer realm="tidegate"'),)
+    return WebError(Failure(401, "operators-only", "Operators only", detail, {}, headers))
+
+
 def unknown_target(detail: str, **members: Any) -> WebError:
     """A pinned target that no server has loaded (404)."""
     return WebError(Failure(404, "unknown-target", "Unknown target", detail, members))

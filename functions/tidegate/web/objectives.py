@@ -24,7 +24,7 @@ from tidegate.rules.contract import Caller, Objective
 from tidegate.rules.decision import Decision, Target
 from tidegate.rules.nearest import nearest
 from tidegate.web.bodies import Body, ClientGoneError
-from tidegate.web.callers import check_version, pinned_target
+from tidegate.web.callers import Operators, check_version, pinned_target
 from tidegate.web.context import with_declared_headers
 from tidegate.web.errors import (
     WebError,
@@ -76,9 +76,10 @@ class _Asked:
 class JsonDoor:
     """The routes of `/v1`, and `/openapi.json`."""
 
-    def __init__(self, parts: DoorParts, fleet: FleetStatus | None, decision_ttl_ms: int) -> None:
+    def __init__(self, parts: DoorParts, fleet: FleetStatus | None, operators: Operators, decision_ttl_ms: int) -> None:
         self._parts = parts
         self._fleet = fleet
+        self._operators = operators
         self._decision_ttl_ms = decision_ttl_ms
 
     def routes(self) -> list[BaseRoute]:
@@ -184,10 +185,11 @@ class JsonDoor:
         }
         return json_answer(document)
 
-    async def _fleet_status(self, _request: Request) -> Answer:
+    async def _fleet_status(self, request: Request) -> Answer:
         if self._fleet is None:
             raise not_found("this gateway does not describe its fleet")
-        return json_answer(dict(await self._fleet.status()))
+        self._operators.check(request.scope["headers"])
+        return json_answer(dict(await self._fleet.status()), ((b"cache-control", b"no-store"),))
 
     async def _openapi(self, _request: Request) -> Answer:
         return json_answer(DOCUMENT)

@@ -278,6 +278,11 @@ def _model_paths(prefix: str, suffix: str, parameters: list[_Json]) -> _Json:
 
 
 _FLEET: _Json = {"type": "object", "description": "shards, endpoints and what is loaded on them"}
+_FOR_OPERATORS = _v1("describeFleet", "Describe the fleet, to operators", _FLEET, security=[{"operator": []}])
+_FOR_OPERATORS["responses"]["401"] = {
+    "description": "the operators' token is missing or another",
+    "content": _content(_ref("Problem"), "application/problem+json"),
+}
 DOCUMENT: _Json = {
     "openapi": "3.1.0",
     "info": {
@@ -311,7 +316,7 @@ DOCUMENT: _Json = {
         "/v1/objectives/{objective}/resolve": {
             "post": _v1("resolveObjective", "Decide only", _ref("Resolution"), "ResolveRequest")
         },
-        "/v1/fleet": {"get": _v1("describeFleet", "Describe the fleet", _FLEET)},
+        "/v1/fleet": {"get": _FOR_OPERATORS},
         "/v2": {"get": _v2("serverMetadata", "Describe the server", _ref("ServerMetadata"))},
         "/v2/health/live": {"get": _v2("serverLive", "Tell whether the gateway runs", _yes_or_no("live"))},
         "/v2/health/ready": {
@@ -320,5 +325,5 @@ DOCUMENT: _Json = {
         **_model_paths("/v2/models/{objective}", "", [_OBJECTIVE]),
         **_model_paths("/v2/models/{objective}/versions/{version}", "OfVersion", [_OBJECTIVE, _VERSION]),
     },
-    "components": {"schemas": _SCHEMAS},
+    "components": {"schemas": _SCHEMAS, "securitySchemes": {"operator": {"type": "http", "scheme": "bearer"}}},
 }

@@ -9,7 +9,7 @@ from aws_cdk import aws_iam as iam
 from aws_cdk import aws_secretsmanager as secrets
 from constructs import Construct
 from tidegate.aws.layout import ASSIGNMENTS, CLAIMS, HISTORY, MANIFESTS, MODELS, SAMPLES
-from tidegate.triton.repository import MANAGEMENT
+from tidegate.triton.repository import MANAGEMENT, RESTRICTED_APIS
 from tidegate.triton.server import PARAMETER_HEADERS
 
 from infra.contract import (
@@ -20,7 +20,6 @@ from infra.contract import (
     HTTP_PORT,
     LIVE,
     METRICS_PORT,
-    RESTRICTED_APIS,
 )
 from infra.images import image_tags
 from infra.settings import process_variables
