@@ -234,7 +234,7 @@ class Client(contextlib.AbstractContextManager["Client"]):
 
     def rest(self) -> bytes:
         """Everything up to the end of the connection."""
-        with contextlib.suppress(_EndError):
+        with contextlib.suppress(EndError):
             while True:
                 self._more()
         rest, self._read = self._read, b""
@@ -265,11 +265,11 @@ class Client(contextlib.AbstractContextManager["Client"]):
     def _more(self) -> None:
         data = self.sock.recv(262_144)
         if not data:
-            raise _EndError(f"the connection ended after {self._read!r}")
+            raise EndError(f"the connection ended after {self._read!r}")
         self._read += data
 
 
-class _EndError(Exception):
+class EndError(Exception):
     """The server closed the connection."""
 
 

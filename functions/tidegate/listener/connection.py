@@ -152,8 +152,10 @@ class Connection(asyncio.Protocol):
         return self._phase is Phase.HEAD and not self._reader.begun
 
     @property
-    def between_requests(self) -> bool:
-        """Whether no whole head has come since the last answer."""
+    def spare(self) -> bool:
+        """Whether closing the connection costs its caller no answer."""
+        if self._phase is Phase.ENDING:
+            return not self._transport.get_write_buffer_size()
         return self._phase is Phase.HEAD
 
     @property
@@ -356,12 +358,13 @@ class Connection(asyncio.Protocol):
     def _end_with(self, answer: bytes) -> None:
         """End the connection after `answer`, which goes out only where the request under way has none yet.
 
-        Closing a socket with unread bytes resets the connection, which may cost the caller the answer (RFC 9112 9.6). So
-        the writing side ends first, and for a while what arrives is read and dropped.
+        Bytes that arrive at a closed socket reset the connection, which may cost the caller the answer (RFC 9112 9.6). So
+        the writing side ends first, and for a while what arrives is read and dropped, unless the caller said itself that it
+        sends no more.
         """
         exchange = self._exchange
         self._drop_exchange()
-        unread = self._phase is not Phase.AHEAD or bool(self._held) or not self._reading
+        more_may_come = self._phase is not Phase.AHEAD or bool(self._held) or self._reader.keep_alive
         self._phase = Phase.ENDING
         self._held = b""
         if exchange is not None and exchange.answer_begun:
@@ -369,7 +372,7 @@ class Connection(asyncio.Protocol):
             return
         if answer:
             self._transport.write(answer)
-        if not unread or self._ended_by_peer:
+        if not more_may_come or self._ended_by_peer:
             self._close()
             return
         self.read_deadline_s = self._owner.later_s(self._config.linger_s)

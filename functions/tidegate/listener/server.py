@@ -112,12 +112,12 @@ class Listener:
         return self.now_s + delay_s + self._tick_s
 
     def _evict(self) -> bool:
-        """Close the connection that has been idle longest, or else has been sending a head longest.
+        """Close a connection that has ended but for its linger, else the longest idle one, else the slowest head.
 
         The order is taken once per tick, as it costs a look at each.
         """
         for connection in self._evictable:
-            if connection.between_requests and connection in self._connections:
+            if connection.spare and connection in self._connections:
                 connection.abort()
                 return True
         return False
@@ -130,8 +130,8 @@ class Listener:
             if connection.read_deadline_s <= now_s or connection.write_deadline_s <= now_s:
                 connection.look(now_s)
         if len(self._connections) >= self._max_connections // 2:
-            idle = [each for each in self._connections if each.between_requests]
-            self._evictable = iter(sorted(idle, key=lambda each: (not each.idle, each.read_deadline_s)))
+            idle = [each for each in self._connections if each.spare]
+            self._evictable = iter(sorted(idle, key=lambda each: (each.busy, each.read_deadline_s)))
 
     async def _empty(self, limit_s: float, *, busy: bool) -> None:
         """Wait until no connection is left, or none that is busy, but no longer than `limit_s`."""
