@@ -208,9 +208,9 @@ class Settings:
         30.0, "How long the registry believes in an endpoint or a gateway that is silent, in seconds.", 0.2, 86_400
     )
     self_test_interval_s: float = _setting(
-        30.0,
-        "How often a shard agent has its server answer a live model's golden request before it calls it ready, in seconds; "
-        "0: never.",
+        5.0,
+        "Longest time between two golden requests that a server is asked by the stack or the shard agent that looks after it, "
+        "each live model in turn, in seconds; 0: never.",
         0,
         3600,
     )

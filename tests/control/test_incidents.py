@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from tidegate.bootstrap.fallbacks import FallbackCount, FallbackCounter
 from tidegate.bootstrap.incidents import LOG_EVERY_S, RECENT_S, GatewayRestarts, Incidents
+from tidegate.control.healing import Reloads
 from tidegate.control.slot import Restarts
-from tidegate.ports import Served
+from tidegate.ports import Endpoint, Served
 from tidegate.rules import Decision, compile_directory, load_bundle
 
 from tests.support.stack import write_rules
@@ -42,7 +43,7 @@ def test_only_what_a_fallback_answered_is_counted(decision: Decision, caplog: py
         counter.observe(Served(decision, 200, other))
         report()
     assert [record.getMessage() for record in caplog.records][1].endswith("3 such requests since the start")
-    found = incidents.as_dict((), GatewayRestarts())
+    found = incidents.as_dict((), (), GatewayRestarts())
     assert found["since_start"]["fallbacks"] == [
         {"objective": "main", "count": 3, "last_at": "1970-01-01T00:16:50+00:00"}
     ]
@@ -55,9 +56,18 @@ def test_what_happened_long_ago_is_counted_and_degrades_nothing(decision: Decisi
     incidents.count(FallbackCount("main", 1, now, "second", decision.target.name, decision.rule))
     gateway = GatewayRestarts(1, now, "was ended by SIGKILL")
     restarts = (Restarts("a", "http://127.0.0.1:1", 2, now, "ended with signal 9"),)
-    assert len(incidents.as_dict(restarts, gateway)["degraded"]) == 3
+    reloads = (
+        Reloads(Endpoint("a", "127.0.0.1", 1), "scorer", 1, now, "its process had ended"),
+        Reloads(Endpoint("a", "127.0.0.1", 1), "other", 4, now, "it did not answer", "other/1 does not answer"),
+    )
+    degraded = incidents.as_dict(restarts, reloads, gateway)["degraded"]
+    assert len(degraded) == 5
+    assert "model scorer on http://127.0.0.1:1 of shard a was loaded anew once" in degraded[1]
+    assert "it answers again" in degraded[1]
+    assert "other/1 does not answer, so that is done more and more rarely" in degraded[2]
     now += RECENT_S + 1
-    found = incidents.as_dict(restarts, gateway)
+    found = incidents.as_dict(restarts, reloads, gateway)
+    assert [each["model"] for each in found["since_start"]["reloads"]] == ["scorer", "other"]
     assert found["degraded"] == []
     assert (
         found["since_start"]["restarts"][0].items() >= {"shard": "a", "count": 2, "url": "http://127.0.0.1:1"}.items()

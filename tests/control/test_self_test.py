@@ -7,10 +7,21 @@ from collections.abc import Sequence
 
 import pytest
 from tidegate.control.plans import Plan
-from tidegate.control.self_test import MOST_MODELS, SelfTest
+from tidegate.control.self_test import MOST_MODELS, ROUND_S, SelfTest
 from tidegate.errors import EndpointTimeoutError, StoreError
-from tidegate.ports import Endpoint, GoldenOutcome, GoldenResult, MemoryGoldenRequests, ModelLoad, SelfTestState
+from tidegate.ports import (
+    Endpoint,
+    GoldenOutcome,
+    GoldenResult,
+    MemoryGoldenRequests,
+    ModelLoad,
+    SelfTestState,
+    Suspect,
+    SuspectKind,
+)
 from tidegate.rules import Target
+
+from tests.support import virtual_time
 
 SERVER = Endpoint("a", "10.0.0.1", 8000)
 ENSEMBLE = ModelLoad("ensemble", (1, 3), steps=("step",))
@@ -29,7 +40,7 @@ def verdicts_of(golden: MemoryGoldenRequests, *rounds: Plan | StoreError) -> lis
         return found
 
     async def run() -> list[bool]:
-        test = SelfTest(live, golden, lambda: SERVER)
+        test = SelfTest(live, golden, lambda: SERVER, lambda _: None, 30)
         assert not test.passed, "nothing was asked yet"
         verdicts = []
         for _ in rounds:
@@ -126,3 +137,53 @@ def test_a_round_asks_few_models() -> None:
     golden = MemoryGoldenRequests(wrong={load.model: "status 500" for load in plan})
     assert verdicts_of(golden, plan) == [False]
     assert len(golden.asked) == MOST_MODELS
+
+
+def test_every_model_is_asked_first_in_its_turn_and_those_that_do_not_answer_are_reported() -> None:
+    asked: list[str] = []
+    reported: list[Suspect] = []
+
+    class Failing(MemoryGoldenRequests):
+        async def ask(self, endpoint: Endpoint, target: Target) -> GoldenResult:
+            if target.name == "ensemble/1":
+                return GoldenResult(GoldenOutcome.WRONG, SelfTestState.FAILED, "status 500", ended="step_0_0")
+            return await super().ask(endpoint, target)
+
+    async def run() -> None:
+        async def live() -> Plan:
+            return (STEP, ENSEMBLE, OTHER)
+
+        golden = Failing(hanging={"other"})
+        test = SelfTest(live, golden, lambda: SERVER, reported.append, 30)
+        for _ in range(3):
+            before = len(golden.asked)
+            await test.round(SERVER)
+            asked.append(golden.asked[before][1])
+            assert test.passed
+
+    asyncio.run(run())
+    assert asked == ["ensemble/3", "other/2", "ensemble/3"], "the third round began with ensemble/1"
+    assert reported == [
+        Suspect(SERVER, "other", SuspectKind.HUNG),
+        Suspect(SERVER, "ensemble", SuspectKind.DEAD_STUB),
+        Suspect(SERVER, "ensemble", SuspectKind.DEAD_STUB),
+    ]
+
+
+def test_many_models_are_asked_more_often() -> None:
+    async def first_turns(count: int, for_s: float) -> int:
+        plan = tuple(ModelLoad(f"m{number}", (1,)) for number in range(count))
+
+        async def live() -> Plan:
+            return plan
+
+        golden = MemoryGoldenRequests()
+        task = asyncio.create_task(SelfTest(live, golden, lambda: SERVER, lambda _: None, 30).run(5.0))
+        await asyncio.sleep(for_s)
+        task.cancel()
+        await asyncio.wait([task])
+        return len({name for _, name in golden.asked})
+
+    assert virtual_time.run(first_turns(3, 14.0)) == 3
+    assert virtual_time.run(first_turns(100, ROUND_S)) == 100
+    assert virtual_time.run(first_turns(1000, 1.1)) == 5

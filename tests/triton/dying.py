@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
+from typing import Any
 
 from tests.triton.misbehaving import write_model
 
@@ -29,7 +29,6 @@ def write_mortal(root: Path, name: str, *, instances: int = 1, more: str = "") -
     config.write_text(config.read_text().replace("count: 1", f"count: {instances}"))
 
 
-def body(first: float = SOUND) -> bytes:
-    """A request of the Open Inference Protocol."""
-    tensor = {"name": "X", "shape": [1, 2], "datatype": "FP32", "data": [first, 1.0]}
-    return json.dumps({"inputs": [tensor]}).encode()
+def request(first: float = SOUND) -> dict[str, Any]:
+    """The JSON of a request."""
+    return {"inputs": [{"name": "X", "shape": [1, 2], "datatype": "FP32", "data": [first, 1.0]}]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from tidegate.triton.transport import PooledTransport
 
 from tests.support.parts import need
 from tests.support.stack import ROOT
-from tests.triton.dying import ABORT, EXIT, KILL, LEAVE, RAISE, SEGFAULT, SOUND, body, write_mortal
+from tests.triton.dying import ABORT, EXIT, KILL, LEAVE, RAISE, SEGFAULT, SOUND, request, write_mortal
 from tests.triton.misbehaving import write_chain
 
 MODELS = ("alone", "chained", "pair")
@@ -43,8 +44,8 @@ class Running:
         return server
 
     def ask(self, model: str, first: float = SOUND) -> HttpResponse:
-        request = HttpRequest("POST", f"/v2/models/{model}/infer", body=body(first))
-        return self._runner.run(self._transport.send(self.server.endpoint, request, 20))
+        http = HttpRequest("POST", f"/v2/models/{model}/infer", body=json.dumps(request(first)).encode())
+        return self._runner.run(self._transport.send(self.server.endpoint, http, 20))
 
     def reload(self, model: str) -> None:
         async def work() -> None:

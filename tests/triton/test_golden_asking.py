@@ -195,7 +195,7 @@ def test_a_server_that_breaks_fails_its_self_test_also_without_golden_requests(t
             return (ModelLoad("asked", (1,)),)
 
         endpoint = Endpoint("a", "127.0.0.1", 1)
-        test = SelfTest(live, StoredGoldenRequests(store, server), lambda: endpoint)
+        test = SelfTest(live, StoredGoldenRequests(store, server), lambda: endpoint, lambda _: None, 30)
         verdicts = []
         for status in (200, 500, 500, 200):
             server.status = status

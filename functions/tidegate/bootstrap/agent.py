@@ -11,12 +11,12 @@ from tidegate.bootstrap import build_transport
 from tidegate.bootstrap.control import build_control_plane
 from tidegate.bootstrap.tasks import cancel
 from tidegate.control.directory import RegistryDirectory
+from tidegate.control.healing import Healer
 from tidegate.control.plans import NOTHING, Plan
 from tidegate.control.self_test import SelfTest
 from tidegate.control.slot import Turn
 from tidegate.control.supervisor import Supervisor
 from tidegate.errors import SettingsError, StackError
-from tidegate.ports import Endpoint
 from tidegate.settings import Settings
 from tidegate.triton.attached import AttachedLauncher, Doors
 
@@ -54,18 +54,18 @@ async def run_agent(settings: Settings, doors: Doors, port: int) -> None:
         ended = asyncio.Event()
         launcher = AttachedLauncher(doors, transport, settings.management_secret, ended)
         supervisor = Supervisor(settings.shard, launcher, plane, directory, settings.report_interval_s, Turn())
-
-        def serving() -> Endpoint | None:
-            ready = (slot for slot in supervisor.slots if slot.filled and not slot.silent and not slot.ended.done())
-            return next((slot.server.endpoint for slot in ready), None)
+        healer = Healer(plane, supervisor.repository_of)
+        started.push_async_callback(healer.close)
 
         async def live() -> Plan:
             return (await plane.reader.read()).live.get(supervisor.shard, NOTHING)
 
-        test = SelfTest(live, plane.ports.golden, serving)
+        test = SelfTest(
+            live, plane.ports.golden, lambda: supervisor.serving, healer.suspect, plane.config.load_timeout_s
+        )
 
         def ready() -> bool:
-            return serving() is not None and (test.passed or not settings.self_test_interval_s)
+            return supervisor.serving is not None and (test.passed or not settings.self_test_interval_s)
 
         server = await asyncio.start_server(_answer(ready), "0.0.0.0", port)  # noqa: S104  # the balancer asks
         started.push_async_callback(_close, server)

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tidegate.bootstrap.fallbacks import FallbackCount
+from tidegate.control.healing import Reloads
 from tidegate.control.slot import Restarts
 
 logger = logging.getLogger(__name__)
@@ -61,34 +62,47 @@ class Incidents:
                 counted.objective, counted.answered_by, counted.decided, counted.rule, found.count,
             )  # fmt: skip
 
-    def as_dict(self, restarts: Sequence[Restarts], gateway: GatewayRestarts) -> dict[str, Any]:
+    def as_dict(
+        self, restarts: Sequence[Restarts], reloads: Sequence[Reloads], gateway: GatewayRestarts
+    ) -> dict[str, Any]:
         """Plain JSON values: see docs/control-plane.md, "Fleet status"."""
         return {
             "since_start": {
                 "at": _iso(self._started_at),
                 "restarts": [each.as_dict() for each in restarts],
+                "reloads": [each.as_dict() for each in reloads],
                 "gateway_restarts": gateway.as_dict(),
                 "fallbacks": [
                     {"objective": name, "count": found.count, "last_at": _iso(found.last_at)}
                     for name, found in sorted(self._fallbacks.items())
                 ],
             },
-            "degraded": list(self._degraded(restarts, gateway)),
+            "degraded": list(self._degraded(restarts, reloads, gateway)),
         }
 
-    def _degraded(self, restarts: Sequence[Restarts], gateway: GatewayRestarts) -> Iterator[str]:
+    def _degraded(
+        self, restarts: Sequence[Restarts], reloads: Sequence[Reloads], gateway: GatewayRestarts
+    ) -> Iterator[str]:
         """What happened lately, in words."""
         recent = self._clock() - RECENT_S
         for each in restarts:
             if each.last_at >= recent:
-                times = "once" if each.count == 1 else f"{each.count} times"
                 yield (
-                    f"a server of shard {each.shard} was replaced {times}, last at {_iso(each.last_at)}: {each.reason}; "
+                    f"a server of shard {each.shard} was replaced {_times(each.count)}, last at {_iso(each.last_at)}: {each.reason}; "
                     "its log above that says why"
                 )
+        for reload in reloads:
+            if reload.last_at >= recent:
+                place = f"{reload.endpoint.url} of shard {reload.endpoint.shard}"
+                now = (
+                    f"{reload.failing}, so that is done more and more rarely" if reload.failing else "it answers again"
+                )
+                yield (
+                    f"model {reload.model} on {place} was loaded anew {_times(reload.count)}, last at {_iso(reload.last_at)}, as "
+                    f"{reload.reason}; {now}"
+                )
         if gateway.count and gateway.last_at >= recent:
-            times = "once" if gateway.count == 1 else f"{gateway.count} times"
-            yield f"the gateway was replaced {times}, last at {_iso(gateway.last_at)}: its process {gateway.reason}"
+            yield f"the gateway was replaced {_times(gateway.count)}, last at {_iso(gateway.last_at)}: its process {gateway.reason}"
         for name, found in sorted(self._fallbacks.items()):
             if found.last_at >= recent:
                 requests = "1 request" if found.count == 1 else f"{found.count} requests"
@@ -96,6 +110,10 @@ class Incidents:
                     f"objective {name}: a fallback answered {requests}, last at {_iso(found.last_at)}; see what its first "
                     "target's shards lack"
                 )
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
 
 
 def _iso(seconds: float) -> str:

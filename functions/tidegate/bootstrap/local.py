@@ -38,7 +38,7 @@ from tidegate.control.sources import CheckedRules, GivenRules, RulesSource
 from tidegate.control.status import FleetReport, unread
 from tidegate.control.steps import StepEvent
 from tidegate.errors import BundleError, ImmutableError, PublishError, StackError, StoreError, TidegateError
-from tidegate.ports import LiveEntry, Pointer, Suspect, Transport
+from tidegate.ports import LiveEntry, Pointer, Transport
 from tidegate.rules import Engine
 from tidegate.settings import Settings
 from tidegate.stack_file import StackFile
@@ -192,7 +192,7 @@ class LocalStack:
             "well": report["well"] and not wrong,
             "problems": [*report["problems"], *wrong],
             **(self.gateway.follower if follower is None else follower),
-            **self.incidents.as_dict(self.fleet.restarts(), self.gateway.restarts),
+            **self.incidents.as_dict(self.fleet.restarts(), self.fleet.reloads(), self.gateway.restarts),
             "gateway": self.gateway.as_dict(),
             "follow": self._follow_status(),
             "rules": {"last_rejected": self._last_rejected()},
@@ -391,6 +391,7 @@ async def _started(
         launcher,
         beat_s=BEAT_S,
         reconcile_s=settings.reconcile_interval_s,
+        self_test_s=settings.self_test_interval_s,
     )
     running = asyncio.create_task(fleet.run())
     started.push_async_callback(cancel, running)
@@ -406,19 +407,12 @@ def _start_gateway(stack: LocalStack, listener: socket.socket, started: contextl
         bundles=stack.plane.ports.bundles,
         registry=stack.plane.ports.registry,
         report=stack.status,
-        suspect=_note_suspect,
+        suspect=stack.fleet.suspect,
     )
     stack.gateway = GatewaySupervisor(listener, contact, stack.incidents)
     stack.fleet.directory.tell(stack.gateway.show)
     stack.serve()
     started.push_async_callback(stack.stop_serving)
-
-
-def _note_suspect(suspect: Suspect) -> None:
-    logger.warning(
-        "model %r on %s cannot be used, as the gateway sees it: %s",
-        suspect.model, suspect.endpoint.url, suspect.kind.value,
-    )  # fmt: skip
 
 
 async def _first_publish(stack: LocalStack, checked: CheckedRules, running: asyncio.Task[None]) -> None:

@@ -9,11 +9,14 @@ from collections.abc import Mapping, Sequence
 
 from tidegate.control.desired import Desired
 from tidegate.control.directory import RegistryDirectory
+from tidegate.control.healing import Healer, Reloads
 from tidegate.control.plane import ControlPlane
+from tidegate.control.plans import NOTHING, Plan
+from tidegate.control.self_test import SelfTest
 from tidegate.control.slot import Restarts, Turn
 from tidegate.control.supervisor import Supervisor
 from tidegate.errors import BundleError, StoreError
-from tidegate.ports import Endpoint, ServerLauncher
+from tidegate.ports import Endpoint, ModelRepository, ServerLauncher, Suspect
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +34,7 @@ class LocalFleet:
         follow_s: how often the stores are asked what the fleet must be; a poke asks at once.
         beat_s: how often the registry is told that a server is alive; well below its own time-out.
         reconcile_s: how often the endpoints are compared with what they must hold.
+        self_test_s: how often a server is asked one of its live models' golden requests, each model in turn; 0: never.
     """
 
     def __init__(
@@ -41,6 +45,7 @@ class LocalFleet:
         follow_s: float = FOLLOW_S,
         beat_s: float = BEAT_S,
         reconcile_s: float = RECONCILE_S,
+        self_test_s: float = 0.0,
     ) -> None:
         self.directory = RegistryDirectory(plane.ports.registry)
         self._plane = plane
@@ -49,6 +54,8 @@ class LocalFleet:
         self._supervisors: dict[str, list[tuple[Supervisor, asyncio.Task[None]]]] = {}
         self._retiring: set[asyncio.Task[None]] = set()
         self._turn = Turn()
+        self._self_test_s = self_test_s
+        self._healer = Healer(plane, self._repository_of)
         self._poked = asyncio.Event()
 
     def poke(self) -> None:
@@ -70,6 +77,18 @@ class LocalFleet:
         supervisors = (supervisor for _, group in sorted(self._supervisors.items()) for supervisor, _ in group)
         return tuple(found for supervisor in supervisors if (found := supervisor.restarts) is not None)
 
+    def suspect(self, suspect: Suspect) -> None:
+        """Look into a model that callers cannot use on one of the servers here, and heal it."""
+        self._healer.suspect(suspect)
+
+    def reloads(self) -> Sequence[Reloads]:
+        """The models that were loaded anew since the start, on the servers that run now."""
+        return self._healer.reloads()
+
+    def _repository_of(self, endpoint: Endpoint) -> ModelRepository | None:
+        group = self._supervisors.get(endpoint.shard, ())
+        return next((found for supervisor, _ in group if (found := supervisor.repository_of(endpoint))), None)
+
     async def run(self) -> None:
         """Run until cancelled; every server is gone then."""
         try:
@@ -78,6 +97,7 @@ class LocalFleet:
                 group.create_task(self._reconcile())
                 group.create_task(self._resize())
         finally:
+            await self._healer.close()
             tasks = [task for group in self._supervisors.values() for _, task in group] + list(self._retiring)
             for task in tasks:
                 task.cancel()
@@ -134,12 +154,33 @@ class LocalFleet:
             size = sizes.get(shard, 0) if shrink else max(sizes.get(shard, 0), len(group))
             for _ in range(size - len(group)):
                 supervisor = Supervisor(shard, self._launcher, self._plane, self.directory, self._beat_s, self._turn)
-                group.append((supervisor, asyncio.create_task(supervisor.run())))
+                group.append((supervisor, asyncio.create_task(self._supervise(supervisor))))
             surplus, group[:] = group[size:], group[:size]
             for supervisor, task in surplus:
                 retiring = asyncio.create_task(_retire(supervisor, task))
                 self._retiring.add(retiring)
                 retiring.add_done_callback(self._retiring.discard)
+
+    async def _supervise(self, supervisor: Supervisor) -> None:
+        """Keep a server, and test it."""
+
+        async def live() -> Plan:
+            return (await self._plane.reader.read()).live.get(supervisor.shard, NOTHING)
+
+        test = SelfTest(
+            live,
+            self._plane.ports.golden,
+            lambda: supervisor.serving,
+            self._healer.suspect,
+            self._plane.config.load_timeout_s,
+        )
+        testing = asyncio.create_task(test.run(self._self_test_s)) if self._self_test_s else None
+        try:
+            await supervisor.run()
+        finally:
+            if testing is not None:
+                testing.cancel()
+                await asyncio.wait([testing])
 
     async def _reconcile(self) -> None:
         while True:

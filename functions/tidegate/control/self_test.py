@@ -6,6 +6,9 @@ on has failed: one broken model must not take servers away that serve the others
 one that is made up: whatever is in the answer shows that the server computes, and no answer that it does not, since nothing
 else can. A model that nothing can be asked, or that refuses what was made up, shows neither.
 
+Each round begins with the next model, so that all are asked in turn. One whose process has ended, or that does not answer, is
+reported, whatever the others show of the server.
+
 Where nothing shows either (no model is live, none can be asked, or the store is down) a server that failed stays failed, and
 one that was not tested yet passes: what is not known of it must not keep it from its shard.
 """
@@ -14,11 +17,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from tidegate.control.plans import Plan
-from tidegate.errors import EndpointError, TidegateError
-from tidegate.ports import Endpoint, GoldenOutcome, GoldenRequests, GoldenResult, ModelLoad, SelfTestState
+from tidegate.errors import EndpointError, EndpointTimeoutError, TidegateError
+from tidegate.ports import (
+    Endpoint,
+    GoldenOutcome,
+    GoldenRequests,
+    GoldenResult,
+    ModelLoad,
+    SelfTestState,
+    Suspect,
+    SuspectKind,
+)
 from tidegate.rules import Target
 
 logger = logging.getLogger(__name__)
@@ -28,6 +40,12 @@ MOST_MODELS = 5
 
 ROUNDS = 2
 """Rounds on end without an answer after which a server that had answered before has failed."""
+
+ROUND_S = 60.0
+"""In so many seconds each model has been asked first once, where that takes no more than one request each `SHORTEST_S`."""
+
+SHORTEST_S = 0.25
+"""The shortest time between two rounds."""
 
 WAIT_S = 0.5
 """Time between two looks at whether there is a server to test."""
@@ -40,6 +58,8 @@ class SelfTest:
         live: reads what the server must hold for the live revision.
         golden: asks a model.
         endpoint: where the server is; None while it is not ready.
+        suspects: is told of models that do not answer.
+        timeout_s: longest wait for an answer, in seconds.
     """
 
     def __init__(
@@ -47,10 +67,15 @@ class SelfTest:
         live: Callable[[], Awaitable[Plan]],
         golden: GoldenRequests,
         endpoint: Callable[[], Endpoint | None],
+        suspects: Callable[[Suspect], None],
+        timeout_s: float,
     ) -> None:
         self._live = live
         self._golden = golden
         self._endpoint = endpoint
+        self._suspects = suspects
+        self._timeout_s = timeout_s
+        self._rounds = self._asked = 0
         self._failed_rounds = 0
         self.state = SelfTestState.UNTESTED
 
@@ -60,7 +85,8 @@ class SelfTest:
         return self.state is SelfTestState.PASSED
 
     async def run(self, interval_s: float) -> None:
-        """Test the server every `interval_s` while it is ready, and at once when it gets ready; until cancelled."""
+        """Test the server while it is ready, and at once when it gets ready, until cancelled. There are at most `interval_s`
+        seconds between two rounds, and less where there are many models: see `ROUND_S`."""
         while True:
             endpoint = self._endpoint()
             if endpoint is None:
@@ -68,7 +94,8 @@ class SelfTest:
                 await asyncio.sleep(WAIT_S)
                 continue
             await self.round(endpoint)
-            await asyncio.sleep(interval_s if self.passed else WAIT_S)
+            rest_s = max(min(interval_s, ROUND_S / max(self._asked, 1)), SHORTEST_S)
+            await asyncio.sleep(rest_s if self.passed else WAIT_S)
 
     async def round(self, endpoint: Endpoint) -> None:
         """Ask live models, one after the other, until one answers."""
@@ -78,8 +105,8 @@ class SelfTest:
             logger.warning("%s: what is live cannot be read, so it is not tested: %s", endpoint.url, error)
             plan = ()
         failures = []
-        for load in _by_callers(plan):
-            result = await self._ask(endpoint, load)
+        for load, version in self._in_turn(plan):
+            result = await self._ask(endpoint, load, version)
             if result.self_test is SelfTestState.PASSED:
                 self.state, self._failed_rounds = SelfTestState.PASSED, 0
                 return
@@ -96,20 +123,31 @@ class SelfTest:
         if self._failed_rounds >= ROUNDS:
             self.state = SelfTestState.FAILED
 
-    async def _ask(self, endpoint: Endpoint, load: ModelLoad) -> GoldenResult:
-        version = max(load.versions, default=None)
-        name = load.model if version is None else f"{load.model}/{version}"
+    def _in_turn(self, plan: Plan) -> Sequence[tuple[ModelLoad, int]]:
+        """The versions of models in the order in which they are asked: each time another one first of those that no other
+        model calls, as these use the others too."""
+        called = {step for load in plan for step in load.steps}
+        every = [(load, version) for load in plan for version in load.versions]
+        every.sort(key=lambda each: each[1] != max(each[0].versions))
+        first = [each for each in every if each[0].model not in called]
+        start = self._rounds % len(first) if first else 0
+        self._rounds, self._asked = self._rounds + 1, len(first)
+        return [*first[start:], *first[:start], *(each for each in every if each[0].model in called)]
+
+    async def _ask(self, endpoint: Endpoint, load: ModelLoad, version: int) -> GoldenResult:
+        target = Target(f"{load.model}/{version}", load.model, version, (endpoint.shard,))
         try:
-            return await self._golden.ask(endpoint, Target(name, load.model, version, (endpoint.shard,)))
+            async with asyncio.timeout(self._timeout_s):
+                result = await self._golden.ask(endpoint, target)
+        except (TimeoutError, EndpointTimeoutError) as error:
+            self._suspects(Suspect(endpoint, load.model, SuspectKind.HUNG))
+            reason = str(error) or f"no answer within {self._timeout_s:g} s"
+            return GoldenResult(GoldenOutcome.WRONG, SelfTestState.FAILED, reason)
         except EndpointError as error:
             return GoldenResult(GoldenOutcome.WRONG, SelfTestState.FAILED, str(error))
         except TidegateError as error:
             logger.warning("%s: %s cannot be asked: %s", endpoint.url, load.model, error)
             return GoldenResult(GoldenOutcome.UNPROVED, SelfTestState.UNTESTED, str(error))
-
-
-def _by_callers(plan: Plan) -> list[ModelLoad]:
-    """The models of a plan in the order in which they are asked: those that no other one calls first, since they use the
-    others too."""
-    called = {step for load in plan for step in load.steps}
-    return sorted(plan, key=lambda load: load.model in called)
+        if result.ended:
+            self._suspects(Suspect(endpoint, load.model, SuspectKind.DEAD_STUB))
+        return result

@@ -19,7 +19,7 @@ from tidegate.control.plans import Plan, difference, loaded_versions
 from tidegate.control.pulse import Pulse
 from tidegate.control.slot import Patience, Restarts, Slot, Turn
 from tidegate.errors import EndpointError, StackError, StoreError
-from tidegate.ports import EndpointState, RegisteredEndpoint, ServerLauncher
+from tidegate.ports import Endpoint, EndpointState, ModelRepository, RegisteredEndpoint, ServerLauncher
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +71,17 @@ class Supervisor:
             return None
         url = self._slots[-1].server.endpoint.url if self._slots else None
         return Restarts(self.shard, url, self._restarts, self._restarted_at, self._restart_reason)
+
+    @property
+    def serving(self) -> Endpoint | None:
+        """Where a server answers that has been filled; None while there is none."""
+        found = (slot for slot in self._slots if slot.filled and not slot.silent and not slot.ended.done())
+        return next((slot.server.endpoint for slot in found), None)
+
+    def repository_of(self, endpoint: Endpoint) -> ModelRepository | None:
+        """The repository of a server that runs here; None where it does not."""
+        found = (slot.server for slot in self._slots if slot.server.endpoint == endpoint and not slot.ended.done())
+        return next((server.repository for server in found), None)
 
     @property
     def slots(self) -> Sequence[Slot]:

@@ -7,7 +7,7 @@ tasks once, so that servers load side by side as real ones do, and the same call
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -59,12 +59,13 @@ class MemoryModelRepository:
     """The `ModelRepository` of a `MemoryModelServer`.
 
     It keeps a server's rules: an ensemble is refused until its steps are READY, and is UNAVAILABLE once one of them is
-    gone. `holds` is what is loaded, by model. `faults` may be replaced to make one server differ from the others.
+    gone. `holds` is what is loaded, by model, `done` the requests that models have finished. `faults` may be replaced to make one server differ from the others.
     """
 
     def __init__(self, server: MemoryModelServer, faults: MemoryFaults) -> None:
         self.faults = faults
         self.holds: dict[str, ModelLoad] = {}
+        self.done: dict[str, int] = {}
         self._server = server
         self._wedged = ""
 
@@ -95,6 +96,11 @@ class MemoryModelRepository:
     async def loaded(self) -> Sequence[ModelState]:
         """Every version that is READY, sorted by model."""
         return [state for state in await self.index() if state.state == "READY"]
+
+    async def finished(self) -> Mapping[str, int]:
+        """What `done` has."""
+        await self._reach()
+        return dict(self.done)
 
     async def model_ready(self, model: str, version: int | None = None) -> bool:
         """Whether a model (a version of it) can be called, its steps included."""

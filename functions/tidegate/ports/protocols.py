@@ -223,6 +223,10 @@ class ModelRepository(Protocol):
         """Every version that is READY, and no other, from the server's memory: the way to ask often."""
         ...
 
+    async def finished(self) -> Mapping[str, int]:
+        """How many requests each model that is READY has finished since it was loaded, rightly or not."""
+        ...
+
     async def model_ready(self, model: str, version: int | None = None) -> bool:
         """Whether a model (a version of it) can be called, its steps included."""
         ...

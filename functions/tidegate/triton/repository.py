@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from base64 import b64encode
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
@@ -106,6 +107,10 @@ class TritonRepository:
         """
         return self._read(await self._send("GET", "/v2/models/stats"), "statistics of models", _loaded)
 
+    async def finished(self) -> Mapping[str, int]:
+        """See `ModelRepository.finished`."""
+        return self._read(await self._send("GET", "/v2/models/stats"), "statistics of models", _finished)
+
     async def load(self, load: ModelLoad, timeout_s: float) -> None:
         """Load a model and wait for it; a loaded model that has not changed costs a few milliseconds.
 
@@ -200,6 +205,16 @@ def _index(value: Any) -> tuple[ModelState, ...]:
 def _loaded(value: Any) -> tuple[ModelState, ...]:
     entries = _list(_object(value).get("model_stats"))
     return tuple(ModelState(_text(entry, "name"), _version(entry), "READY") for entry in map(_object, entries))
+
+
+def _finished(value: Any) -> Mapping[str, int]:
+    counts: Counter[str] = Counter()
+    for entry in map(_object, _list(_object(value).get("model_stats"))):
+        stats = _object(entry.get("inference_stats"))
+        counts[_text(entry, "name")] += sum(
+            int(_object(stats.get(each)).get("count", 0)) for each in ("success", "fail")
+        )
+    return counts
 
 
 def _list(value: Any) -> list[Any]:
