@@ -25,6 +25,7 @@ from tidegate.stack_file import find, folder
 from tidegate.triton.repository import MANAGEMENT
 from tritonclient.utils import InferenceServerException
 
+from tests.support.callers import Callers
 from tests.support.stack import RunningStack, eventually, make_repository, running_stack, write_rules
 
 
@@ -134,6 +135,26 @@ def test_a_stopped_gateway_is_reported_and_no_server_is_replaced(stack: RunningS
     fleet = eventually(lambda: (found := stack.get("/v1/fleet"))["well"] and found)
     assert (fleet["gateway"]["pid"], fleet["gateway"]["state"]) == (gateway, "serving")
     assert fleet["since_start"]["restarts"] == []
+    assert {each.pid for each in stack.servers()} == servers
+
+
+def test_a_stopped_control_plane_delays_no_request_and_accuses_nobody_afterwards(stack: RunningStack) -> None:
+    gateway, servers = gateway_of(stack), {each.pid for each in stack.servers()}
+    fleet = stack.get("/v1/fleet")
+    os.kill(stack.process.pid, signal.SIGSTOP)
+    try:
+        with Callers(stack, "own", per_s=50) as callers:
+            time.sleep(6)  # longer than a poll of the rules, and than the gateway may be silent
+            held_up = stack.get("/v1/fleet")
+    finally:
+        os.kill(stack.process.pid, signal.SIGCONT)
+    assert callers.failures == []
+    assert set(callers.answers) == {3}
+    assert held_up["revision"] == fleet["revision"]
+    assert "did not answer within" in held_up["problems"][0]
+    after = eventually(lambda: (found := stack.get("/v1/fleet"))["well"] and found)
+    assert after["gateway"]["pid"] == gateway
+    assert after["since_start"]["restarts"] == fleet["since_start"]["restarts"]
     assert {each.pid for each in stack.servers()} == servers
 
 

@@ -227,7 +227,14 @@ async def _run(process: GatewayProcess, link: GatewayLink, listener: socket.sock
     logs.addHandler(LinkedLog(link))
     logs.setLevel(start["log_level"])
     follower = process.follow(link, settings, start["gateway_id"])
-    gateway = build_gateway(settings, follower, process.directory, process, observe=process.fallbacks.observe)
+    gateway = build_gateway(
+        settings,
+        follower,
+        process.directory,
+        process,
+        observe=process.fallbacks.observe,
+        suspects=process.suspect,
+    )
     tasks = [asyncio.create_task(follower.run()), asyncio.create_task(process.beat())]
     try:
         while follower.revision is None or not process.directory.is_filled:
