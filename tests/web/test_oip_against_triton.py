@@ -183,7 +183,9 @@ def test_json_that_only_triton_reads_is_refused_where_it_may_hold_context(gatewa
         wanted = rest % kids
         assert triton.ask("POST", "/v2/models/echo/infer", body + wanted).status == 200
         reply = gateway.ask("POST", "/v2/models/echoing/infer", body + wanted)
-        assert (reply.status, "context" in reply.error) == (400, True), wanted[:60]
+        assert (reply.status, "nested" in reply.error or "context" in reply.error) == (400, True), wanted[:60]
+        if deep in rest:
+            continue
         plain = gateway.ask("POST", "/v2/models/echoing/infer", body + rest.replace(b"%b,", b"").replace(b",%b", b""))
         assert (plain.status, plain.headers["tidegate-rule"]) == (200, "default"), "nothing in it is context"
 

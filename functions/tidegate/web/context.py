@@ -38,28 +38,27 @@ def name_to_read(objective: Objective, headers: RawHeaders) -> JsonName:
     return PARAMETERS if reads else SEQUENCE_ID
 
 
-def oip_context(objective: Objective, headers: RawHeaders, values: Mapping[str, Any] | None, body: bytes) -> OipContext:
+def oip_context(
+    objective: Objective, headers: RawHeaders, values: Mapping[str, Any] | None, parameters: Mapping[str, Any]
+) -> OipContext:
     """The context of a request to `/v2`.
 
     Args:
         objective: the objective that is asked for.
         headers: the request's headers.
         values: what `context_header` found.
-        body: its body, inflated as `inflated` does; empty where the method has none.
+        parameters: those of the request's body; they count only where `values` are None.
 
     Raises:
         ContextError: a text does not stand for a value of its attribute.
-        WebError: `Inference-Header-Content-Length`, `sequence_id` or JSON that may hold context is malformed.
+        WebError: `sequence_id` is malformed.
     """
-    parameters: Mapping[str, Any] = {}
-    if body:
-        parameters = _parameters(headers, body, name_to_read(objective, headers))
-        if values is None:
-            values = _from_parameters(objective, parameters)
+    if values is None:
+        values = _from_parameters(objective, parameters)
     sequence_id = parameters.get("sequence_id")
     if isinstance(sequence_id, str):
         check_sequence_id(sequence_id)
-    context = with_declared_headers(objective, headers, values or {})
+    context = with_declared_headers(objective, headers, values)
     # Triton takes 0 and empty text for "no sequence".
     return OipContext(context, str(sequence_id) if sequence_id else None)
 
@@ -99,37 +98,6 @@ def with_declared_headers(objective: Objective, headers: RawHeaders, values: Map
         if found:
             added[attribute.name] = parse_text(attribute, _text(b",".join(found)))
     return {**values, **added} if added else values
-
-
-def _parameters(headers: RawHeaders, body: bytes, wanted: JsonName) -> Mapping[str, Any]:
-    """The request's `parameters`, parsed only if the JSON part of the body contains `wanted`.
-
-    Raises:
-        WebError: a name is duplicated in one object, where Triton would go by the other of the two, or the JSON does not
-            parse: Triton's own reader takes more, and would run a model without the context or the sequence in it.
-    """
-    end = _json_end(headers, len(body))
-    if not wanted.is_in(body, end):
-        return {}
-    try:
-        # Triton reads NaN among the data of tensors.
-        document = parse(body[:end], finite=False)
-    except UnreadableError as error:
-        why = f"the JSON of the request cannot be read for context or a sequence_id: {error}"
-        raise malformed(why) from None
-    parameters = document.get("parameters") if isinstance(document, dict) else None
-    return parameters if isinstance(parameters, dict) else {}
-
-
-def _json_end(headers: RawHeaders, size_bytes: int) -> int:
-    lengths = header_values(headers, b"inference-header-content-length")
-    if not lengths:
-        return size_bytes
-    text = lengths[0]
-    if text.isdigit() and len(text) <= 18 and int(text) <= size_bytes:
-        return int(text)
-    shown = text[:32].decode("ascii", "replace")
-    raise malformed(f"inference header size should be in range (0, {size_bytes}), got: {shown}")
 
 
 def _from_parameters(objective: Objective, parameters: Mapping[str, Any]) -> dict[str, Any]:

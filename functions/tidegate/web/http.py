@@ -53,11 +53,11 @@ class Answer:
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else self.body})
 
 
-def request_headers(headers: RawHeaders) -> list[tuple[bytes, bytes]]:
+def request_headers(headers: RawHeaders, codings: Sequence[bytes]) -> list[tuple[bytes, bytes]]:
     """The caller's headers that go on to Triton (names in lower case): what describes the body and the trace.
 
     An allow-list, since a proxy in front of Triton may refuse a request for a header that no model needs. Every
-    value is ASCII; `Content-Encoding` is written as Triton reads it.
+    value is ASCII; `Content-Encoding` has the `codings` of the body as Triton reads them.
 
     Raises:
         HeaderTooLongError: one is longer than Triton reads.
@@ -67,7 +67,7 @@ def request_headers(headers: RawHeaders) -> list[tuple[bytes, bytes]]:
         for name, value in headers
         if name in _TRAVELS
     ]
-    if codings := content_codings(headers):
+    if codings:
         kept.append((b"content-encoding", ascii_value(b", ".join(codings))))
     for name, value in headers:
         if name == b"connection" and value not in _HARMLESS_CONNECTION:

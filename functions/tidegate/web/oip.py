@@ -7,10 +7,10 @@ https://github.com/kserve/open-inference-protocol and Triton's extensions to it.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from tidegate.dispatch import Call, Outcome
 from tidegate.errors import ContextError, NoRuleError, TidegateError, UnavailableError
@@ -20,6 +20,7 @@ from tidegate.rules.decision import Decision, Target
 from tidegate.rules.nearest import nearest, suggestion
 from tidegate.web.bodies import Body, ClientGoneError
 from tidegate.web.callers import check_version, pinned_target
+from tidegate.web.classes import check_classes
 from tidegate.web.context import context_header, name_to_read, oip_context
 from tidegate.web.errors import (
     forbidden,
@@ -38,10 +39,11 @@ from tidegate.web.http import (
     request_headers,
     response_headers,
 )
-from tidegate.web.inflating import inflated
 from tidegate.web.limits import caller_timeout_ms
 from tidegate.web.observed import answered, unanswered
 from tidegate.web.parts import DoorParts
+from tidegate.web.request_json import RequestJson, examine_request
+from tidegate.web.sequences import NumericIds
 
 _READ = frozenset({"", "ready", "config", "stats"})
 _GENERATE = frozenset({"generate", "generate_stream"})
@@ -55,8 +57,7 @@ _VERSIONS_MAX_AGE_S = 1.0
 _LONGEST_VERSION = 20
 
 
-@dataclass(frozen=True, slots=True)
-class _Admitted:
+class _Admitted(NamedTuple):
     """A caller's objective in the live rules, and the target that the caller pins, if any."""
 
     engine: Engine
@@ -81,6 +82,7 @@ class OipDoor:
 
     def __init__(self, parts: DoorParts) -> None:
         self._parts = parts
+        self._numeric_ids = NumericIds(parts.dispatcher)
         self._server: tuple[float, Answer] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -146,7 +148,8 @@ class OipDoor:
             return _unknown(objective, self._parts.engines.engine())
         caller_ms = caller_timeout_ms(headers)
         values = context_header(headers)
-        forwarded = request_headers(headers)
+        codings = content_codings(headers)
+        forwarded = request_headers(headers, codings)
         with Body(receive, headers, self._parts.max_body_bytes, self._parts.budget) as incoming:
             body = await incoming.whole()
             started_s = time.perf_counter()
@@ -156,10 +159,8 @@ class OipDoor:
                 if admitted is None:
                     return _unknown(objective, self._parts.engines.engine())
             engine, contract = admitted.engine, admitted.contract
-            readable = body
-            if content_codings(headers):
-                readable = await asyncio.to_thread(inflated, headers, body, name_to_read(contract, headers))
-            context = oip_context(contract, headers, values, readable)
+            examined = examine_request(headers, codings, body, name_to_read(contract, headers))
+            context = oip_context(contract, headers, values, examined.parameters)
             decision = engine.decide(objective, context.values)
             if admitted.pinned is not None:
                 decision = engine.override(decision, admitted.pinned)
@@ -168,7 +169,8 @@ class OipDoor:
             call = Call("POST", "/infer", forwarded, body, sequence_id=context.sequence_id)
             try:
                 deadline_s = self._parts.dispatcher.deadline_s(decision, caller_ms, self._parts.time_left_ms(scope))
-                asked = _Asked(engine, objective, version, decision, admitted.pinned is not None, deadline_s)
+                carried = await self._checked(decision, examined, call, deadline_s)
+                asked = _Asked(engine, objective, version, carried, admitted.pinned is not None, deadline_s)
                 outcome = await self._carry_out(asked, call)
             except Exception as error:  # noqa: BLE001  # oip_failure() tells the foreseen from the unforeseen
                 answer = oip_failure(error, self._parts.decided.shown(decision))
@@ -176,6 +178,19 @@ class OipDoor:
                 return answer
             self._parts.observe(answered(decision, outcome, started_s, decided_s))
             return self._answer(decision, outcome, started_s, decided_s)
+
+    async def _checked(self, decision: Decision, examined: RequestJson, call: Call, deadline_s: float) -> Decision:
+        """The decision to carry out, once the model says that the request cannot end its server.
+
+        Raises:
+            DispatchError: nobody answered.
+            WebError: it could (400).
+        """
+        if call.sequence_id is not None:
+            await self._numeric_ids.check(decision, call.sequence_id, deadline_s)
+        if not examined.classified:
+            return decision
+        return await check_classes(self._parts.metadata, decision, examined.classified, deadline_s)
 
     async def _admitted(self, scope: Scope, objective: str) -> _Admitted | None:
         """The live rules, and in them the objective that the request's caller may use; None where there is none.
@@ -202,14 +217,14 @@ class OipDoor:
         engine, pinned = admitted.engine, admitted.pinned
         caller_ms = caller_timeout_ms(headers)
         try:
-            context = oip_context(admitted.contract, headers, context_header(headers), b"")
+            context = oip_context(admitted.contract, headers, context_header(headers), {})
             decision = engine.decide(objective, context.values)
         except (ContextError, NoRuleError):
             decision = engine.representative(objective)
         if pinned is not None:
             decision = engine.override(decision, pinned)
         decided_s = time.perf_counter()
-        call = Call("GET", f"/{action}" if action else "", request_headers(headers))
+        call = Call("GET", f"/{action}" if action else "", request_headers(headers, content_codings(headers)))
         try:
             deadline_s = self._parts.dispatcher.deadline_s(decision, caller_ms, self._parts.time_left_ms(scope))
             asked = _Asked(engine, objective, version, decision, pinned is not None, deadline_s)

@@ -1,24 +1,124 @@
 """A request's `sequence_id`, of which nothing reaches Triton that ends it.
 
 Triton 2.51 writes a text id with 4 bytes for its length into the 4 or 8 bytes of a numeric CORRID control, and so beyond
-them. What the allocator adds takes 20 bytes of text, and one of 21 ends the server. Which control a model, or a step of it, has
-is not known here, so the limit is for all.
+them. What the allocator adds takes 20 bytes of text, and one of 21 ends the server. A longer one, such as a UUID, is sent only
+where the model says that neither it nor a step of it has such a control.
 """
 
 from __future__ import annotations
 
-from tidegate.web.errors import malformed
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+from urllib.parse import quote
 
-LONGEST_SEQUENCE_ID_BYTES = 20
+from tidegate.dispatch import Call, Dispatcher
+from tidegate.rules.decision import Decision
+from tidegate.web.errors import WebError, bad_model_answer, malformed
+
+LONGEST_SEQUENCE_ID_BYTES = 128
+"""Triton's own limit."""
+
+HARMLESS_SEQUENCE_ID_BYTES = 20
+
+_MAX_AGE_S = 10.0
+_MOST_KEPT = 1024
+_MOST_STEPS = 256
 
 
 def check_sequence_id(text: str) -> None:
-    """Refuse a text id that could end a server.
+    """Refuse a text id that Triton reads for no model.
 
     Raises:
-        WebError: it is too long.
+        WebError: it is no Unicode text, or too long.
     """
-    if len(text.encode("utf-8", "surrogatepass")) > LONGEST_SEQUENCE_ID_BYTES:
-        raise malformed(
-            f"the sequence_id is a text of more than {LONGEST_SEQUENCE_ID_BYTES} bytes: send a number, or a shorter text"
-        )
+    try:
+        size_bytes = len(text.encode())
+    except UnicodeEncodeError:
+        raise malformed("the sequence_id holds half of a surrogate pair, which is no text") from None
+    if size_bytes > LONGEST_SEQUENCE_ID_BYTES:
+        raise malformed(f"the sequence_id is a text of more than {LONGEST_SEQUENCE_ID_BYTES} bytes")
+
+
+class NumericIds:
+    """Knows which models take the ids of their sequences as numbers, from the models' own configurations.
+
+    Args:
+        dispatcher: asks the models.
+        clock: seconds that never run backwards.
+    """
+
+    def __init__(self, dispatcher: Dispatcher, clock: Callable[[], float] = time.monotonic) -> None:
+        self._dispatcher = dispatcher
+        self._clock = clock
+        self._kept: dict[str, tuple[float, bool]] = {}
+
+    async def check(self, decision: Decision, sequence_id: str, deadline_s: float) -> None:
+        """Refuse an id that could end the server of the decision's target. Ids that are short enough ask nobody.
+
+        Raises:
+            DispatchError: nobody answered.
+            WebError: the model, or a step of it, takes numbers and the id is a long text (400); or a configuration cannot be
+                read (502).
+        """
+        if len(sequence_id.encode()) <= HARMLESS_SEQUENCE_ID_BYTES:
+            return
+        if await self._takes_numbers(decision, deadline_s):
+            raise malformed(
+                f"the sequence_id is a text of more than {HARMLESS_SEQUENCE_ID_BYTES} bytes, and model "
+                f"'{decision.target.model}' takes its ids as numbers: send a number, or a shorter text"
+            )
+
+    async def _takes_numbers(self, decision: Decision, deadline_s: float) -> bool:
+        now_s = self._clock()
+        kept = self._kept.get(decision.target.model)
+        if kept is not None and now_s - kept[0] <= _MAX_AGE_S:
+            return kept[1]
+        alone = replace(decision, fallbacks=())
+        found, open_models, seen = False, [decision.target.model], {decision.target.model}
+        while open_models and not found:
+            config = await self._config(alone, open_models.pop(), deadline_s)
+            found = any(_numeric_controls(config)) or len(seen) > _MOST_STEPS
+            steps = set(_steps(config)) - seen
+            seen |= steps
+            open_models.extend(steps)
+        if len(self._kept) >= _MOST_KEPT:
+            self._kept.clear()
+        self._kept[decision.target.model] = (now_s, found)
+        return found
+
+    async def _config(self, decision: Decision, model: str, deadline_s: float) -> Mapping[str, Any]:
+        call = Call("GET", path=f"/v2/models/{quote(model, safe='')}/config")
+        outcome = await self._dispatcher.dispatch(decision, call, deadline_s)
+        try:
+            config = json.loads(outcome.response.body)
+            if outcome.response.status == 200 and isinstance(config, dict):
+                return config
+        except (ValueError, RecursionError):
+            pass
+        raise _unreadable(model)
+
+
+def _numeric_controls(config: Mapping[str, Any]) -> Iterator[bool]:
+    """For each control that gets the id of a sequence, whether it is a number."""
+    try:
+        for tensor in (config.get("sequence_batching") or {}).get("control_input") or ():
+            for control in tensor["control"]:
+                if control["kind"] == "CONTROL_SEQUENCE_CORRID":
+                    yield control["data_type"] != "TYPE_STRING"
+    except (KeyError, TypeError, AttributeError):
+        raise _unreadable(str(config.get("name"))) from None
+
+
+def _steps(config: Mapping[str, Any]) -> Iterator[str]:
+    try:
+        for step in (config.get("ensemble_scheduling") or {}).get("step") or ():
+            yield str(step["model_name"])
+    except (KeyError, TypeError, AttributeError):
+        raise _unreadable(str(config.get("name"))) from None
+
+
+def _unreadable(model: str) -> WebError:
+    return bad_model_answer(f"the configuration of model {model!r} is not readable")
