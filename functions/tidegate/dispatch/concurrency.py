@@ -23,6 +23,8 @@ MOST_SAMPLES = 64
 MEASURE_EVERY_S = 30.0
 MEASURE_SAMPLES = 3
 _EWMA = 0.125
+_EWMA_DOWN = 0.25
+"""The idle latency falls faster than it rises: the first requests of a model are often its slowest."""
 
 
 class ConcurrencyLimit:
@@ -72,7 +74,7 @@ class ConcurrencyLimit:
         usual_s = self._usual_s
         self._usual_s = took_s if usual_s is None else usual_s + _EWMA * (took_s - usual_s)
         if in_flight <= 1 or self._base_s is None:
-            self._base_s = took_s if self._base_s is None else self._base_s + _EWMA * (took_s - self._base_s)
+            self._base_s = took_s if self._base_s is None else _toward(took_s, self._base_s)
         if self._measuring_until_s is not None:
             self._measure(took_s, in_flight, now_s)
             return
@@ -118,3 +120,7 @@ class ConcurrencyLimit:
             self._samples.clear()
             self._peak, self._window_at_s = 0, now_s
             self._measure_at_s = now_s + max(MEASURE_EVERY_S, 100 * self._base_s)
+
+
+def _toward(took_s: float, base_s: float) -> float:
+    return base_s + (_EWMA_DOWN if took_s < base_s else _EWMA) * (took_s - base_s)
