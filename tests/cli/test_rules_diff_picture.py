@@ -7,6 +7,7 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
+from tidegate.rules.pictures.flows_svg import MOST_TARGETS
 
 from tests.cli.diffed import FLEET, directory, with_rules
 from tests.cli.rules_runner import rules
@@ -47,7 +48,7 @@ def test_the_picture_shows_flows_as_thick_as_they_are(old: Path, tmp_path: Path)
 
 
 def test_the_picture_stays_readable_with_many_targets_and_says_when_nothing_moves(tmp_path: Path) -> None:
-    models = {f"model_{number}": {"shards": ["cpu"]} for number in range(60)}
+    models = {f"model_{number}": {"shards": ["cpu"]} for number in range(MOST_TARGETS + 4)}
     fleet = {"shards": {"cpu": {}}, "models": models}
     split = {model: number + 1 for number, model in enumerate(models)}
     old = directory(tmp_path / "old", fleet=fleet, rules=[{"id": "all", "split": split}])
