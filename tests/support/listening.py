@@ -43,7 +43,16 @@ def listening(app: Any, **limits: Any) -> Iterator[Listening]:
         yield served
     finally:
         served.run(served.listener.stop(0))
+        served.run(_end_tasks())
         loop.call_soon_threadsafe(loop.stop)
         thread.join(PATIENCE_S)
         assert not thread.is_alive()
         loop.close()
+
+
+async def _end_tasks() -> None:
+    """Cancel what the app does beside its requests, as the end of a process does."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

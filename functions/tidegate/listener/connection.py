@@ -69,9 +69,9 @@ class Connection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_body_credit_s", "_body_left", "_body_since_s", "_chunked", "_client", "_config", "_ended_by_peer", "_exchange",
-        "_held", "_loop", "_owner", "_phase", "_reader", "_reading", "_server", "_transport", "_unsent_bytes",
-        "read_deadline_s", "writable", "write_deadline_s",
+        "_body_credit_s", "_body_left", "_body_since_s", "_chunked", "_client", "_config", "_ended_by_peer",
+        "_exchange", "_held", "_loop", "_owner", "_phase", "_reader", "_reading", "_server", "_transport",
+        "_unsent_bytes", "read_deadline_s", "writable", "write_deadline_s",
     )  # fmt: skip
 
     _transport: asyncio.Transport
@@ -268,22 +268,23 @@ class Connection(asyncio.Protocol):
         self._exchange = exchange
         if self._owner.stopping:
             exchange.last_of_connection()
-        self._body_left = reader.content_length
-        if reader.chunked:
-            self._chunked = ChunkedBody()
-        elif not self._body_left:
+        length = reader.content_length
+        if not reader.chunked and len(rest) >= length:
+            # Most bodies come with their head.
+            body, rest = (rest, b"") if len(rest) == length else (rest[:length], rest[length:])
+            if body:
+                reader.skip(body)
             self._phase = Phase.AHEAD
             self.read_deadline_s = math.inf
-            exchange.body_arrived(b"", True)
-            exchange.task = self._loop.create_task(exchange.run(self._owner.app))
-            return rest
-        self._phase = Phase.BODY
-        self._body_credit_s = self._config.body_timeout_s
-        self._body_since_s = self._owner.now_s
-        if rest:
-            rest = self._read_body(rest)
+            exchange.body_arrived(body, True)
         else:
+            self._body_left = length
+            self._chunked = ChunkedBody() if reader.chunked else None
+            self._phase = Phase.BODY
+            self._body_credit_s = self._config.body_timeout_s
+            self._body_since_s = self._owner.now_s
             self.read_deadline_s = self._owner.later_s(self._body_credit_s)
+            rest = self._read_body(rest)
         exchange.task = self._loop.create_task(exchange.run(self._owner.app))
         return rest
 
@@ -299,7 +300,8 @@ class Connection(asyncio.Protocol):
                 (data, b"") if len(data) <= self._body_left else (data[: self._body_left], data[self._body_left :])
             )
             self._body_left -= len(piece)
-            self._reader.skip(piece)
+            if piece:
+                self._reader.skip(piece)
             complete = not self._body_left
         if self._exchange is not None:
             self._exchange.body_arrived(piece, complete)

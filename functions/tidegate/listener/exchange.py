@@ -84,13 +84,16 @@ class Exchange:
     """
 
     __slots__ = (
-        "_answer", "_body", "_body_complete", "_chunked", "_end_told", "_expects_continue", "_gone", "_headers",
-        "_keep_alive", "_left", "_line", "_scope", "_status", "_waiter", "buffered_bytes", "task",
+        "_answer", "_body", "_body_complete", "_chunked", "_end_told", "_expects_continue", "_gone", "_head_only",
+        "_headers", "_http_10", "_keep_alive", "_left", "_line", "_scope", "_status", "_waiter", "buffered_bytes",
+        "task",
     )  # fmt: skip
 
     def __init__(self, line: Line, scope: dict[str, Any], keep_alive: bool, expects_continue: bool) -> None:
         self._line = line
         self._scope = scope
+        self._head_only = scope["method"] == "HEAD"
+        self._http_10 = scope["http_version"] == "1.0"
         self._keep_alive = keep_alive
         self._expects_continue = expects_continue
         self._body: list[bytes] = []
@@ -114,7 +117,7 @@ class Exchange:
     @property
     def takes_interim(self) -> bool:
         """Whether an interim response may be sent now."""
-        return not self.answer_begun and self._scope["http_version"] != "1.0"
+        return not self.answer_begun and not self._http_10
 
     @property
     def continue_owed(self) -> bool:
@@ -235,7 +238,7 @@ class Exchange:
 
     @property
     def _bodiless(self) -> bool:
-        return self._scope["method"] == "HEAD" or self._status in _BODILESS
+        return self._head_only or self._status in _BODILESS
 
     def _head(self, whole_bytes: int | None) -> bytes:
         """The head of the answer; `whole_bytes` is the size of a body that is all there."""
@@ -255,14 +258,13 @@ class Exchange:
                 continue
             lines.append(b"%b: %b\r\n" % (name, value))
         lines.append(date or _clock.header())
-        http_10 = self._scope["http_version"] == "1.0"
         if framing := self._framing(length, whole_bytes):
             lines.append(framing)
         elif not self._bodiless:
             keep = False
         if not keep:
             lines.append(b"connection: close\r\n")
-        elif http_10:
+        elif self._http_10:
             lines.append(b"connection: keep-alive\r\n")
         self._keep_alive = keep
         return _checked(lines)
@@ -278,7 +280,7 @@ class Exchange:
         if length is not None:
             self._left = int(length)
             return b"content-length: %b\r\n" % length
-        if self._scope["http_version"] == "1.0":
+        if self._http_10:
             return b""
         self._chunked = True
         return b"transfer-encoding: chunked\r\n"

@@ -32,8 +32,9 @@ class HeadReader:
     """Reads one head after another from a connection. After a whole head, its attributes describe the request."""
 
     __slots__ = (
-        "_complete", "_config", "_fed_bytes", "_in_step", "_known_host", "_line_read", "_parser", "_partial", "_watched", "chunked",
-        "content_length", "expects_continue", "headers", "http_10", "keep_alive", "method", "path", "query", "raw_path",
+        "_complete", "_config", "_fed_bytes", "_in_step", "_known_host", "_line", "_line_read", "_parser", "_partial",
+        "_watched", "chunked", "content_length", "expects_continue", "headers", "http_10", "keep_alive", "method",
+        "path", "query", "raw_path",
     )  # fmt: skip
 
     def __init__(self, config: ListenerConfig) -> None:
@@ -42,6 +43,7 @@ class HeadReader:
         self._in_step = False
         self._partial = bytearray()
         self._fed_bytes = 0
+        self._line = b""
         self._line_read = False
         self._complete = False
         self._watched: Headers = []
@@ -158,9 +160,14 @@ class HeadReader:
             if len(data) > self._config.max_target_bytes + _LONGEST_REST_OF_LINE:
                 raise RefusalError(414, f"the request target exceeds {self._config.max_target_bytes} bytes; shorten it")
             return
-        match = _REQUEST_LINE.fullmatch(data, 0, end)
+        line = data[:end]
+        if line == self._line:
+            # Most requests of a connection ask for the same, and what the line says is still there.
+            self._line_read = True
+            return
+        match = _REQUEST_LINE.fullmatch(line)
         if match is None:
-            if _OTHER_VERSION.fullmatch(data, 0, end):
+            if _OTHER_VERSION.fullmatch(line):
                 raise RefusalError(505, "this server speaks HTTP/1.1 and HTTP/1.0 alone")
             raise RefusalError(400, "the request line must be a method, a target and HTTP/1.1, one space between them")
         method, target, minor = match.groups()
@@ -170,6 +177,7 @@ class HeadReader:
         self.method = method.decode()
         self.http_10 = minor == b"0"
         self._read_target(bytes(target))
+        self._line = bytes(line)
 
     def _read_target(self, target: bytes) -> None:
         if self.method == "CONNECT":
