@@ -61,6 +61,16 @@ def test_the_gateway_is_another_process_than_the_control_plane(stack: RunningSta
     assert b"gateway_process" in arguments
 
 
+def test_the_gateway_has_the_listeners_limits_and_descriptors_for_its_connections(stack: RunningStack) -> None:
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(urllib.request.Request(f"{stack.url}/v2", headers={"X": "x" * 70_000}), timeout=20)
+    assert refused.value.code == 431
+    assert "65536 bytes" in json.loads(refused.value.read())["error"]
+    limits = (Path("/proc") / str(gateway_of(stack)) / "limits").read_text()
+    soft, hard = re.findall(r"Max open files +(\d+) +(\d+)", limits)[0]
+    assert soft == hard
+
+
 def test_the_gateway_starts_without_what_only_the_control_plane_needs() -> None:
     heavy = ("boto3", "botocore", "pydantic", "numpy", "yaml", "tritonclient")
     script = f"import sys, tidegate.bootstrap.gateway_process; print([m for m in {heavy} if m in sys.modules])"

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 import time
 
 import pytest
+from tidegate.listener.connection import Connection
+from tidegate.listener.exchange import Exchange
+from tidegate.listener.head import HeadReader
 
 from tests.listener.server import Client, Served, chunked, get, post, serving, until
 
@@ -217,3 +221,23 @@ def test_idle_and_unfinished_connections_make_room() -> None:
         until(lambda: served.app.events.count("waiting") == 8)
         for client in [*idle, *unfinished]:
             client.sock.close()
+
+
+def test_connections_leave_nothing_to_the_garbage_collector() -> None:
+    with serving() as served:
+        gc.collect()
+        gc.disable()
+        try:
+            for request in (
+                post(b"abc"),
+                chunked(b"abc"),
+                get(headers=b"Connection: Upgrade\r\nUpgrade: h2c\r\n"),
+                b"bad\r\n\r\n",
+            ):
+                with served.connect() as client:
+                    client.send(request)
+                    client.read()
+            until(lambda: served.listening.listener.connections == 0)
+            until(lambda: not any(isinstance(each, (Connection, HeadReader, Exchange)) for each in gc.get_objects()))
+        finally:
+            gc.enable()

@@ -14,6 +14,7 @@ import contextlib
 import ctypes
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -277,6 +278,9 @@ def main(arguments: Sequence[str]) -> None:
     """Run until the control plane says stop, or is gone."""
     # For a loop that is too busy to see the end of the channel.
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    # Half of the descriptors are for callers; a shell's soft limit of 1 024 would leave them 512 connections.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     # A terminal's Ctrl-C is for the parent, which then says stop.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     listener, channel = (socket.socket(fileno=int(each)) for each in arguments)

@@ -133,6 +133,7 @@ class Connection(asyncio.Protocol):
         self._owner.closed(self)
         self.resume_writing()
         self._drop_exchange()
+        self._reader.release()
 
     def pause_writing(self) -> None:
         self.writable = self._loop.create_future()

@@ -83,6 +83,10 @@ class HeadReader:
         if self._in_step:
             self._parser.feed_data(body)
 
+    def release(self) -> None:
+        """Let go of the parser, which refers to this reader: both are gone at once, not when the collector runs."""
+        del self._parser
+
     def scope(self, client: tuple[str, int] | None, server: tuple[str, int | None] | None) -> dict[str, Any]:
         """The ASGI scope of the request."""
         return {
