@@ -60,7 +60,28 @@ def infra(*arguments: str, **variables: str) -> Result:
     return done
 
 
-def test_a_deployment_without_an_account_names_all_that_is_missing() -> None:
+MISSING = (
+    "nothing was changed. Missing:",
+    "an AWS region: set AWS_REGION",
+    "AWS credentials: run `aws configure sso`",
+    "the setting ami.gpu: run `make infra-amis STAGE=dev MOVE=1`",
+    "not looked at: the CDK bootstrap stack",
+    "not looked at: the images",
+    "docs/operations.md",
+)
+"""What a deployment without an account tells."""
+
+
+def test_a_deployment_without_an_account_names_all_that_is_missing(quick: Path) -> None:
+    done = infra("deploy", "--stage", "dev")
+    assert done.exit_code == 1
+    assert "0 findings by cdk-nag, audit, cfn-lint, checkov" in done.stdout
+    assert "to review: build/infra/dev/REVIEW.md" in done.stdout
+    assert [named for named in MISSING if named not in done.stderr] == []
+
+
+@pytest.mark.slow
+def test_a_deployment_is_a_program_that_audits_what_it_would_deploy() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "infra", "deploy", "--stage", "dev"],
         cwd=ROOT,
@@ -73,17 +94,20 @@ def test_a_deployment_without_an_account_names_all_that_is_missing() -> None:
     )
     assert done.returncode == 1
     assert "0 findings by cdk-nag, audit, cfn-lint, checkov" in done.stdout
-    assert "to review: build/infra/dev/REVIEW.md" in done.stdout
-    for named in (
-        "nothing was changed. Missing:",
-        "an AWS region: set AWS_REGION",
-        "AWS credentials: run `aws configure sso`",
-        "the setting ami.gpu: run `make infra-amis STAGE=dev MOVE=1`",
-        "not looked at: the CDK bootstrap stack",
-        "not looked at: the images",
-        "docs/operations.md",
-    ):
-        assert named in done.stderr, named
+    assert [named for named in MISSING if named not in done.stderr] == []
+    assert "Traceback" not in done.stderr
+
+
+def test_it_is_a_program() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "infra", "check", "--stage", "staging"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, "stage 'staging' has no settings" in done.stderr) == (1, True)
     assert "Traceback" not in done.stderr
 
 
