@@ -30,18 +30,23 @@ TOGETHER = {
 """Files that are one unit."""
 
 LONG_FIRST: tuple[str, ...] = (
-    "tests/test_lint.py",
-    "tests/e2e/",
-    "tests/docs/",
-    "tests/infra/",
-    "tests/cli/test_publish.py",
     "tests/cli/test_up.py",
-    "tests/cli/test_models_smoke.py",
-    "tests/models/",
+    "tests/cli/test_publish.py",
+    "tests/docs/test_control_plane_page.py",
+    "tests/e2e/",
+    "tests/test_lint.py",
+    "tests/infra/",
+    "tests/cli/test_follow.py",
+    "tests/docs/",
+    "tests/assets/",
+    "tests/cli/test_models_push.py",
     "tests/lambdas/",
-    "tests/rules/test_engine_properties.py",
+    "tests/models/",
+    "tests/aws/",
+    "tests/rules/",
     "tests/faults/",
     "tests/control/",
+    "tests/triton/",
 )
 """What starts first, by how its path begins; a worker that gets a long file last would keep all others waiting."""
 
@@ -56,8 +61,10 @@ def unit(nodeid: str) -> str:
 
 def start(nodeid: str) -> tuple[int, str]:
     """Where a test comes in the order of starts; tests of a unit come together, in the order they were collected in."""
-    ranks = (rank for rank, beginning in enumerate(LONG_FIRST) if nodeid.startswith(beginning))
-    return next(ranks, len(LONG_FIRST)), unit(nodeid)
+    name = unit(nodeid)
+    files = TOGETHER.get(name, (nodeid,))
+    ranks = (rank for rank, beginning in enumerate(LONG_FIRST) if any(file.startswith(beginning) for file in files))
+    return next(ranks, len(LONG_FIRST)), name
 
 
 def scheduler(config: pytest.Config, log: Any) -> Any:
