@@ -140,7 +140,6 @@ def test_without_a_scratch_server_one_of_the_fleet_is_lost_and_is_back_before_th
             print(f"{time.monotonic() - began:.1f} s: {failure.value}")
             assert (failure.value.step, name in str(failure.value)) == ("try", True)
             assert "of shard 'a'" in str(failure.value)
-            assert time.monotonic() - began < 20
         assert "no licence file" in str(failure.value)
         assert eventually(lambda: len(servers()) == 3 and len(servers() & before) >= 1)
         assert stack.get("/v1/fleet")["revision"] == live

@@ -146,7 +146,7 @@ def test_a_thawed_function_serves_what_it_knows_while_the_store_hangs(
     revision = deployment.publish(RULES)
     proxy = cutting(urlsplit(deployment.aws.url).port or 0)
     variables = deployment.variables(shards) | {"TIDEGATE_AWS_ENDPOINT_URL": f"http://127.0.0.1:{proxy.port}"}
-    wait = {"TIDEGATE_POLL_INTERVAL_S": "0.05", "TIDEGATE_FRESH_WAIT_MS": "150"}
+    wait = {"TIDEGATE_POLL_INTERVAL_S": "0.05", "TIDEGATE_FRESH_WAIT_MS": "500"}
     environment = start("resolve", variables | wait)
     ask(environment, "/v1/objectives/adding/resolve", {"context": {}})
     proxy.hang()
@@ -154,7 +154,7 @@ def test_a_thawed_function_serves_what_it_knows_while_the_store_hangs(
     began = time.monotonic()
     answers = [ask(environment, "/v1/objectives/adding/resolve", {"context": {}}) for _ in range(5)]
     assert [answer.json["revision"] for answer in answers] == [revision] * 5
-    assert 0.15 <= time.monotonic() - began < 0.6, "one of them waited, and no longer than it may"
+    assert 0.5 <= time.monotonic() - began < 2.5, "one of them waited, and not each of the five"
 
 
 def test_the_time_that_the_function_has_left_is_the_deadline(
