@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,9 +13,9 @@ import pytest
 from tidegate.cli.serve import _checked
 from tidegate.control.following import FollowMode
 
+from tests.support import commands
 from tests.support.callers import Callers
 from tests.support.stack import (
-    ROOT,
     RunningStack,
     eventually,
     make_repository,
@@ -27,6 +25,9 @@ from tests.support.stack import (
 )
 
 PLACEMENT = {"versioned": ["a"]}
+TIMES = {"TIDEGATE_DRAIN_TIMEOUT_S": "1", "TIDEGATE_POLL_INTERVAL_S": "0.2"}
+"""Each request takes milliseconds: nothing has to wait for them longer."""
+
 UNREACHABLE = "[{id: all, serve: versioned/1}, {id: never, when: {country: US}, serve: versioned/2}]"
 HOLE = "[{id: us, when: {country: US}, serve: versioned/1}]"
 CASE = """\
@@ -37,9 +38,7 @@ cases:
 
 
 def tidegate(stack: RunningStack, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "functions")}
-    command = [sys.executable, "-m", "tidegate.cli", *arguments, "--stack", stack.url]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=environment)
+    return commands.tidegate(*arguments, "--stack", stack.url)
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +50,7 @@ def rules(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def stack(rules: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
     folder = tmp_path_factory.mktemp("stack")
     models = make_repository(folder / "models", "versioned")
-    with running_stack(rules, models, folder / "errors") as running:
+    with running_stack(rules, models, folder / "errors", variables=TIMES) as running:
         yield running
 
 
@@ -61,7 +60,7 @@ def unharmed(request: pytest.FixtureRequest) -> Iterator[None]:
     if "stack" not in request.fixturenames:
         yield
         return
-    with Callers(request.getfixturevalue("stack"), "picked", per_s=50, sleep_ms=1) as callers:
+    with Callers(request.getfixturevalue("stack"), "picked", per_s=20, sleep_ms=1) as callers:
         yield
     assert callers.answers
     assert callers.failures == []

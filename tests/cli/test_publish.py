@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from tests.cli.test_eighty_columns import assert_fits
+from tests.support.commands import tidegate
 from tests.support.stack import ROOT, RunningStack, eventually, make_repository, running_stack, write_rules
 from tests.web.conftest import free_port
 
@@ -31,17 +32,18 @@ PLACEMENT = {name: ["a"] for name in (*MODELS, "fails")}
 
 
 class Cli:
-    """`tidegate` in processes of its own, on the stores of a stack."""
+    """`tidegate` on the stores of a stack."""
 
     def __init__(self, stack: RunningStack, rules: Path, models: Path) -> None:
         self.stack, self.rules, self.models = stack, rules, models
         self.base = ""
 
     def command(self, *arguments: str) -> list[str]:
+        """For a process of its own."""
         return [sys.executable, "-m", "tidegate.cli", *arguments, "--stack", self.stack.url]
 
-    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return run(self.command(*arguments))
+    def run(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        return run(*arguments, "--stack", self.stack.url, **variables)
 
     def write(self, **objectives: str) -> None:
         """Write the rules that are published next."""
@@ -67,12 +69,8 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     return own | TIMES | {"PYTHONPATH": str(ROOT / "functions")} | dict(extra or {})
 
 
-def run(command: list[str], extra: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=60, check=False, env=environment(extra), cwd=ROOT
-    )
-    assert "Traceback" not in done.stderr, done.stderr
-    return done
+def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return tidegate(*arguments, variables=TIMES | variables)
 
 
 @pytest.fixture(scope="module")
@@ -358,18 +356,17 @@ def test_status_reads_the_stores_as_it_reads_the_stack(published: Cli) -> None:
     control = published.stack.get("/v1/fleet")["control"]
     options = ["--bucket", control["bucket"], "--registry-table", control["registry_table"]]
     options += ["--endpoint-url", control["endpoint_url"]]
-    tidegate = [sys.executable, "-m", "tidegate.cli", "status"]
-    of_stores = json.loads(run([*tidegate, *options, "--json"]).stdout)
+    of_stores = json.loads(run("status", *options, "--json").stdout)
     of_stack = json.loads(published.run("status", "--json").stdout)
     for key in ("well", "revision", "revisions", "history", "objectives", "drift", "problems"):
         assert of_stores[key] == of_stack[key], key
     assert of_stores["revisions"][0]["why"] == of_stack["history"][0]["why"]
     endpoints = [each["url"] for each in of_stores["shards"][0]["endpoints"]]
-    table = run([*tidegate, *options]).stdout
+    table = run("status", *options).stdout
     assert all(url in table for url in endpoints)
     assert "2 of 2" in table
     assert "gateway local serves" in table
-    models = run([*tidegate, *options, "--models"]).stdout
+    models = run("status", *options, "--models").stdout
     assert re.search(r"versioned/2\s+READY, needed by live", models)
 
 
@@ -422,7 +419,7 @@ def test_history_is_a_table(published: Cli) -> None:
 
 @pytest.mark.parametrize("command", ["rollback", "status"])
 def test_without_stores_it_says_how_to_name_them(command: str) -> None:
-    done = run([sys.executable, "-m", "tidegate.cli", command])
+    done = run(command)
     assert done.returncode == 2
     assert all(way in done.stderr for way in ("tidegate up", "--stack", "TIDEGATE_STACK"))
 
@@ -432,26 +429,24 @@ def test_stores_that_do_not_answer_are_an_error_that_names_them(command: str, pu
     url = f"http://127.0.0.1:{free_port()}"
     options = ["--bucket", "nowhere", "--registry-table", "nowhere", "--endpoint-url", url]
     more = ["--rules", str(published.rules), "--models", str(published.models)] if command == "publish" else []
-    done = run([sys.executable, "-m", "tidegate.cli", command, *more, *options])
+    done = run(command, *more, *options)
     assert done.returncode == 1
     assert re.search(rf"(S3|DynamoDB) at {url} did not answer", done.stderr)
 
 
 def test_a_table_or_bucket_that_is_missing_is_named(cli: Cli) -> None:
     control = cli.stack.get("/v1/fleet")["control"]
-    base = [sys.executable, "-m", "tidegate.cli", "status", "--endpoint-url", control["endpoint_url"]]
-    table = run([*base, "--bucket", control["bucket"], "--registry-table", "nowhere"])
+    base = ["status", "--endpoint-url", control["endpoint_url"]]
+    table = run(*base, "--bucket", control["bucket"], "--registry-table", "nowhere")
     assert (table.returncode, "nowhere" in table.stderr) == (1, True)
-    bucket = run([*base, "--bucket", "nowhere", "--registry-table", control["registry_table"]])
+    bucket = run(*base, "--bucket", "nowhere", "--registry-table", control["registry_table"])
     assert (bucket.returncode, "there is no bucket 'nowhere'" in bucket.stderr) == (1, True)
 
 
 def test_the_same_files_have_one_revision_from_check_to_the_answers_header(published: Cli) -> None:
     published.write(picked="versioned", other="simple")
     rules = str(published.rules)
-    checked = json.loads(run([sys.executable, "-m", "tidegate.cli", "rules", "check", rules, "--json"]).stdout)[
-        "revision"
-    ]
+    checked = json.loads(run("rules", "check", rules, "--json").stdout)["revision"]
     planned = lines(published.publish("--dry-run", "--json"))[-1]
     done = lines(published.publish("--json"))[-1]
     assert checked == planned["revision"] == done["revision"] == done["activated"]["revision"]
@@ -481,7 +476,7 @@ def test_what_an_operator_reads_fits_80_columns(command: str, published: Cli) ->
     published.write(picked="versioned/2", other="simple")
     places = {"{rules}": str(published.rules), "{models}": str(published.models)}
     arguments = [places.get(each, each) for each in OPERATOR[command]]
-    done = run(published.command(*arguments), {"COLUMNS": "80"})
+    done = published.run(*arguments, COLUMNS="80")
     assert done.stdout.strip()
     assert_fits(done.stdout + done.stderr, "")
     if command in ("publish", "status", "history"):
