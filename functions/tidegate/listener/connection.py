@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import socket
 from enum import Enum, auto
 from typing import Protocol
 
@@ -12,14 +11,11 @@ from tidegate.listener.chunked import ChunkedBody
 from tidegate.listener.config import ListenerConfig
 from tidegate.listener.exchange import App, Exchange
 from tidegate.listener.head import HeadReader
+from tidegate.listener.pace import BodyPace
+from tidegate.listener.peer import CONTINUE, watch_peer
 from tidegate.listener.refusal import RefusalError, closing_answer
 
 _JOIN_BELOW_BYTES = 65_536
-_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-_PEER_LOOK_S = 0.05
-_TCP_CLOSE = 7
-"""The state of a socket that was reset (Linux, `include/net/tcp_states.h`)."""
-
 _STOPPING = "the gateway is stopping; send the request again, over a new connection"
 
 
@@ -69,9 +65,8 @@ class Connection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_body_credit_s", "_body_left", "_body_since_s", "_chunked", "_client", "_config", "_ended_by_peer",
-        "_exchange", "_held", "_loop", "_owner", "_phase", "_reader", "_reading", "_server", "_transport",
-        "_unsent_bytes", "read_deadline_s", "writable", "write_deadline_s",
+        "_body_left", "_chunked", "_client", "_config", "_ended_by_peer", "_exchange", "_held", "_loop", "_owner", "_pace", "_phase",
+        "_reader", "_reading", "_server", "_transport", "_unsent_bytes", "read_deadline_s", "writable", "write_deadline_s",
     )  # fmt: skip
 
     _transport: asyncio.Transport
@@ -85,8 +80,7 @@ class Connection(asyncio.Protocol):
         self._exchange: Exchange | None = None
         self._chunked: ChunkedBody | None = None
         self._body_left = 0
-        self._body_credit_s = 0.0
-        self._body_since_s = 0.0
+        self._pace = BodyPace(owner.config.body_timeout_s, owner.config.min_bytes_per_s)
         self._held = b""
         self._reading = True
         self._ended_by_peer = False
@@ -120,7 +114,10 @@ class Connection(asyncio.Protocol):
         """Whoever ends its side within a request is gone; whoever does after a request may still want the answer."""
         self._ended_by_peer = True
         if self._phase is Phase.AHEAD:
-            self._look_for_peer()
+            exchange = self._exchange
+            assert exchange is not None
+            interim = exchange.takes_interim and not exchange.answer_begun
+            watch_peer(self._transport, self._loop, lambda: self._exchange is not None, interim)
         elif self._phase is Phase.BODY:
             self.abort()
         else:
@@ -212,7 +209,7 @@ class Connection(asyncio.Protocol):
     def body_wanted(self, expected: bool) -> None:
         """Read on; send the interim response 100 where the caller waits for it."""
         if expected:
-            self._transport.write(_CONTINUE)
+            self._transport.write(CONTINUE)
         if not self._reading:
             self._resume()
 
@@ -282,9 +279,7 @@ class Connection(asyncio.Protocol):
             self._body_left = length
             self._chunked = ChunkedBody() if reader.chunked else None
             self._phase = Phase.BODY
-            self._body_credit_s = self._config.body_timeout_s
-            self._body_since_s = self._owner.now_s
-            self.read_deadline_s = self._owner.later_s(self._body_credit_s)
+            self.read_deadline_s = self._owner.later_s(self._pace.start(self._owner.now_s))
             rest = self._read_body(rest)
         exchange.task = self._loop.create_task(exchange.run(self._owner.app))
         return rest
@@ -307,7 +302,7 @@ class Connection(asyncio.Protocol):
         if self._exchange is not None:
             self._exchange.body_arrived(piece, complete)
         if not complete:
-            self._credit(len(piece))
+            self.read_deadline_s = self._owner.later_s(self._pace.arrived(len(piece), self._owner.now_s))
             if self._exchange is not None and self._exchange.buffered_bytes > self._config.max_buffered_bytes:
                 self._pause()
             return b""
@@ -318,14 +313,6 @@ class Connection(asyncio.Protocol):
         else:
             self._phase = Phase.AHEAD
         return rest
-
-    def _credit(self, size_bytes: int) -> None:
-        """Extend the time for the body by what `size_bytes` may take, up to `body_timeout_s` from now."""
-        now_s = self._owner.now_s
-        left_s = self._body_credit_s - (now_s - self._body_since_s) + size_bytes / self._config.min_bytes_per_s
-        self._body_credit_s = min(self._config.body_timeout_s, left_s)
-        self._body_since_s = now_s
-        self.read_deadline_s = self._owner.later_s(self._body_credit_s)
 
     def _next(self) -> None:
         """Wait for the next request, or begin it where it was sent ahead."""
@@ -347,8 +334,7 @@ class Connection(asyncio.Protocol):
     def _resume(self) -> None:
         self._reading = True
         if self._phase is Phase.BODY or self._phase is Phase.UNREAD:
-            self._body_since_s = self._owner.now_s
-            self.read_deadline_s = self._owner.later_s(self._body_credit_s)
+            self.read_deadline_s = self._owner.later_s(self._pace.resume(self._owner.now_s))
         if not self._ended_by_peer and not self._transport.is_closing():
             self._transport.resume_reading()
 
@@ -409,31 +395,6 @@ class Connection(asyncio.Protocol):
             return
         self.write_deadline_s = math.inf
         self._watch_writing()
-
-    def _look_for_peer(self, delay_s: float = _PEER_LOOK_S) -> None:
-        """Find out whether a peer that sends no more has closed the connection or only its writing side.
-
-        Both look the same until it is sent something: who closed answers with a reset. RFC 9110 15.2 has every HTTP/1.1
-        client ignore interim responses that it did not ask for, so one of these is sent. The kernel notes the reset.
-        """
-        exchange = self._exchange
-        if exchange is None or self._transport.is_closing():
-            return
-        if delay_s == _PEER_LOOK_S and exchange.takes_interim:
-            self._transport.write(_CONTINUE)
-        elif delay_s > _PEER_LOOK_S and _was_reset(self._transport):
-            self.abort()
-            return
-        self._loop.call_later(delay_s, self._look_for_peer, min(1.0, delay_s * 2))
-
-
-def _was_reset(transport: asyncio.Transport) -> bool:
-    peer: socket.socket | None = transport.get_extra_info("socket")
-    return (
-        peer is not None
-        and peer.family in (socket.AF_INET, socket.AF_INET6)
-        and (peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _TCP_CLOSE)
-    )
 
 
 def _address(transport: asyncio.BaseTransport, side: str) -> tuple[str, int] | None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 import traceback
 from collections.abc import Awaitable, Callable, MutableMapping
-from email.utils import formatdate
 from enum import IntEnum
 from typing import Any, Protocol
 
-from tidegate.listener.refusal import STATUS_LINES, closing_answer
+from tidegate.listener.answer import AnswerFrame
+from tidegate.listener.refusal import closing_answer
 
 logger = logging.getLogger("tidegate.listener")
 
@@ -20,9 +19,6 @@ App = Callable[
     [MutableMapping[str, Any], Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Awaitable[None]
 ]
 
-_BODILESS = frozenset({204, 304})
-_OWN = frozenset({b"content-length", b"transfer-encoding", b"connection", b"keep-alive", b"date"})
-_END_OF_CHUNKS = b"0\r\n\r\n"
 _INTERNAL = "internal error"
 
 
@@ -58,24 +54,6 @@ class Line(Protocol):
         """End the connection at once."""
 
 
-class _Clock:
-    """The value of `Date`, computed once per second."""
-
-    def __init__(self) -> None:
-        self._second = 0
-        self._header = b""
-
-    def header(self) -> bytes:
-        second = int(time.time())
-        if second != self._second:
-            self._second = second
-            self._header = b"date: " + formatdate(second, usegmt=True).encode() + b"\r\n"
-        return self._header
-
-
-_clock = _Clock()
-
-
 class Exchange:
     """Runs the app for one request.
 
@@ -84,16 +62,16 @@ class Exchange:
     """
 
     __slots__ = (
-        "_answer", "_body", "_body_complete", "_chunked", "_end_told", "_expects_continue", "_gone", "_head_only",
-        "_headers", "_http_10", "_keep_alive", "_left", "_line", "_scope", "_status", "_waiter", "buffered_bytes",
-        "task",
+        "_answer", "_body", "_body_complete", "_end_told", "_expects_continue", "_frame", "_gone",
+        "_headers", "_keep_alive", "_line", "_scope", "_status", "_waiter", "buffered_bytes",
+        "takes_interim", "task",
     )  # fmt: skip
 
     def __init__(self, line: Line, scope: dict[str, Any], keep_alive: bool, expects_continue: bool) -> None:
         self._line = line
         self._scope = scope
-        self._head_only = scope["method"] == "HEAD"
-        self._http_10 = scope["http_version"] == "1.0"
+        self._frame = AnswerFrame(scope["method"], scope["http_version"])
+        self.takes_interim = scope["http_version"] != "1.0"
         self._keep_alive = keep_alive
         self._expects_continue = expects_continue
         self._body: list[bytes] = []
@@ -105,19 +83,12 @@ class Exchange:
         self._answer = _Answer.NONE
         self._status = 0
         self._headers: Any = ()
-        self._chunked = False
-        self._left: int | None = None
         self.task: asyncio.Task[None] | None = None
 
     @property
     def answer_begun(self) -> bool:
         """Whether a part of the answer was written."""
         return self._answer >= _Answer.WRITING
-
-    @property
-    def takes_interim(self) -> bool:
-        """Whether an interim response may be sent now."""
-        return not self.answer_begun and not self._http_10
 
     @property
     def continue_owed(self) -> bool:
@@ -204,14 +175,18 @@ class Exchange:
         body = message.get("body", b"")
         more = message.get("more_body", False)
         head = b""
+        frame = self._frame
         if self._answer is _Answer.STARTED:
-            head = self._head(None if more else len(body))
-        self._write(head, body, more)
+            frame.keep = self._keep_alive and not line.end_comes_late()
+            head = frame.head(self._status, self._headers, None if more else len(body))
+        body = frame.body(body, more)
+        if head or body:
+            line.write(head, body)
         self._answer = _Answer.WRITING
         if not more:
             self._answer = _Answer.COMPLETE
             self._wake()
-            line.answered(self._keep_alive)
+            line.answered(frame.keep)
         # Whoever gave a large answer learns when it is on its way, not merely in this server's memory.
         if line.writable is not None:
             await self._drained()
@@ -221,69 +196,6 @@ class Exchange:
         while (writable := self._line.writable) is not None and not self._gone:
             await asyncio.shield(writable)
         return not self._gone
-
-    def _write(self, head: bytes, body: bytes, more: bool) -> None:
-        if self._chunked:
-            head += b"%x\r\n" % len(body) if body else b""
-            body = (body + b"\r\n" if body else b"") + (b"" if more else _END_OF_CHUNKS)
-        elif self._bodiless:
-            body = b""
-        elif self._left is not None:
-            left = self._left - len(body)
-            if left < 0 or (left and not more):
-                raise RuntimeError("the answer's body is not as long as its Content-Length says")
-            self._left = left
-        if head or body:
-            self._line.write(head, body)
-
-    @property
-    def _bodiless(self) -> bool:
-        return self._head_only or self._status in _BODILESS
-
-    def _head(self, whole_bytes: int | None) -> bytes:
-        """The head of the answer; `whole_bytes` is the size of a body that is all there."""
-        status = self._status
-        lines = [STATUS_LINES[status] if 200 <= status <= 599 and status in STATUS_LINES else _status_line(status)]
-        length: bytes | None = None
-        date = b""
-        keep = self._keep_alive and not self._line.end_comes_late()
-        for name, value in self._headers:
-            if name in _OWN:
-                if name == b"content-length":
-                    length = value
-                elif name == b"date":
-                    date = b"date: %b\r\n" % value
-                elif name == b"connection" and b"close" in value.lower():
-                    keep = False
-                continue
-            lines.append(b"%b: %b\r\n" % (name, value))
-        lines.append(date or _clock.header())
-        if framing := self._framing(length, whole_bytes):
-            lines.append(framing)
-        elif not self._bodiless:
-            keep = False
-        if not keep:
-            lines.append(b"connection: close\r\n")
-        elif self._http_10:
-            lines.append(b"connection: keep-alive\r\n")
-        self._keep_alive = keep
-        return _checked(lines)
-
-    def _framing(self, length: bytes | None, whole_bytes: int | None) -> bytes:
-        """The header that says where the body ends; empty where the end of the connection does, or where there is none."""
-        if length is not None and not length.isdigit():
-            raise RuntimeError("the answer's Content-Length is no number")
-        if length is None and whole_bytes is not None and (whole_bytes or not self._bodiless):
-            length = b"%d" % whole_bytes
-        if self._bodiless:
-            return b"content-length: %b\r\n" % length if length is not None and self._status not in _BODILESS else b""
-        if length is not None:
-            self._left = int(length)
-            return b"content-length: %b\r\n" % length
-        if self._http_10:
-            return b""
-        self._chunked = True
-        return b"transfer-encoding: chunked\r\n"
 
     def _fail(self, how: str, error: Exception | None) -> None:
         """Answer for an app that did not. The log has the places of its error, not its text, which may quote a caller."""
@@ -303,20 +215,6 @@ class Exchange:
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
-
-
-def _status_line(status: int) -> bytes:
-    if not 200 <= status <= 999:
-        raise RuntimeError(f"{status} is no status of a final answer")
-    return b"HTTP/1.1 %d \r\n" % status
-
-
-def _checked(lines: list[bytes]) -> bytes:
-    lines.append(b"\r\n")
-    head = b"".join(lines)
-    if head.count(b"\n") != len(lines) or head.count(b"\r") != len(lines) or b"\0" in head:
-        raise RuntimeError("a header of the answer holds a line break or NUL")
-    return head
 
 
 def _places(error: BaseException | None) -> str:

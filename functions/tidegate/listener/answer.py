@@ -1,0 +1,120 @@
+"""The answer on the wire: its head, and how its body is framed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from email.utils import formatdate
+
+from tidegate.listener.refusal import STATUS_LINES
+
+_BODILESS = frozenset({204, 304})
+_OWN = frozenset({b"content-length", b"transfer-encoding", b"connection", b"keep-alive", b"date"})
+_END_OF_CHUNKS = b"0\r\n\r\n"
+
+
+class _Clock:
+    """The header `Date`, computed once per second."""
+
+    def __init__(self) -> None:
+        self._second = 0
+        self._header = b""
+
+    def header(self) -> bytes:
+        second = int(time.time())
+        if second != self._second:
+            self._second = second
+            self._header = b"date: " + formatdate(second, usegmt=True).encode() + b"\r\n"
+        return self._header
+
+
+_clock = _Clock()
+
+
+class AnswerFrame:
+    """Frames one answer. `keep`: whether the connection goes on after it, which the head tells the caller."""
+
+    __slots__ = ("_bodiless", "_chunked", "_head_only", "_http_10", "_left", "keep")
+
+    def __init__(self, method: str, http_version: str) -> None:
+        self._head_only = method == "HEAD"
+        self._http_10 = http_version == "1.0"
+        self._bodiless = self._head_only
+        self._chunked = False
+        self._left: int | None = None
+        self.keep = True
+
+    def head(self, status: int, headers: Iterable[tuple[bytes, bytes]], whole_bytes: int | None) -> bytes:
+        """The head; `whole_bytes` is the size of a body that is all there.
+
+        Raises:
+            RuntimeError: status or headers cannot be sent.
+        """
+        if not 200 <= status <= 999:
+            raise RuntimeError(f"{status} is no status of a final answer")
+        lines = [STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status]
+        length: bytes | None = None
+        date = b""
+        for name, value in headers:
+            if name in _OWN:
+                if name == b"content-length":
+                    length = value
+                elif name == b"date":
+                    date = b"date: %b\r\n" % value
+                elif name == b"connection" and b"close" in value.lower():
+                    self.keep = False
+                continue
+            lines.append(b"%b: %b\r\n" % (name, value))
+        lines.append(date or _clock.header())
+        self._bodiless = self._head_only or status in _BODILESS
+        if framing := self._framing(length, whole_bytes, status):
+            lines.append(framing)
+        elif not self._bodiless:
+            self.keep = False
+        if not self.keep:
+            lines.append(b"connection: close\r\n")
+        elif self._http_10:
+            lines.append(b"connection: keep-alive\r\n")
+        return _checked(lines)
+
+    def body(self, part: bytes, more: bool) -> bytes:
+        """A part of the body as it is sent; `more`: whether others follow.
+
+        Raises:
+            RuntimeError: the body is not as long as the head says.
+        """
+        if self._chunked:
+            end = b"" if more else _END_OF_CHUNKS
+            return b"".join((b"%x\r\n" % len(part), part, b"\r\n", end)) if part else end
+        if self._bodiless:
+            return b""
+        if self._left is not None:
+            left = self._left - len(part)
+            if left < 0 or (left and not more):
+                raise RuntimeError("the answer's body is not as long as its Content-Length says")
+            self._left = left
+        return part
+
+    def _framing(self, length: bytes | None, whole_bytes: int | None, status: int) -> bytes:
+        """The header that says where the body ends; empty where the end of the connection does, or where there is none."""
+        if length is not None and not length.isdigit():
+            raise RuntimeError("the answer's Content-Length is no number")
+        if length is None and whole_bytes is not None and (whole_bytes or not self._bodiless):
+            length = b"%d" % whole_bytes
+        if self._bodiless:
+            return b"content-length: %b\r\n" % length if length is not None and status not in _BODILESS else b""
+        if length is not None:
+            self._left = int(length)
+            return b"content-length: %b\r\n" % length
+        if self._http_10:
+            return b""
+        self._chunked = True
+        return b"transfer-encoding: chunked\r\n"
+
+
+def _checked(lines: list[bytes]) -> bytes:
+    lines.append(b"\r\n")
+    head = b"".join(lines)
+    if head.count(b"\n") != len(lines) or head.count(b"\r") != len(lines) or b"\0" in head:
+        raise RuntimeError("a header of the answer holds a line break or NUL")
+    return head
