@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from tidegate.cli.logs import LOG_OPTIONS, log_to_stderr
 
-FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+
+class ProjectFolder(click.Path):
+    """A folder of a project, which `tidegate init` writes."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The folder's path; where there is none, the error says how to get one."""
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter as error:
+            self.fail(f"{error.message} Name another, or write a first project with `tidegate init`.", param, ctx)
+
+
+FOLDER = ProjectFolder(exists=True, file_okay=False, path_type=Path)
 
 
 @click.command()
-@click.option("--rules", type=FOLDER, required=True, help="Directory of the rules.")
-@click.option("--models", type=FOLDER, required=True, help="Triton model repository.")
+@click.option("--rules", type=FOLDER, default="routing_rules", show_default=True, help="Directory of the rules.")
+@click.option("--models", type=FOLDER, default="triton_models", show_default=True, help="Triton model repository.")
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="Port; 0 takes a free one."
 )
