@@ -35,6 +35,29 @@ def test_versions_are_shown() -> None:
     assert json.loads(run("version", "--json").stdout)["version"] == __version__
 
 
+@pytest.mark.parametrize(
+    ("command", "whole"),
+    [
+        (("status", "--stack", "http://127.0.0.1:9"), "http://127.0.0.1:9/v1/fleet"),
+        (("status", "--stack", "http://127.0.0.1:9", "--bucket", "a-bucket"), "--stack names all stores"),
+        (("up", "--rules", "/nowhere/at/all/that/is/long"), "/nowhere/at/all/that/is/long"),
+    ],
+)
+def test_errors_keep_within_the_columns_of_a_terminal(command: tuple[str, ...], whole: str) -> None:
+    said = run(*command, COLUMNS="50").stderr
+    assert whole in said
+    error = said[said.lower().index("error: ") :]
+    assert all(len(line) <= 50 or " " not in line.strip() for line in error.splitlines()), error
+
+
+def test_a_stack_without_a_project_says_how_to_get_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run("up")
+    assert result.exit_code == 2
+    assert "'routing_rules' does not exist" in result.stderr
+    assert "`tidegate init`" in result.stderr
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 @pytest.mark.parametrize("named", [True, False])
 def test_completion_is_written_where_the_shell_looks(shell: str, named: bool, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 import click
 
+from tidegate.cli.columns import columns, say, wrapped
 from tidegate.cli.json_output import note_arguments, write_failure
 from tidegate.errors import InterruptedWorkError, TidegateError
 
@@ -37,6 +38,7 @@ class ReportingGroup(click.Group):
                 context = error.ctx or click.Context(self, info_name=info_name)
                 note_arguments(context, asked)
                 write_failure(context, error.format_message(), error.exit_code)
+            _keep_within_columns(error)
             raise
         except KeyboardInterrupt:
             sys.exit(INTERRUPTED)
@@ -56,11 +58,21 @@ class ReportingGroup(click.Group):
             self._end(ctx, str(error), 1)
         except click.ClickException as error:
             write_failure(ctx, error.format_message(), error.exit_code)
+            if ctx.parent is None:
+                _keep_within_columns(error)
             raise
         except (KeyboardInterrupt, click.Abort):
             self._end(ctx, "interrupted", INTERRUPTED)
 
     def _end(self, ctx: click.Context, message: str, exit_code: int) -> NoReturn:
         write_failure(ctx, message, exit_code)
-        click.echo(f"error: {message}", err=True)
+        say(f"error: {message}", err=True)
         ctx.exit(exit_code)
+
+
+def _keep_within_columns(error: click.ClickException) -> None:
+    """Have click print the message broken between words, so that no terminal breaks an address or a command."""
+    width = columns(err=True)
+    if width is not None:
+        text = "\n".join(wrapped(f"Error: {error.format_message()}", width)).removeprefix("Error: ")
+        error.format_message = lambda: text  # type: ignore[method-assign]
