@@ -115,6 +115,15 @@ def test_a_fleet_is_a_list_under_its_headline(models: bool, monkeypatch: pytest.
     assert narrow.startswith("the fleet is well; revision 3f9a2c4b5d6e, live since 2026-11-29")
 
 
+def test_the_headline_says_that_saved_rules_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tidegate.cli.columns import console
+
+    out = console()
+    with out.capture() as captured:
+        out.print(fleet_view(fleet(rules={"last_rejected": {"at": "2026-11-29T00:02:50+00:00", "findings": ["x"]}})))
+    assert captured.get().startswith("the fleet is well, but the rules as saved are refused; revision 3f9a2c4b5d6e")
+
+
 def test_a_table_is_a_list_where_it_is_too_wide(monkeypatch: pytest.MonkeyPatch) -> None:
     from tidegate.cli.columns import console
 

@@ -129,6 +129,20 @@ def test_a_rollback_pauses_following_until_it_is_resumed(stack: RunningStack, ru
     assert eventually(lambda: stack.version("picked") == 1)
 
 
+def test_the_status_of_a_directory_that_is_marked_bad_says_how_to_go_on(stack: RunningStack, rules: Path) -> None:
+    write(rules, picked="versioned/2")
+    assert eventually(lambda: stack.version("picked") == 2)
+    assert tidegate(stack, "rollback", "--why", "wrong prices").returncode == 0
+    said = tidegate(stack, "follow", "status").stdout
+    assert "marked bad" in said
+    assert "wrong prices" in said
+    assert "--even-if-bad" in said
+    assert json.loads(tidegate(stack, "follow", "status", "--json").stdout)["bad"]["why"] == "wrong prices"
+    write(rules, picked="versioned/1")
+    assert json.loads(tidegate(stack, "follow", "status", "--json").stdout)["bad"] is None
+    assert tidegate(stack, "follow", "resume").returncode == 0
+
+
 def test_it_is_paused_and_resumed_by_hand_and_refused_directories_stay_out(stack: RunningStack, rules: Path) -> None:
     done = tidegate(stack, "follow", "pause", "--why", "a demo", "--json")
     assert (done.returncode, json.loads(done.stdout)["status"]) == (0, "paused")

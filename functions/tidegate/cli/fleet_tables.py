@@ -38,6 +38,8 @@ def _head(fleet: Json) -> Line:
     # The verdict first: whatever is cut off or scrolls by, it is seen.
     if not fleet["well"]:
         return f"NOT WELL; {text}", "bold red"
+    if fleet.get("rules", {}).get("last_rejected"):
+        return f"the fleet is well, but the rules as saved are refused; {text}", "bold yellow"
     if fleet.get("degraded"):
         return f"the fleet is well, but was degraded lately; {text}", "bold yellow"
     return f"the fleet is well; {text}", "bold green"

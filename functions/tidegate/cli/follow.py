@@ -39,7 +39,7 @@ def follow() -> None:
     """
 
 
-@follow.command()
+@follow.command(short_help="Show whether the directory is followed and what is live.")
 @STACK
 @AS_JSON
 def status(stack: str | None, as_json: bool) -> None:
@@ -54,6 +54,7 @@ def status(stack: str | None, as_json: bool) -> None:
         "last_rejected": fleet.get("rules", {}).get("last_rejected"),
         **_compared(stack, fleet, followed),
     }
+    found["bad"] = next((mark for mark in fleet.get("bad", ()) if _is_revision(found, mark)), None)
     if as_json:
         print_json(found)
     else:
@@ -62,7 +63,7 @@ def status(stack: str | None, as_json: bool) -> None:
         raise click.exceptions.Exit(1)
 
 
-@follow.command()
+@follow.command(short_help="Publish no changes until `tidegate follow resume`.")
 @BY
 @WHY
 @STACK
@@ -85,7 +86,7 @@ def pause(stack: str | None, by: str | None, why: str, as_json: bool) -> None:
         say(f"following {'is' if is_new else 'was'} paused {'' if is_new else 'already '}{describe_pause(entry)}")
 
 
-@follow.command()
+@follow.command(short_help="Publish the directory as it is, and each change of it.")
 @click.option(
     "--even-if-bad", is_flag=True, help="Publish the directory even if it was rolled back, and clear its mark."
 )
@@ -187,6 +188,10 @@ def _compared(stack: str, fleet: Mapping[str, Any], followed: Mapping[str, Any])
     return {**own, "is_live": is_live, "changes": changes, "refused": None}
 
 
+def _is_revision(found: Mapping[str, Any], mark: Mapping[str, Any]) -> bool:
+    return all(mark[name] == found[name] for name in revision_json(None))
+
+
 def _silent(_event: StepEvent) -> None:
     """The result says it all."""
 
@@ -214,7 +219,11 @@ def _show(found: Mapping[str, Any]) -> None:
             say(f"  {where}{change['text']}")
         if len(found["changes"]) > SHOWN_CHANGES:
             say(f"  and {len(found['changes']) - SHOWN_CHANGES} more")
-    if found["paused"] is not None:
+    if found["bad"] is not None:
+        mark = found["bad"]
+        say(f"the directory was marked bad by {mark['by']} at {mark['at']}{': ' * bool(mark['why'])}{mark['why']}")
+        say("correct its rules, then `tidegate follow resume`; with --even-if-bad it publishes them as they are")
+    elif found["paused"] is not None:
         say("`tidegate follow resume` publishes the directory and goes on")
 
 
