@@ -121,6 +121,15 @@ def test_a_stack_is_found_by_the_environment_and_is_named(monkeypatch: pytest.Mo
     assert "unset one of them" in " ".join(run("history", exit_code=2).output.split())
 
 
+def test_an_empty_variable_counts_as_unset_and_the_command_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tidegate.cli.control.read_fleet", lambda _url: {"control": {}})
+    monkeypatch.setenv("TIDEGATE_STACK", "")
+    said = run("history", exit_code=1).stderr
+    assert "it answers at the default port, as TIDEGATE_STACK is empty\n" in said
+
+
 def test_without_a_stack_every_way_to_name_one_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tidegate.cli.control.LOCAL_STACK", "http://127.0.0.1:9")
     for command in (("rules", "explain", "live:", *SE), ("history",), ("status",), ("publish", "--rules", ".")):

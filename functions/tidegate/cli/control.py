@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -181,7 +182,8 @@ def find_stack(options: StoreOptions, settings: Settings | None = None) -> str |
     # What was said by half is not filled up with another stack's.
     if stores or not _answers(LOCAL_STACK):
         return None
-    _say_stack(LOCAL_STACK, "it answers at the default port")
+    unset = ", as TIDEGATE_STACK is empty" if "TIDEGATE_STACK" in os.environ else ""
+    _say_stack(LOCAL_STACK, f"it answers at the default port{unset}")
     return LOCAL_STACK
 
 
@@ -207,8 +209,8 @@ def _nowhere(missing: list[str]) -> str:
     options = " and ".join(f"--{name.replace('_', '-')}" for name in missing)
     variables = " and ".join(PREFIX + name.upper() for name in missing)
     return (
-        f"nothing names {' and '.join(words[name] for name in missing)}, and no stack answers at {LOCAL_STACK}: start one "
-        f"with `tidegate up`, or name one with --stack or TIDEGATE_STACK; else give {options}, or set {variables}"
+        f"no stack answers at {LOCAL_STACK}, and nothing names {' and '.join(words[name] for name in missing)}: start a "
+        f"stack with `tidegate up`, or name one with --stack or TIDEGATE_STACK; else give {options}, or set {variables}"
     )
 
 
