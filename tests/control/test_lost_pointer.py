@@ -10,12 +10,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
+from tidegate.aws.formats import decode_pointer
 from tidegate.control.fleet import LocalFleet
 from tidegate.control.guard import guard
 from tidegate.control.plane import ControlPlane
 from tidegate.control.publish import PublishRequest
+from tidegate.control.remains import Remains
 from tidegate.control.sources import CheckedRules, GivenRules
-from tidegate.errors import ConflictError, PublishError
+from tidegate.errors import ConflictError, DamagedError, PublishError
 from tidegate.ports import BadMark, Claim, GatewayReport, LiveEntry, MemoryBundleStore
 
 from tests.control.mortal import Interference
@@ -68,6 +70,12 @@ def test_without_a_pointer_nothing_is_unloaded_and_everybody_says_so(fresh: bool
         assert any("tidegate recover" in problem for problem in report.problems)
 
     run(work())
+
+
+def test_a_damaged_pointer_says_once_what_to_do() -> None:
+    with pytest.raises(DamagedError) as damaged:
+        decode_pointer(b"{", "tag")
+    assert str(Remains(damage=str(damaged.value))).count("see `tidegate recover`") == 1
 
 
 def test_a_server_that_is_replaced_is_filled_by_what_was_live() -> None:
@@ -437,6 +445,8 @@ def test_a_damaged_claim_holds_up_a_publisher_for_a_while_only_and_goes() -> Non
         assert plane.live() == result.revision
         assert plane.config.claim_ttl_s <= clock() - began < LONG_S
         assert any("00-x is damaged" in event.text for event in plane.events if event.state == "note")
+        report = await plane.process().status.read()
+        assert any("deletes it 60 s after it was written" in problem for problem in report.problems)
         await asyncio.sleep(2 * LONG_S)
         await plane.reconcile()
         assert (await plane.process().status.read()).well

@@ -22,14 +22,13 @@ from dataclasses import dataclass, field, replace
 
 from tidegate.control.claimant import origin
 from tidegate.control.config import ControlConfig, ControlPorts
-from tidegate.control.desired import StateReader
+from tidegate.control.desired import CLEAR_AFTER_S, StateReader
 from tidegate.control.remains import GONE
 from tidegate.errors import ConflictError, StoreError
 from tidegate.ports import Claim, ClaimStage, Pointer
 
 POLL_S = 0.25
 RENEWALS_PER_TTL = 4
-CLEAR_AFTER_S = 60.0
 
 Note = Callable[[str], None]
 """Takes a line that says what is being waited for."""

@@ -29,6 +29,8 @@ PUBLISH_AGAIN = "nothing is unloaded meanwhile; publish its rules again, which s
 CACHED_REVISIONS = 64
 PAST_REVISIONS = 20
 REMEMBERED_STEPS = 1 << 16
+CLEAR_AFTER_S = 60.0
+"""How long after a claim expired, or a damaged one was written, a reconcile deletes it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +189,7 @@ class StateReader:
     def _heeded(self, claim: Claim) -> str:
         if self.counts(claim):
             return f"it is heeded for {self._config.claim_ttl_s + self._config.skew_s:g} s after it was written"
-        return "it is not heeded any more, and a reconcile deletes it"
+        return f"it is not heeded any more, and a reconcile deletes it {CLEAR_AFTER_S:g} s after it was written"
 
     async def assignment(self, revision: str) -> Mapping[str, Plan]:
         """What each shard must hold for one revision.

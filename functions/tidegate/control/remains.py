@@ -60,7 +60,8 @@ class Remains:
             known.append(f"gateways serve {', '.join(each[:12] for each in self.served)}")
         if self.unread:
             known.append(unread)
-        what = self.damage or "the pointer to the live revision is gone"
+        # What cannot be decoded says itself what to do; here that is said last.
+        what = self.damage.removesuffix(f"; {RECOVER}") or "the pointer to the live revision is gone"
         return f"{what}; {' and '.join(known) or 'nothing else is known'}; nothing is unloaded meanwhile; {RECOVER}"
 
 
