@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import socket
 import subprocess
@@ -15,17 +16,26 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 from tidegate.aws.bundle_store import S3BundleStore
 from tidegate.aws.provision import provision
 from tidegate.aws.registry import DynamoRegistry
-from tidegate.ports import EndpointState, LiveEntry, ModelLoad
+from tidegate.ports import EndpointState, HttpRequest, LiveEntry, ModelLoad
+from tidegate.rules import Target
+from tidegate.triton.installation import find_installation
+from tidegate.triton.model_directory import ModelDirectory
+from tidegate.triton.server import TritonLauncher, TritonServer
+from tidegate.triton.transport import PooledTransport
 
 from tests.control.rules import bundle
 from tests.support.aws import LocalAws, local_server, names
 from tests.support.fake_servers import FakeServer, fake_server
+from tests.support.parts import need
 from tests.support.stack import ROOT, eventually
+from tests.triton.dying import EXIT, SOUND, request, write_mortal
 
 HELD = ModelLoad("popular", (1,), '{"version_policy": {"specific": {"versions": [1]}}}')
+SECRET = "a-secret-of-this-test"  # of a server of this test
 OUTAGE_S = 4.0
 """Many times longer than the agent takes to notice: it tells the registry of itself each fifth of a second."""
 
@@ -49,11 +59,10 @@ def free_port() -> int:
 
 @dataclass(frozen=True, slots=True)
 class Agent:
-    """A running agent beside a fake server, the stores that it uses, and the port of its `/ready`."""
+    """A running agent, the stores that it uses, and the port of its `/ready`."""
 
     process: subprocess.Popen[bytes]
     port: int
-    server: FakeServer
     aws: LocalAws
     log: Path
 
@@ -63,17 +72,16 @@ class Agent:
 
 
 @contextlib.contextmanager
-def running_agent(log: Path, **settings: str) -> Iterator[Agent]:
-    """An agent that is ready: what is live is loaded on its server."""
-    with fake_server() as server, local_server() as url:
+def running_agent(log: Path, held: ModelLoad, *doors: str, **settings: str) -> Iterator[Agent]:
+    """An agent that is ready: what is live is loaded on its server, which the options `doors` name."""
+    with local_server() as url:
         aws = names(url)
-        server.loaded["popular"] = {"1"}
 
         async def publish() -> None:
             await provision(aws.clients(), aws.bucket, aws.table)
             store = S3BundleStore(aws.objects())
             revision = await store.put_bundle(bundle(main="popular"))
-            await store.put_assignment(revision, {"b": (HELD,)})
+            await store.put_assignment(revision, {"b": (held,)})
             await store.flip(LiveEntry(revision, 1, "tests", time.time()), None)
 
         asyncio.run(publish())
@@ -92,21 +100,29 @@ def running_agent(log: Path, **settings: str) -> Iterator[Agent]:
         port = free_port()
         command = [sys.executable, "-m", "tidegate.cli", "shard-agent", "--host", "127.0.0.1", "--port", str(port)]
         with log.open("wb") as errors:
-            process = subprocess.Popen([*command, f"--http-port={server.port}"], env=others | variables, stderr=errors)
+            process = subprocess.Popen([*command, *doors], env=others | variables, stderr=errors)
         try:
             assert eventually(lambda: status(port) == 200, 60), log.read_text()
-            yield Agent(process, port, server, aws, log)
+            yield Agent(process, port, aws, log)
         finally:
             process.terminate()
             process.wait(20)
 
 
-def test_a_filled_server_stays_ready_while_the_stores_are_down(tmp_path: Path) -> None:
-    with running_agent(tmp_path / "errors") as agent:
+@pytest.fixture
+def server() -> Iterator[FakeServer]:
+    with fake_server() as fake:
+        fake.loaded["popular"] = {"1"}
+        yield fake
+
+
+def test_a_filled_server_stays_ready_while_the_stores_are_down(server: FakeServer, tmp_path: Path) -> None:
+    with running_agent(tmp_path / "errors", HELD, f"--http-port={server.port}") as agent:
         aws = agent.aws
         registry = DynamoRegistry(aws.clients(), aws.table)
-        (entry,) = asyncio.run(registry.endpoints("b"))
-        assert entry.state is EndpointState.READY
+        assert eventually(
+            lambda: [each.state for each in asyncio.run(registry.endpoints("b"))] == [EndpointState.READY]
+        )
         aws.clients()._client("dynamodb").delete_table(TableName=aws.table)
         aws.s3().delete_object(Bucket=aws.bucket, Key="live/pointer.json")
         until = time.monotonic() + OUTAGE_S
@@ -116,20 +132,55 @@ def test_a_filled_server_stays_ready_while_the_stores_are_down(tmp_path: Path) -
             time.sleep(0.1)
         assert answers == {200}
         assert "cannot be registered" in agent.errors
-        assert agent.server.loaded == {"popular": {"1"}}
+        assert server.loaded == {"popular": {"1"}}
         asyncio.run(provision(aws.clients(), aws.bucket, aws.table))
         assert eventually(lambda: len(asyncio.run(registry.endpoints("b"))) == 1, 30)
         assert status(agent.port) == 200
 
 
 def test_a_server_that_answers_nothing_is_not_ready_and_is_given_up_with_its_agent_after_a_while(
-    tmp_path: Path,
+    server: FakeServer, tmp_path: Path
 ) -> None:
-    with running_agent(tmp_path / "errors", hung_after_s="6") as agent:
-        agent.server.stopped = True
+    with running_agent(tmp_path / "errors", HELD, f"--http-port={server.port}", hung_after_s="6") as agent:
+        server.stopped = True
         assert eventually(lambda: status(agent.port) == 503)
-        agent.server.stopped = False
+        server.stopped = False
         assert eventually(lambda: status(agent.port) == 200)
-        agent.server.stopped = True
+        server.stopped = True
         assert agent.process.wait(40) == 1
-        assert "answered nothing for 6 s" in agent.errors
+        assert "answered nothing for " in agent.errors
+
+
+def test_a_model_whose_process_has_ended_is_loaded_anew_by_the_self_test_alone(tmp_path: Path) -> None:
+    need("pytriton")
+    models = tmp_path / "models"
+    write_mortal(models, "popular")
+    installation = find_installation(cache_dir=ROOT / ".cache" / "tidegate")
+    (held,) = ModelDirectory(models).plan([Target("popular/1", "popular", 1, ("b",))])
+
+    async def work() -> None:
+        transport = PooledTransport()
+        launcher = TritonLauncher(installation, models, transport, lambda: False, secret=SECRET)
+        triton = await launcher.launch("b")
+        try:
+            await asyncio.to_thread(use, triton, transport, asyncio.get_running_loop())
+        finally:
+            await triton.kill()
+            await transport.aclose()
+
+    def use(triton: TritonServer, transport: PooledTransport, loop: asyncio.AbstractEventLoop) -> None:
+        def ask(first: float) -> int:
+            http = HttpRequest("POST", "/v2/models/popular/infer", body=json.dumps(request(first)).encode())
+            sending = transport.send(triton.endpoint, http, 10)
+            return asyncio.run_coroutine_threadsafe(sending, loop).result().status
+
+        doors = (f"--http-port={triton.endpoint.port}", f"--grpc-port={triton.grpc_port}")
+        settings = {"self_test_interval_s": "0.5", "management_secret": SECRET}
+        with running_agent(tmp_path / "errors", held, *doors, **settings) as agent:
+            assert ask(SOUND) == 200
+            assert ask(EXIT) == 500
+            assert eventually(lambda: ask(SOUND) == 200), agent.errors
+            assert "its process had ended; loaded anew" in agent.errors
+            assert eventually(lambda: status(agent.port) == 200)
+
+    asyncio.run(work())

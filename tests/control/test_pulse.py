@@ -95,7 +95,7 @@ def test_where_every_server_is_silent_one_is_replaced_at_a_time() -> None:
         plane = Plane()
         async with running(plane) as fleet:
             servers = [*await started(plane), *plane.launcher.running("b")]
-            gate = plane.faults.held["pipeline"] = asyncio.Event()
+            gate = plane.faults.held["pipeline"] = plane.faults.held["popular"] = asyncio.Event()
             for server in servers:
                 server.stopped = True
             await asyncio.sleep(30)
@@ -191,3 +191,27 @@ def test_lateness_of_this_process_is_no_silence_of_the_server() -> None:
         return pulse
 
     assert asyncio.run(work()).silent_s == 0
+
+
+def test_a_server_that_stops_while_it_looks_again_at_what_it_must_hold_is_given_the_same_time() -> None:
+    async def work() -> None:
+        plane = Plane()
+        async with running(plane) as fleet:
+            hung, _ = await started(plane)
+            # Longer than twice the beat, so that each server looks again once the registry answers.
+            plane.registry.faults.failing["*"] = "down"
+            await asyncio.sleep(30)
+            hung.stopped = True
+            plane.registry.faults.failing.clear()
+            await asyncio.sleep(NOTICED_S)
+            assert hung.running
+            hung.stopped = False
+            await asyncio.sleep(NOTICED_S)
+            assert hung.endpoint in fleet.directory.endpoints("a")
+            assert fleet.restarts() == ()
+            hung.stopped = True
+            await asyncio.sleep(30)
+            assert not hung.running
+            assert len(fleet.directory.endpoints("a")) == 2
+
+    run(work())

@@ -46,7 +46,8 @@ class Healing:
     def ask(self, objective: str, first: float = SOUND, timeout_ms: int = 4000) -> int:
         """The status of an answer."""
         headers = {"Content-Type": "application/json", "Tidegate-Timeout-Ms": str(timeout_ms)}
-        return self.stack.post(f"/v2/models/{objective}/infer", request(first), headers)[0]
+        # No two objectives get the same request: one that has ended two processes is refused everywhere.
+        return self.stack.post(f"/v2/models/{objective}/infer", request(first, sum(objective.encode())), headers)[0]
 
     def reloads(self) -> dict[str, dict[str, Any]]:
         """The models that were loaded anew on a server, by name."""

@@ -29,6 +29,6 @@ def write_mortal(root: Path, name: str, *, instances: int = 1, more: str = "") -
     config.write_text(config.read_text().replace("count: 1", f"count: {instances}"))
 
 
-def request(first: float = SOUND) -> dict[str, Any]:
+def request(first: float = SOUND, second: float = 1.0) -> dict[str, Any]:
     """The JSON of a request."""
-    return {"inputs": [{"name": "X", "shape": [1, 2], "datatype": "FP32", "data": [first, 1.0]}]}
+    return {"inputs": [{"name": "X", "shape": [1, 2], "datatype": "FP32", "data": [first, second]}]}

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+import shutil
+from collections.abc import Coroutine, Iterator
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pytest
+from tidegate.control.config import nothing_known
+from tidegate.control.reloading import reload
+from tidegate.errors import EndpointTimeoutError
 from tidegate.ports import HttpRequest, HttpResponse, ModelLoad, ended_stub
 from tidegate.rules import Target
 from tidegate.triton.installation import find_installation
@@ -17,10 +22,11 @@ from tidegate.triton.transport import PooledTransport
 
 from tests.support.parts import need
 from tests.support.stack import ROOT
-from tests.triton.dying import ABORT, EXIT, KILL, LEAVE, RAISE, SEGFAULT, SOUND, request, write_mortal
+from tests.triton.dying import ABORT, EXIT, HANG, KILL, LEAVE, RAISE, SEGFAULT, SOUND, request, write_mortal
 from tests.triton.misbehaving import write_chain
 
-MODELS = ("alone", "chained", "pair")
+MODELS = ("alone", "chained", "pair", "two")
+T = TypeVar("T")
 
 
 class Running:
@@ -31,7 +37,8 @@ class Running:
         self._transport = PooledTransport()
         directory = ModelDirectory(root)
         self.loads: dict[str, ModelLoad] = {}
-        for load in directory.plan([Target(name, name, None, ("a",)) for name in MODELS]):
+        targets = [Target(name, name, None, ("a",)) for name in MODELS]
+        for load in directory.plan([*targets, Target("two/1", "two", 1, ("a",))]):
             self.loads[load.model] = load
         installation = find_installation(cache_dir=ROOT / ".cache" / "tidegate")
         self._launcher = TritonLauncher(installation, root, self._transport, lambda: False)
@@ -43,9 +50,15 @@ class Running:
             await server.repository.load(load, 30)
         return server
 
-    def ask(self, model: str, first: float = SOUND) -> HttpResponse:
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        return self._runner.run(work)
+
+    async def send(self, model: str, first: float = SOUND, timeout_s: float = 20.0) -> HttpResponse:
         http = HttpRequest("POST", f"/v2/models/{model}/infer", body=json.dumps(request(first)).encode())
-        return self._runner.run(self._transport.send(self.server.endpoint, http, 20))
+        return await self._transport.send(self.server.endpoint, http, timeout_s)
+
+    def ask(self, model: str, first: float = SOUND) -> HttpResponse:
+        return self.run(self.send(model, first))
 
     def reload(self, model: str) -> None:
         async def work() -> None:
@@ -70,6 +83,8 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     for name in ("alone", "step", "last"):
         write_mortal(root, name)
     write_mortal(root, "pair", instances=2)
+    write_mortal(root, "two")
+    shutil.copytree(root / "two/1", root / "two/2")
     write_chain(root, "chained", "step", "last", samples={})
     found = Running(root)
     yield found
@@ -97,6 +112,44 @@ def test_through_an_ensemble_the_step_is_named_and_loading_it_anew_restores_both
         assert ended_stub(answer.status, answer.body) == "step_0_0"
     running.reload("step")
     assert running.ask("chained").status == 200
+
+
+def test_a_version_is_loaded_anew_while_another_one_serves(running: Running) -> None:
+    both = frozenset({1, 2})
+
+    async def reload_second(stop: asyncio.Event) -> None:
+        repository = running.server.repository
+        await reload(repository, running.loads["two"], frozenset({2}), {"two": both}, 30, nothing_known)
+        stop.set()
+
+    async def work() -> set[int]:
+        stop, seen = asyncio.Event(), set()
+        reloading = asyncio.create_task(reload_second(stop))
+        while not stop.is_set():
+            seen.add((await running.send("two/versions/1")).status)
+        await reloading
+        return seen
+
+    assert running.ask("two/versions/2", EXIT).status == 500
+    assert running.ask("two/versions/2").status == 500
+    assert running.ask("two/versions/1").status == 200
+    assert running.run(work()) == {200}
+    assert running.ask("two/versions/2").status == 200
+
+
+def test_what_a_server_has_finished_counts_failures_and_not_what_hangs(running: Running) -> None:
+    def finished() -> int:
+        return running.run(running.server.repository.finished())["alone"]
+
+    begin = finished()
+    running.ask("alone")
+    running.ask("alone", RAISE)
+    assert finished() == begin + 2
+    with pytest.raises(EndpointTimeoutError):
+        running.run(running.send("alone", HANG, 0.5))
+    assert finished() == begin + 2
+    running.reload("alone")
+    assert running.ask("alone").status == 200
 
 
 def test_one_of_two_instances_that_has_ended_fails_every_other_request(running: Running) -> None:

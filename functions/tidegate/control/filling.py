@@ -11,7 +11,7 @@ import logging
 from tidegate.control.endpoints import explained, load_on, located
 from tidegate.control.failures import Failures
 from tidegate.control.plans import Plan, difference, loaded_versions, with_versions
-from tidegate.errors import EndpointError, ModelLoadError, StackError
+from tidegate.errors import EndpointError, EndpointTimeoutError, ModelLoadError, StackError
 from tidegate.ports import Diagnose, ModelLoad, ModelServer
 
 logger = logging.getLogger(__name__)
@@ -28,6 +28,7 @@ async def fill(
     Raises:
         StackError: the server has ended, or a load on it hangs, so that it must be replaced. `failures` knows the model,
             and leaves it alone on the next server.
+        EndpointTimeoutError: the server did not say in time what it has loaded.
     """
     shard = server.endpoint.shard
     lacking: dict[str, str] = {}
@@ -45,6 +46,8 @@ async def fill(
                 reason = await _load(server, whole, failures, load_timeout_s, diagnose)
             if reason:
                 lacking[load.model] = reason
+    except EndpointTimeoutError:
+        raise
     except EndpointError as error:
         raise StackError(f"{server.endpoint.url} does not answer: {error}") from error
     return lacking

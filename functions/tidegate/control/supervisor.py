@@ -18,7 +18,7 @@ from tidegate.control.plane import ControlPlane
 from tidegate.control.plans import Plan, difference, loaded_versions
 from tidegate.control.pulse import Pulse
 from tidegate.control.slot import Patience, Restarts, Slot, Turn
-from tidegate.errors import EndpointError, StackError, StoreError
+from tidegate.errors import EndpointError, EndpointTimeoutError, StackError, StoreError
 from tidegate.ports import Endpoint, EndpointState, ModelRepository, RegisteredEndpoint, ServerLauncher
 
 logger = logging.getLogger(__name__)
@@ -199,7 +199,7 @@ class Supervisor:
         return True
 
     async def _make_ready(self, slot: Slot, replaced: Slot | None) -> None:
-        """Register a server, fill it, and register it ready.
+        """Register a server, fill it, and register it ready; one that was filled before and does not answer stays `loading`.
 
         Raises:
             StackError: it ended, or a load on it hangs.
@@ -212,8 +212,16 @@ class Supervisor:
         while True:
             desired, looked_at = await self._desired(), plane.ports.clock()
             plan = desired.needs(self.shard)
-            slot.filled = slot.filled and not await self._lacks(slot, plan)
-            lacking = await fill(slot.server, plan, plane.failures, plane.config.load_timeout_s, plane.ports.diagnose)
+            try:
+                slot.filled = slot.filled and not await self._lacks(slot, plan)
+                lacking = await fill(
+                    slot.server, plan, plane.failures, plane.config.load_timeout_s, plane.ports.diagnose
+                )
+            except EndpointTimeoutError as error:
+                if slot.filled:
+                    # It may answer again: its pulse says whether it hangs, and this is done again then.
+                    return
+                raise StackError(f"{slot.name} does not answer: {error}") from error
             if plane.ports.clock() - looked_at > settle_s / 2:
                 continue
             if self._needed(lacking, desired) and await self._others_serve(slot, replaced):
@@ -234,6 +242,8 @@ class Supervisor:
         """Whether a server lacks something that may well be loaded."""
         try:
             loaded = loaded_versions(await slot.server.repository.loaded())
+        except EndpointTimeoutError:
+            raise
         except EndpointError:
             # Whether it serves at all is looked at elsewhere.
             return False

@@ -23,6 +23,9 @@ HOST = "memory"
 """The host of every endpoint here; ports count up from 1."""
 
 
+CALL_S = 5.0
+"""How long a call of a server that is stopped takes."""
+
 STOPPED_S = 0.05
 """How often a server that is stopped looks whether it goes on."""
 
@@ -155,7 +158,11 @@ class MemoryModelRepository:
         return f"its steps {missing} are not READY" if missing else ""
 
     async def _reach(self) -> None:
-        await self._server.live()
+        try:
+            async with asyncio.timeout(CALL_S):
+                await self._server.live()
+        except TimeoutError as error:
+            raise EndpointTimeoutError(f"{self._server.endpoint.url} did not answer within {CALL_S:g} s") from error
         await asyncio.sleep(0)
         if not self._server.running:
             raise EndpointRefusedError(f"{self._server.endpoint.url} refused the connection: the server has ended")
