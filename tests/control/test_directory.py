@@ -68,3 +68,19 @@ def test_a_follower_that_is_cancelled_just_when_it_is_poked_ends(turns: int) -> 
         assert following.done()
 
     run(work())
+
+
+def test_who_follows_is_told_every_change_at_once_and_nothing_else() -> None:
+    async def work() -> None:
+        registry = MemoryRegistry(clock=clock)
+        directory = RegistryDirectory(registry)
+        told: list[dict[str, list[Endpoint]]] = []
+        directory.tell(lambda shards: told.append({shard: list(group) for shard, group in shards.items()}))
+        for endpoint in (FIRST, SECOND):
+            await registry.register(RegisteredEndpoint(endpoint, EndpointState.READY, clock()))
+            await directory.refresh()
+        await directory.refresh()
+        directory.drop(FIRST)
+        assert told == [{}, {"a": [FIRST]}, {"a": [FIRST, SECOND]}, {"a": [SECOND]}]
+
+    run(work())
