@@ -50,6 +50,18 @@ class Settings:
         "Most bytes of request bodies and of models' answers that a gateway holds at one time, over all requests.",
         1024 * 1024,
     )
+    stream_above_bytes: int = _setting(
+        1024 * 1024,
+        "Size of a request body, in bytes, above which it is passed on as it comes and not held, where nothing needs it whole.",
+        65_536,
+    )
+    model_errors: str | None = _text(
+        None,
+        "What callers are told of an error that a model raised: redacted (a short text and the id of the whole one in the log) or "
+        "passed; unset: redacted, and passed by the local stack.",
+        "redacted|passed",
+        "redacted or passed",
+    )
     max_connections: int = _setting(
         4096,
         "Open connections of callers to the local gateway; half of the process's descriptors are the limit where that is "

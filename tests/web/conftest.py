@@ -25,6 +25,7 @@ from tidegate.rules import Engine, compile_directory, load_bundle
 from tidegate.triton.installation import find_installation
 from tidegate.triton.transport import PooledTransport
 from tidegate.web import create_app
+from tidegate.web.model_answers import ModelErrors
 
 from tests.support.listening import listening
 from tests.support.parts import need
@@ -203,7 +204,13 @@ OPERATOR = "a-token-of-the-tests-0123"
 AS_OPERATOR = {"Authorization": f"Bearer {OPERATOR}"}
 
 
-def gateway_app(engine: Engine, shards: Mapping[str, int], fleet: FleetStatus | None = None, **config: Any) -> Any:
+def gateway_app(
+    engine: Engine,
+    shards: Mapping[str, int],
+    fleet: FleetStatus | None = None,
+    model_errors: ModelErrors = ModelErrors.PASSED,
+    **config: Any,
+) -> Any:
     """The gateway in front of one local port per shard; `OPERATOR` is its operators' token."""
     endpoints = {shard: (Endpoint(shard, "127.0.0.1", port),) for shard, port in shards.items()}
     dispatcher = Dispatcher(PooledTransport(), MemoryEndpointDirectory(endpoints), DispatchConfig(**config))
@@ -212,6 +219,7 @@ def gateway_app(engine: Engine, shards: Mapping[str, int], fleet: FleetStatus | 
         dispatcher=dispatcher,
         fleet=fleet,
         max_body_bytes=MAX_BODY_BYTES,
+        model_errors=model_errors,
         operator_token=OPERATOR,
     )
 

@@ -62,6 +62,7 @@ def build_gateway(
     # Here, as the control plane's functions are wired in this package too, and have no web framework.
     from tidegate.web import create_app
     from tidegate.web.callers import header_caller
+    from tidegate.web.model_answers import ModelErrors
     from tidegate.web.observed import unobserved
 
     budget = ByteBudget(settings.max_buffered_bytes)
@@ -82,7 +83,9 @@ def build_gateway(
         dispatcher=dispatcher,
         fleet=fleet,
         max_body_bytes=settings.max_body_bytes,
+        stream_above_bytes=settings.stream_above_bytes,
         budget=budget,
+        model_errors=ModelErrors(settings.model_errors or ModelErrors.REDACTED),
         caller_of=caller_of or header_caller,
         observe=observe or unobserved,
         operator_token=settings.operator_token,

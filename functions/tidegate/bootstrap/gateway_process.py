@@ -20,6 +20,7 @@ import socket
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import uvloop
@@ -228,6 +229,8 @@ async def _run(process: GatewayProcess, link: GatewayLink, listener: socket.sock
     logs.addHandler(LinkedLog(link))
     logs.setLevel(start["log_level"])
     follower = process.follow(link, settings, start["gateway_id"])
+    # Whoever develops a model reads its errors, on the machine that it runs on.
+    settings = replace(settings, model_errors=settings.model_errors or "passed")
     gateway = build_gateway(
         settings,
         follower,

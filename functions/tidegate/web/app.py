@@ -16,6 +16,7 @@ from tidegate.web.decided import DecisionHeaders
 from tidegate.web.errors import encoded_path, oip_failure, problem
 from tidegate.web.limits import function_time_left_ms
 from tidegate.web.metadata import MetadataCache
+from tidegate.web.model_answers import ModelAnswers, ModelErrors
 from tidegate.web.objectives import JsonDoor
 from tidegate.web.observed import unobserved
 from tidegate.web.oip import OipDoor
@@ -60,7 +61,9 @@ def create_app(
     dispatcher: Dispatcher,
     fleet: FleetStatus | None = None,
     max_body_bytes: int = 64 * 1024 * 1024,
+    stream_above_bytes: int = 1024 * 1024,
     budget: ByteBudget | None = None,
+    model_errors: ModelErrors = ModelErrors.REDACTED,
     decision_ttl_ms: int = 5_000,
     time_left_ms: TimeLeft = function_time_left_ms,
     caller_of: CallerOf = header_caller,
@@ -75,7 +78,9 @@ def create_app(
         dispatcher: carries decisions out; the default deadline of a request is in its configuration.
         fleet: answers `GET /v1/fleet` to operators; None makes that path a 404.
         max_body_bytes: a larger request body is refused with 413 (> 0).
+        stream_above_bytes: a larger body is passed on as it comes, where nothing needs it whole (> 0).
         budget: counts the bytes of bodies that are held, over all requests of the process; None is one of 512 MiB of its own.
+        model_errors: what callers are told of an error that a model raised.
         decision_ttl_ms: how long a caller of `resolve` may keep a decision, in milliseconds (at least 0).
         time_left_ms: what the function that runs the app has left for a request, in milliseconds, or None.
         caller_of: gives the name of a request's caller, from wherever it can be trusted; the default reads the header
@@ -92,7 +97,9 @@ def create_app(
         grants=Grants(caller_of),
         time_left_ms=time_left_ms,
         max_body_bytes=max_body_bytes,
+        stream_above_bytes=stream_above_bytes,
         budget=budget or ByteBudget(_BUFFERED_BYTES),
+        answers=ModelAnswers(model_errors),
         observe=observe,
     )
     door = JsonDoor(parts, fleet, Operators(operator_token), decision_ttl_ms)

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import AsyncIterator
 
 from tidegate.byte_budget import ByteBudget
 from tidegate.errors import OverloadedError
 from tidegate.web.http import RawHeaders, Receive
 
+_SOON_S = 2.0
+
 
 class ClientGoneError(Exception):
     """The caller closed the connection before its request was whole; nobody waits for an answer."""
+
+
+class BodyTooSlowError(Exception):
+    """A body that was being passed on came more slowly than its start let expect."""
+
+    def __init__(self) -> None:
+        super().__init__("the body came too slowly while it was passed on to the model")
 
 
 class BodyTooLargeError(Exception):
@@ -36,7 +47,16 @@ class Body:
         setting: the name of the setting that `limit_bytes` comes from.
     """
 
-    __slots__ = ("_budget", "_held_bytes", "_limit_bytes", "_receive", "_seen_bytes", "_setting", "announced_bytes")
+    __slots__ = (
+        "_budget",
+        "_expected_s",
+        "_held_bytes",
+        "_limit_bytes",
+        "_receive",
+        "_seen_bytes",
+        "_setting",
+        "announced_bytes",
+    )
 
     def __init__(
         self,
@@ -52,6 +72,7 @@ class Body:
         self._setting = setting
         self._held_bytes = 0
         self._seen_bytes = 0
+        self._expected_s = 0.0
         self.announced_bytes = _announced_bytes(headers)
 
     def __enter__(self) -> Body:
@@ -71,19 +92,21 @@ class Body:
             raise OverloadedError("the gateway holds as many bytes of other requests as it may (max_buffered_bytes)")
         self._held_bytes += size_bytes
 
-    async def whole(self) -> bytes:
-        """All of the body, whether it came with a length or in chunks.
+    async def whole(self, begun: bytes = b"") -> bytes:
+        """All of the body, whether it came with a length or in chunks; `begun` is what `start` has brought.
 
         Raises:
             BodyTooLargeError: it is, or says that it will be, larger than the limit.
             ClientGoneError: the caller closed the connection.
             OverloadedError: the process holds as much as it may.
         """
+        if self._seen_bytes and self._seen_bytes == self.announced_bytes:
+            return begun
         chunk, is_last = await self._next()
         self.hold(len(chunk))
-        if is_last:
+        if is_last and not begun:
             return chunk
-        chunks = [chunk]
+        chunks = [begun, chunk]
         while not is_last:
             chunk, is_last = await self._next()
             self.hold(len(chunk))
@@ -96,24 +119,40 @@ class Body:
         Raises:
             BodyTooLargeError, ClientGoneError, OverloadedError: as `whole` does.
         """
+        started_s = time.monotonic()
         chunks: list[bytes] = []
         is_last = False
         while self._seen_bytes < size_bytes and not is_last:
             chunk, is_last = await self._next()
             self.hold(len(chunk))
             chunks.append(chunk)
+        self._expected_s = (time.monotonic() - started_s) * self.rest_bytes / max(self._seen_bytes, 1)
         return b"".join(chunks)
+
+    @property
+    def is_fast(self) -> bool:
+        """Whether what follows the start can be expected soon, by how long the start took.
+
+        A slow caller's body is held instead: one that is passed on as it comes takes up the place of another at a server.
+        """
+        return self._expected_s <= _SOON_S
 
     async def rest(self) -> AsyncIterator[bytes]:
         """What follows, as it comes; nothing of it is held.
 
         Raises:
+            BodyTooSlowError: it takes much longer than the start let expect.
             ClientGoneError: the caller closed the connection.
             BodyTooLargeError: it is larger than the limit.
         """
+        until_s = asyncio.get_running_loop().time() + _SOON_S + 2 * self._expected_s
         is_last = self._seen_bytes == self.announced_bytes
         while not is_last:
-            chunk, is_last = await self._next()
+            try:
+                async with asyncio.timeout_at(until_s):
+                    chunk, is_last = await self._next()
+            except TimeoutError:
+                raise BodyTooSlowError from None
             if chunk:
                 yield chunk
 

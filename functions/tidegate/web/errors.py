@@ -20,6 +20,7 @@ from tidegate.errors import (
     ContextError,
     DeadlineError,
     DispatchError,
+    EndpointAnswerTooLargeError,
     NoRuleError,
     OverloadedError,
     QuarantinedError,
@@ -28,7 +29,7 @@ from tidegate.errors import (
     UnavailableError,
     UnknownObjectiveError,
 )
-from tidegate.web.bodies import BodyTooLargeError
+from tidegate.web.bodies import BodyTooLargeError, BodyTooSlowError
 from tidegate.web.http import Answer, HeaderTooLongError
 
 _log = logging.getLogger("tidegate.web")
@@ -160,27 +161,18 @@ def failure_of(error: Exception) -> Failure:
     match error:
         case WebError():
             return error.failure
+        case RequestError():
+            return _request_failure(error)
+        case DispatchError():
+            return _dispatch_failure(error)
         case BodyTooLargeError():
             return too_large(error).failure
-        case UnknownObjectiveError():
-            members = {"objective": error.objective, "did_you_mean": error.near}
-            return Failure(404, "unknown-objective", "Unknown objective", str(error), members)
-        case ContextError():
-            return Failure(400, "context", "The context is not usable", str(error), {"attribute": error.attribute})
-        case NoRuleError():
-            return Failure(404, "no-rule", "No rule matches", str(error), {"objective": error.objective})
+        case BodyTooSlowError():
+            return Failure(408, "body-too-slow", "The body came too slowly", str(error))
         case HeaderTooLongError():
             return Failure(431, "header-too-long", "A header is too long", str(error), {"header": error.name})
-        case RequestError():
-            return Failure(400, "malformed-request", "The request is malformed", str(error))
-        case DeadlineError():
-            return _dispatch_failure(504, "deadline", "The deadline passed", error)
-        case OverloadedError():
-            return _dispatch_failure(503, "overloaded", "Too many requests are under way", error, _RETRY_LATER)
-        case QuarantinedError():
-            return _dispatch_failure(422, "quarantined", "The request has ended servers", error)
-        case UnavailableError():
-            return _dispatch_failure(503, "unavailable", "No target is available", error, _RETRY_LATER)
+        case EndpointAnswerTooLargeError():
+            return bad_model_answer(str(error)).failure
         case BundleError():
             return Failure(503, "no-rules", "No rules are loaded", str(error), {}, _RETRY_LATER)
         case _:
@@ -218,13 +210,35 @@ def _content(media_type: bytes, body: bytes) -> list[tuple[bytes, bytes]]:
     return [(b"content-type", media_type), (b"content-length", b"%d" % len(body))]
 
 
-def _dispatch_failure(
-    status: int, kind: str, title: str, error: DispatchError, headers: Sequence[tuple[bytes, bytes]] = ()
-) -> Failure:
-    detail = str(error)
-    if error.attempts:
-        detail = f"{detail} ({'; '.join(error.attempts)})"
-    return Failure(status, kind, title, detail, {"attempts": list(error.attempts)}, headers)
+def _request_failure(error: RequestError) -> Failure:
+    match error:
+        case UnknownObjectiveError():
+            members = {"objective": error.objective, "did_you_mean": error.near}
+            return Failure(404, "unknown-objective", "Unknown objective", str(error), members)
+        case ContextError():
+            return Failure(400, "context", "The context is not usable", str(error), {"attribute": error.attribute})
+        case NoRuleError():
+            return Failure(404, "no-rule", "No rule matches", str(error), {"objective": error.objective})
+        case _:
+            return Failure(400, "malformed-request", "The request is malformed", str(error))
+
+
+_DISPATCH_FAILURES: tuple[tuple[type[DispatchError], int, str, str, Sequence[tuple[bytes, bytes]]], ...] = (
+    (DeadlineError, 504, "deadline", "The deadline passed", ()),
+    (OverloadedError, 503, "overloaded", "Too many requests are under way", _RETRY_LATER),
+    (QuarantinedError, 422, "quarantined", "The request has ended servers", ()),
+    (UnavailableError, 503, "unavailable", "No target is available", _RETRY_LATER),
+)
+
+
+def _dispatch_failure(error: DispatchError) -> Failure:
+    for kind_of_error, status, kind, title, headers in _DISPATCH_FAILURES:
+        if isinstance(error, kind_of_error):
+            detail = str(error)
+            if error.attempts:
+                detail = f"{detail} ({'; '.join(error.attempts)})"
+            return Failure(status, kind, title, detail, {"attempts": list(error.attempts)}, headers)
+    return _unforeseen(error)
 
 
 def _unforeseen(error: Exception) -> Failure:

@@ -18,7 +18,7 @@ from starlette.routing import BaseRoute, Route
 from tidegate.dispatch import Call, Outcome
 from tidegate.dispatch.verdict import error_text
 from tidegate.errors import DispatchError, NoRuleError, UnknownObjectiveError
-from tidegate.ports import FleetStatus
+from tidegate.ports import FleetStatus, HttpResponse
 from tidegate.rules import Engine
 from tidegate.rules.contract import Caller, Objective
 from tidegate.rules.decision import Decision, Target
@@ -118,7 +118,7 @@ class JsonDoor:
             decision = asked.decision
             try:
                 outcome = await self._exchange(asked)
-                outputs = _outputs(outcome)
+                outputs = _outputs(self._parts.answers.shown(outcome))
             except Exception as error:  # noqa: BLE001  # problem() tells the foreseen from the unforeseen
                 answer = problem(error, self._parts.decided.shown(decision))
                 self._parts.observe(unanswered(decision, error, answer.status, asked.started_s, asked.decided_s))
@@ -327,8 +327,7 @@ def _attributes(objective: Objective) -> list[dict[str, Any]]:
     ]
 
 
-def _outputs(outcome: Outcome) -> dict[str, Any]:
-    response = outcome.response
+def _outputs(response: HttpResponse) -> dict[str, Any]:
     if response.status != 200:
         text = error_text(response)
         if text is None:

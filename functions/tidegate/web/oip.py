@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from tidegate.dispatch import Call, Outcome
 from tidegate.errors import ContextError, NoRuleError, TidegateError, UnavailableError
+from tidegate.ports import HttpResponse
 from tidegate.rules import Engine
 from tidegate.rules.contract import Objective
 from tidegate.rules.decision import Decision, Target
@@ -32,6 +33,7 @@ from tidegate.web.errors import (
 )
 from tidegate.web.http import (
     Answer,
+    RawHeaders,
     Receive,
     Scope,
     Send,
@@ -40,9 +42,10 @@ from tidegate.web.http import (
     response_headers,
 )
 from tidegate.web.limits import caller_timeout_ms
+from tidegate.web.model_answers import check_answer
 from tidegate.web.observed import answered, unanswered
 from tidegate.web.parts import DoorParts
-from tidegate.web.request_json import RequestJson, examine_request
+from tidegate.web.request_json import MOST_PARSED_BYTES, RequestJson, examine_request, json_end
 from tidegate.web.sequences import NumericIds
 
 _READ = frozenset({"", "ready", "config", "stats"})
@@ -151,7 +154,7 @@ class OipDoor:
         codings = content_codings(headers)
         forwarded = request_headers(headers, codings)
         with Body(receive, headers, self._parts.max_body_bytes, self._parts.budget) as incoming:
-            body = await incoming.whole()
+            body, rest_bytes = await self._read_body(incoming, headers, codings)
             started_s = time.perf_counter()
             if self._parts.engines.engine() is not admitted.engine:
                 # Other rules went live while the body came.
@@ -159,25 +162,44 @@ class OipDoor:
                 if admitted is None:
                     return _unknown(objective, self._parts.engines.engine())
             engine, contract = admitted.engine, admitted.contract
-            examined = examine_request(headers, codings, body, name_to_read(contract, headers))
+            examined = examine_request(headers, codings, body, len(body) + rest_bytes, name_to_read(contract, headers))
             context = oip_context(contract, headers, values, examined.parameters)
             decision = engine.decide(objective, context.values)
             if admitted.pinned is not None:
                 decision = engine.override(decision, admitted.pinned)
             decided_s = time.perf_counter()
             forwarded.extend(self._parts.decided.parameters(decision))
-            call = Call("POST", "/infer", forwarded, body, sequence_id=context.sequence_id)
+            rest = incoming.rest() if rest_bytes else None
+            call = Call("POST", "/infer", forwarded, body, rest, rest_bytes, sequence_id=context.sequence_id)
             try:
                 deadline_s = self._parts.dispatcher.deadline_s(decision, caller_ms, self._parts.time_left_ms(scope))
                 carried = await self._checked(decision, examined, call, deadline_s)
                 asked = _Asked(engine, objective, version, carried, admitted.pinned is not None, deadline_s)
                 outcome = await self._carry_out(asked, call)
+                response = self._parts.answers.shown(outcome)
             except Exception as error:  # noqa: BLE001  # oip_failure() tells the foreseen from the unforeseen
                 answer = oip_failure(error, self._parts.decided.shown(decision))
                 self._parts.observe(unanswered(decision, error, answer.status, started_s, decided_s))
                 return answer
             self._parts.observe(answered(decision, outcome, started_s, decided_s))
-            return self._answer(decision, outcome, started_s, decided_s)
+            return self._answer(decision, outcome, response, started_s, decided_s)
+
+    async def _read_body(self, incoming: Body, headers: RawHeaders, codings: list[bytes]) -> tuple[bytes, int]:
+        """The body, and how many bytes of it are to be passed on as they come.
+
+        That is done with large bodies of binary tensors, as their JSON alone is looked at, from callers that are fast: a slow
+        one would take up the place of another at the server.
+        """
+        announced_bytes = incoming.announced_bytes
+        if announced_bytes is None or announced_bytes <= self._parts.stream_above_bytes or codings:
+            return await incoming.whole(), 0
+        end = json_end(headers, announced_bytes)
+        if end > MOST_PARSED_BYTES:
+            return await incoming.whole(), 0
+        begun = await incoming.start(max(end, self._parts.stream_above_bytes))
+        if incoming.is_fast:
+            return begun, incoming.rest_bytes
+        return await incoming.whole(begun), 0
 
     async def _checked(self, decision: Decision, examined: RequestJson, call: Call, deadline_s: float) -> Decision:
         """The decision to carry out, once the model says that the request cannot end its server.
@@ -229,13 +251,15 @@ class OipDoor:
             deadline_s = self._parts.dispatcher.deadline_s(decision, caller_ms, self._parts.time_left_ms(scope))
             asked = _Asked(engine, objective, version, decision, pinned is not None, deadline_s)
             outcome = await self._carry_out(asked, call)
+            check_answer(outcome.response)
         except Exception as error:  # noqa: BLE001  # oip_failure() tells the foreseen from the unforeseen
             return oip_failure(error, self._parts.decided.shown(decision))
-        return self._answer(decision, outcome, started_s, decided_s)
+        return self._answer(decision, outcome, outcome.response, started_s, decided_s)
 
-    def _answer(self, decision: Decision, outcome: Outcome, started_s: float, decided_s: float) -> Answer:
-        """Triton's answer as it came, and the decision in its headers."""
-        response = outcome.response
+    def _answer(
+        self, decision: Decision, outcome: Outcome, response: HttpResponse, started_s: float, decided_s: float
+    ) -> Answer:
+        """What Triton answered, and the decision in its headers."""
         headers = response_headers(response.headers)
         headers.extend(self._parts.decided.shown(decision, outcome.target, outcome.shard))
         headers.append((b"server-timing", server_timing(started_s, decided_s, outcome.triton_ms)))

@@ -12,6 +12,7 @@ from tidegate.web.callers import Grants
 from tidegate.web.decided import DecisionHeaders
 from tidegate.web.http import Scope
 from tidegate.web.metadata import MetadataCache
+from tidegate.web.model_answers import ModelAnswers
 
 TimeLeft = Callable[[Scope], float | None]
 """What the function that runs the app has left for a request, in milliseconds, or None."""
@@ -28,5 +29,7 @@ class DoorParts:
     grants: Grants
     time_left_ms: TimeLeft
     max_body_bytes: int
+    stream_above_bytes: int
     budget: ByteBudget
+    answers: ModelAnswers
     observe: Observe

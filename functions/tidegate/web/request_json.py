@@ -41,8 +41,10 @@ class RequestJson:
 _NOTHING = RequestJson({})
 
 
-def examine_request(headers: RawHeaders, codings: Sequence[bytes], body: bytes, wanted: JsonName) -> RequestJson:
-    """Look at the JSON of a request as it came, compressed or not.
+def examine_request(
+    headers: RawHeaders, codings: Sequence[bytes], body: bytes, size_bytes: int, wanted: JsonName
+) -> RequestJson:
+    """Look at the JSON of a request as it came, compressed or not. `body` is of `size_bytes`, or is the start of that.
 
     Raises:
         WebError: as `examine` does; the request inflates to too much; or `Inference-Header-Content-Length` is malformed.
@@ -54,8 +56,8 @@ def examine_request(headers: RawHeaders, codings: Sequence[bytes], body: bytes, 
         text = inflated(body, MOST_INFLATED_BYTES)
         if text is None:
             raise too_inflated()
-        body = text
-    return examine(body, json_end(headers, len(body)), len(body), wanted)
+        body, size_bytes = text, len(text)
+    return examine(body, json_end(headers, size_bytes), size_bytes, wanted)
 
 
 def json_end(headers: RawHeaders, size_bytes: int) -> int:

@@ -1,0 +1,141 @@
+"""Large bodies of binary tensors reach the model as they come, and are never held whole."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+from tidegate.byte_budget import ByteBudget
+from tidegate.dispatch import Dispatcher
+from tidegate.ports import Endpoint, MemoryEndpointDirectory, MemoryEngineSource
+from tidegate.rules import Engine
+from tidegate.triton.transport import PooledTransport
+from tidegate.web import create_app
+
+from tests.web.conftest import FakeTriton, Host, serving
+
+INFER = "/v2/models/echoing/infer"
+STREAM_ABOVE = 100_000
+BUDGET = 400_000
+LARGE = 4_000_000
+
+
+def app_for(engine: Engine, port: int, budget: ByteBudget | None = None) -> object:
+    directory = MemoryEndpointDirectory({"main": (Endpoint("main", "127.0.0.1", port),)})
+    return create_app(
+        engines=MemoryEngineSource(engine),
+        dispatcher=Dispatcher(PooledTransport(), directory),
+        stream_above_bytes=STREAM_ABOVE,
+        budget=budget or ByteBudget(BUDGET),
+    )
+
+
+@pytest.fixture
+def streaming(engine: Engine, fake: FakeTriton) -> Iterator[Host]:
+    """A gateway that may hold a tenth of a large body."""
+    with serving(app_for(engine, fake.port)) as host:
+        yield host
+
+
+def binary(size_bytes: int, **top: object) -> tuple[bytes, dict[str, str]]:
+    described = {
+        "name": "X",
+        "datatype": "UINT8",
+        "shape": [1, size_bytes],
+        "parameters": {"binary_data_size": size_bytes},
+    }
+    head = json.dumps({"inputs": [described], **top}).encode()
+    return head + os.urandom(size_bytes), {"Inference-Header-Content-Length": str(len(head))}
+
+
+@pytest.mark.parametrize("context", [{"Tidegate-Context": '{"is_kids": true}'}, {}])
+def test_a_large_body_goes_through_untouched(streaming: Host, fake: FakeTriton, context: dict[str, str]) -> None:
+    top = {} if context else {"parameters": {"is_kids": True}}
+    body, length = binary(LARGE, **top)
+    for _ in range(3):
+        reply = streaming.ask("POST", INFER, body, {**context, **length})
+        assert (reply.status, reply.headers["tidegate-rule"]) == (200, "kids")
+    assert [request.body == body for request in fake.received] == [True] * 3
+    assert fake.received[0].header("content-length") == str(len(body))
+
+
+@pytest.mark.parametrize("size_bytes", [STREAM_ABOVE - 500, STREAM_ABOVE, STREAM_ABOVE + 1, STREAM_ABOVE * 2])
+def test_a_body_around_the_limit_is_whole(streaming: Host, fake: FakeTriton, size_bytes: int) -> None:
+    body, length = binary(size_bytes)
+    assert streaming.ask("POST", INFER, body, length).status == 200
+    assert fake.received[0].body == body
+
+
+def test_what_is_all_json_is_held_within_the_budget(streaming: Host, fake: FakeTriton) -> None:
+    text = b'{"inputs": [], "x": "%b"}' % (b"x" * LARGE)
+    reply = streaming.ask("POST", INFER, text)
+    assert (reply.status, fake.received) == (503, [])
+
+
+def test_what_would_end_a_server_is_seen_in_the_start(streaming: Host, fake: FakeTriton) -> None:
+    body, length = binary(LARGE)
+    text = body.replace(b"[1, 4000000]", b"[1, 9999999]", 1)
+    reply = streaming.ask("POST", INFER, text, length)
+    assert (reply.status, "shape" in reply.error, fake.received) == (400, True, [])
+
+
+def test_it_is_sent_once(streaming: Host, fake: FakeTriton) -> None:
+    fake.script = lambda request: (503, {}, b"")
+    body, length = binary(LARGE)
+    assert streaming.ask("POST", INFER, body, length).status == 503
+    assert len(fake.received) == 1
+
+
+@pytest.fixture
+def upstream() -> Iterator[tuple[int, queue.Queue[int]]]:
+    """A server that counts the bytes of its one request until the connection ends, and answers nothing."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    counted: queue.Queue[int] = queue.Queue()
+
+    def serve() -> None:
+        connection, _ = listener.accept()
+        total = 0
+        with connection, contextlib.suppress(OSError):
+            connection.settimeout(20)
+            while chunk := connection.recv(65536):
+                total += len(chunk)
+        counted.put(total)
+
+    threading.Thread(target=serve, daemon=True).start()
+    yield listener.getsockname()[1], counted
+    listener.close()
+
+
+def test_a_caller_that_leaves_ends_the_exchange_with_the_model(
+    engine: Engine, upstream: tuple[int, queue.Queue[int]]
+) -> None:
+    port, counted = upstream
+    budget = ByteBudget(BUDGET)
+    body, length = binary(LARGE)
+    with serving(app_for(engine, port, budget)) as host:
+        head = "".join(f"{name}: {value}\r\n" for name, value in {**length, "Content-Length": str(len(body))}.items())
+        with socket.create_connection(("127.0.0.1", host.port), timeout=20) as connection:
+            connection.sendall(f"POST {INFER} HTTP/1.1\r\nHost: x\r\n{head}\r\n".encode() + body[: LARGE // 2])
+        assert counted.get(timeout=20) < len(body)
+    assert budget.used_bytes == 0
+
+
+def test_a_slow_callers_body_is_held_instead(engine: Engine, fake: FakeTriton) -> None:
+    body, length = binary(STREAM_ABOVE * 2)
+    with serving(app_for(engine, fake.port)) as host:
+        head = "".join(f"{name}: {value}\r\n" for name, value in {**length, "Content-Length": str(len(body))}.items())
+        with socket.create_connection(("127.0.0.1", host.port), timeout=20) as connection:
+            connection.sendall(f"POST {INFER} HTTP/1.1\r\nHost: x\r\n{head}\r\n".encode() + body[:20])
+            threading.Event().wait(2.6)
+            connection.sendall(body[20 : STREAM_ABOVE + 50])
+            threading.Event().wait(0.3)
+            assert fake.received == []
+            connection.sendall(body[STREAM_ABOVE + 50 :])
+            assert connection.recv(100).startswith(b"HTTP/1.1 200")
+    assert fake.received[0].body == body
