@@ -10,7 +10,7 @@ from aws_cdk import aws_secretsmanager as secrets
 from constructs import Construct
 from tidegate.aws.layout import ASSIGNMENTS, CLAIMS, HISTORY, MANIFESTS, MODELS, SAMPLES
 from tidegate.triton.repository import MANAGEMENT, RESTRICTED_APIS
-from tidegate.triton.server import PARAMETER_HEADERS
+from tidegate.triton.server import HTTP_THREADS, PARAMETER_HEADERS
 
 from infra.contract import (
     AGENT_COMMAND,
@@ -54,6 +54,7 @@ def triton_command(repository: str, *, has_gpus: bool, auto_complete_config: boo
         f'"--http-restricted-api={restricted}"',
         f'"--grpc-restricted-protocol={restricted}"',
         f"--http-port={HTTP_PORT}",
+        f"--http-thread-count={HTTP_THREADS}",
         f"--grpc-port={GRPC_PORT}",
         f"--metrics-port={METRICS_PORT}",
         "--allow-metrics=true",
