@@ -50,6 +50,12 @@ class Settings:
         "Most bytes of request bodies and of models' answers that a gateway holds at one time, over all requests.",
         1024 * 1024,
     )
+    max_json_bytes: int = _setting(
+        4 * 1024 * 1024,
+        "Most JSON of a request to `/v2`, in bytes, without the tensors in binary after it: servers parse it slowly, and hold "
+        "up others' requests meanwhile.",
+        1024,
+    )
     stream_above_bytes: int = _setting(
         1024 * 1024,
         "Size of a request body, in bytes, above which it is passed on as it comes and not held, where nothing needs it whole.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -119,3 +120,46 @@ def test_what_is_only_announced_keeps_nobody_out(bounded: Host) -> None:
             open_ones.enter_context(connection)
             connection.sendall(f"POST {INFER} HTTP/1.1\r\nHost: x\r\nContent-Length: 299999\r\n\r\n".encode() + b" ")
         assert bounded.ask("POST", INFER, b" " * 100_000).status == 200
+
+
+MOST_JSON = 20_000
+
+
+@pytest.fixture
+def small(engine: Engine, fake: FakeTriton) -> Iterator[Host]:
+    """A gateway that takes little JSON."""
+    directory = MemoryEndpointDirectory({"main": (Endpoint("main", "127.0.0.1", fake.port),)})
+    app = create_app(
+        engines=MemoryEngineSource(engine),
+        dispatcher=Dispatcher(PooledTransport(), directory),
+        max_json_bytes=MOST_JSON,
+    )
+    with serving(app) as host:
+        yield host
+
+
+def test_json_that_servers_parse_slowly_is_refused_before_it_comes(small: Host, fake: FakeTriton) -> None:
+    assert announce(small, INFER, {}, MOST_JSON + 1) == 413
+    assert fake.received == []
+    tensors = b'{"inputs": []}' + bytes(3 * MOST_JSON)
+    answer = small.ask("POST", INFER, tensors, {"Inference-Header-Content-Length": "14"})
+    assert answer.status == 200, "tensors in binary are no JSON"
+    assert fake.received[-1].body == tensors
+
+
+@pytest.mark.parametrize("extra", [0, 1])
+def test_compressed_json_counts_as_it_inflates(small: Host, fake: FakeTriton, extra: int) -> None:
+    body = b'{"inputs": []}'.ljust(MOST_JSON + extra)
+    answer = small.ask("POST", INFER, gzip.compress(body), {"Content-Encoding": "gzip"})
+    assert answer.status == (413 if extra else 200)
+    assert len(fake.received) == 1 - extra
+
+
+def test_json_in_chunks_counts_as_it_comes(small: Host, fake: FakeTriton) -> None:
+    with socket.create_connection(("127.0.0.1", small.port), timeout=10) as connection:
+        connection.sendall(f"POST {INFER} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
+        for _ in range(3):
+            connection.sendall(b"2710\r\n" + b" " * 10_000 + b"\r\n")
+        connection.sendall(b"0\r\n\r\n")
+        assert connection.recv(64).split()[1] == b"413"
+    assert fake.received == []

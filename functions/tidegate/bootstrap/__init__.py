@@ -83,6 +83,7 @@ def build_gateway(
         dispatcher=dispatcher,
         fleet=fleet,
         max_body_bytes=settings.max_body_bytes,
+        max_json_bytes=settings.max_json_bytes,
         stream_above_bytes=settings.stream_above_bytes,
         budget=budget,
         model_errors=ModelErrors(settings.model_errors or ModelErrors.REDACTED),

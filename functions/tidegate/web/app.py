@@ -61,6 +61,7 @@ def create_app(
     dispatcher: Dispatcher,
     fleet: FleetStatus | None = None,
     max_body_bytes: int = 64 * 1024 * 1024,
+    max_json_bytes: int = 4 * 1024 * 1024,
     stream_above_bytes: int = 1024 * 1024,
     budget: ByteBudget | None = None,
     model_errors: ModelErrors = ModelErrors.REDACTED,
@@ -78,6 +79,7 @@ def create_app(
         dispatcher: carries decisions out; the default deadline of a request is in its configuration.
         fleet: answers `GET /v1/fleet` to operators; None makes that path a 404.
         max_body_bytes: a larger request body is refused with 413 (> 0).
+        max_json_bytes: a request to `/v2` with more JSON, without the tensors in binary after it, is refused with 413 (> 0).
         stream_above_bytes: a larger body is passed on as it comes, where nothing needs it whole (> 0).
         budget: counts the bytes of bodies that are held, over all requests of the process; None is one of 512 MiB of its own.
         model_errors: what callers are told of an error that a model raised.
@@ -97,6 +99,7 @@ def create_app(
         grants=Grants(caller_of),
         time_left_ms=time_left_ms,
         max_body_bytes=max_body_bytes,
+        max_json_bytes=max_json_bytes,
         stream_above_bytes=stream_above_bytes,
         budget=budget or ByteBudget(_BUFFERED_BYTES),
         answers=ModelAnswers(model_errors),

@@ -107,6 +107,16 @@ def too_large(error: BodyTooLargeError) -> WebError:
     return WebError(Failure(413, "body-too-large", "The request body is too large", detail, members))
 
 
+def too_much_json(limit_bytes: int) -> WebError:
+    """A request whose JSON is above the limit, without the tensors that follow it in binary (413)."""
+    detail = (
+        f"the JSON of the request is larger than {limit_bytes} bytes (max_json_bytes); send its tensors in binary, with "
+        "`binary_data_size`: https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_binary_data.md"
+    )
+    members = {"limit_bytes": limit_bytes, "setting": "max_json_bytes"}
+    return WebError(Failure(413, "json-too-large", "The request has too much JSON", detail, members))
+
+
 def wrong_media_type(detail: str) -> WebError:
     """A body of a media type that the handler does not read (415)."""
     return WebError(Failure(415, "unsupported-media-type", "The body's media type is not supported", detail))

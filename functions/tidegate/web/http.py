@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
+from tidegate.byte_budget import ByteLease
+
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -41,11 +43,12 @@ class HeaderTooLongError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A whole response, ready to be sent."""
+    """A whole response, ready to be sent. `lease` counts a large body as held until it is sent."""
 
     status: int
     headers: Sequence[tuple[bytes, bytes]]
     body: bytes
+    lease: ByteLease | None = None
 
     async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
         """Send the response (ASGI)."""

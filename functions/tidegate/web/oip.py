@@ -45,7 +45,7 @@ from tidegate.web.limits import caller_timeout_ms
 from tidegate.web.model_answers import check_answer
 from tidegate.web.observed import answered, unanswered
 from tidegate.web.parts import DoorParts
-from tidegate.web.request_json import MOST_PARSED_BYTES, RequestJson, examine_request, json_end
+from tidegate.web.request_json import MOST_PARSED_BYTES, RequestJson, check_json_size, examine_request, json_end
 from tidegate.web.sequences import NumericIds
 
 _READ = frozenset({"", "ready", "config", "stats"})
@@ -162,7 +162,14 @@ class OipDoor:
                 if admitted is None:
                     return _unknown(objective, self._parts.engines.engine())
             engine, contract = admitted.engine, admitted.contract
-            examined = examine_request(headers, codings, body, len(body) + rest_bytes, name_to_read(contract, headers))
+            examined = examine_request(
+                headers,
+                codings,
+                body,
+                len(body) + rest_bytes,
+                name_to_read(contract, headers),
+                self._parts.max_json_bytes,
+            )
             context = oip_context(contract, headers, values, examined.parameters)
             decision = engine.decide(objective, context.values)
             if admitted.pinned is not None:
@@ -170,7 +177,16 @@ class OipDoor:
             decided_s = time.perf_counter()
             forwarded.extend(self._parts.decided.parameters(decision))
             rest = incoming.rest() if rest_bytes else None
-            call = Call("POST", "/infer", forwarded, body, rest, rest_bytes, sequence_id=context.sequence_id)
+            call = Call(
+                "POST",
+                "/infer",
+                forwarded,
+                body,
+                rest,
+                rest_bytes,
+                sequence_id=context.sequence_id,
+                flow=scope.get("client"),
+            )
             try:
                 deadline_s = self._parts.dispatcher.deadline_s(decision, caller_ms, self._parts.time_left_ms(scope))
                 carried = await self._checked(decision, examined, call, deadline_s)
@@ -189,8 +205,13 @@ class OipDoor:
 
         That is done with large bodies of binary tensors, as their JSON alone is looked at, from callers that are fast: a slow
         one would take up the place of another at the server.
+
+        Raises:
+            WebError: its JSON is too large (413).
         """
         announced_bytes = incoming.announced_bytes
+        if announced_bytes is not None and not codings:
+            check_json_size(json_end(headers, announced_bytes), self._parts.max_json_bytes)
         if announced_bytes is None or announced_bytes <= self._parts.stream_above_bytes or codings:
             return await incoming.whole(), 0
         end = json_end(headers, announced_bytes)
@@ -263,7 +284,7 @@ class OipDoor:
         headers = response_headers(response.headers)
         headers.extend(self._parts.decided.shown(decision, outcome.target, outcome.shard))
         headers.append((b"server-timing", server_timing(started_s, decided_s, outcome.triton_ms)))
-        return Answer(response.status, headers, response.body)
+        return Answer(response.status, headers, response.body, response.lease)
 
     async def _carry_out(self, asked: _Asked, call: Call) -> Outcome:
         if asked.pinned:

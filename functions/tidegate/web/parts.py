@@ -29,6 +29,7 @@ class DoorParts:
     grants: Grants
     time_left_ms: TimeLeft
     max_body_bytes: int
+    max_json_bytes: int
     stream_above_bytes: int
     budget: ByteBudget
     answers: ModelAnswers

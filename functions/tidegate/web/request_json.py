@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tidegate.web.errors import malformed
+from tidegate.web.errors import malformed, too_much_json
 from tidegate.web.http import RawHeaders, header_values
 from tidegate.web.inflating import MOST_INFLATED_BYTES, inflated, too_inflated
 from tidegate.web.json_body import UnreadableError, parse
@@ -42,12 +42,13 @@ _NOTHING = RequestJson({})
 
 
 def examine_request(
-    headers: RawHeaders, codings: Sequence[bytes], body: bytes, size_bytes: int, wanted: JsonName
+    headers: RawHeaders, codings: Sequence[bytes], body: bytes, size_bytes: int, wanted: JsonName, most_bytes: int
 ) -> RequestJson:
     """Look at the JSON of a request as it came, compressed or not. `body` is of `size_bytes`, or is the start of that.
 
     Raises:
-        WebError: as `examine` does; the request inflates to too much; or `Inference-Header-Content-Length` is malformed.
+        WebError: as `examine` does; the request inflates to too much, or its JSON has more than `most_bytes`; or
+            `Inference-Header-Content-Length` is malformed.
     """
     if codings:
         if codings not in ([b"gzip"], [b"deflate"]):
@@ -57,7 +58,19 @@ def examine_request(
         if text is None:
             raise too_inflated()
         body, size_bytes = text, len(text)
-    return examine(body, json_end(headers, size_bytes), size_bytes, wanted)
+    end = json_end(headers, size_bytes)
+    check_json_size(end, most_bytes)
+    return examine(body, end, size_bytes, wanted)
+
+
+def check_json_size(size_bytes: int, most_bytes: int) -> None:
+    """Refuse JSON that would take a server too long: it parses some 10 MB/s, and holds up others' requests meanwhile.
+
+    Raises:
+        WebError: it has more than `most_bytes` (413).
+    """
+    if size_bytes > most_bytes:
+        raise too_much_json(most_bytes)
 
 
 def json_end(headers: RawHeaders, size_bytes: int) -> int:
