@@ -16,8 +16,8 @@ ENGINE ?=
 ONLY ?=
 BEGAN := $(shell date +%s)
 PYTEST = PREPARATION_S=$$(($$(date +%s) - $(BEGAN))) $(BIN)/python -m pytest
-# One more than the cores that the suite is meant for: its tests wait for servers half of the time.
-WORKERS ?= 3
+# Twice the cores that the suite is meant for: its tests wait for servers half of the time.
+WORKERS ?= 4
 CHECKOV := .venv-checkov
 KSERVE := .venv-kserve
 SHORT_SUITE := tests/rules tests/web tests/lambdas tests/triton/test_server.py tests/triton/test_numpy_abi.py tests/models \
@@ -46,9 +46,11 @@ $(VENV)/.installed: requirements/dev.lock requirements/tritonserver.lock pyproje
 			"make $(or $(GOAL),$(MAKECMDGOALS)) PYTHON=python3.12" >&2; exit 1; }
 	@echo "Creating $(VENV): about a minute the first time" >&2
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off --require-hashes -r requirements/dev.lock \
+	@$(BIN)/python -m pip install --disable-pip-version-check --no-compile --progress-bar off --require-hashes -r requirements/dev.lock \
 		| awk '/^Collecting/ && ++n % 20 == 0 {print "  " n " packages"} /^Installing/ {print "  installing"} {fflush()}' >&2
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/tritonserver.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps --require-hashes -r requirements/tritonserver.lock
+	@# pip would compile on one core alone. A package's file that is for another Python is no failure.
+	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
@@ -115,7 +117,7 @@ infra-destroy: env $(CDK)/node_modules/.package-lock.json ## Take STAGE down.
 $(CHECKOV)/.installed: requirements/checkov.lock | env
 	@echo "Creating $(CHECKOV): about half a minute the first time" >&2
 	@test -x $(CHECKOV)/bin/python || $(BIN)/python -m venv $(CHECKOV)
-	@$(CHECKOV)/bin/python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements/checkov.lock
+	@$(CHECKOV)/bin/python -m pip install -qq --disable-pip-version-check --no-compile --require-hashes -r requirements/checkov.lock
 	@touch $@
 
 $(KSERVE)/.installed: requirements/kserve.lock | env
