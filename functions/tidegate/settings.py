@@ -69,7 +69,7 @@ class Settings:
         "redacted or passed",
     )
     max_connections: int = _setting(
-        4096,
+        1024,
         "Open connections of callers to the local gateway; half of the process's descriptors are the limit where that is "
         "less. Above it the longest idle one is closed, or else the new one gets a 503.",
         1,

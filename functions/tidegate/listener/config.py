@@ -9,7 +9,7 @@ from dataclasses import dataclass
 class ListenerConfig:
     """What one connection may cost. Every limit is above 0; times are kept to about half a second, never cut short."""
 
-    max_connections: int = 4096
+    max_connections: int = 1024
     """Open connections. Above it the longest idle one is closed, or else the new one gets a 503."""
 
     max_head_bytes: int = 65_536
