@@ -1,4 +1,4 @@
-"""`tidegate models push` as a user runs it: one process after another against a bucket."""
+"""`tidegate models push` as a user runs it: one command after another against a bucket."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import pytest
 from tidegate.aws.model_store import S3ModelStore
 
 from tests.support.aws import LocalAws, closed_port, failing_server, forgetful_proxy
+from tests.support.commands import tidegate
 from tests.support.model_folders import seal_all
 from tests.triton.checks.base import write_base
 
@@ -41,16 +42,8 @@ def push(
     aws: LocalAws, repository: Path, *arguments: str, exit_code: int = 0, url: str = ""
 ) -> subprocess.CompletedProcess[str]:
     stores = (f"--endpoint-url={url or aws.url}", f"--bucket={aws.bucket}")
-    done = subprocess.run(
-        command(repository, *stores, *arguments),
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT_S,
-        check=False,
-        env=environment(),
-    )
+    done = tidegate("models", "push", str(repository), *stores, *arguments)
     assert done.returncode == exit_code, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
     return done
 
 
@@ -218,15 +211,8 @@ def test_a_terminal_shows_a_progress_bar(aws: LocalAws, repository: Path) -> Non
 
 
 def test_wrong_usage_is_told(repository: Path) -> None:
-    def usage(*arguments: str, **variables: str) -> str:
-        done = subprocess.run(
-            command(*map(Path, arguments[:1]), *arguments[1:]),
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT_S,
-            check=False,
-            env=environment(**variables),
-        )
+    def usage(*arguments: str) -> str:
+        done = tidegate("models", "push", *arguments)
         assert done.returncode == 2, done.stderr
         return " ".join(done.stderr.replace("│", " ").split())
 
