@@ -165,7 +165,7 @@ def test_a_start_on_rules_that_a_save_must_not_bring_is_refused(tmp_path: Path) 
     models = make_repository(tmp_path / "models", "versioned")
     rules = write_rules(tmp_path / "rules", {"a": 1}, PLACEMENT, picked=UNREACHABLE)
     with started_stack(rules, models, tmp_path / "errors") as stack:
-        assert stack.wait_exit(20) == 1
+        assert stack.wait_exit() == 1
         assert "no request can reach this rule" in stack.errors
         assert "--follow unchecked" in stack.errors
         assert stack.servers() == []
