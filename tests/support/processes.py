@@ -1,0 +1,47 @@
+"""What Linux tells of other processes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+PROC = Path("/proc")
+_LISTENS = "0A"
+
+
+def listener_pid(port: int) -> int:
+    """The process that accepts connections on a TCP port of 127.0.0.1: of several that hold its socket, the child."""
+    rows = [line.split() for line in (PROC / "net" / "tcp").read_text().splitlines()[1:]]
+    inodes = {f"socket:[{row[9]}]" for row in rows if row[3] == _LISTENS and int(row[1].partition(":")[2], 16) == port}
+    found = {pid for pid in pids() if inodes & set(_links(pid))}
+    assert found, f"nothing listens on port {port}"
+    return next((pid for pid in found if _parent(pid) in found), min(found))
+
+
+def pids() -> list[int]:
+    """Every process."""
+    return [int(path.name) for path in PROC.iterdir() if path.name.isdecimal()]
+
+
+def resident_mib(pid: int) -> float:
+    """Memory that a process holds, in MiB."""
+    lines = (PROC / str(pid) / "status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS:"))
+
+
+def descriptors(pid: int) -> int:
+    """How many files and sockets a process has open."""
+    return len(list((PROC / str(pid) / "fd").iterdir()))
+
+
+def _links(pid: int) -> list[str]:
+    try:
+        return [str(path.readlink()) for path in (PROC / str(pid) / "fd").iterdir()]
+    except OSError:
+        return []
+
+
+def _parent(pid: int) -> int:
+    try:
+        return int((PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
