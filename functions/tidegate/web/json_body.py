@@ -9,6 +9,10 @@ from tidegate.rules.strict_json import DuplicateNameError, NotFiniteError, refus
 from tidegate.web.errors import malformed, wrong_coding, wrong_media_type
 from tidegate.web.http import RawHeaders, content_codings, header_values
 
+# Made once: each costs as much as reading a small document.
+_FINITE = json.JSONDecoder(object_pairs_hook=unique_names, parse_constant=refuse_constant)
+_ANY = json.JSONDecoder(object_pairs_hook=unique_names)
+
 
 class UnreadableError(ValueError):
     """JSON that is not read: what is wrong with it, and where; never a value of it."""
@@ -26,7 +30,7 @@ def parse(data: str | bytes, *, finite: bool = True) -> Any:
     """
     try:
         text = data if isinstance(data, str) else data.decode()
-        return json.loads(text, object_pairs_hook=unique_names, parse_constant=refuse_constant if finite else None)
+        return (_FINITE if finite else _ANY).decode(text)
     except json.JSONDecodeError as error:
         why = f"{error.msg} at line {error.lineno} column {error.colno}"
     except UnicodeDecodeError as error:
