@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 import pytest
 from tidegate.dispatch import Call, Dispatcher
@@ -276,5 +277,35 @@ def test_whoever_finds_a_process_dead_is_not_suspected_of_having_ended_it() -> N
             await dispatcher.dispatch(decision, INFER, dispatcher.deadline_s(decision))
         world.answers.clear()
         assert (await dispatcher.dispatch(decision, INFER, dispatcher.deadline_s(decision))).shard in "ab"
+
+    on_one_loop(main)
+
+
+def test_what_ends_one_objectives_model_is_not_refused_to_another() -> None:
+    killer = Call("POST", "/infer", (), b"killer")
+    world = World({"a1": RESET, "a2": RESET})
+
+    async def main() -> None:
+        dispatcher = world.dispatcher()
+        decision = decide()
+        with pytest.raises(UnavailableError):
+            await dispatcher.dispatch(decision, killer, dispatcher.deadline_s(decision))
+        world.answers.clear()
+        other = replace(decision, objective="another")
+        assert (await dispatcher.dispatch(other, killer, dispatcher.deadline_s(other))).shard == "a"
+        with pytest.raises(QuarantinedError):
+            await dispatcher.dispatch(decision, killer, dispatcher.deadline_s(decision))
+
+    on_one_loop(main)
+
+
+def test_behind_a_load_balancer_the_one_more_server_has_the_same_address() -> None:
+    world = World({"b1": [answer(502), OK]})
+
+    async def main() -> None:
+        dispatcher = world.dispatcher()
+        alone = decide(target=only_b().target)
+        assert (await dispatcher.dispatch(alone, INFER, dispatcher.deadline_s(alone))).shard == "b"
+        assert world.hosts == ["b1", "b1"]
 
     on_one_loop(main)

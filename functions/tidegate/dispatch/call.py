@@ -55,12 +55,13 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One place to send a call to. `first` marks the decision's own target."""
+    """One place to send a call to. `first` marks the decision's own target, `objective` is what was asked for."""
 
     target: Target
     shard: str
     endpoint: Endpoint
     first: bool
+    objective: str
 
 
 @dataclass(frozen=True, slots=True)

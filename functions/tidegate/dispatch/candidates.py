@@ -24,7 +24,7 @@ def candidates(
             endpoints = directory.endpoints(shard)
             if len(endpoints) > 1:
                 endpoints = _by_load(endpoints, load_of, turn)
-            found.extend([Attempt(target, shard, endpoint, first) for endpoint in endpoints])
+            found.extend([Attempt(target, shard, endpoint, first, decision.objective) for endpoint in endpoints])
         first = False
     return found
 
@@ -43,7 +43,7 @@ def sticky_candidate(decision: Decision, directory: EndpointDirectory, sequence_
     def score(endpoint: Endpoint) -> bytes:
         return hashlib.sha256(f"{sequence_id}\x1f{endpoint.host}:{endpoint.port}".encode()).digest()
 
-    return Attempt(decision.target, shard, max(endpoints, key=score), True)
+    return Attempt(decision.target, shard, max(endpoints, key=score), True, decision.objective)
 
 
 def _by_load(endpoints: Sequence[Endpoint], load_of: Callable[[Endpoint], int], turn: int) -> Sequence[Endpoint]:

@@ -153,7 +153,7 @@ class Dispatcher:
             UnavailableError: every candidate failed, or none is known.
             EndpointAnswerTooLargeError: the answer is larger than is passed on.
         """
-        if not self._quarantine.is_empty and self._quarantine.refuses(call, self._clock()):
+        if not self._quarantine.is_empty and self._quarantine.refuses(decision.objective, call, self._clock()):
             raise QuarantinedError("this request has ended servers that it was sent to, and is refused for a while")
         plan = self._plan(decision, call)
         if not plan:
@@ -248,12 +248,16 @@ class Dispatcher:
         outcome = Outcome(
             response, attempt, (clock() - started_s) * 1000.0, tuple(each.text for each in failures) if failures else ()
         )
-        return outcome if response.status < 400 and self._answered(place, call) else self._judged(outcome, place, call)
+        return (
+            outcome
+            if response.status < 400 and self._answered(attempt, place, call)
+            else self._judged(outcome, place, call)
+        )
 
-    def _answered(self, place: Place, call: Call) -> bool:
+    def _answered(self, attempt: Attempt, place: Place, call: Call) -> bool:
         place.succeeded()
         if not self._quarantine.is_empty:
-            self._quarantine.clear(call)
+            self._quarantine.clear(attempt.objective, call)
         return True
 
     def _judged(self, outcome: Outcome, place: Place, call: Call) -> Outcome | _Failure:
@@ -266,7 +270,7 @@ class Dispatcher:
             outcome = outcome.with_response(response)
         verdict = Verdict.ANSWER if call.final else judge(response, attempt.target.model)
         if verdict is Verdict.ANSWER:
-            self._answered(place, call)
+            self._answered(attempt, place, call)
             return outcome
         text = f"{_name(attempt)}: {verdict.value} ({response.status})"
         if verdict is Verdict.NOT_SERVED:
@@ -284,7 +288,8 @@ class Dispatcher:
         self._watch.suspect(place.server)
         self._note_failure(place)
         if status == 502:
-            return self._suspected(text, attempt.endpoint, call)
+            # Behind a load balancer the next server is at the same address.
+            return self._suspected(text, attempt, call, repeat=True)
         return _Failure(text, self._unless_once(call, _Next.FREE if status == 503 else _Next.RATIONED))
 
     def _dead_stub(self, attempt: Attempt, place: Place, call: Call) -> _Failure:
@@ -294,11 +299,11 @@ class Dispatcher:
         text = f"{_name(attempt)}: the model's process has ended"
         if was_known:
             return _Failure(text, self._unless_once(call, _Next.FREE))
-        return self._suspected(text, attempt.endpoint, call)
+        return self._suspected(text, attempt, call)
 
-    def _suspected(self, text: str, endpoint: Endpoint, call: Call, *, repeat: bool = False) -> _Failure:
+    def _suspected(self, text: str, attempt: Attempt, call: Call, *, repeat: bool = False) -> _Failure:
         """A server, or a model's process, ended while it had this request."""
-        if self._quarantine.strike(call, endpoint, self._clock()):
+        if self._quarantine.strike(attempt.objective, call, attempt.endpoint, self._clock()):
             return _Failure(text, _Next.STOP)
         return _Failure(text, self._unless_once(call, _Next.ONE_MORE), repeat=repeat)
 
@@ -313,7 +318,7 @@ class Dispatcher:
             case EndpointResetError():
                 self._watch.suspect(place.server)
                 self._note_failure(place)
-                return self._suspected(text, attempt.endpoint, call, repeat=error.stale)
+                return self._suspected(text, attempt, call, repeat=error.stale)
             case EndpointTimeoutError() if error.sent:
                 if place.had_its_time(limit_s):
                     self._watch.suspect(place.server)

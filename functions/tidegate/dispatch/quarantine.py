@@ -39,14 +39,14 @@ class Quarantine:
         """Whether no request is suspected, as nearly always."""
         return not self._records
 
-    def refuses(self, call: Call, now_s: float) -> bool:
+    def refuses(self, objective: str, call: Call, now_s: float) -> bool:
         """Whether a request has ended two servers lately."""
-        record = self._records.get(digest(call))
+        record = self._records.get(digest(objective, call))
         return record is not None and record.strikes >= STRIKES and now_s < record.until_s
 
-    def strike(self, call: Call, endpoint: Endpoint, now_s: float) -> bool:
+    def strike(self, objective: str, call: Call, endpoint: Endpoint, now_s: float) -> bool:
         """A server, or the process of a model, ended while it had this request; whether it is refused from now on."""
-        key = digest(call)
+        key = digest(objective, call)
         record = self._records.get(key)
         if record is None or now_s >= record.until_s:
             self._tidy(now_s)
@@ -58,9 +58,9 @@ class Quarantine:
             record.strikes += 1
         return record.strikes >= STRIKES
 
-    def clear(self, call: Call) -> None:
+    def clear(self, objective: str, call: Call) -> None:
         """A request was answered, so it ends no servers."""
-        self._records.pop(digest(call), None)
+        self._records.pop(digest(objective, call), None)
 
     def _tidy(self, now_s: float) -> None:
         self._records = {key: each for key, each in self._records.items() if now_s < each.until_s}
@@ -68,10 +68,14 @@ class Quarantine:
             del self._records[next(iter(self._records))]
 
 
-def digest(call: Call) -> bytes:
-    """Stands for a request's bytes. Of a large body only the ends and the length are read, so that it costs no time."""
+def digest(objective: str, call: Call) -> bytes:
+    """Stands for a request's bytes and its objective: what ends one model is harmless to another.
+
+    Of a large body only the ends and the length are read, so that it costs no time.
+    """
     body = call.body
-    sha = hashlib.blake2b(f"{call.method} {call.suffix} {len(body)} {call.rest_bytes}\n".encode(), digest_size=16)
+    what = f"{objective}\n{call.method} {call.suffix} {len(body)} {call.rest_bytes}\n"
+    sha = hashlib.blake2b(what.encode("utf-8", "surrogatepass"), digest_size=16)
     if len(body) <= 2 * _HASHED_BYTES:
         sha.update(body)
     else:
