@@ -61,6 +61,10 @@ class Settings:
         "Size of a request body, in bytes, above which it is passed on as it comes and not held, where nothing needs it whole.",
         65_536,
     )
+    max_v1_body_bytes: int = _setting(
+        8 * 1024 * 1024, "Largest body of a request to `/v1`, in bytes: its JSON is parsed as a whole.", 1024
+    )
+    max_v1_values: int = _setting(1_000_000, "Most values in the inputs of one request to `/v1`.", 1)
     model_errors: str | None = _text(
         None,
         "What callers are told of an error that a model raised: redacted (a short text and the id of the whole one in the log) or "

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tidegate.byte_budget import ByteBudget
 from tidegate.dispatch import DispatchConfig, Dispatcher, ignore_suspect
-from tidegate.ports import EndpointDirectory, EngineSource, FleetStatus, Observe, Suspect
+from tidegate.ports import EndpointDirectory, EngineSource, FleetStatus, Observe, Offload, Suspect
 from tidegate.settings import Settings
 from tidegate.triton.connection import ResponseLimits
 from tidegate.triton.transport import PooledTransport
@@ -50,6 +50,7 @@ def build_gateway(
     fleet: FleetStatus | None = None,
     caller_of: CallerOf | None = None,
     observe: Observe | None = None,
+    offload: Offload | None = None,
     suspects: Callable[[Suspect], None] = ignore_suspect,
 ) -> Gateway:
     """The gateway over the engine of `engines` and the endpoints of `directory`; `fleet` answers `GET /v1/fleet` to
@@ -85,6 +86,9 @@ def build_gateway(
         max_body_bytes=settings.max_body_bytes,
         max_json_bytes=settings.max_json_bytes,
         stream_above_bytes=settings.stream_above_bytes,
+        max_v1_body_bytes=settings.max_v1_body_bytes,
+        max_v1_values=settings.max_v1_values,
+        offload=offload,
         budget=budget,
         model_errors=ModelErrors(settings.model_errors or ModelErrors.REDACTED),
         caller_of=caller_of or header_caller,

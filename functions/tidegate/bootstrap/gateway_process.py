@@ -30,6 +30,7 @@ from tidegate.aws.formats import decode_pointer
 from tidegate.bootstrap import build_gateway
 from tidegate.bootstrap.fallbacks import FallbackCounter
 from tidegate.bootstrap.gateway_link import GatewayLink, Message
+from tidegate.bootstrap.workers import Workers
 from tidegate.control.follower import EngineFollower, FollowerConfig, SourceState
 from tidegate.errors import StoreError, UnavailableError
 from tidegate.listener import Listener, ListenerConfig
@@ -43,6 +44,7 @@ STORE_WAIT_S = 10.0
 STATUS_WAIT_S = 2.5
 """The longest that a report of the fleet waits for the control plane, which itself waits 2 s for the stores and servers."""
 
+MOST_WORKERS = 2
 LOOK_S = 0.02
 MOST_LOG_CHARACTERS = 20_000
 _PR_SET_PDEATHSIG = 1
@@ -233,6 +235,7 @@ async def _run(process: GatewayProcess, link: GatewayLink, listener: socket.sock
     logs.addHandler(LinkedLog(link))
     logs.setLevel(start["log_level"])
     follower = process.follow(link, settings, start["gateway_id"])
+    workers = Workers(MOST_WORKERS)
     # Whoever develops a model reads its errors, on the machine that it runs on.
     settings = replace(settings, model_errors=settings.model_errors or "passed")
     gateway = build_gateway(
@@ -242,6 +245,7 @@ async def _run(process: GatewayProcess, link: GatewayLink, listener: socket.sock
         process,
         observe=process.fallbacks.observe,
         suspects=process.suspect,
+        offload=workers,
     )
     tasks = [asyncio.create_task(follower.run()), asyncio.create_task(process.beat())]
     try:
@@ -263,6 +267,7 @@ async def _run(process: GatewayProcess, link: GatewayLink, listener: socket.sock
         for task in tasks:
             task.cancel()
         await gateway.close()
+        await workers.aclose()
 
 
 async def _first(*awaited: Any) -> None:

@@ -117,6 +117,18 @@ class Suspect:
     kind: SuspectKind
 
 
+class Offload(Protocol):
+    """Does work whose time grows with a request where it holds up no other request."""
+
+    async def run(self, work: str, *parts: bytes | memoryview) -> bytes:
+        """Do some work by its name; what is given and what comes back are bytes alone.
+
+        Raises:
+            OverloadedError: it cannot be done now.
+        """
+        ...
+
+
 class EndpointDirectory(Protocol):
     """Knows which endpoints a shard has now."""
 

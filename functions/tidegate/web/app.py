@@ -10,10 +10,11 @@ from starlette.types import Receive, Scope, Send
 
 from tidegate.byte_budget import ByteBudget
 from tidegate.dispatch import Dispatcher
-from tidegate.ports import EngineSource, FleetStatus, Observe
+from tidegate.ports import EngineSource, FleetStatus, Observe, Offload
 from tidegate.web.callers import CallerOf, Grants, Operators, header_caller
 from tidegate.web.decided import DecisionHeaders
 from tidegate.web.errors import encoded_path, oip_failure, problem
+from tidegate.web.heavy import InlineOffload
 from tidegate.web.limits import function_time_left_ms
 from tidegate.web.metadata import MetadataCache
 from tidegate.web.model_answers import ModelAnswers, ModelErrors
@@ -63,6 +64,9 @@ def create_app(
     max_body_bytes: int = 64 * 1024 * 1024,
     max_json_bytes: int = 4 * 1024 * 1024,
     stream_above_bytes: int = 1024 * 1024,
+    max_v1_body_bytes: int = 8 * 1024 * 1024,
+    max_v1_values: int = 1_000_000,
+    offload: Offload | None = None,
     budget: ByteBudget | None = None,
     model_errors: ModelErrors = ModelErrors.REDACTED,
     decision_ttl_ms: int = 5_000,
@@ -81,6 +85,9 @@ def create_app(
         max_body_bytes: a larger request body is refused with 413 (> 0).
         max_json_bytes: a request to `/v2` with more JSON, without the tensors in binary after it, is refused with 413 (> 0).
         stream_above_bytes: a larger body is passed on as it comes, where nothing needs it whole (> 0).
+        max_v1_body_bytes: a larger body of `/v1` is refused with 413 (> 0).
+        max_v1_values: inputs of more values are refused on `/v1` with 413 (> 0).
+        offload: does the work whose time grows with a request; None does it where it arises.
         budget: counts the bytes of bodies that are held, over all requests of the process; None is one of 512 MiB of its own.
         model_errors: what callers are told of an error that a model raised.
         decision_ttl_ms: how long a caller of `resolve` may keep a decision, in milliseconds (at least 0).
@@ -101,6 +108,9 @@ def create_app(
         max_body_bytes=max_body_bytes,
         max_json_bytes=max_json_bytes,
         stream_above_bytes=stream_above_bytes,
+        max_v1_body_bytes=max_v1_body_bytes,
+        max_v1_values=max_v1_values,
+        offload=offload or InlineOffload(),
         budget=budget or ByteBudget(_BUFFERED_BYTES),
         answers=ModelAnswers(model_errors),
         observe=observe,

@@ -117,6 +117,13 @@ def too_much_json(limit_bytes: int) -> WebError:
     return WebError(Failure(413, "json-too-large", "The request has too much JSON", detail, members))
 
 
+def too_many_values() -> WebError:
+    """More values than are encoded for one request (413)."""
+    detail = "the inputs have more values than max_v1_values allows; send large tensors in binary, to /v2"
+    members = {"setting": "max_v1_values"}
+    return WebError(Failure(413, "too-many-values", "The inputs have too many values", detail, members))
+
+
 def wrong_media_type(detail: str) -> WebError:
     """A body of a media type that the handler does not read (415)."""
     return WebError(Failure(415, "unsupported-media-type", "The body's media type is not supported", detail))

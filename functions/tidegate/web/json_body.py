@@ -44,11 +44,11 @@ def parse(data: str | bytes, *, finite: bool = True) -> Any:
     raise UnreadableError(why) from None
 
 
-def read_document(headers: RawHeaders, body: bytes, members: tuple[str, ...]) -> dict[str, Any]:
-    """The body as an object with the given members, each an object; one that is left out is empty.
+def check_media(headers: RawHeaders) -> None:
+    """Check that a body is plain JSON, as its headers say.
 
     Raises:
-        WebError: the body is not JSON (415 where its headers say so), or not of that form.
+        WebError: it is not (415).
     """
     for media_type in header_values(headers, b"content-type"):
         essence = media_type.split(b";", 1)[0].strip().lower()
@@ -56,6 +56,14 @@ def read_document(headers: RawHeaders, body: bytes, members: tuple[str, ...]) ->
             raise wrong_media_type("the body must be application/json")
     if content_codings(headers):
         raise wrong_coding("the body must not be compressed: send it without Content-Encoding, or with identity")
+
+
+def read_members(body: bytes, members: tuple[str, ...]) -> dict[str, Any]:
+    """The body as an object with the given members, each an object; one that is left out is empty.
+
+    Raises:
+        WebError: the body is not JSON, or not of that form.
+    """
     try:
         document = parse(body)
     except UnreadableError as error:

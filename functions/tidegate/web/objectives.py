@@ -36,13 +36,14 @@ from tidegate.web.errors import (
     not_found,
     problem,
 )
+from tidegate.web.heavy import HEAVY_BYTES, compact, encode_parts, encoded, result
 from tidegate.web.http import (
     Answer,
     RawHeaders,
     header_values,
     tracing_headers,
 )
-from tidegate.web.json_body import read_document
+from tidegate.web.json_body import check_media, read_members
 from tidegate.web.limits import caller_timeout_ms
 from tidegate.web.metadata import ModelMetadata
 from tidegate.web.observed import answered, unanswered
@@ -56,17 +57,19 @@ Endpoint = Callable[[Request], Awaitable[Answer]]
 _METADATA_MAX_AGE_S = 60.0
 _REFUSAL_MAX_AGE_S = 1.0
 _EXPLAIN = ("explain",)
+_INFER_MEMBERS = ("context", "inputs")
 _LONGEST_SHOWN = 64
 _CONTRACT_CHANGED = re.compile(r"shape|data-type|inference input|expected \d+ inputs|unknown model")
 
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """One request, decided."""
+    """One request, decided. `large` is the body where that is too large for its inputs to be parsed here."""
 
     decision: Decision
     explanation: Mapping[str, Any] | None
     inputs: Mapping[str, Any]
+    large: bytes | None
     trace: RawHeaders
     deadline_s: float
     started_s: float
@@ -114,11 +117,11 @@ class JsonDoor:
 
     async def _infer(self, request: Request) -> Answer:
         with self._body(request) as incoming:
-            asked = await self._ask(request, incoming, ("context", "inputs"))
+            asked = await self._ask(request, incoming, _INFER_MEMBERS)
             decision = asked.decision
             try:
                 outcome = await self._exchange(asked)
-                outputs = _outputs(self._parts.answers.shown(outcome))
+                outputs = await self._outputs(self._parts.answers.shown(outcome))
             except Exception as error:  # noqa: BLE001  # problem() tells the foreseen from the unforeseen
                 answer = problem(error, self._parts.decided.shown(decision))
                 self._parts.observe(unanswered(decision, error, answer.status, asked.started_s, asked.decided_s))
@@ -131,11 +134,12 @@ class JsonDoor:
                 "shard": outcome.shard,
                 "fallback": outcome.fallback,
             }
-            document: dict[str, Any] = {"outputs": outputs, "decision": {**decision.as_dict(), "served_by": served}}
+            document: dict[str, Any] = {"decision": {**decision.as_dict(), "served_by": served}}
             if asked.explanation is not None:
                 document["explanation"] = asked.explanation
             timing = (b"server-timing", server_timing(asked.started_s, asked.decided_s, outcome.triton_ms))
-            return json_answer(document, (*self._parts.decided.shown(decision, outcome.target, outcome.shard), timing))
+            shown = (*self._parts.decided.shown(decision, outcome.target, outcome.shard), timing)
+            return _json(b'{"outputs":%b,%b' % (outputs, compact(document)[1:]), shown)
 
     async def _resolve(self, request: Request) -> Answer:
         with self._body(request) as incoming:
@@ -195,7 +199,10 @@ class JsonDoor:
         return json_answer(DOCUMENT)
 
     def _body(self, request: Request) -> Body:
-        return Body(request.receive, request.scope["headers"], self._parts.max_body_bytes, self._parts.budget)
+        headers, parts = request.scope["headers"], self._parts
+        if parts.max_body_bytes <= parts.max_v1_body_bytes:
+            return Body(request.receive, headers, parts.max_body_bytes, parts.budget)
+        return Body(request.receive, headers, parts.max_v1_body_bytes, parts.budget, "max_v1_body_bytes")
 
     def _objective(self, request: Request) -> tuple[Engine, Objective, Caller | None]:
         """The engine, and in it the objective that the request names and the caller that may use it."""
@@ -218,6 +225,7 @@ class JsonDoor:
                 "the header Tidegate-Context is for /v2: write the context as the member 'context' of the body",
                 header="Tidegate-Context",
             )
+        check_media(headers)
         trace = tracing_headers(headers)
         pinned = pinned_target(engine, caller, headers)
         caller_ms = caller_timeout_ms(headers)
@@ -227,7 +235,8 @@ class JsonDoor:
             # Other rules went live while the body came.
             engine, objective, caller = self._objective(request)
             pinned = pinned_target(engine, caller, headers)
-        document = read_document(headers, body, members)
+        large = len(body) > HEAVY_BYTES
+        document = await self._read_large(body, members) if large else read_members(body, members)
         context = with_declared_headers(objective, headers, document["context"])
         explain = _explains(request)
         try:
@@ -243,7 +252,8 @@ class JsonDoor:
         deadline_s = self._parts.dispatcher.deadline_s(decision, caller_ms, self._parts.time_left_ms(request.scope))
         if pinned is not None:
             await check_version(self._parts.metadata, engine, decision, deadline_s)
-        return _Asked(decision, explanation, document.get("inputs", {}), trace, deadline_s, started_s, decided_s)
+        inputs = document.get("inputs", {})
+        return _Asked(decision, explanation, inputs, body if large else None, trace, deadline_s, started_s, decided_s)
 
     async def _exchange(self, asked: _Asked) -> Outcome:
         """Send the inputs as tensors; once more when the model's contract has changed since it was last asked.
@@ -252,16 +262,36 @@ class JsonDoor:
         """
         metadata = await self._parts.metadata.get(asked.decision, asked.deadline_s, _METADATA_MAX_AGE_S)
         try:
-            encoded = encode_inputs(metadata, asked.inputs)
+            encoded = await self._encode(metadata, asked)
         except WebError:
             metadata = await self._parts.metadata.get(asked.decision, asked.deadline_s, _REFUSAL_MAX_AGE_S)
-            encoded = encode_inputs(metadata, asked.inputs)
+            encoded = await self._encode(metadata, asked)
         outcome = await self._send(asked, encoded)
         if outcome.response.status in (400, 404) and _CONTRACT_CHANGED.search(error_text(outcome.response) or ""):
             fresh = await self._parts.metadata.get(asked.decision, asked.deadline_s, 0.0)
             if fresh.inputs != metadata.inputs:
-                outcome = await self._send(asked, encode_inputs(fresh, asked.inputs))
+                outcome = await self._send(asked, await self._encode(fresh, asked))
         return outcome
+
+    async def _read_large(self, body: bytes, members: tuple[str, ...]) -> dict[str, Any]:
+        answer = await self._parts.offload.run("read", json.dumps(members).encode(), body)
+        document: dict[str, Any] = json.loads(result(answer))
+        return document
+
+    async def _encode(self, metadata: ModelMetadata, asked: _Asked) -> tuple[bytes, int]:
+        most_values = self._parts.max_v1_values
+        if asked.large is None:
+            return encode_inputs(metadata, asked.inputs, most_values)
+        head = encode_parts(metadata, _INFER_MEMBERS, most_values)
+        return encoded(await self._parts.offload.run("encode", head, asked.large))
+
+    async def _outputs(self, response: HttpResponse) -> bytes:
+        """The outputs of an answer as JSON."""
+        length = _json_length(response)
+        if len(response.body) > HEAVY_BYTES:
+            part = b"" if length is None else b"%d" % length
+            return result(await self._parts.offload.run("decode", part, response.body))
+        return compact(decode_outputs(response.body, length))
 
     async def _send(self, asked: _Asked, encoded: tuple[bytes, int]) -> Outcome:
         body, header_length = encoded
@@ -289,7 +319,10 @@ class JsonDoor:
 
 def json_answer(document: Any, headers: RawHeaders = ()) -> Answer:
     """A document as a 200 response."""
-    body = json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    return _json(compact(document), headers)
+
+
+def _json(body: bytes, headers: RawHeaders) -> Answer:
     content = ((b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)))
     return Answer(200, (*content, *headers), body)
 
@@ -327,7 +360,12 @@ def _attributes(objective: Objective) -> list[dict[str, Any]]:
     ]
 
 
-def _outputs(response: HttpResponse) -> dict[str, Any]:
+def _json_length(response: HttpResponse) -> int | None:
+    """Where the JSON of an answer ends; None where it is all of it.
+
+    Raises:
+        WebError: the answer is an error, or says nothing readable.
+    """
     if response.status != 200:
         text = error_text(response)
         if text is None:
@@ -336,4 +374,4 @@ def _outputs(response: HttpResponse) -> dict[str, Any]:
     length = response.header(b"inference-header-content-length")
     if length is not None and not length.isdigit():
         raise bad_model_answer("the answer's Inference-Header-Content-Length is no number")
-    return decode_outputs(response.body, None if length is None else int(length))
+    return None if length is None else int(length)

@@ -31,6 +31,7 @@ from tidegate.web.errors import (
     oip_failure,
     wrong_method,
 )
+from tidegate.web.heavy import examine_parts, examined
 from tidegate.web.http import (
     Answer,
     RawHeaders,
@@ -38,9 +39,11 @@ from tidegate.web.http import (
     Scope,
     Send,
     content_codings,
+    header_values,
     request_headers,
     response_headers,
 )
+from tidegate.web.json_names import JsonName
 from tidegate.web.limits import caller_timeout_ms
 from tidegate.web.model_answers import check_answer
 from tidegate.web.observed import answered, unanswered
@@ -55,6 +58,7 @@ _EXTENSIONS = (
     "classification", "sequence", "schedule_policy", "model_configuration", "binary_tensor_data", "parameters",
     "statistics",
 )  # fmt: skip
+_JSON_LENGTH = b"inference-header-content-length"
 _SERVER_METADATA_MAX_AGE_S = 60.0
 _VERSIONS_MAX_AGE_S = 1.0
 _LONGEST_VERSION = 20
@@ -162,13 +166,8 @@ class OipDoor:
                 if admitted is None:
                     return _unknown(objective, self._parts.engines.engine())
             engine, contract = admitted.engine, admitted.contract
-            examined = examine_request(
-                headers,
-                codings,
-                body,
-                len(body) + rest_bytes,
-                name_to_read(contract, headers),
-                self._parts.max_json_bytes,
+            examined = await self._examined(
+                headers, codings, body, len(body) + rest_bytes, name_to_read(contract, headers)
             )
             context = oip_context(contract, headers, values, examined.parameters)
             decision = engine.decide(objective, context.values)
@@ -211,16 +210,28 @@ class OipDoor:
         """
         announced_bytes = incoming.announced_bytes
         if announced_bytes is not None and not codings:
-            check_json_size(json_end(headers, announced_bytes), self._parts.max_json_bytes)
+            check_json_size(json_end(header_values(headers, _JSON_LENGTH), announced_bytes), self._parts.max_json_bytes)
         if announced_bytes is None or announced_bytes <= self._parts.stream_above_bytes or codings:
             return await incoming.whole(), 0
-        end = json_end(headers, announced_bytes)
+        end = json_end(header_values(headers, _JSON_LENGTH), announced_bytes)
         if end > MOST_PARSED_BYTES:
             return await incoming.whole(), 0
         begun = await incoming.start(max(end, self._parts.stream_above_bytes))
         if incoming.is_fast:
             return begun, incoming.rest_bytes
         return await incoming.whole(begun), 0
+
+    async def _examined(
+        self, headers: RawHeaders, codings: list[bytes], body: bytes, size_bytes: int, wanted: JsonName
+    ) -> RequestJson:
+        """What the JSON of a request says; large JSON is looked at where that holds up no other request."""
+        lengths = header_values(headers, _JSON_LENGTH)
+        most_bytes = self._parts.max_json_bytes
+        found = examine_request(lengths, codings, body, size_bytes, wanted, most_bytes)
+        if found is not None:
+            return found
+        head = examine_parts(lengths, codings, wanted, size_bytes, most_bytes)
+        return examined(await self._parts.offload.run("examine", head, body))
 
     async def _checked(self, decision: Decision, examined: RequestJson, call: Call, deadline_s: float) -> Decision:
         """The decision to carry out, once the model says that the request cannot end its server.

@@ -187,7 +187,10 @@ _SCHEMAS: _Json = {
     "OipInferRequest": _object(
         {
             "id": _TEXT,
-            "parameters": {"type": "object", "description": "context attributes too, where no header carries them"},
+            "parameters": {
+                "type": "object",
+                "description": "context attributes too, where no header carries them; names that begin with `tidegate` are refused",
+            },
             "inputs": _array({"type": "object"}),
             "outputs": _array({"type": "object"}),
         },
@@ -211,6 +214,12 @@ def _operation(identifier: str, summary: str, answer: _Json | None, error: _Json
         responses["400"] = {"description": "no", "content": _content(no)}
     if more.pop("granted", False):
         responses["403"] = {"description": "callers.yaml does not grant it to the caller", "content": error}
+    if "requestBody" in more:
+        responses["413"] = {
+            "description": "the body, or what it holds, is above a limit, which is named",
+            "content": error,
+        }
+        responses["503"] = {"description": "nothing can serve it now; see Retry-After", "content": error}
     return {
         "operationId": identifier,
         "summary": summary,

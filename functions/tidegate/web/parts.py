@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from tidegate.byte_budget import ByteBudget
 from tidegate.dispatch import Dispatcher
-from tidegate.ports import EngineSource, Observe
+from tidegate.ports import EngineSource, Observe, Offload
 from tidegate.web.callers import Grants
 from tidegate.web.decided import DecisionHeaders
 from tidegate.web.http import Scope
@@ -31,6 +31,9 @@ class DoorParts:
     max_body_bytes: int
     max_json_bytes: int
     stream_above_bytes: int
+    max_v1_body_bytes: int
+    max_v1_values: int
+    offload: Offload
     budget: ByteBudget
     answers: ModelAnswers
     observe: Observe

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tidegate.web.errors import malformed, too_much_json
-from tidegate.web.http import RawHeaders, header_values
-from tidegate.web.inflating import MOST_INFLATED_BYTES, inflated, too_inflated
+from tidegate.web.inflating import inflated
 from tidegate.web.json_body import UnreadableError, parse
 from tidegate.web.json_names import JsonName
 from tidegate.web.json_walk import UnwalkableError, check_nesting, top_members
@@ -42,25 +41,39 @@ _NOTHING = RequestJson({})
 
 
 def examine_request(
-    headers: RawHeaders, codings: Sequence[bytes], body: bytes, size_bytes: int, wanted: JsonName, most_bytes: int
-) -> RequestJson:
-    """Look at the JSON of a request as it came, compressed or not. `body` is of `size_bytes`, or is the start of that.
+    lengths: Sequence[bytes],
+    codings: Sequence[bytes],
+    body: bytes,
+    size_bytes: int,
+    wanted: JsonName,
+    most_json_bytes: int,
+    most_bytes: int = MOST_PARSED_BYTES,
+) -> RequestJson | None:
+    """Look at the JSON of a request as it came, compressed or not; None where it is larger than `most_bytes`.
+
+    Args:
+        lengths: the values of `Inference-Header-Content-Length`.
+        codings: those of the body.
+        body: the body, or the start of it with all of the JSON.
+        size_bytes: the size of the body.
+        wanted: as for `examine`.
+        most_json_bytes: the largest JSON that is accepted.
+        most_bytes: the largest JSON that is looked at, and what a compressed request may inflate to.
 
     Raises:
-        WebError: as `examine` does; the request inflates to too much, or its JSON has more than `most_bytes`; or
-            `Inference-Header-Content-Length` is malformed.
+        WebError: as `examine` does; the JSON is too large (413); or the length is malformed.
     """
     if codings:
         if codings not in ([b"gzip"], [b"deflate"]):
             # Triton reads no other, and says so.
             return _NOTHING
-        text = inflated(body, MOST_INFLATED_BYTES)
+        text = inflated(body, most_bytes) if len(body) <= most_bytes else None
         if text is None:
-            raise too_inflated()
+            return None
         body, size_bytes = text, len(text)
-    end = json_end(headers, size_bytes)
-    check_json_size(end, most_bytes)
-    return examine(body, end, size_bytes, wanted)
+    end = json_end(lengths, size_bytes)
+    check_json_size(end, most_json_bytes)
+    return None if end > most_bytes else examine(body, end, size_bytes, wanted)
 
 
 def check_json_size(size_bytes: int, most_bytes: int) -> None:
@@ -73,13 +86,12 @@ def check_json_size(size_bytes: int, most_bytes: int) -> None:
         raise too_much_json(most_bytes)
 
 
-def json_end(headers: RawHeaders, size_bytes: int) -> int:
-    """Where the JSON of a request of `size_bytes` ends, by `Inference-Header-Content-Length`.
+def json_end(lengths: Sequence[bytes], size_bytes: int) -> int:
+    """Where the JSON of a request of `size_bytes` ends, by the values of `Inference-Header-Content-Length`.
 
     Raises:
-        WebError: the header is no number of bytes that the request has.
+        WebError: that is no number of bytes that the request has.
     """
-    lengths = header_values(headers, b"inference-header-content-length")
     if not lengths:
         return size_bytes
     text = lengths[0]

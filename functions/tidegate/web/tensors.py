@@ -14,7 +14,7 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from tidegate.web.errors import WebError, bad_model_answer, malformed
+from tidegate.web.errors import WebError, bad_model_answer, malformed, too_many_values
 from tidegate.web.metadata import ModelMetadata, Tensor
 
 _ARRAY_CODES = {
@@ -31,10 +31,10 @@ _BFLOAT16_INFINITE = (0x7F80, 0xFF80)
 _WORDS = {"BOOL": "true or false", "BYTES": "text"}
 
 
-def encode_inputs(metadata: ModelMetadata, inputs: Mapping[str, Any]) -> tuple[bytes, int]:
+def encode_inputs(metadata: ModelMetadata, inputs: Mapping[str, Any], most_values: int) -> tuple[bytes, int]:
     """An inference request in binary form, and the length of its JSON part in bytes.
 
-    An input that is left out is left out of the request: the model knows which of its inputs are optional.
+    All inputs together have at most `most_values` values. An input that is left out is left out of the request: the model knows which of its inputs are optional.
 
     Raises:
         WebError: an input's name is unknown, or its value does not fit its datatype or shape; `input` names it.
@@ -48,6 +48,9 @@ def encode_inputs(metadata: ModelMetadata, inputs: Mapping[str, Any]) -> tuple[b
         if tensor.datatype not in _CHECKS:
             raise malformed(f"input {name!r}: datatype {tensor.datatype} is not supported", input=name)
         flat, sizes = _flatten(tensor, value)
+        most_values -= len(flat)
+        if most_values < 0:
+            raise too_many_values()
         if not flat and len(sizes) < len(tensor.shape):
             raise _unfit(tensor, "is an empty list, which could be no rows or an empty one: write all its dimensions")
         _check_kind(tensor, flat, sizes)
