@@ -130,8 +130,8 @@ def test_a_rollback_pauses_following_until_it_is_resumed(stack: RunningStack, ru
 
 
 def test_the_status_of_a_directory_that_is_marked_bad_says_how_to_go_on(stack: RunningStack, rules: Path) -> None:
-    write(rules, picked="versioned/2")
-    assert eventually(lambda: stack.version("picked") == 2)
+    write(rules, picked="versioned/3")
+    assert eventually(lambda: stack.version("picked") == 3)
     assert tidegate(stack, "rollback", "--why", "wrong prices").returncode == 0
     said = tidegate(stack, "follow", "status").stdout
     assert "marked bad" in said
