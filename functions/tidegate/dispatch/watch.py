@@ -88,11 +88,12 @@ class Watch:
             self.begin()
 
     async def _until_healthy(self, server: Server) -> None:
-        misses = 0
+        misses, is_healthy = 0, False
         try:
             while self._is_known(server):
                 answers = await self._answers(server, _HEALTH)
                 if answers:
+                    is_healthy = True
                     break
                 if answers is False:
                     misses += 1
@@ -103,8 +104,11 @@ class Watch:
         finally:
             # Also where this loop ends: the next one begins anew.
             server.is_watched = False
-        if server.is_down:
-            server.come_back()
+        if not server.is_down:
+            return
+        # One that the directory has no more is forgotten: under the same address another may come.
+        server.come_back()
+        if is_healthy:
             logger.warning("endpoint %s of shard %s is healthy again", server.endpoint.url, server.endpoint.shard)
 
     async def _until_ready(self, place: Place, after_s: float) -> None:

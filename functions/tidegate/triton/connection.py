@@ -226,7 +226,7 @@ class Connection(asyncio.Protocol):
             if self._until_close and exc is None:
                 self._finish()
             elif self.served and not self._started:
-                self._fail(EndpointResetError("the pooled connection had been closed", stale=True))
+                self._fail(EndpointResetError("the connection ended before any of the response had come", stale=True))
             else:
                 self._fail(EndpointResetError("the connection ended before a whole response had come"))
         self._owner.lost(self)
