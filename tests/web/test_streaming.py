@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 from tidegate.byte_budget import ByteBudget
-from tidegate.dispatch import Dispatcher
+from tidegate.dispatch import DispatchConfig, Dispatcher
 from tidegate.ports import Endpoint, MemoryEndpointDirectory, MemoryEngineSource
 from tidegate.rules import Engine
 from tidegate.triton.transport import PooledTransport
@@ -26,11 +26,11 @@ BUDGET = 400_000
 LARGE = 4_000_000
 
 
-def app_for(engine: Engine, port: int, budget: ByteBudget | None = None) -> object:
+def app_for(engine: Engine, port: int, budget: ByteBudget | None = None, max_in_flight: int = 64) -> object:
     directory = MemoryEndpointDirectory({"main": (Endpoint("main", "127.0.0.1", port),)})
     return create_app(
         engines=MemoryEngineSource(engine),
-        dispatcher=Dispatcher(PooledTransport(), directory),
+        dispatcher=Dispatcher(PooledTransport(), directory, DispatchConfig(most_in_flight=max_in_flight)),
         stream_above_bytes=STREAM_ABOVE,
         budget=budget or ByteBudget(BUDGET),
     )
@@ -139,3 +139,15 @@ def test_a_slow_callers_body_is_held_instead(engine: Engine, fake: FakeTriton) -
             connection.sendall(body[STREAM_ABOVE + 50 :])
             assert connection.recv(100).startswith(b"HTTP/1.1 200")
     assert fake.received[0].body == body
+
+
+def test_callers_that_leave_take_up_no_room_at_the_model(engine: Engine, fake: FakeTriton) -> None:
+    body, length = binary(LARGE)
+    budget = ByteBudget(BUDGET)
+    with serving(app_for(engine, fake.port, budget, max_in_flight=2)) as host:
+        head = "".join(f"{name}: {value}\r\n" for name, value in {**length, "Content-Length": str(len(body))}.items())
+        for _ in range(6):
+            with socket.create_connection(("127.0.0.1", host.port), timeout=20) as connection:
+                connection.sendall(f"POST {INFER} HTTP/1.1\r\nHost: x\r\n{head}\r\n".encode() + body[: LARGE // 2])
+        assert host.ask("POST", INFER, body, length).status == 200
+    assert budget.used_bytes == 0

@@ -161,9 +161,17 @@ class Body:
         """Bytes that are still to come of a body whose length was announced."""
         return (self.announced_bytes or 0) - self._seen_bytes
 
-    async def _next(self) -> tuple[bytes, bool]:
+    def check_announced(self) -> None:
+        """Check what the body says of its size.
+
+        Raises:
+            BodyTooLargeError: it will be larger than the limit.
+        """
         if self.announced_bytes is not None and self.announced_bytes > self._limit_bytes:
             raise self._too_large()
+
+    async def _next(self) -> tuple[bytes, bool]:
+        self.check_announced()
         message = await self._receive()
         if message["type"] != "http.request":
             raise ClientGoneError

@@ -192,6 +192,8 @@ class OipDoor:
                 asked = _Asked(engine, objective, version, carried, admitted.pinned is not None, deadline_s)
                 outcome = await self._carry_out(asked, call)
                 response = self._parts.answers.shown(outcome)
+            except ClientGoneError:
+                raise
             except Exception as error:  # noqa: BLE001  # oip_failure() tells the foreseen from the unforeseen
                 answer = oip_failure(error, self._parts.decided.shown(decision))
                 self._parts.observe(unanswered(decision, error, answer.status, started_s, decided_s))
@@ -208,6 +210,7 @@ class OipDoor:
         Raises:
             WebError: its JSON is too large (413).
         """
+        incoming.check_announced()
         announced_bytes = incoming.announced_bytes
         if announced_bytes is not None and not codings:
             check_json_size(json_end(header_values(headers, _JSON_LENGTH), announced_bytes), self._parts.max_json_bytes)
