@@ -19,7 +19,11 @@ def main() -> None:
 
     # From here on Ctrl-C is an exception, which lets go of what a command holds.
     signal.signal(signal.SIGINT, before)
-    command(prog_name="tidegate")
+    try:
+        command(prog_name="tidegate")
+    finally:
+        # The work is done: a late Ctrl-C must not kill the ending interpreter in place of the command's exit code.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _end(_number: int, _frame: FrameType | None) -> None:

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import click
@@ -18,6 +19,7 @@ from click.testing import CliRunner, Result
 from tidegate import __version__
 from tidegate.cli import main
 from tidegate.cli.logs import log_to_stderr
+from tidegate.cli.up import OF_EXTRA
 
 from tests.cli.rules_runner import RULES
 from tests.docs.blocks import ROOT
@@ -48,6 +50,22 @@ def test_errors_keep_within_the_columns_of_a_terminal(command: tuple[str, ...], 
     assert whole in said
     error = said[said.lower().index("error: ") :]
     assert all(len(line) <= 50 or " " not in line.strip() for line in error.splitlines()), error
+
+
+def test_a_stack_without_the_extra_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("routing_rules", "triton_models"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("tidegate.cli.up.OF_EXTRA", ("numpy", "no_such_module"))
+    result = run("up", "--port", "0")
+    assert result.exit_code == 1
+    assert "needs no_such_module" in result.stderr
+    assert "install tidegate[local]" in result.stderr
+
+
+def test_the_extra_is_the_one_that_the_package_declares() -> None:
+    extra = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]["local"]
+    assert {re.match(r"[a-z]+", line)[0] for line in extra} == set(OF_EXTRA)  # type: ignore[index]
 
 
 def test_a_stack_without_a_project_says_how_to_get_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,3 +219,10 @@ def test_init_writes_all_or_nothing(taken: str, tmp_path: Path) -> None:
     result = run("init", tmp_path)
     assert (result.exit_code, "is no folder" in " ".join(result.output.split())) == (2, True)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / taken]
+
+
+def test_an_interrupt_while_the_interpreter_ends_leaves_the_exit_code(tmp_path: Path) -> None:
+    late = "import atexit, os, signal; atexit.register(lambda: os.kill(os.getpid(), signal.SIGINT)); "
+    command = [sys.executable, "-c", late + ENTRY, "version"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")

