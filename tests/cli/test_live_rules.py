@@ -121,6 +121,13 @@ def test_a_stack_is_found_by_the_environment_and_is_named(monkeypatch: pytest.Mo
     assert "unset one of them" in " ".join(run("history", exit_code=2).output.split())
 
 
+def test_what_does_not_answer_is_said_in_words() -> None:
+    said = run("history", "--stack", "http://127.0.0.1:9", exit_code=1).stderr
+    assert "Connection refused" in said
+    assert "urlopen" not in said
+    assert "`tidegate up` starts a stack" in said
+
+
 def test_an_empty_variable_counts_as_unset_and_the_command_says_so(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

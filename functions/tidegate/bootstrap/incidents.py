@@ -89,7 +89,7 @@ class Incidents:
             if each.last_at >= recent:
                 yield (
                     f"a server of shard {each.shard} was replaced {_times(each.count)}, last at {_iso(each.last_at)}: {each.reason}; "
-                    "its log above that says why"
+                    "its log, in the output of `tidegate up`, says why"
                 )
         for reload in reloads:
             if reload.last_at >= recent:

@@ -279,7 +279,10 @@ def read_fleet(url: str) -> Mapping[str, Any]:
     except http.client.HTTPException as error:
         raise UnavailableError(f"{address} does not answer as HTTP: {error!r}; is it a gateway?") from error
     except OSError as error:
-        raise UnavailableError(f"cannot read {address}: {error}; is the gateway running?") from error
+        reason = getattr(error, "reason", error)
+        raise UnavailableError(
+            f"cannot read {address}: {reason}; is the gateway running, and is this its address? `tidegate up` starts a stack"
+        ) from error
     if not isinstance(fleet, dict):
         raise UnavailableError(f"{address} gives no fleet; is it a gateway?")
     return fleet

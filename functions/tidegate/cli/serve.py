@@ -134,7 +134,10 @@ def _bind(port: int) -> Iterator[socket.socket]:
         try:
             listener.bind((HOST, port))
         except OSError as error:
-            raise StackError(f"port {port} of {HOST} cannot be used ({error.strerror}); name another, or 0") from error
+            raise StackError(
+                f"port {port} of {HOST} cannot be used ({error.strerror}); `tidegate status --stack http://{HOST}:{port}` shows a "
+                "stack that has it; --port names another, and --port 0 takes a free one"
+            ) from error
         yield listener
 
 
