@@ -91,11 +91,11 @@ def test_a_save_that_a_publish_would_refuse_does_not_go_live(
     if case:
         cases.parent.mkdir(exist_ok=True)
         cases.write_text(case)
-    live = stack.get("/v1/fleet")["revision"]
+    live, said = stack.get("/v1/fleet")["revision"], stack.errors
     write(rules, picked=objective)
     rejected = eventually(lambda: stack.get("/v1/fleet")["rules"]["last_rejected"])
     assert any(finding in line for line in rejected["findings"]), rejected
-    assert finding in stack.errors
+    assert stack.errors[len(said) :].count(finding) == 1, "a finding is reported once"
     assert stack.get("/v1/fleet")["revision"] == live
     cases.unlink(missing_ok=True)
     write(rules, picked="versioned/1")
@@ -108,6 +108,7 @@ def test_a_rollback_pauses_following_until_it_is_resumed(stack: RunningStack, ru
     assert followed(stack)["state"] == "following"
     done = tidegate(stack, "rollback", "--by", "ben", "--why", "wrong prices")
     assert done.returncode == 0, done.stderr
+    assert "not followed any more: correct it, then `tidegate follow resume`" in done.stdout
     write(rules, picked="versioned/3")
     assert eventually(lambda: followed(stack)["unpublished_at"])
     told = followed(stack)

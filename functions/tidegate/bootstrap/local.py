@@ -451,8 +451,11 @@ async def _serve_live(stack: LocalStack, live: LiveEntry, running: asyncio.Task[
 
 
 def _announce(event: StepEvent) -> None:
-    if event.state in ("done", "failed"):
-        logger.info("publish: %s %s: %s", event.step, event.state, event.text)
+    if event.state == "failed":
+        # The reason is the error's, which is reported once.
+        logger.info("publish: %s failed", event.step)
+    elif event.state == "done":
+        logger.info("publish: %s done%s", event.step, f": {event.text}" if event.text else "")
     elif event.state == "note":
         logger.info("publish: %s: %s", event.step, event.text)
 

@@ -146,6 +146,10 @@ def _show(result: PublishResult) -> None:
         say(f"revision {result.revision[:12]} is live (flip {entry.sequence}); {counted(changes)}")
         if entry.cleared:
             say(f"revision {result.revision[:12]} is not marked bad any more")
+        if result.activated.pauses:
+            say(
+                "the stack's rules directory is not followed any more; `tidegate follow resume` publishes it and goes on"
+            )
         for warning in result.activated.warnings:
             say(f"warning: {warning}", err=True)
         for target, reason in sorted(result.activated.unproved.items()):

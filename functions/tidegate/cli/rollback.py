@@ -72,5 +72,7 @@ def _show(result: RollbackResult) -> None:
     say(f"revision {revision} is live, in place of {before}{', which is marked bad' * bool(entry.marked_bad)}")
     if entry.cleared:
         say(f"revision {revision} is not marked bad any more")
+    if result.activated.pauses:
+        say("the rules directory is not followed any more: correct it, then `tidegate follow resume`")
     for warning in result.activated.warnings:
         say(f"warning: {warning}", err=True)

@@ -76,7 +76,7 @@ class Change:
 class Activated:
     """What came of it: the flip, the gateways that serve the revision and those that did not say so in time, what remains
     to be done by the next reconcile, in words, the targets that no golden request proved, with the reason, and the shards
-    that had no server."""
+    that had no server. `pauses`: until it, a directory was followed."""
 
     entry: LiveEntry
     confirmed: tuple[str, ...] = ()
@@ -85,6 +85,7 @@ class Activated:
     warnings: tuple[str, ...] = ()
     unproved: Mapping[str, str] = field(default_factory=dict)
     absent: tuple[AbsentShard, ...] = ()
+    pauses: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -98,6 +99,7 @@ class Activated:
             "marked_bad": rules_of(self.entry.marked_bad) or None,
             "cleared": self.entry.cleared,
             "follows": self.entry.follows or None,
+            "pauses": self.pauses,
             "loaded": dict(self.loaded),
             "confirmed": list(self.confirmed),
             "unconfirmed": list(self.unconfirmed),
@@ -157,7 +159,8 @@ class Activation:
                 step.outcome = str(rollout.loads)
             with steps.step("validate") as step:
                 await rollout.validate(held, desired, step.note)
-                step.outcome = f"{len(change.targets)} targets are READY"
+                count = len(change.targets)
+                step.outcome = "1 target is READY" if count == 1 else f"{count} targets are READY"
                 if rollout.unproved:
                     step.outcome += f"; unproved: {', '.join(sorted(rollout.unproved))}"
             with steps.step("flip") as step:
@@ -302,9 +305,9 @@ class Activation:
                 step.outcome = summary(result)
         except TidegateError as error:
             warnings.append(f"{error}; the revision is live, and the next reconcile does the rest")
-        return Activated(
-            entry, confirmed, unconfirmed, dict(rollout.loads.models), tuple(warnings), rollout.unproved, absent
-        )
+        pauses = change.base is not None and bool(change.base.live.follows) and not entry.follows
+        loaded = dict(rollout.loads.models)
+        return Activated(entry, confirmed, unconfirmed, loaded, tuple(warnings), rollout.unproved, absent, pauses)
 
     async def _absent(self, rollout: Rollout) -> tuple[AbsentShard, ...]:
         with contextlib.suppress(TidegateError):

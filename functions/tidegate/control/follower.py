@@ -316,8 +316,8 @@ class EngineFollower:
         if state in ("failing", "damaged"):
             logger.warning("the live bundle cannot be followed, %s: %s", served, self._last_error)
         elif state == "empty":
-            logger.warning("nothing was ever published, %s", served)
-        elif self._state != "unknown":
+            logger.info("nothing was ever published, %s", served)
+        elif self._state in ("failing", "damaged"):
             logger.info("the live bundle can be followed again")
         self._state = state
 

@@ -55,7 +55,7 @@ class Loads:
         names = ", ".join(sorted(self.models)[:5]) + (
             f" and {len(self.models) - 5} more" if len(self.models) > 5 else ""
         )
-        return f"{names} on {len(self.endpoints)} endpoints"
+        return f"{names} on {len(self.endpoints)} endpoint{'s' * (len(self.endpoints) != 1)}"
 
 
 class Rollout:
