@@ -108,6 +108,7 @@ def test_what_was_changed_is_the_next_version_and_the_one_before_is_restored(
     assert CliRunner().invoke(main, ["models", "version", "scorer"], input="n\n").exit_code == 1
     assert contents(here) == before, "neither changed anything"
     shown = models("version", "scorer", "--yes").stdout
+    assert shown.endswith("\n  tidegate publish --rules routing_rules --models triton_models\n"), "it can be pasted"
     after = contents(here / "triton_models")
     assert {path: data for path, data in after.items() if path.startswith("scorer/1/")} == {
         "scorer/1/model.onnx": b"first",

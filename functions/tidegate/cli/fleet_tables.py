@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from tidegate.cli.columns import columns, wrapped
+from tidegate.cli.models.options import count
 from tidegate.rules.bundle import RESOLVED, short_revision
 
 SHOWN_MODELS = 8
@@ -32,7 +33,7 @@ def _head(fleet: Json) -> Line:
     revision = fleet.get("revision")
     if revision is None:
         return "nothing is live: nothing was ever published here", "bold red"
-    text = f"revision {revision[:12]}, live since {fleet['since']}, {fleet['objectives']} objectives"
+    text = f"revision {revision[:12]}, live since {fleet['since']}, {count(fleet['objectives'], 'objective')}"
     if "well" not in fleet:
         return text, "bold"
     # The verdict first: whatever is cut off or scrolls by, it is seen.

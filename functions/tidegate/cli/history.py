@@ -76,10 +76,10 @@ def _show(rows: list[dict[str, Any]]) -> None:
     from tidegate.cli.columns import console, show_table
     from tidegate.cli.fleet_tables import shown_revision
 
-    heads = ("flip", "revision", "rollback", "at", "action", "by", "why")
+    heads = ("flip", "revision", "", "at", "action", "by", "why")
     cells = []
     for row in rows:
-        takes = "live" if row["live"] else "at once" if row["loaded"] else "loads first"
+        takes = "live" if row["live"] else "rollback at once" if row["loaded"] else "rollback loads first"
         takes = "marked bad" if row["bad"] else takes
         shown = (str(row["flip"]), shown_revision(row, rows), takes, row["at"], row["action"], row["by"], row["why"])
         cells.append(shown)

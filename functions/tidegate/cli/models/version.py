@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -80,7 +81,9 @@ def version(
     elif dry_run:
         say("dry run: nothing was changed")
     else:
-        say(f"{plan.model}/{plan.version} is there. Next: tidegate publish")
+        publish = shlex.join(["tidegate", "publish", "--rules", str(rules or "routing_rules"), "--models", str(models)])
+        say(f"{plan.model}/{plan.version} is there. Where no stack follows the rules, make it live:")
+        say(f"  {publish}")
 
 
 def _show(plan: NextVersion, models: Path) -> None:

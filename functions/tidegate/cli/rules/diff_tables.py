@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from itertools import groupby
-from pathlib import Path
 
 from rich.console import Console
 
@@ -69,7 +68,7 @@ def _show_shares(console: Console, shares: ObjectiveShares, new: str) -> None:
 
 def _show_examples(console: Console, shares: ObjectiveShares, new: str) -> None:
     """Commands to paste, one for each flow that is shown."""
-    rules = shlex.quote(new) if Path(new).is_dir() else "RULES"
+    rules = shlex.quote(new)
     changing = [flow for flow in shares.flows if flow.moved or flow.retuned][:SHOWN_FLOWS]
     for flow in changing:
         if flow.example is not None:
