@@ -24,7 +24,6 @@ from tests.support.stack import ROOT
 
 SITE = Path(sysconfig.get_path("purelib"))
 OWN = ("tidegate", "__editable__")
-FOLDERS = ("--rules", "first/routing_rules", "--models", "first/triton_models")
 OF_TRITON = ("pytriton", "nvidia_pytriton")
 
 
@@ -112,12 +111,12 @@ def test_an_empty_environment_and_an_empty_folder_are_enough(programs: Path, tmp
     run(tidegate, "rules", "check", "first/routing_rules", "--strict", folder=tmp_path)
     run(tidegate, "rules", "test", "first/routing_rules", folder=tmp_path)
     run(tidegate, "models", "check", "first/triton_models", folder=tmp_path)
-    _serves(tidegate, tmp_path)
+    _serves(tidegate, tmp_path / "first")
 
 
 def _serves(tidegate: Path, folder: Path) -> None:
     """Start the stack, and paste the request that it ends its start with."""
-    command = [str(tidegate), "up", "--port", "0", *FOLDERS]
+    command = [str(tidegate), "up", "--port", "0"]
     own = {name: value for name, value in os.environ.items() if not name.startswith(("TIDEGATE_", "PYTHON"))}
     own["TIDEGATE_CACHE_DIR"] = str(ROOT / ".cache" / "tidegate")
     with subprocess.Popen(
@@ -144,15 +143,15 @@ def _reported(stream: Iterator[str]) -> Iterator[str]:
 def test_the_readmes_second_path_is_the_one_that_is_tried_here() -> None:
     (block,) = (block for block in blocks("README.md") if block.language == "sh")
     install, init, up = block.text.strip().splitlines()
-    assert "tidegate[local] @ file://" in install
+    assert f"tidegate-{__version__}-py3-none-any.whl[local]'" in install
     assert install.endswith(f"pip install --no-deps {TRITON}")
-    assert (init, up) == ("tidegate init first", f"tidegate up {' '.join(FOLDERS)}")
+    assert (init, up) == ("tidegate init first && cd first", "tidegate up")
 
 
 def test_without_triton_the_start_says_what_to_install(wheel: Path, tmp_path: Path) -> None:
     programs = environment(tmp_path / "venv", wheel, leave_out=OF_TRITON)
     run(programs / "tidegate", "init", "first", folder=tmp_path)
-    done = run(programs / "tidegate", "up", *FOLDERS, "--port", "0", folder=tmp_path, exit_code=1)
+    done = run(programs / "tidegate", "up", "--port", "0", folder=tmp_path / "first", exit_code=1)
     assert f"pip install --no-deps {TRITON}" in done.stderr.splitlines()[-1]
 
 
@@ -163,4 +162,4 @@ def test_pip_resolves_the_wheel_with_its_extra_into_an_empty_environment(wheel: 
     run(*pip, f"{wheel}[local]")
     run(*pip, "--no-deps", TRITON)
     run(tmp_path / "venv" / "bin" / "tidegate", "init", "first", folder=tmp_path)
-    _serves(tmp_path / "venv" / "bin" / "tidegate", tmp_path)
+    _serves(tmp_path / "venv" / "bin" / "tidegate", tmp_path / "first")

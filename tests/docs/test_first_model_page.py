@@ -21,7 +21,7 @@ PAGE = "docs/first-model.md"
 COMMANDS = [
     line.removeprefix("$ ") for block in blocks(PAGE) if block.language == "console" for line in block.text.splitlines()
 ]
-UP = "tidegate up --rules routing_rules --models triton_models"
+UP = "tidegate up"
 STACK = "http://127.0.0.1:8080"
 
 

@@ -66,6 +66,6 @@ def _next_steps(directory: Path) -> list[str]:
         f"tidegate rules check {rules}",
         f"tidegate rules test {rules}",
         f"tidegate models check {models}",
-        f"tidegate up --rules {rules} --models {models}",
+        "tidegate up" if directory == Path() else f"tidegate up --rules {rules} --models {models}",
         f"read {directory / 'README.md'}: the first request",
     ]
