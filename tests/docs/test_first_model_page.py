@@ -128,8 +128,10 @@ def _add_and_ramp(walk: Walk) -> None:
     walk.saved()
     (shown,) = walk.step("tidegate rules diff live:~1 live:", exit_code=1)
     assert "of the traffic moves" in shown
+    assert "tidegate rules explain live: --objective sentiment" in shown, "it can be pasted"
     rolled_back, history = walk.step("tidegate rollback", "tidegate history")
     assert before[:12] in rolled_back
+    assert "not followed any more" in rolled_back
     assert "too calm" in history
     assert eventually(lambda: walk.stack.get("/v1/fleet")["revision"] == before)
 
