@@ -52,6 +52,13 @@ def test_errors_keep_within_the_columns_of_a_terminal(command: tuple[str, ...], 
     assert all(len(line) <= 50 or " " not in line.strip() for line in error.splitlines()), error
 
 
+@pytest.mark.parametrize(("typed", "meant"), [(("stauts",), "status"), (("rules", "chek"), "check")])
+def test_a_misspelt_command_is_answered_with_the_one_that_was_meant(typed: tuple[str, ...], meant: str) -> None:
+    result = run(*typed)
+    assert result.exit_code == 2
+    assert f"Did you mean '{meant}'?" in result.stderr
+
+
 def test_a_stack_without_the_extra_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("routing_rules", "triton_models"):
         (tmp_path / name).mkdir()
