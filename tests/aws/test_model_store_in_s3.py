@@ -173,12 +173,29 @@ def test_damage_is_told_and_mended_by_the_next_push(aws: LocalAws, store: S3Mode
     assert asyncio.run(contents(reader, "1/model.py", "labels.txt")) == [b"one", b"labels"]
 
 
-@pytest.mark.parametrize("key", ["manifests/m/1.json", "manifests/m/config.json"])
-def test_a_damaged_manifest_is_named_and_replaced_by_the_next_push(aws: LocalAws, folder: Path, key: str) -> None:
+BROKEN = b'{"model": "m", "version": %s, "files": [{"path": 1}]}'
+
+
+@pytest.mark.parametrize(
+    ("key", "there", "damage"),
+    [
+        ("manifests/m/1.json", BROKEN % b"1", "path is a int"),
+        ("manifests/m/config.json", BROKEN % b"null", "path is a int"),
+        ("manifests/m/1.json", "manifests/m/config.json", "it is another unit's"),
+        ("manifests/m/config.json", "manifests/m/1.json", "it is another unit's"),
+    ],
+)
+def test_a_damaged_manifest_is_named_and_replaced_by_the_next_push(
+    aws: LocalAws, folder: Path, key: str, there: bytes | str, damage: str
+) -> None:
     asyncio.run(push(S3ModelStore(aws.objects()), folder))
     files = asyncio.run(S3ModelStore(aws.objects()).files("m", 1))
-    aws.s3().put_object(Bucket=aws.bucket, Key=key, Body=b'{"files": [{"path": 1}]}')
-    with pytest.raises(StoreError, match=f"^the manifest {key} is damaged: path is a int; push model 'm' again"):
+    if isinstance(there, str):
+        there = aws.s3().get_object(Bucket=aws.bucket, Key=there)["Body"].read()
+    aws.s3().put_object(Bucket=aws.bucket, Key=key, Body=there)
+    units = {("m", None), ("m", 1)}
+    assert asyncio.run(S3ModelStore(aws.objects()).damage(units)) == [f"{key} is damaged"]
+    with pytest.raises(StoreError, match=f"^the manifest {key} is damaged: {damage}; push model 'm' again"):
         asyncio.run(S3ModelStore(aws.objects()).files("m", None if "config" in key else 1))
     asyncio.run(push(S3ModelStore(aws.objects()), folder))
     assert asyncio.run(S3ModelStore(aws.objects()).files("m", 1)) == files
@@ -208,7 +225,7 @@ def test_a_manifest_that_names_a_place_outside_its_model_is_refused(
     key = "manifests/m/1.json"
     absolute = str(tmp_path / "planted.py") if path.startswith("/") else path
     file = {"path": absolute, "sha256": "0" * 64, "size_bytes": 1}
-    content = json.dumps({"files": [{**file, "etag": ""}]}).encode()
+    content = json.dumps({"model": "m", "version": 1, "files": [{**file, "etag": ""}]}).encode()
     aws.s3().put_object(Bucket=aws.bucket, Key=key, Body=content)
     store = S3ModelStore(aws.objects())
     with pytest.raises(StoreError, match=f"^the manifest {key} is damaged: .*path below a model's folder"):

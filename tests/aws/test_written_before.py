@@ -67,7 +67,8 @@ def test_an_assignment_is_read() -> None:
 def test_a_unit_is_no_draft_and_a_push_under_way_is_read() -> None:
     file = ModelFile("1/model.py", "0" * 64, 12)
     manifest = {"files": [FILE | {"etag": "e"}], "model": "m", "version": 1}
-    assert formats.decode_manifest("key", stored(manifest)) == formats.Manifest((formats.StoredFile(file, "e"),))
+    assert formats.decode_manifest("manifests/m/1.json", stored(manifest)).files == (formats.StoredFile(file, "e"),)
+    assert not formats.decode_manifest("manifests/m/1.json", stored(manifest)).draft
     intent = {"by": "ann", "committed": True, "files": [FILE]}
     assert formats.decode_intent("key", stored(intent)) == formats.Intent((file,), "ann", True)
 

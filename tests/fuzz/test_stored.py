@@ -102,7 +102,10 @@ def _decoders() -> list[tuple[bytes, Any]]:
         (formats.encode_entry(entry), formats.decode_entry),
         (formats.encode_claim(Claim("id", "a" * 64, "ann", 12.5)), lambda data: formats.decode_claim("key", data)),
         (formats.encode_assignment("a", {"cpu": [load]}), lambda data: formats.decode_assignment("a", data)),
-        (formats.encode_manifest("m", 1, [formats.StoredFile(file, "e")]), lambda d: formats.decode_manifest("k", d)),
+        (
+            formats.encode_manifest("m", 1, [formats.StoredFile(file, "e")]),
+            lambda data: formats.decode_manifest("manifests/m/1.json", data),
+        ),
         (formats.encode_intent(formats.Intent((file,), "ann")), lambda data: formats.decode_intent("key", data)),
     ]
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, TypeVar
 
+from tidegate.aws.layout import MANIFESTS, unit_key
 from tidegate.errors import DamagedError, StoreError
 from tidegate.ports import BadMark, Claim, ClaimStage, LiveEntry, ModelFile, ModelLoad, Pointer
 from tidegate.ports.model_units import MAX_PATH_BYTES, is_below
@@ -147,9 +148,11 @@ def encode_manifest(model: str, version: int | None, files: Iterable[StoredFile]
 
 
 def decode_manifest(key: str, data: bytes) -> Manifest:
-    """A unit from its commit marker at `key`."""
+    """A unit from its commit marker at `key`; one that was copied from another unit's place is damaged."""
 
     def read(value: Any) -> Manifest:
+        if unit_key(MANIFESTS, _text(value, "model"), _get(value, "version", int, type(None))) != key:
+            raise ValueError("it is another unit's")
         files = tuple(StoredFile(_file(each), _text(each, "etag")) for each in _list(value, "files"))
         return Manifest(files, _text(value, "draft") if "draft" in value else "")
 
