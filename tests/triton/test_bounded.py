@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -138,6 +139,46 @@ def test_a_bounded_triton_leaves_nothing_whatever_its_model_does(tmp_path: Path)
     assert ended["fills"] == "was ended as it took more than 256 MiB of memory (TIDEGATE_SCRATCH_MEMORY_MB)"
     assert "did not finish loading" in ended["hangs"]
     assert "Stub process" in ended["exits"]
+
+
+DAEMON = 'import subprocess; daemon = subprocess.Popen(["sleep", "600"], start_new_session=True); '
+DAEMON += 'open({file!r}, "w").write(str(daemon.pid)); {then}'
+ABOVE = 'above = int(open(f"/proc/{os.getppid()}/stat").read().rpartition(")")[2].split()[1]); '
+
+
+@pytest.mark.parametrize(
+    ("limit_bytes", "then"),
+    [
+        (None, "pass"),
+        (1 << 40, "os.killpg(os.getpgid(os.getppid()), 9)"),
+        (1 << 40, ABOVE + "os.kill(above, 9)"),
+    ],
+    ids=["in a fleet", "kills its group", "kills what bounds it"],
+)
+def test_what_a_model_leaves_in_a_session_of_its_own_ends_with_the_server(
+    tmp_path: Path, limit_bytes: int | None, then: str
+) -> None:
+    need("pytriton")
+    told = tmp_path / "pid"
+    write_model(tmp_path / "models", "escapes", load=DAEMON.format(file=str(told), then=then))
+    installation = find_installation(cache_dir=ROOT / ".cache" / "tidegate")
+
+    async def work() -> None:
+        transport = PooledTransport()
+        limit = None if limit_bytes is None else lambda: limit_bytes
+        launcher = TritonLauncher(installation, tmp_path / "models", transport, lambda: False, limit_bytes=limit)
+        server = await launcher.launch("scratch")
+        try:
+            with contextlib.suppress(EndpointError, ModelLoadError):
+                await server.repository.load(ModelLoad("escapes", (1,)), 5)
+            assert not gone(int(told.read_text()))
+        finally:
+            await server.kill()
+            await transport.aclose()
+        assert Server(server.pid, server.prefix).leftovers() == []
+
+    asyncio.run(work())
+    assert gone(int(told.read_text()))
 
 
 PUBLISHER = """

@@ -24,6 +24,7 @@ from tidegate.triton.bounded import OVER_MEMORY, SHARED_MEMORY
 from tidegate.triton.health import is_live
 from tidegate.triton.installation import Installation
 from tidegate.triton.repository import MANAGEMENT, RESTRICTED_APIS, TritonRepository
+from tidegate.triton.strays import end_strays
 
 HOST = "127.0.0.1"
 PARAMETER_HEADERS = "(?i)^tidegate-param-.*"
@@ -39,7 +40,8 @@ LOG_TAIL_LINES = 15
 LOG_TAIL_BYTES = 8192
 LOG_READ_BYTES = 256 * 1024
 COPIES = "TRITON_AWS_MOUNT_DIRECTORY"
-"""Variable that names the folder where Triton keeps its copies of models from S3."""
+"""Variable that names the folder where Triton keeps its copies of models from S3: of each server another one, so that it
+also tells whose a process is."""
 
 LIMIT_SETTING = "TIDEGATE_SCRATCH_MEMORY_MB"
 """The setting that bounds the memory of a server, where something does."""
@@ -131,6 +133,7 @@ class TritonServer:
         self._kill_group()
         try:
             await self._process.wait()
+            await asyncio.to_thread(end_strays, COPIES, str(self._copies))
         finally:
             self._clean()
 
