@@ -24,6 +24,7 @@ from tidegate.web.errors import bad_model_answer
 _log = logging.getLogger("tidegate.web")
 
 _BODILESS = frozenset({204, 205})
+_USUAL = frozenset({b"content-type", b"content-length", b"inference-header-content-length", b"transfer-encoding"})
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _LONGEST_LOGGED = 8192
@@ -85,7 +86,7 @@ def check_answer(response: HttpResponse) -> None:
     if not 200 <= status < 600 or 300 <= status < 400 or status in _BODILESS:
         raise bad_model_answer(f"the model's server answered with status {status}, which is no answer to a request")
     for name, value in response.headers:
-        if _NAME.fullmatch(name) is None or _CONTROL.search(value) is not None:
+        if (name not in _USUAL and _NAME.fullmatch(name) is None) or _CONTROL.search(value) is not None:
             raise bad_model_answer("the model's server answered with a header that HTTP does not allow")
 
 

@@ -188,7 +188,9 @@ class OipDoor:
             )
             try:
                 deadline_s = self._parts.dispatcher.deadline_s(decision, caller_ms, self._parts.time_left_ms(scope))
-                carried = await self._checked(decision, examined, call, deadline_s)
+                carried = decision
+                if call.sequence_id is not None or examined.classified:
+                    carried = await self._checked(decision, examined, call, deadline_s)
                 asked = _Asked(engine, objective, version, carried, admitted.pinned is not None, deadline_s)
                 outcome = await self._carry_out(asked, call)
                 response = self._parts.answers.shown(outcome)
