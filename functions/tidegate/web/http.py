@@ -24,6 +24,10 @@ TRACING = frozenset({b"traceparent", b"tracestate", b"baggage", b"x-request-id",
 _TRAVELS = TRACING | {
     b"accept-encoding", b"content-type", b"endpoint-load-metrics-format", b"inference-header-content-length",
 }  # fmt: skip
+_OF_THE_BODY = frozenset({b"content-type", b"content-encoding", b"inference-header-content-length"})
+"""What no `Connection` takes away: a server would read another body than the one that was looked at
+(https://www.rfc-editor.org/rfc/rfc9110#section-7.6.1 forbids to name such headers there)."""
+
 LONGEST_VALUE_BYTES = 8_000
 """Triton 2.51 resets the connection at a value of more than 8 191 bytes, whose request would count as a failure of the
 endpoint. It has no limit for the headers together: 100 values of 8 000 bytes are answered."""
@@ -74,7 +78,7 @@ def request_headers(headers: RawHeaders, codings: Sequence[bytes]) -> list[tuple
         kept.append((b"content-encoding", ascii_value(b", ".join(codings))))
     for name, value in headers:
         if name == b"connection" and value not in _HARMLESS_CONNECTION:
-            named = {option.strip().lower() for option in value.split(b",")}
+            named = {option.strip().lower() for option in value.split(b",")} - _OF_THE_BODY
             kept = [header for header in kept if header[0] not in named]
     return _checked(kept)
 

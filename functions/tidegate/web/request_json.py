@@ -90,10 +90,12 @@ def json_end(lengths: Sequence[bytes], size_bytes: int) -> int:
     """Where the JSON of a request of `size_bytes` ends, by the values of `Inference-Header-Content-Length`.
 
     Raises:
-        WebError: that is no number of bytes that the request has.
+        WebError: that is no number of bytes that the request has, or there are two, of which a server might go by the other.
     """
     if not lengths:
         return size_bytes
+    if len(lengths) > 1:
+        raise malformed("the header Inference-Header-Content-Length must be sent once")
     text = lengths[0]
     if text.isdigit() and len(text) <= 18 and int(text) <= size_bytes:
         return int(text)
