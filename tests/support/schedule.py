@@ -11,6 +11,16 @@ from typing import Any
 import pytest
 
 TOGETHER = {
+    "attacked stack": (
+        "tests/isolation/test_access.py",
+        "tests/isolation/test_answers.py",
+        "tests/isolation/test_bad_http.py",
+        "tests/isolation/test_fuzzed.py",
+        "tests/isolation/test_hung_servers.py",
+        "tests/isolation/test_large_requests.py",
+        "tests/isolation/test_neighbours.py",
+        "tests/isolation/test_requests_that_end_servers.py",
+    ),
     "example stack": (
         "tests/docs/test_documented_commands.py",
         "tests/docs/test_facts_page.py",
@@ -30,6 +40,7 @@ TOGETHER = {
 """Files that are one unit."""
 
 LONG_FIRST: tuple[str, ...] = (
+    "tests/isolation/",
     "tests/cli/test_up.py",
     "tests/cli/test_publish.py",
     "tests/docs/test_control_plane_page.py",
