@@ -40,6 +40,18 @@ BODIES: dict[str, Callable[[], tuple[bytes, set[int]]]] = {
         infer("fragile", b'{"inputs": [], "id": "' + b'\\"parameters\\":' * (BODY_BYTES // 15) + b'"}'),
         ANSWERED,
     ),
+    "20 million texts": lambda: (
+        v1("texts/infer", b'{"inputs": {"TEXT": [' + b'"",' * 20_000_000 + b'""]}}'),
+        REFUSED,
+    ),
+    "as many texts as are taken": lambda: (
+        v1("texts/infer", b'{"inputs": {"TEXT": [' + b'"",' * 999_999 + b'""]}}'),
+        ANSWERED,
+    ),
+    "as much context as is taken": lambda: (
+        v1("texts/infer", b'{"context": {"country": [' + b"{}," * (7 * MIB // 3) + b"{}]}}"),
+        ANSWERED,
+    ),
     "60 MiB of nesting beside the inputs": lambda: (
         v1("texts/infer", b'{"inputs": {"TEXT": ' + b"[" * BODY_BYTES),
         REFUSED,
