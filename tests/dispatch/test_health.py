@@ -309,3 +309,20 @@ def test_behind_a_load_balancer_the_one_more_server_has_the_same_address() -> No
         assert world.hosts == ["b1", "b1"]
 
     on_one_loop(main)
+
+
+def test_a_dispatcher_that_is_closed_asks_nobody_any_more() -> None:
+    world = World({"b1": REFUSED})
+
+    async def main() -> None:
+        dispatcher = world.dispatcher(probe_interval_ms=1)
+        world.ill.add("b1")
+        assert await ask(dispatcher) == "c"
+        await until(lambda: len(world.probes) >= 2)
+        dispatcher.close()
+        await asyncio.sleep(0.02)
+        asked = len(world.probes)
+        await asyncio.sleep(0.02)
+        assert len(world.probes) == asked
+
+    on_one_loop(main)

@@ -95,4 +95,9 @@ def build_gateway(
         observe=observe or unobserved,
         operator_token=settings.operator_token,
     )
-    return Gateway(app, transport.aclose, dispatcher.open_breakers)
+
+    async def close() -> None:
+        dispatcher.close()
+        await transport.aclose()
+
+    return Gateway(app, close, dispatcher.open_breakers)

@@ -123,6 +123,10 @@ class Dispatcher:
         """The directory that this dispatcher picks endpoints from."""
         return self._directory
 
+    def close(self) -> None:
+        """End what goes on beside requests."""
+        self._watch.close()
+
     def open_breakers(self) -> int:
         """How many endpoints, and models on single endpoints, are being left alone now, after repeated failures."""
         return self._places.left_alone()

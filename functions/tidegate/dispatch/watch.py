@@ -70,6 +70,14 @@ class Watch:
         """Let requests to a place again once `after_s` seconds are over and the model says that it is ready."""
         self._run(self._until_ready(place, after_s))
 
+    def close(self) -> None:
+        """Ask no more: nobody sends requests any longer."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        for task in self._tasks:
+            task.cancel()
+
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
