@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench import analyse, cold_start, compare, decide, functions, gateway, placement, replay
+from bench import analyse, cold_start, compare, decide, functions, gateway, isolation, placement, replay
 
 REPORT = Path("docs/performance.md")
 BENCHMARKS = {
     module.__name__.removeprefix("bench."): module
-    for module in (decide, gateway, cold_start, functions, analyse, compare, replay, placement)
+    for module in (decide, gateway, isolation, cold_start, functions, analyse, compare, replay, placement)
 }
 HEAD = """\
 # Performance

@@ -10,7 +10,8 @@ import selectors
 import socket
 import struct
 import time
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,44 @@ def throughput_per_s(peer: Peer, connections: int, seconds: float) -> float:
     return answered / (now - start)
 
 
+@dataclass(slots=True)
+class Crowd:
+    """What many connections got: how often each status, and the milliseconds that each answer took."""
+
+    statuses: Counter[int] = field(default_factory=Counter)
+    took_ms: list[float] = field(default_factory=list)
+
+
+def crowd(peer: Peer, connections: int, seconds: float) -> Crowd:
+    """The answers over `connections` connections, whatever their status."""
+    seen = Crowd()
+    with selectors.DefaultSelector() as selector:
+        opened = [_connect(peer) for _ in range(connections)]
+        for connection in opened:
+            selector.register(connection, selectors.EVENT_READ, [bytearray(), time.perf_counter()])
+            connection.sendall(peer.request)
+        end = time.perf_counter() + seconds
+        while time.perf_counter() < end:
+            for key, _ in selector.select(0.1):
+                ready, (buffer, sent) = key.fileobj, key.data
+                assert isinstance(ready, socket.socket)
+                data = ready.recv(65536)
+                if not data:
+                    raise ConnectionError(f"{peer.name} closed a connection")
+                buffer += data
+                if (status := _answer(buffer)) is None:
+                    continue
+                now = time.perf_counter()
+                seen.statuses[status] += 1
+                seen.took_ms.append((now - sent) * 1e3)
+                buffer.clear()
+                key.data[1] = now
+                ready.sendall(peer.request)
+        for connection in opened:
+            connection.close()
+    return seen
+
+
 def _connect(peer: Peer) -> socket.socket:
     connection = socket.create_connection((peer.host, peer.port), timeout=10)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -100,13 +139,19 @@ def _read(connection: socket.socket) -> None:
 
 def _whole(buffer: bytearray) -> bool:
     """Whether the buffer holds a whole answer; an answer that is no success is an error."""
+    status = _answer(buffer)
+    if status not in (None, 200):
+        raise ConnectionError(f"not a success: {bytes(buffer[:200])!r}")
+    return status is not None
+
+
+def _answer(buffer: bytearray) -> int | None:
+    """The status of the answer that the buffer holds; None while it is not whole."""
     end = buffer.find(b"\r\n\r\n")
     if end < 0:
-        return False
+        return None
     head = bytes(buffer[:end]).lower()
-    if not head.startswith(b"http/1.1 200"):
-        raise ConnectionError(f"not a success: {bytes(buffer[:200])!r}")
     place = head.index(b"content-length:") + 15
     stop = head.find(b"\r\n", place)
     length = int(head[place : stop if stop > 0 else end])
-    return len(buffer) >= end + 4 + length
+    return int(head[9:12]) if len(buffer) >= end + 4 + length else None
