@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from tidegate.errors import EndpointRefusedError, ModelLoadError, StackError
-from tidegate.ports import HttpRequest
+from tidegate.ports import HttpRequest, ModelLoad
 from tidegate.rules import Target
 from tidegate.triton.installation import Installation, find_installation
 from tidegate.triton.model_directory import ModelDirectory
@@ -21,6 +21,7 @@ from tidegate.triton.transport import PooledTransport
 
 from tests.support.parts import need
 from tests.support.stack import ROOT, Server, make_repository
+from tests.triton.misbehaving import write_model
 
 Use = Callable[[TritonServer, ModelDirectory], Awaitable[None]]
 
@@ -127,12 +128,17 @@ def test_a_model_that_hangs_or_is_refused_says_so_and_the_server_still_ends(
         with pytest.raises(ModelLoadError, match=r"Triton refused it: .*damaged on purpose") as refusal:
             await server.repository.load(loads["refused"], 20)
         assert (refusal.value.model, refusal.value.hung) == ("refused", False)
+        with pytest.raises(ModelLoadError, match=r"Triton refused it: .*RuntimeError: no weights in ééé") as refusal:
+            await server.repository.load(ModelLoad("wordy", (1,)), 20)
+        assert len(str(refusal.value)) < 5_000
         with pytest.raises(ModelLoadError, match=r"did not finish loading within 0\.5 s") as hang:
             await server.repository.load(loads["hangs"], 0.5)
         assert hang.value.hung
         await server.repository.load(loads["simple"], 20)
 
-    serve(installation, make_repository(tmp_path, "refused", "hangs", "simple"), use)
+    models = make_repository(tmp_path, "refused", "hangs", "simple")
+    write_model(models, "wordy", load='raise RuntimeError("no weights in " + 500_000 * "é")')
+    serve(installation, models, use)
 
 
 def test_inference_does_not_wait_for_a_load(installation: Installation, tmp_path: Path) -> None:

@@ -33,6 +33,12 @@ RESTRICTED_APIS = ("model-repository", "shared-memory", "trace", "logging")
 MOST_REASON = 4_000
 """Characters of a server's own words that are passed on."""
 
+MOST_METADATA_BYTES = 1 << 24
+"""Bytes of the reason of a refused load, which gRPC sends as metadata, with up to three for each byte of the text. Of one
+that is longer than this side takes, by default 16 KiB, nothing at all is known."""
+
+CHANNEL = (("grpc.max_metadata_size", MOST_METADATA_BYTES), ("grpc.absolute_max_metadata_size", MOST_METADATA_BYTES))
+
 _TRAILING = " \n;"
 """What Triton ends the reasons of several models with."""
 
@@ -131,7 +137,7 @@ class TritonRepository:
         if refusal is not None:
             logged = "" if self.log is None else logged_reason(self.log.text(start), load.model)
             reason = logged if logged and POLL_FAILED in refusal else refusal
-            raise ModelLoadError(load.model, f"Triton refused it: {reason.rstrip(_TRAILING)}")
+            raise ModelLoadError(load.model, f"Triton refused it: {_shortened(reason.rstrip(_TRAILING))}")
 
     async def _load_over_http(self, load: ModelLoad, timeout_s: float) -> str | None:
         """None when the model is loaded, else Triton's reason."""
@@ -149,7 +155,7 @@ class TritonRepository:
         from tritonclient.utils import InferenceServerException
 
         headers = {f"triton-grpc-protocol-{MANAGEMENT}": self.secret} if self.secret else None
-        async with InferenceServerClient(address) as client:
+        async with InferenceServerClient(address, channel_args=CHANNEL) as client:
             try:
                 await client.load_model(
                     load.model, headers, config=load.config, files=_folder_of(load), client_timeout=timeout_s
@@ -269,4 +275,8 @@ def _reason(response: HttpResponse) -> str:
         text = str(json.loads(response.body)["error"])
     except (ValueError, KeyError, TypeError, RecursionError):
         text = response.body.decode(errors="replace") or f"status {response.status} without a reason"
+    return _shortened(text)
+
+
+def _shortened(text: str) -> str:
     return text if len(text) <= MOST_REASON else f"{text[:MOST_REASON]} …"
