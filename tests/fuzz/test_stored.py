@@ -13,6 +13,7 @@ from random import Random
 from typing import Any
 from zlib import crc32
 
+import pytest
 from hypothesis import given, note
 from hypothesis import strategies as st
 from tidegate.aws import formats
@@ -92,33 +93,67 @@ def test_a_changed_log_is_replayed_or_told(seed: int, changes: int, smashes: int
         command("rules", "replay", Path(folder, "files/bundle"), "--log", Path(folder, "files/log"))
 
 
-def _decoders() -> list[tuple[bytes, Any]]:
+def _stored() -> list[tuple[bytes, Any, Any]]:
+    """Objects of the stores, each with what reads it and what writes it again."""
     entry = LiveEntry("a" * 64, 3, "ann", 1.5, "why", "rollback", "b" * 64, True, "/rules")
     pointer = Pointer((entry,), "tag", (BadMark("b" * 64, "ann", 1.5, "why"),))
     load = ModelLoad("m", (1, 2), '{"name": "m"}', ("step",))
     file = ModelFile("a/b", "0" * 64, 12)
+    manifest = formats.encode_manifest("m", 1, [formats.StoredFile(file, "e")], "0" * 16)
     return [
-        (formats.encode_pointer(pointer), lambda data: formats.decode_pointer(data, "tag")),
-        (formats.encode_entry(entry), formats.decode_entry),
-        (formats.encode_claim(Claim("id", "a" * 64, "ann", 12.5)), lambda data: formats.decode_claim("key", data)),
-        (formats.encode_assignment("a", {"cpu": [load]}), lambda data: formats.decode_assignment("a", data)),
+        (formats.encode_pointer(pointer), lambda data: formats.decode_pointer(data, "tag"), formats.encode_pointer),
+        (formats.encode_entry(entry), formats.decode_entry, formats.encode_entry),
         (
-            formats.encode_manifest("m", 1, [formats.StoredFile(file, "e")]),
-            lambda data: formats.decode_manifest("manifests/m/1.json", data),
+            formats.encode_claim(Claim("id", "a" * 64, "ann", 12.5)),
+            lambda data: formats.decode_claim("key", data),
+            formats.encode_claim,
         ),
-        (formats.encode_intent(formats.Intent((file,), "ann")), lambda data: formats.decode_intent("key", data)),
+        (
+            formats.encode_assignment("a", {"cpu": [load]}),
+            lambda data: formats.decode_assignment("a", data),
+            lambda plans: formats.encode_assignment("a", plans),
+        ),
+        (
+            manifest,
+            lambda data: formats.decode_manifest("manifests/m/1.json", data),
+            lambda read: formats.encode_manifest("m", 1, read.files, read.draft),
+        ),
+        (
+            formats.encode_intent(formats.Intent((file,), "ann")),
+            lambda data: formats.decode_intent("key", data),
+            formats.encode_intent,
+        ),
     ]
 
 
 @FUZZED
 @given(st.integers(0, 2**64), st.integers(0, 5), st.integers(1, 3), st.sampled_from([0, 0, 1, 3]))
-def test_a_changed_object_of_a_store_is_read_or_refused(seed: int, which: int, changes: int, smashes: int) -> None:
+def test_a_changed_object_of_a_store_is_refused_or_read_as_what_can_be_written(
+    seed: int, which: int, changes: int, smashes: int
+) -> None:
     random = Random(seed)
-    sound, decode = _decoders()[which]
+    sound, decode, encode_again = _stored()[which]
     data = smashed(flow(mutated(json.loads(sound), random, changes)).encode("utf-8", "surrogatepass"), random, smashes)
     note(data.decode("utf-8", "backslashreplace"))
     with no_hang(), contextlib.suppress(StoreError):
-        decode(data)
+        encode_again(decode(data))
+
+
+HALF = "\ud800"
+"""Half of a character, which JSON can write as an escape and UTF-8 cannot."""
+
+
+@pytest.mark.parametrize("which", range(len(_stored())))
+def test_an_object_with_half_a_character_is_damaged(which: int) -> None:
+    sound, decode, _ = _stored()[which]
+    for name, value in json.loads(sound).items():
+        if isinstance(value, str):
+            with pytest.raises(StoreError):
+                decode(json.dumps(json.loads(sound) | {name: HALF}).encode())
+    if which == 0:
+        entries = [entry | {"by": HALF} for entry in json.loads(sound)["entries"]]
+        with pytest.raises(StoreError, match="surrogates not allowed; see `tidegate recover`"):
+            decode(json.dumps({"entries": entries}).encode())
 
 
 @FUZZED

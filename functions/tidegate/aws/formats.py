@@ -222,7 +222,9 @@ def _get(value: Any, name: str, *kinds: type) -> Any:
 
 
 def _text(value: Any, name: str) -> str:
+    """A text that UTF-8 can hold: JSON's escapes also write halves of characters, which no one could write on."""
     text: str = _get(value, name, str)
+    text.encode()
     return text
 
 
