@@ -155,6 +155,21 @@ def test_a_look_that_takes_long_holds_no_status_up() -> None:
     run(work())
 
 
+def test_a_wrong_golden_request_is_told_though_no_server_fails_for_it() -> None:
+    class Changed:
+        async def ask(self, _endpoint: Endpoint, _target: Target) -> GoldenResult:
+            return GoldenResult(GoldenOutcome.WRONG, SelfTestState.UNTESTED, "differs from what is expected")
+
+    async def work() -> None:
+        plane = Plane()
+        process = await healthy(plane)
+        report = await ControlPlane(replace(process.ports, golden=Changed()), plane.config).status.read()
+        assert not report.well
+        assert all("does not answer as it must: differs" in each for each in report.problems)
+
+    run(work())
+
+
 class Slow:
     """`GoldenRequests` that take 25 s; the first version of `scorer` answers wrongly."""
 

@@ -105,6 +105,26 @@ def test_a_golden_request_that_is_answered_proves_the_target(tmp_path: Path) -> 
     assert ask(tmp_path, Server(PLAIN, 200, ANSWER), SAMPLE) == PROVED
 
 
+@pytest.mark.parametrize(
+    ("status", "answer", "words", "shown"),
+    [
+        (200, [2.0, 4.0], "differs from what is expected", SelfTestState.UNTESTED),
+        (200, [float("nan"), 2.0], "NaN or infinite", SelfTestState.FAILED),
+        (400, {"error": "unexpected shape for input 'X'"}, "unexpected shape", SelfTestState.UNTESTED),
+        (500, {"error": "in ensemble 'asked', Stub process 's_0_0' is not healthy."}, "Stub", SelfTestState.FAILED),
+        (500, {"error": "CUDA error"}, "CUDA error", SelfTestState.FAILED),
+    ],
+)
+def test_a_golden_request_that_may_be_wrong_itself_shows_nothing_of_the_server(
+    tmp_path: Path, status: int, answer: Any, words: str, shown: SelfTestState
+) -> None:
+    if status == 200:
+        answer = {"outputs": [{**ANSWER["outputs"][0], "data": answer}]}
+    result = ask(tmp_path, Server(PLAIN, status, answer), {**SAMPLE, "outputs": {"Y": [1.0, 2.0]}})
+    assert (result.outcome, result.self_test) == (GoldenOutcome.WRONG, shown)
+    assert words in result.reason
+
+
 @pytest.mark.parametrize("name", ["..", "", "../a.json", "a\\b.json", "a\0.json"])
 def test_a_golden_request_of_a_name_that_no_file_has_is_refused(tmp_path: Path, name: str) -> None:
     class Planted(MemoryModelStore):

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from tidegate.control.config import ControlPorts
 from tidegate.control.desired import Desired
 from tidegate.errors import BundleError, EndpointError, StoreError, TidegateError
-from tidegate.ports import Endpoint, ModelLoad, SelfTestState
+from tidegate.ports import Endpoint, GoldenOutcome, ModelLoad, SelfTestState
 from tidegate.rules import Target
 
 EVERY_S = 10.0
@@ -169,7 +169,8 @@ class Inspector:
             # Whether it answers is unknown; a store that does not answer is reported elsewhere.
             return ""
         else:
-            if result.self_test is not SelfTestState.FAILED:
+            # A wrong golden request shows nothing of the server, and is to be mended all the same.
+            if result.outcome is not GoldenOutcome.WRONG and result.self_test is not SelfTestState.FAILED:
                 return ""
             reason = result.reason
         return f"{target.name} on {endpoint.url} of shard {endpoint.shard!r} does not answer as it must: {reason}"

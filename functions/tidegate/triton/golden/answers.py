@@ -20,6 +20,9 @@ from tidegate.triton.golden.wire import MAX_REASON, MalformedAnswerError, Output
 DECOUPLED = "doesn't support models with decoupled transaction policy"
 """What Triton answers to `infer` where a model, or a step, has decoupled responses."""
 
+UNEXPECTED = "output-unexpected"
+"""The kind of a finding of other values than a sample expects."""
+
 _WHATEVER_IS_SENT = re.compile(
     r"decoupled transaction policy|Number of InferenceResponse objects|Expected a list in the execute return|"
     r"got bad yield|NumPy dtype is not supported|cannot be converted to NumPy|'NoneType' object is not callable|"
@@ -120,14 +123,14 @@ def _check_output(request: GoldenRequest, name: str, tensor: Any, output: Output
 def _check_expected(request: GoldenRequest, name: str, expected: Array, array: Array) -> Iterator[ModelFinding]:
     if expected.shape != array.shape:
         message = f"output {name!r} has the shape {list(array.shape)}, expected is {list(expected.shape)}"
-        yield _finding(request, "output-unexpected", message)
+        yield _finding(request, UNEXPECTED, message)
         return
     wrong = differing(array, expected, request.absolute, request.relative)
     if wrong.any():
         first = tuple(map(int, np.argwhere(wrong)[0]))
         message = f"output {name!r} differs from what is expected in {int(wrong.sum())} of {expected.size} values"
         place = f"first at {list(first)}: {array[first]!s:.80}, not {expected[first]!s:.80}"
-        yield _finding(request, "output-unexpected", f"{message}, {place}")
+        yield _finding(request, UNEXPECTED, f"{message}, {place}")
 
 
 def _finding(request: GoldenRequest, kind: str, message: str) -> ModelFinding:

@@ -23,8 +23,9 @@ from tidegate.ports import (
 )
 from tidegate.ports.model_units import MAX_PATH_BYTES, is_below
 from tidegate.rules import Target
+from tidegate.triton.checks.findings import ModelFinding
 from tidegate.triton.closure import closure
-from tidegate.triton.golden.answers import DECOUPLED, reason_of, validate_answer
+from tidegate.triton.golden.answers import DECOUPLED, UNEXPECTED, reason_of, validate_answer
 from tidegate.triton.golden.made_up import made_up_request
 from tidegate.triton.golden.requests import GoldenRequest, in_sequence
 from tidegate.triton.golden.samples import FOLDER, golden_requests
@@ -85,7 +86,7 @@ class StoredGoldenRequests:
             findings = validate_answer(config, request, response)
             if findings:
                 reason = "; ".join(f"{finding.file}: {finding.message}" for finding in findings)
-                return _wrong(reason, FAILED, _ended(response))
+                return _wrong(reason, _shown(response, findings), _ended(response))
         return GoldenResult(GoldenOutcome.PROVED, PASSED)
 
     async def _ask_made_up(self, endpoint: Endpoint, target: Target) -> GoldenResult:
@@ -174,6 +175,14 @@ _DECOUPLED = GoldenResult(
     reason="its responses are decoupled, so that the gateway's infer answers 501; callers resolve it and stream",
     advice="no golden request can prove that: where every target must be proved, serve another model",
 )
+
+
+def _shown(response: HttpResponse, findings: Sequence[ModelFinding]) -> SelfTestState:
+    """What a wrong answer to a golden request shows of the server. Golden requests are pushed before the version that they
+    are for is live, and anyone may have written to the bucket: one that is refused, or answered with other values than it
+    expects, may be what is wrong, on all servers at once."""
+    refused = 400 <= response.status < 500
+    return UNTESTED if refused or all(finding.kind == UNEXPECTED for finding in findings) else FAILED
 
 
 def _wrong(reason: str, shown: SelfTestState, ended: str = "") -> GoldenResult:
