@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from tidegate.aws.model_store import S3ModelStore
 from tidegate.bootstrap.local_stores import LocalStores, _Revision
+from tidegate.bootstrap.tasks import cancel
 from tidegate.ports import LiveEntry, ModelLoad, Pointer, Unit
 from tidegate.settings import Settings
 
@@ -59,3 +60,27 @@ def test_a_model_that_is_gone_and_malformed_facts_keep_no_live_model_from_being_
     asyncio.run(work())
     said = "\n".join(record.getMessage() for record in caplog.records)
     assert all(each in said for each in ("'gone'", "version 2", "likes.jsonl:1")), said
+
+
+class RunningAws:
+    """One that never ends by itself, and remembers whether it was ended."""
+
+    stopped = False
+
+    async def wait(self) -> None:
+        await asyncio.Event().wait()
+
+    async def stop(self) -> None:
+        self.stopped = True
+
+
+def test_the_stores_outlive_who_fills_them_again_for_the_servers_that_stop_later(tmp_path: Path) -> None:
+    aws: Any = RunningAws()
+
+    async def work() -> None:
+        running = asyncio.create_task(LocalStores(aws, Settings(), tmp_path, Plane().process()).run())
+        await asyncio.sleep(0.01)
+        await cancel(running)
+
+    asyncio.run(work())
+    assert not aws.stopped

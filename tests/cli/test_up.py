@@ -166,6 +166,7 @@ def test_two_stacks_run_side_by_side_and_a_signal_leaves_nothing(
         assert second.version("own") == 3
         assert stack.version("picked") == 2
         assert second.stop(number) == 0
+        assert "WARNING" not in second.errors.partition("stopping")[2], second.errors
         assert second.leftovers() == []
         assert second.output.count("\n") == 1
     assert stack.version("picked") == 2

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
+from urllib.parse import urlsplit
 
 from tidegate.errors import StackError
 
@@ -74,6 +75,12 @@ class LocalAws:
             raise StackError(f"the local AWS did not start on port {port}; is moto installed, and the port free?")
         server.url = line.removeprefix(READY)
         return server
+
+    async def start_again(self) -> None:
+        """Start it anew, with nothing in it, at the port that it had. Raises as `start`."""
+        port = urlsplit(self.url).port
+        assert port is not None
+        self._process = (await LocalAws.start(port))._process
 
     @property
     def pid(self) -> int:

@@ -13,7 +13,6 @@ import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from tidegate.aws.clients import AwsClients, AwsConfig
 from tidegate.aws.local_server import LocalAws
@@ -62,7 +61,8 @@ class LocalStores:
         self._revisions: dict[str, _Revision] = {}
 
     async def run(self) -> None:
-        """Remember what is stored, and start AWS again where it has ended; until cancelled."""
+        """Remember what is stored, and start AWS again where it has ended; until cancelled. It runs on then: servers that
+        stop after this ask it."""
         ended = asyncio.create_task(self._aws.wait())
         try:
             while True:
@@ -75,7 +75,6 @@ class LocalStores:
                     ended = asyncio.create_task(self._aws.wait())
         finally:
             ended.cancel()
-            await self._aws.stop()
 
     async def _remember(self) -> None:
         """Read what has become live since the last time. Raises `StoreError`, `BundleError`."""
@@ -92,11 +91,9 @@ class LocalStores:
         self._pointer = pointer
 
     async def _start_again(self) -> None:
-        port = urlsplit(self._aws.url).port
-        assert port is not None
         while True:
             try:
-                self._aws = await LocalAws.start(port)
+                await self._aws.start_again()
                 await self._fill()
             except (TidegateError, OSError) as error:
                 logger.warning("the local AWS could not be filled again, so that is tried once more: %s", error)
