@@ -15,6 +15,7 @@ Every error that Tidegate raises on purpose is a `TidegateError`; nothing else i
     │   ├── OverloadedError        the targets, or the gateway, take no more requests now
     │   ├── QuarantinedError       this very request has ended servers
     │   └── UnavailableError       every endpoint of every target failed or is unknown
+    │       └── OperatorsOnlyError a gateway answers, but not without its operators' token
     ├── EndpointError              one attempt at one endpoint failed
     │   ├── EndpointBusyError      no connection or place in the queue was free in time: load, not a fault
     │   ├── EndpointRefusedError   the connection could not be opened
@@ -147,6 +148,10 @@ class QuarantinedError(DispatchError):
 
 class UnavailableError(DispatchError):
     """Every endpoint of every target failed, or no endpoint is known."""
+
+
+class OperatorsOnlyError(UnavailableError):
+    """A gateway answers, but tells its fleet only to who has its operators' token."""
 
 
 class EndpointError(TidegateError):

@@ -7,8 +7,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import click
 import pytest
-from tidegate.cli.control import StoreOptions, find_stack, read_fleet
+from tidegate.cli.control import StoreOptions, find_stack, read_fleet, resolve_settings
 from tidegate.errors import UnavailableError
 
 DEEP = b"[" * 200_000
@@ -27,6 +28,13 @@ def answering(answer: bytes) -> Iterator[str]:
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield f"http://127.0.0.1:{server.server_address[1]}"
         server.shutdown()
+
+
+def test_a_stack_of_another_user_is_not_taken_for_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    with answering(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n") as url:
+        monkeypatch.setattr("tidegate.cli.control.LOCAL_STACK", url)
+        with pytest.raises(click.UsageError, match=r"is another user's.*set TIDEGATE_OPERATOR_TOKEN"):
+            resolve_settings(StoreOptions())
 
 
 @pytest.mark.parametrize(

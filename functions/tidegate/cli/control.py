@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from tidegate.errors import SettingsError, UnavailableError
+from tidegate.errors import OperatorsOnlyError, SettingsError, UnavailableError
 from tidegate.settings import PREFIX, Settings
 
 if TYPE_CHECKING:
@@ -204,12 +204,26 @@ def _say_stack(url: str, why: str) -> None:
         context.meta[_SAID] = True
 
 
+def _no_stack() -> str:
+    """Why the stack at the default port is not the one that is meant."""
+    try:
+        read_fleet(LOCAL_STACK)
+    except OperatorsOnlyError:
+        return (
+            f"the stack at {LOCAL_STACK} is another user's, or was started with another XDG_RUNTIME_DIR or XDG_CACHE_HOME (set "
+            "TIDEGATE_OPERATOR_TOKEN to its token)"
+        )
+    except UnavailableError:
+        pass
+    return f"no stack answers at {LOCAL_STACK}"
+
+
 def _nowhere(missing: list[str]) -> str:
     words = {"bucket": "the bucket", "registry_table": "the registry's table"}
     options = " and ".join(f"--{name.replace('_', '-')}" for name in missing)
     variables = " and ".join(PREFIX + name.upper() for name in missing)
     return (
-        f"no stack answers at {LOCAL_STACK}, and nothing names {' and '.join(words[name] for name in missing)}: start a "
+        f"{_no_stack()}, and nothing names {' and '.join(words[name] for name in missing)}: start a "
         f"stack with `tidegate up`, or name one with --stack or TIDEGATE_STACK; else give {options}, or set {variables}"
     )
 
@@ -270,7 +284,7 @@ def read_fleet(url: str) -> Mapping[str, Any]:
             fleet = json.load(response)
     except urllib.error.HTTPError as error:
         if error.code == HTTPStatus.UNAUTHORIZED:
-            raise UnavailableError(
+            raise OperatorsOnlyError(
                 f"{address} is for operators: set TIDEGATE_OPERATOR_TOKEN to the token of that gateway"
             ) from error
         raise UnavailableError(f"cannot read {address}: {error}; is the gateway running?") from error
