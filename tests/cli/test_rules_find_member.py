@@ -88,6 +88,7 @@ def test_where_too_few_get_it_the_others_are_told(folder: Path) -> None:
     assert (result.exit_code, result.stdout) == (1, "")
     assert "0 of 1 found" in result.stderr
     assert "get rule grown" in result.stderr
+    assert "goes into --context" in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -105,7 +105,12 @@ def _show(result: Found, count: int) -> None:
     if len(result.members) < count:
         told = [f"{len(result.members)} of {count} found: {result.tried} members were tried"]
         told += [f"  {number} get {words}" for words, number in list(result.elsewhere.items())[:SHOWN]]
-        say("\n".join([*told, *_more(result.elsewhere)]), err=True)
+        hint = (
+            []
+            if result.members
+            else ["what a rule asks for beside the keys goes into --context, for every member alike"]
+        )
+        say("\n".join([*told, *_more(result.elsewhere), *hint]), err=True)
 
 
 def _more(elsewhere: Iterable[str]) -> list[str]:
