@@ -105,7 +105,10 @@ def test_what_was_changed_is_the_next_version_and_the_one_before_is_restored(
     retrain(here)
     before = contents(here)
     assert "dry run" in models("version", "scorer", "--dry-run").stdout
-    assert CliRunner().invoke(main, ["models", "version", "scorer"], input="n\n").exit_code == 1
+    declined = CliRunner().invoke(main, ["models", "version", "scorer"], input="n\n")
+    assert (declined.exit_code, "nothing was changed" in declined.stdout) == (1, True)
+    unanswered = CliRunner().invoke(main, ["models", "version", "scorer"], input="")
+    assert (unanswered.exit_code, "give --yes" in unanswered.stderr) == (2, True)
     assert contents(here) == before, "neither changed anything"
     shown = models("version", "scorer", "--yes").stdout
     assert shown.endswith("\n  tidegate publish --rules routing_rules --models triton_models\n"), "it can be pasted"

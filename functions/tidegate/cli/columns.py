@@ -47,6 +47,24 @@ def say(text: str, *, err: bool = False) -> None:
     click.echo(text if width is None else "\n".join(wrapped(text, width)), err=err)
 
 
+def confirmed(question: str) -> bool:
+    """Ask for a yes on the terminal, before anything is changed.
+
+    Raises:
+        click.UsageError: standard input has ended, so nobody can answer.
+        click.Abort: Ctrl-C.
+    """
+    try:
+        answer = click.confirm(question)
+    except click.Abort as abort:
+        if isinstance(abort.__context__, EOFError):
+            raise click.UsageError("nobody can answer here: give --yes; nothing was changed") from abort
+        raise
+    if not answer:
+        say("nothing was changed")
+    return answer
+
+
 def wrapped(text: str, width: int) -> Iterator[str]:
     """The lines of a text, broken between words where they are wider than `width`."""
     for line in text.splitlines() or [""]:

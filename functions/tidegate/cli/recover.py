@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tidegate.cli.columns import confirmed, say
 from tidegate.cli.control import STORE_OPTIONS, StoreOptions, resolve_settings
 from tidegate.cli.rules.options import AS_JSON, print_json
 from tidegate.cli.working import run_on_plane
@@ -44,18 +45,18 @@ def recover(stores: StoreOptions, revision: str | None, dry_run: bool, yes: bool
     found = run_on_plane(settings, look)
     if not as_json:
         for line in _lines(found):
-            click.echo(line)
+            say(line)
     if found.status == "planned" and not dry_run:
-        if not yes:
-            click.confirm("make it live?", abort=True)
+        if not yes and not confirmed("make it live?"):
+            raise click.exceptions.Exit(1)
         found = run_on_plane(settings, write)
         if not as_json:
-            click.echo(f"revision {_revision(found)} is live again; `tidegate status` shows the fleet")
+            say(f"revision {_revision(found)} is live again; `tidegate status` shows the fleet")
     if as_json:
         print_json({"dry_run": dry_run, **found.as_dict()})
     if found.status == "impossible":
         if not as_json:
-            click.echo(f"error: {found.reason}", err=True)
+            say(f"error: {found.reason}", err=True)
         raise click.exceptions.Exit(1)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from tidegate.cli.columns import say
+from tidegate.cli.columns import confirmed, say
 from tidegate.cli.control import STORE_OPTIONS, StoreOptions, resolve_settings
 from tidegate.cli.models.options import IN_MODELS
 from tidegate.cli.models.stores import open_stores
@@ -59,8 +59,7 @@ def version(
     if not as_json:
         _show(plan, models)
     if not dry_run:
-        if not (yes or click.confirm("Do it?")):
-            say("nothing was changed")
+        if not (yes or confirmed("Do it?")):
             raise click.exceptions.Exit(1)
         apply_version(models, plan)
     if as_json:
