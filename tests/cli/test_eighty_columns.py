@@ -115,6 +115,11 @@ def test_a_fleet_is_a_list_under_its_headline(models: bool, monkeypatch: pytest.
     assert narrow.startswith("the fleet is well; revision 3f9a2c4b5d6e, live since 2026-11-29")
 
 
+def test_a_command_in_backquotes_stays_whole() -> None:
+    text = "the rules directory is not followed any more: correct it, then `tidegate follow resume`"
+    assert list(wrapped(text, 80)) == [text.partition(" `")[0], "  `tidegate follow resume`"]
+
+
 def test_the_headline_says_that_saved_rules_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     from tidegate.cli.columns import console
 

@@ -6,6 +6,7 @@ A digest, an address or a path is never broken: one that is wider than the termi
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 import textwrap
@@ -25,6 +26,8 @@ PLAIN_WIDTH = 200
 """Columns of a table where the output is no terminal and COLUMNS is not set: nothing is broken for a file or a program."""
 
 NARROWEST = 20
+UNBROKEN = "\0"
+"""Stands for a blank that no line ends at."""
 
 PASTED = ("tidegate ", "curl ", "$ ")
 """What begins a line that is a command to paste, which stays whole."""
@@ -72,14 +75,22 @@ def wrapped(text: str, width: int) -> Iterator[str]:
             yield line
             continue
         indent = " " * (len(line) - len(line.lstrip()))
-        yield from textwrap.wrap(
-            line.strip(),
+        parts = textwrap.wrap(
+            _with_whole_commands(line.strip(), width),
             width,
             initial_indent=indent,
             subsequent_indent=indent + "  ",
             break_long_words=False,
             break_on_hyphens=False,
         )
+        yield from (part.replace(UNBROKEN, " ") for part in parts)
+
+
+def _with_whole_commands(text: str, width: int) -> str:
+    """The text with what stands in backquotes held together, where it fits into a line."""
+    return re.sub(
+        "`[^`]+`", lambda found: found[0].replace(" ", UNBROKEN) if len(found[0]) <= width // 2 else found[0], text
+    )
 
 
 def console() -> Console:
