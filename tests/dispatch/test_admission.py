@@ -238,3 +238,53 @@ def test_a_request_that_timed_out_keeps_its_room_until_the_model_is_done_with_it
         assert model.most == 1
 
     virtual_time.run(main())
+
+
+def test_time_in_the_queue_is_no_time_that_the_model_had() -> None:
+    async def main() -> None:
+        model = Model(0.3)
+        load = load_on(model, initial_in_flight=1, most_in_flight=1, breaker_failures=1)
+        await load.ask("known")
+        model.service_s = 0.6
+        slow = asyncio.create_task(load.ask("slow"))
+        await asyncio.sleep(0)
+        await load.ask("waits", timeout_ms=700)
+        assert load.errors["DeadlineError"] == 1
+        assert load.dispatcher.open_breakers() == 0
+        await slow
+
+    virtual_time.run(main())
+
+
+@dataclass
+class HangsWhileMeasured(Model):
+    """Never answers the first request that it gets alone after a while, as one does when the idle latency is measured."""
+
+    hangs_after_s: float = 3.0
+
+    async def send(
+        self, endpoint: Endpoint, request: HttpRequest, timeout_s: float, done: Done | None = None
+    ) -> HttpResponse:
+        if not request.apart and not self.under_way and asyncio.get_running_loop().time() >= self.hangs_after_s:
+            self.hangs_after_s = float("inf")
+            self.under_way += 1
+            await asyncio.sleep(timeout_s)
+            raise EndpointTimeoutError("late")
+        return await super().send(endpoint, request, timeout_s, done)
+
+
+def test_one_request_that_hangs_while_the_idle_latency_is_measured_holds_up_nobody_for_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(concurrency, "MEASURE_EVERY_S", 4.0)
+
+    async def main() -> None:
+        model = HangsWhileMeasured(0.1, instances=8)
+        load = load_on(model, most_in_flight=16)
+        async with asyncio.TaskGroup() as group:
+            for number in range(32):
+                group.create_task(load.closed_loop(f"f{number}", 20))
+        assert model.hangs_after_s == float("inf")
+        assert sum(at >= 10 for at in model.served) >= 0.8 * 80 * 10
+
+    virtual_time.run(main())

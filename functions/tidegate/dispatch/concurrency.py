@@ -54,10 +54,13 @@ class ConcurrencyLimit:
         self._measuring_until_s: float | None = None
         self._measured: list[float] = []
 
-    @property
-    def value(self) -> int:
-        """How many requests may be under way now (at least 1)."""
-        return 1 if self._measuring_until_s is not None else int(self._limit)
+    def at(self, now_s: float) -> int:
+        """How many requests may be under way now (at least 1).
+
+        A measurement holds the others back for a bounded time, also when the one request that is under way never ends.
+        """
+        is_measuring = self._measuring_until_s is not None and now_s < self._measuring_until_s
+        return 1 if is_measuring else int(self._limit)
 
     @property
     def sustained(self) -> int:

@@ -217,6 +217,13 @@ class Dispatcher:
             if place.is_on_trial:
                 limit_s = min(limit_s, place.trial_s)
         try:
+            now_s = self._clock()
+            if place.has_room(now_s):
+                place.enter(now_s)
+            else:
+                await place.wait(call.flow, limit_s, now_s)
+                # The model is not to blame for the time in the queue.
+                limit_s -= self._clock() - now_s
             return await self._send(attempt, place, call, limit_s, failures)
         except EndpointAnswerTooLargeError:
             raise
@@ -226,14 +233,9 @@ class Dispatcher:
     async def _send(
         self, attempt: Attempt, place: Place, call: Call, limit_s: float, failures: list[_Failure]
     ) -> Outcome | _Failure:
+        """Send a call to a place that it has entered, and judge the answer."""
         clock = self._clock
         started_s = clock()
-        if place.has_room:
-            place.enter(started_s)
-        else:
-            await place.wait(call.flow, limit_s, started_s)
-            limit_s -= clock() - started_s
-            started_s = clock()
         in_flight = place.in_flight
         response = await self._transport.send(
             attempt.endpoint,

@@ -84,10 +84,9 @@ class Place:
         """Whether the model has not answered since its breaker was open."""
         return self._opened > 0
 
-    @property
-    def has_room(self) -> bool:
+    def has_room(self, now_s: float) -> bool:
         """Whether a request need not wait."""
-        return self.in_flight < self.limit.value and not self._queue
+        return self.in_flight < self.limit.at(now_s) and not self._queue
 
     @property
     def trial_s(self) -> float:
@@ -113,7 +112,10 @@ class Place:
         self.server.quiet_since_s = now_s
         if took_s is not None:
             self.limit.sample(took_s, in_flight, now_s)
-        while self._queue and self.in_flight < self.limit.value:
+        self._let_in(now_s)
+
+    def _let_in(self, now_s: float) -> None:
+        while self._queue and self.in_flight < self.limit.at(now_s):
             waiter = self._queue.pop()
             if waiter is None:
                 break
@@ -133,6 +135,11 @@ class Place:
             EndpointBusyError: there will be none in time.
             EndpointRefusedError: the endpoint went down meanwhile.
         """
+        # The limit may have risen without a request that left, as a measurement is over.
+        self._let_in(now_s)
+        if self.has_room(now_s):
+            self.enter(now_s)
+            return
         most_s = min(self._config.queue_ms / 1000.0, within_s)
         usual_s = self.limit.usual_s or 0.0
         expected_s = (len(self._queue) + 1) * usual_s / self.limit.sustained
