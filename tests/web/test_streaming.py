@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
 import contextlib
 import json
 import os
@@ -18,6 +20,7 @@ from tidegate.rules import Engine
 from tidegate.triton.transport import PooledTransport
 from tidegate.web import create_app
 
+from tests.support.parts import need
 from tests.web.conftest import FakeTriton, Host, serving
 
 INFER = "/v2/models/echoing/infer"
@@ -90,6 +93,34 @@ def test_it_is_sent_once(streaming: Host, fake: FakeTriton) -> None:
     body, length = binary(LARGE)
     assert streaming.ask("POST", INFER, body, length).status == 503
     assert len(fake.received) == 1
+
+
+@pytest.mark.parametrize("announced", [-STREAM_ABOVE, 0, STREAM_ABOVE])
+def test_an_events_body_counts_and_not_the_length_that_it_announces(
+    engine: Engine, fake: FakeTriton, announced: int
+) -> None:
+    """Else what is longer than announced becomes the server's next request, on a path that no caller may ask."""
+    need("mangum")
+    from mangum import Mangum
+    from tidegate.aws.http_event import HttpEvent
+
+    text, headers = binary(2 * STREAM_ABOVE)
+    body = text + b"POST /v2/repository/models/m/unload HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n"
+    event = {
+        "version": "2.0",
+        "rawPath": INFER,
+        "headers": {**headers, "content-length": str(len(text) + announced)},
+        "requestContext": {"http": {"method": "POST", "path": INFER}},
+        "body": base64.b64encode(body).decode(),
+        "isBase64Encoded": True,
+    }
+    function = Mangum(app_for(engine, fake.port), lifespan="off", custom_handlers=[HttpEvent])
+    with asyncio.Runner() as loop:
+        asyncio.set_event_loop(loop.get_loop())
+        answer = function(event, None)  # type: ignore[arg-type]  # an event and a context of Lambda
+    asyncio.set_event_loop(None)
+    assert answer["statusCode"] == 200
+    assert [(request.path, request.body) for request in fake.received] == [("/v2/models/echo/infer", body)]
 
 
 @pytest.fixture

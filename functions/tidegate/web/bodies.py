@@ -51,6 +51,7 @@ class Body:
         "_budget",
         "_expected_s",
         "_held_bytes",
+        "_is_complete",
         "_limit_bytes",
         "_receive",
         "_seen_bytes",
@@ -72,6 +73,7 @@ class Body:
         self._setting = setting
         self._held_bytes = 0
         self._seen_bytes = 0
+        self._is_complete = False
         self._expected_s = 0.0
         self.announced_bytes = _announced_bytes(headers)
 
@@ -100,7 +102,7 @@ class Body:
             ClientGoneError: the caller closed the connection.
             OverloadedError: the process holds as much as it may.
         """
-        if self._seen_bytes and self._seen_bytes == self.announced_bytes:
+        if self._is_complete:
             return begun
         chunk, is_last = await self._next()
         self.hold(len(chunk))
@@ -121,9 +123,8 @@ class Body:
         """
         started_s = time.monotonic()
         chunks: list[bytes] = []
-        is_last = False
-        while self._seen_bytes < size_bytes and not is_last:
-            chunk, is_last = await self._next()
+        while self._seen_bytes < size_bytes and not self._is_complete:
+            chunk, _ = await self._next()
             self.hold(len(chunk))
             chunks.append(chunk)
         self._expected_s = (time.monotonic() - started_s) * self.rest_bytes / max(self._seen_bytes, 1)
@@ -146,11 +147,10 @@ class Body:
             BodyTooLargeError: it is larger than the limit.
         """
         until_s = asyncio.get_running_loop().time() + _SOON_S + 2 * self._expected_s
-        is_last = self._seen_bytes == self.announced_bytes
-        while not is_last:
+        while not self._is_complete:
             try:
                 async with asyncio.timeout_at(until_s):
-                    chunk, is_last = await self._next()
+                    chunk, _ = await self._next()
             except TimeoutError:
                 raise BodyTooSlowError from None
             if chunk:
@@ -158,8 +158,12 @@ class Body:
 
     @property
     def rest_bytes(self) -> int:
-        """Bytes that are still to come of a body whose length was announced."""
-        return (self.announced_bytes or 0) - self._seen_bytes
+        """Bytes that are still to come of a body whose length was announced.
+
+        None are once the body is complete, whatever was announced: an event of Lambda has a body and a header that says how
+        long it is, and nobody has compared the two.
+        """
+        return 0 if self._is_complete else max(0, (self.announced_bytes or 0) - self._seen_bytes)
 
     def check_announced(self) -> None:
         """Check what the body says of its size.
@@ -179,7 +183,8 @@ class Body:
         self._seen_bytes += len(chunk)
         if self._seen_bytes > self._limit_bytes:
             raise self._too_large()
-        return chunk, not message.get("more_body", False)
+        self._is_complete = not message.get("more_body", False) or self._seen_bytes == self.announced_bytes
+        return chunk, self._is_complete
 
     def _too_large(self) -> BodyTooLargeError:
         return BodyTooLargeError(self._limit_bytes, self._setting)
