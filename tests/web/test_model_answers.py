@@ -163,3 +163,24 @@ def test_an_answer_that_http_cannot_carry_is_a_502_with_words(raw: tuple[Host, l
     assert reply.error
     assert "10.0.0.1" not in reply.error + str(reply.headers)
     assert reply.headers["tidegate-rule"] == "default"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "unexpected inference input '" + "x" * 5_000 + "' for model 'm'",
+        # A caller names its inputs, and so decides what the patterns have to match.
+        "unexpected inference input '" + " " * 4_000_000 + "'\n",
+        "unexpected inference input '" + " x" * 2_000_000,
+    ],
+)
+def test_a_text_that_is_longer_than_tritons_own_is_redacted_without_a_look(text: str) -> None:
+    assert not is_tritons_own(text)
+
+
+def test_a_large_error_of_a_model_is_not_parsed(scripted_redacting: Host, fake: FakeTriton) -> None:
+    fake.script = lambda request: (200, {}, META) if request.method == "GET" else (500, {}, large)
+    large = json.dumps({"error": "x" * 200_000}).encode()
+    assert "correlation id" in scripted_redacting.ask("POST", INFER, {"inputs": []}).error
+    reply = scripted_redacting.ask("POST", V1_INFER, {"inputs": {}})
+    assert (reply.status, "correlation id" in reply.problem["detail"]) == (500, True)

@@ -12,6 +12,7 @@ from tidegate.ports import HttpResponse
 _GATEWAY_FAILURES = frozenset({502, 503, 504})
 _NOT_SERVED_STATUSES = frozenset({400, 404, 503})
 _LONGEST_NOT_SERVED_BYTES = 1024
+_LONGEST_ERROR_BYTES = 128 * 1024
 
 # Triton's core (model_lifecycle.cc) says so when a model, or a step of an ensemble, is not loaded, is draining or is
 # still loading. The HTTP door answers 404 or 503, an ensemble 400; error bodies are never compressed.
@@ -77,7 +78,12 @@ def with_callers_status(response: HttpResponse) -> HttpResponse:
 
 
 def error_text(response: HttpResponse) -> str | None:
-    """The text of an error in the protocol's form `{"error": "<text>"}`, else None."""
+    """The text of an error in the protocol's form `{"error": "<text>"}`, else None.
+
+    A larger body than 128 KiB is not parsed: that would hold up the event loop.
+    """
+    if len(response.body) > _LONGEST_ERROR_BYTES:
+        return None
     try:
         document = json.loads(response.body)
     except (ValueError, RecursionError):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 
 _MARK = b"' is not healthy"
+_SEARCHED_BYTES = 128 * 1024
 _ENDED = re.compile(rb"Stub process '([^']{1,512})' is not healthy")
 
 
@@ -21,5 +22,5 @@ def ended_stub(status: int, body: bytes) -> str | None:
     """
     if status != 500 or _MARK not in body:
         return None
-    found = _ENDED.search(body)
+    found = _ENDED.search(body, 0, _SEARCHED_BYTES)
     return found[1].decode(errors="replace") if found else None

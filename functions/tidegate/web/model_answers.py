@@ -28,6 +28,7 @@ _USUAL = frozenset({b"content-type", b"content-length", b"inference-header-conte
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _LONGEST_LOGGED = 8192
+_LONGEST_OWN = 4096
 _MOST_LOGGED_PER_S = 10.0
 
 _WHERE = r"(?:\[request id: [^\]]*\] )?(?:in ensemble '[^']*', )*(?:\[request id: [^\]]*\] )?"
@@ -50,7 +51,7 @@ _OWN = re.compile(
             # Of what it holds, by Triton's core.
             r"expected \d+ inputs? but got \d+ inputs? for model '[^']*'\..{0,2000}",
             r"expected number of inputs between \d+ and \d+ but got \d+ inputs for model '[^']*'\..{0,2000}",
-            r"unexpected (?:inference (?:input|output)|shape for input|datatype) '?[^']*'? .{1,500}",
+            r"unexpected (?:inference (?:input|output)|shape for input|datatype) (?:'[^']*+'|[^ ']++) .{1,500}",
             r"inference (?:input|output) '[^']*' .{1,300}",
             r"input '[^']*' .{0,100}for (?:model )?'[^']*'.{0,200}",
             r"input byte size mismatch for input '[^']*' for model '[^']*'\. Expected -?\d+, got \d+",
@@ -144,5 +145,10 @@ class ModelAnswers:
 
 
 def is_tritons_own(text: str | None) -> bool:
-    """Whether an error text is one that Triton has for a request that does not fit, and has no path in it."""
-    return text is not None and _OWN.fullmatch(text) is not None and _PATH.search(text) is None
+    """Whether an error text is one that Triton has for a request that does not fit, and has no path in it.
+
+    A longer one than Triton writes quotes what a caller sent, and is matched against nothing: that could take seconds.
+    """
+    if text is None or len(text) > _LONGEST_OWN:
+        return False
+    return _OWN.fullmatch(text) is not None and _PATH.search(text) is None
