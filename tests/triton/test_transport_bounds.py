@@ -17,6 +17,7 @@ from tidegate.errors import (
     EndpointTimeoutError,
 )
 from tidegate.ports import Endpoint, HttpRequest, HttpResponse
+from tidegate.triton import transport as transport_module
 from tidegate.triton.connection import ResponseLimits
 from tidegate.triton.transport import PooledTransport
 
@@ -81,14 +82,19 @@ def test_whoever_waits_too_long_for_a_connection_learns_that_it_is_load(run: Any
     run(main())
 
 
+@pytest.mark.parametrize("size_bytes", [4, 100_000])
 @pytest.mark.parametrize("leaves", ["time-out", "cancelled"])
-def test_a_request_that_nobody_waits_for_ends_when_the_server_has_answered(run: Any, leaves: str) -> None:
+def test_a_request_that_nobody_waits_for_ends_when_the_server_has_answered(
+    run: Any, leaves: str, size_bytes: int
+) -> None:
+    request = HttpRequest("POST", "/", (), bytes(size_bytes))
+
     async def main() -> None:
         async with Scripted(slow(0.15)) as server:
             transport = PooledTransport(max_per_endpoint=1)
             took: list[float | None] = []
             sending = asyncio.create_task(
-                transport.send(server.endpoint, POST, 0.05 if leaves == "time-out" else 5, took.append)
+                transport.send(server.endpoint, request, 0.05 if leaves == "time-out" else 5, took.append)
             )
             await asyncio.sleep(0.02)
             if leaves == "cancelled":
@@ -172,8 +178,9 @@ def test_what_all_answers_hold_together_is_bounded(run: Any) -> None:
             bounds = limits(budget_bytes=150_000)
             transport = PooledTransport(limits=bounds)
             held: HttpResponse | None = await transport.send(server.endpoint, POST, 5)
-            with pytest.raises(EndpointBusyError):
+            with pytest.raises(EndpointBusyError) as caught:
                 await transport.send(server.endpoint, POST, 5)
+            assert caught.value.sent, "the model has worked on it"
             assert held is not None
             held = None
             assert bounds.budget.used_bytes == 0
@@ -241,6 +248,26 @@ def test_a_body_that_ends_early_ends_the_request(run: Any) -> None:
     run(main())
 
 
+def test_a_body_that_is_longer_than_announced_does_not_begin_the_next_request(run: Any) -> None:
+    received = b""
+
+    async def longer() -> AsyncIterator[bytes]:
+        yield b"abc"
+        yield b"GET /next HTTP/1.1\r\n\r\n"
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> None:
+        nonlocal received
+        received = await reader.read()
+
+    async def main() -> None:
+        async with Scripted(script) as server:
+            with pytest.raises(EndpointResetError):
+                await PooledTransport().send(server.endpoint, HttpRequest("POST", "/", rest=longer(), rest_bytes=3), 5)
+            assert b"next" not in received
+
+    run(main())
+
+
 def test_the_rest_of_a_body_is_not_touched_where_nothing_is_sent(run: Any) -> None:
     async def rest() -> AsyncIterator[bytes]:
         raise AssertionError
@@ -275,5 +302,64 @@ def test_time_that_this_process_lost_is_no_sign_against_the_endpoint(run: Any) -
             await asyncio.sleep(0)
             time.sleep(0.2)  # the loop is busy
             assert (await sending).body == b"ok"
+
+    run(main())
+
+
+def test_what_follows_an_answer_is_not_the_answer_to_whoever_waits_for_the_connection(run: Any) -> None:
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> None:
+        _, body = await read_request(reader)
+        if number > 1:
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+            return
+        writer.write(OK + b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoi")
+        await read_request(reader)
+        writer.write(b"son")
+
+    async def main() -> None:
+        async with Scripted(script) as server:
+            transport = PooledTransport(max_per_endpoint=1)
+            first = asyncio.create_task(transport.send(server.endpoint, POST, 5))
+            await asyncio.sleep(0)
+            answer = await transport.send(server.endpoint, HttpRequest("POST", "/", (), b"mine"), 5)
+            assert ((await first).body, answer.body) == (b"ok", b"mine")
+
+    run(main())
+
+
+@pytest.mark.parametrize("is_reused", [False, True])
+def test_a_request_that_is_cancelled_at_any_moment_leaves_the_bound_as_it_was(
+    run: Any, is_reused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport_module, "_LOOK_AGAIN_AFTER_S", -1.0)
+    under_way = most = 0
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> None:
+        nonlocal under_way, most
+        while True:
+            await read_request(reader)
+            under_way += 1
+            most = max(most, under_way)
+            await asyncio.sleep(0.005)
+            under_way -= 1
+            writer.write(OK)
+
+    async def main() -> None:
+        nonlocal most
+        async with Scripted(script) as server:
+            for turns in range(12):
+                transport = PooledTransport(max_per_endpoint=1)
+                if is_reused:
+                    await transport.send(server.endpoint, POST, 5)
+                cancelled = asyncio.create_task(transport.send(server.endpoint, POST, 5))
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                cancelled.cancel()
+                await asyncio.wait((cancelled,))
+                await asyncio.sleep(0.02)
+                most = 0
+                await asyncio.gather(*(transport.send(server.endpoint, POST, 2) for _ in range(3)))
+                assert most == 1, turns
+                await transport.aclose()
 
     run(main())

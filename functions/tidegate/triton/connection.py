@@ -52,12 +52,8 @@ class Owner(Protocol):
         """An exchange has ended and the connection can take another."""
         ...
 
-    def opened(self, connection: Connection) -> None:
-        """A connection is open."""
-        ...
-
     def lost(self, connection: Connection) -> None:
-        """A connection that had been opened is closed."""
+        """A connection is closed."""
         ...
 
 
@@ -157,6 +153,9 @@ class Connection(asyncio.Protocol):
             if request.rest is not None:
                 async for chunk in request.rest:
                     sent += len(chunk)
+                    if sent > request.rest_bytes:
+                        # What is longer than announced would be the next request.
+                        raise EndpointResetError("the request's body is longer than announced")
                     self._transport.write(chunk)
                     await self._drain()
                 if sent != request.rest_bytes:
@@ -197,7 +196,6 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]  # create_connection makes a stream transport
         self.usable = True
-        self._owner.opened(self)
         sock = transport.get_extra_info("socket")
         if sock is not None:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -213,6 +211,17 @@ class Connection(asyncio.Protocol):
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             if not self._bodiless:
                 self._fail(EndpointResetError(f"the answer is not HTTP/1.1 ({type(error).__name__})"))
+            self.abort()
+        self._settle()
+
+    def _settle(self) -> None:
+        """Give the connection back, where the exchange is over and all that has come was read: what follows the response
+        must not answer the next request."""
+        if self._under_way:
+            return
+        if self.usable:
+            self._owner.released(self)
+        else:
             self.abort()
 
     def eof_received(self) -> bool | None:
@@ -289,7 +298,9 @@ class Connection(asyncio.Protocol):
             self._lease = None
         if self._under_way and self._lease is None:
             self._fail(
-                EndpointBusyError(f"all requests together hold {limits.budget.limit_bytes} bytes, the most allowed")
+                EndpointBusyError(
+                    f"all requests together hold {limits.budget.limit_bytes} bytes, the most allowed", sent=True
+                )
             )
         if not self._under_way:
             self.abort()
@@ -303,10 +314,6 @@ class Connection(asyncio.Protocol):
         if waiter is not None and not waiter.done():
             content = body[0] if len(body) == 1 else b"".join(body)
             waiter.set_result(HttpResponse(self._parser.get_status_code(), self._headers, content, lease))
-        if self.usable:
-            self._owner.released(self)
-        else:
-            self.abort()
 
     def _fail(self, error: EndpointError) -> None:
         waiter, self._waiter = self._waiter, None
@@ -341,7 +348,7 @@ class Connection(asyncio.Protocol):
         self._lease = None
         if not self._under_way:
             return
-        if self._done is None or self._writer is not None:
+        if self._done is None or (self._writer is not None and not self._writer.done()):
             self._fail(EndpointTimeoutError("nobody waits for the response any more"))
             self.abort()
             return

@@ -107,7 +107,7 @@ class PooledTransport:
         found = await pool.take()
         if found is None and not pool.may_open:
             found = await pool.wait_turn(deadline_s)
-        return found or await self._connect(pool, deadline_s)
+        return found if found is not None and found.usable else await self._connect(pool, deadline_s)
 
     async def _connect(self, pool: _Pool, deadline_s: float) -> Connection:
         """Open a connection, as one of the pool's.
@@ -116,19 +116,19 @@ class PooledTransport:
             EndpointRefusedError: nothing can be reached there.
             EndpointTimeoutError: it was not open in time.
         """
-        pool.open += 1
+        connection = pool.add()
         opening = pool.loop.create_task(
-            pool.loop.create_connection(pool.connection, pool.endpoint.host, pool.endpoint.port)
+            pool.loop.create_connection(lambda: connection, pool.endpoint.host, pool.endpoint.port)
         )
         try:
             await self._opened(opening, pool.loop, deadline_s)
             return opening.result()[1]
         except BaseException as error:
             if opening.done() and not opening.cancelled() and opening.exception() is None:
-                opening.result()[1].abort()
+                connection.abort()
             else:
                 opening.cancel()
-                pool.lost()
+                pool.lost(connection)
             if isinstance(error, OSError) and not isinstance(error, EndpointError):
                 reason = error.strerror or type(error).__name__
                 raise EndpointRefusedError(f"connection failed: {reason}") from error
@@ -177,11 +177,12 @@ class PooledTransport:
 
 
 class _Pool:
-    """The connections to one endpoint. `open` counts all of them, `idle` has those that are unused."""
+    """The connections to one endpoint, those that are being opened included."""
 
     __slots__ = (
         "_all",
         "_idle",
+        "_leaves",
         "_limits",
         "_max_idle",
         "_max_idle_s",
@@ -189,7 +190,6 @@ class _Pool:
         "_waiting",
         "endpoint",
         "loop",
-        "open",
     )  # fmt: skip
 
     def __init__(
@@ -205,16 +205,23 @@ class _Pool:
         self._limits = limits
         self._all: set[Connection] = set()
         self.loop = loop
-        self.open = 0
+        self._leaves = 0
         self._max_open = max_open
         self._max_idle = max_idle
         self._max_idle_s = max_idle_s
         self._idle: list[Connection] = []
         self._waiting: deque[asyncio.Future[Connection | None]] = deque()
 
-    def connection(self) -> Connection:
-        """A connection that is about to be opened."""
-        return Connection(self, self._limits)
+    def add(self) -> Connection:
+        """A connection that is about to be opened; it counts until it is `lost`."""
+        connection = Connection(self, self._limits)
+        self._all.add(connection)
+        return connection
+
+    @property
+    def open(self) -> int:
+        """How many connections there are, leave to open one included."""
+        return len(self._all) + self._leaves
 
     @property
     def may_open(self) -> bool:
@@ -231,8 +238,12 @@ class _Pool:
                 continue
             if idle_s > _LOOK_AGAIN_AFTER_S:
                 # Two turns of the loop let it see a close that arrived while nobody polled (a frozen process).
-                await asyncio.sleep(0)
-                await asyncio.sleep(0)
+                try:
+                    await asyncio.sleep(0)
+                    await asyncio.sleep(0)
+                except asyncio.CancelledError:
+                    connection.abort()
+                    raise
             if connection.usable:
                 return connection
         return None
@@ -247,7 +258,7 @@ class _Pool:
         self._waiting.append(turn)
         try:
             async with asyncio.timeout_at(deadline_s):
-                return await turn
+                given = await turn
         except BaseException as error:
             if turn in self._waiting:
                 self._waiting.remove(turn)
@@ -257,12 +268,21 @@ class _Pool:
             if isinstance(error, TimeoutError):
                 raise EndpointBusyError(f"all {self._max_open} connections were in use") from None
             raise
+        if given is None:
+            self._leaves -= 1
+        return given
 
     def _return(self, given: Connection | None) -> None:
         if given is None:
-            self._hand_on(None)
+            self._leaves -= 1
+            self._let_open()
         elif given.usable:
             self.released(given)
+
+    def _let_open(self) -> None:
+        """Give the first who waits leave to open a connection, where another may be open."""
+        if self.open < self._max_open and self._hand_on(None):
+            self._leaves += 1
 
     def released(self, connection: Connection) -> None:
         """Keep a connection that can take another request, or hand it on."""
@@ -274,16 +294,10 @@ class _Pool:
         else:
             connection.abort()
 
-    def opened(self, connection: Connection) -> None:
-        """Note a connection that is open."""
-        self._all.add(connection)
-
-    def lost(self, connection: Connection | None = None) -> None:
+    def lost(self, connection: Connection) -> None:
         """Forget a connection that has ended or could not be opened: another may be opened in its place."""
-        if connection is not None:
-            self._all.discard(connection)
-        self.open -= 1
-        self._hand_on(None)
+        self._all.discard(connection)
+        self._let_open()
 
     def hang_up(self) -> None:
         """End every exchange as if its time were over."""
