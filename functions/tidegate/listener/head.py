@@ -21,6 +21,7 @@ _OTHER_VERSION = re.compile(rb"[A-Z-]+ [!-~]+ HTTP/[0-9](?:\.[0-9])?|[A-Z]+ [!-~
 _ABSOLUTE_FORM = re.compile(rb"https?://([^/?#@]+)(/[^?#]*)?(?:\?([^#]*))?", re.IGNORECASE)
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?")
 _LONGEST_REST_OF_LINE = 64
+_MOST_BLANK_BYTES = 64
 _WATCHED = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection", b"expect"})
 _BLANKS = b" \t"
 _ASGI = {"version": "3.0", "spec_version": "2.3"}
@@ -140,11 +141,12 @@ class HeadReader:
     def _drop_blank_lines(self) -> bool:
         """Ignore empty lines before a request (RFC 9112 2.2); return whether something else has come."""
         partial = self._partial
-        if len(partial) > self._config.max_head_bytes:
-            raise self._too_large()
         blank = 0
         while partial.startswith(b"\r\n", blank):
             blank += 2
+            if blank > _MOST_BLANK_BYTES:
+                # They are looked at again with each part that comes.
+                raise RefusalError(400, f"more than {_MOST_BLANK_BYTES // 2} empty lines stand before the request line")
         begun = bytes(partial[blank : blank + 2])
         if begun in (b"", b"\r"):
             return False
