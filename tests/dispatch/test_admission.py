@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import collections
 import random
+import tracemalloc
 from dataclasses import dataclass, field
 
 import pytest
 from tidegate.dispatch import Call, DispatchConfig, Dispatcher, concurrency
+from tidegate.dispatch.fair_queue import FairQueue
 from tidegate.errors import DeadlineError, DispatchError, EndpointTimeoutError, OverloadedError
 from tidegate.ports import Done, Endpoint, HttpRequest, HttpResponse, MemoryEndpointDirectory
 from tidegate.rules.decision import Decision, Target
@@ -286,5 +288,25 @@ def test_one_request_that_hangs_while_the_idle_latency_is_measured_holds_up_nobo
                 group.create_task(load.closed_loop(f"f{number}", 20))
         assert model.hangs_after_s == float("inf")
         assert sum(at >= 10 for at in model.served) >= 0.8 * 80 * 10
+
+    virtual_time.run(main())
+
+
+def test_a_queue_that_nobody_leaves_but_by_giving_up_does_not_grow() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        queue = FairQueue()
+        queue.push("patient", first := loop.create_future())
+        tracemalloc.start()
+        for number in range(50_000):
+            waiter: asyncio.Future[None] = loop.create_future()
+            queue.push(("10.0.0.1", number), waiter)
+            waiter.cancel()
+            queue.forget()
+        held_bytes, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert held_bytes < 2_000_000
+        assert queue.pop() is first
+        assert queue.pop() is None
 
     virtual_time.run(main())

@@ -7,7 +7,10 @@ import heapq
 from itertools import count
 
 MOST_FLOWS = 4096
-"""Flows that are remembered before those that have nothing more to wait for are forgotten."""
+"""Flows that are remembered before those that wait for nothing are forgotten."""
+
+_MOST_GONE = 64
+"""Waiters that gave up are kept until they are as many as those that wait, and this many more."""
 
 
 class FairQueue:
@@ -20,7 +23,7 @@ class FairQueue:
     __slots__ = ("_finish", "_heap", "_live", "_number", "_virtual")
 
     def __init__(self) -> None:
-        self._heap: list[tuple[int, bool, int, asyncio.Future[None]]] = []
+        self._heap: list[tuple[int, bool, int, object, asyncio.Future[None]]] = []
         self._finish: dict[object, int] = {}
         self._virtual = 0
         self._number = count()
@@ -31,18 +34,19 @@ class FairQueue:
 
     def push(self, flow: object, waiter: asyncio.Future[None]) -> None:
         """Enter a waiter of a flow. One that gives up must be told by `forget`."""
-        if len(self._finish) >= MOST_FLOWS:
-            self._finish = {each: finish for each, finish in self._finish.items() if finish > self._virtual}
+        if len(self._finish) >= max(MOST_FLOWS, 2 * self._live):
+            waiting = {each for _, _, _, each, waits in self._heap if not waits.done()}
+            self._finish = {each: finish for each, finish in self._finish.items() if each in waiting}
         last = self._finish.get(flow)
         start = self._virtual if last is None else max(self._virtual, last)
         self._finish[flow] = start + 1
-        heapq.heappush(self._heap, (start, last is not None, next(self._number), waiter))
+        heapq.heappush(self._heap, (start, last is not None, next(self._number), flow, waiter))
         self._live += 1
 
     def pop(self) -> asyncio.Future[None] | None:
         """Take the next waiter out; None: nobody waits."""
         while self._heap:
-            start, _, _, waiter = heapq.heappop(self._heap)
+            start, _, _, _, waiter = heapq.heappop(self._heap)
             if waiter.done():
                 continue
             self._virtual = start
@@ -55,6 +59,10 @@ class FairQueue:
     def forget(self) -> None:
         """A waiter, which is done, has given up."""
         self._live -= 1
+        if len(self._heap) > 2 * self._live + _MOST_GONE:
+            # Where nobody is served, nobody else takes them out.
+            self._heap = [entry for entry in self._heap if not entry[4].done()]
+            heapq.heapify(self._heap)
         self._tidy()
 
     def _tidy(self) -> None:
