@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,7 @@ from tidegate.web import create_app
 from tidegate.web.heavy import HEAVY_BYTES, InlineOffload
 
 from tests.support.listening import listening
+from tests.support.stack import eventually
 from tests.web.conftest import FakeTriton, Host
 
 V1_INFER = "/v1/objectives/echoing/infer"
@@ -146,24 +150,81 @@ def test_large_json_of_v2_is_looked_at_by_workers(working: Host, noted: Noted, c
     assert working.ask("POST", INFER, gzip.compress(deep) if coding else deep, headers).status == 400
 
 
-def workers() -> list[int]:
-    """The processes that this one started to work for it."""
+def workers(parent: int | None = None) -> list[int]:
+    """The processes that a process, by default this one, started to work for it."""
     found = []
-    for task in Path("/proc/self/task").iterdir():
+    for task in Path(f"/proc/{parent or 'self'}/task").iterdir():
         for pid in (task / "children").read_text().split():
             if b"tidegate.bootstrap.worker" in Path(f"/proc/{pid}/cmdline").read_bytes():
                 found.append(int(pid))
     return found
 
 
-def test_a_worker_that_ends_costs_one_request(working: Host) -> None:
+def test_an_idle_worker_that_ends_costs_no_request(working: Host) -> None:
     request = rows(50_000)
     assert working.ask("POST", V1_INFER, request).status == 200
     for pid in workers():
         os.kill(pid, signal.SIGKILL)
-    statuses = [working.ask("POST", V1_INFER, request).status for _ in range(4)]
-    assert set(statuses) <= {200, 503}
-    assert statuses[-1] == 200
+        assert eventually(lambda pid=pid: has_ended(pid))
+    assert [working.ask("POST", V1_INFER, request).status for _ in range(3)] == [200, 200, 200]
+
+
+_GATEWAY = """
+import asyncio, contextlib
+from tidegate.bootstrap.workers import Workers
+from tidegate.errors import OverloadedError
+
+async def main():
+    workers = Workers(1)
+    await workers.run("read", b'["context"]', b"{}")
+    print("working", flush=True)
+    with contextlib.suppress(OverloadedError):
+        await workers.run("value-of-a-request")
+    print("failed", flush=True)
+    await asyncio.sleep(600)
+
+asyncio.run(main())
+"""
+
+
+def has_ended(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+def test_a_worker_ends_with_a_gateway_that_is_killed_whatever_it_does() -> None:
+    gateway = subprocess.Popen([sys.executable, "-c", _GATEWAY], stdout=subprocess.PIPE)
+    try:
+        assert gateway.stdout is not None
+        assert gateway.stdout.readline() == b"working\n"
+        (worker,) = workers(gateway.pid)
+        # As busy as can be: it reads nothing, and so does not see the end of its socket.
+        os.kill(worker, signal.SIGSTOP)
+        gateway.kill()
+        try:
+            assert eventually(lambda: has_ended(worker))
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(worker, signal.SIGKILL)
+    finally:
+        gateway.kill()
+        gateway.communicate()
+
+
+def test_a_worker_imports_nothing_of_the_folder_that_it_is_started_in_and_tells_no_values(tmp_path: Path) -> None:
+    (tmp_path / "struct.py").write_text("raise SystemExit('the wrong module')")
+    gateway = subprocess.Popen(
+        [sys.executable, "-P", "-c", _GATEWAY], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path
+    )
+    assert gateway.stdout is not None
+    lines = [gateway.stdout.readline() for _ in range(2)]
+    gateway.kill()
+    _, errors = gateway.communicate()
+    assert lines == [b"working\n", b"failed\n"], errors
+    assert b"a worker failed: KeyError" in errors
+    assert b"value-of-a-request" not in errors
 
 
 def test_workers_know_no_secret_of_the_gateway(working: Host, monkeypatch: pytest.MonkeyPatch) -> None:

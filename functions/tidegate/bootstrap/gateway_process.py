@@ -1,6 +1,6 @@
 """The gateway of a local stack: a process with an event loop of its own beside the control plane, which starts it.
 
-    python -m tidegate.bootstrap.gateway_process LISTENER_FD CHANNEL_FD
+    python -P -m tidegate.bootstrap.gateway_process LISTENER_FD CHANNEL_FD PARENT
 
 Everything that it knows comes through the channel (`gateway_link`): its settings, the endpoints of each shard, the live
 bundle. So it needs no store, no credentials and no secret of a model server, and what happens to it says nothing about the
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import gc
 import logging
 import os
@@ -30,6 +29,7 @@ from tidegate.aws.formats import decode_pointer
 from tidegate.bootstrap import build_gateway
 from tidegate.bootstrap.fallbacks import FallbackCounter
 from tidegate.bootstrap.gateway_link import GatewayLink, Message
+from tidegate.bootstrap.parent import end_with_parent
 from tidegate.bootstrap.workers import Workers
 from tidegate.control.follower import EngineFollower, FollowerConfig, SourceState
 from tidegate.errors import StoreError, UnavailableError
@@ -47,7 +47,6 @@ STATUS_WAIT_S = 2.5
 MOST_WORKERS = 2
 LOOK_S = 0.02
 MOST_LOG_CHARACTERS = 20_000
-_PR_SET_PDEATHSIG = 1
 
 GC_THRESHOLDS = (50_000, 20, 20)
 """Requests leave hardly any cycles, and a full collection looks at every rule that is live while callers wait."""
@@ -291,15 +290,16 @@ def listener_config(settings: Settings) -> ListenerConfig:
 
 def main(arguments: Sequence[str]) -> None:
     """Run until the control plane says stop, or is gone."""
+    *files, parent = map(int, arguments)
     # For a loop that is too busy to see the end of the channel.
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    end_with_parent(parent)
     # Half of the descriptors are for callers; a shell's soft limit of 1 024 would leave them 512 connections.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     # A terminal's Ctrl-C is for the parent, which then says stop.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     gc.set_threshold(*GC_THRESHOLDS)
-    listener, channel = (socket.socket(fileno=int(each)) for each in arguments)
+    listener, channel = (socket.socket(fileno=each) for each in files)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve(listener, channel))
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import socket
 import sys
@@ -24,6 +25,7 @@ from tidegate.aws.formats import encode_pointer
 from tidegate.bootstrap.fallbacks import FallbackCount
 from tidegate.bootstrap.gateway_link import GatewayLink, Message
 from tidegate.bootstrap.incidents import GatewayRestarts, Incidents
+from tidegate.bootstrap.parent import environment_without_secrets
 from tidegate.bootstrap.tasks import cancel
 from tidegate.errors import StackError, StoreError
 from tidegate.ports import BundleSource, Endpoint, GatewayReport, GatewayReports, Pointer, Suspect, SuspectKind
@@ -213,10 +215,12 @@ class GatewaySupervisor:
             "-m",
             "tidegate.bootstrap.gateway_process",
             *map(str, files),
+            str(os.getpid()),
             stdin=asyncio.subprocess.DEVNULL,
             # The one line on standard output is the stack's.
             stdout=asyncio.subprocess.DEVNULL,
             pass_fds=files,
+            env=environment_without_secrets(),
             # Ctrl-C in a terminal is for this process, which then ends the gateway.
             start_new_session=True,
         )

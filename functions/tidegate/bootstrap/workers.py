@@ -11,6 +11,7 @@ import sys
 from dataclasses import dataclass
 
 from tidegate.bootstrap.frames import COUNT, SIZE, frame
+from tidegate.bootstrap.parent import environment_without_secrets
 from tidegate.errors import OverloadedError
 
 _log = logging.getLogger(__name__)
@@ -18,7 +19,6 @@ _log = logging.getLogger(__name__)
 _SLICE_BYTES = 256 * 1024
 _LONGEST_S = 30.0
 _MOST_WAITING = 256
-_HIDDEN = ("TIDEGATE_", "AWS_")
 
 
 class Workers:
@@ -34,6 +34,7 @@ class Workers:
         self._free = asyncio.Semaphore(most)
         self._idle: list[_Worker] = []
         self._busy: set[_Worker] = set()
+        self._ending: list[subprocess.Popen[bytes]] = []
         self._waiting = 0
 
     async def run(self, work: str, *parts: bytes | memoryview) -> bytes:
@@ -57,11 +58,13 @@ class Workers:
     async def aclose(self) -> None:
         """End all of them."""
         for worker in (*self._idle, *self._busy):
-            worker.kill()
+            self._kill(worker)
         self._idle.clear()
+        for process in self._ending:
+            process.wait()
 
     async def _run(self, parts: list[bytes | memoryview]) -> bytes:
-        worker = self._idle.pop() if self._idle else await _start()
+        worker = self._living() or await _start()
         self._busy.add(worker)
         try:
             async with asyncio.timeout(_LONGEST_S):
@@ -75,7 +78,22 @@ class Workers:
         finally:
             self._busy.discard(worker)
             if worker not in self._idle:
-                worker.kill()
+                self._kill(worker)
+
+    def _living(self) -> _Worker | None:
+        """An idle worker; those that have ended by themselves, as where memory ran out, cost no request."""
+        while self._idle:
+            worker = self._idle.pop()
+            if worker.process.poll() is None:
+                return worker
+            self._kill(worker)
+        return None
+
+    def _kill(self, worker: _Worker) -> None:
+        """End a worker. The event loop does not wait for it, which may have much memory to give back."""
+        worker.writer.close()
+        worker.process.kill()
+        self._ending = [each for each in (*self._ending, worker.process) if each.poll() is None]
 
 
 @dataclass(eq=False, slots=True)
@@ -94,22 +112,16 @@ class _Worker:
         head = await self.reader.readexactly(COUNT.size + SIZE.size)
         return await self.reader.readexactly(SIZE.unpack_from(head, COUNT.size)[0])
 
-    def kill(self) -> None:
-        self.writer.close()
-        self.process.kill()
-        # Killed: it does not take long.
-        self.process.wait()
-
 
 async def _start() -> _Worker:
     ours, theirs = socket.socketpair()
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(_HIDDEN)}
     with theirs:
         process = subprocess.Popen(  # noqa: S603  # this program's own module
-            [sys.executable, "-m", "tidegate.bootstrap.worker", str(theirs.fileno())],
+            # -P: not the modules of whatever folder this was started in.
+            [sys.executable, "-P", "-m", "tidegate.bootstrap.worker", str(theirs.fileno()), str(os.getpid())],
             pass_fds=(theirs.fileno(),),
             stdin=subprocess.DEVNULL,
-            env=environment,
+            env=environment_without_secrets(),
         )
     reader, writer = await asyncio.open_connection(sock=ours, limit=_SLICE_BYTES)
     return _Worker(process, reader, writer)
