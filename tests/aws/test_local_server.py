@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
+from tidegate.aws import local_server
 
 from tests.support.aws import LocalAws
 
@@ -32,3 +35,13 @@ def test_a_write_is_seen_at_once_by_every_kind_of_read(aws: LocalAws) -> None:
     s3.delete_bucket(Bucket=aws.bucket)
     with pytest.raises(ClientError, match="404"):
         s3.head_bucket(Bucket=aws.bucket)
+
+
+def test_modules_of_the_current_folder_are_not_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "struct.py").write_text("raise SystemExit('the wrong module')")
+    monkeypatch.chdir(tmp_path)
+
+    async def work() -> None:
+        await (await local_server.LocalAws.start()).stop()
+
+    asyncio.run(work())

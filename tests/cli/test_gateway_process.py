@@ -194,8 +194,11 @@ def test_only_its_user_finds_what_opens_the_stack(stack: RunningStack) -> None:
 def test_a_token_of_the_users_own_is_taken(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rules = write_rules(tmp_path / "rules", {"a": 1}, {"versioned": ["a"]}, own="versioned")
     token = {"TIDEGATE_OPERATOR_TOKEN": "a-token-of-the-test-0123"}
-    with running_stack(rules, models, tmp_path / "errors", variables=token) as stack:
+    secrets = {"TIDEGATE_MANAGEMENT_SECRET": "a-secret-of-the-test", "AWS_SECRET_ACCESS_KEY": "a-key-of-the-test"}
+    with running_stack(rules, models, tmp_path / "errors", variables=token | secrets) as stack:
         assert stack.known.operator_token == token["TIDEGATE_OPERATOR_TOKEN"]
+        environment = (Path("/proc") / str(gateway_of(stack)) / "environ").read_bytes()
+        assert not [name for name in secrets if name.encode() in environment], "it reads what strangers send"
         # As from another machine, or by another user.
         monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
         with pytest.raises(UnavailableError, match="is for operators: set TIDEGATE_OPERATOR_TOKEN"):

@@ -60,6 +60,13 @@ def test_sound_rules_are_compiled_with_what_they_say_about_placing(tmp_path: Pat
     assert (followed.bundle, followed.demand) == (checked.bundle, checked.demand)
 
 
+def test_modules_of_the_current_folder_are_not_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "struct.py").write_text("raise SystemExit('the wrong module')")
+    directory = write(tmp_path / "rules")
+    monkeypatch.chdir(tmp_path)
+    assert asyncio.run(ProvedRules(directory).check()).bundle == compile_directory(directory)
+
+
 def test_an_author_s_error_is_refused_where_it_stands(tmp_path: Path) -> None:
     directory = write(tmp_path, OBJECTIVE.replace("serve: ranker", "serve: rankr", 1))
     for rules in (ProvedRules(directory), CompiledRules(directory)):

@@ -53,6 +53,8 @@ class LocalAws:
         """
         process = await asyncio.create_subprocess_exec(
             sys.executable,
+            # Not the modules of whatever folder this was started in.
+            "-P",
             "-m",
             "tidegate.aws.local_server",
             f"--port={port}",

@@ -23,6 +23,8 @@ async def prove_in_child(rules: Path, at: float, *, only_compile: bool = False) 
     arguments = (str(rules), repr(at), "compile" if only_compile else "prove")
     process = await asyncio.create_subprocess_exec(
         sys.executable,
+        # Not the modules of whatever folder this was started in.
+        "-P",
         "-c",
         _CHILD,
         *arguments,
