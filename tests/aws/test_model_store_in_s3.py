@@ -201,6 +201,30 @@ def test_a_damaged_manifest_is_named_and_replaced_by_the_next_push(
     assert asyncio.run(S3ModelStore(aws.objects()).files("m", 1)) == files
 
 
+@pytest.mark.parametrize(
+    ("manifest", "intent"), [(b"null", b"null"), (b"{", None), (None, b"{}"), (b"[]", b"committed")], ids=str
+)
+def test_what_may_have_been_live_stays_immutable_however_its_records_are_damaged(
+    aws: LocalAws, folder: Path, other: Path, manifest: bytes | None, intent: bytes | None
+) -> None:
+    store = S3ModelStore(aws.objects())
+    asyncio.run(push(store, folder))
+    seal_all(store, "m")
+    for key, damage in (("manifests/m/1.json", manifest), ("pushes/m/1.json", intent)):
+        if damage is None:
+            aws.s3().delete_object(Bucket=aws.bucket, Key=key)
+        elif damage != b"committed":
+            aws.s3().put_object(Bucket=aws.bucket, Key=key, Body=damage)
+    if manifest is not None:
+        with pytest.raises(ImmutableError, match="was live, so that it stays"):
+            asyncio.run(S3ModelStore(aws.objects()).withdraw("m", 1))
+    asyncio.run(push(S3ModelStore(aws.objects()), folder))
+    with pytest.raises(ImmutableError):
+        asyncio.run(push(S3ModelStore(aws.objects()), other))
+    with pytest.raises(ImmutableError, match="was live, so that it stays"):
+        asyncio.run(S3ModelStore(aws.objects()).withdraw("m", 1))
+
+
 OUTSIDE = [
     "/etc/x.py",
     "../../x.py",

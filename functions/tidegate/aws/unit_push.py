@@ -9,7 +9,8 @@ manifest, by which everyone else goes, follows the commit.
 The manifest also says whether the unit is a draft. Whoever begins to write a unit first puts a gap in the place of its
 manifest, on the condition of the draft or the gap that was seen there: so a draft that was sealed meanwhile stays, and
 nobody who began earlier can put a manifest there any more. Where there is neither a manifest nor a gap beside a
-committed intent, the manifest was lost: the unit may have been live, and never changes.
+committed intent, the manifest was lost: the unit may have been live, and never changes. So it is where what stands in
+their places cannot be read.
 """
 
 from __future__ import annotations
@@ -110,12 +111,15 @@ class UnitPush:
         # No manifest, or a damaged one, which the commit replaces.
         intended, intent = await self._read_intent()
         self._is_gone = intent is not None and not (intent.files or intent.committed)
-        if intended is not None and intent is not None and intent.committed:
-            self._is_lost = stored is None or not is_gap(stored.data)
-            if self._is_lost and self._withdraws:
-                raise not_a_draft(self.model, self.version)
-            if self._is_lost or intent.files == self._wanted:
-                self._join(intended, intent)
+        is_committed = intent is not None and intent.committed
+        is_damaged = stored is not None and not is_gap(stored.data)
+        self._is_lost = is_damaged or (stored is None and intended is not None and (intent is None or is_committed))
+        if self._is_lost and self._withdraws:
+            raise not_a_draft(self.model, self.version)
+        if intended is None or intent is None or not is_committed:
+            return
+        if self._is_lost or intent.files == self._wanted:
+            self._join(intended, intent)
 
     async def begin(self, earlier: Iterable[UnitPush] = ()) -> None:
         """Write down what is to be written, unless the unit is there.
