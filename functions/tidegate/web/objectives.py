@@ -71,6 +71,7 @@ class _Asked:
     inputs: Mapping[str, Any]
     large: bytes | None
     trace: RawHeaders
+    flow: object
     deadline_s: float
     started_s: float
     decided_s: float
@@ -253,7 +254,8 @@ class JsonDoor:
         if pinned is not None:
             await check_version(self._parts.metadata, engine, decision, deadline_s)
         inputs = document.get("inputs", {})
-        return _Asked(decision, explanation, inputs, body if large else None, trace, deadline_s, started_s, decided_s)
+        large_body, flow = body if large else None, request.scope.get("client")
+        return _Asked(decision, explanation, inputs, large_body, trace, flow, deadline_s, started_s, decided_s)
 
     async def _exchange(self, asked: _Asked) -> Outcome:
         """Send the inputs as tensors; once more when the model's contract has changed since it was last asked.
@@ -301,9 +303,8 @@ class JsonDoor:
             *asked.trace,
             *self._parts.decided.parameters(asked.decision),
         ]
-        return await self._parts.dispatcher.dispatch(
-            asked.decision, Call("POST", "/infer", forwarded, body), asked.deadline_s
-        )
+        call = Call("POST", "/infer", forwarded, body, flow=asked.flow)
+        return await self._parts.dispatcher.dispatch(asked.decision, call, asked.deadline_s)
 
     def _place(self, target: Target) -> dict[str, Any]:
         """Where a target is served: what a proxy routes on, and what a caller may speak to by itself."""
