@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 import pytest
-from tidegate.dispatch import Call, Dispatcher
+from tidegate.dispatch import Call, Dispatcher, quarantine
+from tidegate.dispatch.quarantine import digest
 from tidegate.errors import (
     EndpointRefusedError,
     EndpointResetError,
@@ -324,5 +325,46 @@ def test_a_dispatcher_that_is_closed_asks_nobody_any_more() -> None:
         asked = len(world.probes)
         await asyncio.sleep(0.02)
         assert len(world.probes) == asked
+
+    on_one_loop(main)
+
+
+@pytest.mark.parametrize("failure", [REFUSED, DEAD_STUB])
+def test_what_is_left_alone_comes_back_also_where_the_event_loop_ends(failure: Answer) -> None:
+    world = World({"b1": failure})
+    dispatcher = world.dispatcher(probe_interval_ms=60_000, breaker_open_ms=60_000)
+
+    async def main() -> None:
+        world.ill.add("b1")
+        assert await ask(dispatcher) == "c"
+        assert dispatcher.open_breakers() == 1
+
+    on_one_loop(main)
+    world.answers.clear()
+    world.ill.clear()
+    assert asyncio.run(ask(dispatcher)) == "b"
+
+
+def test_no_request_is_hashed_once_the_suspicion_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World({"b1": [RESET], "c1": RESET})
+    hashed = 0
+
+    def counted(objective: str, call: Call) -> bytes:
+        nonlocal hashed
+        hashed += 1
+        return digest(objective, call)
+
+    monkeypatch.setattr(quarantine, "digest", counted)
+
+    async def main() -> None:
+        dispatcher = world.dispatcher(quarantine_s=60)
+        assert await ask(dispatcher) == "UnavailableError"
+        assert hashed
+        world.answers.clear()
+        world.now_s += 61
+        before = hashed
+        for number in range(3):
+            await ask(dispatcher, Call("POST", "/infer", (), b"%d" % number))
+        assert hashed == before
 
     on_one_loop(main)

@@ -33,6 +33,7 @@ class Quarantine:
     def __init__(self, refused_s: float) -> None:
         self._refused_s = refused_s
         self._records: dict[bytes, _Record] = {}
+        self._until_s = 0.0
 
     @property
     def is_empty(self) -> bool:
@@ -41,6 +42,10 @@ class Quarantine:
 
     def refuses(self, objective: str, call: Call, now_s: float) -> bool:
         """Whether a request has ended two servers lately."""
+        if now_s >= self._until_s:
+            # Else every request would be hashed from the first suspicion on.
+            self._records.clear()
+            return False
         record = self._records.get(digest(objective, call))
         return record is not None and record.strikes >= STRIKES and now_s < record.until_s
 
@@ -53,7 +58,7 @@ class Quarantine:
             record = self._records[key] = _Record()
         last_at_s = record.last_at.get(endpoint)
         record.last_at[endpoint] = now_s
-        record.until_s = now_s + self._refused_s
+        record.until_s = self._until_s = now_s + self._refused_s
         if last_at_s is None or now_s - last_at_s >= _SAME_END_S:
             record.strikes += 1
         return record.strikes >= STRIKES

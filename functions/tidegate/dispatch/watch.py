@@ -110,21 +110,23 @@ class Watch:
                         self._transport.hang_up(server.endpoint)
                 await asyncio.sleep(self._config.probe_interval_ms / 1000.0)
         finally:
-            # Also where this loop ends: the next one begins anew.
+            was_down = server.is_down
             server.is_watched = False
-        if not server.is_down:
-            return
-        # One that the directory has no more is forgotten: under the same address another may come.
-        server.come_back()
-        if is_healthy:
+            # Also where this loop ends, since nobody would ask on the next one, and where the directory has the endpoint no
+            # more: under the same address another may come.
+            server.come_back()
+        if is_healthy and was_down:
             logger.warning("endpoint %s of shard %s is healthy again", server.endpoint.url, server.endpoint.shard)
 
     async def _until_ready(self, place: Place, after_s: float) -> None:
         request = HttpRequest("GET", f"/v2/models/{quote(place.model, safe='')}/ready", send_once=True, apart=True)
-        await asyncio.sleep(after_s)
-        while self._is_known(place.server) and not await self._answers(place.server, request):
-            await asyncio.sleep(max(after_s, self._config.probe_interval_ms / 1000.0))
-        place.try_again()
+        try:
+            await asyncio.sleep(after_s)
+            while self._is_known(place.server) and not await self._answers(place.server, request):
+                await asyncio.sleep(max(after_s, self._config.probe_interval_ms / 1000.0))
+        finally:
+            # Also where this loop ends.
+            place.try_again()
 
     def _is_known(self, server: Server) -> bool:
         return server.endpoint in self._directory.endpoints(server.endpoint.shard)
