@@ -22,8 +22,11 @@ from bench.stack import stack
 from tests.support.quiet_client import QuietReport, quiet_client
 
 ROUNDS = 5
-QUIET_S = 5.0
-QUIET_PER_S = 50
+QUIET_S = 8.0
+QUIET_PER_S = 20
+QUIET_CONNECTIONS = 4
+"""A connection is free again for its next request as long as answers come within 200 ms."""
+
 NOISY = 64
 MANY = 500
 MANY_S = 8.0
@@ -158,7 +161,7 @@ def _seen(quiet: Peer, noisy: Peer | None, connections: int) -> Seen:
             heard.statuses.update(crowd(noisy, connections, QUIET_S + 1).statuses)
 
     noise = threading.Thread(target=make_noise)
-    with quiet_client(quiet.port, quiet.request, per_s=QUIET_PER_S) as client:
+    with quiet_client(quiet.port, quiet.request, per_s=QUIET_PER_S, connections=QUIET_CONNECTIONS) as client:
         noise.start()
         time.sleep(QUIET_S)
         report = client.stop()
@@ -227,7 +230,7 @@ def _report(seen: dict[str, list[Seen]], many: Crowd, capacity_per_s: float, ove
         [
             "## Beside others",
             "",
-            f"A quiet client sends {QUIET_PER_S} requests of 1 kB per second to an ensemble of one Python step, over three kept",
+            f"A quiet client sends {QUIET_PER_S} requests of 1 kB per second to an ensemble of one Python step, over {QUIET_CONNECTIONS} kept",
             f"connections. A noisy one repeats the same request over {NOISY} connections without a pause, through the same way. Client,",
             f"proxies and Triton share this machine. Medians of {ROUNDS} interleaved rounds of {QUIET_S:.0f} s.",
             "",
