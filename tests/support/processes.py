@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 PROC = Path("/proc")
@@ -34,10 +35,13 @@ def descriptors(pid: int) -> int:
 
 
 def _links(pid: int) -> list[str]:
-    try:
-        return [str(path.readlink()) for path in (PROC / str(pid) / "fd").iterdir()]
-    except OSError:
-        return []
+    found = []
+    with contextlib.suppress(OSError):
+        for path in (PROC / str(pid) / "fd").iterdir():
+            # What is open may be closed while one looks.
+            with contextlib.suppress(OSError):
+                found.append(str(path.readlink()))
+    return found
 
 
 def _parent(pid: int) -> int:
