@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import threading
 from collections.abc import Callable
 
@@ -127,6 +128,37 @@ def test_many_large_bodies_at_once_are_bounded_as_a_whole(place: Place, bystande
     assert {reply.status for reply in replies if reply is not None} <= ANSWERED
     assert place.server_pids() == before
     assert resident_mib(place.gateway_pid) < held_mib + 800
+
+
+def test_streamed_bodies_that_stall_or_end_early_hold_up_nobody(place: Place, bystander: Bystander) -> None:
+    before = place.server_pids()
+    request = binary("fragile", 8 * MIB)
+    wires = [Wire(place.port) for _ in range(24)]
+    with bystander(), bystander("slow", per_s=3):
+        for number, wire in enumerate(wires):
+            wire.send(request[: (2 * MIB, 1000, 1 * MIB, len(request) - 1)[number % 4]])
+        for wire in wires[::2]:
+            wire.socket.close()
+        for wire in wires[1::2]:
+            reply = wire.reply()
+            assert reply is None or reply.status in (408, 503, 504)
+            wire.socket.close()
+        assert place.ask(request).status == 200
+    assert place.server_pids() == before
+
+
+def binary(objective: str, size_bytes: int) -> bytes:
+    """A request with a tensor in binary."""
+    tensor = {
+        "name": "X",
+        "datatype": "FP32",
+        "shape": [size_bytes // 4],
+        "parameters": {"binary_data_size": size_bytes},
+    }
+    asked = {"name": "Y", "parameters": {"binary_data": True}}
+    head = json.dumps({"inputs": [tensor], "outputs": [asked]}).encode()
+    length = ("Inference-Header-Content-Length", str(len(head)))
+    return infer(objective, head + bytes(size_bytes), "attacker", length)
 
 
 def together(requests: list[bytes], port: int) -> list[Reply | None]:
