@@ -254,6 +254,65 @@ def test_a_reload_that_hangs_costs_the_server_and_one_that_is_refused_is_tried_a
     run(work())
 
 
+def test_a_model_is_said_to_answer_again_only_once_it_does() -> None:
+    async def work() -> None:
+        async with Ward() as ward:
+            ward.patients.dead["features"] = {"pipeline/1"}
+            held = ward.plane.faults.held["features"] = asyncio.Event()
+            ward.suspect("pipeline")
+            await asyncio.sleep(3)
+            assert [each.failing for each in ward.fleet.reloads()] == ["it is being loaded"]
+            held.set()
+            await asyncio.sleep(3)
+            assert [each.failing for each in ward.fleet.reloads()] == [""]
+
+    run(work())
+
+
+def test_a_model_that_could_not_even_be_unloaded_is_not_said_to_answer_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work() -> None:
+        async with Ward() as ward:
+
+            async def never(_model: str) -> None:
+                await asyncio.sleep(3600)
+
+            monkeypatch.setattr(ward.plane.launcher.server_at(ward.endpoint("a")).repository, "unload", never)
+            ward.patients.dead["features"] = {"pipeline/1"}
+            ward.suspect("pipeline")
+            await asyncio.sleep(20)
+            assert ["was not unloaded within" in each.failing for each in ward.fleet.reloads()] == [True]
+
+    run(work())
+
+
+def test_a_version_that_is_published_while_another_is_healed_is_there_afterwards(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def work() -> None:
+        async with Ward() as ward:
+            repository = ward.plane.launcher.server_at(ward.endpoint("a")).repository
+            unload = repository.unload
+
+            async def publish_and_unload(model: str) -> None:
+                await unload(model)
+                await ward.plane.publish(
+                    main="pipeline",
+                    other="scorer/1",
+                    third="scorer/2",
+                    fourth="features/1",
+                    placement={"pipeline": ["a"], "features": ["a"], "scorer": ["b"]},
+                )
+
+            monkeypatch.setattr(repository, "unload", publish_and_unload)
+            ward.patients.dead["features"] = {"pipeline/1"}
+            ward.suspect("pipeline")
+            while not (found := ward.fleet.reloads()) or found[0].failing:
+                await asyncio.sleep(0.01)
+            assert all("features/1,2" in held for held in ward.plane.held("a")), ward.plane.held("a")
+
+    run(work())
+
+
 @pytest.mark.parametrize(
     ("instance", "found"),
     [

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tidegate.bootstrap.fallbacks import FallbackCount
-from tidegate.control.healing import Reloads
+from tidegate.control.healing import UNDER_WAY, Reloads
 from tidegate.control.slot import Restarts
 
 logger = logging.getLogger(__name__)
@@ -94,9 +94,8 @@ class Incidents:
         for reload in reloads:
             if reload.last_at >= recent:
                 place = f"{reload.endpoint.url} of shard {reload.endpoint.shard}"
-                now = (
-                    f"{reload.failing}, so that is done more and more rarely" if reload.failing else "it answers again"
-                )
+                rarely = "" if reload.failing in ("", UNDER_WAY) else ", so that is done more and more rarely"
+                now = (reload.failing or "it answers again") + rarely
                 yield (
                     f"model {reload.model} on {place} was loaded anew {_times(reload.count)}, last at {_iso(reload.last_at)}, as "
                     f"{reload.reason}; {now}"

@@ -52,15 +52,15 @@ ASKS = 5
 MOST_LEFT = 3
 """Hung models that one server may have had: each leaves its process behind, and the server is replaced after so many."""
 
-
 ENDED = "its process had ended"
 HUNG = "it did not answer"
+UNDER_WAY = "it is being loaded"
 
 
 @dataclass(slots=True)
 class Reloads:
-    """How often a model was loaded anew on one server, when last (Unix seconds), and why; `failing` says what is wrong still,
-    empty where it answered afterwards."""
+    """How often a model was loaded anew on one server, when last (Unix seconds), and why; `failing` says what is wrong still
+    (`UNDER_WAY` while that is not known), empty where it answered afterwards."""
 
     endpoint: Endpoint
     model: str
@@ -79,7 +79,7 @@ class Reloads:
         """It is loaded anew now."""
         forgotten = now - self.last_at > FORGOTTEN_S
         self.wait_s = FIRST_BACKOFF_S if forgotten else min(2 * self.wait_s, LONGEST_BACKOFF_S)
-        self.count, self.last_at, self.reason = self.count + 1, now, reason
+        self.count, self.last_at, self.reason, self.failing = self.count + 1, now, reason, UNDER_WAY
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -166,6 +166,9 @@ class Healer:
 
     def _forget_ended(self) -> None:
         """Forget servers that are no more."""
+        for ended in {endpoint for endpoint in (*self._locks, *self._left) if self._repository_of(endpoint) is None}:
+            self._locks.pop(ended, None)
+            self._left.pop(ended, None)
         self._reloads = {key: each for key, each in self._reloads.items() if self._repository_of(key[0]) is not None}
         self._quiet_until = {key: at for key, at in self._quiet_until.items() if at > self._plane.ports.clock()}
 
@@ -193,9 +196,12 @@ class Healer:
             place.note(now, reason)
             self._left[endpoint] += reason is HUNG
             load = next(load for load in plan if load.model == model)
-            place.failing = await self._reload(endpoint, repository, plan, load, versions) or await self._still_wrong(
-                endpoint, target
-            )
+            try:
+                wrong = await self._reload(endpoint, repository, load, versions)
+                place.failing = wrong or await self._still_wrong(endpoint, target)
+            except TidegateError as error:
+                place.failing = f"whether it answers is not known: {error}"
+                raise
             if not place.failing:
                 place.wait_s = min(place.wait_s, LONGEST_HELPED_S)
             logger.warning(
@@ -254,20 +260,23 @@ class Healer:
             raise EndpointTimeoutError(f"{target.name} did not answer within {limit_s:g} s") from error
 
     async def _reload(
-        self, endpoint: Endpoint, repository: ModelRepository, plan: Plan, load: ModelLoad, sick: frozenset[int]
+        self, endpoint: Endpoint, repository: ModelRepository, load: ModelLoad, sick: frozenset[int]
     ) -> str:
         """Load a model anew, and whatever was lost with it; what went wrong, empty where nothing did.
 
         Raises:
             EndpointError: the server ended, or does not answer.
+            StoreError: what the server must hold now cannot be read; the model is loaded.
         """
         ports, limit_s = self._plane.ports, self._plane.config.load_timeout_s
         try:
             await reload(repository, load, sick, loaded_versions(await repository.loaded()), limit_s, ports.diagnose)
-            # Ensembles come back with their steps; should one not, it is loaded like anything that is lacking.
+            # Ensembles come back with their steps; should one not, it is loaded like anything that is lacking. So is a version
+            # that a publisher had loaded meanwhile, and that went with the others.
+            plan = (await self._plane.reader.read()).needs(endpoint.shard)
             loaded = loaded_versions(await repository.loaded())
             for each in difference(plan, loaded, {}).missing:
-                if load.model in each.steps:
+                if load.model in (each.model, *each.steps):
                     await load_on(repository, each, limit_s, ports.diagnose)
         except ModelLoadError as error:
             reason = explained(str(error), error.located)
