@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
+from pathlib import Path
 
+import pytest
+from tidegate.bootstrap.incidents import Incidents
+from tidegate.bootstrap.local import STATUS_S, LocalStack
+from tidegate.control.fleet import LocalFleet
 from tidegate.control.status import FleetReport
-from tidegate.ports import GatewayReport, ModelLoad
+from tidegate.ports import Endpoint, GatewayReport, ModelLoad
+from tidegate.settings import Settings
 
 from tests.control.plane import Plane, clock
 from tests.support.virtual_time import run
@@ -136,5 +143,31 @@ def test_nothing_published_is_not_well_and_everything_is_json() -> None:
         full = (await _served(plane)).as_dict()
         assert full["since"] > "2023-11-14"
         assert full["shards"][0]["endpoints"][0]["models"][0]["needed_by"] == ["rollback"]
+
+    run(work())
+
+
+def test_a_stack_tells_what_a_report_found_that_came_too_late_for_whoever_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work() -> None:
+        plane = Plane()
+        await _served(plane)
+        process = plane.process()
+        read = process.status.read
+
+        async def slow(pids: Mapping[Endpoint, int]) -> FleetReport:
+            await asyncio.sleep(2 * STATUS_S)
+            return await read(pids)
+
+        monkeypatch.setattr(process.status, "read", slow)
+        fleet = LocalFleet(process, plane.launcher)
+        stack = LocalStack(Settings(), process, fleet, tmp_path, tmp_path, forgets=True, incidents=Incidents())
+        first = await stack._report()
+        assert (first["shards"], first["problems"]) == ([], ["the stores or a server did not answer within 2 s"])
+        await asyncio.sleep(30)
+        later = await stack._report()
+        assert [shard["name"] for shard in later["shards"]] == ["a", "b"]
+        assert later["as_of"] in later["problems"][0]
 
     run(work())

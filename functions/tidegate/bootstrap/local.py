@@ -209,20 +209,24 @@ class LocalStack:
         """What the stores and servers say, in bounded time: where they do not answer in time, what they said last."""
         if self._reading is None or self._reading.done():
             self._reading = asyncio.create_task(self.plane.status.read(self.fleet.pids()))
-            # One that nobody waits for any more may fail later.
-            self._reading.add_done_callback(lambda task: task.cancelled() or task.exception())
+            self._reading.add_done_callback(self._keep)
             self._reading_since = time.monotonic()
         left_s = STATUS_S - (time.monotonic() - self._reading_since)
         done, _ = await asyncio.wait([self._reading], timeout=max(left_s, 0.05))
         if not done:
             return self._remembered(f"the stores or a server did not answer within {STATUS_S:g} s")
         try:
-            report = self._reading.result()
+            self._reading.result()
         except StoreError as error:
             # What is served goes on being served, and that is worth telling.
             return self._remembered(str(error))
-        self._known, self._known_at = report.as_dict(), _now()
+        assert self._known is not None
         return {**self._known, "as_of": self._known_at}
+
+    def _keep(self, reading: asyncio.Task[FleetReport]) -> None:
+        """Remember what a reading says, also one that nobody waits for any more."""
+        if not reading.cancelled() and reading.exception() is None:
+            self._known, self._known_at = reading.result().as_dict(), _now()
 
     def _remembered(self, problem: str) -> Mapping[str, Any]:
         """The last report, marked as that."""
