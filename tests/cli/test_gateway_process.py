@@ -104,6 +104,24 @@ def test_a_stopped_gateway_does_not_hold_up_the_end_of_the_stack(models: Path, t
         assert stack.leftovers() == []
 
 
+def test_a_gateway_that_is_replaced_while_no_server_answers_says_so_to_callers(models: Path, tmp_path: Path) -> None:
+    rules = write_rules(tmp_path / "rules", {"a": 1}, {"versioned": ["a"]}, own="versioned")
+    # Servers that are silent for the whole test, and stay.
+    with running_stack(rules, models, tmp_path / "errors", variables={"TIDEGATE_HUNG_AFTER_S": "600"}) as stack:
+        (server,) = stack.servers()
+        os.kill(server.pid, signal.SIGSTOP)
+        try:
+            assert eventually(lambda: "answers nothing; it is sent no requests" in stack.errors)
+            gateway = gateway_of(stack)
+            os.kill(gateway, signal.SIGKILL)
+            tensor = {"name": "SLEEP_MS", "shape": [1], "datatype": "INT32", "data": [0]}
+            status, _ = stack.post("/v2/models/own/infer", {"inputs": [tensor]})
+            assert status == 503
+            assert gateway_of(stack) != gateway
+        finally:
+            os.kill(server.pid, signal.SIGCONT)
+
+
 def test_requests_under_way_end_before_the_gateway_does(models: Path, tmp_path: Path) -> None:
     rules = write_rules(tmp_path / "rules", {"a": 1}, {"versioned": ["a"]}, own="versioned")
     with running_stack(rules, models, tmp_path / "errors") as stack:

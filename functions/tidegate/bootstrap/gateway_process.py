@@ -248,7 +248,8 @@ async def _run(process: GatewayProcess, link: GatewayLink, listener: socket.sock
     )
     tasks = [asyncio.create_task(follower.run()), asyncio.create_task(process.beat())]
     try:
-        while follower.revision is None or not process.directory.is_filled:
+        # The first one makes a stack ready, which it is not without endpoints. A later one says what it lacks: callers wait.
+        while follower.revision is None or (start["is_first"] and not process.directory.is_filled):
             await _first(process.stopping.wait(), asyncio.sleep(LOOK_S))
             if process.stopping.is_set():
                 return

@@ -258,6 +258,7 @@ class GatewaySupervisor:
             "settings": settings.to_environment(),
             "gateway_id": self._contact.gateway_id,
             "log_level": level,
+            "is_first": not self._ready.done(),
         }
         link.send(Message("start", members))
         if self._shards is not None:
