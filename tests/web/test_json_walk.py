@@ -11,9 +11,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from tidegate.web.errors import WebError
 from tidegate.web.json_names import PARAMETERS, SEQUENCE_ID
-from tidegate.web.json_walk import MOST_NESTED, UnwalkableError, check_nesting, top_members
+from tidegate.web.json_walk import MOST_MEMBERS, MOST_NESTED, UnwalkableError, check_nesting, top_members
 from tidegate.web.request_json import examine
-from tidegate.web.shapes import MOST_BESIDE_ZERO, MOST_DIMENSIONS, check_shapes
+from tidegate.web.shapes import LONGEST_SHAPE_BYTES, MOST_BESIDE_ZERO, MOST_DIMENSIONS, check_shapes
 
 TEXTS = st.text(alphabet=st.sampled_from('[]{}",:\\ \n\tab\u00e9\U0001f600')) | st.text()
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | TEXTS
@@ -162,6 +162,30 @@ def test_a_shape_of_too_many_dimensions_is_refused() -> None:
     text = b'{"shape":[%b]}' % b",".join([b"1"] * (MOST_DIMENSIONS + 1))
     with pytest.raises(WebError, match="dimensions"):
         check_shapes(text, len(text), False, 1000)
+
+
+def test_a_shape_longer_than_any_is_refused() -> None:
+    text = b'{"shape":[1,%b1]}' % (b" " * LONGEST_SHAPE_BYTES)
+    with pytest.raises(WebError, match="4096 bytes"):
+        check_shapes(text, len(text), False, 1000)
+
+
+def test_shapes_without_an_end_are_not_each_read_to_the_end_of_the_request() -> None:
+    """What follows a whole JSON value is not walked over, so nesting does not bound how many there are."""
+    text = b"{} " + b'"shape":[' * 400_000
+    with pytest.raises(WebError, match="4096 bytes"):
+        check_shapes(text, len(text), False, len(text))
+    text = b'{"inputs":[{"shape":[1,2'
+    check_shapes(text, len(text), False, len(text))
+
+
+def test_an_object_of_too_many_members_is_refused() -> None:
+    members = [b'"%d":1' % number for number in range(MOST_MEMBERS + 1)]
+    most = b"{%b}" % b",".join(members[1:])
+    assert len(top_members(most, len(most))) == MOST_MEMBERS
+    more = b"{%b}" % b",".join(members)
+    with pytest.raises(ValueError, match="members"):
+        top_members(more, len(more))
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,9 @@ MOST_NESTED = 36
 
 Triton 2.51 reads JSON by recursion, and ends at 150 000 levels anywhere, at 40 000 in the data of a tensor."""
 
+MOST_MEMBERS = 256
+"""The most members that are looked at of one object, each of which takes microseconds."""
+
 _BLANKS = rb"[ \t\n\r]*+"
 _TEXT = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
 _FLAT = rb'[^\[\]{}"]*+(?:' + _TEXT + rb'[^\[\]{}"]*+)*+'
@@ -54,10 +57,12 @@ def top_members(text: bytes, end: int) -> dict[str, tuple[int, int]]:
 
     Raises:
         UnwalkableError: it is malformed or nested too deeply.
-        ValueError: a name is duplicated.
+        ValueError: a name is duplicated, or there are more than `MOST_MEMBERS`.
     """
     found: dict[str, tuple[int, int]] = {}
     for name, start, stop in _members(text, _start(text, end), end):
+        if len(found) == MOST_MEMBERS:
+            raise ValueError(f"it has more than {MOST_MEMBERS} members")
         if name in found:
             raise ValueError("a name is duplicated in one object")
         found[name] = (start, stop)

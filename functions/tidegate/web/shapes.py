@@ -17,8 +17,10 @@ MOST_DIMENSIONS = 64
 MOST_BESIDE_ZERO = 2**31
 """Largest product of the dimensions of a tensor without elements, leaving those that are 0 out."""
 
+LONGEST_SHAPE_BYTES = 4096
+
 _LONGEST_SHOWN = 100
-_VALUE = rb"[ \t\n\r]*+:[ \t\n\r]*+\[([^\]]*+)\]"
+_VALUE = rb"[ \t\n\r]*+:[ \t\n\r]*+\["
 _PLAIN = re.compile(rb'"shape"' + _VALUE)
 _ESCAPED = re.compile(
     b'"' + b"".join(rb"(?:%c|\\u00(?i:%02x))" % (letter, letter) for letter in b"shape") + b'"' + _VALUE
@@ -41,9 +43,18 @@ def check_shapes(text: bytes, end: int, has_escapes: bool, size_bytes: int) -> N
     for found, match in enumerate((_ESCAPED if has_escapes else _PLAIN).finditer(text, 0, end), 1):
         if found > MOST_SHAPES:
             raise malformed(f"the request declares more than {MOST_SHAPES} shapes")
-        declared += _elements(match[1])
+        start = match.end()
+        # Not by the expression: many lists without an end would each be read to the end of the request.
+        stop = text.find(b"]", start, min(end, start + LONGEST_SHAPE_BYTES))
+        if stop < 0:
+            if start + LONGEST_SHAPE_BYTES >= end:
+                # It ends nowhere, so that Triton reads neither it nor what follows.
+                return
+            raise malformed(f"a shape in the request is longer than {LONGEST_SHAPE_BYTES} bytes")
+        shape = text[start:stop]
+        declared += _elements(shape)
         if declared > size_bytes:
-            raise _refused(match[1], f"and all inputs together more elements than the request has bytes ({size_bytes})")
+            raise _refused(shape, f"and all inputs together more elements than the request has bytes ({size_bytes})")
 
 
 def _elements(shape: bytes) -> int:
