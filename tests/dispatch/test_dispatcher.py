@@ -230,6 +230,16 @@ def test_retries_after_time_outs_are_rationed_and_others_are_not() -> None:
         assert run(dispatcher, only_b()).shard == "c"
 
 
+def test_where_nothing_can_be_tried_again_a_time_out_takes_no_retry_from_others() -> None:
+    world = World({"c1": EndpointTimeoutError("late"), "b1": EndpointTimeoutError("late")})
+    dispatcher = world.dispatcher(breaker_failures=10_000, retry_ratio=0.0, retry_floor_per_s=0.0, retry_burst=1.0)
+    for _ in range(10):
+        with pytest.raises(DeadlineError):
+            run(dispatcher, decide(target=BACKUP, timeout_ms=50))
+    world.answers.pop("c1")
+    assert run(dispatcher, only_b(timeout_ms=50)).fallback
+
+
 def test_without_a_retry_in_the_budget_an_attempt_gets_all_the_time() -> None:
     world = World({"b1": (0.045, OK)})
     dispatcher = world.dispatcher(retry_ratio=0.0, retry_floor_per_s=0.0, retry_burst=1.0)

@@ -174,12 +174,15 @@ class Dispatcher:
             failures.append(tried)
             if tried.next is _Next.FREE:
                 continue
-            if tried.next is _Next.STOP or is_last_server or not self._retries.withdraw():
+            if tried.next is _Next.STOP or is_last_server:
                 break
             if tried.next is _Next.ONE_MORE:
                 is_last_server = True
                 if tried.repeat and position == len(plan):
                     plan.append(plan[-1])
+            # Where no other attempt can follow, a retry stays in the budget.
+            if position == len(plan) or not self._retries.withdraw():
+                break
         raise_or = _result(failures)
         if isinstance(raise_or, DispatchError):
             raise raise_or
