@@ -310,3 +310,60 @@ def test_a_queue_that_nobody_leaves_but_by_giving_up_does_not_grow() -> None:
         assert queue.pop() is None
 
     virtual_time.run(main())
+
+
+async def steadily(load: Load, flow: str, until_s: float) -> None:
+    loop = asyncio.get_running_loop()
+    while loop.time() < until_s:
+        await load.ask(flow)
+        await asyncio.sleep(0.2)
+
+
+def test_whoever_fills_the_queue_keeps_no_other_caller_out_of_it() -> None:
+    async def main() -> None:
+        load = load_on(Model(0.1))
+        async with asyncio.TaskGroup() as group:
+            for _ in range(60):
+                group.create_task(load.closed_loop("noisy", 14, 0.05))
+            await asyncio.sleep(4)
+            load.errors.clear()
+            group.create_task(steadily(load, "quiet", 14))
+        assert len(load.good["quiet"]) >= 10
+        assert max(load.took_s["quiet"]) <= 1.5
+        assert load.errors["OverloadedError"] > 0
+
+    virtual_time.run(main())
+
+
+def test_of_many_flows_each_has_its_share_however_often_it_asks() -> None:
+    async def main() -> None:
+        load = load_on(Model(0.1))
+        async with asyncio.TaskGroup() as group:
+            for number in range(20):
+                group.create_task(load.closed_loop(f"f{number}", 40, 0.05))
+            group.create_task(steadily(load, "quiet", 40))
+        shares = sorted(len(each) for each in load.good.values())
+        assert len(load.good["quiet"]) >= 0.6 * shares[len(shares) // 2]
+
+    virtual_time.run(main())
+
+
+def test_whoever_opens_a_connection_for_each_request_is_not_always_first() -> None:
+    async def main() -> None:
+        load = load_on(Model(0.1))
+        now_s = asyncio.get_running_loop().time()
+
+        async def fresh(number: int) -> None:
+            for turn in range(10_000):
+                if asyncio.get_running_loop().time() >= now_s + 20:
+                    return
+                await load.ask(f"fresh{number}-{turn}")
+                await asyncio.sleep(0.05)
+
+        async with asyncio.TaskGroup() as group:
+            for number in range(32):
+                group.create_task(fresh(number))
+            group.create_task(steadily(load, "kept", now_s + 20))
+        assert len(load.good["kept"]) >= 10
+
+    virtual_time.run(main())

@@ -10,20 +10,21 @@ MOST_FLOWS = 4096
 """Flows that are remembered before those that wait for nothing are forgotten."""
 
 _MOST_GONE = 64
-"""Waiters that gave up are kept until they are as many as those that wait, and this many more."""
+"""Entries of waiters that are gone are kept until they are as many as those that wait, and this many more."""
 
 
 class FairQueue:
     """Waiters of many flows, served in turn: start-time fair queueing, every request at the same cost.
 
-    A flow is a caller or its connection. A flow that has nothing in the queue enters at the present virtual time, before
-    those that were served since: https://doi.org/10.1109/90.649569 (Goyal, Vin, Cheng 1997).
+    A flow is a caller or its connection: https://doi.org/10.1109/90.649569 (Goyal, Vin, Cheng 1997). One that was not seen
+    before enters as if it had just been served: else whoever opens a connection for each request would always be first.
     """
 
-    __slots__ = ("_finish", "_heap", "_live", "_number", "_virtual")
+    __slots__ = ("_finish", "_first", "_last", "_live", "_number", "_virtual")
 
     def __init__(self) -> None:
-        self._heap: list[tuple[int, bool, int, object, asyncio.Future[None]]] = []
+        self._first: list[tuple[int, int, object, asyncio.Future[None]]] = []
+        self._last: list[tuple[int, int, object, asyncio.Future[None]]] = []
         self._finish: dict[object, int] = {}
         self._virtual = 0
         self._number = count()
@@ -34,19 +35,16 @@ class FairQueue:
 
     def push(self, flow: object, waiter: asyncio.Future[None]) -> None:
         """Enter a waiter of a flow. One that gives up must be told by `forget`."""
-        if len(self._finish) >= max(MOST_FLOWS, 2 * self._live):
-            waiting = {each for _, _, _, each, waits in self._heap if not waits.done()}
-            self._finish = {each: finish for each, finish in self._finish.items() if each in waiting}
-        last = self._finish.get(flow)
-        start = self._virtual if last is None else max(self._virtual, last)
-        self._finish[flow] = start + 1
-        heapq.heappush(self._heap, (start, last is not None, next(self._number), flow, waiter))
+        start, number = self._start(flow), next(self._number)
+        self._remember(flow, start + 1)
+        heapq.heappush(self._first, (start, number, flow, waiter))
+        heapq.heappush(self._last, (-start, -number, flow, waiter))
         self._live += 1
 
     def pop(self) -> asyncio.Future[None] | None:
         """Take the next waiter out; None: nobody waits."""
-        while self._heap:
-            start, _, _, _, waiter = heapq.heappop(self._heap)
+        while self._first:
+            start, _, _, waiter = heapq.heappop(self._first)
             if waiter.done():
                 continue
             self._virtual = start
@@ -56,17 +54,50 @@ class FairQueue:
         self._tidy()
         return None
 
+    def precedes(self, flow: object) -> bool:
+        """Whether a newcomer of a flow would come before somebody who waits."""
+        while self._last and self._last[0][3].done():
+            heapq.heappop(self._last)
+        return bool(self._last) and self._start(flow) < -self._last[0][0]
+
+    def displace(self, flow: object) -> asyncio.Future[None] | None:
+        """Take out the waiter whose turn is last, to make room for a newcomer of a flow that precedes it.
+
+        None: it does not, and has its place in the order from now on, so that it will as others are served.
+        """
+        if not self.precedes(flow):
+            self._remember(flow, self._start(flow))
+            return None
+        start, _, displaced, waiter = heapq.heappop(self._last)
+        # It has had nothing for its turn.
+        self._finish[displaced] = -start
+        self._live -= 1
+        return waiter
+
     def forget(self) -> None:
         """A waiter, which is done, has given up."""
         self._live -= 1
-        if len(self._heap) > 2 * self._live + _MOST_GONE:
-            # Where nobody is served, nobody else takes them out.
-            self._heap = [entry for entry in self._heap if not entry[4].done()]
-            heapq.heapify(self._heap)
         self._tidy()
 
+    def _remember(self, flow: object, finish: int) -> None:
+        if len(self._finish) >= max(MOST_FLOWS, 2 * self._live):
+            waiting = {each for _, _, each, waits in self._first if not waits.done()}
+            self._finish = {each: kept for each, kept in self._finish.items() if each in waiting}
+        self._finish[flow] = finish
+
+    def _start(self, flow: object) -> int:
+        return max(self._virtual, self._finish.get(flow, self._virtual + 1))
+
     def _tidy(self) -> None:
+        """Let go of what is over; where nobody is served, or nobody gives up, nothing else does."""
         if not self._live:
-            self._heap.clear()
+            self._first.clear()
+            self._last.clear()
             self._finish.clear()
             self._virtual = 0
+            return
+        if max(len(self._first), len(self._last)) > 2 * self._live + _MOST_GONE:
+            self._first = [entry for entry in self._first if not entry[3].done()]
+            self._last = [entry for entry in self._last if not entry[3].done()]
+            heapq.heapify(self._first)
+            heapq.heapify(self._last)

@@ -141,10 +141,7 @@ class Place:
             self.enter(now_s)
             return
         most_s = min(self._config.queue_ms / 1000.0, within_s)
-        usual_s = self.limit.usual_s or 0.0
-        expected_s = (len(self._queue) + 1) * usual_s / self.limit.sustained
-        if len(self._queue) >= self._config.queue_most or expected_s > most_s or expected_s + usual_s > within_s:
-            raise EndpointBusyError(f"{self.in_flight} requests are under way and {len(self._queue)} wait")
+        self._make_room(flow, most_s, within_s)
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._queue.push(flow, waiter)
         self.server.outstanding += 1
@@ -159,6 +156,28 @@ class Place:
             raise
         finally:
             self.server.outstanding -= 1
+
+    def _make_room(self, flow: object, most_s: float, within_s: float) -> None:
+        """See to it that a newcomer of a flow can wait: where the queue is full, the one whose turn is last goes, so that
+        whoever fills the queue keeps nobody else out of it.
+
+        Raises:
+            EndpointBusyError: the newcomer's own turn would be last, or would come too late.
+        """
+        waiting = len(self._queue)
+        usual_s = self.limit.usual_s or 0.0
+        turn_s = usual_s / self.limit.sustained
+        expected_s = (waiting + 1) * turn_s
+        busy = f"{self.in_flight} requests are under way and {waiting} wait"
+        if turn_s + usual_s > within_s:
+            raise EndpointBusyError(busy)
+        if waiting >= self._config.queue_most or expected_s > most_s:
+            displaced = self._queue.displace(flow)
+            if displaced is None:
+                raise EndpointBusyError(busy)
+            displaced.set_exception(EndpointBusyError("others, who have sent less, were served first"))
+        elif expected_s + usual_s > within_s and not self._queue.precedes(flow):
+            raise EndpointBusyError(busy)
 
     def _give_up(self, waiter: asyncio.Future[None], now_s: float) -> None:
         if waiter.done() and not waiter.cancelled():
