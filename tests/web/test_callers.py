@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 from openapi_spec_validator import validate
-from tidegate.dispatch import Dispatcher
+from tidegate.dispatch import Call, Dispatcher, Outcome
 from tidegate.ports import Endpoint, MemoryEndpointDirectory, MemoryEngineSource
 from tidegate.rules import Engine, compile_directory, load_bundle
+from tidegate.rules.decision import Decision
 from tidegate.triton.transport import PooledTransport
 from tidegate.web import create_app
 
@@ -69,6 +70,37 @@ def post(host: Host, path: str, caller: str | None = None, pin: str | None = Non
     if path.startswith("/v1"):
         sent["Content-Type"] = "application/json"
     return host.ask("POST", path, b"{}", sent)
+
+
+@pytest.mark.parametrize("path", [ECHO, "/v1/objectives/echoing/infer"])
+def test_callers_take_turns_by_name_and_others_by_connection(
+    guarded: Host,
+    scripted_server: tuple[Any, Host],
+    fake: FakeTriton,
+    engine: Engine,
+    monkeypatch: pytest.MonkeyPatch,
+    path: str,
+) -> None:
+    flows: list[object] = []
+    dispatch = Dispatcher.dispatch
+
+    async def recorded(self: Dispatcher, decision: Decision, call: Call, deadline_s: float) -> Outcome:
+        if call.method == "POST":
+            flows.append(call.flow)
+        return await dispatch(self, decision, call, deadline_s)
+
+    monkeypatch.setattr(Dispatcher, "dispatch", recorded)
+    for caller in ("home", "home", "tests"):
+        assert post(guarded, path, caller).status == 200
+    assert flows == ["home", "home", "tests"]
+    flows.clear()
+    door, _ = scripted_server
+    door.app = gateway_app(engine, {"main": fake.port})
+    for _ in range(2):
+        assert post(guarded, path).status == 200
+    first, second = flows
+    assert None not in (first, second)
+    assert first != second
 
 
 def decision_of(reply: Reply) -> tuple[int, str, str, str]:

@@ -17,10 +17,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from openapi_spec_validator import validate
-from tidegate.dispatch import Call, Dispatcher, Outcome
+from tidegate.dispatch import Dispatcher
 from tidegate.ports import MemoryEndpointDirectory, MemoryEngineSource
 from tidegate.rules import Engine, compile_directory, load_bundle
-from tidegate.rules.decision import Decision
 from tidegate.triton.transport import PooledTransport
 from tidegate.web import create_app
 
@@ -673,26 +672,3 @@ def test_an_objective_that_refuses_what_it_does_not_declare(fake: FakeTriton, tm
             )
         assert host.ask("POST", infer, {"parameters": {"coutry": 1}}).status == 200, "a parameter may be the model's"
         assert host.get("/v1/objectives/echoing").json["unknown_attributes"] == "refuse"
-
-
-@pytest.mark.parametrize("path", ["/v1/objectives/echoing/infer", "/v2/models/echoing/infer"])
-def test_each_caller_is_a_flow_of_its_own_where_requests_wait(
-    scripted_server: tuple[Any, Host], fake: FakeTriton, engine: Engine, monkeypatch: pytest.MonkeyPatch, path: str
-) -> None:
-    flows: list[object] = []
-    dispatch = Dispatcher.dispatch
-
-    async def recorded(self: Dispatcher, decision: Decision, call: Call, deadline_s: float) -> Outcome:
-        if call.method == "POST":
-            flows.append(call.flow)
-        return await dispatch(self, decision, call, deadline_s)
-
-    monkeypatch.setattr(Dispatcher, "dispatch", recorded)
-    door, host = scripted_server
-    door.app = gateway_app(engine, {"main": fake.port})
-    fake.script = lambda request: (200, {}, b'{"name":"m","versions":["1"],"inputs":[],"outputs":[]}')
-    for _ in range(2):
-        host.ask("POST", path, {"inputs": {}})
-    first, second = flows
-    assert None not in (first, second)
-    assert first != second

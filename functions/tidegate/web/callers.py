@@ -37,6 +37,11 @@ def header_caller(scope: Scope) -> str | None:
     return found[0].decode("latin-1") if found else None
 
 
+def flow_of(caller: Caller | None, scope: Scope) -> object:
+    """Who a request takes turns as, where requests have to wait: its caller, else its connection."""
+    return scope.get("client") if caller is None else caller.name
+
+
 class Operators:
     """Holds requests for what operators may see to their token; without one there are no operators."""
 

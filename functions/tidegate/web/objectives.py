@@ -24,7 +24,7 @@ from tidegate.rules.contract import Caller, Objective
 from tidegate.rules.decision import Decision, Target
 from tidegate.rules.nearest import nearest
 from tidegate.web.bodies import Body, ClientGoneError
-from tidegate.web.callers import Operators, check_version, pinned_target
+from tidegate.web.callers import Operators, check_version, flow_of, pinned_target
 from tidegate.web.context import with_declared_headers
 from tidegate.web.errors import (
     WebError,
@@ -254,7 +254,7 @@ class JsonDoor:
         if pinned is not None:
             await check_version(self._parts.metadata, engine, decision, deadline_s)
         inputs = document.get("inputs", {})
-        large_body, flow = body if large else None, request.scope.get("client")
+        large_body, flow = body if large else None, flow_of(caller, request.scope)
         return _Asked(decision, explanation, inputs, large_body, trace, flow, deadline_s, started_s, decided_s)
 
     async def _exchange(self, asked: _Asked) -> Outcome:

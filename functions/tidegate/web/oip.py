@@ -20,7 +20,7 @@ from tidegate.rules.contract import Objective
 from tidegate.rules.decision import Decision, Target
 from tidegate.rules.nearest import nearest, suggestion
 from tidegate.web.bodies import Body, ClientGoneError
-from tidegate.web.callers import check_version, pinned_target
+from tidegate.web.callers import check_version, flow_of, pinned_target
 from tidegate.web.classes import check_classes
 from tidegate.web.context import context_header, name_to_read, oip_context
 from tidegate.web.errors import (
@@ -65,11 +65,12 @@ _LONGEST_VERSION = 20
 
 
 class _Admitted(NamedTuple):
-    """A caller's objective in the live rules, and the target that the caller pins, if any."""
+    """A caller's objective in the live rules, the target that the caller pins, if any, and who it takes turns as."""
 
     engine: Engine
     contract: Objective
     pinned: Target | None
+    flow: object
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +185,7 @@ class OipDoor:
                 rest,
                 rest_bytes,
                 sequence_id=context.sequence_id,
-                flow=scope.get("client"),
+                flow=admitted.flow,
             )
             try:
                 deadline_s = self._parts.dispatcher.deadline_s(decision, caller_ms, self._parts.time_left_ms(scope))
@@ -264,7 +265,7 @@ class OipDoor:
         contract = engine.objectives.get(objective)
         if contract is None:
             return None
-        return _Admitted(engine, contract, pinned_target(engine, caller, scope["headers"]))
+        return _Admitted(engine, contract, pinned_target(engine, caller, scope["headers"]), flow_of(caller, scope))
 
     async def _read(self, scope: Scope, objective: str, version: str | None, action: str) -> Answer:
         """Pass a model-bound GET on, by the context that the request has, else to what stands for the objective."""
