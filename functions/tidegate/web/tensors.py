@@ -34,7 +34,8 @@ _WORDS = {"BOOL": "true or false", "BYTES": "text"}
 def encode_inputs(metadata: ModelMetadata, inputs: Mapping[str, Any], most_values: int) -> tuple[bytes, int]:
     """An inference request in binary form, and the length of its JSON part in bytes.
 
-    All inputs together have at most `most_values` values. An input that is left out is left out of the request: the model knows which of its inputs are optional.
+    All inputs together have at most `most_values` values. An input that is left out is left out of the request: the model
+    knows which of its inputs are optional.
 
     Raises:
         WebError: an input's name is unknown, or its value does not fit its datatype or shape; `input` names it.
