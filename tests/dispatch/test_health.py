@@ -368,3 +368,22 @@ def test_no_request_is_hashed_once_the_suspicion_is_over(monkeypatch: pytest.Mon
         assert hashed == before
 
     on_one_loop(main)
+
+
+def test_what_meets_a_server_that_is_down_behind_its_load_balancer_is_not_suspected() -> None:
+    world = World({"b1": answer(502)})
+    decision = replace(only_b(), fallbacks=())
+
+    async def main() -> None:
+        dispatcher = world.dispatcher(probe_interval_ms=1, retry_burst=100)
+        world.ill.add("b1")
+        for _ in range(4):
+            with pytest.raises(UnavailableError):
+                await dispatcher.dispatch(decision, INFER, dispatcher.deadline_s(decision))
+            world.now_s += 5
+        world.answers.clear()
+        world.ill.clear()
+        await until(lambda: not dispatcher.open_breakers())
+        assert (await dispatcher.dispatch(decision, INFER, dispatcher.deadline_s(decision))).shard == "b"
+
+    on_one_loop(main)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from tidegate.dispatch.call import Attempt, Call, Outcome
@@ -66,13 +66,14 @@ class _Kind(Enum):
 @dataclass(frozen=True, slots=True)
 class _Failure:
     """A failed attempt. `outcome` is an answer that is passed on where no other attempt succeeds; `repeat`: the connection
-    and not the endpoint may have been at fault."""
+    and not the endpoint may have been at fault; `ended`: the server, or the model's process, ended while it had the request."""
 
     text: str
     next: _Next
     kind: _Kind = _Kind.UNAVAILABLE
     outcome: Outcome | None = None
     repeat: bool = False
+    ended: bool = False
 
 
 def ignore_suspect(_suspect: Suspect) -> None:
@@ -219,6 +220,18 @@ class Dispatcher:
                 limit_s *= self._config.attempt_share
             if place.is_on_trial:
                 limit_s = min(limit_s, place.trial_s)
+        was_ill = place.server.is_watched
+        tried = await self._tried(attempt, place, call, limit_s, failures)
+        # What was sent to a server that was ill already has not ended it.
+        if isinstance(tried, Outcome) or not tried.ended or was_ill:
+            return tried
+        if self._quarantine.strike(attempt.objective, call, attempt.endpoint, self._clock()):
+            return replace(tried, next=_Next.STOP)
+        return tried
+
+    async def _tried(
+        self, attempt: Attempt, place: Place, call: Call, limit_s: float, failures: list[_Failure]
+    ) -> Outcome | _Failure:
         try:
             now_s = self._clock()
             if place.has_room(now_s):
@@ -288,7 +301,7 @@ class Dispatcher:
 
     def _unavailable(self, text: str, outcome: Outcome, place: Place, call: Call) -> _Failure:
         """A 502, 503 or 504: in the protocol's form the model's own, else of what stands before the server."""
-        status, attempt = outcome.response.status, outcome.attempt
+        status = outcome.response.status
         if error_text(outcome.response) is not None:
             # Such as a full queue: a sign of load, which says nothing of health.
             place.limit.shrink(self._clock())
@@ -298,7 +311,7 @@ class Dispatcher:
         self._note_failure(place)
         if status == 502:
             # Behind a load balancer the next server is at the same address.
-            return self._suspected(text, attempt, call, repeat=True)
+            return self._ended(text, call, repeat=True)
         return _Failure(text, self._unless_once(call, _Next.FREE if status == 503 else _Next.RATIONED))
 
     def _dead_stub(self, attempt: Attempt, place: Place, call: Call) -> _Failure:
@@ -308,13 +321,11 @@ class Dispatcher:
         text = f"{_name(attempt)}: the model's process has ended"
         if was_known:
             return _Failure(text, self._unless_once(call, _Next.FREE))
-        return self._suspected(text, attempt, call)
+        return self._ended(text, call)
 
-    def _suspected(self, text: str, attempt: Attempt, call: Call, *, repeat: bool = False) -> _Failure:
+    def _ended(self, text: str, call: Call, *, repeat: bool = False) -> _Failure:
         """A server, or a model's process, ended while it had this request."""
-        if self._quarantine.strike(attempt.objective, call, attempt.endpoint, self._clock()):
-            return _Failure(text, _Next.STOP)
-        return _Failure(text, self._unless_once(call, _Next.ONE_MORE), repeat=repeat)
+        return _Failure(text, self._unless_once(call, _Next.ONE_MORE), repeat=repeat, ended=True)
 
     def _failed(self, attempt: Attempt, place: Place, call: Call, limit_s: float, error: EndpointError) -> _Failure:
         text = f"{_name(attempt)}: {error}"
@@ -327,7 +338,7 @@ class Dispatcher:
             case EndpointResetError():
                 self._watch.suspect(place.server)
                 self._note_failure(place)
-                return self._suspected(text, attempt, call, repeat=error.stale)
+                return self._ended(text, call, repeat=error.stale)
             case EndpointTimeoutError() if error.sent:
                 if place.had_its_time(limit_s):
                     self._watch.suspect(place.server)
