@@ -104,22 +104,39 @@ def prepare() -> None:
     found = place.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o022:
         raise PermissionError(1, f"{place} is not a folder of this user's own")
+    # It may have been there already; the socket in it has no other lock for a moment.
+    place.chmod(0o700)
     for path in place.glob("up-*.json"):
         known = _read(path)
-        if known is not None and not (Path("/proc") / str(known.pid)).exists():
+        if known is not None and not _runs(known.pid):
             for left in (path, path.with_suffix(".sock")):
                 left.unlink(missing_ok=True)
+    for draft in place.glob(".up-*.json.*"):
+        if draft.suffix[1:].isdecimal() and not _runs(int(draft.suffix[1:])):
+            draft.unlink(missing_ok=True)
 
 
 def find(url: str) -> StackFile | None:
-    """What a stack of this user at an address of this machine has written; None where there is none."""
+    """What a running stack of this user at an address of this machine has written; None where there is none.
+
+    What a stack that was killed has left is none: whoever has its port now must not be sent its token.
+    """
     try:
         parts = urlsplit(url)
         if parts.scheme != "http" or parts.hostname not in LOOPBACK or parts.port is None:
             return None
-        return _read(folder() / f"up-{parts.port}.json")
+        known = _read(folder() / f"up-{parts.port}.json")
     except (OSError, ValueError):
         return None
+    return known if known is not None and _runs(known.pid) else None
+
+
+def _runs(pid: int) -> bool:
+    """Whether there is a process of this user with a number."""
+    try:
+        return (Path("/proc") / str(pid)).stat().st_uid == os.geteuid()
+    except OSError:
+        return False
 
 
 def _read(path: Path) -> StackFile | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import os
+import stat
 import subprocess
 import sys
 import threading
@@ -45,12 +46,14 @@ def test_a_file_that_is_no_stacks_is_none(folder: Path) -> None:
 
 
 def test_a_stack_that_ends_leaves_the_file_of_the_next_one() -> None:
-    following = StackFile(STACK.url, STACK.pid + 1, "another-token-0123456789", "another-secret")
-    ending = stack_file.written(STACK)
-    ending.__enter__()
-    with stack_file.written(following):
-        ending.__exit__(None, None, None)
-        assert stack_file.find(STACK.url) == following
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        following = StackFile(STACK.url, other.pid, "another-token-0123456789", "another-secret")
+        ending = stack_file.written(STACK)
+        ending.__enter__()
+        with stack_file.written(following):
+            ending.__exit__(None, None, None)
+            assert stack_file.find(STACK.url) == following
+        other.kill()
 
 
 def test_what_a_killed_stack_has_left_is_removed(folder: Path) -> None:
@@ -59,8 +62,16 @@ def test_what_a_killed_stack_has_left_is_removed(folder: Path) -> None:
     manager = stack_file.written(StackFile(STACK.url, ended.pid, STACK.operator_token, STACK.management_secret))
     manager.__enter__()
     (folder / f"up-{PORT}.sock").touch()
+    (folder / f".up-{PORT}.json.{ended.pid}").touch()
+    assert stack_file.find(STACK.url) is None, "another may have its port now"
     stack_file.prepare()
     assert list(folder.iterdir()) == []
+
+
+def test_its_folder_keeps_others_out(folder: Path) -> None:
+    folder.chmod(0o755)
+    stack_file.prepare()
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 
 def test_a_folder_that_others_may_write_to_is_refused(folder: Path) -> None:
