@@ -11,6 +11,7 @@ from tidegate.bootstrap.incidents import Incidents
 from tidegate.bootstrap.local import STATUS_S, LocalStack
 from tidegate.control.fleet import LocalFleet
 from tidegate.control.status import FleetReport
+from tidegate.errors import StackError
 from tidegate.ports import Endpoint, GatewayReport, ModelLoad
 from tidegate.settings import Settings
 
@@ -169,5 +170,30 @@ def test_a_stack_tells_what_a_report_found_that_came_too_late_for_whoever_asked(
         later = await stack._report()
         assert [shard["name"] for shard in later["shards"]] == ["a", "b"]
         assert later["as_of"] in later["problems"][0]
+
+    run(work())
+
+
+def test_a_stack_whose_servers_nobody_looks_after_any_more_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work() -> None:
+        plane = Plane()
+        process = plane.process()
+        fleet = LocalFleet(process, plane.launcher)
+        stack = LocalStack(Settings(), process, fleet, tmp_path, tmp_path, forgets=True, incidents=Incidents())
+        serving = stack._serving = asyncio.create_task(asyncio.sleep(3600))
+        stack.supervise()
+        waiting = asyncio.create_task(stack.wait())
+        await asyncio.sleep(60)
+        assert not waiting.done()
+
+        async def unforeseen(_shard: str | None) -> None:
+            raise ZeroDivisionError
+
+        monkeypatch.setattr(plane.registry, "endpoints", unforeseen)
+        with pytest.raises(StackError, match="the servers are not kept running any more"):
+            await waiting
+        serving.cancel()
 
     run(work())

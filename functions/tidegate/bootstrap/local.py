@@ -94,6 +94,7 @@ class LocalStack:
     _rejected_after: int = 0
     _place: str = field(init=False)
     gateway: GatewaySupervisor = field(init=False)
+    _supervising: asyncio.Task[None] = field(init=False)
     _serving: asyncio.Task[None] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -168,10 +169,17 @@ class LocalStack:
         """End the gateway, the requests under way first."""
         await cancel(self._serving)
 
+    def supervise(self) -> asyncio.Task[None]:
+        """Start the servers, and keep them running; whoever cancels the task ends them."""
+        self._supervising = asyncio.create_task(self.fleet.run())
+        return self._supervising
+
     async def wait(self) -> None:
-        """Wait for what never should be: that nobody keeps the gateway running any more. Raises `StackError`."""
-        await asyncio.wait([self._serving])
-        raise StackError("the gateway is not kept running any more") from self._serving.exception()
+        """Wait for what never should be: that nobody keeps the gateway, or the servers, running any more. Raises
+        `StackError`."""
+        await asyncio.wait([self._serving, self._supervising], return_when=asyncio.FIRST_COMPLETED)
+        what, ended = ("gateway is", self._serving) if self._serving.done() else ("servers are", self._supervising)
+        raise StackError(f"the {what} not kept running any more") from ended.exception()
 
     async def live_engine(self) -> Engine | None:
         """The rules that are live; None where the stores do not say."""
@@ -397,9 +405,10 @@ async def _started(
         reconcile_s=settings.reconcile_interval_s,
         self_test_s=settings.self_test_interval_s,
     )
-    running = asyncio.create_task(fleet.run())
+    stack = LocalStack(settings, plane, fleet, rules, models, forgets, Incidents())
+    running = stack.supervise()
     started.push_async_callback(cancel, running)
-    return LocalStack(settings, plane, fleet, rules, models, forgets, Incidents()), running
+    return stack, running
 
 
 def _start_gateway(stack: LocalStack, listener: socket.socket, started: contextlib.AsyncExitStack) -> None:
