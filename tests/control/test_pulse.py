@@ -90,6 +90,18 @@ def test_the_only_server_of_a_shard_is_left_out_too_and_is_back_at_once_where_th
     run(work())
 
 
+def test_a_stop_asks_nothing_of_a_silent_server() -> None:
+    async def work() -> list[str]:
+        plane = Plane()
+        async with running(plane):
+            silent, other = await started(plane)
+            silent.stopped = True
+            await asyncio.sleep(6)
+        return [await each.wait() for each in (silent, other)]
+
+    assert run(work()) == ["was killed", "was stopped"]
+
+
 def test_where_every_server_is_silent_one_is_replaced_at_a_time() -> None:
     async def work() -> None:
         plane = Plane()

@@ -339,7 +339,9 @@ class Supervisor:
         for task in tuple(self._retiring):
             task.cancel()
         slots = list(self._slots)
-        await asyncio.gather(*(self._goodbye(slot) for slot in slots), *(slot.server.stop() for slot in slots))
+        # One that answers nothing would be asked to unload its models until the time for that is over.
+        ends = [slot.server.kill() if slot.pulse.is_silent else slot.server.stop() for slot in slots]
+        await asyncio.gather(*(self._goodbye(slot) for slot in slots), *ends)
         if slots:
             await asyncio.wait([slot.ended for slot in slots], timeout=GOODBYE_S)
         self._slots.clear()
