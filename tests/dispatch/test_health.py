@@ -387,3 +387,40 @@ def test_what_meets_a_server_that_is_down_behind_its_load_balancer_is_not_suspec
         assert (await dispatcher.dispatch(decision, INFER, dispatcher.deadline_s(decision))).shard == "b"
 
     on_one_loop(main)
+
+
+READY = Call("GET", "/ready")
+
+
+def test_questions_about_a_model_do_not_shorten_the_time_that_it_usually_takes() -> None:
+    world = World({"b1": (0.15, OK)})
+
+    async def main() -> None:
+        dispatcher = world.dispatcher(breaker_failures=2, retry_burst=100)
+        for _ in range(10):
+            await ask(dispatcher)
+        world.answers["b1"] = (0.001, OK)
+        for _ in range(100):
+            await ask(dispatcher, READY)
+        world.answers["b1"] = (0.15, OK)
+        for _ in range(20):
+            await dispatcher.dispatch(only_b(), INFER, world.now_s + 0.05)
+        assert dispatcher.open_breakers() == 0
+        assert world.suspects == []
+
+    on_one_loop(main)
+
+
+def test_questions_about_a_model_do_not_hide_that_it_fails() -> None:
+    world = World({"b1": [RESET, OK, RESET, OK, RESET]})
+
+    async def main() -> None:
+        dispatcher = world.dispatcher(breaker_failures=3, retry_burst=100, breaker_open_ms=60_000)
+        for number in range(3):
+            await ask(dispatcher, Call("POST", "/infer", (), b"%d" % number))
+            await ask(dispatcher, READY)
+        world.sent.clear()
+        assert await ask(dispatcher) == "c"
+        assert world.hosts == ["c1"]
+
+    on_one_loop(main)

@@ -39,6 +39,12 @@ class Call:
     final: bool = False
 
     @property
+    def infers(self) -> bool:
+        """Whether the model computes the answer, which then shows how it does. What is asked of a model with GET is answered
+        by its server."""
+        return self.method == "POST"
+
+    @property
     def once(self) -> bool:
         """Whether it must not be sent again once bytes of it were."""
         return self.sequence_id is not None or self.rest is not None

@@ -265,7 +265,7 @@ class Dispatcher:
                 call.rest_bytes,
             ),
             limit_s,
-            lambda took_s: place.leave(took_s, in_flight, clock()),
+            lambda took_s: place.leave(took_s if call.infers else None, in_flight, clock()),
         )
         outcome = Outcome(
             response, attempt, (clock() - started_s) * 1000.0, tuple(each.text for each in failures) if failures else ()
@@ -277,7 +277,8 @@ class Dispatcher:
         )
 
     def _answered(self, attempt: Attempt, place: Place, call: Call) -> bool:
-        place.succeeded()
+        if call.infers:
+            place.succeeded()
         if not self._quarantine.is_empty:
             self._quarantine.clear(attempt.objective, call)
         return True
