@@ -424,3 +424,17 @@ def test_questions_about_a_model_do_not_hide_that_it_fails() -> None:
         assert world.hosts == ["c1"]
 
     on_one_loop(main)
+
+
+@pytest.mark.parametrize("failure", [RESET, answer(502), EndpointTimeoutError("late")])
+def test_questions_about_a_model_that_fail_do_not_open_its_breaker(failure: Answer) -> None:
+    world = World({"b1": failure})
+
+    async def main() -> None:
+        dispatcher = world.dispatcher(breaker_failures=2, retry_burst=100)
+        for _ in range(4):
+            await ask(dispatcher, READY)
+        world.answers.clear()
+        assert await ask(dispatcher) == "b"
+
+    on_one_loop(main)

@@ -309,7 +309,7 @@ class Dispatcher:
             after = _Next.FREE if status == 503 else _Next.RATIONED
             return _Failure(text, self._unless_once(call, after), outcome=outcome)
         self._watch.suspect(place.server)
-        self._note_failure(place)
+        self._note_failure(place, call)
         if status == 502:
             # Behind a load balancer the next server is at the same address.
             return self._ended(text, call, repeat=True)
@@ -318,7 +318,7 @@ class Dispatcher:
     def _dead_stub(self, attempt: Attempt, place: Place, call: Call) -> _Failure:
         """The process of a Python model has ended: with this request, if nobody has met it dead before."""
         was_known, place.has_dead_stub = place.has_dead_stub, True
-        self._note_failure(place, SuspectKind.DEAD_STUB, at_once=True)
+        self._note_failure(place, call, SuspectKind.DEAD_STUB, at_once=True)
         text = f"{_name(attempt)}: the model's process has ended"
         if was_known:
             return _Failure(text, self._unless_once(call, _Next.FREE))
@@ -338,20 +338,24 @@ class Dispatcher:
                 return _Failure(text, _Next.FREE)
             case EndpointResetError():
                 self._watch.suspect(place.server)
-                self._note_failure(place)
+                self._note_failure(place, call)
                 return self._ended(text, call, repeat=error.stale)
             case EndpointTimeoutError() if error.sent:
-                if place.had_its_time(limit_s):
+                if call.infers and place.had_its_time(limit_s):
                     self._watch.suspect(place.server)
                     place.limit.shrink(self._clock())
-                    self._note_failure(place, SuspectKind.HUNG)
+                    self._note_failure(place, call, SuspectKind.HUNG)
                 return _Failure(text, self._unless_once(call, _Next.RATIONED), _Kind.LATE)
             case _:
                 self._watch.suspect(place.server)
                 return _Failure(text, _Next.FREE)
 
-    def _note_failure(self, place: Place, kind: SuspectKind | None = None, *, at_once: bool = False) -> None:
+    def _note_failure(
+        self, place: Place, call: Call, kind: SuspectKind | None = None, *, at_once: bool = False
+    ) -> None:
         """Count a failure of a model; where its breaker opens, see to it that it closes again, and report it."""
+        if not call.infers:
+            return
         wait_s = place.failed(at_once=at_once)
         if wait_s is not None:
             self._watch.reopen(place, wait_s)
