@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socketserver
 import threading
 from collections.abc import Iterator
@@ -9,19 +10,23 @@ from contextlib import contextmanager
 
 import click
 import pytest
+from click.testing import CliRunner
 from tidegate.cli.control import StoreOptions, find_stack, read_fleet, resolve_settings
+from tidegate.cli.follow import follow
 from tidegate.errors import UnavailableError
 
 DEEP = b"[" * 200_000
 
 
 @contextmanager
-def answering(answer: bytes) -> Iterator[str]:
-    """The address of a service that answers everything so."""
+def answering(answer: bytes, heard: list[bytes] | None = None) -> Iterator[str]:
+    """The address of a service that answers everything so, and notes in `heard` what it was asked."""
 
     class Handler(socketserver.BaseRequestHandler):
         def handle(self) -> None:
-            self.request.recv(4096)
+            asked = self.request.recv(4096)
+            if heard is not None:
+                heard.append(asked)
             self.request.sendall(answer)
 
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
@@ -35,6 +40,24 @@ def test_a_stack_of_another_user_is_not_taken_for_none(monkeypatch: pytest.Monke
         monkeypatch.setattr("tidegate.cli.control.LOCAL_STACK", url)
         with pytest.raises(click.UsageError, match=r"is another user's.*set TIDEGATE_OPERATOR_TOKEN"):
             resolve_settings(StoreOptions())
+
+
+@pytest.mark.parametrize("status", [b"200 OK", b"401 Unauthorized"])
+def test_the_users_token_goes_to_no_address_that_was_not_named(status: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    control = b'{"control": {"bucket": "b", "registry_table": "t"}}'
+    heard: list[bytes] = []
+    with answering(b"HTTP/1.1 %s\r\nContent-Length: %d\r\n\r\n%s" % (status, len(control), control), heard) as url:
+        monkeypatch.setattr("tidegate.cli.control.LOCAL_STACK", url)
+        monkeypatch.setattr("tidegate.cli.follow.LOCAL_STACK", url)
+        monkeypatch.setenv("TIDEGATE_OPERATOR_TOKEN", "the-token-of-production")
+        with pytest.raises(click.UsageError):
+            resolve_settings(StoreOptions())
+        CliRunner().invoke(follow, ["status"])
+        assert heard
+        assert not any(b"the-token-of-production" in each for each in heard)
+        with contextlib.suppress(UnavailableError):
+            read_fleet(url)
+        assert b"the-token-of-production" in heard[-1]
 
 
 @pytest.mark.parametrize(

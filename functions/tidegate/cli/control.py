@@ -188,7 +188,12 @@ def find_stack(options: StoreOptions, settings: Settings | None = None) -> str |
 
 
 def _answers(url: str) -> bool:
-    """Whether a stack that tells its stores answers at an address."""
+    """Whether a stack of this user that tells its stores answers at an address of this machine."""
+    from tidegate import stack_file
+
+    # Whatever else answers there was not named, and may be anybody's.
+    if stack_file.find(url) is None:
+        return False
     try:
         return isinstance(read_fleet(url).get("control"), Mapping)
     except UnavailableError:
@@ -207,11 +212,11 @@ def _say_stack(url: str, why: str) -> None:
 def _no_stack() -> str:
     """Why the stack at the default port is not the one that is meant."""
     try:
-        read_fleet(LOCAL_STACK)
+        read_fleet(LOCAL_STACK, is_guessed=True)
     except OperatorsOnlyError:
         return (
-            f"the stack at {LOCAL_STACK} is another user's, or was started with another XDG_RUNTIME_DIR or XDG_CACHE_HOME (set "
-            "TIDEGATE_OPERATOR_TOKEN to its token)"
+            f"the stack at {LOCAL_STACK} is another user's, or was started with another XDG_RUNTIME_DIR or XDG_CACHE_HOME (name "
+            "it with --stack, and set TIDEGATE_OPERATOR_TOKEN to its token)"
         )
     except UnavailableError:
         pass
@@ -253,10 +258,11 @@ def settings_of_stack(settings: Settings, url: str) -> Settings:
     return dataclasses.replace(settings, **changes)
 
 
-def read_fleet(url: str) -> Mapping[str, Any]:
+def read_fleet(url: str, *, is_guessed: bool = False) -> Mapping[str, Any]:
     """The fleet as the gateway or stack at an address tells it: see docs/control-plane.md, "Fleet status".
 
-    A stack of this user on this machine is asked itself, as its gateway may be the one that does not answer.
+    A stack of this user on this machine is asked itself, as its gateway may be the one that does not answer. The token that
+    the user has set is sent to an address that the user has named, and to none that `is_guessed`.
 
     Raises:
         UnavailableError: nothing answers there, or not with a fleet.
@@ -275,7 +281,9 @@ def read_fleet(url: str) -> Mapping[str, Any]:
         return fleet
     address = url.rstrip("/") + FLEET
     request = urllib.request.Request(address)  # noqa: S310  # the scheme is checked
-    token = Settings.from_environment().operator_token if found is None else found.operator_token
+    token = found.operator_token if found is not None else None
+    if found is None and not is_guessed:
+        token = Settings.from_environment().operator_token
     if token is not None:
         # Not to wherever the answer may redirect.
         request.add_unredirected_header("Authorization", f"Bearer {token}")

@@ -132,10 +132,11 @@ def _followed(stack: str | None) -> tuple[str, Mapping[str, Any], Mapping[str, A
     Raises:
         UnavailableError: nothing answers there, or it does not follow anything.
     """
-    stack = find_stack(StoreOptions(stack=stack)) or LOCAL_STACK
-    fleet = read_fleet(stack)
+    found = find_stack(StoreOptions(stack=stack))
+    stack = found or LOCAL_STACK
+    fleet = read_fleet(stack, is_guessed=found is None)
     followed = fleet.get("follow")
-    if not isinstance(followed, Mapping):
+    if found is None or not isinstance(followed, Mapping):
         raise UnavailableError(
             f"{stack} follows no directory, as only a stack of `tidegate up` does; name it with --stack"
         )
