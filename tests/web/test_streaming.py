@@ -10,6 +10,7 @@ import os
 import queue
 import socket
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -18,7 +19,7 @@ from tidegate.dispatch import DispatchConfig, Dispatcher
 from tidegate.ports import Endpoint, MemoryEndpointDirectory, MemoryEngineSource
 from tidegate.rules import Engine
 from tidegate.triton.transport import PooledTransport
-from tidegate.web import create_app
+from tidegate.web import bodies, create_app
 
 from tests.support.parts import need
 from tests.web.conftest import FakeTriton, Host, serving
@@ -183,3 +184,30 @@ def test_callers_that_leave_take_up_no_room_at_the_model(engine: Engine, fake: F
                 connection.sendall(f"POST {INFER} HTTP/1.1\r\nHost: x\r\n{head}\r\n".encode() + body[: LARGE // 2])
         assert host.ask("POST", INFER, body, length).status == 200
     assert budget.used_bytes == 0
+
+
+def test_a_server_that_reads_slowly_is_not_taken_for_a_slow_caller(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bodies, "_SOON_S", 0.2)
+    body, length = binary(16_000_000)
+
+    def serve(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection:
+            time.sleep(0.6)
+            received = b""
+            while b"\r\n\r\n" not in received:
+                received += connection.recv(65536)
+            left = len(body) - len(received.partition(b"\r\n\r\n")[2])
+            while left:
+                left -= len(connection.recv(1 << 20))
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, args=(listener,), daemon=True)
+        thread.start()
+        with serving(app_for(engine, listener.getsockname()[1])) as host:
+            reply = host.ask("POST", INFER, body, {**length, "Tidegate-Context": '{"is_kids": true}'})
+        assert reply.status == 200
+        thread.join(20)

@@ -142,17 +142,21 @@ class Body:
         """What follows, as it comes; nothing of it is held.
 
         Raises:
-            BodyTooSlowError: it takes much longer than the start let expect.
+            BodyTooSlowError: the caller takes much longer than the start let expect. The time that the reader of this takes
+                is not counted, as a server that reads slowly holds the caller up.
             ClientGoneError: the caller closed the connection.
             BodyTooLargeError: it is larger than the limit.
         """
-        until_s = asyncio.get_running_loop().time() + _SOON_S + 2 * self._expected_s
+        loop = asyncio.get_running_loop()
+        left_s = _SOON_S + 2 * self._expected_s
         while not self._is_complete:
+            began_s = loop.time()
             try:
-                async with asyncio.timeout_at(until_s):
+                async with asyncio.timeout(left_s):
                     chunk, _ = await self._next()
             except TimeoutError:
                 raise BodyTooSlowError from None
+            left_s -= loop.time() - began_s
             if chunk:
                 yield chunk
 
