@@ -48,6 +48,20 @@ async def refusal(call: Awaitable[Any]) -> StoreError | BundleError:
     return caught.value
 
 
+def test_what_a_command_line_had_that_is_no_text_is_stored_all_the_same(store: BundleStore) -> None:
+    half = b"caf\xe9".decode("utf-8", "surrogateescape")
+
+    async def work() -> None:
+        await store.claim(Claim("1", REVISION, half, 99.0))
+        assert [claim.by for claim in await store.claims()] == ["caf?"]
+        await store.flip(entry(1, by=half, why=half), None)
+        pointer = await store.pointer()
+        assert pointer is not None
+        assert (pointer.live.by, pointer.live.why) == ("caf?", "caf?")
+
+    asyncio.run(work())
+
+
 def test_a_bundle_comes_back_by_its_revision(store: BundleStore) -> None:
     async def work() -> None:
         assert await store.put_bundle(b"a bundle") == REVISION

@@ -39,6 +39,7 @@ from tidegate.control.status import FleetReport, unread
 from tidegate.control.steps import StepEvent
 from tidegate.errors import BundleError, ImmutableError, PublishError, StackError, StoreError, TidegateError
 from tidegate.ports import LiveEntry, Pointer, Transport
+from tidegate.ports.bundle_store import as_text
 from tidegate.rules import Engine
 from tidegate.settings import Settings
 from tidegate.stack_file import StackFile
@@ -99,7 +100,7 @@ class LocalStack:
 
     def __post_init__(self) -> None:
         # Once: a machine whose name changes meanwhile follows the same directory.
-        self._place = f"{socket.gethostname()}:{self._rules.resolve()}"
+        self._place = as_text(f"{socket.gethostname()}:{self._rules.resolve()}")
 
     @property
     def directory(self) -> str:

@@ -11,6 +11,12 @@ from typing import Protocol
 from tidegate.ports.protocols import ModelLoad
 
 
+def as_text(written: str) -> str:
+    """What somebody wrote, with a question mark for each half of a character. A command line of another encoding than UTF-8
+    has such halves, and nothing that has one can be stored."""
+    return written.encode("utf-8", "replace").decode()
+
+
 @dataclass(frozen=True, slots=True)
 class LiveEntry:
     """One flip of the pointer.
@@ -37,6 +43,11 @@ class LiveEntry:
     marked_bad: str = ""
     cleared: bool = False
     follows: str = ""
+
+    def __post_init__(self) -> None:
+        """Make texts of what a command line had that is none: see `as_text`."""
+        object.__setattr__(self, "by", as_text(self.by))
+        object.__setattr__(self, "why", as_text(self.why))
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +117,10 @@ class Claim:
     expires_at: float
     stage: ClaimStage = ClaimStage.TRYING
     damaged: str = ""
+
+    def __post_init__(self) -> None:
+        """Make a text of who it is: see `as_text`."""
+        object.__setattr__(self, "by", as_text(self.by))
 
     @property
     def publishes(self) -> bool:
