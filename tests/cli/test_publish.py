@@ -94,6 +94,14 @@ def published(cli: Cli) -> Cli:
     return cli
 
 
+@pytest.fixture
+def served(cli: Cli, request: pytest.FixtureRequest) -> Cli:
+    """A stack where something that was published is live, whatever it is: what the test before left."""
+    if not cli.base:
+        request.getfixturevalue("published")
+    return cli
+
+
 def lines(done: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
@@ -135,53 +143,53 @@ def test_a_dry_run_shows_what_would_change_and_changes_nothing(published: Cli) -
     assert (published.history(), published.stack.models("a")) == (before, held)
 
 
-def test_rules_that_do_not_compile_are_refused_with_their_place(published: Cli) -> None:
-    live = published.live()
-    published.write(picked="versionde/9")
-    done = published.publish()
+def test_rules_that_do_not_compile_are_refused_with_their_place(served: Cli) -> None:
+    live = served.live()
+    served.write(picked="versionde/9")
+    done = served.publish()
     assert done.returncode == 1
     assert "rule 'default'" in done.stderr
     assert "✗ check" in done.stdout
-    result = lines(published.publish("--json"))[-1]
+    result = lines(served.publish("--json"))[-1]
     assert (result["ok"], result["step"]) == (False, "check")
     assert "objectives/picked.yaml:6" in result["error"]
-    assert published.live() == live
+    assert served.live() == live
 
 
-def test_a_dead_rule_and_a_failing_case_are_refused_with_their_place(published: Cli) -> None:
-    live = published.live()
-    published.write(picked="[{id: all, serve: versioned/2}, {id: late, when: {country: US}, serve: versioned/3}]")
-    result = lines(published.publish("--json"))[-1]
+def test_a_dead_rule_and_a_failing_case_are_refused_with_their_place(served: Cli) -> None:
+    live = served.live()
+    served.write(picked="[{id: all, serve: versioned/2}, {id: late, when: {country: US}, serve: versioned/3}]")
+    result = lines(served.publish("--json"))[-1]
     (finding,) = result["findings"]
     assert (result["step"], finding["file"], finding["rule"]) == ("check", "objectives/picked.yaml", "late")
     assert finding["line"] == 6
-    published.write(picked="versioned/3")
-    cases = published.rules / "cases" / "picked.yaml"
+    served.write(picked="versioned/3")
+    cases = served.rules / "cases" / "picked.yaml"
     cases.parent.mkdir()
     try:
         cases.write_text("objective: picked\ncases:\n  - {name: second, context: {}, expect: {target: versioned/2}}\n")
-        result = lines(published.publish("--json"))[-1]
+        result = lines(served.publish("--json"))[-1]
     finally:
         shutil.rmtree(cases.parent)
     (finding,) = result["findings"]
     assert (result["step"], finding["file"], finding["line"]) == ("test", "cases/picked.yaml", 3)
-    assert published.live() == live
+    assert served.live() == live
 
 
-def test_auto_models_are_placed_by_what_was_pushed(published: Cli) -> None:
+def test_auto_models_are_placed_by_what_was_pushed(served: Cli) -> None:
     """Nothing declares its memory, so that a compile finds room; a publish counts files, of 1 MB at least each."""
-    published.write(picked="versioned/2", other="simple")
-    fleet = published.rules / "fleet.yaml"
+    served.write(picked="versioned/2", other="simple")
+    fleet = served.rules / "fleet.yaml"
     text = "shards: {{a: {{replicas: 2, memory_mb: {}}}}}\nmodels: {{versioned: {{shards: [a]}}, simple: {{shards: auto}}}}\n"
     fleet.write_text(text.format(1))
-    live = published.live()
-    result = lines(published.publish("--json"))[-1]
+    live = served.live()
+    result = lines(served.publish("--json"))[-1]
     assert result["ok"] is False
     assert result["step"] == "assign"
-    assert published.live() == live
+    assert served.live() == live
     assert "the models do not fit on the shards" in result["error"]
     fleet.write_text(text.format(2))
-    assert published.publish("--dry-run").returncode == 0
+    assert served.publish("--dry-run").returncode == 0
 
 
 DIVIDES_BY_ZERO = """\
@@ -191,20 +199,20 @@ class TritonPythonModel:
 """
 
 
-def test_a_target_that_fails_behind_a_step_is_named_and_can_be_refused(published: Cli) -> None:
+def test_a_target_that_fails_behind_a_step_is_named_and_can_be_refused(served: Cli) -> None:
     """`simple` has no golden request; `fails` is an ensemble whose step divides by zero."""
     for name in ("fails", "fails_step"):
         source = "simple_pipeline" if name == "fails" else "simple"
-        shutil.copytree(ROOT / "tests/repositories/small" / source, published.models / name, dirs_exist_ok=True)
-        config = published.models / name / "config.pbtxt"
+        shutil.copytree(ROOT / "tests/repositories/small" / source, served.models / name, dirs_exist_ok=True)
+        config = served.models / name / "config.pbtxt"
         text = config.read_text().replace(f'name: "{source}"', f'name: "{name}"', 1)
         config.write_text(text.replace('model_name: "simple"', 'model_name: "fails_step"'))
-    (published.models / "fails_step/1/model.py").write_text(DIVIDES_BY_ZERO)
-    published.write(picked="simple", other="fails")
-    refused = published.publish("--require-samples")
+    (served.models / "fails_step/1/model.py").write_text(DIVIDES_BY_ZERO)
+    served.write(picked="simple", other="fails")
+    refused = served.publish("--require-samples")
     assert refused.returncode == 1
     assert "targets without a golden request: fails, simple" in refused.stderr
-    done = published.publish()
+    done = served.publish()
     assert done.returncode == 0, done.stderr
     assert "targets are READY; unproved: fails, simple" in done.stdout
     told = {line.split("'")[1]: line for line in done.stderr.splitlines() if "went live unproved" in line}
@@ -224,9 +232,9 @@ def test_a_model_that_triton_refuses_leaves_live_untouched(published: Cli) -> No
     assert published.stack.version("picked") == 2
 
 
-def test_a_model_that_is_nowhere_is_named(published: Cli) -> None:
-    published.write(picked="versioned/7")
-    done = published.publish()
+def test_a_model_that_is_nowhere_is_named(served: Cli) -> None:
+    served.write(picked="versioned/7")
+    done = served.publish()
     assert done.returncode == 1
     assert "version 7 of model 'versioned'" in done.stderr and "versions there: 1, 2, 3" in done.stderr
 
@@ -260,15 +268,15 @@ def test_of_two_publishers_one_wins_and_the_other_is_told_by_whom(published: Cli
     assert all("Traceback" not in errors for _, errors in ended.values())
 
 
-def test_a_publish_onto_what_is_not_live_is_refused_before_anything_is_read(published: Cli) -> None:
-    live = published.live()
-    published.write(picked="versioned/1")
-    done = published.publish("--onto", "none", "--json")
+def test_a_publish_onto_what_is_not_live_is_refused_before_anything_is_read(served: Cli) -> None:
+    live = served.live()
+    served.write(picked="versioned/1")
+    done = served.publish("--onto", "none", "--json")
     assert (done.returncode, lines(done)[-1]["step"]) == (1, "check")
     assert f"made revision {live[:12]} live at" in lines(done)[-1]["error"]
-    done = published.publish("--onto", live[:8], "--dry-run")
+    done = served.publish("--onto", live[:8], "--dry-run")
     assert done.returncode == 0, done.stderr
-    assert published.live() == live
+    assert served.live() == live
 
 
 def test_a_rollback_is_one_write_and_names_who_and_why(published: Cli) -> None:
@@ -321,11 +329,11 @@ def test_a_rollback_to_a_named_revision_loads_what_is_gone(published: Cli) -> No
     assert (again.returncode, "is live already" in again.stdout) == (0, True)
 
 
-def test_a_revision_that_never_was_is_refused_with_those_that_were(published: Cli) -> None:
-    done = published.run("rollback", "nothing")
+def test_a_revision_that_never_was_is_refused_with_those_that_were(served: Cli) -> None:
+    done = served.run("rollback", "nothing")
     assert done.returncode == 1
     assert "no revision that was live begins with 'nothing'" in done.stderr
-    assert published.live()[:12] in done.stderr
+    assert served.live()[:12] in done.stderr
 
 
 def unload(stack: RunningStack, model: str) -> str:
@@ -375,8 +383,8 @@ def interruptible() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def test_a_watch_looks_again_until_it_is_interrupted(published: Cli) -> None:
-    command = published.command("status", "--watch", "--interval-s", "0.2", "--json")
+def test_a_watch_looks_again_until_it_is_interrupted(served: Cli) -> None:
+    command = served.command("status", "--watch", "--interval-s", "0.2", "--json")
     with subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
@@ -389,19 +397,19 @@ def test_a_watch_looks_again_until_it_is_interrupted(published: Cli) -> None:
         first, second = (json.loads(process.stdout.readline()) for _ in range(2))
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=20)
-    assert first["revision"] == second["revision"] == published.live()
+    assert first["revision"] == second["revision"] == served.live()
     assert (process.returncode, errors) == (0, "")
 
 
-def test_a_watch_on_a_terminal_redraws(published: Cli) -> None:
+def test_a_watch_on_a_terminal_redraws(served: Cli) -> None:
     ours, theirs = pty.openpty()
-    command = published.command("status", "--watch", "--interval-s", "0.2")
+    command = served.command("status", "--watch", "--interval-s", "0.2")
     with subprocess.Popen(
         command, stdout=theirs, stderr=theirs, env=environment({"TERM": "xterm"}), preexec_fn=interruptible
     ) as process:
         os.close(theirs)
         shown = b""
-        while shown.count(published.live()[:12].encode()) < 2:
+        while shown.count(served.live()[:12].encode()) < 2:
             shown += os.read(ours, 65536)
         process.send_signal(signal.SIGINT)
         with contextlib.suppress(OSError):
@@ -411,9 +419,9 @@ def test_a_watch_on_a_terminal_redraws(published: Cli) -> None:
     os.close(ours)
 
 
-def test_history_is_a_table(published: Cli) -> None:
-    table = published.run("history", "--limit", "1").stdout
-    assert published.live()[:12] in table
+def test_history_is_a_table(served: Cli) -> None:
+    table = served.run("history", "--limit", "1").stdout
+    assert served.live()[:12] in table
     assert "the test begins" in table or "live" in table
 
 
@@ -425,10 +433,10 @@ def test_without_stores_it_says_how_to_name_them(command: str) -> None:
 
 
 @pytest.mark.parametrize("command", ["publish", "rollback", "status"])
-def test_stores_that_do_not_answer_are_an_error_that_names_them(command: str, published: Cli) -> None:
+def test_stores_that_do_not_answer_are_an_error_that_names_them(command: str, served: Cli) -> None:
     url = f"http://127.0.0.1:{free_port()}"
     options = ["--bucket", "nowhere", "--registry-table", "nowhere", "--endpoint-url", url]
-    more = ["--rules", str(published.rules), "--models", str(published.models)] if command == "publish" else []
+    more = ["--rules", str(served.rules), "--models", str(served.models)] if command == "publish" else []
     done = run(command, *more, *options)
     assert done.returncode == 1
     assert re.search(rf"(S3|DynamoDB) at {url} did not answer", done.stderr)
@@ -443,18 +451,18 @@ def test_a_table_or_bucket_that_is_missing_is_named(cli: Cli) -> None:
     assert (bucket.returncode, "there is no bucket 'nowhere'" in bucket.stderr) == (1, True)
 
 
-def test_the_same_files_have_one_revision_from_check_to_the_answers_header(published: Cli) -> None:
-    published.write(picked="versioned", other="simple")
-    rules = str(published.rules)
+def test_the_same_files_have_one_revision_from_check_to_the_answers_header(served: Cli) -> None:
+    served.write(picked="versioned", other="simple")
+    rules = str(served.rules)
     checked = json.loads(run("rules", "check", rules, "--json").stdout)["revision"]
-    planned = lines(published.publish("--dry-run", "--json"))[-1]
-    done = lines(published.publish("--json"))[-1]
+    planned = lines(served.publish("--dry-run", "--json"))[-1]
+    done = lines(served.publish("--json"))[-1]
     assert checked == planned["revision"] == done["revision"] == done["activated"]["revision"]
     assert planned["resolution"] == done["resolution"] is not None
-    assert eventually(lambda: published.live() == checked)
-    assert json.loads(published.run("status", "--json").stdout)["revision"] == checked
+    assert eventually(lambda: served.live() == checked)
+    assert json.loads(served.run("status", "--json").stdout)["revision"] == checked
     request = urllib.request.Request(
-        f"{published.stack.url}/v1/objectives/other/resolve", b'{"context": {}}', {"Content-Type": "application/json"}
+        f"{served.stack.url}/v1/objectives/other/resolve", b'{"context": {}}', {"Content-Type": "application/json"}
     )
     with urllib.request.urlopen(request, timeout=20) as answer:
         assert answer.headers["Tidegate-Revision"] == checked
@@ -472,15 +480,14 @@ OPERATOR = {
 
 
 @pytest.mark.parametrize("command", OPERATOR)
-def test_what_an_operator_reads_fits_80_columns(command: str, published: Cli) -> None:
-    published.write(picked="versioned/2", other="simple")
-    places = {"{rules}": str(published.rules), "{models}": str(published.models)}
+def test_what_an_operator_reads_fits_80_columns(command: str, served: Cli) -> None:
+    served.write(picked="versioned/2", other="simple")
+    places = {"{rules}": str(served.rules), "{models}": str(served.models)}
     arguments = [places.get(each, each) for each in OPERATOR[command]]
-    done = published.run(*arguments, COLUMNS="80")
+    done = served.run(*arguments, COLUMNS="80")
     assert done.stdout.strip()
     assert_fits(done.stdout + done.stderr, "")
     if command in ("publish", "status", "history"):
-        published.base = ""
-        assert published.live()[:12] in done.stdout
+        assert served.live()[:12] in done.stdout
         if command == "publish":
-            assert eventually(lambda: "it is better" in published.run("status").stdout)
+            assert eventually(lambda: "it is better" in served.run("status").stdout)
