@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.isolation.place import SECRET_PATH, Order, Place, infer, v1
+from tests.support.stack import eventually
 from tests.support.wire import Reply, ask, message
 
 ADDRESS = re.compile(r"127\.0\.0\.1:\d+")
@@ -93,7 +94,7 @@ def test_a_models_exception_stays_inside_and_its_correlation_id_finds_it(
     assert "licence" not in text
     assert ".py" not in text
     (found,) = re.findall(r"[0-9a-f]{16}", text)
-    assert found in place.stack.errors
+    eventually(lambda: found in place.stack.errors)
     assert SECRET_PATH in place.stack.errors
 
 
