@@ -94,7 +94,7 @@ def test_a_models_exception_stays_inside_and_its_correlation_id_finds_it(
     assert "licence" not in text
     assert ".py" not in text
     (found,) = re.findall(r"[0-9a-f]{16}", text)
-    eventually(lambda: found in place.stack.errors)
+    assert eventually(lambda: found in place.stack.errors)
     assert SECRET_PATH in place.stack.errors
 
 
