@@ -277,7 +277,7 @@ def test_wrong_usage_exits_with_2_and_a_failure_with_1() -> None:
     assert tidegate("status", "--url", "file:///etc/hostname").returncode == 2
     unreachable = tidegate("status", "--url", "http://127.0.0.1:9")
     assert (unreachable.returncode, unreachable.stdout) == (1, "")
-    assert "is the gateway running?" in unreachable.stderr
+    assert "http://127.0.0.1:9" in unreachable.stderr
     assert tidegate("--version").stdout.startswith("tidegate, version ")
     assert "status" in tidegate("--help").stdout
 

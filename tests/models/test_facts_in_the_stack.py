@@ -126,7 +126,7 @@ def test_facts_of_a_new_member_are_seeded_into_the_running_stack(
     assert "--stack names the table and where it is" in both.stderr
     nowhere = seed(str(file), "--stack", "http://127.0.0.1:9")
     assert nowhere.returncode == 1
-    assert "is the gateway running?" in nowhere.stderr
+    assert "http://127.0.0.1:9" in nowhere.stderr
 
 
 @pytest.fixture
