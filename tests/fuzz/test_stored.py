@@ -156,6 +156,15 @@ def test_an_object_with_half_a_character_is_damaged(which: int) -> None:
             decode(json.dumps({"entries": entries}).encode())
 
 
+@pytest.mark.parametrize("revision", ["", "../x", "a" * 63, "A" * 64, f"{'a' * 64}."])
+def test_a_pointer_to_what_is_no_revision_is_damaged(revision: str) -> None:
+    """What nothing can be stored by can never be mended by publishing its rules again."""
+    sound, decode, _ = _stored()[0]
+    entries = [entry | {"revision": revision} for entry in json.loads(sound)["entries"]]
+    with pytest.raises(StoreError, match="damaged: revision is none; see `tidegate recover`"):
+        decode(json.dumps({"entries": entries}).encode())
+
+
 @FUZZED
 @given(st.integers(0, 2**64), st.integers(1, 5))
 def test_a_smashed_archive_is_unpacked_or_refused(seed: int, smashes: int) -> None:

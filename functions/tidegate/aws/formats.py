@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, TypeVar
 
-from tidegate.aws.layout import MANIFESTS, unit_key
+from tidegate.aws.layout import MANIFESTS, is_revision, unit_key
 from tidegate.errors import DamagedError, StoreError
 from tidegate.ports import BadMark, Claim, ClaimStage, LiveEntry, ModelFile, ModelLoad, Pointer
 from tidegate.ports.model_units import MAX_PATH_BYTES, is_below
@@ -258,6 +258,8 @@ def _entry_fields(entry: LiveEntry) -> dict[str, Any]:
 def _entry(value: Any) -> LiveEntry:
     sequence: int = _get(value, "sequence", int)
     texts = {name: _text(value, name) for name in ("revision", "by", "why", "action")}
+    if not is_revision(texts["revision"]):
+        raise ValueError("revision is none")
     # Those that a flip of an older version of Tidegate lacks.
     texts |= {name: _text(value, name) for name in ("marked_bad", "follows") if name in value}
     cleared: bool = _get(value, "cleared", bool) if "cleared" in value else False

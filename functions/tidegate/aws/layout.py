@@ -90,7 +90,12 @@ def history_key(sequence: int) -> str:
     return f"{HISTORY}{sequence:010d}.json"
 
 
+def is_revision(text: str) -> bool:
+    """Whether a text is what a revision looks like."""
+    return _REVISION.fullmatch(text) is not None
+
+
 def _checked(revision: str) -> str:
-    if not _REVISION.fullmatch(revision):
+    if not is_revision(revision):
         raise BundleError(f"{revision[:64]!r} is no revision: 64 hexadecimal digits, or twice 64 with a point between")
     return revision
