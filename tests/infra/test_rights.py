@@ -18,7 +18,7 @@ import sys
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -359,6 +359,18 @@ def asking(stage: Stage) -> None:
             answer = read(function.invoke(http_event("/v1/objectives/main/resolve", {"context": {}}), 30_000))
             assert answer.status == 200, answer.body
             assert eventually(lambda: has_reported(stage)), "beside the answers"
+    forget_gateways(stage)
+
+
+def forget_gateways(stage: Stage) -> None:
+    """Have the registry hear nothing more of functions that have ended: every publish would wait for them to confirm."""
+    registry = DynamoRegistry(stage.aws.clients(), stage.aws.table)
+
+    async def work() -> None:
+        for gateway in await registry.gateways():
+            await registry.report(replace(gateway, seen_at=0.0))
+
+    asyncio.run(work())
 
 
 def has_reported(stage: Stage) -> bool:
