@@ -102,7 +102,7 @@ def test_a_malformed_event_is_refused_and_never_an_error_of_another_kind(data: s
                 inner = None
         if isinstance(inner, dict) and data.draw(st.booleans()):
             inner.pop(last, None)
-        elif isinstance(inner, dict) or (isinstance(inner, list) and last < len(inner)):
+        elif isinstance(inner, dict) or (isinstance(inner, list) and isinstance(last, int) and last < len(inner)):
             inner[last] = data.draw(JSON)
     try:
         found = READERS[name](event)
