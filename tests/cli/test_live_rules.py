@@ -131,7 +131,8 @@ def test_what_does_not_answer_is_said_in_words() -> None:
 def test_an_empty_variable_counts_as_unset_and_the_command_says_so(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("tidegate.cli.control.read_fleet", lambda _url: {"control": {}})
+    monkeypatch.setattr("tidegate.stack_file.find", lambda _url: object())
+    monkeypatch.setattr("tidegate.cli.control.read_fleet", lambda _url, **_: {"control": {}})
     monkeypatch.setenv("TIDEGATE_STACK", "")
     said = run("history", exit_code=1).stderr
     assert "it answers at the default port, as TIDEGATE_STACK is empty\n" in said

@@ -154,9 +154,11 @@ def workers(parent: int | None = None) -> list[int]:
     """The processes that a process, by default this one, started to work for it."""
     found = []
     for task in Path(f"/proc/{parent or 'self'}/task").iterdir():
-        for pid in (task / "children").read_text().split():
-            if b"tidegate.bootstrap.worker" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                found.append(int(pid))
+        # Threads and processes may end meanwhile.
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            for pid in (task / "children").read_text().split():
+                if b"tidegate.bootstrap.worker" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    found.append(int(pid))
     return found
 
 
