@@ -251,7 +251,7 @@ def test_who_reaches_a_server_cannot_change_it(stack: RunningStack, method: str,
 
 
 def test_who_reaches_a_servers_grpc_port_cannot_change_it(stack: RunningStack) -> None:
-    arguments = (Path("/proc") / str(stack.servers()[0].pid) / "cmdline").read_text()
+    arguments = (Path("/proc") / str(stack.servers()[0].pid) / "cmdline").read_text(errors="replace")
     match = re.search(r"--grpc-port=(\d+)", arguments)
     assert match is not None
     with grpc.InferenceServerClient(f"127.0.0.1:{match[1]}") as client:

@@ -74,7 +74,7 @@ def _watch(process: subprocess.Popen[str], repository: Path, servers: dict[int, 
         for entry in Path("/proc").iterdir():
             if entry.name.isdecimal() and int(entry.name) not in servers:
                 try:
-                    words = (entry / "cmdline").read_text().split("\0")
+                    words = (entry / "cmdline").read_text(errors="replace").split("\0")
                 except OSError:
                     continue
                 if f"--model-repository={repository.resolve()}" in words and words[0].endswith("tritonserver"):

@@ -138,7 +138,9 @@ def local_aws(stack: RunningStack) -> int:
     """The process of the stack's local AWS; 0 where there is none."""
     for path in Path("/proc").iterdir():
         try:
-            is_aws = path.name.isdecimal() and "tidegate.aws.local_server" in (path / "cmdline").read_text()
+            is_aws = path.name.isdecimal() and "tidegate.aws.local_server" in (path / "cmdline").read_text(
+                errors="replace"
+            )
             if is_aws and int((path / "stat").read_text().rpartition(")")[2].split()[1]) == stack.process.pid:
                 return int(path.name)
         except (OSError, IndexError):

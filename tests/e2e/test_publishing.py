@@ -214,7 +214,7 @@ def children(stack: RunningStack, module: str) -> list[int]:
     for path in Path("/proc").iterdir():
         if path.name.isdecimal():
             try:
-                status, line = (path / "stat").read_text(), (path / "cmdline").read_text()
+                status, line = (path / "stat").read_text(), (path / "cmdline").read_text(errors="replace")
             except OSError:
                 continue
             if int(status.rpartition(")")[2].split()[1]) == stack.process.pid and module in line:

@@ -267,6 +267,6 @@ def _child_prefix(pid: int, parent: int) -> re.Match[str] | None:
     if not stat or int(stat[1]) != parent:
         return None
     try:
-        return _PREFIX.search((Path("/proc") / str(pid) / "cmdline").read_text().replace("\0", " "))
+        return _PREFIX.search((Path("/proc") / str(pid) / "cmdline").read_text(errors="replace").replace("\0", " "))
     except OSError:
         return None
