@@ -187,3 +187,19 @@ def test_many_models_are_asked_more_often() -> None:
     assert virtual_time.run(first_turns(3, 14.0)) == 3
     assert virtual_time.run(first_turns(100, ROUND_S)) == 100
     assert virtual_time.run(first_turns(1000, 1.1)) == 5
+
+
+def test_a_server_that_ends_meanwhile_is_not_judged(caplog: pytest.LogCaptureFixture) -> None:
+    async def live() -> Plan:
+        return (OTHER,)
+
+    async def work() -> None:
+        golden = MemoryGoldenRequests(wrong={"other": "status 404"})
+        serving: list[Endpoint | None] = [SERVER]
+        test = SelfTest(live, golden, lambda: serving[0], lambda _: None, 30)
+        serving[0] = None
+        await test.round(SERVER)
+        assert test.state is SelfTestState.UNTESTED
+
+    asyncio.run(work())
+    assert caplog.text == ""

@@ -114,6 +114,9 @@ class SelfTest:
                 failures.append(f"{load.model}: {result.reason}")
             if len(failures) == MOST_MODELS:
                 break
+        if failures and self._endpoint() != endpoint:
+            # It has ended, or is ending, and unloads its models: what it answers says nothing.
+            return
         if self.state is SelfTestState.UNTESTED:
             # Until an answer has shown that the server computes, one round without any is enough.
             self.state, self._failed_rounds = SelfTestState.PASSED, ROUNDS - 1

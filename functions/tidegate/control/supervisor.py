@@ -339,6 +339,9 @@ class Supervisor:
         for task in tuple(self._retiring):
             task.cancel()
         slots = list(self._slots)
+        for slot in slots:
+            # It unloads its models, so nobody must ask them any more.
+            slot.filled = False
         # One that answers nothing would be asked to unload its models until the time for that is over.
         ends = [slot.server.kill() if slot.pulse.is_silent else slot.server.stop() for slot in slots]
         await asyncio.gather(*(self._goodbye(slot) for slot in slots), *ends)
