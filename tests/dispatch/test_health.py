@@ -438,3 +438,17 @@ def test_questions_about_a_model_that_fail_do_not_open_its_breaker(failure: Answ
         assert await ask(dispatcher) == "b"
 
     on_one_loop(main)
+
+
+def test_where_a_whole_shard_ends_the_one_more_server_is_one_that_lives() -> None:
+    world = World({"a1": RESET, "a2": RESET})
+
+    async def main() -> None:
+        world.ill |= {"a1", "a2"}
+        dispatcher = world.dispatcher()
+        decision = decide()
+        outcome = await dispatcher.dispatch(decision, INFER, dispatcher.deadline_s(decision))
+        assert outcome.shard == "b"
+        assert len(world.hosts) == 2, "the request itself was sent to two servers"
+
+    on_one_loop(main)

@@ -168,6 +168,11 @@ class Dispatcher:
         failures: list[_Failure] = []
         position, is_last_server = 0, False
         while position < len(plan):
+            if is_last_server and not await self._is_alive(plan[position], deadline_s):
+                # The one that is left must not be wasted on a server that has ended too, as when a whole shard ends.
+                failures.append(_Failure(f"{_name(plan[position])}: does not answer for its health", _Next.FREE))
+                position += 1
+                continue
             tried = await self._attempt(plan, position, call, deadline_s, failures)
             if isinstance(tried, Outcome):
                 return tried
@@ -188,6 +193,10 @@ class Dispatcher:
         if isinstance(raise_or, DispatchError):
             raise raise_or
         return raise_or
+
+    async def _is_alive(self, attempt: Attempt, deadline_s: float) -> bool:
+        within_s = (deadline_s - self._clock()) * self._config.attempt_share / 2
+        return within_s > 0.0 and await self._watch.is_alive(self._place(attempt).server, within_s)
 
     def _plan(self, decision: Decision, call: Call) -> list[Attempt]:
         """The attempts that may be made now, in order; the first candidate alone where every place is left alone."""

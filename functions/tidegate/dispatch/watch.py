@@ -70,6 +70,14 @@ class Watch:
         """Let requests to a place again once `after_s` seconds are over and the model says that it is ready."""
         self._run(self._until_ready(place, after_s))
 
+    async def is_alive(self, server: Server, within_s: float) -> bool:
+        """Whether an endpoint answers for its health now; it has `within_s` seconds, and no longer than any health request."""
+        timeout_s = min(within_s, self._config.probe_timeout_ms / 1000.0)
+        try:
+            return (await self._transport.send(server.endpoint, _HEALTH, timeout_s)).status == 200
+        except EndpointError:
+            return False
+
     def close(self) -> None:
         """Ask no more: nobody sends requests any longer."""
         if self._timer is not None:
