@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from tidegate.bootstrap.incidents import Incidents
-from tidegate.bootstrap.local import STATUS_S, LocalStack
+from tidegate.bootstrap.local_stack import STATUS_S, LocalStack
 from tidegate.control.fleet import LocalFleet
 from tidegate.control.status import FleetReport
 from tidegate.errors import StackError

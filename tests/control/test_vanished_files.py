@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from tidegate.bootstrap.incidents import Incidents
-from tidegate.bootstrap.local import LocalStack
+from tidegate.bootstrap.local_stack import LocalStack
 from tidegate.bootstrap.sources import FolderModels
 from tidegate.cli.serve import _follow
 from tidegate.control.following import FollowMode

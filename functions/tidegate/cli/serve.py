@@ -14,7 +14,8 @@ from types import FrameType
 import click
 import uvloop
 
-from tidegate.bootstrap.local import LocalStack, local_stack
+from tidegate.bootstrap.local import local_stack
+from tidegate.bootstrap.local_stack import LocalStack
 from tidegate.bootstrap.sources import followed_rules
 from tidegate.bootstrap.tasks import cancel
 from tidegate.cli.columns import say
