@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tidegate.aws.formats import GAP_BYTES, Manifest, StoredFile, decode_manifest, encode_manifest, is_gap
 from tidegate.aws.layout import MANIFESTS, MODELS, SAMPLES, model_key, parse_unit, unit_key
+from tidegate.aws.model_damage import FEW, ModelInspector
 from tidegate.aws.objects import Listed, Objects
 from tidegate.aws.unit_push import UnitPush, run_all
 from tidegate.aws.upload import PART_BYTES, Uploader
@@ -21,15 +22,12 @@ from tidegate.ports.model_units import (
     UnitFile,
     check_name,
     in_use,
-    lost_unit,
     read_units,
     replaced_meanwhile,
     version_of,
 )
 
 PUSHES_AT_ONCE = 8
-FEW = 8
-"""Up to so many models are each asked for; of more, everything that is in the bucket is listed."""
 
 
 class S3ModelStore:
@@ -45,7 +43,7 @@ class S3ModelStore:
         self._part_bytes = part_bytes
         self._manifests: dict[Unit, _Read] = {}
         self._sources: dict[tuple[str, str], UnitFile] = {}
-        self._whole: dict[Unit, tuple[str, tuple[StoredFile, ...]]] = {}
+        self._inspector = ModelInspector(objects)
 
     async def models(self) -> Mapping[str, Sequence[int]]:
         """The models of which at least one version is there, sorted by name, with their versions, ascending.
@@ -92,40 +90,8 @@ class S3ModelStore:
         return stored.data
 
     async def damage(self, units: Collection[Unit]) -> Sequence[str]:
-        """Which of some units, or of their files, are not there as they were pushed: see `ModelStore.damage`.
-
-        Files are compared by the ETags that their manifest remembers; a manifest is read again where its own has changed.
-        """
-        models = {model for model, _ in units}
-        below = [""] if len(models) > FEW else [f"{model}/" for model in sorted(models)]
-        listings = await run_all(self._objects.list(root + each) for root in (MANIFESTS, MODELS) for each in below)
-        etags = {found.key: found.etag for listed in listings for found in listed}
-        found = await asyncio.gather(*(self._damage(*unit, etags) for unit in units))
-        return sorted(text for texts in found for text in texts)
-
-    async def _damage(self, model: str, version: int | None, etags: Mapping[str, str]) -> list[str]:
-        key = unit_key(MANIFESTS, model, version)
-        etag = etags.get(key)
-        if etag is None:
-            return [lost_unit(model, version)]
-        whole = self._whole.get((model, version))
-        if whole is None or whole[0] != etag:
-            stored = await self._objects.get(key)
-            try:
-                if stored is None or is_gap(stored.data):
-                    return [lost_unit(model, version)]
-                whole = stored.etag, decode_manifest(key, stored.data).files
-            except StoreError:
-                return [f"{key} is damaged"]
-            self._whole[model, version] = whole
-        texts = []
-        for each in whole[1]:
-            there = etags.get(model_key(model, each.file.path))
-            if there is None:
-                texts.append(f"{model}/{each.file.path} is gone")
-            elif each.etag and there != each.etag:
-                texts.append(f"{model}/{each.file.path} has other bytes")
-        return texts
+        """Which of some units, or of their files, are not there as they were pushed: see `ModelStore.damage`."""
+        return await self._inspector.damage(units)
 
     async def samples(self, model: str) -> Mapping[str, bytes]:
         """The golden requests of a model as JSON by file name."""
