@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import functools
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from tidegate.dispatch import Call, Dispatcher, quarantine
@@ -26,8 +28,14 @@ DEAD_STUB = answer(500, "in ensemble 'ranker', Stub process 'step_0_0' is not he
 FAST = {"breaker_open_ms": 1, "breaker_longest_ms": 4, "probe_interval_ms": 1}
 
 
-def on_one_loop(main: Callable[[], Awaitable[None]]) -> None:
-    asyncio.run(asyncio.wait_for(main(), 20))  # type: ignore[arg-type]
+def on_one_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """Run a test on an event loop of its own, which the watch over endpoints needs."""
+
+    @functools.wraps(test)
+    def run(*arguments: Any, **names: Any) -> None:
+        asyncio.run(asyncio.wait_for(test(*arguments, **names), 20))
+
+    return run
 
 
 async def ask(dispatcher: Dispatcher, call: Call = INFER) -> str:
@@ -45,42 +53,36 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 @pytest.mark.parametrize("failure", [RESET, answer(502), answer(504), EndpointTimeoutError("late")])
-def test_a_model_that_fails_is_left_alone_until_it_says_that_it_is_ready(failure: Answer) -> None:
+@on_one_loop
+async def test_a_model_that_fails_is_left_alone_until_it_says_that_it_is_ready(failure: Answer) -> None:
     world = World({"b1": failure})
+    dispatcher = world.dispatcher(breaker_failures=3, retry_burst=100, **FAST)
+    world.ill.add("b1")
+    for number in range(3):
+        await ask(dispatcher, Call("POST", "/infer", (), b"%d" % number))
+    world.sent.clear()
+    assert await ask(dispatcher) == "c"
+    assert world.hosts == ["c1"]
+    assert dispatcher.open_breakers() >= 1
 
-    async def main() -> None:
-        dispatcher = world.dispatcher(breaker_failures=3, retry_burst=100, **FAST)
-        world.ill.add("b1")
-        for number in range(3):
-            await ask(dispatcher, Call("POST", "/infer", (), b"%d" % number))
-        world.sent.clear()
-        assert await ask(dispatcher) == "c"
-        assert world.hosts == ["c1"]
-        assert dispatcher.open_breakers() >= 1
-
-        world.answers.clear()
-        world.ill.clear()
-        await until(lambda: not dispatcher.open_breakers())
-        world.sent.clear()
-        assert await ask(dispatcher) == "b"
-        assert {path for _, path in world.probes} == {"/v2/health/ready", "/v2/models/ranker/ready"}
-
-    on_one_loop(main)
+    world.answers.clear()
+    world.ill.clear()
+    await until(lambda: not dispatcher.open_breakers())
+    world.sent.clear()
+    assert await ask(dispatcher) == "b"
+    assert {path for _, path in world.probes} == {"/v2/health/ready", "/v2/models/ranker/ready"}
 
 
-def test_what_one_model_does_takes_no_other_models_requests_away() -> None:
+@on_one_loop
+async def test_what_one_model_does_takes_no_other_models_requests_away() -> None:
     world = World({"b1": EndpointTimeoutError("late")})
-
-    async def main() -> None:
-        dispatcher = world.dispatcher(breaker_failures=3, breaker_open_ms=60_000, retry_burst=100)
-        for _ in range(5):
-            assert await ask(dispatcher) == "c"
-        world.answers.clear()
-        other = decide(target=type(decide().target)("other", "other", None, ("b",)))
-        outcome = await dispatcher.dispatch(other, INFER, dispatcher.deadline_s(other))
-        assert outcome.endpoint == B1
-
-    on_one_loop(main)
+    dispatcher = world.dispatcher(breaker_failures=3, breaker_open_ms=60_000, retry_burst=100)
+    for _ in range(5):
+        assert await ask(dispatcher) == "c"
+    world.answers.clear()
+    other = decide(target=type(decide().target)("other", "other", None, ("b",)))
+    outcome = await dispatcher.dispatch(other, INFER, dispatcher.deadline_s(other))
+    assert outcome.endpoint == B1
 
 
 @pytest.mark.parametrize(
@@ -92,260 +94,216 @@ def test_what_one_model_does_takes_no_other_models_requests_away() -> None:
         answer(503, "Exceeds maximum queue size"),
     ],
 )
-def test_what_a_model_answers_does_not_open_its_breaker(response: Answer) -> None:
+@on_one_loop
+async def test_what_a_model_answers_does_not_open_its_breaker(response: Answer) -> None:
     world = World({"b1": response})
-
-    async def main() -> None:
-        dispatcher = world.dispatcher(breaker_failures=2)
-        for _ in range(6):
-            await ask(dispatcher)
-        assert world.hosts.count("b1") == 6
-
-    on_one_loop(main)
+    dispatcher = world.dispatcher(breaker_failures=2)
+    for _ in range(6):
+        await ask(dispatcher)
+    assert world.hosts.count("b1") == 6
 
 
-def test_a_time_out_counts_only_where_the_model_had_the_time_that_it_usually_takes() -> None:
+@on_one_loop
+async def test_a_time_out_counts_only_where_the_model_had_the_time_that_it_usually_takes() -> None:
     world = World({"b1": (0.15, OK)})
-
-    async def main() -> None:
-        dispatcher = world.dispatcher(breaker_failures=2, retry_burst=100)
-        for _ in range(10):
-            await ask(dispatcher)
-        for _ in range(20):
-            await dispatcher.dispatch(only_b(), INFER, world.now_s + 0.05)
-        world.sent.clear()
-        assert await ask(dispatcher) == "b"
-        assert world.suspects == []
-
-    on_one_loop(main)
+    dispatcher = world.dispatcher(breaker_failures=2, retry_burst=100)
+    for _ in range(10):
+        await ask(dispatcher)
+    for _ in range(20):
+        await dispatcher.dispatch(only_b(), INFER, world.now_s + 0.05)
+    world.sent.clear()
+    assert await ask(dispatcher) == "b"
+    assert world.suspects == []
 
 
-def test_an_endpoint_that_refuses_is_left_alone_at_once_and_comes_back_by_itself() -> None:
+@on_one_loop
+async def test_an_endpoint_that_refuses_is_left_alone_at_once_and_comes_back_by_itself() -> None:
     world = World({"b1": REFUSED})
-
-    async def main() -> None:
-        dispatcher = world.dispatcher(probe_interval_ms=1)
-        world.ill.add("b1")
+    dispatcher = world.dispatcher(probe_interval_ms=1)
+    world.ill.add("b1")
+    assert await ask(dispatcher) == "c"
+    world.sent.clear()
+    for _ in range(5):
         assert await ask(dispatcher) == "c"
-        world.sent.clear()
-        for _ in range(5):
-            assert await ask(dispatcher) == "c"
-        assert set(world.hosts) == {"c1"}, "no caller's request is the probe"
-        world.answers.clear()
-        world.ill.clear()
-        await until(lambda: not dispatcher.open_breakers())
-        assert await ask(dispatcher) == "b"
-
-    on_one_loop(main)
+    assert set(world.hosts) == {"c1"}, "no caller's request is the probe"
+    world.answers.clear()
+    world.ill.clear()
+    await until(lambda: not dispatcher.open_breakers())
+    assert await ask(dispatcher) == "b"
 
 
-def test_an_endpoint_that_answers_no_health_request_is_taken_out_and_its_requests_end() -> None:
+@on_one_loop
+async def test_an_endpoint_that_answers_no_health_request_is_taken_out_and_its_requests_end() -> None:
     world = World({"b1": RESET})
-
-    async def main() -> None:
-        dispatcher = world.dispatcher(probe_interval_ms=1)
-        world.ill.add("b1")
-        assert await ask(dispatcher) == "c"
-        await until(lambda: world.hung_up == ["b1"])
-        world.sent.clear()
-        assert await ask(dispatcher) == "c"
-        assert world.hosts == ["c1"]
-
-    on_one_loop(main)
+    dispatcher = world.dispatcher(probe_interval_ms=1)
+    world.ill.add("b1")
+    assert await ask(dispatcher) == "c"
+    await until(lambda: world.hung_up == ["b1"])
+    world.sent.clear()
+    assert await ask(dispatcher) == "c"
+    assert world.hosts == ["c1"]
 
 
-def test_an_endpoint_that_is_healthy_is_not_taken_out_for_a_reset() -> None:
+@on_one_loop
+async def test_an_endpoint_that_is_healthy_is_not_taken_out_for_a_reset() -> None:
     world = World({"b1": RESET})
-
-    async def main() -> None:
-        dispatcher = world.dispatcher(probe_interval_ms=1)
-        assert await ask(dispatcher) == "c"
-        await until(lambda: bool(world.probes))
-        world.answers.clear()
-        assert await ask(dispatcher) == "b"
-
-    on_one_loop(main)
+    dispatcher = world.dispatcher(probe_interval_ms=1)
+    assert await ask(dispatcher) == "c"
+    await until(lambda: bool(world.probes))
+    world.answers.clear()
+    assert await ask(dispatcher) == "b"
 
 
-def test_when_every_place_is_left_alone_the_first_candidate_is_tried_anyway() -> None:
+@on_one_loop
+async def test_when_every_place_is_left_alone_the_first_candidate_is_tried_anyway() -> None:
     world = World({"b1": REFUSED, "c1": REFUSED})
-
-    async def main() -> None:
-        dispatcher = world.dispatcher(probe_interval_ms=60_000)
-        world.ill |= {"b1", "c1"}
-        assert await ask(dispatcher) == "UnavailableError"
-        world.sent.clear()
-        world.answers.clear()
-        assert await ask(dispatcher) == "b"
-        assert world.hosts == ["b1"]
-
-    on_one_loop(main)
+    dispatcher = world.dispatcher(probe_interval_ms=60_000)
+    world.ill |= {"b1", "c1"}
+    assert await ask(dispatcher) == "UnavailableError"
+    world.sent.clear()
+    world.answers.clear()
+    assert await ask(dispatcher) == "b"
+    assert world.hosts == ["b1"]
 
 
-def test_a_request_that_was_reset_goes_to_one_more_server_from_the_budget() -> None:
+@on_one_loop
+async def test_a_request_that_was_reset_goes_to_one_more_server_from_the_budget() -> None:
     three = World({"a1": RESET, "a2": RESET, "b1": RESET})
+    dispatcher = three.dispatcher()
+    with pytest.raises((UnavailableError, QuarantinedError)):
+        await dispatcher.dispatch(decide(), INFER, dispatcher.deadline_s(decide()))
+    assert sorted(three.hosts) == ["a1", "a2"]
 
-    async def main() -> None:
-        dispatcher = three.dispatcher()
-        with pytest.raises((UnavailableError, QuarantinedError)):
-            await dispatcher.dispatch(decide(), INFER, dispatcher.deadline_s(decide()))
-        assert sorted(three.hosts) == ["a1", "a2"]
-
-        one = World({"b1": RESET})
-        dispatcher = one.dispatcher(retry_ratio=0.0, retry_floor_per_s=0.0, retry_burst=1.0)
-        assert await ask(dispatcher) == "c"
-        assert await ask(dispatcher, Call("POST", "/infer", (), b"{1}")) == "UnavailableError"
-
-    on_one_loop(main)
+    one = World({"b1": RESET})
+    dispatcher = one.dispatcher(retry_ratio=0.0, retry_floor_per_s=0.0, retry_burst=1.0)
+    assert await ask(dispatcher) == "c"
+    assert await ask(dispatcher, Call("POST", "/infer", (), b"{1}")) == "UnavailableError"
 
 
-def test_a_stale_connection_is_replaced_where_there_is_no_other_server() -> None:
+@on_one_loop
+async def test_a_stale_connection_is_replaced_where_there_is_no_other_server() -> None:
     world = World({"b1": [EndpointResetError("closed", stale=True), OK]})
-
-    async def main() -> None:
-        dispatcher = world.dispatcher()
-        alone = decide(target=only_b().target)
-        assert (await dispatcher.dispatch(alone, INFER, dispatcher.deadline_s(alone))).shard == "b"
-        assert world.hosts == ["b1", "b1"]
-
-    on_one_loop(main)
+    dispatcher = world.dispatcher()
+    alone = decide(target=only_b().target)
+    assert (await dispatcher.dispatch(alone, INFER, dispatcher.deadline_s(alone))).shard == "b"
+    assert world.hosts == ["b1", "b1"]
 
 
-def test_a_request_that_has_ended_two_servers_is_refused_for_a_while() -> None:
+@on_one_loop
+async def test_a_request_that_has_ended_two_servers_is_refused_for_a_while() -> None:
     killer = Call("POST", "/infer", (), b"killer")
     world = World({"a1": RESET, "a2": RESET})
-
-    async def main() -> None:
-        dispatcher = world.dispatcher(quarantine_s=60)
-        decision = decide()
-        with pytest.raises(UnavailableError):
-            await dispatcher.dispatch(decision, killer, dispatcher.deadline_s(decision))
-        assert sorted(world.hosts) == ["a1", "a2"]
-        for _ in range(3):
-            with pytest.raises(QuarantinedError):
-                await dispatcher.dispatch(decision, killer, dispatcher.deadline_s(decision))
-        assert len(world.hosts) == 2
-        world.answers.clear()
-        assert (await dispatcher.dispatch(decision, INFER, dispatcher.deadline_s(decision))).shard == "a"
-        world.now_s += 61
-        assert (await dispatcher.dispatch(decision, killer, dispatcher.deadline_s(decision))).shard == "a"
-
-    on_one_loop(main)
-
-
-def test_what_was_answered_meanwhile_is_not_suspected() -> None:
-    world = World({"a1": [RESET, RESET], "a2": []})
-
-    async def main() -> None:
-        dispatcher = world.dispatcher()
-        decision = decide()
-        for _ in range(8):
-            await dispatcher.dispatch(decision, INFER, dispatcher.deadline_s(decision))
-            world.now_s += 5
-        assert world.hosts.count("a1") >= 3
-
-    on_one_loop(main)
-
-
-def test_a_model_whose_process_has_ended_is_reported_and_left_alone() -> None:
-    world = World({"a1": DEAD_STUB, "a2": []})
-
-    async def main() -> None:
-        dispatcher = world.dispatcher(breaker_open_ms=60_000)
-        decision = decide()
-        for number in range(6):
-            call = Call("POST", "/infer", (), b"%d" % number)
-            assert (await dispatcher.dispatch(decision, call, dispatcher.deadline_s(decision))).endpoint == A2
-        assert world.hosts.count("a1") == 1
-        assert [(each.endpoint, each.model, each.kind) for each in world.suspects] == [
-            (A1, "ranker", SuspectKind.DEAD_STUB)
-        ]
-
-    on_one_loop(main)
-
-
-def test_whoever_finds_a_process_dead_is_not_suspected_of_having_ended_it() -> None:
-    world = World({"a1": DEAD_STUB, "a2": DEAD_STUB, "b1": DEAD_STUB})
-
-    async def main() -> None:
-        dispatcher = world.dispatcher(breaker_open_ms=60_000)
-        decision = decide()
-        first = Call("POST", "/infer", (), b"first")
-        with pytest.raises(UnavailableError):
-            await dispatcher.dispatch(decision, first, dispatcher.deadline_s(decision))
-        assert len(world.hosts) == 2, "one more server, no more"
-        with pytest.raises(UnavailableError):
-            await dispatcher.dispatch(decision, INFER, dispatcher.deadline_s(decision))
-        world.answers.clear()
-        assert (await dispatcher.dispatch(decision, INFER, dispatcher.deadline_s(decision))).shard in "ab"
-
-    on_one_loop(main)
-
-
-def test_what_ends_one_objectives_model_is_not_refused_to_another() -> None:
-    killer = Call("POST", "/infer", (), b"killer")
-    world = World({"a1": RESET, "a2": RESET})
-
-    async def main() -> None:
-        dispatcher = world.dispatcher()
-        decision = decide()
-        with pytest.raises(UnavailableError):
-            await dispatcher.dispatch(decision, killer, dispatcher.deadline_s(decision))
-        world.answers.clear()
-        other = replace(decision, objective="another")
-        assert (await dispatcher.dispatch(other, killer, dispatcher.deadline_s(other))).shard == "a"
+    dispatcher = world.dispatcher(quarantine_s=60)
+    decision = decide()
+    with pytest.raises(UnavailableError):
+        await dispatcher.dispatch(decision, killer, dispatcher.deadline_s(decision))
+    assert sorted(world.hosts) == ["a1", "a2"]
+    for _ in range(3):
         with pytest.raises(QuarantinedError):
             await dispatcher.dispatch(decision, killer, dispatcher.deadline_s(decision))
+    assert len(world.hosts) == 2
+    world.answers.clear()
+    assert (await dispatcher.dispatch(decision, INFER, dispatcher.deadline_s(decision))).shard == "a"
+    world.now_s += 61
+    assert (await dispatcher.dispatch(decision, killer, dispatcher.deadline_s(decision))).shard == "a"
 
-    on_one_loop(main)
+
+@on_one_loop
+async def test_what_was_answered_meanwhile_is_not_suspected() -> None:
+    world = World({"a1": [RESET, RESET], "a2": []})
+    dispatcher = world.dispatcher()
+    decision = decide()
+    for _ in range(8):
+        await dispatcher.dispatch(decision, INFER, dispatcher.deadline_s(decision))
+        world.now_s += 5
+    assert world.hosts.count("a1") >= 3
 
 
-def test_behind_a_load_balancer_the_one_more_server_has_the_same_address() -> None:
+@on_one_loop
+async def test_a_model_whose_process_has_ended_is_reported_and_left_alone() -> None:
+    world = World({"a1": DEAD_STUB, "a2": []})
+    dispatcher = world.dispatcher(breaker_open_ms=60_000)
+    decision = decide()
+    for number in range(6):
+        call = Call("POST", "/infer", (), b"%d" % number)
+        assert (await dispatcher.dispatch(decision, call, dispatcher.deadline_s(decision))).endpoint == A2
+    assert world.hosts.count("a1") == 1
+    assert [(each.endpoint, each.model, each.kind) for each in world.suspects] == [
+        (A1, "ranker", SuspectKind.DEAD_STUB)
+    ]
+
+
+@on_one_loop
+async def test_whoever_finds_a_process_dead_is_not_suspected_of_having_ended_it() -> None:
+    world = World({"a1": DEAD_STUB, "a2": DEAD_STUB, "b1": DEAD_STUB})
+    dispatcher = world.dispatcher(breaker_open_ms=60_000)
+    decision = decide()
+    first = Call("POST", "/infer", (), b"first")
+    with pytest.raises(UnavailableError):
+        await dispatcher.dispatch(decision, first, dispatcher.deadline_s(decision))
+    assert len(world.hosts) == 2, "one more server, no more"
+    with pytest.raises(UnavailableError):
+        await dispatcher.dispatch(decision, INFER, dispatcher.deadline_s(decision))
+    world.answers.clear()
+    assert (await dispatcher.dispatch(decision, INFER, dispatcher.deadline_s(decision))).shard in "ab"
+
+
+@on_one_loop
+async def test_what_ends_one_objectives_model_is_not_refused_to_another() -> None:
+    killer = Call("POST", "/infer", (), b"killer")
+    world = World({"a1": RESET, "a2": RESET})
+    dispatcher = world.dispatcher()
+    decision = decide()
+    with pytest.raises(UnavailableError):
+        await dispatcher.dispatch(decision, killer, dispatcher.deadline_s(decision))
+    world.answers.clear()
+    other = replace(decision, objective="another")
+    assert (await dispatcher.dispatch(other, killer, dispatcher.deadline_s(other))).shard == "a"
+    with pytest.raises(QuarantinedError):
+        await dispatcher.dispatch(decision, killer, dispatcher.deadline_s(decision))
+
+
+@on_one_loop
+async def test_behind_a_load_balancer_the_one_more_server_has_the_same_address() -> None:
     world = World({"b1": [answer(502), OK]})
-
-    async def main() -> None:
-        dispatcher = world.dispatcher()
-        alone = decide(target=only_b().target)
-        assert (await dispatcher.dispatch(alone, INFER, dispatcher.deadline_s(alone))).shard == "b"
-        assert world.hosts == ["b1", "b1"]
-
-    on_one_loop(main)
+    dispatcher = world.dispatcher()
+    alone = decide(target=only_b().target)
+    assert (await dispatcher.dispatch(alone, INFER, dispatcher.deadline_s(alone))).shard == "b"
+    assert world.hosts == ["b1", "b1"]
 
 
-def test_a_dispatcher_that_is_closed_asks_nobody_any_more() -> None:
+@on_one_loop
+async def test_a_dispatcher_that_is_closed_asks_nobody_any_more() -> None:
     world = World({"b1": REFUSED})
-
-    async def main() -> None:
-        dispatcher = world.dispatcher(probe_interval_ms=1)
-        world.ill.add("b1")
-        assert await ask(dispatcher) == "c"
-        await until(lambda: len(world.probes) >= 2)
-        dispatcher.close()
-        await asyncio.sleep(0.02)
-        asked = len(world.probes)
-        await asyncio.sleep(0.02)
-        assert len(world.probes) == asked
-
-    on_one_loop(main)
+    dispatcher = world.dispatcher(probe_interval_ms=1)
+    world.ill.add("b1")
+    assert await ask(dispatcher) == "c"
+    await until(lambda: len(world.probes) >= 2)
+    dispatcher.close()
+    await asyncio.sleep(0.02)
+    asked = len(world.probes)
+    await asyncio.sleep(0.02)
+    assert len(world.probes) == asked
 
 
 @pytest.mark.parametrize("failure", [REFUSED, DEAD_STUB])
 def test_what_is_left_alone_comes_back_also_where_the_event_loop_ends(failure: Answer) -> None:
     world = World({"b1": failure})
     dispatcher = world.dispatcher(probe_interval_ms=60_000, breaker_open_ms=60_000)
+    world.ill.add("b1")
 
-    async def main() -> None:
-        world.ill.add("b1")
+    async def first_loop() -> None:
         assert await ask(dispatcher) == "c"
         assert dispatcher.open_breakers() == 1
 
-    on_one_loop(main)
+    asyncio.run(first_loop())
     world.answers.clear()
     world.ill.clear()
     assert asyncio.run(ask(dispatcher)) == "b"
 
 
-def test_no_request_is_hashed_once_the_suspicion_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+@on_one_loop
+async def test_no_request_is_hashed_once_the_suspicion_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World({"b1": [RESET], "c1": RESET})
     hashed = 0
 
@@ -355,100 +313,81 @@ def test_no_request_is_hashed_once_the_suspicion_is_over(monkeypatch: pytest.Mon
         return digest(objective, call)
 
     monkeypatch.setattr(quarantine, "digest", counted)
-
-    async def main() -> None:
-        dispatcher = world.dispatcher(quarantine_s=60)
-        assert await ask(dispatcher) == "UnavailableError"
-        assert hashed
-        world.answers.clear()
-        world.now_s += 61
-        before = hashed
-        for number in range(3):
-            await ask(dispatcher, Call("POST", "/infer", (), b"%d" % number))
-        assert hashed == before
-
-    on_one_loop(main)
+    dispatcher = world.dispatcher(quarantine_s=60)
+    assert await ask(dispatcher) == "UnavailableError"
+    assert hashed
+    world.answers.clear()
+    world.now_s += 61
+    before = hashed
+    for number in range(3):
+        await ask(dispatcher, Call("POST", "/infer", (), b"%d" % number))
+    assert hashed == before
 
 
-def test_what_meets_a_server_that_is_down_behind_its_load_balancer_is_not_suspected() -> None:
+@on_one_loop
+async def test_what_meets_a_server_that_is_down_behind_its_load_balancer_is_not_suspected() -> None:
     world = World({"b1": answer(502)})
     decision = replace(only_b(), fallbacks=())
-
-    async def main() -> None:
-        dispatcher = world.dispatcher(probe_interval_ms=1, retry_burst=100)
-        world.ill.add("b1")
-        for _ in range(4):
-            with pytest.raises(UnavailableError):
-                await dispatcher.dispatch(decision, INFER, dispatcher.deadline_s(decision))
-            world.now_s += 5
-        world.answers.clear()
-        world.ill.clear()
-        await until(lambda: not dispatcher.open_breakers())
-        assert (await dispatcher.dispatch(decision, INFER, dispatcher.deadline_s(decision))).shard == "b"
-
-    on_one_loop(main)
+    dispatcher = world.dispatcher(probe_interval_ms=1, retry_burst=100)
+    world.ill.add("b1")
+    for _ in range(4):
+        with pytest.raises(UnavailableError):
+            await dispatcher.dispatch(decision, INFER, dispatcher.deadline_s(decision))
+        world.now_s += 5
+    world.answers.clear()
+    world.ill.clear()
+    await until(lambda: not dispatcher.open_breakers())
+    assert (await dispatcher.dispatch(decision, INFER, dispatcher.deadline_s(decision))).shard == "b"
 
 
 READY = Call("GET", "/ready")
 
 
-def test_questions_about_a_model_do_not_shorten_the_time_that_it_usually_takes() -> None:
+@on_one_loop
+async def test_questions_about_a_model_do_not_shorten_the_time_that_it_usually_takes() -> None:
     world = World({"b1": (0.15, OK)})
-
-    async def main() -> None:
-        dispatcher = world.dispatcher(breaker_failures=2, retry_burst=100)
-        for _ in range(10):
-            await ask(dispatcher)
-        world.answers["b1"] = (0.001, OK)
-        for _ in range(100):
-            await ask(dispatcher, READY)
-        world.answers["b1"] = (0.15, OK)
-        for _ in range(20):
-            await dispatcher.dispatch(only_b(), INFER, world.now_s + 0.05)
-        assert dispatcher.open_breakers() == 0
-        assert world.suspects == []
-
-    on_one_loop(main)
+    dispatcher = world.dispatcher(breaker_failures=2, retry_burst=100)
+    for _ in range(10):
+        await ask(dispatcher)
+    world.answers["b1"] = (0.001, OK)
+    for _ in range(100):
+        await ask(dispatcher, READY)
+    world.answers["b1"] = (0.15, OK)
+    for _ in range(20):
+        await dispatcher.dispatch(only_b(), INFER, world.now_s + 0.05)
+    assert dispatcher.open_breakers() == 0
+    assert world.suspects == []
 
 
-def test_questions_about_a_model_do_not_hide_that_it_fails() -> None:
+@on_one_loop
+async def test_questions_about_a_model_do_not_hide_that_it_fails() -> None:
     world = World({"b1": [RESET, OK, RESET, OK, RESET]})
-
-    async def main() -> None:
-        dispatcher = world.dispatcher(breaker_failures=3, retry_burst=100, breaker_open_ms=60_000)
-        for number in range(3):
-            await ask(dispatcher, Call("POST", "/infer", (), b"%d" % number))
-            await ask(dispatcher, READY)
-        world.sent.clear()
-        assert await ask(dispatcher) == "c"
-        assert world.hosts == ["c1"]
-
-    on_one_loop(main)
+    dispatcher = world.dispatcher(breaker_failures=3, retry_burst=100, breaker_open_ms=60_000)
+    for number in range(3):
+        await ask(dispatcher, Call("POST", "/infer", (), b"%d" % number))
+        await ask(dispatcher, READY)
+    world.sent.clear()
+    assert await ask(dispatcher) == "c"
+    assert world.hosts == ["c1"]
 
 
 @pytest.mark.parametrize("failure", [RESET, answer(502), EndpointTimeoutError("late")])
-def test_questions_about_a_model_that_fail_do_not_open_its_breaker(failure: Answer) -> None:
+@on_one_loop
+async def test_questions_about_a_model_that_fail_do_not_open_its_breaker(failure: Answer) -> None:
     world = World({"b1": failure})
-
-    async def main() -> None:
-        dispatcher = world.dispatcher(breaker_failures=2, retry_burst=100)
-        for _ in range(4):
-            await ask(dispatcher, READY)
-        world.answers.clear()
-        assert await ask(dispatcher) == "b"
-
-    on_one_loop(main)
+    dispatcher = world.dispatcher(breaker_failures=2, retry_burst=100)
+    for _ in range(4):
+        await ask(dispatcher, READY)
+    world.answers.clear()
+    assert await ask(dispatcher) == "b"
 
 
-def test_where_a_whole_shard_ends_the_one_more_server_is_one_that_lives() -> None:
+@on_one_loop
+async def test_where_a_whole_shard_ends_the_one_more_server_is_one_that_lives() -> None:
     world = World({"a1": RESET, "a2": RESET})
-
-    async def main() -> None:
-        world.ill |= {"a1", "a2"}
-        dispatcher = world.dispatcher()
-        decision = decide()
-        outcome = await dispatcher.dispatch(decision, INFER, dispatcher.deadline_s(decision))
-        assert outcome.shard == "b"
-        assert len(world.hosts) == 2, "the request itself was sent to two servers"
-
-    on_one_loop(main)
+    world.ill |= {"a1", "a2"}
+    dispatcher = world.dispatcher()
+    decision = decide()
+    outcome = await dispatcher.dispatch(decision, INFER, dispatcher.deadline_s(decision))
+    assert outcome.shard == "b"
+    assert len(world.hosts) == 2, "the request itself was sent to two servers"

@@ -64,11 +64,11 @@ class Watch:
         """Something about an endpoint was odd: ask it for its health, and take it out if it does not answer."""
         if not server.is_watched:
             server.is_watched = True
-            self._run(self._until_healthy(server))
+            self._run(self._until_healthy(server), lambda: self._unwatch(server))
 
     def reopen(self, place: Place, after_s: float) -> None:
         """Let requests to a place again once `after_s` seconds are over and the model says that it is ready."""
-        self._run(self._until_ready(place, after_s))
+        self._run(self._until_ready(place, after_s), place.try_again)
 
     async def is_alive(self, server: Server, within_s: float) -> bool:
         """Whether an endpoint answers for its health now; it has `within_s` seconds, and no longer than any health request."""
@@ -86,10 +86,23 @@ class Watch:
         for task in self._tasks:
             task.cancel()
 
-    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+    def _run(self, work: Coroutine[Any, Any, None], at_end: Callable[[], None]) -> None:
+        """Run beside the requests. `at_end` is called also where the event loop ends before the work has begun, since nobody
+        would go on with it on the next loop."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+
+        def ended(task: asyncio.Task[None]) -> None:
+            self._tasks.discard(task)
+            at_end()
+
+        task.add_done_callback(ended)
+
+    @staticmethod
+    def _unwatch(server: Server) -> None:
+        server.is_watched = False
+        # Also where the directory has the endpoint no more: under the same address another may come.
+        server.come_back()
 
     def _look(self) -> None:
         """Suspect every endpoint that has requests and has answered none for a while."""
@@ -104,37 +117,27 @@ class Watch:
             self.begin()
 
     async def _until_healthy(self, server: Server) -> None:
-        misses, is_healthy = 0, False
-        try:
-            while self._is_known(server):
-                answers = await self._answers(server, _HEALTH)
-                if answers:
-                    is_healthy = True
-                    break
-                if answers is False:
-                    misses += 1
-                    if misses >= self._config.probe_misses and not server.is_down:
-                        self._take_out(server, f"answered none of {misses} health requests")
-                        self._transport.hang_up(server.endpoint)
-                await asyncio.sleep(self._config.probe_interval_ms / 1000.0)
-        finally:
-            was_down = server.is_down
-            server.is_watched = False
-            # Also where this loop ends, since nobody would ask on the next one, and where the directory has the endpoint no
-            # more: under the same address another may come.
-            server.come_back()
-        if is_healthy and was_down:
-            logger.warning("endpoint %s of shard %s is healthy again", server.endpoint.url, server.endpoint.shard)
+        misses = 0
+        while self._is_known(server):
+            answers = await self._answers(server, _HEALTH)
+            if answers:
+                if server.is_down:
+                    logger.warning(
+                        "endpoint %s of shard %s is healthy again", server.endpoint.url, server.endpoint.shard
+                    )
+                return
+            if answers is False:
+                misses += 1
+                if misses >= self._config.probe_misses and not server.is_down:
+                    self._take_out(server, f"answered none of {misses} health requests")
+                    self._transport.hang_up(server.endpoint)
+            await asyncio.sleep(self._config.probe_interval_ms / 1000.0)
 
     async def _until_ready(self, place: Place, after_s: float) -> None:
         request = HttpRequest("GET", f"/v2/models/{quote(place.model, safe='')}/ready", send_once=True, apart=True)
-        try:
-            await asyncio.sleep(after_s)
-            while self._is_known(place.server) and not await self._answers(place.server, request):
-                await asyncio.sleep(max(after_s, self._config.probe_interval_ms / 1000.0))
-        finally:
-            # Also where this loop ends.
-            place.try_again()
+        await asyncio.sleep(after_s)
+        while self._is_known(place.server) and not await self._answers(place.server, request):
+            await asyncio.sleep(max(after_s, self._config.probe_interval_ms / 1000.0))
 
     def _is_known(self, server: Server) -> bool:
         return server.endpoint in self._directory.endpoints(server.endpoint.shard)
