@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from enum import Enum
+from dataclasses import replace
 
 from tidegate.dispatch.call import Attempt, Call, Outcome
 from tidegate.dispatch.candidates import candidates, sticky_candidate
 from tidegate.dispatch.config import DispatchConfig
+from tidegate.dispatch.failures import Failure, Kind, Next, result
 from tidegate.dispatch.places import Place, Places
 from tidegate.dispatch.quarantine import Quarantine
 from tidegate.dispatch.retry_budget import RetryBudget
 from tidegate.dispatch.verdict import Verdict, error_text, judge, with_callers_status
 from tidegate.dispatch.watch import Watch
 from tidegate.errors import (
-    DeadlineError,
-    DispatchError,
     EndpointAnswerTooLargeError,
     EndpointBusyError,
     EndpointError,
     EndpointRefusedError,
     EndpointResetError,
     EndpointTimeoutError,
-    OverloadedError,
     QuarantinedError,
     UnavailableError,
 )
@@ -40,40 +37,6 @@ from tidegate.ports import (
 from tidegate.rules.decision import Decision
 
 _SUSPECT_EVERY_S = 1.0
-
-
-class _Next(Enum):
-    """What a failed attempt lets follow.
-
-    `FREE`: another attempt, since no model has worked on the request. `RATIONED`: one if a retry is in the budget, since a
-    model may have. `ONE_MORE`: the same, and once only, since the request may be what ended the server. `STOP`: none.
-    """
-
-    FREE = 1
-    RATIONED = 2
-    ONE_MORE = 3
-    STOP = 4
-
-
-class _Kind(Enum):
-    """What a failure says to the caller, where nothing else answers."""
-
-    UNAVAILABLE = 1
-    LATE = 2
-    BUSY = 3
-
-
-@dataclass(frozen=True, slots=True)
-class _Failure:
-    """A failed attempt. `outcome` is an answer that is passed on where no other attempt succeeds; `repeat`: the connection
-    and not the endpoint may have been at fault; `ended`: the server, or the model's process, ended while it had the request."""
-
-    text: str
-    next: _Next
-    kind: _Kind = _Kind.UNAVAILABLE
-    outcome: Outcome | None = None
-    repeat: bool = False
-    ended: bool = False
 
 
 def ignore_suspect(_suspect: Suspect) -> None:
@@ -165,12 +128,12 @@ class Dispatcher:
             shards = sorted({shard for target in (decision.target, *decision.fallbacks) for shard in target.shards})
             raise UnavailableError(f"no endpoint is known on any shard of this decision ({', '.join(shards)})")
         self._watch.begin()
-        failures: list[_Failure] = []
+        failures: list[Failure] = []
         position, is_last_server = 0, False
         while position < len(plan):
             if is_last_server and not await self._is_alive(plan[position], deadline_s):
                 # The one that is left must not be wasted on a server that has ended too, as when a whole shard ends.
-                failures.append(_Failure(f"{_name(plan[position])}: does not answer for its health", _Next.FREE))
+                failures.append(Failure(f"{_name(plan[position])}: does not answer for its health", Next.FREE))
                 position += 1
                 continue
             tried = await self._attempt(plan, position, call, deadline_s, failures)
@@ -178,21 +141,18 @@ class Dispatcher:
                 return tried
             position += 1
             failures.append(tried)
-            if tried.next is _Next.FREE:
+            if tried.next is Next.FREE:
                 continue
-            if tried.next is _Next.STOP or is_last_server:
+            if tried.next is Next.STOP or is_last_server:
                 break
-            if tried.next is _Next.ONE_MORE:
+            if tried.next is Next.ONE_MORE:
                 is_last_server = True
                 if tried.repeat and position == len(plan):
                     plan.append(plan[-1])
             # Where no other attempt can follow, a retry stays in the budget.
             if position == len(plan) or not self._retries.withdraw():
                 break
-        raise_or = _result(failures)
-        if isinstance(raise_or, DispatchError):
-            raise raise_or
-        return raise_or
+        return result(failures)
 
     async def _is_alive(self, attempt: Attempt, deadline_s: float) -> bool:
         within_s = (deadline_s - self._clock()) * self._config.attempt_share / 2
@@ -215,15 +175,15 @@ class Dispatcher:
         return self._places.place(attempt.endpoint, attempt.target.model)
 
     async def _attempt(
-        self, plan: list[Attempt], position: int, call: Call, deadline_s: float, failures: list[_Failure]
-    ) -> Outcome | _Failure:
+        self, plan: list[Attempt], position: int, call: Call, deadline_s: float, failures: list[Failure]
+    ) -> Outcome | Failure:
         attempt = plan[position]
         place = self._place(attempt)
         limit_s = deadline_s - self._clock()
         if limit_s <= 0.0:
-            return _Failure("", _Next.STOP, _Kind.LATE)
+            return Failure("", Next.STOP, Kind.LATE)
         if position and not place.admits:
-            return _Failure(f"{_name(attempt)}: left alone after repeated failures", _Next.FREE)
+            return Failure(f"{_name(attempt)}: left alone after repeated failures", Next.FREE)
         if position + 1 < len(plan):
             if self._retries.allows:
                 limit_s *= self._config.attempt_share
@@ -235,12 +195,12 @@ class Dispatcher:
         if isinstance(tried, Outcome) or not tried.ended or was_ill:
             return tried
         if self._quarantine.strike(attempt.objective, call, attempt.endpoint, self._clock()):
-            return replace(tried, next=_Next.STOP)
+            return replace(tried, next=Next.STOP)
         return tried
 
     async def _tried(
-        self, attempt: Attempt, place: Place, call: Call, limit_s: float, failures: list[_Failure]
-    ) -> Outcome | _Failure:
+        self, attempt: Attempt, place: Place, call: Call, limit_s: float, failures: list[Failure]
+    ) -> Outcome | Failure:
         try:
             now_s = self._clock()
             if place.has_room(now_s):
@@ -256,8 +216,8 @@ class Dispatcher:
             return self._failed(attempt, place, call, limit_s, error)
 
     async def _send(
-        self, attempt: Attempt, place: Place, call: Call, limit_s: float, failures: list[_Failure]
-    ) -> Outcome | _Failure:
+        self, attempt: Attempt, place: Place, call: Call, limit_s: float, failures: list[Failure]
+    ) -> Outcome | Failure:
         """Send a call to a place that it has entered, and judge the answer."""
         clock = self._clock
         started_s = clock()
@@ -292,7 +252,7 @@ class Dispatcher:
             self._quarantine.clear(attempt.objective, call)
         return True
 
-    def _judged(self, outcome: Outcome, place: Place, call: Call) -> Outcome | _Failure:
+    def _judged(self, outcome: Outcome, place: Place, call: Call) -> Outcome | Failure:
         """The caller's answer, or the failure that an error of the endpoint stands for."""
         response, attempt = outcome.response, outcome.attempt
         if ended_stub(response.status, response.body) is not None:
@@ -306,45 +266,45 @@ class Dispatcher:
             return outcome
         text = f"{_name(attempt)}: {verdict.value} ({response.status})"
         if verdict is Verdict.NOT_SERVED:
-            return _Failure(text, self._unless_once(call, _Next.FREE))
+            return Failure(text, self._unless_once(call, Next.FREE))
         return self._unavailable(text, outcome, place, call)
 
-    def _unavailable(self, text: str, outcome: Outcome, place: Place, call: Call) -> _Failure:
+    def _unavailable(self, text: str, outcome: Outcome, place: Place, call: Call) -> Failure:
         """A 502, 503 or 504: in the protocol's form the model's own, else of what stands before the server."""
         status = outcome.response.status
         if error_text(outcome.response) is not None:
             # Such as a full queue: a sign of load, which says nothing of health.
             place.limit.shrink(self._clock())
-            after = _Next.FREE if status == 503 else _Next.RATIONED
-            return _Failure(text, self._unless_once(call, after), outcome=outcome)
+            after = Next.FREE if status == 503 else Next.RATIONED
+            return Failure(text, self._unless_once(call, after), outcome=outcome)
         self._watch.suspect(place.server)
         self._note_failure(place, call)
         if status == 502:
             # Behind a load balancer the next server is at the same address.
             return self._ended(text, call, repeat=True)
-        return _Failure(text, self._unless_once(call, _Next.FREE if status == 503 else _Next.RATIONED))
+        return Failure(text, self._unless_once(call, Next.FREE if status == 503 else Next.RATIONED))
 
-    def _dead_stub(self, attempt: Attempt, place: Place, call: Call) -> _Failure:
+    def _dead_stub(self, attempt: Attempt, place: Place, call: Call) -> Failure:
         """The process of a Python model has ended: with this request, if nobody has met it dead before."""
         was_known, place.has_dead_stub = place.has_dead_stub, True
         self._note_failure(place, call, SuspectKind.DEAD_STUB, at_once=True)
         text = f"{_name(attempt)}: the model's process has ended"
         if was_known:
-            return _Failure(text, self._unless_once(call, _Next.FREE))
+            return Failure(text, self._unless_once(call, Next.FREE))
         return self._ended(text, call)
 
-    def _ended(self, text: str, call: Call, *, repeat: bool = False) -> _Failure:
+    def _ended(self, text: str, call: Call, *, repeat: bool = False) -> Failure:
         """A server, or a model's process, ended while it had this request."""
-        return _Failure(text, self._unless_once(call, _Next.ONE_MORE), repeat=repeat, ended=True)
+        return Failure(text, self._unless_once(call, Next.ONE_MORE), repeat=repeat, ended=True)
 
-    def _failed(self, attempt: Attempt, place: Place, call: Call, limit_s: float, error: EndpointError) -> _Failure:
+    def _failed(self, attempt: Attempt, place: Place, call: Call, limit_s: float, error: EndpointError) -> Failure:
         text = f"{_name(attempt)}: {error}"
         match error:
             case EndpointBusyError():
-                return _Failure(text, _Next.STOP if error.sent else _Next.FREE, _Kind.BUSY)
+                return Failure(text, Next.STOP if error.sent else Next.FREE, Kind.BUSY)
             case EndpointRefusedError():
                 self._watch.refused(place.server)
-                return _Failure(text, _Next.FREE)
+                return Failure(text, Next.FREE)
             case EndpointResetError():
                 self._watch.suspect(place.server)
                 self._note_failure(place, call)
@@ -354,10 +314,10 @@ class Dispatcher:
                     self._watch.suspect(place.server)
                     place.limit.shrink(self._clock())
                     self._note_failure(place, call, SuspectKind.HUNG)
-                return _Failure(text, self._unless_once(call, _Next.RATIONED), _Kind.LATE)
+                return Failure(text, self._unless_once(call, Next.RATIONED), Kind.LATE)
             case _:
                 self._watch.suspect(place.server)
-                return _Failure(text, _Next.FREE)
+                return Failure(text, Next.FREE)
 
     def _note_failure(
         self, place: Place, call: Call, kind: SuspectKind | None = None, *, at_once: bool = False
@@ -376,22 +336,8 @@ class Dispatcher:
             self._suspects(Suspect(place.server.endpoint, place.model, kind))
 
     @staticmethod
-    def _unless_once(call: Call, following: _Next) -> _Next:
-        return _Next.STOP if call.once else following
-
-
-def _result(failures: list[_Failure]) -> Outcome | DispatchError:
-    """What to tell the caller where no attempt succeeded."""
-    texts = tuple(failure.text for failure in failures if failure.text)
-    for failure in reversed(failures):
-        if failure.outcome is not None:
-            return failure.outcome
-    kind = failures[-1].kind
-    if kind is _Kind.LATE:
-        return DeadlineError("no target answered before the deadline", texts)
-    if any(failure.kind is _Kind.BUSY for failure in failures):
-        return OverloadedError("no target takes more requests now", texts)
-    return UnavailableError("every target failed", texts)
+    def _unless_once(call: Call, following: Next) -> Next:
+        return Next.STOP if call.once else following
 
 
 def _name(attempt: Attempt) -> str:
