@@ -187,22 +187,29 @@ class OipDoor:
                 sequence_id=context.sequence_id,
                 flow=admitted.flow,
             )
-            try:
-                deadline_s = self._parts.dispatcher.deadline_s(decision, caller_ms, self._parts.time_left_ms(scope))
-                carried = decision
-                if call.sequence_id is not None or examined.classified:
-                    carried = await self._checked(decision, examined, call, deadline_s)
-                asked = _Asked(engine, objective, version, carried, admitted.pinned is not None, deadline_s)
-                outcome = await self._carry_out(asked, call)
-                response = self._parts.answers.shown(outcome)
-            except ClientGoneError:
-                raise
-            except Exception as error:  # noqa: BLE001  # oip_failure() tells the foreseen from the unforeseen
-                answer = oip_failure(error, self._parts.decided.shown(decision))
-                self._parts.observe(unanswered(decision, error, answer.status, started_s, decided_s))
-                return answer
-            self._parts.observe(answered(decision, outcome, started_s, decided_s))
-            return self._answer(decision, outcome, response, started_s, decided_s)
+            deadline_s = self._parts.dispatcher.deadline_s(decision, caller_ms, self._parts.time_left_ms(scope))
+            asked = _Asked(engine, objective, version, decision, admitted.pinned is not None, deadline_s)
+            return await self._dispatched(asked, examined, call, started_s, decided_s)
+
+    async def _dispatched(
+        self, asked: _Asked, examined: RequestJson, call: Call, started_s: float, decided_s: float
+    ) -> Answer:
+        """Carry a decision out, and report it to the observer with its times."""
+        decision = asked.decision
+        try:
+            if call.sequence_id is not None or examined.classified:
+                checked = await self._checked(decision, examined, call, asked.deadline_s)
+                asked = replace(asked, decision=checked)
+            outcome = await self._carry_out(asked, call)
+            response = self._parts.answers.shown(outcome)
+        except ClientGoneError:
+            raise
+        except Exception as error:  # noqa: BLE001  # oip_failure() tells the foreseen from the unforeseen
+            answer = oip_failure(error, self._parts.decided.shown(decision))
+            self._parts.observe(unanswered(decision, error, answer.status, started_s, decided_s))
+            return answer
+        self._parts.observe(answered(decision, outcome, started_s, decided_s))
+        return self._answer(decision, outcome, response, started_s, decided_s)
 
     async def _read_body(self, incoming: Body, headers: RawHeaders, codings: list[bytes]) -> tuple[bytes, int]:
         """The body, and how many bytes of it are to be passed on as they come.
