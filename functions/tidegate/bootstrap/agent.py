@@ -22,7 +22,6 @@ from tidegate.triton.attached import AttachedLauncher, Doors
 
 FOLLOW_S = 2.0
 READY_PATH = "/ready"
-LONGEST_REQUEST_BYTES = 8192
 
 
 def own_address() -> str:

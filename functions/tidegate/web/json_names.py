@@ -8,16 +8,12 @@ _ESCAPE = b"\\u00"
 
 
 class JsonName:
-    """The name of a member, of letters that JSON may escape: `"par\\u0061meters"` is the name `parameters` too.
-
-    `longest_bytes` is how long it may be written.
-    """
+    """The name of a member, of letters that JSON may escape: `"par\\u0061meters"` is the name `parameters` too."""
 
     def __init__(self, name: str) -> None:
         self._plain = f'"{name}"'.encode()
         letters = (rf"(?:{letter}|\\u00(?i:{ord(letter):02x}))" for letter in name)
         self._escaped = re.compile(f'"{"".join(letters)}"'.encode())
-        self.longest_bytes = 6 * len(name) + 2
 
     def is_in(self, text: bytes, end: int) -> bool:
         """Whether the name is in the first `end` bytes of some JSON, perhaps as text."""
