@@ -151,7 +151,7 @@ def test_a_server_that_answers_nothing_is_not_ready_and_is_given_up_with_its_age
         assert "answered nothing for " in agent.errors
 
 
-def test_a_model_whose_process_has_ended_is_loaded_anew_by_the_self_test_alone(tmp_path: Path) -> None:
+def test_a_model_whose_process_has_ended_is_reloaded_by_the_self_test_alone(tmp_path: Path) -> None:
     need("pytriton")
     models = tmp_path / "models"
     write_mortal(models, "popular")
@@ -180,7 +180,7 @@ def test_a_model_whose_process_has_ended_is_loaded_anew_by_the_self_test_alone(t
             assert ask(SOUND) == 200
             assert ask(EXIT) == 500
             assert eventually(lambda: ask(SOUND) == 200), agent.errors
-            assert "its process had ended; loaded anew" in agent.errors
+            assert "its process had ended; reloaded" in agent.errors
             assert eventually(lambda: status(agent.port) == 200)
 
     asyncio.run(work())

@@ -1,4 +1,4 @@
-"""A model that does not answer on one server is loaded anew there, exactly, and more and more rarely where that does not help."""
+"""A model that does not answer on one server is reloaded there, exactly, and more and more rarely where that does not help."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ class Ward:
         return [(each.action, each.model, each.versions) for each in events if each.endpoint == place]
 
 
-def test_of_an_ensemble_the_step_whose_process_ended_is_loaded_anew_and_nothing_else() -> None:
+def test_of_an_ensemble_the_step_whose_process_ended_is_reloaded_and_nothing_else() -> None:
     async def work() -> None:
         async with Ward() as ward:
             ward.patients.dead["features"] = {"pipeline/1"}
@@ -173,7 +173,7 @@ def test_suspicions_of_all_callers_of_a_step_are_one_reload() -> None:
 
 
 @pytest.mark.parametrize(("incurable", "longest_s"), [(True, LONGEST_BACKOFF_S), (False, LONGEST_HELPED_S)])
-def test_the_same_model_is_loaded_anew_more_and_more_rarely(incurable: bool, longest_s: float) -> None:
+def test_the_same_model_is_reloaded_more_and_more_rarely(incurable: bool, longest_s: float) -> None:
     async def work() -> list[float]:
         async with Ward() as ward:
             ward.patients.incurable |= {"features"} if incurable else set()
@@ -195,7 +195,7 @@ def test_the_same_model_is_loaded_anew_more_and_more_rarely(incurable: bool, lon
     assert gaps[-1] == pytest.approx(longest_s, abs=2.0)
 
 
-def test_a_model_that_hangs_is_loaded_anew_and_one_that_is_only_busy_is_not() -> None:
+def test_a_model_that_hangs_is_reloaded_and_one_that_is_only_busy_is_not() -> None:
     async def work() -> None:
         async with Ward() as ward:
             ward.patients.stuck |= {"features", "pipeline"}

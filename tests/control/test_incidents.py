@@ -62,7 +62,7 @@ def test_what_happened_long_ago_is_counted_and_degrades_nothing(decision: Decisi
     )
     degraded = incidents.as_dict(restarts, reloads, gateway)["degraded"]
     assert len(degraded) == 5
-    assert "model scorer on http://127.0.0.1:1 of shard a was loaded anew once" in degraded[1]
+    assert "model scorer on http://127.0.0.1:1 of shard a was reloaded once" in degraded[1]
     assert "it answers again" in degraded[1]
     assert "other/1 does not answer, so that is done more and more rarely" in degraded[2]
     now += RECENT_S + 1

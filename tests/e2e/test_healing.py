@@ -19,7 +19,7 @@ from tests.triton.misbehaving import write_chain, write_model
 
 SETTINGS = {
     "hung_after_s": 6,
-    # A hung model is asked for so long before it is loaded anew.
+    # A hung model is asked for so long before it is reloaded.
     "load_timeout_s": 4,
     "self_test_interval_s": 1,
     "reconcile_interval_s": 0.5,
@@ -50,7 +50,7 @@ class Healing:
         return self.stack.post(f"/v2/models/{objective}/infer", request(first, sum(objective.encode())), headers)[0]
 
     def reloads(self) -> dict[str, dict[str, Any]]:
-        """The models that were loaded anew on a server, by name."""
+        """The models that were reloaded on a server, by name."""
         return {each["model"]: each for each in self.stack.get("/v1/fleet")["since_start"]["reloads"]}
 
     def answers(self, objective: str, times: int = 4) -> bool:
@@ -132,7 +132,7 @@ def test_a_process_that_ended_is_started_anew_while_the_other_models_of_its_serv
     assert [each for each in healing.stack.get("/v1/fleet")["degraded"] if f"model {step} on" in each]
 
 
-def test_a_model_that_never_answers_is_loaded_anew(healing: Healing) -> None:
+def test_a_model_that_never_answers_is_reloaded(healing: Healing) -> None:
     began = time.monotonic()
     assert healing.ask("alone", HANG, 1000) >= 500
     assert eventually(lambda: healing.reloads()["alone"]["reason"] == "it did not answer")
@@ -140,14 +140,14 @@ def test_a_model_that_never_answers_is_loaded_anew(healing: Healing) -> None:
     print(f"healed in {time.monotonic() - began:.1f} s")
 
 
-def test_a_model_that_ends_at_its_golden_request_is_loaded_anew_more_and_more_rarely(healing: Healing) -> None:
+def test_a_model_that_ends_at_its_golden_request_is_reloaded_more_and_more_rarely(healing: Healing) -> None:
     healing.fatal.touch()
     with Callers(healing.stack, "main", per_s=20) as callers:
         assert eventually(lambda: healing.reloads().get("fatal", {}).get("count", 0) >= 3)
         began, before = time.monotonic(), healing.reloads()["fatal"]["count"]
         assert eventually(lambda: healing.reloads()["fatal"]["count"] > before)
         assert eventually(lambda: healing.reloads()["fatal"]["failing"] == "fatal/1 ended it again")
-        # After the third reload it rests for 4 s; in a loop it would have been loaded anew ten times.
+        # After the third reload it rests for 4 s; in a loop it would have been reloaded ten times.
         assert healing.reloads()["fatal"]["count"] == before + 1
         print(f"the reload after {before} came after {time.monotonic() - began:.1f} s")
     assert callers.failures == []

@@ -92,7 +92,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 
 @pytest.mark.parametrize("death", [EXIT, SEGFAULT, KILL, ABORT])
-def test_every_answer_from_a_death_on_names_the_instance_until_the_model_is_loaded_anew(
+def test_every_answer_from_a_death_on_names_the_instance_until_the_model_is_reloaded(
     running: Running, death: float
 ) -> None:
     answers = [running.ask("alone", first) for first in (death, SOUND)]
@@ -114,7 +114,7 @@ def test_through_an_ensemble_the_step_is_named_and_loading_it_anew_restores_both
     assert running.ask("chained").status == 200
 
 
-def test_a_version_is_loaded_anew_while_another_one_serves(running: Running) -> None:
+def test_a_version_is_reloaded_while_another_one_serves(running: Running) -> None:
     both = frozenset({1, 2})
 
     async def reload_second(stop: asyncio.Event) -> None:

@@ -54,7 +54,7 @@ def test_an_ensemble_needs_no_folder_by_either_door(installation: Installation, 
     serve(installation, models, use)
 
 
-def test_an_ensemble_is_loaded_anew_under_requests_and_comes_back_with_its_step(
+def test_an_ensemble_is_reloaded_under_requests_and_comes_back_with_its_step(
     installation: Installation, tmp_path: Path
 ) -> None:
     models = make_repository(tmp_path, "versioned", "versioned_pipeline")

@@ -97,7 +97,7 @@ class Incidents:
                 rarely = "" if reload.failing in ("", UNDER_WAY) else ", so that is done more and more rarely"
                 now = (reload.failing or "it answers again") + rarely
                 yield (
-                    f"model {reload.model} on {place} was loaded anew {_times(reload.count)}, last at {_iso(reload.last_at)}, as "
+                    f"model {reload.model} on {place} was reloaded {_times(reload.count)}, last at {_iso(reload.last_at)}, as "
                     f"{reload.reason}; {now}"
                 )
         if gateway.count and gateway.last_at >= recent:

@@ -82,7 +82,7 @@ class LocalFleet:
         self._healer.suspect(suspect)
 
     def reloads(self) -> Sequence[Reloads]:
-        """The models that were loaded anew since the start, on the servers that run now."""
+        """The models that were reloaded since the start, on the servers that run now."""
         return self._healer.reloads()
 
     def _repository_of(self, endpoint: Endpoint) -> ModelRepository | None:

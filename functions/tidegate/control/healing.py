@@ -1,10 +1,10 @@
-"""Healing: a model that no longer answers on one server, though the server and its other models do, is loaded anew there.
+"""Healing: a model that no longer answers on one server, though the server and its other models do, is reloaded there.
 
 The process of a Python model may end, and Triton neither starts another nor says so: the model stays READY and answers 500
 for ever. Or its code never returns. A suspicion of either, from a gateway or a self-test, is looked into with the model's own
 golden requests; what is found not to answer is unloaded and loaded, and asked again.
 
-A model may well end at each request, so the same one is loaded anew more and more rarely.
+A model may well end at each request, so the same one is reloaded more and more rarely.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ UNDER_WAY = "it is being loaded"
 
 @dataclass(slots=True)
 class Reloads:
-    """How often a model was loaded anew on one server, when last (Unix seconds), and why; `failing` says what is wrong still
+    """How often a model was reloaded on one server, when last (Unix seconds), and why; `failing` says what is wrong still
     (`UNDER_WAY` while that is not known), empty where it answered afterwards."""
 
     endpoint: Endpoint
@@ -72,11 +72,11 @@ class Reloads:
 
     @property
     def not_before(self) -> float:
-        """When it may be loaded anew again, in Unix seconds."""
+        """When it may be reloaded again, in Unix seconds."""
         return self.last_at + self.wait_s
 
     def note(self, now: float, reason: str) -> None:
-        """It is loaded anew now."""
+        """It is reloaded now."""
         forgotten = now - self.last_at > FORGOTTEN_S
         self.wait_s = FIRST_BACKOFF_S if forgotten else min(2 * self.wait_s, LONGEST_BACKOFF_S)
         self.count, self.last_at, self.reason, self.failing = self.count + 1, now, reason, UNDER_WAY
@@ -121,7 +121,7 @@ class Healer:
             look.add_done_callback(lambda _: self._looks.pop(key, None))
 
     def reloads(self) -> tuple[Reloads, ...]:
-        """What was loaded anew on the servers that are there still, by server and model."""
+        """What was reloaded on the servers that are there still, by server and model."""
         there = [each for each in self._reloads.values() if self._repository_of(each.endpoint) is not None]
         return tuple(sorted(there, key=lambda each: (each.endpoint.url, each.model)))
 
@@ -145,7 +145,7 @@ class Healer:
             logger.exception("%s on %s cannot be looked into", model, _name(endpoint))
 
     async def _heal(self, suspect: Suspect) -> None:
-        """See whether a model answers, and load anew what of it does not.
+        """See whether a model answers, and reload what of it does not.
 
         Raises:
             StoreError: what the server must hold cannot be read.
@@ -205,7 +205,7 @@ class Healer:
             if not place.failing:
                 place.wait_s = min(place.wait_s, LONGEST_HELPED_S)
             logger.warning(
-                "%s on %s: %s; loaded anew (time %d here), and %s",
+                "%s on %s: %s; reloaded (time %d here), and %s",
                 model, _name(endpoint), reason, place.count, place.failing or "it answers again",
             )  # fmt: skip
         if self._left[endpoint] >= MOST_LEFT:
@@ -289,7 +289,7 @@ class Healer:
         return ""
 
     async def _still_wrong(self, endpoint: Endpoint, target: Target) -> str:
-        """What is wrong with a target that was loaded anew; empty where it answers."""
+        """What is wrong with a target that was reloaded; empty where it answers."""
         try:
             result = await self._ask(endpoint, target)
         except EndpointTimeoutError:

@@ -15,7 +15,7 @@ from tidegate.ports import Diagnose, ModelLoad, ModelRepository
 UNLOAD_S = 5.0
 
 Sick = Mapping[str, frozenset[int]]
-"""Models to load anew, each with the versions that do not answer."""
+"""Models to reload, each with the versions that do not answer."""
 
 
 def owners(instance: str, members: Plan) -> Plan:

@@ -32,7 +32,7 @@ PARAMETER_HEADERS = "(?i)^tidegate-param-.*"
 
 HTTP_THREADS = 32
 """A connection belongs to one of these threads (`--http-thread-count`, by default 8), which parses the JSON of its requests,
-some 10 MB/s: the other connections of that thread wait meanwhile."""
+less than 10 MB/s: the other connections of that thread wait meanwhile."""
 
 STOP_GRACE_S = 4.0
 START_ATTEMPTS = 3

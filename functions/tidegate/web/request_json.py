@@ -77,7 +77,7 @@ def examine_request(
 
 
 def check_json_size(size_bytes: int, most_bytes: int) -> None:
-    """Refuse JSON that would take a server too long: it parses some 10 MB/s, and holds up others' requests meanwhile.
+    """Refuse JSON that would take a server too long: it parses less than 10 MB/s, and holds up others' requests meanwhile.
 
     Raises:
         WebError: it has more than `most_bytes` (413).
