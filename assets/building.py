@@ -18,7 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = ROOT / "functions"
 TASK_ROOT = "/var/task"
-"""Where Lambda unpacks an asset: what compiled files name as their source."""
+"""The folder into which Lambda unpacks an asset; compiled files name it as their source."""
 
 THIS_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 UNDATED = (1980, 1, 1, 0, 0, 0)
@@ -28,7 +28,7 @@ PLATFORMS = {
 }
 """Of each architecture the platforms whose wheels Lambda's runtimes of Python 3.12 and later load: they have glibc 2.34."""
 
-LEFT_OUT = ("cli", "triton/backends")
+LEFT_OUT = ("cli", "testing", "triton/backends")
 """Folders of the project that no function needs."""
 
 UNSTABLE = ("RECORD", "INSTALLER", "REQUESTED", "direct_url.json")
@@ -37,7 +37,7 @@ UNSTABLE = ("RECORD", "INSTALLER", "REQUESTED", "direct_url.json")
 
 @dataclass(frozen=True, slots=True)
 class Asset:
-    """What functions are deployed from: a folder of packages, with a bound on its unpacked size."""
+    """A deployment asset of functions: a folder of packages, with a limit of its unpacked size."""
 
     name: str
     lock: str
@@ -64,7 +64,7 @@ class Built:
 
     @property
     def is_within_bound(self) -> bool:
-        """Whether the unpacked size keeps to the asset's bound."""
+        """Whether the unpacked size is within the limit."""
         return self.unpacked_bytes <= self.asset.most_bytes
 
 
@@ -100,7 +100,7 @@ def build(asset: Asset, architecture: str, out: Path, python_version: str, inter
 
 
 def _install(lock: Path, platforms: Sequence[str], python_version: str, folder: Path) -> None:
-    # The dependencies stand in the lock file; those that Lambda's runtime brings are left out of it.
+    # The lock file has the dependencies, without those that Lambda's runtime brings.
     command = [
         sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--target", str(folder),
         *(f"--platform={each}" for each in platforms), "--implementation", "cp", "--python-version", python_version,

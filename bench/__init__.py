@@ -1,1 +1,1 @@
-"""Where the figures in docs/performance.md come from: `make bench` runs `python -m bench`."""
+"""The source of the figures in docs/performance.md: `make bench` runs `python -m bench`."""

@@ -10,17 +10,48 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench import analyse, cold_start, compare, decide, functions, gateway, isolation, placement, replay
+from bench import (
+    admission,
+    analyse,
+    cold_start,
+    compare,
+    decide,
+    functions,
+    gateway,
+    hedging,
+    isolation,
+    placement,
+    replay,
+    rpc,
+    shadows,
+)
 
 REPORT = Path("docs/performance.md")
 BENCHMARKS = {
     module.__name__.removeprefix("bench."): module
-    for module in (decide, gateway, isolation, cold_start, functions, analyse, compare, replay, placement)
+    for module in (
+        decide,
+        gateway,
+        rpc,
+        hedging,
+        shadows,
+        isolation,
+        admission,
+        cold_start,
+        functions,
+        analyse,
+        compare,
+        replay,
+        placement,
+    )
 }
 HEAD = """\
 # Performance
 
 Written by `make bench`; run it to repeat every figure. Ratios hold better across machines than times do.
+
+How Python was built counts too: these are of CPython as pyenv builds it by default, without profile-guided optimization. The
+README has the gateway's figures on one that is built with it.
 """
 
 

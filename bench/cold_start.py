@@ -24,7 +24,7 @@ _GATEWAY = """
 import sys
 from pathlib import Path
 from tidegate.bootstrap import build_gateway
-from tidegate.ports import MemoryEndpointDirectory, MemoryEngineSource
+from tidegate.testing import MemoryEndpointDirectory, MemoryEngineSource
 from tidegate.rules import load_bundle
 from tidegate.settings import Settings
 engine = load_bundle(Path(sys.argv[1]).read_bytes())

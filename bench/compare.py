@@ -30,7 +30,7 @@ TIDEGATE = [sys.executable, "-m", "tidegate.cli", "rules"]
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What a process took: processor time and the most memory."""
+    """Processor time and peak memory of a process."""
 
     processor_s: float
     memory_mb: float

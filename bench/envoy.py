@@ -17,17 +17,18 @@ ROUTING_HEADER = "tidegate-routing-key"
 
 
 @contextmanager
-def envoy(upstream_url: str, routing_key: str) -> Iterator[int]:
+def envoy(upstream_url: str, routing_key: str, *, over_http2: bool = False) -> Iterator[int]:
     """Run Envoy in front of one upstream; gives its port.
 
-    Requests whose routing header is `routing_key` go to the upstream, all others get 404. Access logs are off and Envoy
+    `over_http2` is for an upstream that speaks HTTP/2 alone, as gRPC does. Requests whose routing header is `routing_key` go to the upstream, all others get 404. Access logs are off and Envoy
     chooses its number of workers itself (one per core).
     """
     upstream = urlsplit(upstream_url)
     port = _free_port()
     with tempfile.TemporaryDirectory() as directory:
         config = Path(directory, "envoy.json")
-        config.write_text(json.dumps(_config(port, upstream.hostname or "", upstream.port or 80, routing_key)))
+        settings = _config(port, upstream.hostname or "", upstream.port or 80, routing_key, over_http2)
+        config.write_text(json.dumps(settings))
         command = [str(Path(sys.executable).with_name("envoy")), "-c", str(config), "--log-level", "error"]
         with Path(directory, "log").open("wb") as log:
             process = subprocess.Popen([*command, "--disable-hot-restart"], stdout=log, stderr=log)
@@ -39,7 +40,7 @@ def envoy(upstream_url: str, routing_key: str) -> Iterator[int]:
                 process.wait(10)
 
 
-def _config(port: int, host: str, upstream_port: int, routing_key: str) -> dict[str, object]:
+def _config(port: int, host: str, upstream_port: int, routing_key: str, over_http2: bool) -> dict[str, object]:
     http = "type.googleapis.com/envoy.extensions.filters"
     route = {
         "match": {"prefix": "/", "headers": [{"name": ROUTING_HEADER, "string_match": {"exact": routing_key}}]},
@@ -54,12 +55,16 @@ def _config(port: int, host: str, upstream_port: int, routing_key: str) -> dict[
     filters = [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]
     address = {"socket_address": {"address": "127.0.0.1", "port_value": port}}
     endpoint = {"endpoint": {"address": {"socket_address": {"address": host, "port_value": upstream_port}}}}
-    cluster = {
+    cluster: dict[str, object] = {
         "name": "shard",
         "type": "STATIC",
         "connect_timeout": "1s",
         "load_assignment": {"cluster_name": "shard", "endpoints": [{"lb_endpoints": [endpoint]}]},
     }
+    if over_http2:
+        upstreams = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+        options = {"@type": f"type.googleapis.com/{upstreams}", "explicit_http_config": {"http2_protocol_options": {}}}
+        cluster["typed_extension_protocol_options"] = {upstreams: options}
     listener = {"name": "ingress", "address": address, "filter_chains": [{"filters": filters}]}
     return {"static_resources": {"listeners": [listener], "clusters": [cluster]}}
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from tidegate.cli.control import read_fleet
+from tidegate.cli.stacks import read_fleet
 
 from assets.building import ASSETS, THIS_PYTHON, build
 from bench.gateway import CONTEXT, VALUES

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """Where to send a request, and the whole request as bytes."""
+    """A request as bytes, and its address."""
 
     name: str
     host: str
@@ -86,7 +86,7 @@ def throughput_per_s(peer: Peer, connections: int, seconds: float) -> float:
 
 @dataclass(slots=True)
 class Crowd:
-    """What many connections got: how often each status, and the milliseconds that each answer took."""
+    """The answers to many connections: the number of each status, and the milliseconds of each answer."""
 
     statuses: Counter[int] = field(default_factory=Counter)
     took_ms: list[float] = field(default_factory=list)
@@ -138,7 +138,7 @@ def _read(connection: socket.socket) -> None:
 
 
 def _whole(buffer: bytearray) -> bool:
-    """Whether the buffer holds a whole answer; an answer that is no success is an error."""
+    """Return whether the buffer holds a complete answer. Raises an error for another status than success."""
     status = _answer(buffer)
     if status not in (None, 200):
         raise ConnectionError(f"not a success: {bytes(buffer[:200])!r}")
@@ -151,7 +151,7 @@ def _answer(buffer: bytearray) -> int | None:
     if end < 0:
         return None
     head = bytes(buffer[:end]).lower()
-    place = head.index(b"content-length:") + 15
+    place = head.index(b"\r\ncontent-length:") + 17
     stop = head.find(b"\r\n", place)
     length = int(head[place : stop if stop > 0 else end])
     return int(head[9:12]) if len(buffer) >= end + 4 + length else None

@@ -12,14 +12,14 @@ from functools import partial
 import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp  # type: ignore[import-untyped]
 from scipy.sparse import lil_matrix  # type: ignore[import-untyped]
-from tidegate.rules.placement import PlacementItem, ShardCapacity, plan_placement
+from tidegate.placement import PlacementItem, ShardCapacity, plan_placement
 
 SHARDS, MODELS = 50, 2000
 SMALL_SHARDS, SMALL_MODELS, SMALL_FLEETS = 4, 20, 12
 TIGHT_FLEETS, TIGHT_MODELS, TIGHT_PEAK = 20, 16, 0.97
 ROUNDS = 3
 FILLED = 0.7
-"""How much of the fleet's traffic, and of its memory if no step were shared, is asked for."""
+"""The demanded part of the fleet's traffic, and of its memory if no step were shared."""
 
 MILP_TIME_LIMIT_S = 20.0
 
@@ -28,7 +28,7 @@ Placement = Mapping[str, Sequence[str]]
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """What is to be placed, and where."""
+    """The input of a placement: models and shards."""
 
     items: tuple[PlacementItem, ...]
     shards: tuple[ShardCapacity, ...]
@@ -86,7 +86,7 @@ def first_fit_decreasing(fleet: Fleet) -> Placement:
 
 
 def planned(fleet: Fleet, current: Placement | None = None) -> dict[str, tuple[str, ...]]:
-    """What the planner says."""
+    """The result of the planner."""
     return dict(plan_placement(fleet.items, fleet.shards, current).placement)
 
 
@@ -205,7 +205,7 @@ def _large() -> list[str]:
         "fifty is new, as many expect three times the traffic. First fit is plain first-fit decreasing, in Python too; it",
         f"knows shared steps, and nothing of what is loaded now. Medians of {ROUNDS} interleaved rounds.",
         "",
-        "| | s | peak of a shard, % | memory loaded anew, GB | models not placed |",
+        "| | s | peak of a shard, % | memory to load, GB | models not placed |",
         "|---|---:|---:|---:|---:|",
     ]
     for name, (of, _) in ways.items():

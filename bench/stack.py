@@ -11,10 +11,10 @@ from pathlib import Path
 
 
 @contextmanager
-def stack(rules: str, models: str) -> Iterator[str]:
+def stack(rules: str, models: str, *options: str) -> Iterator[str]:
     """Start the local stack on a free port and give its address; it is stopped when the block ends."""
     command = [str(Path(sys.executable).with_name("tidegate")), "up", "--rules", rules, "--models", models]
-    process = subprocess.Popen([*command, "--port", "0"], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([*command, "--port", "0", *options], stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
         line = process.stdout.readline().split()

@@ -1,10 +1,11 @@
-"""`python -m demo`: start the stack, send a request for each kind of rule, kill a shard in the middle, stop.
+"""`python -m demo [--svg FILE]`: start the stack, send a request for each kind of rule, kill a shard, stop.
 
-Each step is a line of at most 80 columns, printed when it happens; all of them fit a screen.
+Each step is a line of at most 80 columns, printed when it happens; all of them fit a screen. `--svg` records them.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import signal
 import subprocess
@@ -19,7 +20,7 @@ from typing import IO, Any
 from rich.console import Console
 from rich.status import Status
 
-from demo import publishing
+from demo import publishing, recording
 from demo.caller import Answered, Refused, ask, ask_with_tritonclient, fleet, resolve
 
 WIDTH = 80
@@ -28,7 +29,7 @@ ORDERS = {"ORDER_DAY": [[10, 140, 300]], "ORDER_UNITS": [[2, 1, 4]], "ORDER_VALU
 
 
 class Demonstration:
-    """The running stack's address, and how many promises were not kept."""
+    """Prints a line for each request to the running stack, and counts the promises that were not kept."""
 
     def __init__(self, url: str, console: Console) -> None:
         self.url, self.failed = url, 0
@@ -48,7 +49,7 @@ class Demonstration:
         self._print(f"{what:<27} {headers.get('tidegate-reason', ''):<11}{place:<33}{answer.took_ms:>5.0f} ms")
 
     def expect(self, holds: bool, what: str) -> None:
-        """Note a promise of the demonstration that was not kept."""
+        """Report a promise that was not kept."""
         if not holds:
             self.failed += 1
             self._console.print(f"[bold red]not as promised:[/] {what}")
@@ -57,8 +58,8 @@ class Demonstration:
         self._console.print(line if len(line) <= WIDTH else line[: WIDTH - 1] + "…", markup=False)
 
 
-class Words:
-    """The last lines of what the stack reports; on a terminal the latest is shown until it is ready."""
+class Reports:
+    """Reads what the stack reports: keeps the last lines, and shows the latest on a terminal until it is ready."""
 
     def __init__(self, stream: IO[str], status: Status) -> None:
         self.last: deque[str] = deque(maxlen=30)
@@ -74,8 +75,19 @@ class Words:
 
 
 def main() -> int:
-    """Run the demonstration; the exit code is 0 where every request was answered as promised."""
-    console = Console(width=WIDTH, highlight=False)
+    """Run the demonstration. The exit code is 0 if every request was answered as promised."""
+    parser = argparse.ArgumentParser(prog="python -m demo")
+    parser.add_argument("--svg", type=Path, help="record the output into this file")
+    svg: Path | None = parser.parse_args().svg
+    console = Console(width=WIDTH, highlight=False) if svg is None else recording.console(WIDTH)
+    exit_code = run(console)
+    if svg is not None and exit_code == 0:
+        recording.save(console, svg, title="make demo")
+    return exit_code
+
+
+def run(console: Console) -> int:
+    """Start the stack, show everything on the console, and stop the stack."""
     start = time.monotonic()
     command = [str(Path(sys.executable).with_name("tidegate")), "up", "--port", "0"]
     command += ["--rules", "routing_rules", "--models", "triton_models"]
@@ -84,11 +96,11 @@ def main() -> int:
     try:
         assert stack.stdout is not None and stack.stderr is not None
         with console.status("") as status:
-            words = Words(stack.stderr, status)
+            reports = Reports(stack.stderr, status)
             ready = stack.stdout.readline().split()
         if len(ready) != 2:
             console.print("[bold red]the stack did not start:[/]")
-            console.print("\n".join(words.last), markup=False, soft_wrap=True)
+            console.print("\n".join(reports.last), markup=False, soft_wrap=True)
             return 1
         console.print(f"{ready[1]} is ready after {time.monotonic() - start:.1f} s\n")
         demonstration = Demonstration(ready[1], console)

@@ -1,4 +1,4 @@
-"""Sends the demonstration's requests, through both doors."""
+"""Sends the demonstration's requests, to `/v1` and `/v2`."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 import tritonclient.http as triton
-from tidegate.cli.control import read_fleet
+from tidegate.cli.stacks import read_fleet
 
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """An answer: the first values of its outputs, the decision's headers, and the time it took in milliseconds."""
+    """An answer: its outputs, the headers of the decision, and the time it took in milliseconds."""
 
     outputs: Mapping[str, Any]
     headers: Mapping[str, str]
@@ -59,14 +59,14 @@ def ask_with_tritonclient(url: str, objective: str, context: Mapping[str, Any], 
 
 
 def resolve(url: str, objective: str, context: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The decision alone, from `/v1/objectives/{objective}/resolve`."""
+    """Return the decision alone, from `/v1/objectives/{objective}/resolve`."""
     with _post(f"{url}/v1/objectives/{objective}/resolve", {"context": context}) as response:
         decision: Mapping[str, Any] = json.load(response)["decision"]
     return decision
 
 
 def fleet(url: str) -> Mapping[str, Any]:
-    """What `/v1/fleet` says to an operator, as `tidegate status` asks for it."""
+    """Read `/v1/fleet` as an operator does, like `tidegate status`."""
     return read_fleet(url)
 
 

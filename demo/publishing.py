@@ -1,4 +1,4 @@
-"""A researcher's change, refused, published and taken back, by the commands that a researcher types."""
+"""A change that is refused, published and rolled back, by the commands that a researcher types."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DEAD = "  - {id: never, when: {app_version: {gte: '9'}}, serve: title_ranking_sv
 
 
 def show(url: str, console: Console) -> list[str]:
-    """Refuse, publish and roll back against the stack at `url`; which promises were not kept, in words."""
+    """Refuse, publish and roll back against the stack at `url`; return the promises that were not kept."""
     broken = []
     with TemporaryDirectory() as folder:
         rules = Path(folder, "rules")
@@ -33,18 +33,17 @@ def show(url: str, console: Console) -> list[str]:
         before = _target(url)
         _edit(rules, DEFAULT, DEAD + DEFAULT)
         console.print("\nA rule that no request can reach is [bold]refused[/]:")
-        if (
-            _run(console, url, "publish", "--rules", str(rules), shown="no request can reach") != 1
-            or _target(url) != before
-        ):
+        exit_code = _run(console, url, "publish", "--rules", str(rules), shown="no request can reach")
+        if exit_code != 1 or _target(url) != before:
             broken.append("a rule that cannot be reached is refused, and changes nothing")
         _edit(rules, DEAD, "")
         _edit(rules, CANARY, ALL_OF_IT)
         console.print(f"The canary to 100 % is [bold]published[/]; a new app got {before}:")
-        if _run(console, url, "publish", "--rules", str(rules), "--why", "demo") != 0 or _target(url) == before:
+        exit_code = _run(console, url, "publish", "--rules", str(rules), "--why", "demo", shown="is live")
+        if exit_code != 0 or _target(url) == before:
             broken.append("a published change decides")
         console.print(f"Now it gets {_target(url)}. [bold]Rolled back[/]:")
-        if _run(console, url, "rollback", "--why", "demo") != 0 or not _becomes(url, before):
+        if _run(console, url, "rollback", "--why", "demo", shown="is live") != 0 or not _becomes(url, before):
             broken.append("a rollback brings the decision back")
         console.print(f"And it gets {_target(url)} again.")
     return broken
@@ -69,7 +68,7 @@ def _becomes(url: str, target: str, timeout_s: float = 10.0) -> bool:
 
 
 def _run(console: Console, url: str, *arguments: str, shown: str = "") -> int:
-    """Run a command as a researcher does; of what it prints the lines with `shown` are shown, else the last one."""
+    """Run a command as a researcher does; show the first line of its output with `shown`, else the last one."""
     command = [str(Path(sys.executable).with_name("tidegate")), *arguments, "--stack", url]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     lines = done.stdout.rstrip().splitlines() or [""]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,15 +11,13 @@ import click
 from tidegate.cli.group import ReportingGroup
 from tidegate.cli.json_output import write_json
 
+from infra import gates
+
 if TYPE_CHECKING:
-    from infra.account import Account
-    from infra.settings import Settings
-    from infra.shards import Shard
     from infra.upgrade.deployment import Deployment
 
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "build"
-WHAT_CANNOT_CHANGE = "see docs/operations.md#what-cannot-change"
 STACKS = ("Storage", "Network", "Fleet", "Functions", "Edge", "Observability")
 DESTROYED = (("Observability", "Edge", "Functions", "Fleet", "Network"), ("Storage",))
 """The stacks in the order in which they are destroyed: what writes into the buckets goes before the buckets."""
@@ -54,7 +51,7 @@ def main() -> None:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 def check(stage: str, rules: Path, against: Path | None, as_json: bool) -> None:
-    """Synthesize the templates and audit them, without an account and without a network.
+    """Synthesize and audit the templates, without an account or a network.
 
     The result is in build/infra/STAGE: the templates, and REVIEW.md. Exit code 1: there is a finding without a written
     reason, the settings or rules are wrong, or what is deployed cannot become what was synthesized.
@@ -84,7 +81,7 @@ def _checked(stage: str, rules: Path, deployed: Deployment | None = None, *, as_
     assembly = Assembly.read(out)
     if deployed is not None:
         reasons = refusals(deployed, read_assembly(out), STACKS)
-        found += [Found("upgrade", "", f"{each} ({WHAT_CANNOT_CHANGE})") for each in reasons]
+        found += [Found("upgrade", "", f"{each} ({gates.WHAT_CANNOT_CHANGE})") for each in reasons]
     review = write_review(assembly, out, stage)
     count = sum(1 for _ in assembly.resources())
     if as_json:
@@ -94,7 +91,7 @@ def _checked(stage: str, rules: Path, deployed: Deployment | None = None, *, as_
     for each in found:
         click.echo(str(each), err=True)
     if assets is None:
-        click.echo("note: the functions' assets are not built (make package): a placeholder stands in the templates")
+        click.echo("note: the functions' assets are not built (make package): the templates hold a placeholder")
     noun = "shard" if len(shards) == 1 else "shards"
     click.echo(f"stage {stage}: {count} resources, {len(shards)} {noun}; {len(found)} findings by {', '.join(CHECKS)}")
     click.echo(f"templates: {out.relative_to(ROOT)}; to review: {review.relative_to(ROOT)}")
@@ -107,7 +104,7 @@ def _checked(stage: str, rules: Path, deployed: Deployment | None = None, *, as_
 @click.option("--stacks", default="", metavar="NAMES", help=f"These stacks only, of {', '.join(STACKS)}.")
 @YES
 def deploy(stage: str, rules: Path, stacks: str, yes: bool) -> None:
-    """Check, look at the account, show the difference, ask, deploy. Nothing is changed before all of it is in order."""
+    """Check the templates and the account, show the difference, ask, and deploy."""
     from infra.assembly import Assembly
     from infra.cdk_cli import run_cdk
     from infra.reading import read_settings, read_shards
@@ -119,14 +116,14 @@ def deploy(stage: str, rules: Path, stacks: str, yes: bool) -> None:
     out = BUILD / "infra" / stage
     settings = read_settings(stage, os.environ)
     shards = read_shards(rules, settings)
-    account = _ready(stage, settings, shards, chosen, Assembly.read(out).bootstrap_version)
-    _refuse_what_cannot_become(out, account.region, stage, chosen)
+    account = gates.ready_account(stage, settings, shards, chosen, Assembly.read(out).bootstrap_version, BUILD)
+    gates.refuse_what_cannot_become(out, account.region, stage, chosen)
     names = list(chosen) if stacks else ["--all"]
     only = ["--exclusively"] if stacks else []
     click.echo(f"The difference to what is deployed in {account.id}/{account.region}:")
     if run_cdk(["diff", *names, *only], out, account.region):
         raise click.exceptions.Exit(1)
-    _confirm(f"Deploy stage {stage} to account {account.id}, region {account.region}?", yes)
+    gates.confirm(f"Deploy stage {stage} to account {account.id}, region {account.region}?", yes)
     outputs = out.with_name(f"{stage}.outputs.json")
     code = run_cdk(
         ["deploy", *names, *only, "--require-approval", "never", "--outputs-file", str(outputs)], out, account.region
@@ -134,79 +131,14 @@ def deploy(stage: str, rules: Path, stacks: str, yes: bool) -> None:
     raise click.exceptions.Exit(code)
 
 
-def _refuse_what_cannot_become(out: Path, region: str, stage: str, stacks: tuple[str, ...]) -> None:
-    """End with the reasons where the stage that is deployed cannot become what is in the folder `out`."""
-    import boto3
-
-    from infra.upgrade.check import refusals
-    from infra.upgrade.deployment import read_assembly, read_deployed
-
-    new = read_assembly(out)
-    deployed = read_deployed(new.names, boto3.client("cloudformation", region_name=region))
-    reasons = refusals(deployed, new, stacks)
-    if not reasons:
-        return
-    click.echo(f"error: nothing was changed: stage {stage} as it is deployed cannot become this:", err=True)
-    for each in reasons:
-        click.echo(f"  - {each}", err=True)
-    click.echo(WHAT_CANNOT_CHANGE, err=True)
-    raise click.exceptions.Exit(1)
-
-
 def _stacks(text: str) -> tuple[str, ...]:
     chosen = tuple(text.replace(",", " ").split())
     unknown = [name for name in chosen if name not in STACKS]
     if unknown:
         raise click.BadParameter(
-            f"{unknown[0]!r} is no stack; the stacks are {', '.join(STACKS)}", param_hint="--stacks"
+            f"{unknown[0]!r} is not a stack; the stacks are {', '.join(STACKS)}", param_hint="--stacks"
         )
     return chosen or STACKS
-
-
-def _ready(
-    stage: str, settings: Settings, shards: tuple[Shard, ...], stacks: tuple[str, ...], bootstrap_version: int
-) -> Account:
-    """The account, where everything that a deployment of `stacks` needs is there."""
-    import boto3
-
-    from infra.account import preflight
-    from infra.amis import pinned
-    from infra.function_assets import find_assets
-
-    result = preflight(stage, settings, stacks, bootstrap_version, boto3.Session())
-    missing = list(result.missing)
-    if "Fleet" in stacks:
-        missing += [
-            f"the setting ami.{kind}: run `make infra-amis STAGE={stage} MOVE=1`"
-            for kind in sorted({"gpu" if shard.gpus else "cpu" for shard in shards})
-            if pinned(settings, kind) is None
-        ]
-    if "Functions" in stacks and find_assets(BUILD, settings) is None:
-        missing.append("the functions' assets: run `make package`")
-    if result.account is not None and not missing and not result.unchecked:
-        return result.account
-    click.echo("error: nothing was changed. Missing:", err=True)
-    for each in missing:
-        click.echo(f"  - {each}", err=True)
-    for each in result.unchecked:
-        click.echo(f"  - not looked at: {each}", err=True)
-    click.echo(
-        "docs/operations.md has the first deployment step by step. Without an account, `make infra-check` makes and audits "
-        "the templates, and `make up` runs the whole stack on this machine.",
-        err=True,
-    )
-    raise click.exceptions.Exit(1)
-
-
-def _confirm(question: str, yes: bool) -> None:
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        click.echo("error: nothing was changed: there is no terminal to ask on; say YES=1 (--yes)", err=True)
-        raise click.exceptions.Exit(1)
-    if not click.confirm(question):
-        click.echo("nothing was changed")
-        raise click.exceptions.Exit(1)
 
 
 @main.command()
@@ -214,7 +146,7 @@ def _confirm(question: str, yes: bool) -> None:
 @RULES
 @YES
 def destroy(stage: str, rules: Path, yes: bool) -> None:
-    """Take a stage down: every stack, and the data too where the setting retain_data is false."""
+    """Delete every stack of a stage, and its data if the setting retain_data is false."""
     import boto3
 
     from infra.app import synthesize
@@ -227,18 +159,18 @@ def destroy(stage: str, rules: Path, yes: bool) -> None:
     if settings.termination_protection:
         click.echo(
             f"error: nothing was destroyed: stage {stage} has termination_protection; set it to false, `make infra`, and "
-            "come again",
+            "run this again",
             err=True,
         )
         raise click.exceptions.Exit(1)
     shards = read_shards(rules, settings)
-    account = _ready(stage, settings, shards, (), 0)
+    account = gates.ready_account(stage, settings, shards, (), 0, BUILD)
     out = BUILD / "infra" / stage
     shutil.rmtree(out, ignore_errors=True)
     synthesize(stage, settings, shards, placeholder_assets(), out, nag=False)
-    _refuse_undeployed_settings(out, account.region, stage, settings)
+    gates.refuse_undeployed_settings(out, account.region, stage, settings)
     data = "its data is kept" if settings.retain_data else "ITS MODELS, RULES, TABLES AND IMAGES ARE DELETED TOO"
-    _confirm(f"Destroy stage {stage} in account {account.id}, region {account.region}; {data}?", yes)
+    gates.confirm(f"Destroy stage {stage} in account {account.id}, region {account.region}; {data}?", yes)
     *_, last = DESTROYED
     for names in DESTROYED:
         if names == last and not settings.retain_data:
@@ -248,29 +180,6 @@ def destroy(stage: str, rules: Path, yes: bool) -> None:
         if code:
             click.echo(f"error: {', '.join(names)} could not be destroyed; what stood on them is gone", err=True)
             raise click.exceptions.Exit(code)
-
-
-def _refuse_undeployed_settings(out: Path, region: str, stage: str, settings: Settings) -> None:
-    """End where CloudFormation would keep or delete something else than the settings say."""
-    import boto3
-
-    from infra.destroying import undeployed_settings
-    from infra.upgrade.deployment import read_assembly, read_deployed
-
-    cloudformation = boto3.client("cloudformation", region_name=region)
-    names = read_assembly(out).names
-    storage = read_deployed({"Storage": names["Storage"]}, cloudformation).templates.get("Storage", {})
-    differences = list(undeployed_settings(settings, storage, names, cloudformation))
-    if not differences:
-        return
-    click.echo(
-        "error: nothing was destroyed: CloudFormation goes by what is deployed, which is not what the settings say:",
-        err=True,
-    )
-    for each in differences:
-        click.echo(f"  - {each}", err=True)
-    click.echo(f"deploy the settings first (`make infra STAGE={stage}`), and come again", err=True)
-    raise click.exceptions.Exit(1)
 
 
 @main.command()
@@ -327,7 +236,7 @@ def images(stage: str, engine: str, dry_run: bool) -> None:
     import boto3
 
     session = boto3.Session()
-    account = _ready(stage, found, (), (), 0)
+    account = gates.ready_account(stage, found, (), (), 0, BUILD)
     registry = image_push.registry_of(account.id, account.region)
     repositories = image_push.Repositories(stage, registry, account.region)
     image_push.push_images(named, wanted, repositories, session, click.echo)
@@ -350,7 +259,7 @@ def images(stage: str, engine: str, dry_run: bool) -> None:
 
 @main.command()
 def bootstrap() -> None:
-    """Make what CDK itself needs once per account and region: a bucket for assets, and the roles that deploy."""
+    """Create what CDK needs once per account and region: a bucket for assets, and the roles that deploy."""
     import boto3
     from botocore.exceptions import BotoCoreError, ClientError
 
@@ -374,13 +283,14 @@ def bootstrap() -> None:
 @RULES
 @click.option("--json", "as_json", is_flag=True, help="Print the lines as JSON.")
 def costs(stage: str, rules: Path, as_json: bool) -> None:
-    """Estimate what a stage costs a month, idle and under load: its resources times the list prices in infra/costs.py."""
+    """Estimate the monthly cost of a stage, idle and under load, at the list prices in infra/prices.py."""
     from tempfile import TemporaryDirectory
 
     from infra.app import synthesize
     from infra.assembly import Assembly
-    from infra.costs import LOADS, PRICE_DATE, PRICE_REGION, assumptions_table, cost_lines, cost_table, totals
+    from infra.costs import LOADS, assumptions_table, cost_lines, cost_table, totals
     from infra.function_assets import placeholder_assets
+    from infra.prices import PRICE_DATE, PRICE_REGION
     from infra.reading import read_settings, read_shards
 
     settings = read_settings(stage, os.environ)
@@ -404,7 +314,7 @@ def costs(stage: str, rules: Path, as_json: bool) -> None:
 @main.command()
 @click.option("--check", "only_check", is_flag=True, help="Write nothing; fail where the page is not as it would be.")
 def settings(only_check: bool) -> None:
-    """Write docs/infra-settings.md from the settings' own model."""
+    """Write docs/infra-settings.md from the settings' model."""
     from infra.settings_page import PAGE, page
 
     text = page()

@@ -1,4 +1,4 @@
-"""What a deployment needs of the account, asked before anything is changed."""
+"""Checks of a deployment's prerequisites in the account, before anything is changed."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from infra.images import images_of
 from infra.settings import Settings
 
 BOOTSTRAP_PARAMETER = "/cdk-bootstrap/hnb659fds/version"
-"""Where `cdk bootstrap` writes down which version it has made."""
+"""The parameter in which `cdk bootstrap` stores its version."""
 
 REGION_HINT = "set AWS_REGION"
 
 PARTITIONS = ("aws", "aws-us-gov")
-"""Where services have addresses under amazonaws.com, by which functions, servers and policies name them."""
+"""The partition whose services have addresses under amazonaws.com, which functions, servers and policies use."""
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """The account and region that a deployment goes to."""
+    """The account and region of a deployment."""
 
     id: str
     region: str
@@ -30,7 +30,7 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Preflight:
-    """The account, None where it is not known; what is missing; and what could not be looked at."""
+    """The account (None: unknown), what is missing, and what could not be checked."""
 
     account: Account | None
     missing: tuple[str, ...]
@@ -38,7 +38,7 @@ class Preflight:
 
 
 def preflight(stage: str, settings: Settings, stacks: Sequence[str], bootstrap_version: int, session: Any) -> Preflight:
-    """Look at everything that a deployment of `stacks` needs; nothing is changed.
+    """Check everything that a deployment of `stacks` needs, without changes.
 
     Args:
         stage: the stage's name.
@@ -130,7 +130,7 @@ def _zones(session: Any, account: Account, settings: Settings) -> Iterator[str]:
 
 
 def _certificates(account: Account, settings: Settings) -> Iterator[str]:
-    """API Gateway takes a certificate of its own region and account; CloudFront one of us-east-1, which its ARN's type says."""
+    """API Gateway needs a certificate in its own region and account; CloudFront needs one in us-east-1."""
     wanted = []
     if settings.domain is not None:
         wanted.append(("domain.certificate_arn", settings.domain.certificate_arn, account.region))

@@ -18,26 +18,26 @@ PARAMETERS: Mapping[str, str] = {
     "cpu": "/aws/service/ecs/optimized-ami/amazon-linux-2023/recommended",
     "gpu": "/aws/service/ecs/optimized-ami/amazon-linux-2023/gpu/recommended",
 }
-"""Where AWS publishes the newest image that is made for ECS, by kind of instance."""
+"""The parameter in which AWS publishes the newest image for ECS, by kind of instance."""
 
 _LINE = re.compile(r"^ami:[ \t]*(\{[^}\n]*\})?[ \t]*(#.*)?$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """An image: its id in this region, and the name that has its release."""
+    """An image: its id in this region, and its name, which contains the release."""
 
     id: str
     name: str
 
 
 def pinned(settings: Settings, kind: str) -> str | None:
-    """The image that instances of a kind (`gpu`, `cpu`) are pinned to."""
+    """Return the pinned image of a kind of instances (`gpu`, `cpu`)."""
     return settings.ami.gpu if kind == "gpu" else settings.ami.cpu
 
 
 def recommended(shards: Iterable[Shard], ssm: Any) -> dict[str, Image]:
-    """The newest image of each kind that a fleet has.
+    """Return the newest image of each kind in a fleet.
 
     Args:
         shards: the fleet.
@@ -54,7 +54,7 @@ def recommended(shards: Iterable[Shard], ssm: Any) -> dict[str, Image]:
 
 
 def pin(stage: str, settings: Settings, images: Mapping[str, str], folder: Path = SETTINGS_FOLDER) -> Path:
-    """Write images into a stage's settings, every other line of which stays as it is; the file.
+    """Write images into a stage's settings without touching other lines, and return the file.
 
     Raises:
         SettingsError: `ami` is written there over several lines.

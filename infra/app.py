@@ -9,11 +9,12 @@ import aws_cdk as cdk
 from cdk_nag import AwsSolutionsChecks
 
 from infra.account import PARTITIONS
+from infra.function_assets import Assets
 from infra.settings import Settings
 from infra.shards import Shard
 from infra.stacks.edge import EdgeStack
 from infra.stacks.fleet import FleetStack
-from infra.stacks.functions import Assets, FunctionsStack
+from infra.stacks.functions import FunctionsStack
 from infra.stacks.network import NetworkStack
 from infra.stacks.observability import ObservabilityStack
 from infra.stacks.parts import Stage
@@ -34,7 +35,7 @@ CONTEXT = {
 def synthesize(
     stage_name: str, settings: Settings, shards: Sequence[Shard], assets: Assets, out: Path, *, nag: bool = True
 ) -> Path:
-    """Write the stage's cloud assembly to the folder `out`; the folder.
+    """Write the stage's cloud assembly to the folder `out`, and return it.
 
     `nag` has cdk-nag look at every construct, with the findings in `out/validation-report.json`.
 

@@ -42,12 +42,12 @@ class Assembly:
 
     @property
     def bootstrap_version(self) -> int:
-        """The version of the CDK bootstrap stack that a deployment needs."""
+        """Return the version of the CDK bootstrap stack that a deployment needs."""
         artifacts = self.manifest["artifacts"].values()
         return max(int(each.get("properties", {}).get("requiresBootstrapStackVersion", 0)) for each in artifacts)
 
     def resources(self, *types: str) -> Iterator[Resource]:
-        """Every resource, or those of some types, in the order of templates."""
+        """Return the resources (of some types) in the order of templates."""
         for name, template in self.templates.items():
             for logical_id, body in template.get("Resources", {}).items():
                 if not types or body["Type"] in types:
@@ -56,12 +56,12 @@ class Assembly:
 
 
 def as_list(value: Any) -> list[Any]:
-    """A value that templates write alone or as a list, as a list."""
+    """Return a list for a value that templates write alone or as a list."""
     return value if isinstance(value, list) else [] if value is None else [value]
 
 
 def text_of(value: Any) -> str:
-    """A property as text, with what is only known on deployment as `${…}`."""
+    """Return a property as text, with `${…}` for values that are only known on deployment."""
     match value:
         case str():
             return value

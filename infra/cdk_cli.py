@@ -15,7 +15,7 @@ PROGRAM = FOLDER / "node_modules" / "aws-cdk" / "bin" / "cdk"
 
 
 def run_cdk(arguments: Sequence[str], assembly: Path | None, region: str) -> int:
-    """Run `cdk` with its output on this terminal; its exit code.
+    """Run `cdk` with its output on this terminal, and return its exit code.
 
     Args:
         arguments: the command and its options.

@@ -13,12 +13,11 @@ from pathlib import Path
 
 from tidegate.errors import TidegateError
 
-from infra.app import synthesize
 from infra.assembly import Assembly
 from infra.audit import audit
+from infra.function_assets import Assets
 from infra.settings import Settings
 from infra.shards import Shard
-from infra.stacks.functions import Assets
 
 ROOT = Path(__file__).resolve().parents[1]
 CHECKOV = ROOT / ".venv-checkov" / "bin" / "checkov"
@@ -45,12 +44,15 @@ class Found:
 def synthesize_and_check(
     stage: str, settings: Settings, shards: Sequence[Shard], assets: Assets, out: Path
 ) -> list[Found]:
-    """Synthesize into the folder `out`, which is emptied first, and look at the result; every finding.
+    """Synthesize into the folder `out`, which is emptied first, and return the findings.
 
     Raises:
         CheckError: checkov's environment is missing, or a tool failed.
         SettingsError: the fleet does not fit into the stage.
     """
+    # It starts Node.js, which takes seconds.
+    from infra.app import synthesize
+
     if out.exists():
         shutil.rmtree(out)
     out.mkdir(parents=True)

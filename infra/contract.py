@@ -1,6 +1,6 @@
-"""What the infrastructure and the code that runs on it agree on: names that stand on both sides.
+"""Names that the infrastructure and the code that runs on it share.
 
-Handlers are in `tidegate.lambdas`, variables are those of `tidegate.settings`, metrics are emitted by the functions.
+Handlers are in `tidegate.lambdas`, variables are those of `tidegate.settings`, metrics those of `tidegate.metrics`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ HANDLER: Final = "tidegate.lambdas.{name}.handler"
 AGENT_COMMAND: Final = ("python", "-m", "tidegate.cli", "shard-agent")
 """Loads what a shard must hold on the Triton beside it, and keeps its entry in the registry alive."""
 
+SECRET_VARIABLE: Final = "TIDEGATE_MANAGEMENT_SECRET"  # noqa: S105  # a variable's name
+
 LIVE: Final = POINTER.rpartition("/")[0] + "/"
-"""Where the pointer is."""
+"""The key of the pointer."""
 
 HTTP_PORT: Final = 8000
 GRPC_PORT: Final = 8001
@@ -35,20 +37,3 @@ REFUSED_PATHS: Final = (
 """Triton's management paths; no caller may reach them."""
 
 SERVED_PATHS: Final = ("/v2", "/v2/health/*", "/v2/models/*")
-
-SERVICE_DIMENSION: Final = "service"
-"""Dimension of the functions' metrics, which Powertools sets to POWERTOOLS_SERVICE_NAME, here the function's short name."""
-SHARD_DIMENSION: Final = "Shard"
-
-REQUESTS: Final = "Requests"
-FALLBACKS: Final = "Fallbacks"
-ROLLBACKS: Final = "Rollbacks"
-CHANGES: Final = "Changes"
-FAILED_LOADS: Final = "FailedLoads"
-BUNDLE_AGE: Final = "BundleAgeSeconds"
-PROBLEMS: Final = "Problems"
-QUEUE_TIME_RATIO: Final = "QueueTimeRatio"
-READY_ENDPOINTS: Final = "ReadyEndpoints"
-GPU_UTILISATION: Final = "GpuUtilisation"
-GPU_MEMORY_USED: Final = "GpuMemoryUsed"
-GPU_FAULTS: Final = "GpuFaults"

@@ -1,4 +1,4 @@
-"""What a stage costs a month: its own resources, counted in its templates, times list prices that are inputs."""
+"""The monthly costs of a stage: the resources in its templates times list prices, which are inputs."""
 
 from __future__ import annotations
 
@@ -10,101 +10,14 @@ from typing import Final
 from tidegate.errors import SettingsError
 
 from infra.assembly import Assembly
-from infra.setting_groups import DoorFunction
+from infra.prices import PER_INSTANCE_HOUR, PRICES
+from infra.setting_groups import HttpFunction
 from infra.settings import Settings
 from infra.shards import Shard
 
 HOURS: Final = 730
 SECONDS: Final = HOURS * 3600
 MILLION: Final = 1_000_000
-
-PRICE_DATE: Final = "2025-06"
-PRICE_REGION: Final = "us-east-1"
-
-_VCPUS: Final = {
-    "large": 2,
-    "xlarge": 4,
-    "2xlarge": 8,
-    "4xlarge": 16,
-    "8xlarge": 32,
-    "12xlarge": 48,
-    "16xlarge": 64,
-    "24xlarge": 96,
-    "48xlarge": 192,
-}
-"""vCPUs by size: prices of these families are in proportion to them."""
-
-PER_INSTANCE_HOUR: Final = {
-    "g4dn.xlarge": 0.526,
-    "g4dn.2xlarge": 0.752,
-    "g4dn.4xlarge": 1.204,
-    "g4dn.8xlarge": 2.176,
-    "g4dn.12xlarge": 3.912,
-    "g4dn.16xlarge": 4.352,
-    "g4dn.metal": 7.824,
-    "g5.xlarge": 1.006,
-    "g5.2xlarge": 1.212,
-    "g5.4xlarge": 1.624,
-    "g5.8xlarge": 2.448,
-    "g5.12xlarge": 5.672,
-    "g5.16xlarge": 4.096,
-    "g5.24xlarge": 8.144,
-    "g5.48xlarge": 16.288,
-    "g6.xlarge": 0.8048,
-    "g6.2xlarge": 0.9776,
-    "g6.4xlarge": 1.3232,
-    "g6.8xlarge": 2.0144,
-    "g6.12xlarge": 4.6016,
-    "g6.16xlarge": 3.3968,
-    "g6.24xlarge": 6.6752,
-    "g6.48xlarge": 13.3504,
-    "g6e.xlarge": 1.861,
-    "g6e.2xlarge": 2.24208,
-    "g6e.4xlarge": 3.00424,
-    "g6e.8xlarge": 4.52856,
-    "g6e.12xlarge": 10.49264,
-    "g6e.16xlarge": 7.57719,
-    "g6e.24xlarge": 15.06559,
-    "g6e.48xlarge": 30.13118,
-    **{f"c7i.{size}": 0.044625 * vcpus for size, vcpus in _VCPUS.items()},
-    **{f"m7i.{size}": 0.0504 * vcpus for size, vcpus in _VCPUS.items()},
-}
-"""On demand, Linux, in US dollars; the setting `prices` adds others and goes over these."""
-
-PRICES: Final = {
-    "disk, per GiB": 0.08,
-    "disk throughput beyond 125, per MiB/s": 0.04,
-    "disk operations beyond 3,000, per operation": 0.005,
-    "detailed monitoring, per instance": 2.10,
-    "load balancer, per hour": 0.0225,
-    "load balancer capacity unit, per hour": 0.008,
-    "interface endpoint, per hour and zone": 0.01,
-    "NAT gateway, per hour": 0.045,
-    "key": 1.00,
-    "secret": 0.40,
-    "image storage, per GB": 0.10,
-    "alarm": 0.10,
-    "dashboard beyond three": 3.00,
-    "custom metric": 0.30,
-    "log ingestion, per GB": 0.50,
-    "HTTP API, per million up to 300": 1.00,
-    "HTTP API, per million beyond": 0.90,
-    "Lambda, per million": 0.20,
-    "Lambda, per GB-second": 0.0000133334,
-    "Lambda kept ready, per GB-second": 0.0000033334,
-    "Lambda snapshot kept, per GB-second": 0.0000015046,
-    "Lambda snapshot restored, per GB": 0.0001397998,
-    "CloudFront, per million": 1.00,
-    "web ACL": 5.00,
-    "web ACL, per million": 0.60,
-    "small build, per minute": 0.005,
-    "S3 GET, per million": 0.40,
-    "S3 LIST, per million": 5.00,
-    "DynamoDB write, per million": 0.625,
-    "DynamoDB read, per million": 0.125,
-    "trace, per million": 5.00,
-}
-"""List prices in US dollars a month, where the name says nothing else; Lambda's are those of arm64."""
 
 ASSUMED: Final = {
     "billed ms of the gateway per request, without its model": 10,
@@ -124,11 +37,11 @@ ASSUMED: Final = {
     "image storage, GB": 12,
     "traced share beyond one request a second": 0.05,
 }
-"""What the arithmetic assumes of the load; each is to be replaced by what a stage's own dashboards show."""
+"""Assumptions about the load; replace each with the figure from the stage's own dashboards."""
 
 
 def billed_ms() -> float:
-    """What Lambda bills of a request: the gateway waits for its model's answer, and waiting is billed like work."""
+    """Return the billed milliseconds of a request: waiting for the model is billed like work."""
     return (
         ASSUMED["billed ms of the gateway per request, without its model"]
         + ASSUMED["ms that the gateway waits for its model"]
@@ -137,7 +50,7 @@ def billed_ms() -> float:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """A month's requests."""
+    """The requests of a month."""
 
     name: str
     requests: int
@@ -158,7 +71,7 @@ LOADS: Final = (Load("idle", 0), Load("10 M requests", 10 * MILLION), Load("1 G 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of the table: what, how it is reckoned, and dollars a month by load."""
+    """One line of the table: the item, its calculation, and dollars a month by load."""
 
     what: str
     how: str
@@ -166,7 +79,7 @@ class Line:
 
 
 def cost_lines(assembly: Assembly, shards: Sequence[Shard], settings: Settings) -> list[Line]:
-    """Every line, for `LOADS`.
+    """Return every line, for `LOADS`.
 
     Raises:
         SettingsError: the prices of instance types are not known here.
@@ -180,14 +93,14 @@ def cost_lines(assembly: Assembly, shards: Sequence[Shard], settings: Settings) 
 
 
 def servers_for(shard: Shard, load: Load, shards: int) -> int:
-    """Servers of a shard that the peak needs, where the shards share the load evenly, be it more than `max_replicas`."""
+    """Return the servers of a shard at the peak, if the shards share the load evenly; possibly more than `max_replicas`."""
     peak = load.per_s * ASSUMED["peak, in averages"] / shards
     needed = math.ceil(peak / ASSUMED["requests per second of one server"])
     return max(needed, shard.min_replicas)
 
 
 def _instance_prices(shards: Sequence[Shard], settings: Settings) -> dict[str, float]:
-    """Dollars an hour by instance type, of every type that a shard may have.
+    """Return dollars an hour by instance type, for every type that a shard may use.
 
     Raises:
         SettingsError: prices are not known; it names all of them.
@@ -282,7 +195,7 @@ def _by_request(assembly: Assembly, settings: Settings, servers: Sequence[int]) 
     ms, gb = billed_ms(), settings.gateway.memory_mib / 1024
     millions = [load.requests / MILLION for load in LOADS]
     first, beyond = PRICES["HTTP API, per million up to 300"], PRICES["HTTP API, per million beyond"]
-    if settings.door != "function_url":
+    if settings.entry_point != "function_url":
         yield Line(
             "HTTP API",
             f"millions × {first:g}, beyond 300 × {beyond:g}",
@@ -295,8 +208,8 @@ def _by_request(assembly: Assembly, settings: Settings, servers: Sequence[int]) 
     yield _line("gateway, requests", millions, "Lambda, per million", "millions")
     seconds = [each * MILLION * ms / 1000 * gb for each in millions]
     yield _line(f"gateway, time ({ms:g} ms × {gb:.3f} GB each)", seconds, "Lambda, per GB-second", "GB-seconds")
-    for name, door in (("gateway", settings.gateway), ("resolve", settings.resolve)):
-        yield from _ready(name, door)
+    for name, function in (("gateway", settings.gateway), ("resolve", settings.resolve)):
+        yield from _ready(name, function)
     data_gb = [load.requests * ASSUMED["KB of request and answer"] / MILLION for load in LOADS]
     yield _line("load balancers, 1 GB each unit", data_gb, "load balancer capacity unit, per hour", "GB")
     logs_gb = [load.requests * ASSUMED["KB of logs per request"] / MILLION for load in LOADS]
@@ -314,8 +227,8 @@ def _by_request(assembly: Assembly, settings: Settings, servers: Sequence[int]) 
     yield _line("agents read the registry every 2 s", reads, "DynamoDB read, per million", "millions")
 
 
-def _ready(name: str, function: DoorFunction) -> Iterator[Line]:
-    """What it costs that a function's environments are there, or are sooner there."""
+def _ready(name: str, function: HttpFunction) -> Iterator[Line]:
+    """Return the cost of provisioned environments and snapshots."""
     gb, kept = function.memory_mib / 1024, function.provisioned_concurrency
     if kept:
         always = [kept * gb * SECONDS] * len(LOADS)
@@ -339,7 +252,7 @@ def _line(what: str, amounts: Sequence[float], unit: str, noun: str) -> Line:
 
 
 def _words(amounts: Sequence[float]) -> str:
-    """Amounts by load, one where they are the same."""
+    """Return the amounts by load, or one if they are equal."""
     texts = [f"{amount:,.0f}" if amount == int(amount) or amount >= 100 else f"{amount:.3g}" for amount in amounts]
     return texts[0] if len(set(texts)) == 1 else " / ".join(texts)
 
@@ -349,7 +262,7 @@ def _count(assembly: Assembly, kind: str) -> int:
 
 
 def cost_table(lines: Sequence[Line]) -> str:
-    """The lines as a Markdown table, every amount rounded to cents, and their sums last."""
+    """Return the lines as a Markdown table, with amounts rounded to cents and their sums last."""
     rows = [f"| | arithmetic | {' | '.join(load.name for load in LOADS)} |", "|---|---|" + "--:|" * len(LOADS)]
     rows += [f"| {line.what} | {line.how} | {' | '.join(_dollars(each) for each in line.dollars)} |" for line in lines]
     rows.append(f"| **sum** | | {' | '.join(f'**{_dollars(each)}**' for each in totals(lines))} |")
@@ -357,12 +270,12 @@ def cost_table(lines: Sequence[Line]) -> str:
 
 
 def totals(lines: Sequence[Line]) -> list[float]:
-    """The sums of the rounded amounts by load."""
+    """Return the sums of the rounded amounts by load."""
     return [sum(round(line.dollars[at], 2) for line in lines) for at in range(len(LOADS))]
 
 
 def assumptions_table() -> str:
-    """What the arithmetic assumes, as a Markdown table."""
+    """Return the assumptions as a Markdown table."""
     rows = ["| assumed | |", "|---|--:|", *(f"| {name} | {value:g} |" for name, value in ASSUMED.items())]
     return "\n".join(rows)
 

@@ -1,4 +1,4 @@
-"""Takes down a stage. CloudFormation goes by the policies that are deployed, whatever the settings say by now, so a stage whose
+"""Takes down a stage. CloudFormation follows the policies that are deployed, whatever the settings say by now, so a stage whose
 settings say otherwise is refused.
 
 It deletes no bucket that holds something.
@@ -23,7 +23,7 @@ BUCKETS = ("BucketName", "LogsBucketName")
 def undeployed_settings(
     settings: Settings, storage: Mapping[str, Any], names: Mapping[str, str], cloudformation: Any
 ) -> Iterator[str]:
-    """How what is deployed differs from the settings that say what a stage loses when it is destroyed, in words.
+    """Return, in words, how the deployed stage differs from the settings that decide what is lost when it is destroyed.
 
     Args:
         settings: the stage's settings.
@@ -56,8 +56,8 @@ def _is_protected(name: str, cloudformation: Any) -> bool:
 
 
 def empty_buckets(stage: str, session: Any) -> dict[str, int]:
-    """Close the stage's buckets and delete every version of every object in them; how many by bucket. A stage that is not
-    there has none."""
+    """Close the stage's buckets, delete all versions of their objects, and return the counts by bucket. A stage that is not
+    deployed has none."""
     s3 = session.resource("s3")
     deleted: dict[str, int] = {}
     partition = session.get_partition_for_region(session.region_name)
@@ -70,7 +70,7 @@ def empty_buckets(stage: str, session: Any) -> dict[str, int]:
 
 
 def _closed(arn: str) -> dict[str, Any]:
-    """A policy that lets nothing write into a bucket, the services that deliver logs included."""
+    """Return a policy that denies all writes to a bucket, also by services that deliver logs."""
     deny = {"Sid": "NothingIsWritten", "Effect": "Deny", "Principal": "*", "Action": "s3:PutObject"}
     return {"Version": "2012-10-17", "Statement": [deny | {"Resource": f"{arn}/*"}]}
 

@@ -8,16 +8,16 @@ from typing import Any
 from infra.settings import Fixed, Settings
 
 FIXED_SETTINGS = "FixedSettings"
-"""The output of the storage stack that tells a later deployment which fixed settings the first was made with."""
+"""The output of the storage stack that records the fixed settings of the first deployment for later ones."""
 
 
 def fixed_settings(settings: Settings) -> dict[str, Any]:
-    """The settings that cannot change after the first deployment, by name."""
+    """Return the settings that cannot change after the first deployment, by name."""
     return {name: getattr(settings, name) for name in fixed_fields()}
 
 
 def fixed_fields() -> dict[str, Fixed]:
-    """What is marked as fixed, by the setting's name."""
+    """Return the settings that are marked as fixed, by name."""
     return {
         name: mark
         for name, field in Settings.model_fields.items()
@@ -27,7 +27,7 @@ def fixed_fields() -> dict[str, Fixed]:
 
 
 def fixed_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """What a stage deployed with the fixed settings `before` cannot become `after`, in words."""
+    """Return, in words, why a stage with the fixed settings `before` cannot change to `after`."""
     return [
         f"the setting {name} was {before[name]!r} at the first deployment and cannot become {after[name]!r}: {mark.why}"
         for name, mark in fixed_fields().items()

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 from tidegate.errors import SettingsError
 
 from infra.settings import Settings
-from infra.stacks.functions import Assets
 
 PLACEHOLDER = Path(__file__).parent / "placeholder"
 _COMPILED = re.compile(r"\.cpython-3(\d+)-")
 
 
+@dataclass(frozen=True, slots=True)
+class Assets:
+    """The folders that become the functions' code: small for the HTTP functions, with the control plane's libraries for the rest."""
+
+    gateway: Path
+    control: Path
+
+
 def find_assets(build: Path, settings: Settings) -> Assets | None:
-    """The assets that `make package` has built below `build` for the stage's architecture; None where one is missing.
+    """Return the assets that `make package` has built below `build` for the stage's architecture; None if one is missing.
 
     Raises:
         SettingsError: they are compiled for another Python than the functions run on.
@@ -35,5 +43,5 @@ def find_assets(build: Path, settings: Settings) -> Assets | None:
 
 
 def placeholder_assets() -> Assets:
-    """What stands in for the assets where they have not been built: enough to synthesize and audit, not to deploy."""
+    """Return placeholders for assets that have not been built: enough to synthesize and audit, not to deploy."""
     return Assets(PLACEHOLDER, PLACEHOLDER)

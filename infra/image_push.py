@@ -49,10 +49,10 @@ def registry_of(account: str, region: str) -> str:
 
 
 def find_engine(named: str = "") -> str:
-    """The container engine on the path: the one that is named, else the first of `ENGINES`.
+    """Return the container engine on the path: the named one, else the first of `ENGINES`.
 
     Raises:
-        ImageError: there is none, or the name is of none that is known here.
+        ImageError: there is none, or its name is unknown.
     """
     if named and named not in ENGINES:
         raise ImageError(f"{named!r} is not a known container engine: name one of {', '.join(ENGINES)}")
@@ -64,12 +64,12 @@ def find_engine(named: str = "") -> str:
 
 
 def login_command(engine: str, repositories: Repositories) -> list[str]:
-    """What logs an engine in at ECR; the password comes on its standard input."""
+    """Return the command that logs in to ECR with the password on standard input."""
     return [engine, "login", "--username", "AWS", "--password-stdin", repositories.registry]
 
 
 def build_command(engine: str, image: Image, address: str) -> list[str]:
-    """What builds an image, in the root of the project."""
+    """Return the command that builds an image in the root of the project."""
     # What docker adds about a build's provenance makes an index of the image, which ECR's basic scan does not look into.
     only_the_image = ["--provenance=false"] if engine == "docker" else []
     arguments = [part for name, value in image.arguments.items() for part in ("--build-arg", f"{name}={value}")]
@@ -80,12 +80,12 @@ def build_command(engine: str, image: Image, address: str) -> list[str]:
 
 
 def push_command(engine: str, address: str) -> list[str]:
-    """What pushes an image."""
+    """Return the command that pushes an image."""
     return [engine, "push", address]
 
 
 def dry_run(engine: str, images: Sequence[Image], repositories: Repositories) -> Iterator[str]:
-    """The commands that would build and push images, to run in the root of the project. Names of variables stay as they are.
+    """Return the commands that would build and push images in the root of the project, with the names of variables.
 
     An image whose tag the settings pin to another than these sources make is not built: a comment says so.
     """
@@ -101,10 +101,10 @@ def dry_run(engine: str, images: Sequence[Image], repositories: Repositories) ->
 
 
 def push_images(engine: str, images: Sequence[Image], repositories: Repositories, session: Any, say: Say) -> None:
-    """Build and push those images that are not in their repository yet.
+    """Build and push the images that are missing in their repositories.
 
     Raises:
-        ImageError: a repository is missing, the engine failed, or a pinned tag is none that these sources make.
+        ImageError: a repository is missing, the engine failed, or a pinned tag is not one that these sources make.
     """
     ecr = session.client("ecr")
     there = {image.name: is_pushed(ecr, repositories.name(image), image.tag) for image in images}
@@ -128,7 +128,7 @@ def push_images(engine: str, images: Sequence[Image], repositories: Repositories
 
 
 def is_pushed(ecr: Any, repository: str, tag: str) -> bool:
-    """Whether a repository has a tag.
+    """Return whether a repository has a tag.
 
     Raises:
         ImageError: there is no such repository.
@@ -151,7 +151,7 @@ def _password(ecr: Any) -> bytes:
 
 
 def _line(command: Sequence[str]) -> str:
-    """A command as a line of a shell, in which variables are filled in."""
+    """Return a command as a line of a shell, which expands variables."""
     return " ".join(f'"{word}"' if "$" in word else shlex.quote(word) for word in command)
 
 

@@ -1,4 +1,4 @@
-"""What ECR's scan of a pushed image says: whether it has ended, whether it can be made, and what it found."""
+"""ECR's scan of a pushed image: its state, and its findings."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ _SCAN_AGAIN = "scan it again with `aws ecr start-image-scan --repository-name {r
 REMEDIES = {
     "FAILED": _SCAN_AGAIN,
     "FINDINGS_UNAVAILABLE": _SCAN_AGAIN,
-    "LIMIT_EXCEEDED": "ECR scans an image once in 24 hours: come again later",
+    "LIMIT_EXCEEDED": "ECR scans an image once in 24 hours: try again later",
     "SCAN_ELIGIBILITY_EXPIRED": "Amazon Inspector's re-scan duration is over: lengthen it there, and pull the image once",
     "IMAGE_ARCHIVED": "restore it with `aws ecr update-image-storage-class`",
     "UNSUPPORTED_IMAGE": "ECR cannot read its operating system or the kind of its manifest",
     "IMAGE_SIZE_EXCEEDED": "it is larger than ECR scans",
 }
-"""What helps in each state in which an image has no findings and will have none by waiting."""
+"""The remedy for each state in which an image has no findings, and in which waiting does not help."""
 
 
 class ScanError(TidegateError):
-    """What an image's scan found is not known."""
+    """The result of an image's scan is unknown."""
 
 
 def refused_findings(
     ecr: Any, repository: str, tag: str, settings: Settings, *, wait_s: float = SCAN_TIMEOUT_S
 ) -> Iterator[str]:
-    """What ECR's scan has found in an image that keeps it from being deployed, in words.
+    """Return, in words, the findings of ECR's scan that forbid the deployment of an image.
 
     Raises:
         ScanError: the image cannot be scanned, and `images.unscanned` does not accept that; or the scan did not end within
@@ -57,7 +57,7 @@ def refused_findings(
 
 
 def _is_scanned(ecr: Any, repository: str, tag: str, settings: Settings, wait_s: float) -> bool:
-    """Wait for the scan; False where it cannot be made and the settings accept that."""
+    """Wait for the scan. Return False if the image cannot be scanned and the settings accept that."""
     deadline = time.monotonic() + wait_s
     name = repository.rpartition("/")[2]
     while True:
@@ -81,7 +81,7 @@ def _is_scanned(ecr: Any, repository: str, tag: str, settings: Settings, wait_s:
             )
         if time.monotonic() >= deadline:
             raise ScanError(
-                f"the scan of {repository}:{tag} has not ended ({state}): come again later, or, where none was ever begun, "
+                f"the scan of {repository}:{tag} has not ended ({state}): try again later, or, if none was started, "
                 + _SCAN_AGAIN.format(repository=repository, tag=tag)
             )
         time.sleep(min(SCAN_LOOK_S, wait_s))

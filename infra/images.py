@@ -51,11 +51,11 @@ class Image:
 
     @property
     def built_tag(self) -> str:
-        """The tag of what a build makes of the sources as they are now."""
+        """The tag of an image built from the current sources."""
         return f"{self.prefix}{self.digest()[:DIGITS]}"
 
     def digest(self) -> str:
-        """SHA-256 of everything that the image is made of here, in hexadecimal."""
+        """Return the SHA-256 of all sources of the image, in hexadecimal."""
         found = sha256()
         for name, value in sorted(self.arguments.items()):
             found.update(f"{name}={value}\0".encode())
@@ -65,7 +65,7 @@ class Image:
         return found.hexdigest()
 
     def files(self) -> Iterator[str]:
-        """Every file that the build sees, relative to the root, sorted: those that `.dockerignore` lets through."""
+        """Return the files of the build that `.dockerignore` does not exclude, relative to the root, sorted."""
         found = {self.dockerfile}
         for source in self.sources:
             path = ROOT / source
@@ -79,7 +79,7 @@ class Image:
 
 
 def images_of(settings: Settings) -> tuple[Image, ...]:
-    """The images of a stage: Triton's, and the shard agent's, which the job that publishes runs too."""
+    """Return the images of a stage: Triton's, and the shard agent's, which the publish job uses too."""
     triton = settings.triton
     return (
         Image(
@@ -100,7 +100,7 @@ def images_of(settings: Settings) -> tuple[Image, ...]:
 
 
 def image_tags(settings: Settings) -> Mapping[str, str]:
-    """The tag that a stage runs of each image, by the image's name."""
+    """Return the deployed tag of each image, by the image's name."""
     return {image.name: image.tag for image in images_of(settings)}
 
 

@@ -34,11 +34,11 @@ class InstanceType:
 
 
 class UnfitTypeError(ValueError):
-    """Triton cannot run on an instance type, or nothing is known of it; the text says why."""
+    """Triton cannot run on an instance type, or the type is unknown."""
 
 
 def find_type(name: str, stated: Mapping[str, StatedType]) -> InstanceType:
-    """What an instance type has; what the setting `triton.instance_types` states goes over what AWS says.
+    """Return the properties of an instance type; the setting `triton.instance_types` overrides AWS's data.
 
     Raises:
         UnfitTypeError: Triton cannot run there, or nothing is known of it.

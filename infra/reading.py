@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from tidegate.errors import Finding, RulesError, SettingsError
-from tidegate.rules.directory import read_directory
-from tidegate.rules.language import FleetFile
-from tidegate.rules.shape import Report, check_shape
-from tidegate.rules.source import Location, Source, read_source, read_text
+from tidegate.language.directory import read_directory
+from tidegate.language.documents import FleetFile
+from tidegate.language.shape import Report, check_shape
+from tidegate.language.source import Location, Source, read_source, read_text
 from tidegate.settings import INFRASTRUCTURE as PREFIX
 
 from infra.setting_conflicts import conflicts
@@ -25,7 +25,7 @@ SETTINGS_FOLDER = Path(__file__).parent / "settings"
 
 
 def read_settings(stage: str, environment: Mapping[str, str], folder: Path = SETTINGS_FOLDER) -> Settings:
-    """The settings of a stage: `<folder>/<stage>.yaml`, and over it the `TIDEGATE_INFRA_*` variables of `environment`.
+    """Read the settings of a stage: `<folder>/<stage>.yaml`, overridden by `TIDEGATE_INFRA_*` variables of `environment`.
 
     Raises:
         SettingsError: the stage is unknown, or a setting is unknown or wrong; every error has its file and line, or names
@@ -33,7 +33,7 @@ def read_settings(stage: str, environment: Mapping[str, str], folder: Path = SET
     """
     if not STAGE.fullmatch(stage):
         raise SettingsError(
-            f"{stage!r} is no name of a stage: 2 to 16 lower-case letters and digits, beginning with a letter"
+            f"{stage!r} is not the name of a stage: 2 to 16 lower-case letters and digits, beginning with a letter"
         )
     file = folder / f"{stage}.yaml"
     if not file.is_file():
@@ -79,7 +79,7 @@ def _settings_error(findings: list[Finding]) -> SettingsError:
 def _variables(
     environment: Mapping[str, str], findings: list[Finding]
 ) -> Iterator[tuple[str, tuple[tuple[str, ...], Any]]]:
-    """The variables that are settings: name -> (path of the setting, value). One whose value is not YAML is a finding."""
+    """Return the variables that are settings, by name: (path of the setting, value). Invalid YAML is a finding."""
     for name, text in sorted(environment.items()):
         if not name.startswith(PREFIX):
             continue
@@ -96,7 +96,7 @@ def _overlaid(
     variables: Mapping[str, tuple[tuple[str, ...], Any]],
     add: Callable[[Location, str, str], None],
 ) -> dict[str, Any]:
-    """The values of the file with those of the variables over them; one without a value leaves the setting's default."""
+    """Override the values of the file by those of variables; one without a value restores the default."""
     merged = copy.deepcopy(data)
     for path, value in variables.values():
         here: Any = merged
@@ -112,13 +112,13 @@ def _overlaid(
 
 
 def _meet(one: Location, other: Location) -> bool:
-    """Whether one path leads to the other."""
+    """Return whether one path is a prefix of the other."""
     shared = min(len(one), len(other))
     return one[:shared] == other[:shared]
 
 
 def read_shards(rules: Path, settings: Settings) -> tuple[Shard, ...]:
-    """The shards of a rules directory's fleet.yaml, sorted by name.
+    """Return the shards of a rules directory's fleet.yaml, sorted by name.
 
     Raises:
         RulesError: the rules do not compile, or a shard cannot be built; every error has its file and line.

@@ -1,4 +1,4 @@
-"""What ops read before they deploy: which resources there are, who may do what, and every finding that is accepted."""
+"""A page for operators to review before a deployment: the resources, the rights, and every accepted finding."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FILE = "REVIEW.md"
 
 
 def write_review(assembly: Assembly, folder: Path, stage: str) -> Path:
-    """Write the review page beside the templates; its path."""
+    """Write the review page beside the templates, and return its path."""
     file = folder / FILE
     file.write_text("\n".join(_lines(assembly, stage)) + "\n", encoding="utf-8")
     return file

@@ -1,15 +1,16 @@
-"""What no single setting's type can say: settings that contradict each other, and values that only AWS or a process knows."""
+"""Checks beyond the type of a single setting: settings that contradict each other, and values that AWS or a process refuses."""
 
 from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterator
 
+from tidegate.aws.shadow_queue import BATCH_SPARE_MS
 from tidegate.errors import SettingsError
 from tidegate.settings import PREFIX
 from tidegate.settings import Settings as ProcessSettings
 
-from infra.settings import Settings
+from infra.settings import Settings, process_variables
 
 LOG_RETENTION_DAYS = (1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 3653)
 """The retentions that CloudWatch Logs knows."""
@@ -44,8 +45,17 @@ Conflict = tuple[tuple[str, ...], str, str]
 
 
 def conflicts(settings: Settings) -> list[Conflict]:
-    """What contradicts another setting, or what AWS or a process refuses."""
-    checks = (_of_network, _of_observability, _of_servers, _of_entry, _of_functions, _of_variables, _of_tags)
+    """Return the settings that contradict each other, or that AWS or a process refuses."""
+    checks = (
+        _of_network,
+        _of_observability,
+        _of_servers,
+        _of_entry,
+        _of_functions,
+        _of_variables,
+        _of_shadows,
+        _of_tags,
+    )
     return [found for check in checks for found in check(settings)]
 
 
@@ -81,9 +91,9 @@ def _of_servers(settings: Settings) -> Iterator[Conflict]:
 
 
 def _of_entry(settings: Settings) -> Iterator[Conflict]:
-    if settings.domain is not None and settings.door == "function_url":
+    if settings.domain is not None and settings.entry_point == "function_url":
         message = "a Function URL cannot have a domain name of its own"
-        yield ("domain",), message, "delete it, or choose the door http_api"
+        yield ("domain",), message, "delete it, or set entry_point: http_api"
     if settings.cloudfront is None:
         return
     versions = settings.cloudfront.key_versions
@@ -91,8 +101,8 @@ def _of_entry(settings: Settings) -> Iterator[Conflict]:
         yield ("cloudfront", "key_versions"), "a version is named twice", "name each once"
     if settings.domain is None:
         yield ("cloudfront",), "CloudFront needs a domain", "set domain: both have the same name"
-    if settings.door != "http_api":
-        yield ("cloudfront",), "CloudFront needs the HTTP API as the one door", "set door: http_api"
+    if settings.entry_point != "http_api":
+        yield ("cloudfront",), "CloudFront needs the HTTP API as the only address", "set entry_point: http_api"
     if settings.authorizer.kind != "jwt":
         message = "CloudFront needs tokens: a signature is for another host"
         yield ("cloudfront",), message, "set authorizer: {kind: jwt, …}"
@@ -107,6 +117,20 @@ def _of_functions(settings: Settings) -> Iterator[Conflict]:
         if function.snap_start and function.provisioned_concurrency:
             message = "a function has either environments that are kept ready or SnapStart"
             yield (name, "snap_start"), message, "delete it, or provisioned_concurrency"
+
+
+def _of_shadows(settings: Settings) -> Iterator[Conflict]:
+    """A batch sends no copy unless there is time for it, and to store what was counted."""
+    try:
+        timeout_ms = ProcessSettings.from_environment(process_variables(settings)).shadow_timeout_ms
+    except SettingsError:
+        # `_of_variables` reports it.
+        return
+    least_s = (timeout_ms + BATCH_SPARE_MS) / 1000
+    if settings.shadows and settings.control.shadow_timeout_s <= least_s:
+        message = f"a batch would send no copy: a single one, and storing what was counted, may take {least_s:g} s"
+        hint = f"write more than {least_s:g}, or a smaller shadow_timeout_ms below variables"
+        yield ("control", "shadow_timeout_s"), message, hint
 
 
 def _of_variables(settings: Settings) -> Iterator[Conflict]:

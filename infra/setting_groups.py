@@ -65,14 +65,14 @@ Authorizer = Annotated[JwtAuthorizer | IamAuthorizer, Field(discriminator="kind"
 
 
 class Domain(Group):
-    """A domain name of one's own for the HTTP API; the default address is then switched off, unless it is to stay."""
+    """A custom domain name for the HTTP API; the default address is then disabled, unless `default_address` is true."""
 
     name: Annotated[StrictStr, Field(pattern=r"^[a-z0-9-]+(\.[a-z0-9-]+)+$", examples=["tidegate.example.com"])] = (
         Field(description="The domain name.")
     )
     certificate_arn: CertificateArn = Field(description="Its ACM certificate, in the stack's region.")
     default_address: StrictBool = Field(
-        False, description="Leave the API's default address on beside it, while callers move from the one to the other."
+        False, description="Keep the API's default address too, while callers move from one to the other."
     )
 
 
@@ -108,15 +108,15 @@ class CloudFront(Group):
 
 
 class Throttling(Group):
-    """What the HTTP API lets through, over all callers."""
+    """Limits of the HTTP API, over all callers."""
 
     rate_per_s: Annotated[StrictInt, Field(ge=1, le=1_000_000)] = Field(1_000, description="Requests per second.")
     burst: Annotated[StrictInt, Field(ge=1, le=1_000_000)] = Field(
-        2_000, description="Requests that may come at once, above the rate."
+        2_000, description="Requests that may arrive at once, above the rate."
     )
 
 
-class DoorFunction(Group):
+class HttpFunction(Group):
     """A function in the path of requests."""
 
     memory_mib: Annotated[StrictInt, Field(ge=128, le=10_240)] = Field(
@@ -127,7 +127,7 @@ class DoorFunction(Group):
     )
     reserved_concurrency: Annotated[StrictInt, Field(ge=1, le=100_000)] | None = Field(
         None,
-        description="The most requests at a time, taken from the account's pool; unset: what the account has left.",
+        description="The most concurrent requests, reserved in the account's pool; unset: what is free in the account.",
     )
     provisioned_concurrency: Annotated[StrictInt, Field(ge=0, le=100_000)] = Field(
         0, description="Environments that are kept initialised; 0: none."
@@ -140,14 +140,14 @@ class DoorFunction(Group):
     )
 
 
-class ResolveFunction(DoorFunction):
-    """The function in the path of requests for a decision alone: it waits for no server."""
+class ResolveFunction(HttpFunction):
+    """The function that only decides, and waits for no server."""
 
     memory_mib: Annotated[StrictInt, Field(ge=128, le=10_240)] = Field(512, description="Memory.")
 
 
 class ControlFunctions(Group):
-    """The functions beside the path of requests."""
+    """The functions that are not in the path of requests."""
 
     memory_mib: Annotated[StrictInt, Field(ge=128, le=10_240)] = Field(1_024, description="Memory of each of them.")
     reconcile_timeout_s: Annotated[StrictInt, Field(ge=30, le=900)] = Field(
@@ -160,8 +160,15 @@ class ControlFunctions(Group):
         300,
         description="Time-out of one rollback; where a server lacks a model of the revision that it goes back to, it loads it.",
     )
+    shadow_timeout_s: Annotated[StrictInt, Field(ge=30, le=900)] = Field(
+        120, description="Time-out of one batch of at most ten copies for shadows."
+    )
+    shadow_concurrency: Annotated[StrictInt, Field(ge=2, le=1_000)] = Field(
+        10,
+        description="The most batches of copies for shadows at a time; the others wait in the queue, for an hour at most.",
+    )
     reconcile_every_min: Annotated[StrictInt, Field(ge=1, le=60)] = Field(
-        1, description="Period of the schedule that makes up for lost events."
+        1, description="Period of the schedule that compensates for lost events."
     )
     publish_timeout_min: Annotated[StrictInt, Field(ge=5, le=480)] = Field(
         60, description="Time-out of the job that publishes, loads included."
@@ -172,7 +179,7 @@ class ControlFunctions(Group):
 
 
 class StatedType(Group):
-    """What an instance type has that is newer than what is known here."""
+    """An instance type that is newer than the known ones."""
 
     gpus: Annotated[StrictInt, Field(ge=0, le=64)] = Field(description="Its NVIDIA GPUs.")
     memory_gib: Annotated[StrictInt, Field(ge=1, le=100_000)] = Field(description="Its memory.")
@@ -183,7 +190,7 @@ class StatedType(Group):
 
 
 class Ami(Group):
-    """The images of the shards' instances; `make infra-amis` shows and moves them."""
+    """The images of the shards' instances; `make infra-amis` shows and updates them."""
 
     gpu: AmiId | None = Field(None, description="Of instances with GPUs; unset: `make infra` refuses to deploy such.")
     cpu: AmiId | None = Field(None, description="Of instances without; unset: `make infra` refuses to deploy such.")
@@ -216,7 +223,7 @@ class Triton(Group):
         1, description="GPUs of one Triton server, where its instances have any."
     )
     memory_reservation_mib: Annotated[StrictInt, Field(ge=512, le=2_000_000)] = Field(
-        8_192, description="Memory that one Triton server is placed by; it may use more where the instance has it."
+        8_192, description="Memory by which one Triton server is placed; it may use more if the instance has it."
     )
     shared_memory_mib: Annotated[StrictInt, Field(ge=64, le=1_000_000)] = Field(
         1_024, description="`/dev/shm` of one Triton server, through which its Python steps exchange tensors."
@@ -231,7 +238,7 @@ class Triton(Group):
         3_000, description="Operations of that disk a second; at least four per MiB of throughput."
     )
     instance_types: dict[InstanceType, StatedType] = Field(
-        {}, description="Instance types that are newer than what is known here, by name."
+        {}, description="Instance types that are newer than the known ones, by name."
     )
     remote_commands: StrictBool = Field(
         False,
@@ -245,27 +252,27 @@ class Triton(Group):
         900, description="How long a new server may load its models before its failing health check replaces it."
     )
     drain_s: Annotated[StrictInt, Field(ge=5, le=110)] = Field(
-        35, description="How long a server that goes is left to finish its requests; the longest request is 29 s."
+        35, description="How long a stopping server may finish its requests; the longest request takes 29 s."
     )
 
 
 class Images(Group):
-    """What ECR's scan of a pushed image may find."""
+    """Which findings of ECR's scan of a pushed image are accepted."""
 
     refused_severities: list[Literal["CRITICAL", "HIGH", "MEDIUM", "LOW", "INFORMATIONAL", "UNDEFINED"]] = Field(
-        ["CRITICAL"], description="Severities of findings that keep an image from being deployed."
+        ["CRITICAL"], description="Severities of findings that prevent a deployment."
     )
     accepted: dict[
         Annotated[StrictStr, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9:.-]{2,127}$", examples=["CVE-2024-1234"])],
         Annotated[StrictStr, Field(min_length=20)],
-    ] = Field({}, description="Findings that are accepted all the same, each with the reason.")
+    ] = Field({}, description="Findings that are accepted anyway, each with the reason.")
     unscanned: dict[Literal["triton", "agent", "dcgm-exporter"], Annotated[StrictStr, Field(min_length=20)]] = Field(
         {}, description="Images that are deployed although ECR cannot scan them, each with the reason."
     )
 
 
 class Scaling(Group):
-    """How shards follow their load."""
+    """Automatic scaling of shards."""
 
     queue_time_ratio_target: Ratio = Field(0.5, description="Target of the time in Triton's queue per time in compute.")
     scale_out_cooldown_s: Annotated[StrictInt, Field(ge=0, le=3_600)] = Field(

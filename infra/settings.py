@@ -21,8 +21,8 @@ from infra.setting_groups import (
     CloudFront,
     ControlFunctions,
     Domain,
-    DoorFunction,
     Group,
+    HttpFunction,
     IamAuthorizer,
     Images,
     InstanceType,
@@ -41,7 +41,7 @@ VARIABLES: Mapping[str, str | int | float] = MappingProxyType({"load_timeout_s":
 
 @dataclass(frozen=True, slots=True)
 class Fixed:
-    """Marks a setting that cannot change after a stage's first deployment, and says why; `may_grow` allows larger values."""
+    """Marks a setting that cannot change after the first deployment, and why; `may_grow` allows larger values."""
 
     why: str
     may_grow: bool = False
@@ -55,7 +55,7 @@ def _all_defaults(group: type[GroupType]) -> Callable[[], GroupType]:
 
 
 class Settings(Group):
-    """Every choice of one stage."""
+    """All settings of one stage."""
 
     vpc_cidr: Annotated[StrictStr, Fixed("every address in the VPC would change")] = Field(
         "10.42.0.0/16", description="Address range of the VPC, /16 to /20."
@@ -81,7 +81,9 @@ class Settings(Group):
         True, description="Keep bucket, tables, key, images and secret when the stacks are destroyed."
     )
     termination_protection: StrictBool = Field(False, description="Refuse to destroy the network and storage stacks.")
-    log_retention_days: StrictInt = Field(30, description="How long logs are kept; a value that CloudWatch Logs knows.")
+    log_retention_days: StrictInt = Field(
+        30, description="How long logs are kept; a value that CloudWatch Logs supports."
+    )
     access_log_retention_days: Annotated[StrictInt, Field(ge=1, le=3_650)] = Field(
         90, description="How long the access logs of bucket and balancers are kept."
     )
@@ -98,35 +100,41 @@ class Settings(Group):
         description="Python of the functions. `make package` needs this version on the machine to compile their modules. Lambda's "
         "3.11 has a C library that is too old for NumPy's and gRPC's companions.",
     )
-    door: Literal["http_api", "function_url", "both"] = Field(
+    entry_point: Literal["http_api", "function_url", "both"] = Field(
         "http_api",
-        description="Where requests come in: an API Gateway HTTP API, a Lambda Function URL with IAM, or both.",
+        description="The entry point for requests: an API Gateway HTTP API, a Lambda Function URL with IAM, or both.",
     )
     authorizer: Authorizer = Field(IamAuthorizer(kind="iam"), description="Who may call the HTTP API.")
-    domain: Domain | None = Field(None, description="A domain name of one's own for the HTTP API.")
+    domain: Domain | None = Field(None, description="A custom domain name for the HTTP API.")
     cloudfront: CloudFront | None = Field(
         None, description="CloudFront with AWS WAF in front of the HTTP API; needs `domain` and a JWT authorizer."
     )
-    throttling: Throttling = Field(
-        default_factory=_all_defaults(Throttling), description="What the HTTP API lets through."
-    )
-    gateway: DoorFunction = Field(default_factory=_all_defaults(DoorFunction), description="The gateway function.")
+    throttling: Throttling = Field(default_factory=_all_defaults(Throttling), description="Limits of the HTTP API.")
+    gateway: HttpFunction = Field(default_factory=_all_defaults(HttpFunction), description="The gateway function.")
     resolve: ResolveFunction = Field(
         default_factory=_all_defaults(ResolveFunction), description="The resolve function."
     )
     control: ControlFunctions = Field(
-        default_factory=_all_defaults(ControlFunctions), description="The functions beside the path of requests."
+        default_factory=_all_defaults(ControlFunctions),
+        description="The functions that are not in the path of requests.",
+    )
+    shadows: StrictBool = Field(
+        True,
+        description="Carry the `shadow` of rules out: a queue, the function `shadow`, and an interface endpoint of SQS. Without it the "
+        "gateway's function makes no copies.",
     )
     triton: Triton = Field(default_factory=_all_defaults(Triton), description="The model servers.")
     ami: Ami = Field(default_factory=_all_defaults(Ami), description="The images of the shards' instances.")
-    images: Images = Field(default_factory=_all_defaults(Images), description="What a scan may find in the images.")
+    images: Images = Field(
+        default_factory=_all_defaults(Images), description="Which findings of an image scan are accepted."
+    )
     scaling: Scaling = Field(default_factory=_all_defaults(Scaling), description="How shards follow their load.")
     alarms: Alarms = Field(
-        default_factory=_all_defaults(Alarms), description="When people, and the rollback, are called."
+        default_factory=_all_defaults(Alarms), description="When alarms notify people, and start the rollback."
     )
     prices: dict[InstanceType, Annotated[StrictFloat, Field(gt=0, lt=10_000)]] = Field(
         {},
-        description="Dollars an hour of instance types, for `python -m infra costs`; over the list prices that it has.",
+        description="Dollars per hour of instance types, for `python -m infra costs`; these override its list prices.",
     )
     variables: dict[StrictStr, StrictStr | StrictInt | StrictFloat] = Field(
         dict(VARIABLES),
@@ -136,7 +144,7 @@ class Settings(Group):
     tags: dict[
         Annotated[StrictStr, Field(pattern=r"^[A-Za-z0-9_.:/=+@-]{1,128}$")],
         Annotated[StrictStr, Field(pattern=r"^[A-Za-z0-9 _.:/=+@-]{0,256}$")],
-    ] = Field({}, description="Tags of every resource, beside `tidegate:stage`.")
+    ] = Field({}, description="Tags of every resource, in addition to `tidegate:stage`.")
 
     @field_validator("variables")
     @classmethod
@@ -145,5 +153,5 @@ class Settings(Group):
 
 
 def process_variables(settings: Settings) -> dict[str, str]:
-    """The setting `variables` as a process gets it."""
+    """Return the setting `variables` as a process's environment."""
     return {PREFIX + name.upper(): str(value) for name, value in sorted(settings.variables.items())}

@@ -17,23 +17,22 @@ from infra.settings import Settings
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "infra-settings.md"
 
-HEAD = f"""# Settings of the infrastructure
+HEAD = f"""# Infrastructure settings
 
 <!-- Made by `python -m infra settings` from infra/settings.py; a test fails where they differ. -->
 
-A stage's settings are in `infra/settings/<stage>.yaml`; a file of comments alone means every default. Unknown keys and
-values out of range are errors with file and line. A variable of the environment goes over the file: `{PREFIX}` and the
-setting's name in capitals, with two underscores into a group and the value as YAML, such as
-`{PREFIX}ALARMS__P99_MS=250` or `{PREFIX}AUTHORIZER='{{kind: iam}}'`. It takes the place of the file's value, of a whole group or
-mapping too; an empty value means the default. A mistake in one names the variable.
+A stage's settings are in `infra/settings/<stage>.yaml`; an empty file means all defaults. Unknown keys and values out of range are
+errors with file and line. The instance types and sizes of shards are not here but in `routing_rules/fleet.yaml`, beside the models
+that are placed on them.
 
-What a shard looks like (instance type, fewest and most servers, spot share, scale to zero) is not here but in
-`routing_rules/fleet.yaml`, beside the models that are placed on it.
+An environment variable overrides the file: `{PREFIX}` and the setting's name in capitals, with two underscores for a member of
+a group, and the value as YAML, such as `{PREFIX}ALARMS__P99_MS=250` or `{PREFIX}AUTHORIZER='{{kind: iam}}'`. It replaces the file's
+value, also of a whole group or mapping; an empty value means the default.
 """
 
 
 def page() -> str:
-    """The page's text."""
+    """Return the page's text."""
     return "\n".join([HEAD, *_fixed(), *_group(Settings, "", "Stage"), ""])
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from tidegate.aws.shard_names import label_of
-from tidegate.rules.language import ShardSpec
+from tidegate.language.documents import ShardSpec
 
 from infra.instance_types import InstanceType, UnfitTypeError, find_type
 from infra.settings import Settings
@@ -26,7 +26,7 @@ KEPT_BY_THE_SYSTEM = 0.08
 class Shard:
     """A shard, with every default filled in.
 
-    `label` is its name where only lower-case letters, digits and hyphens may stand (DNS, load balancers, logical ids).
+    `label` is its name where only lower-case letters, digits and hyphens are allowed (DNS, load balancers, logical ids).
     `alternative_types` are tried where `instance_type` cannot be had.
     `gpus` is how many each server has; without one (0), a server has an instance to itself. `min_instances` and
     `max_instances` hold the servers, `spot_percent` is the share of instances on spot capacity.
@@ -46,7 +46,7 @@ class Shard:
 
 
 def to_shards(specs: Mapping[str, ShardSpec], settings: Settings) -> tuple[Shard, ...]:
-    """The shards of fleet.yaml, sorted by name."""
+    """Return the shards of fleet.yaml, sorted by name."""
     return tuple(_shard(name, specs[name], settings) for name in sorted(specs))
 
 
@@ -100,7 +100,7 @@ def _usable_mib(found: InstanceType) -> float:
 
 
 def _needed_mib(found: InstanceType, settings: Settings) -> int:
-    """The memory that a server is placed by, with what runs beside it."""
+    """Return the memory for which a task is placed: the server and its other containers."""
     has_exporter = found.gpus and settings.triton.dcgm_exporter_tag is not None
     return settings.triton.memory_reservation_mib + AGENT_MIB + (EXPORTER_MIB if has_exporter else 0)
 
@@ -108,7 +108,7 @@ def _needed_mib(found: InstanceType, settings: Settings) -> int:
 def shard_conflicts(
     specs: Mapping[str, ShardSpec], shards: tuple[Shard, ...], settings: Settings
 ) -> list[tuple[str, str, str, str]]:
-    """What the rules allow and the cloud cannot build: (shard, key or "", what is wrong, what would be right)."""
+    """Return what the rules allow and AWS cannot build: (shard, key or "", problem, advice)."""
     found: list[tuple[str, str, str, str]] = []
     labels: dict[str, str] = {}
     for shard in shards:
@@ -123,7 +123,7 @@ def shard_conflicts(
         found += [(name, at, *problem) for problem in _instance_problems(shard.instance_type, settings)]
         found += [(name, "alternative_types", *problem) for problem in _alternative_problems(shard, settings)]
         if spec.spot_percent is not None and spec.spot_percent != math.floor(spec.spot_percent):
-            message = f"spot_percent {spec.spot_percent:g} is no whole number, and Auto Scaling takes no other"
+            message = f"spot_percent {spec.spot_percent:g} is not a whole number, and Auto Scaling takes no other"
             found.append((name, "spot_percent", message, "write an integer from 0 to 100"))
     return found
 
@@ -141,7 +141,7 @@ def _size_conflicts(spec: ShardSpec) -> list[tuple[str, str, str]]:
 
 
 def _instance_problems(instance_type: str, settings: Settings) -> Iterator[tuple[str, str]]:
-    """(what is wrong with an instance type, what would be right)."""
+    """Return the problems of an instance type: (problem, advice)."""
     triton = settings.triton
     try:
         found = find_type(instance_type, triton.instance_types)

@@ -30,7 +30,7 @@ def make(*arguments: str) -> subprocess.CompletedProcess[str]:
     # What an outer `make` hands on in MAKEFLAGS is not for this one.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
     return subprocess.run(
-        ["make", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False
+        ["make", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False
     )
 
 
@@ -64,7 +64,7 @@ def test_a_command_of_the_contributors_page_would_run(command: str) -> None:
     assert done.returncode == 0, done.stderr
     for each in arguments:
         if each.startswith("ONLY="):
-            assert f"pytest -n 4 --require-all {each.removeprefix('ONLY=')}\n" in done.stdout
+            assert f"pytest -n 5 --require-all {each.removeprefix('ONLY=')}\n" in done.stdout
 
 
 def test_the_contributors_page_shows_how_to_run_a_part() -> None:
@@ -95,7 +95,7 @@ def test_a_clean_takes_away_what_was_built_alone(tmp_path: Path) -> None:
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -18,6 +18,11 @@ def test_an_empty_environment_gives_the_defaults() -> None:
     assert (settings.default_timeout_ms, settings.max_body_bytes, settings.load_timeout_s) == (10_000, 67_108_864, 30.0)
 
 
+def test_an_empty_text_is_refused_where_it_would_mean_the_default() -> None:
+    with pytest.raises(SettingsError, match="TIDEGATE_ENDPOINT_NETWORKS"):
+        Settings.from_environment({"TIDEGATE_ENDPOINT_NETWORKS": ""})
+
+
 def test_values_are_typed() -> None:
     environment = {
         "TIDEGATE_DEFAULT_TIMEOUT_MS": "250",
@@ -59,8 +64,8 @@ def test_a_shard_at_no_port_is_refused(port: str) -> None:
         ("TIDEGATE_AWS_REGION", "eu", "must be a region such as eu-west-1"),
         ("TIDEGATE_GPU_METRICS_PORT", "99999", "must be a whole number from 1 to 65535, not '99999'"),
         ("TIDEGATE_GPU_METRICS_PORT", "0", "must be a whole number from 1 to 65535"),
-        ("TIDEGATE_LOAD_TIMEOUT", "5", "is no setting; did you mean TIDEGATE_LOAD_TIMEOUT_S?"),
-        ("TIDEGATE_XYZ", "5", "is no setting; the settings are TIDEGATE_"),
+        ("TIDEGATE_LOAD_TIMEOUT", "5", "is not a setting; did you mean TIDEGATE_LOAD_TIMEOUT_S?"),
+        ("TIDEGATE_XYZ", "5", "is not a setting; the settings are TIDEGATE_"),
     ],
 )
 def test_a_wrong_variable_is_named_with_what_would_be_right(name: str, text: str, message: str) -> None:

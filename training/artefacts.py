@@ -1,4 +1,4 @@
-"""What a build writes: artefacts with their digests, and a stamp that tells whether they are up to date."""
+"""The output of a build: artefacts with their digests, and a stamp that shows whether they are up to date."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Any
 
 STEPS = Path(__file__).parents[1] / "triton_models"
-"""Where the committed step code stands; training imports what serving runs."""
+"""The folder of the committed step code; training imports the code that serves."""
 
 STEP_CODE = ("order_features/1/features.py", "query_grams/1/grams.py", "query_tokenizer/1/wordpiece.py")
 STAMP = ".artefacts.json"
@@ -53,7 +53,7 @@ def step_code(path: str) -> ModuleType:
     """Import one of `STEP_CODE`, by its path under `STEPS`, and leave no bytecode in the model repository."""
     specification = importlib.util.spec_from_file_location(Path(path).stem, STEPS / path)
     if specification is None or specification.loader is None:
-        raise ImportError(f"{STEPS / path} is no Python file")
+        raise ImportError(f"{STEPS / path} is not a Python file")
     module = importlib.util.module_from_spec(specification)
     before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     try:

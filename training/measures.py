@@ -37,7 +37,7 @@ def interval(
 
 
 def differences(measured: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:
-    """Where two sets of metrics differ by more than the tolerances allow, one line each."""
+    """Return a line for each metric of two sets that differs by more than its tolerance."""
     got, want = dict(_flat(measured)), dict(_flat(expected))
     lines = [f"{name}: not measured any more (was {want[name]})" for name in want.keys() - got.keys()]
     for name, value in got.items():

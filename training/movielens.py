@@ -40,7 +40,7 @@ class Title:
 
     @property
     def text(self) -> str:
-        """What title search indexes."""
+        """The text that title search indexes."""
         return f"{self.label}. {', '.join(self.genres)}"
 
 

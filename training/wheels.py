@@ -92,7 +92,7 @@ def _verified(folder: Path, pin: Pin) -> Path:
     if digest != pin.digest:
         raise WheelError(
             f"{path} is not the locked wheel: its SHA-256 is {digest}, {LOCK.name} says {pin.digest}. "
-            "Delete the file to download it anew; do not build from it."
+            "Delete the file to download it again; do not build from it."
         )
     return path
 

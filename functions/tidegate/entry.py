@@ -17,10 +17,13 @@ def main() -> None:
         signal.signal(signal.SIGINT, _end)
     from tidegate.cli import main as command
 
-    # From here on Ctrl-C is an exception, which lets go of what a command holds.
-    signal.signal(signal.SIGINT, before)
     try:
+        # From here on Ctrl-C is an exception, which lets go of what a command holds.
+        signal.signal(signal.SIGINT, before)
         command(prog_name="tidegate")
+    except KeyboardInterrupt:
+        # It came before the command could catch it.
+        raise SystemExit(INTERRUPTED) from None
     finally:
         # The work is done: a late Ctrl-C must not kill the ending interpreter in place of the command's exit code.
         signal.signal(signal.SIGINT, signal.SIG_IGN)

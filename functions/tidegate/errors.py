@@ -9,26 +9,33 @@ Every error that Tidegate raises on purpose is a `TidegateError`; nothing else i
     ├── RequestError               the caller's request cannot be decided
     │   ├── UnknownObjectiveError  no objective of that name in the live rules
     │   ├── ContextError           an attribute is missing, of the wrong type or outside its domain
-    │   └── NoRuleError            the context is sound and no rule of the objective matches it
+    │   ├── NoRuleError            the context is sound and no rule of the objective matches it
+    │   └── RefusedError           it is malformed, too large, or asks for what is not granted
     ├── DispatchError              a decision could not be carried out
     │   ├── DeadlineError          the deadline passed before any target answered
     │   ├── OverloadedError        the targets, or the gateway, take no more requests now
     │   ├── QuarantinedError       this very request has ended servers
+    │   ├── SequenceLostError      no server has the state of the request's sequence
+    │   ├── InjectedFaultError     a rule answers this synthetic request with an error
     │   └── UnavailableError       every endpoint of every target failed or is unknown
-    │       └── OperatorsOnlyError a gateway answers, but not without its operators' token
+    │       └── OperatorsOnlyError a gateway answers only with its operators' token
+    ├── BrokenAnswerError          an answer ended before it was complete, after its start was passed on
+    ├── ModelAnswerError           a model's answer cannot be read, or not be passed on
+    ├── ModelRefusedError          a model answered with an error of its own
     ├── EndpointError              one attempt at one endpoint failed
     │   ├── EndpointBusyError      no connection or place in the queue was free in time: load, not a fault
     │   ├── EndpointRefusedError   the connection could not be opened
     │   ├── EndpointResetError     the connection ended before a whole response had come
+    │   ├── EndpointStubEndedError the process of a Python model ended while it answered
     │   └── EndpointTimeoutError   no whole response within the attempt's time
-    ├── StoreError                 a store (models, bundles, registry) did not answer, or has not what it should
+    ├── StoreError                 a store (models, bundles, registry) did not answer, or lacks what it should have
     │   ├── ConflictError          another writer was first
     │   ├── DamagedError           the pointer to what is live cannot be decoded
     │   └── ImmutableError         a push would change what was pushed before
     ├── InterruptedWorkError       a person ended the work with Ctrl-C
     ├── PublishError               a step of a publish or rollback failed; what is live was not touched
     └── StackError                 Triton, or a model on it, could not be started or loaded
-        ├── ModelConfigError       a model's files cannot be served as they stand
+        ├── ModelConfigError       a model's files cannot be served as they are
         └── ModelLoadError         Triton refused a model, or did not finish loading it in time
 
 Messages name attributes, rules, files and targets. They never hold the value of a context attribute, which may be
@@ -38,6 +45,7 @@ personal data.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 
 class TidegateError(Exception):
@@ -49,7 +57,7 @@ class InterruptedWorkError(TidegateError):
 
 
 def printable(text: str) -> str:
-    """Text for a message: what a terminal would obey, and bytes of a file's name that are no text, are escaped."""
+    """Return a text for a message, with control characters and undecodable bytes of file names escaped."""
     return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
 
@@ -97,6 +105,34 @@ class RequestError(TidegateError):
     """The caller's request cannot be decided."""
 
 
+class Refusal(StrEnum):
+    """Why a request is refused. The value is the last part of a problem document's type."""
+
+    MALFORMED = "malformed-request"
+    FORBIDDEN = "forbidden"
+    NOT_GRANTED = "not-granted"
+    UNKNOWN_TARGET = "unknown-target"
+    JSON_TOO_LARGE = "json-too-large"
+    TOO_MANY_VALUES = "too-many-values"
+
+
+class RefusedError(RequestError):
+    """The request is refused for what it says.
+
+    `kind` is the reason, `details` are its parts for a program that reads them; neither holds a value of the context.
+    """
+
+    def __init__(self, kind: Refusal, detail: str, **details: object) -> None:
+        self.kind = kind
+        self.details = details
+        super().__init__(detail)
+
+
+def malformed(detail: str, **details: object) -> RefusedError:
+    """A request that cannot be read."""
+    return RefusedError(Refusal.MALFORMED, detail, **details)
+
+
 class EventError(TidegateError):
     """An event that the function it starts does not take; the message names the field and never its value."""
 
@@ -126,6 +162,23 @@ class NoRuleError(RequestError):
         super().__init__(f"no rule of objective {objective!r} matches this context")
 
 
+class LimitedError(TidegateError):
+    """A caller or an objective has used up a limit.
+
+    Attributes:
+        limit: which one: `caller`, `objective` or `caller-objective`, with `-rate` or `-concurrency`.
+        quota: how many requests it allows: in `window_s` seconds, or at a time where that is None.
+        retry_after_s: when the caller may try again, in whole seconds from now (at least 1).
+    """
+
+    def __init__(self, limit: str, message: str, quota: int, window_s: int | None, retry_after_s: int) -> None:
+        self.limit = limit
+        self.quota = quota
+        self.window_s = window_s
+        self.retry_after_s = retry_after_s
+        super().__init__(message)
+
+
 class DispatchError(TidegateError):
     """A decision could not be carried out. `attempts` describes what was tried, in order, without payloads."""
 
@@ -146,12 +199,52 @@ class QuarantinedError(DispatchError):
     """This very request has ended servers, and is sent to none for a while."""
 
 
+class SequenceLostError(DispatchError):
+    """No server has the state of the request's sequence: its server ended, unloaded the model or forgot the sequence, or it was
+    never started. No other server may continue it."""
+
+    def __init__(self, attempts: tuple[str, ...] = ()) -> None:
+        super().__init__(
+            "the sequence is lost: no server has its state (its server ended, its model was unloaded, it was idle for too long, or "
+            "it was never started); start it again, with sequence_start",
+            attempts,
+        )
+
+
+class InjectedFaultError(DispatchError):
+    """The rule's fault for synthetic requests takes the place of an answer; `status` is the HTTP status that it sets."""
+
+    def __init__(self, rule: str, status: int) -> None:
+        self.status = status
+        super().__init__(f"rule '{rule}' answers this synthetic request with status {status}, by its `fault`")
+
+
 class UnavailableError(DispatchError):
     """Every endpoint of every target failed, or no endpoint is known."""
 
 
 class OperatorsOnlyError(UnavailableError):
-    """A gateway answers, but tells its fleet only to who has its operators' token."""
+    """A gateway answers, but shows its fleet only to holders of its operators' token."""
+
+
+class BrokenAnswerError(TidegateError):
+    """An answer ended before it was complete, after its start was passed on to the caller."""
+
+
+class ModelAnswerError(TidegateError):
+    """A model's answer cannot be read, or not be passed on. `details` are its parts for a program that reads them."""
+
+    def __init__(self, message: str, **details: object) -> None:
+        self.details = details
+        super().__init__(message)
+
+
+class ModelRefusedError(TidegateError):
+    """A model answered with an error of its own; `status` is its HTTP status."""
+
+    def __init__(self, status: int, message: str) -> None:
+        self.status = status
+        super().__init__(message)
 
 
 class EndpointError(TidegateError):
@@ -181,6 +274,10 @@ class EndpointResetError(EndpointError):
         super().__init__(message, sent=sent)
 
 
+class EndpointStubEndedError(EndpointError):
+    """The process of a Python model ended while it answered."""
+
+
 class EndpointTimeoutError(EndpointError):
     """The endpoint gave no whole response within the attempt's time."""
 
@@ -200,7 +297,7 @@ class EndpointAnswerTooLargeError(EndpointError):
 
 
 class EndpointAnswerError(EndpointError):
-    """The endpoint answered, but not in the form that its protocol has for the request."""
+    """The endpoint answered, but not in the form that its protocol has for the request, or ended its answer with an error."""
 
 
 class StoreError(TidegateError):
@@ -243,15 +340,29 @@ class StackError(TidegateError):
 
 
 class ModelConfigError(StackError):
-    """A model's files cannot be served as they stand; the message names the file."""
+    """A model's files cannot be served as they are; the message names the file."""
+
+
+class ServerLostError(StackError):
+    """A server ended or did not answer while it loaded `model`, which may be to blame or not."""
+
+    def __init__(self, model: str, message: str) -> None:
+        self.model = model
+        super().__init__(message)
 
 
 class ModelLoadError(StackError):
-    """Triton refused to load a model, or did not finish in time. `model` is its name; `hung` is true where the load never
-    answered, which wedges the server; `located` has the errors that the model's files show, as far as they were checked."""
+    """Triton refused to load a model, or did not finish in time. `model` is its name; `located` has the errors that the
+    model's files show, as far as they were checked."""
 
-    def __init__(self, model: str, message: str, *, hung: bool = False) -> None:
+    def __init__(self, model: str, message: str) -> None:
         self.model = model
-        self.hung = hung
         self.located: tuple[str, ...] = ()
         super().__init__(message)
+
+
+class ModelHangsError(ModelLoadError):
+    """The load of a model did not end in time, which wedges the server."""
+
+    def __init__(self, model: str, timeout_s: float) -> None:
+        super().__init__(model, f"did not finish loading within {timeout_s:g} s")

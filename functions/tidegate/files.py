@@ -1,4 +1,4 @@
-"""Reads files that somebody else put there: no devices, no pipes that block, nothing without bound."""
+"""Reads files that others control: no devices, no blocking pipes, and no unlimited size."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pathlib import Path
 
 
 def read_regular(path: Path, max_bytes: int) -> bytes:
-    """The content of a regular file; symbolic links are followed.
+    """Return the content of a regular file; symbolic links are followed.
 
     Raises:
-        OSError: it cannot be read, is not a regular file, or has more than `max_bytes` bytes; `strerror` says which.
+        OSError: it cannot be read, is not a regular file, or is larger than `max_bytes`.
     """
-    # Checked before it is opened, since opening a device can have an effect, and again on the open file, since another
-    # process can replace it in between. Without O_NONBLOCK, opening a named pipe waits for a writer.
+    # The mode is checked before, since opening a device can have effects, and after, since another process can replace the
+    # file. Without O_NONBLOCK, opening a named pipe waits for a writer.
     _refuse_irregular(path.stat().st_mode)
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as opened:
         _refuse_irregular(os.fstat(opened.fileno()).st_mode)

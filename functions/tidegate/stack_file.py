@@ -1,6 +1,6 @@
 """The file by which commands of the same user find a stack on this machine, with what opens its operators' endpoints.
 
-It stands in `$XDG_RUNTIME_DIR/tidegate`, else in `$XDG_CACHE_HOME/tidegate/stacks` or `~/.cache/tidegate/stacks`, whatever the
+It is in `$XDG_RUNTIME_DIR/tidegate`, else in `$XDG_CACHE_HOME/tidegate/stacks` or `~/.cache/tidegate/stacks`, whatever the
 settings are, as those of a command need not be those of the stack. Only its owner can read it. Standard library alone:
 every command that looks for a stack imports this.
 """
@@ -12,7 +12,7 @@ import json
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -27,15 +27,8 @@ LONGEST_SOCKET = 100
 
 @dataclass(frozen=True, slots=True)
 class StackFile:
-    """A running stack.
-
-    Attributes:
-        url: its gateway.
-        pid: its process.
-        operator_token: opens `GET /v1/fleet`.
-        management_secret: opens the management endpoints of its Triton servers.
-        socket: where the control plane itself answers `GET /v1/fleet`, whatever its gateway does; None: nowhere.
-    """
+    """A running stack: its gateway's address and its process, what opens `GET /v1/fleet` and the management endpoints of its
+    Triton servers, and where the control plane itself answers `GET /v1/fleet`, whatever its gateway does (None: nowhere)."""
 
     url: str
     pid: int
@@ -45,7 +38,7 @@ class StackFile:
 
 
 def folder() -> Path:
-    """Where the files of this user's stacks are. Raises `OSError`: nothing says where."""
+    """Return where the files of this user's stacks are. Raises `OSError` where that is unknown."""
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
     if runtime and Path(runtime).is_dir():
         return Path(runtime) / "tidegate"
@@ -57,31 +50,21 @@ def folder() -> Path:
 
 
 def socket_of(port: int) -> Path | None:
-    """Where the control plane of the stack at a port answers; None where the system takes no path that long."""
+    """Return where the control plane of the stack at a port answers; None where the path is too long for the system."""
     path = folder() / f"up-{port}.sock"
     return path if len(os.fsencode(path)) <= LONGEST_SOCKET else None
 
 
 @contextlib.contextmanager
 def written(stack: StackFile) -> Iterator[Path]:
-    """Write the file of a stack; it is gone afterwards, unless another stack has written its own there.
-
-    Raises:
-        StackError: it cannot be written so that nobody else can read it.
-    """
+    """Write the file of a stack so that only its user can read it, and remove it afterwards, unless another stack has replaced
+    it."""
     path = folder() / f"up-{urlsplit(stack.url).port}.json"
-    members = {
-        "url": stack.url,
-        "pid": stack.pid,
-        "operator_token": stack.operator_token,
-        "management_secret": stack.management_secret,
-        "socket": None if stack.socket is None else str(stack.socket),
-    }
     draft = path.with_name(f".{path.name}.{stack.pid}")
     try:
         draft.unlink(missing_ok=True)
         with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            json.dump(members, file)
+            json.dump(asdict(stack), file, default=str)
         draft.replace(path)
     except OSError as error:
         raise StackError(f"cannot write {path}: {error.strerror}") from error
@@ -94,11 +77,8 @@ def written(stack: StackFile) -> Iterator[Path]:
 
 
 def prepare() -> None:
-    """Make the folder of the files, and remove what stacks that were killed have left there.
-
-    Raises:
-        OSError: it cannot be made, or others could write into it.
-    """
+    """Create the folder of the files, and remove what killed stacks have left there. Raises `OSError` if others could write
+    into it."""
     place = folder()
     place.mkdir(mode=0o700, parents=True, exist_ok=True)
     found = place.lstat()
@@ -117,9 +97,9 @@ def prepare() -> None:
 
 
 def find(url: str) -> StackFile | None:
-    """What a running stack of this user at an address of this machine has written; None where there is none.
+    """Return the file of this user's running stack at an address of this machine, or None.
 
-    What a stack that was killed has left is none: whoever has its port now must not be sent its token.
+    The file of a killed stack does not count: whatever listens on its port now must not be sent its token.
     """
     try:
         parts = urlsplit(url)
@@ -132,7 +112,7 @@ def find(url: str) -> StackFile | None:
 
 
 def _runs(pid: int) -> bool:
-    """Whether there is a process of this user with a number."""
+    """Return whether a process of this user has a number."""
     try:
         return (Path("/proc") / str(pid)).stat().st_uid == os.geteuid()
     except OSError:
@@ -140,7 +120,7 @@ def _runs(pid: int) -> bool:
 
 
 def _read(path: Path) -> StackFile | None:
-    """The file, unless somebody else owns it or could read it."""
+    """Return the file, unless another user owns it or could read it."""
     try:
         found = path.stat()
         if found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077:

@@ -1,4 +1,4 @@
-"""What must hold in every template that is deployed, whatever the settings and the fleet: read from the templates alone, so
+"""Rules for every deployed template, whatever the settings and the fleet: read from the templates alone, so
 that a mistake in the stacks' code cannot hide itself."""
 
 from __future__ import annotations
@@ -33,5 +33,5 @@ RULES: tuple[Callable[[Assembly], Iterable[str]], ...] = (
 
 
 def audit(assembly: Assembly) -> list[str]:
-    """What breaks a rule, in words, with the resource."""
+    """Return every violation of a rule, in words, with its resource."""
     return [f"{rule.__name__.replace('_', ' ')}: {problem}" for rule in RULES for problem in rule(assembly)]

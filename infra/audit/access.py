@@ -1,4 +1,4 @@
-"""Rules about permissions, written reasons, secrets and who is told."""
+"""Rules about permissions, written reasons, secrets and notifications."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def every_function_has_its_own_role(assembly: Assembly) -> Iterator[str]:
 
 
 def wildcards_have_reasons(assembly: Assembly) -> Iterator[str]:
-    """Where a role may act on every resource, the policy says why."""
+    """If a role may act on every resource, its policy has a reason."""
     for resource, statement in _statements(assembly):
         if "*" not in as_list(statement.get("Resource")) or statement["Effect"] != "Allow":
             continue
@@ -78,7 +78,7 @@ def keys_are_used_through_services(assembly: Assembly) -> Iterator[str]:
 
 
 def suppressions_have_reasons(assembly: Assembly) -> Iterator[str]:
-    """Every finding that is accepted has a reason that somebody can argue with."""
+    """Every accepted finding has a reason."""
     for resource in assembly.resources():
         for check, reason in written_reasons(resource):
             if len(reason.strip()) < MIN_REASON:
@@ -86,7 +86,7 @@ def suppressions_have_reasons(assembly: Assembly) -> Iterator[str]:
 
 
 def written_reasons(resource: Resource) -> Iterator[tuple[str, str]]:
-    """The findings that are accepted on a resource: (check, reason)."""
+    """Return the accepted findings of a resource as (check, reason)."""
     for entry in resource.metadata.get("cdk_nag", {}).get("rules_to_suppress", ()):
         yield entry.get("id", ""), entry.get("reason", "")
     for entry in resource.metadata.get("checkov", {}).get("skip", ()):
@@ -112,7 +112,7 @@ def no_secret_is_written(assembly: Assembly) -> Iterator[str]:
 
 
 def every_alarm_calls_someone(assembly: Assembly) -> Iterator[str]:
-    """No alarm rings unheard."""
+    """Every alarm has an action."""
     for resource in assembly.resources("AWS::CloudWatch::Alarm", "AWS::CloudWatch::CompositeAlarm"):
         if not resource.properties.get("AlarmActions"):
             yield str(resource)

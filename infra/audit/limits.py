@@ -12,7 +12,7 @@ MAX_TEMPLATE_BYTES = 1_000_000
 
 
 def nothing_is_looked_up(assembly: Assembly) -> Iterator[str]:
-    """Synthesis asks no account, so that what was reviewed is what is deployed."""
+    """Synthesis reads no account, so that the deployed templates are those that were reviewed."""
     for missing in assembly.manifest.get("missing") or ():
         yield f"the value of {missing.get('key')} would be looked up in an account"
 
@@ -28,7 +28,7 @@ def templates_fit(assembly: Assembly) -> Iterator[str]:
 
 
 def no_custom_resources(assembly: Assembly) -> Iterator[str]:
-    """Every resource is CloudFormation's own: no function of CDK's runs with rights that nobody reviewed."""
+    """Every resource is CloudFormation's own: no function of CDK's runs with unreviewed rights."""
     for resource in assembly.resources():
         if resource.type.startswith("Custom::") or resource.type == "AWS::CloudFormation::CustomResource":
             yield str(resource)

@@ -1,5 +1,5 @@
 """One dashboard per concern: requests, fleet, control plane. They name metrics by names alone, never by another stack's
-resources, so that a dashboard is in nobody's way."""
+resources, so that no dashboard holds up a change."""
 
 from __future__ import annotations
 
@@ -8,32 +8,20 @@ from collections.abc import Iterable
 import aws_cdk as cdk
 from aws_cdk import aws_cloudwatch as cloudwatch
 from constructs import Construct
+from tidegate.metrics import Metric
 
-from infra.contract import (
-    BUNDLE_AGE,
-    CHANGES,
-    FAILED_LOADS,
-    FALLBACKS,
-    GPU_FAULTS,
-    GPU_MEMORY_USED,
-    GPU_UTILISATION,
-    READY_ENDPOINTS,
-    REQUESTS,
-    ROLLBACKS,
-    SERVICE_DIMENSION,
-)
 from infra.shards import Shard
+from infra.stacks.metrics import MINUTE, emitted, of_api, of_function, probed, queue_time_ratio, waiting_messages
 from infra.stacks.parts import Stage
-from infra.stacks.shard.scaling import probe_dimensions, queue_time_ratio
 
-MINUTE = cdk.Duration.minutes(1)
-FUNCTIONS = ("gateway", "resolve", "validate_rules", "reconcile", "probe", "rollback")
+HTTP_FUNCTIONS = ("gateway", "resolve")
+EVENT_FUNCTIONS = ("validate_rules", "reconcile", "probe", "rollback")
 MAX_SHARDS_PER_GRAPH = 100
-"""A graph shows at most 500 metrics; beyond a hundred lines nobody tells them apart."""
+"""Most lines of a graph: it can show 500 metrics, but more than a hundred cannot be distinguished."""
 
 
 def add_dashboards(scope: Construct, *, stage: Stage, shards: Iterable[Shard], api_id: str | None) -> None:
-    """The three dashboards of a stage."""
+    """Add the three dashboards of a stage."""
     for name, widgets in (
         ("requests", _requests(stage, api_id)),
         ("fleet", _fleet(stage, list(shards))),
@@ -55,42 +43,24 @@ def _graph(
     return cloudwatch.GraphWidget(title=title, left=list(metrics), right=list(right), width=12, height=6)
 
 
-def _own(stage: Stage, name: str, service: str, statistic: str) -> cloudwatch.Metric:
-    return cloudwatch.Metric(
-        namespace=stage.settings.metrics_namespace,
-        metric_name=name,
-        dimensions_map={SERVICE_DIMENSION: service},
-        statistic=statistic,
-        label=f"{name} ({service})",
-        period=MINUTE,
-    )
+def _emitted(stage: Stage, metric: Metric, function: str, statistic: str) -> cloudwatch.Metric:
+    return emitted(stage, metric, function, statistic).with_(label=f"{metric.metric_name} ({function})")
 
 
-def _function(stage: Stage, name: str, metric: str, statistic: str) -> cloudwatch.Metric:
-    return cloudwatch.Metric(
-        namespace="AWS/Lambda",
-        metric_name=metric,
-        dimensions_map={"FunctionName": stage.called(name.replace("_", "-"))},
-        statistic=statistic,
-        label=f"{name} {statistic}",
-        period=MINUTE,
-    )
+def _of_functions(stage: Stage, name: str, functions: Iterable[str], *statistics: str) -> list[cloudwatch.Metric]:
+    return [
+        of_function(stage, function, name, statistic).with_(label=f"{function} {statistic}")
+        for function in functions
+        for statistic in statistics
+    ]
 
 
 def _requests(stage: Stage, api_id: str | None) -> list[list[cloudwatch.IWidget]]:
     rows: list[list[cloudwatch.IWidget]] = []
     if api_id is not None:
-        of_api = {"ApiId": api_id}
 
         def api(name: str, statistic: str) -> cloudwatch.Metric:
-            return cloudwatch.Metric(
-                namespace="AWS/ApiGateway",
-                metric_name=name,
-                dimensions_map=of_api,
-                statistic=statistic,
-                label=f"{name} {statistic}",
-                period=MINUTE,
-            )
+            return of_api(api_id, name, statistic).with_(label=f"{name} {statistic}")
 
         rows.append(
             [
@@ -102,26 +72,20 @@ def _requests(stage: Stage, api_id: str | None) -> list[list[cloudwatch.IWidget]
         [
             _graph(
                 "Fallbacks",
-                _own(stage, REQUESTS, "gateway", "Sum"),
-                right=[_own(stage, FALLBACKS, "gateway", "Sum")],
+                _emitted(stage, Metric.REQUESTS, "gateway", "Sum"),
+                right=[_emitted(stage, Metric.FALLBACKS, "gateway", "Sum")],
             ),
             _graph(
-                "Age of the rules, s", *(_own(stage, BUNDLE_AGE, door, "Maximum") for door in ("gateway", "resolve"))
+                "Age of the rules, s",
+                *(_emitted(stage, Metric.BUNDLE_AGE_SECONDS, function, "Maximum") for function in HTTP_FUNCTIONS),
             ),
         ],
         [
-            _graph(
-                "Doors, ms",
-                *(
-                    _function(stage, door, "Duration", each)
-                    for door in ("gateway", "resolve")
-                    for each in ("p50", "p99")
-                ),
-            ),
+            _graph("HTTP functions, ms", *_of_functions(stage, "Duration", HTTP_FUNCTIONS, "p50", "p99")),
             _graph(
                 "Concurrency and throttles",
-                *(_function(stage, door, "ConcurrentExecutions", "Maximum") for door in ("gateway", "resolve")),
-                right=[_function(stage, door, "Throttles", "Sum") for door in ("gateway", "resolve")],
+                *_of_functions(stage, "ConcurrentExecutions", HTTP_FUNCTIONS, "Maximum"),
+                right=_of_functions(stage, "Throttles", HTTP_FUNCTIONS, "Sum"),
             ),
         ],
     ]
@@ -131,18 +95,8 @@ def _requests(stage: Stage, api_id: str | None) -> list[list[cloudwatch.IWidget]
 def _fleet(stage: Stage, shards: list[Shard]) -> list[list[cloudwatch.IWidget]]:
     shown = shards[:MAX_SHARDS_PER_GRAPH]
 
-    def of_probe(name: str, statistic: str, of: Iterable[Shard] = shown) -> list[cloudwatch.IMetric]:
-        return [
-            cloudwatch.Metric(
-                namespace=stage.settings.metrics_namespace,
-                metric_name=name,
-                dimensions_map=probe_dimensions(shard.name),
-                statistic=statistic,
-                label=shard.name,
-                period=MINUTE,
-            )
-            for shard in of
-        ]
+    def of_probe(metric: Metric, statistic: str, of: Iterable[Shard] = shown) -> list[cloudwatch.IMetric]:
+        return [probed(stage, metric, shard.name, statistic).with_(label=shard.name) for shard in of]
 
     with_gpus = [shard for shard in shown if shard.gpus]
     queues = [queue_time_ratio(stage, shard.name).with_(label=shard.name) for shard in shown]
@@ -159,14 +113,14 @@ def _fleet(stage: Stage, shards: list[Shard]) -> list[list[cloudwatch.IWidget]]:
     return [
         [
             _graph("Time in queue per time in compute", *queues),
-            _graph("Ready endpoints", *of_probe(READY_ENDPOINTS, "Minimum")),
+            _graph("Ready endpoints", *of_probe(Metric.READY_ENDPOINTS, "Minimum")),
         ],
         [
-            _graph("GPUs busy, percent", *of_probe(GPU_UTILISATION, "Average", with_gpus)),
+            _graph("GPUs busy, percent", *of_probe(Metric.GPU_UTILISATION, "Average", with_gpus)),
             _graph(
                 "Memory of the fullest GPU, percent; broken GPUs",
-                *of_probe(GPU_MEMORY_USED, "Maximum", with_gpus),
-                right=of_probe(GPU_FAULTS, "Maximum", with_gpus),
+                *of_probe(Metric.GPU_MEMORY_USED, "Maximum", with_gpus),
+                right=of_probe(Metric.GPU_FAULTS, "Maximum", with_gpus),
             ),
         ],
         [
@@ -181,30 +135,48 @@ def _fleet(stage: Stage, shards: list[Shard]) -> list[list[cloudwatch.IWidget]]:
 
 
 def _control(stage: Stage) -> list[list[cloudwatch.IWidget]]:
-    queues = ("reconcile", "validate-rules", "reconcile-dead", "validate-rules-dead", "dead")
-    depth = [
-        cloudwatch.Metric(
-            namespace="AWS/SQS",
-            metric_name="ApproximateNumberOfMessagesVisible",
-            dimensions_map={"QueueName": stage.called(name)},
-            statistic="Maximum",
-            label=name,
-            period=MINUTE,
-        )
-        for name in queues
-    ]
-    beside = FUNCTIONS[2:]
+    with_shadows = stage.settings.shadows
+    functions = (*EVENT_FUNCTIONS, "shadow") if with_shadows else EVENT_FUNCTIONS
+    queues = ("reconcile", "validate-rules", "reconcile-dead", "validate-rules-dead", "dead", "shadow", "shadow-dead")
+    shadows: list[list[cloudwatch.IWidget]] = (
+        [
+            [
+                _graph(
+                    "Shadows",
+                    *(
+                        _emitted(stage, metric, "gateway", "Sum")
+                        for metric in (Metric.SHADOWS_SAMPLED, Metric.SHADOWS_QUEUED)
+                    ),
+                    *(
+                        _emitted(stage, metric, "shadow", "Sum")
+                        for metric in (Metric.SHADOWS_SENT, Metric.SHADOWS_FAILED)
+                    ),
+                ),
+                _graph(
+                    "Copies dropped; sending to the queue, ms",
+                    *(_emitted(stage, Metric.SHADOWS_DROPPED, function, "Sum") for function in ("gateway", "shadow")),
+                    right=[_emitted(stage, Metric.SHADOW_QUEUE_TIME, "gateway", "p99")],
+                ),
+            ]
+        ]
+        if with_shadows
+        else []
+    )
     return [
+        *shadows,
         [
-            _graph("Runs", *(_function(stage, name, "Invocations", "Sum") for name in beside)),
-            _graph("Errors", *(_function(stage, name, "Errors", "Sum") for name in beside)),
+            _graph("Runs", *_of_functions(stage, "Invocations", functions, "Sum")),
+            _graph("Errors", *_of_functions(stage, "Errors", functions, "Sum")),
         ],
         [
-            _graph("Time, ms", *(_function(stage, name, "Duration", "Maximum") for name in beside)),
-            _graph("Messages in queues", *depth),
+            _graph("Time, ms", *_of_functions(stage, "Duration", functions, "Maximum")),
+            _graph("Messages in queues", *(waiting_messages(stage, name).with_(label=name) for name in queues)),
         ],
         [
-            _graph("Rollbacks by alarms", _own(stage, ROLLBACKS, "rollback", "Sum")),
-            _graph("Reconciling", *(_own(stage, name, "reconcile", "Sum") for name in (CHANGES, FAILED_LOADS))),
+            _graph("Rollbacks by alarms", _emitted(stage, Metric.ROLLBACKS, "rollback", "Sum")),
+            _graph(
+                "Reconciling",
+                *(_emitted(stage, metric, "reconcile", "Sum") for metric in (Metric.CHANGES, Metric.FAILED_LOADS)),
+            ),
         ],
     ]

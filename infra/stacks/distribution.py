@@ -12,7 +12,7 @@ NO_CACHE = "4135ea2d-6df8-44a3-9df3-4b5a84be39ad"
 """AWS's cache policy CachingDisabled: no decision is cached."""
 
 BELIEVED = ("CloudFront-Viewer-Country",)
-"""What CloudFront says of a caller; a context may come from it."""
+"""CloudFront's headers about a caller, which may carry attributes of a context."""
 
 
 class Distribution(Construct):

@@ -1,4 +1,4 @@
-"""Where requests come in: an HTTP API with an authorizer on every route, a Function URL with IAM, or both."""
+"""The entry points for requests: an HTTP API with an authorizer on every route, a Function URL with IAM, or both."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ROUTES = (
 ACCESS_LOG = {
     "requestId": "$context.requestId",
     "time": "$context.requestTime",
-    # The route, not the path: no query string, no address, no name of a caller stands in a log.
+    # The route, not the path: no query string, no address, no name of a caller is in a log.
     "route": "$context.routeKey",
     "status": "$context.status",
     "latencyMs": "$context.responseLatency",
@@ -44,7 +44,7 @@ ACCESS_LOG = {
 
 
 class EdgeStack(cdk.Stack):
-    """The doors. `api_id` is None without an HTTP API."""
+    """The addresses that callers use. `api_id` is None without an HTTP API."""
 
     def __init__(
         self, scope: Construct, construct_id: str, *, stage: Stage, functions: FunctionsStack, storage: StorageStack
@@ -55,13 +55,13 @@ class EdgeStack(cdk.Stack):
         self.stage, self._functions, self._storage = stage, functions, storage
         invoke: list[iam.PolicyStatement] = []
         self.api_id: str | None = None
-        if stage.settings.door in ("http_api", "both"):
+        if stage.settings.entry_point in ("http_api", "both"):
             http_api = self._http_api()
             self.api_id = http_api.api_id
             if not isinstance(stage.settings.authorizer, JwtAuthorizer):
                 routes = f"arn:{self.partition}:execute-api:{self.region}:{self.account}:{http_api.api_id}/*"
                 invoke.append(statement(["execute-api:Invoke"], [routes]))
-        if stage.settings.door in ("function_url", "both"):
+        if stage.settings.entry_point in ("function_url", "both"):
             invoke += self._function_url()
         if invoke:
             self._callers(invoke)
@@ -118,7 +118,7 @@ class EdgeStack(cdk.Stack):
     def _integration(self, name: str) -> integrations.HttpLambdaIntegration:
         return integrations.HttpLambdaIntegration(
             name.title(),
-            self._functions.doors[name],
+            self._functions.http[name],
             payload_format_version=api.PayloadFormatVersion.VERSION_2_0,
         )
 
@@ -151,19 +151,19 @@ class EdgeStack(cdk.Stack):
         )
 
     def _function_url(self) -> list[iam.PolicyStatement]:
-        door = self._functions.doors["gateway"]
+        gateway = self._functions.http["gateway"]
         url = lambda_.FunctionUrl(
             self,
             "Url",
-            function=door,
+            function=gateway,
             auth_type=lambda_.FunctionUrlAuthType.AWS_IAM,
             invoke_mode=lambda_.InvokeMode.BUFFERED,
         )
         cdk.CfnOutput(self, "FunctionUrl", value=url.url, description="The gateway's Function URL")
-        arn = door.function_arn
+        arn = gateway.function_arn
         return [
             statement(["lambda:InvokeFunctionUrl"], [arn], {"StringEquals": {"lambda:FunctionUrlAuthType": "AWS_IAM"}}),
-            # Both are needed for a URL; the condition keeps it from being invoked in any other way.
+            # A URL needs both; the condition refuses any other invocation.
             statement(["lambda:InvokeFunction"], [arn], {"Bool": {"lambda:InvokedViaFunctionUrl": "true"}}),
         ]
 

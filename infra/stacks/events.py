@@ -1,4 +1,4 @@
-"""What starts the control plane: objects that land in the bucket, through queues, and schedules that make up for losses."""
+"""The events that start the control plane: new objects in the bucket, through queues, and schedules in case an event is lost."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ from infra.stacks.parts import Stage, explain
 
 MAX_RECEIVES = 5
 RETENTION = cdk.Duration.days(14)
+COPIES_RETENTION = cdk.Duration.hours(1)
+"""How long copies of requests are kept: they may hold personal data, and an old one says nothing about a shadow."""
+
 EVENT_AGE_S = 3_600
 
 
@@ -27,8 +30,10 @@ def make_queue(
     *,
     visibility: cdk.Duration | None = None,
     dead: sqs.Queue | None = None,
+    max_receives: int = MAX_RECEIVES,
+    retention: cdk.Duration = RETENTION,
 ) -> sqs.Queue:
-    """An encrypted queue that only TLS reaches; messages that keep failing go to `dead`."""
+    """Add an encrypted queue that requires TLS; messages that keep failing go to `dead`."""
     queue = sqs.Queue(
         scope,
         construct_id,
@@ -38,8 +43,8 @@ def make_queue(
         data_key_reuse=None if key is None else cdk.Duration.hours(1),
         enforce_ssl=True,
         visibility_timeout=visibility,
-        retention_period=RETENTION,
-        dead_letter_queue=None if dead is None else sqs.DeadLetterQueue(queue=dead, max_receive_count=MAX_RECEIVES),
+        retention_period=retention,
+        dead_letter_queue=None if dead is None else sqs.DeadLetterQueue(queue=dead, max_receive_count=max_receives),
     )
     reasons = {"AwsSolutions-SQS3": "It is a dead-letter queue itself."} if dead is None else {}
     other = (
@@ -50,7 +55,7 @@ def make_queue(
 
 
 class Events(Construct):
-    """Rules on the account's default event bus. What a rule cannot deliver goes to `undelivered`."""
+    """Rules on the account's default event bus; undelivered events go to `undelivered`."""
 
     def __init__(self, scope: Construct, *, stage: Stage, undelivered: sqs.Queue) -> None:
         super().__init__(scope, "Events")
@@ -59,7 +64,7 @@ class Events(Construct):
     def object_created(
         self, construct_id: str, description: str, bucket_name: str, prefixes: list[str], queue: sqs.Queue
     ) -> None:
-        """Send a message to `queue` for every object that lands under one of the prefixes."""
+        """Send a message to `queue` for every object that is created under one of the prefixes."""
         pattern = {
             "source": ["aws.s3"],
             "detail-type": ["Object Created"],
@@ -78,7 +83,7 @@ class Events(Construct):
             )
 
     def every(self, construct_id: str, description: str, minutes: int, function: lambda_.Function) -> None:
-        """Invoke a function every so many minutes."""
+        """Invoke a function on a schedule."""
         unit = "minute" if minutes == 1 else "minutes"
         rule = self._rule(
             construct_id, description, function.function_arn, schedule_expression=f"rate({minutes} {unit})"

@@ -19,29 +19,23 @@ from constructs import Construct
 from tidegate.aws.layout import MANIFESTS, RULES
 
 from infra.contract import DCGM_PORT, HANDLER, LIVE
+from infra.function_assets import Assets
 from infra.setting_groups import JwtAuthorizer
 from infra.settings import process_variables
-from infra.stacks.events import Events, make_queue
+from infra.stacks.events import COPIES_RETENTION, Events, make_queue
 from infra.stacks.grants import add_grants, add_runtime, explain_role, publishers_policy
 from infra.stacks.network import BALANCER_PORT, ZONE, NetworkStack
-from infra.stacks.parts import Stage, explain, log_group, publish
+from infra.stacks.parts import Stage, explain, log_group, publish, statement
 from infra.stacks.publishing import PublishJob
 from infra.stacks.storage import StorageStack
 
 ALIAS = "live"
-
-
-@dataclass(frozen=True, slots=True)
-class Assets:
-    """The folders that become the functions' code: small for the doors, with the control plane's libraries for the rest."""
-
-    gateway: Path
-    control: Path
+SHADOW_QUEUE = "shadow"
 
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """One function. `group` is its security group; `asynchronous` says that it is invoked by events, not by requests."""
+    """One function. `group` is its security group; `asynchronous`: events invoke it."""
 
     name: str
     description: str
@@ -57,13 +51,13 @@ class Spec:
 
 
 def endpoints_variable() -> str:
-    """The value of TIDEGATE_SHARD_ENDPOINTS: where every shard's balancer is, by its label, so that a shard more or less
-    changes no function."""
+    """Return TIDEGATE_SHARD_ENDPOINTS: the address of any shard's balancer by its label, so that adding a shard changes no
+    function."""
     return json.dumps({"*": f"{{label}}.{ZONE}:{BALANCER_PORT}"})
 
 
 class FunctionsStack(cdk.Stack):
-    """Every function, by its short name in `functions`; `doors` are gateway and resolve as requests should reach them."""
+    """Every function, by its short name in `functions`; `http` are the live aliases of gateway and resolve."""
 
     def __init__(
         self,
@@ -84,8 +78,8 @@ class FunctionsStack(cdk.Stack):
         self.stage, self._network, self._storage = stage, network, storage
         specs = {spec.name: spec for spec in self._specs(assets)}
         self.functions = {name: self._function(spec) for name, spec in specs.items()}
-        self.doors: dict[str, lambda_.IFunction] = {
-            name: self._door(self.functions[name], specs[name].provisioned_concurrency)
+        self.http: dict[str, lambda_.IFunction] = {
+            name: self._live_alias(self.functions[name], specs[name].provisioned_concurrency)
             for name in ("gateway", "resolve")
         }
         self._wire()
@@ -112,26 +106,26 @@ class FunctionsStack(cdk.Stack):
         has_exporter = settings.triton.dcgm_exporter_tag is not None
         exporter = {"TIDEGATE_GPU_METRICS_PORT": str(DCGM_PORT)} if has_exporter else {}
         control = settings.control
-        doors = [
+        http = [
             Spec(
                 name=name,
                 description=description,
                 asset=assets.gateway,
                 group=group,
-                memory_mib=door.memory_mib,
-                timeout_s=door.timeout_s,
+                memory_mib=own.memory_mib,
+                timeout_s=own.timeout_s,
                 variables=variables,
-                reserved_concurrency=door.reserved_concurrency,
-                provisioned_concurrency=door.provisioned_concurrency,
-                snap_start=door.snap_start,
+                reserved_concurrency=own.reserved_concurrency,
+                provisioned_concurrency=own.provisioned_concurrency,
+                snap_start=own.snap_start,
             )
-            for name, description, door, group, variables in (
+            for name, description, own, group, variables in (
                 (
                     "gateway",
                     "Decides, and calls the model",
                     settings.gateway,
                     network.gateway_group,
-                    bucket | registry | endpoints | claim | edge,
+                    bucket | registry | endpoints | claim | edge | self._queue_variable(),
                 ),
                 (
                     "resolve",
@@ -142,7 +136,7 @@ class FunctionsStack(cdk.Stack):
                 ),
             )
         ]
-        beside = [
+        events = [
             Spec(
                 name=name,
                 description=description,
@@ -179,10 +173,31 @@ class FunctionsStack(cdk.Stack):
                 ),
             )
         ]
-        return doors + beside
+        return http + events + ([self._shadow_spec(assets, bucket | endpoints)] if settings.shadows else [])
+
+    def _shadow_spec(self, assets: Assets, variables: Mapping[str, str]) -> Spec:
+        control = self.stage.settings.control
+        return Spec(
+            name="shadow",
+            description="Sends copies of requests to shadows, and compares the answers",
+            asset=assets.gateway,
+            # It reaches what the gateway reaches: the shards' balancers.
+            group=self._network.gateway_group,
+            memory_mib=control.memory_mib,
+            timeout_s=control.shadow_timeout_s,
+            variables=variables,
+            asynchronous=True,
+        )
+
+    def _queue_variable(self) -> dict[str, str]:
+        """Return the variable of the gateway about the queue of copies, by its name: the queue is created after it."""
+        if not self.stage.settings.shadows:
+            return {}
+        name = self.stage.called(SHADOW_QUEUE)
+        return {"TIDEGATE_SHADOW_QUEUE_URL": f"https://sqs.{self.region}.{self.url_suffix}/{self.account}/{name}"}
 
     def _edge_variables(self) -> dict[str, str]:
-        """What the functions that answer requests know of CloudFront."""
+        """Return the variables of the HTTP functions about CloudFront."""
         front = self.stage.settings.cloudfront
         if front is None:
             return {}
@@ -204,6 +219,10 @@ class FunctionsStack(cdk.Stack):
         arn = f"arn:{self.partition}:lambda:{self.region}:{self.account}:function:{full_name}"
         add_runtime(role, arn, group.log_group_arn)
         add_grants(role, spec.name, self._storage)
+        if spec.name == "gateway" and stage.settings.shadows:
+            # By its name: the queue is created after the function.
+            queue_arn = f"arn:{self.partition}:sqs:{self.region}:{self.account}:{stage.called(SHADOW_QUEUE)}"
+            role.add_to_policy(statement(["sqs:SendMessage"], [queue_arn]))
         function = lambda_.Function(
             self,
             construct_id,
@@ -250,8 +269,8 @@ class FunctionsStack(cdk.Stack):
         }
         if spec.reserved_concurrency is None:
             reasons["CKV_AWS_115"] = (
-                "A reservation takes from the account's pool: it is a setting for the doors, and the functions beside them "
-                "run one at a time."
+                "A reservation takes from the account's pool: it is a setting of the HTTP functions, and "
+                "the others run one at a time."
             )
         if not spec.asynchronous:
             reasons["CKV_AWS_116"] = "It is invoked synchronously: the caller has the answer, there is nothing to keep."
@@ -272,8 +291,8 @@ class FunctionsStack(cdk.Stack):
             cfn_lint={"W3005": "CDK states the dependency on the role beside the one on its policy, which is needed."},
         )
 
-    def _door(self, function: lambda_.Function, provisioned: int) -> lambda_.IFunction:
-        # With and without environments that are kept ready, so that callers reach the same alias before and after.
+    def _live_alias(self, function: lambda_.Function, provisioned: int) -> lambda_.IFunction:
+        # Also without provisioned environments, so that callers reach the same alias before and after a change.
         alias = lambda_.Alias(
             function,
             "Live",
@@ -321,6 +340,7 @@ class FunctionsStack(cdk.Stack):
                     max_concurrency=2,
                 )
             )
+        self._wire_shadows()
         events.every(
             "ReconcileSchedule", "Makes up for lost events", control.reconcile_every_min, functions["reconcile"]
         )
@@ -338,4 +358,33 @@ class FunctionsStack(cdk.Stack):
             on_failure=failures,
             retry_attempts=2,
             max_event_age=cdk.Duration.minutes(10),
+        )
+
+    def _wire_shadows(self) -> None:
+        stage, key, control = self.stage, self._storage.key, self.stage.settings.control
+        failed = make_queue(self, "ShadowDead", stage.called("shadow-dead"), key, retention=COPIES_RETENTION)
+        self.dead_queues["shadow-dead"] = failed
+        queue = make_queue(
+            self,
+            "ShadowQueue",
+            stage.called(SHADOW_QUEUE),
+            key,
+            visibility=cdk.Duration.seconds(control.shadow_timeout_s + 60),
+            dead=failed,
+            # A copy is never sent again: what failed is kept to be looked at.
+            max_receives=1,
+            retention=COPIES_RETENTION,
+        )
+        if not stage.settings.shadows:
+            # The queues are there all the same: a change of the setting must not delete what holds data.
+            return
+        self.functions["shadow"].add_event_source(
+            sources.SqsEventSource(
+                # By its ARN alone, as above.
+                sqs.Queue.from_queue_arn(self, "ShadowQueueByArn", queue.queue_arn),
+                batch_size=10,
+                max_batching_window=cdk.Duration.seconds(1),
+                report_batch_item_failures=True,
+                max_concurrency=control.shadow_concurrency,
+            )
         )

@@ -1,9 +1,9 @@
-"""What each function may do with the stage's data: one table, and nothing beside it."""
+"""The rights of each function to the stage's data: all of them are in one table."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_logs as logs
@@ -22,6 +22,8 @@ from tidegate.aws.layout import (
     PUSHES,
     RULES,
     SAMPLES,
+    SHADOW_COPIES,
+    SHADOW_TALLIES,
     VERDICTS,
 )
 
@@ -51,7 +53,7 @@ class Items:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What a role may do with the stage's data. Metrics need no grant: they are lines of the log.
+    """The rights of a role on the stage's data. Metrics need none: they are lines of the log.
 
     Attributes:
         reads: prefixes of the bucket.
@@ -97,21 +99,29 @@ MARKS_WEDGED = Items(("dynamodb:UpdateItem",), (f"{ENDPOINTS}*",))
 
 
 def once(function: str) -> Items:
-    """The records by which a function does something once for each event: Powertools' idempotency keeps them."""
+    """Return the rights on the records of Powertools' idempotency."""
     actions = ("dynamodb:DeleteItem", "dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem")
     return Items(actions, (f"{ONCE}{function}",))
 
 
 def agent_items(shard: str) -> tuple[Items, ...]:
-    """What the tasks of a shard need of the registry: they write their own partition alone."""
+    """Return the rights of a shard's tasks on the registry: they write their own partition alone."""
     own = f"{ENDPOINTS}{shard}"
     writes = ("dynamodb:DeleteItem", "dynamodb:PutItem", "dynamodb:UpdateItem")
     return Items(writes, (own,)), Items(("dynamodb:Query",), (own, GATEWAYS))
 
 
 GRANTS: Mapping[str, Grant] = {
-    "gateway": Grant(reads=(BUNDLES, LIVE), registry=(REPORTS,), opens=VARIABLES),
+    "gateway": Grant(
+        reads=(BUNDLES, LIVE), writes=(SHADOW_COPIES,), registry=(REPORTS,), sends=("sqs",), opens=VARIABLES
+    ),
     "resolve": Grant(reads=(BUNDLES, LIVE), registry=(REPORTS,), opens=VARIABLES),
+    "shadow": Grant(
+        reads=(SHADOW_COPIES,),
+        writes=(SHADOW_TALLIES,),
+        deletes=(SHADOW_COPIES,),
+        opens=("sqs", *VARIABLES),
+    ),
     "validate_rules": Grant(
         reads=(RULES,), writes=(VERDICTS,), registry=(once("validate_rules"),), sends=("sqs",), opens=VARIABLES
     ),
@@ -141,8 +151,21 @@ GRANTS: Mapping[str, Grant] = {
 
 
 PUBLISHERS = Grant(
-    reads=(ASSIGNMENTS, BUNDLES, CLAIMS, HISTORY, LIVE, MANIFESTS, MODELS, PUSHES, RULES, SAMPLES, VERDICTS),
-    lists=(CLAIMS, HISTORY, MANIFESTS, MODELS, SAMPLES),
+    reads=(
+        ASSIGNMENTS,
+        BUNDLES,
+        CLAIMS,
+        HISTORY,
+        LIVE,
+        MANIFESTS,
+        MODELS,
+        PUSHES,
+        RULES,
+        SAMPLES,
+        SHADOW_TALLIES,
+        VERDICTS,
+    ),
+    lists=(CLAIMS, HISTORY, MANIFESTS, MODELS, SAMPLES, SHADOW_TALLIES),
     writes=(ASSIGNMENTS, BUNDLES, CLAIMS, HISTORY, LIVE, MANIFESTS, MODELS, PUSHES, RULES, SAMPLES),
     uploads=(MODELS,),
     deletes=(CLAIMS, MODELS, SAMPLES),
@@ -150,7 +173,7 @@ PUBLISHERS = Grant(
     registry=(LISTS_ENDPOINTS, LISTS_GATEWAYS, MARKS_WEDGED),
     management_secret=True,
 )
-"""What people and build jobs need that push models, publish rules, roll back, and recover the pointer."""
+"""The rights of people and build jobs that push models, publish rules, roll back, and recover the pointer."""
 
 PUBLISH_JOB = Grant(
     reads=(ASSIGNMENTS, BUNDLES, CLAIMS, HISTORY, LIVE, MANIFESTS, MODELS, RULES, SAMPLES, VERDICTS),
@@ -160,17 +183,23 @@ PUBLISH_JOB = Grant(
     registry=(LISTS_ENDPOINTS, LISTS_GATEWAYS, MARKS_WEDGED),
     management_secret=True,
 )
-"""What the job needs that publishes rules whose models were pushed before."""
+"""The rights of the job that publishes rules whose models were pushed before."""
 
 
 def add_grants(role: iam.Role, name: str, storage: StorageStack) -> None:
-    """Give the role of function `name` what the table says."""
-    for each in statements(GRANTS[name], storage):
+    """Grant the role of function `name` the rights in the table."""
+    for each in statements(grant_of(name, storage), storage):
         role.add_to_policy(each)
 
 
+def grant_of(name: str, storage: StorageStack) -> Grant:
+    """Return the grant of a function, without what it needs for shadows where the stage has none."""
+    grant = GRANTS[name]
+    return replace(grant, writes=(), sends=()) if name == "gateway" and not storage.stage.settings.shadows else grant
+
+
 def statements(grant: Grant, storage: StorageStack) -> Iterator[iam.PolicyStatement]:
-    """A grant in the words of IAM."""
+    """Return a grant as IAM statements."""
     bucket = storage.bucket
     if grant.reads:
         yield statement(["s3:GetObject"], objects_under(bucket, grant.reads))
@@ -195,7 +224,7 @@ def statements(grant: Grant, storage: StorageStack) -> Iterator[iam.PolicyStatem
 
 
 def items_statement(items: Items, storage: StorageStack) -> iam.PolicyStatement:
-    """Leave to act on items of the registry.
+    """Return the permission for items of the registry.
 
     `ForAllValues` holds where a request names no key at all, so `Null` refuses those:
     https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/specifying-conditions.html
@@ -240,7 +269,7 @@ def publishers_policy(
 
 
 def list_statement(bucket: s3.IBucket, prefixes: tuple[str, ...]) -> iam.PolicyStatement:
-    """Leave to list under prefixes, and to be told that an object is not there.
+    """Permission to list under prefixes, and to learn that an object is missing.
 
     S3 asks for the same permission to answer 404 instead of 403 for an object that is not there, and that request has no
     prefix: hence `IfExists`, and `Null` where nothing is listed.
@@ -251,7 +280,7 @@ def list_statement(bucket: s3.IBucket, prefixes: tuple[str, ...]) -> iam.PolicyS
 
 
 def add_runtime(role: iam.Role, function_arn: str, log_group_arn: str) -> None:
-    """Give a role what Lambda itself needs: its log, its network interfaces, its traces."""
+    """Grant a role what Lambda needs: its log, network interfaces and traces."""
     role.add_to_policy(statement(["logs:CreateLogStream", "logs:PutLogEvents"], [log_group_arn]))
     role.add_to_policy(statement(list(INTERFACES), ["*"]))
     # Lambda makes the interfaces, the function's own code may not: https://docs.aws.amazon.com/lambda/latest/dg/configuration-vpc.html
@@ -267,8 +296,8 @@ def add_runtime(role: iam.Role, function_arn: str, log_group_arn: str) -> None:
 
 
 def explain_role(role: iam.Role, storage: StorageStack, name: str) -> None:
-    """Write down why wildcards stand in a function's policy."""
-    grant = GRANTS[name]
+    """Record why a function's policy has wildcards."""
+    grant = grant_of(name, storage)
     everything = f"Network interfaces (denied to the function's own code) and traces. {NO_RESOURCE_LEVEL}"
     reasons = storage.prefix_reasons((*grant.reads, *grant.writes, *grant.deletes))
     explain(
@@ -279,5 +308,5 @@ def explain_role(role: iam.Role, storage: StorageStack, name: str) -> None:
 
 
 def objects_under(bucket: s3.IBucket, prefixes: tuple[str, ...]) -> list[str]:
-    """The ARNs of all objects under prefixes."""
+    """Return the ARNs of all objects under prefixes."""
     return [bucket.arn_for_objects(f"{prefix}*") for prefix in prefixes]

@@ -1,4 +1,4 @@
-"""Where everything runs: private subnets, what may speak to what, the services that are reached without the internet."""
+"""The network: private subnets, the permitted connections, and endpoints of the services that are used without the internet."""
 
 from __future__ import annotations
 
@@ -153,7 +153,8 @@ class NetworkStack(cdk.Stack):
         own.add_any_principal()
         tables.add_to_policy(own)
         sessions = ("ssmmessages",) if self.stage.settings.triton.remote_commands else ()
-        for name in (*INTERFACES, *sessions):
+        queues = ("sqs",) if self.stage.settings.shadows else ()
+        for name in (*INTERFACES, *queues, *sessions):
             self.vpc.add_interface_endpoint(
                 name.title().replace(".", "").replace("-", ""),
                 service=ec2.InterfaceVpcEndpointAwsService(name),

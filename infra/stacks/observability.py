@@ -1,4 +1,4 @@
-"""What people look at and are called by: alarms, the rollback that two of them start, and a dashboard per concern."""
+"""Alarms, the rollback that two of them start, and a dashboard for each concern."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from aws_cdk import aws_cloudwatch_actions as actions
 from aws_cdk import aws_lambda as lambda_
 from constructs import Construct
 from tidegate.control.guard import ALARM_PERIODS
+from tidegate.metrics import Metric
 
-from infra.contract import BUNDLE_AGE, FALLBACKS, PROBLEMS, REQUESTS, SERVICE_DIMENSION
 from infra.shards import Shard
 from infra.stacks.dashboards import add_dashboards
 from infra.stacks.edge import EdgeStack
-from infra.stacks.functions import FunctionsStack
+from infra.stacks.functions import SHADOW_QUEUE, FunctionsStack
+from infra.stacks.metrics import MINUTE, emitted, of_api, of_function, oldest_message_s, waiting_messages
 from infra.stacks.parts import Stage
 from infra.stacks.storage import StorageStack
 
-MINUTE = cdk.Duration.minutes(1)
+OLDEST_COPY_S = 60
 RATE_PERIODS = ALARM_PERIODS
 """Minutes on end that a rate must be above its threshold."""
 
@@ -48,7 +49,7 @@ class InvokeFunction:
 
 
 class ObservabilityStack(cdk.Stack):
-    """Alarms and dashboards over everything but single shards, whose alarms are theirs."""
+    """Dashboards, and all alarms but those of single shards."""
 
     def __init__(
         self,
@@ -70,22 +71,12 @@ class ObservabilityStack(cdk.Stack):
         self.stage, self._functions, self._edge = stage, functions, edge
         self._notify = actions.SnsAction(storage.topic)
         self._rollback = InvokeFunction(functions.functions["rollback"])
-        self._door_alarms()
+        self._http_alarms()
         self._gateway_alarms()
         self._function_alarms()
         self._store_alarms()
         self._queue_alarms()
         add_dashboards(self, stage=stage, shards=shards, api_id=edge.api_id)
-
-    def own(self, name: str, service: str, statistic: str) -> cloudwatch.Metric:
-        """A metric that a function publishes."""
-        return cloudwatch.Metric(
-            namespace=self.stage.settings.metrics_namespace,
-            metric_name=name,
-            dimensions_map={SERVICE_DIMENSION: service},
-            statistic=statistic,
-            period=MINUTE,
-        )
 
     def _alarm(
         self,
@@ -116,7 +107,7 @@ class ObservabilityStack(cdk.Stack):
             alarm.add_alarm_action(self._rollback)
 
     def _rate(self, part: cloudwatch.IMetric, whole: cloudwatch.IMetric, label: str) -> cloudwatch.MathExpression:
-        """`part` in percent of `whole`; 0 where there are too few to judge."""
+        """Return `part` in percent of `whole`; 0 if there are too few to judge."""
         fewest = self.stage.settings.alarms.min_requests
         return cloudwatch.MathExpression(
             expression=f"IF(whole >= {fewest}, 100 * FILL(part, 0) / whole, 0)",
@@ -125,66 +116,55 @@ class ObservabilityStack(cdk.Stack):
             label=label,
         )
 
-    def _door_alarms(self) -> None:
-        thresholds, label = self.stage.settings.alarms, "5xx, percent"
-        if self._edge.api_id is not None:
-            errors, count = self._api("5xx", "Sum"), self._api("Count", "Sum")
-            self._alarm(
-                "api-5xx",
-                self._rate(errors, count, label),
-                "Too many answers of the HTTP API have a 5xx status.",
-                "answers-fail",
-                above=thresholds.errors_5xx_percent,
-                periods=RATE_PERIODS,
-                rolls_back=True,
+    def _http_alarms(self) -> None:
+        api_id = self._edge.api_id
+        if api_id is not None:
+            self._alarms_of_address(
+                "api",
+                "the HTTP API",
+                count=of_api(api_id, "Count", "Sum"),
+                errors=of_api(api_id, "5xx", "Sum"),
+                latency=of_api(api_id, "Latency", "p99"),
             )
-            self._alarm(
-                "api-p99",
-                self._api("Latency", "p99"),
-                "The HTTP API is slow.",
-                "answers-are-slow",
-                above=thresholds.p99_ms,
-                periods=5,
-            )
-        if self.stage.settings.door in ("function_url", "both"):
-            errors, count = self._url("Url5xxCount", "Sum"), self._url("UrlRequestCount", "Sum")
-            self._alarm(
-                "url-5xx",
-                self._rate(errors, count, label),
-                "Too many answers of the Function URL have a 5xx status.",
-                "answers-fail",
-                above=thresholds.errors_5xx_percent,
-                periods=RATE_PERIODS,
-                rolls_back=True,
-            )
-            self._alarm(
-                "url-p99",
-                self._url("UrlRequestLatency", "p99"),
-                "The Function URL is slow.",
-                "answers-are-slow",
-                above=thresholds.p99_ms,
-                periods=5,
+        if self.stage.settings.entry_point in ("function_url", "both"):
+            self._alarms_of_address(
+                "url",
+                "the Function URL",
+                count=of_function(self.stage, "gateway", "UrlRequestCount", "Sum"),
+                errors=of_function(self.stage, "gateway", "Url5xxCount", "Sum"),
+                latency=of_function(self.stage, "gateway", "UrlRequestLatency", "p99"),
             )
 
-    def _api(self, name: str, statistic: str) -> cloudwatch.Metric:
-        assert self._edge.api_id is not None
-        return cloudwatch.Metric(
-            namespace="AWS/ApiGateway",
-            metric_name=name,
-            dimensions_map={"ApiId": self._edge.api_id},
-            statistic=statistic,
-            period=MINUTE,
+    def _alarms_of_address(
+        self, prefix: str, name: str, *, count: cloudwatch.Metric, errors: cloudwatch.Metric, latency: cloudwatch.Metric
+    ) -> None:
+        thresholds = self.stage.settings.alarms
+        self._alarm(
+            f"{prefix}-5xx",
+            self._rate(errors, count, "5xx, percent"),
+            f"Too many answers of {name} have a 5xx status.",
+            "answers-fail",
+            above=thresholds.errors_5xx_percent,
+            periods=RATE_PERIODS,
+            rolls_back=True,
         )
-
-    def _url(self, name: str, statistic: str) -> cloudwatch.Metric:
-        return _function_metric(self.stage.called("gateway"), name, statistic)
+        self._alarm(
+            f"{prefix}-p99",
+            latency,
+            f"{name[0].upper()}{name[1:]} is slow.",
+            "answers-are-slow",
+            above=thresholds.p99_ms,
+            periods=5,
+        )
 
     def _gateway_alarms(self) -> None:
         thresholds = self.stage.settings.alarms
         self._alarm(
             "fallbacks",
             self._rate(
-                self.own(FALLBACKS, "gateway", "Sum"), self.own(REQUESTS, "gateway", "Sum"), "fallbacks, percent"
+                emitted(self.stage, Metric.FALLBACKS, "gateway", "Sum"),
+                emitted(self.stage, Metric.REQUESTS, "gateway", "Sum"),
+                "fallbacks, percent",
             ),
             "Too many requests are answered by a fallback.",
             "answers-fail",
@@ -192,11 +172,11 @@ class ObservabilityStack(cdk.Stack):
             periods=RATE_PERIODS,
             rolls_back=True,
         )
-        for door in ("gateway", "resolve"):
+        for function in ("gateway", "resolve"):
             self._alarm(
-                f"{door}-bundle-age",
-                self.own(BUNDLE_AGE, door, "Maximum"),
-                f"The {door} function decides by rules that it could not refresh.",
+                f"{function}-bundle-age",
+                emitted(self.stage, Metric.BUNDLE_AGE_SECONDS, function, "Maximum"),
+                f"The {function} function decides by rules that it could not refresh.",
                 "rules-are-stale",
                 above=thresholds.bundle_age_s,
                 periods=2,
@@ -205,10 +185,9 @@ class ObservabilityStack(cdk.Stack):
     def _function_alarms(self) -> None:
         for name in self._functions.functions:
             hyphenated = name.replace("_", "-")
-            full_name = self.stage.called(hyphenated)
             self._alarm(
                 f"{hyphenated}-throttles",
-                _function_metric(full_name, "Throttles", "Sum"),
+                of_function(self.stage, name, "Throttles", "Sum"),
                 f"Function {name} is throttled: its own or the account's concurrency is used up.",
                 "a-function-is-throttled",
                 above=0,
@@ -216,7 +195,7 @@ class ObservabilityStack(cdk.Stack):
             )
             self._alarm(
                 f"{hyphenated}-errors",
-                _function_metric(full_name, "Errors", "Sum"),
+                of_function(self.stage, name, "Errors", "Sum"),
                 f"Function {name} fails.",
                 "a-function-fails",
                 above=0,
@@ -226,18 +205,11 @@ class ObservabilityStack(cdk.Stack):
             ("reconcile", self.stage.settings.control.reconcile_every_min),
             ("probe", self.stage.settings.control.probe_every_min),
         ):
+            period = cdk.Duration.minutes(every_min)
             silent = cloudwatch.MathExpression(
                 expression="IF(FILL(runs, 0) > 0, 0, 1)",
-                using_metrics={
-                    "runs": cloudwatch.Metric(
-                        namespace="AWS/Lambda",
-                        metric_name="Invocations",
-                        dimensions_map={"FunctionName": self.stage.called(name)},
-                        statistic="Sum",
-                        period=cdk.Duration.minutes(every_min),
-                    )
-                },
-                period=cdk.Duration.minutes(every_min),
+                using_metrics={"runs": of_function(self.stage, name, "Invocations", "Sum", period)},
+                period=period,
                 label="did not run",
             )
             self._alarm(
@@ -253,7 +225,7 @@ class ObservabilityStack(cdk.Stack):
     def _store_alarms(self) -> None:
         self._alarm(
             "reconcile-problems",
-            self.own(PROBLEMS, "reconcile", "Maximum"),
+            emitted(self.stage, Metric.PROBLEMS, "reconcile", "Maximum"),
             "Something that decides what is live, or what is loaded, is lost or damaged. Nothing is unloaded meanwhile.",
             "something-is-lost",
             above=0,
@@ -261,27 +233,19 @@ class ObservabilityStack(cdk.Stack):
 
     def _queue_alarms(self) -> None:
         for name, queue in self._functions.dead_queues.items():
-            depth = cloudwatch.Metric(
-                namespace="AWS/SQS",
-                metric_name="ApproximateNumberOfMessagesVisible",
-                dimensions_map={"QueueName": self.stage.called(name)},
-                statistic="Maximum",
-                period=MINUTE,
-            )
             self._alarm(
                 f"{name}-depth",
-                depth,
+                waiting_messages(self.stage, name),
                 f"Events that could not be handled are in the queue {queue.node.id}.",
                 "a-dead-letter-queue-fills",
                 above=0,
             )
-
-
-def _function_metric(function_name: str, name: str, statistic: str) -> cloudwatch.Metric:
-    return cloudwatch.Metric(
-        namespace="AWS/Lambda",
-        metric_name=name,
-        dimensions_map={"FunctionName": function_name},
-        statistic=statistic,
-        period=MINUTE,
-    )
+        if self.stage.settings.shadows:
+            self._alarm(
+                "shadow-age",
+                oldest_message_s(self.stage, SHADOW_QUEUE),
+                f"Copies for shadows have waited for over {OLDEST_COPY_S} s, and will be dropped.",
+                "copies-for-shadows-wait",
+                above=OLDEST_COPY_S,
+                periods=5,
+            )

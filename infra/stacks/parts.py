@@ -26,16 +26,16 @@ class Stage:
     settings: Settings
 
     def called(self, part: str) -> str:
-        """The name of a resource that people look for: `tidegate-<stage>-<part>`."""
+        """Return the name of a resource: `tidegate-<stage>-<part>`."""
         return f"tidegate-{self.name}-{part}"
 
     def repository(self, image: str) -> str:
-        """The name of the ECR repository of an image."""
+        """Return the name of the ECR repository of an image."""
         return f"tidegate-{self.name}/{image}"
 
     @property
     def on_delete(self) -> cdk.RemovalPolicy:
-        """What happens to stored data when its stack is destroyed."""
+        """Return what happens to stored data when its stack is destroyed."""
         return cdk.RemovalPolicy.RETAIN if self.settings.retain_data else cdk.RemovalPolicy.DESTROY
 
 
@@ -46,10 +46,10 @@ def explain(
     checkov: Mapping[str, str] | None = None,
     cfn_lint: Mapping[str, str] | None = None,
 ) -> None:
-    """Write down why findings about a construct are accepted: check id -> reason.
+    """Accept findings about a construct, with a reason by check id.
 
     cdk-nag looks at the construct and everything in it, checkov and cfn-lint at the one resource that the construct makes;
-    their reasons stand in that resource's metadata, so whoever reviews the template reads them there.
+    their reasons are in that resource's metadata, where reviewers of the template read them.
     """
     for check, reason in sorted((nag or {}).items()):
         cdk.Validations.of(construct).acknowledge(cdk.Acknowledgment(id=check, reason=reason))
@@ -80,13 +80,13 @@ def publish(stack: cdk.Stack, value: str) -> str:
 
 
 def stack_output(stack_name: str, output: str) -> dict[str, Any]:
-    """What templates of other stacks hold in place of an output's value."""
+    """Return the reference to an output in templates of other stacks."""
     reference = {"StackName": stack_name, "Region": {"Ref": "AWS::Region"}, "OutputName": output}
     return {"Fn::GetStackOutput": reference}
 
 
 def log_group(scope: Construct, construct_id: str, stage: Stage, name: str, key: kms.IKey | None) -> logs.LogGroup:
-    """A log group with the stage's retention and encryption. Logs are not kept beyond their stack: they hold no data."""
+    """Add a log group with the stage's retention and encryption. It is deleted with its stack."""
     group = logs.LogGroup(
         scope,
         construct_id,
@@ -105,7 +105,7 @@ def log_group(scope: Construct, construct_id: str, stage: Stage, name: str, key:
 
 
 def depend_on_policy(construct: IConstruct, role: iam.Role) -> None:
-    """Make a resource after a role's own policy and delete it before: a reference names the role alone."""
+    """Create a resource after a role's policy and delete it before: a reference only depends on the role."""
     resource = construct if cdk.CfnResource.is_cfn_resource(construct) else construct.node.default_child
     policy = role.node.find_child("DefaultPolicy").node.default_child
     assert isinstance(resource, cdk.CfnResource), construct.node.path
@@ -116,5 +116,5 @@ def depend_on_policy(construct: IConstruct, role: iam.Role) -> None:
 def statement(
     actions: list[str], resources: list[str], conditions: Mapping[str, Any] | None = None
 ) -> iam.PolicyStatement:
-    """An allowing statement."""
+    """Return an allowing statement."""
     return iam.PolicyStatement(actions=actions, resources=resources, conditions=dict(conditions or {}) or None)

@@ -14,6 +14,7 @@ from aws_cdk import aws_ecr as ecr
 from aws_cdk import aws_iam as iam
 from constructs import Construct
 
+from infra.contract import SECRET_VARIABLE
 from infra.images import image_tags
 from infra.settings import process_variables
 from infra.stacks.grants import PUBLISH_JOB, statements
@@ -21,12 +22,11 @@ from infra.stacks.network import NetworkStack
 from infra.stacks.parts import NO_RESOURCE_LEVEL, Stage, depend_on_policy, explain, log_group, statement
 from infra.stacks.storage import StorageStack
 
-SECRET_VARIABLE = "TIDEGATE_MANAGEMENT_SECRET"  # noqa: S105  # a variable's name
 PUBLISH = (
     'cd /agent && python -m tidegate.cli publish --archive "$ARCHIVE" --sha256 "$SHA256" --why "$WHY" --by "$BY" --json '
     "${DRY_RUN:+--dry-run}"
 )
-"""What the job runs. The caller that starts it sets ARCHIVE, SHA256, WHY and BY, and DRY_RUN to anything for a dry run."""
+"""The commands of the job. Its caller sets ARCHIVE, SHA256, WHY and BY, and DRY_RUN to anything for a dry run."""
 
 ASKED = ("ARCHIVE", "SHA256", "WHY", "BY", "DRY_RUN")
 DESCRIBES = (
@@ -163,5 +163,5 @@ class PublishJob(Construct):
 
 
 def build_spec() -> dict[str, object]:
-    """What CodeBuild runs."""
+    """Return the build specification of CodeBuild."""
     return {"version": "0.2", "phases": {"build": {"commands": [PUBLISH]}}}

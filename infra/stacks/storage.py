@@ -1,4 +1,4 @@
-"""What outlives everything else: models, bundles, the registry, facts, the management secret, images, the alarm topic."""
+"""The resources that outlive all others: models, bundles, the registry, facts, the management secret, images, the alarm topic."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from aws_cdk import aws_secretsmanager as secrets
 from aws_cdk import aws_sns as sns
 from aws_cdk import aws_sns_subscriptions as subscriptions
 from constructs import Construct
-from tidegate.aws.layout import EXPIRY, PARTITION_KEY, SORT_KEY
+from tidegate.aws.layout import EXPIRY, PARTITION_KEY, SHADOW_COPIES, SHADOW_TALLIES, SORT_KEY
 
 from infra.contract import LIVE
 from infra.fixed_settings import FIXED_SETTINGS, fixed_settings
 from infra.stacks.parts import Stage, explain, publish, stack_output
 
+TALLIES_DAYS = 90
 AWS_OWNED = "The operator chose encryption: service_managed."
 
 
@@ -43,8 +44,17 @@ class StorageStack(cdk.Stack):
         self._bucket_reference = json.dumps(published, separators=(",", ":"))
         self.registry = self._table("Registry", ttl_attribute=EXPIRY)
         self.facts = self._table("Facts", ttl_attribute=None)
-        self.management_secret = self._management_secret()
-        self.edge_key = self._edge_key()
+        self.management_secret = self._secret(
+            "ManagementSecret",
+            "What Triton's management APIs ask of whoever loads and unloads models",
+            "Servers read it when they start, so a rotation is a rolling replacement; docs/operations.md has the steps.",
+        )
+        # With and without CloudFront: a deleted secret cannot be created again under its name.
+        self.edge_key = self._secret(
+            "EdgeKey",
+            "What CloudFront proves to the gateway that a request came through it",
+            "CloudFront and the gateway must have the same: docs/operations.md has the steps of a rotation.",
+        )
         self.triton_images = self._images("TritonImages", "triton")
         self.agent_images = self._images("AgentImages", "agent")
         # There whether it is used or not: a repository that goes takes its images with it.
@@ -165,10 +175,22 @@ class StorageStack(cdk.Stack):
                 s3.LifecycleRule(
                     noncurrent_version_expiration=cdk.Duration.days(self.stage.settings.old_version_days),
                     abort_incomplete_multipart_upload_after=cdk.Duration.days(7),
-                )
+                ),
+                # The least that S3 can do: copies of requests may hold personal data.
+                s3.LifecycleRule(
+                    prefix=SHADOW_COPIES,
+                    expiration=cdk.Duration.days(1),
+                    noncurrent_version_expiration=cdk.Duration.days(1),
+                ),
+                # Every batch of copies replaces an object, so that old versions are a thousand times the tallies.
+                s3.LifecycleRule(
+                    prefix=SHADOW_TALLIES,
+                    expiration=cdk.Duration.days(TALLIES_DAYS),
+                    noncurrent_version_expiration=cdk.Duration.days(1),
+                ),
             ],
         )
-        # Without the pointer nobody knows what is live. Who takes the stage down replaces this policy.
+        # Without the pointer it is unknown what is live. Taking the stage down replaces this policy.
         bucket.add_to_resource_policy(
             iam.PolicyStatement(
                 sid="NobodyDeletesThePointer",
@@ -208,35 +230,16 @@ class StorageStack(cdk.Stack):
             explain(table, checkov={"CKV_AWS_119": AWS_OWNED})
         return table
 
-    def _management_secret(self) -> secrets.Secret:
+    def _secret(self, construct_id: str, description: str, rotation: str) -> secrets.Secret:
+        """Add a random secret; `rotation` says why nothing rotates it."""
         secret = secrets.Secret(
             self,
-            "ManagementSecret",
-            description="What Triton's management APIs ask of whoever loads and unloads models",
+            construct_id,
+            description=description,
             encryption_key=self.key,
             generate_secret_string=secrets.SecretStringGenerator(exclude_punctuation=True, password_length=48),
             removal_policy=self.stage.on_delete,
         )
-        rotation = (
-            "Servers read it when they start, so a rotation is a rolling replacement; docs/operations.md has the steps."
-        )
-        reasons = {"CKV2_AWS_57": rotation}
-        if self.key is None:
-            reasons["CKV_AWS_149"] = AWS_OWNED
-        explain(secret, nag={"AwsSolutions-SMG4": rotation}, checkov=reasons)
-        return secret
-
-    def _edge_key(self) -> secrets.Secret:
-        # There with and without CloudFront: a secret that goes cannot be made again under its name.
-        secret = secrets.Secret(
-            self,
-            "EdgeKey",
-            description="What CloudFront proves to the gateway that a request came through it",
-            encryption_key=self.key,
-            generate_secret_string=secrets.SecretStringGenerator(exclude_punctuation=True, password_length=48),
-            removal_policy=self.stage.on_delete,
-        )
-        rotation = "CloudFront and the gateway must have the same: docs/operations.md has the steps of a rotation."
         reasons = {"CKV2_AWS_57": rotation}
         if self.key is None:
             reasons["CKV_AWS_149"] = AWS_OWNED

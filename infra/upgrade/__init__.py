@@ -1,1 +1,1 @@
-"""Whether a stage that is deployed can become what was synthesized: read both, compare, refuse with words."""
+"""Checks whether a deployed stage can be updated to the synthesized one: reads both, compares them, and explains refusals."""

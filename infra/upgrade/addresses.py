@@ -14,12 +14,12 @@ LAST = "Edge"
 
 HOW = (
     "deploy it in two steps, and move callers and DNS between them; domain.default_address, cloudfront.enforced: false, "
-    "door: both and a second one of cloudfront.key_versions keep the old address"
+    "entry_point: both and a second one of cloudfront.key_versions keep the old address"
 )
 
 
 def lost_addresses(deployed: Deployment, new: Deployment, chosen: tuple[str, ...]) -> Iterator[str]:
-    """Say so where no address that answers now would answer throughout a deployment of the stacks `chosen`."""
+    """Return a warning if no address would answer before and during a deployment of the stacks `chosen`."""
     before = _answering(deployed)
     between = _answering(deployed.overlaid(new, tuple(each for each in chosen if each != LAST)))
     after = _answering(deployed.overlaid(new, chosen))
@@ -50,7 +50,7 @@ def _addresses(deployment: Deployment) -> Iterator[str]:
 
 
 def _keys(deployment: Deployment) -> tuple[set[str], bool]:
-    """The keys of CloudFront that the functions accept, and whether they refuse requests without one."""
+    """Return the CloudFront keys that the functions accept, and whether they enforce them."""
     for body in deployment.templates.get("Functions", {}).get("Resources", {}).values():
         variables: Mapping[str, Any] = body.get("Properties", {}).get("Environment", {}).get("Variables", {})
         if body["Type"] == "AWS::Lambda::Function" and "TIDEGATE_EDGE_KEY" in variables:

@@ -20,7 +20,7 @@ _ABSENT = object()
 
 
 def refusals(deployed: Deployment, new: Deployment, chosen: tuple[str, ...]) -> list[str]:
-    """Why the stacks `chosen` of `new` must not be deployed over `deployed`, in words; nothing where they may.
+    """Return, in words, why the stacks `chosen` of `new` must not be deployed over `deployed`.
 
     A stack that is not deployed yet can lose nothing, so a first deployment has none.
     """
@@ -85,7 +85,7 @@ def _unpublished(target: Deployment) -> Iterator[str]:
 
 
 def _replaced(deployed: Deployment, target: Deployment) -> dict[Place, str]:
-    """The resources that would be replaced, with the property that does it, those included that follow another one."""
+    """Return the resources that would be replaced, also because of another one, with the causing property."""
     found: dict[Place, str] = {}
     for path, template in deployed.templates.items():
         after = target.templates.get(path, {}).get("Resources", {})
@@ -114,7 +114,7 @@ def _replacing_property(before: Mapping[str, Any], after: Mapping[str, Any]) -> 
 
 
 def _followers(target: Deployment, replaced: Mapping[Place, str]) -> Iterator[tuple[Place, str]]:
-    """Resources whose replacing properties name a resource that is replaced, in the same template."""
+    """Return the resources in the template whose replacing properties reference a replaced resource."""
     for path, template in target.templates.items():
         gone = {logical_id for at, logical_id in replaced if at == path}
         if not gone:
@@ -141,7 +141,7 @@ def _lost_state(deployed: Deployment, target: Deployment, replaced: Mapping[Plac
 
 
 def _in_use(deployed: Deployment, target: Deployment, replaced: Mapping[Place, str]) -> Iterator[str]:
-    """AWS deletes no part of a network while something is in it, and the stacks that are come later."""
+    """AWS deletes no part of a network that is in use, and the stacks that use it are deployed later."""
     users = stacks_that_use(deployed)
     for place, body in _places(deployed).items():
         path, logical_id = place
@@ -157,7 +157,7 @@ def _is_network(body: Mapping[str, Any]) -> bool:
 
 
 def _same_name(deployed: Deployment, target: Deployment, replaced: Mapping[Place, str]) -> Iterator[str]:
-    """A replacement is made before what it replaces is deleted, so it cannot have the same name; nor can one that moves."""
+    """A replacement is created before the old resource is deleted, so it cannot have the same name."""
     before, after = _places(deployed), _places(target)
     for place in replaced:
         name = _name(before[place])
@@ -175,13 +175,13 @@ def _same_name(deployed: Deployment, target: Deployment, replaced: Mapping[Place
 
 
 def _name(body: Mapping[str, Any]) -> Any:
-    """The physical name that a template states; `_ABSENT` where CloudFormation makes one up."""
+    """Return the physical name in a template; `_ABSENT` if CloudFormation generates it."""
     name = type_schema(body["Type"]).name
     return body.get("Properties", {}).get(name, _ABSENT) if name else _ABSENT
 
 
 def _stale(deployed: Deployment, target: Deployment, replaced: Mapping[Place, str]) -> Iterator[str]:
-    """A stack whose template stays the same is not deployed, so it would keep the id of a resource that is gone.
+    """A stack with an unchanged template is not deployed, so it would keep the id of a deleted resource.
 
     Parts of a network that are in use are refused already.
     """

@@ -1,4 +1,4 @@
-"""The templates of a stage, deployed or synthesized, by where they stand in it."""
+"""The templates of a stage, deployed or synthesized, by their place in it."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ class Deployment:
     names: Mapping[str, str]
 
     def overlaid(self, new: Deployment, chosen: tuple[str, ...]) -> Deployment:
-        """What is there after the stacks `chosen` of `new` have been deployed over this one."""
+        """Return the deployment after the stacks `chosen` of `new` have been deployed over this one."""
         kept = {path: each for path, each in self.templates.items() if path.partition("/")[0] not in chosen}
         added = {path: each for path, each in new.templates.items() if path.partition("/")[0] in chosen}
         return Deployment(kept | added, dict(self.names) | dict(new.names))
 
 
 class DeploymentError(TidegateError):
-    """What is said to be a stage's templates is not."""
+    """A stage's templates cannot be read."""
 
 
 def read_assembly(folder: Path) -> Deployment:
-    """The templates of a cloud assembly.
+    """Return the templates of a cloud assembly.
 
     Raises:
         DeploymentError: the folder holds none, or it is damaged.
@@ -88,7 +88,7 @@ def _read_assembly(folder: Path) -> Deployment:
 
 
 def read_deployed(names: Mapping[str, str], cloudformation: Any) -> Deployment:
-    """The templates of the stacks `names` (path -> name) that are deployed; a stack that is not there has none.
+    """The templates of the stacks `names` (path -> name) that are deployed; a stack that is not deployed has none.
 
     Args:
         names: the stacks' names by path.
@@ -125,7 +125,7 @@ def _deployed(cloudformation: Any, name: str) -> Template | None:
 
 
 def _nested(cloudformation: Any, name: str, template: Template) -> Iterator[tuple[str, str]]:
-    """(logical id, physical id) of the stacks nested in one."""
+    """Return (logical id, physical id) of the nested stacks."""
     if not any(body["Type"] == NESTED for body in template.get("Resources", {}).values()):
         return
     for page in cloudformation.get_paginator("list_stack_resources").paginate(StackName=name):

@@ -1,4 +1,4 @@
-"""What a template refers to: its own resources, and outputs of other stacks."""
+"""The references of a template: to its own resources, and to outputs of other stacks."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def references(value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def outputs_read(template: Template) -> set[tuple[str, str]]:
-    """(name of the stack, name of the output) of every output that a template reads."""
+    """Return (name of the stack, name of the output) of every output that a template reads."""
     parts = [template.get("Resources", {}), template.get("Outputs", {})]
     return {(each["StackName"], each["OutputName"]) for key, each in references(parts) if key == "Fn::GetStackOutput"}
 
 
 def stacks_that_use(deployment: Deployment) -> dict[tuple[str, str], set[str]]:
-    """(path, logical id) of a resource -> the paths of other templates that read an output made of it."""
+    """Return the paths of the templates that read an output of a resource, by its (path, logical id)."""
     by_name = {name: path for path, name in deployment.names.items()}
     found: dict[tuple[str, str], set[str]] = {}
     for user, template in deployment.templates.items():

@@ -1,4 +1,4 @@
-"""What CloudFormation says of a resource type, from the schemas of its registry that cfn-lint ships: which properties replace
+"""CloudFormation's properties of a resource type, from the schemas of its registry that cfn-lint ships: which properties replace
 a resource when they change, which one names it, and which types hold data."""
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class TypeSchema:
 
 @functools.cache
 def type_schema(resource_type: str) -> TypeSchema:
-    """The schema of a type; of one that the registry does not know, nothing replaces it."""
+    """Return the schema of a type; an unknown type has no replacing properties."""
     from cfnlint.schema import ResourceNotFoundError
     from cfnlint.schema.manager import PROVIDER_SCHEMA_MANAGER
 
@@ -38,7 +38,7 @@ def type_schema(resource_type: str) -> TypeSchema:
     except ResourceNotFoundError:
         return TypeSchema((), (), "")
     replacing = _paths(schema, "createOnlyProperties")
-    # Such as QueueName of AWS::SQS::Queue; another type's name, such as a flow log's LogGroupName, is none of its own.
+    # Such as QueueName of AWS::SQS::Queue; another type's name, such as a flow log's LogGroupName, is not its own.
     names = {"Name", f"{resource_type.rpartition('::')[2]}Name"} & set(replacing)
     name = names.pop() if len(names) == 1 else ""
     return TypeSchema(replacing, _paths(schema, "conditionalCreateOnlyProperties"), name)
@@ -50,7 +50,7 @@ def _paths(schema: Mapping[str, Any], key: str) -> tuple[str, ...]:
 
 @functools.cache
 def stateful_types() -> frozenset[str]:
-    """The types that hold what cannot be made again."""
+    """Return the types that hold data."""
     file = importlib.resources.files("cfnlint.data.AdditionalSpecs") / "StatefulResources.json"
     data = json.loads(file.read_text(encoding="utf-8"))
     # A repository of images is not in that list.
@@ -58,7 +58,7 @@ def stateful_types() -> frozenset[str]:
 
 
 def values_at(properties: Any, path: str) -> list[Any]:
-    """The values that a path leads to; several where it leads through a list."""
+    """Return the values at a path; several if it goes through a list."""
     found: list[Any] = [properties]
     for step in path.split("/"):
         found = [value for each in found for value in _step(each, step)]

@@ -130,7 +130,7 @@ def _serves(tidegate: Path, folder: Path) -> None:
             assert answer["outputs"]["LABEL"][0] == ["positive"]
         finally:
             stack.terminate()
-            stack.communicate(timeout=30)
+            stack.communicate(timeout=300)
     assert stack.returncode == 0
 
 

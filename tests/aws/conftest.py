@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import pytest
 from tidegate.aws.model_store import S3ModelStore
-from tidegate.ports import MemoryModelStore, ModelStore
+from tidegate.ports import ModelStore
+from tidegate.testing import MemoryModelStore
 
 from tests.support.aws import LocalAws
 

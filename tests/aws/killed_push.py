@@ -21,7 +21,7 @@ from tidegate.aws.clients import AwsClients, AwsConfig
 from tidegate.aws.model_store import S3ModelStore
 from tidegate.aws.objects import Objects
 from tidegate.errors import ImmutableError
-from tidegate.ports.model_units import read_units
+from tidegate.model_units import read_units
 
 
 def main(url: str, bucket: str, folder: str, other: str, part_bytes: str, over: str = "") -> None:
@@ -30,7 +30,7 @@ def main(url: str, bucket: str, folder: str, other: str, part_bytes: str, over: 
     pusher, checker = (Objects(AwsClients(config), bucket) for _ in range(2))
     store = S3ModelStore(checker, int(part_bytes))
     # Made before the forks, which share nothing that was used.
-    s3 = pusher._clients._client("s3")
+    s3 = pusher._clients.client("s3")
     for point in itertools.count(1):
         model = f"m{point}"
         if over:

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -20,17 +19,18 @@ import pytest
 from tidegate.aws.bundle_store import S3BundleStore
 from tidegate.aws.provision import provision
 from tidegate.aws.registry import DynamoRegistry
+from tidegate.models.catalog import plan_directory
 from tidegate.ports import EndpointState, HttpRequest, LiveEntry, ModelLoad
 from tidegate.rules import Target
 from tidegate.triton.installation import find_installation
-from tidegate.triton.model_directory import ModelDirectory
 from tidegate.triton.server import TritonLauncher, TritonServer
 from tidegate.triton.transport import PooledTransport
 
 from tests.control.rules import bundle
-from tests.support.aws import LocalAws, local_server, names
+from tests.support.aws import LocalAws
 from tests.support.fake_servers import FakeServer, fake_server
 from tests.support.parts import need
+from tests.support.processes import free_port
 from tests.support.stack import ROOT, eventually
 from tests.triton.dying import EXIT, SOUND, request, write_mortal
 
@@ -51,19 +51,12 @@ def status(port: int) -> int:
         return 0
 
 
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
-
-
 @dataclass(frozen=True, slots=True)
 class Agent:
-    """A running agent, the stores that it uses, and the port of its `/ready`."""
+    """A running agent, and the port of its `/ready`."""
 
     process: subprocess.Popen[bytes]
     port: int
-    aws: LocalAws
     log: Path
 
     @property
@@ -72,41 +65,38 @@ class Agent:
 
 
 @contextlib.contextmanager
-def running_agent(log: Path, held: ModelLoad, *doors: str, **settings: str) -> Iterator[Agent]:
+def running_agent(aws: LocalAws, log: Path, held: ModelLoad, *doors: str, **settings: str) -> Iterator[Agent]:
     """An agent that is ready: what is live is loaded on its server, which the options `doors` name."""
-    with local_server() as url:
-        aws = names(url)
 
-        async def publish() -> None:
-            await provision(aws.clients(), aws.bucket, aws.table)
-            store = S3BundleStore(aws.objects())
-            revision = await store.put_bundle(bundle(main="popular"))
-            await store.put_assignment(revision, {"b": (held,)})
-            await store.flip(LiveEntry(revision, 1, "tests", time.time()), None)
+    async def publish() -> None:
+        store = S3BundleStore(aws.objects())
+        revision = await store.put_bundle(bundle(main="popular"))
+        await store.put_assignment(revision, {"b": (held,)})
+        await store.flip(LiveEntry(revision, 1, "tests", time.time()), None)
 
-        asyncio.run(publish())
-        variables = {
-            "TIDEGATE_SHARD": "b",
-            "TIDEGATE_BUCKET": aws.bucket,
-            "TIDEGATE_REGISTRY_TABLE": aws.table,
-            "TIDEGATE_AWS_ENDPOINT_URL": url,
-            "TIDEGATE_AWS_REGION": "us-east-1",
-            "TIDEGATE_REPORT_INTERVAL_S": "0.2",
-            "TIDEGATE_STORE_TIMEOUT_S": "0.2",
-            "TIDEGATE_SELF_TEST_INTERVAL_S": "0",
-            "PYTHONPATH": str(ROOT / "functions"),
-        } | {f"TIDEGATE_{name.upper()}": value for name, value in settings.items()}
-        others = {name: value for name, value in os.environ.items() if not name.startswith("TIDEGATE_")}
-        port = free_port()
-        command = [sys.executable, "-m", "tidegate.cli", "shard-agent", "--host", "127.0.0.1", "--port", str(port)]
-        with log.open("wb") as errors:
-            process = subprocess.Popen([*command, *doors], env=others | variables, stderr=errors)
-        try:
-            assert eventually(lambda: status(port) == 200, 60), log.read_text()
-            yield Agent(process, port, aws, log)
-        finally:
-            process.terminate()
-            process.wait(20)
+    asyncio.run(publish())
+    variables = {
+        "TIDEGATE_SHARD": "b",
+        "TIDEGATE_BUCKET": aws.bucket,
+        "TIDEGATE_REGISTRY_TABLE": aws.table,
+        "TIDEGATE_AWS_ENDPOINT_URL": aws.url,
+        "TIDEGATE_AWS_REGION": "us-east-1",
+        "TIDEGATE_REPORT_INTERVAL_S": "0.2",
+        "TIDEGATE_STORE_TIMEOUT_S": "0.2",
+        "TIDEGATE_SELF_TEST_INTERVAL_S": "0",
+        "PYTHONPATH": str(ROOT / "functions"),
+    } | {f"TIDEGATE_{name.upper()}": value for name, value in settings.items()}
+    others = {name: value for name, value in os.environ.items() if not name.startswith("TIDEGATE_")}
+    port = free_port()
+    command = [sys.executable, "-m", "tidegate.cli", "shard-agent", "--host", "127.0.0.1", "--port", str(port)]
+    with log.open("wb") as errors:
+        process = subprocess.Popen([*command, *doors], env=others | variables, stderr=errors)
+    try:
+        assert eventually(lambda: status(port) == 200), log.read_text()
+        yield Agent(process, port, log)
+    finally:
+        process.terminate()
+        process.wait(120)
 
 
 @pytest.fixture
@@ -116,14 +106,15 @@ def server() -> Iterator[FakeServer]:
         yield fake
 
 
-def test_a_filled_server_stays_ready_while_the_stores_are_down(server: FakeServer, tmp_path: Path) -> None:
-    with running_agent(tmp_path / "errors", HELD, f"--http-port={server.port}") as agent:
-        aws = agent.aws
+def test_a_filled_server_stays_ready_while_the_stores_are_down(
+    aws: LocalAws, server: FakeServer, tmp_path: Path
+) -> None:
+    with running_agent(aws, tmp_path / "errors", HELD, f"--http-port={server.port}") as agent:
         registry = DynamoRegistry(aws.clients(), aws.table)
         assert eventually(
             lambda: [each.state for each in asyncio.run(registry.endpoints("b"))] == [EndpointState.READY]
         )
-        aws.clients()._client("dynamodb").delete_table(TableName=aws.table)
+        aws.clients().client("dynamodb").delete_table(TableName=aws.table)
         aws.s3().delete_object(Bucket=aws.bucket, Key="live/pointer.json")
         until = time.monotonic() + OUTAGE_S
         answers = set()
@@ -134,29 +125,29 @@ def test_a_filled_server_stays_ready_while_the_stores_are_down(server: FakeServe
         assert "cannot be registered" in agent.errors
         assert server.loaded == {"popular": {"1"}}
         asyncio.run(provision(aws.clients(), aws.bucket, aws.table))
-        assert eventually(lambda: len(asyncio.run(registry.endpoints("b"))) == 1, 30)
+        assert eventually(lambda: len(asyncio.run(registry.endpoints("b"))) == 1)
         assert status(agent.port) == 200
 
 
 def test_a_server_that_answers_nothing_is_not_ready_and_is_given_up_with_its_agent_after_a_while(
-    server: FakeServer, tmp_path: Path
+    aws: LocalAws, server: FakeServer, tmp_path: Path
 ) -> None:
-    with running_agent(tmp_path / "errors", HELD, f"--http-port={server.port}", hung_after_s="6") as agent:
+    with running_agent(aws, tmp_path / "errors", HELD, f"--http-port={server.port}", hung_after_s="10") as agent:
         server.stopped = True
-        assert eventually(lambda: status(agent.port) == 503)
+        assert eventually(lambda: status(agent.port) == 503, most_s=0.1)
         server.stopped = False
         assert eventually(lambda: status(agent.port) == 200)
         server.stopped = True
-        assert agent.process.wait(40) == 1
+        assert agent.process.wait(300) == 1
         assert "answered nothing for " in agent.errors
 
 
-def test_a_model_whose_process_has_ended_is_reloaded_by_the_self_test_alone(tmp_path: Path) -> None:
+def test_a_model_whose_process_has_ended_is_reloaded_by_the_self_test_alone(aws: LocalAws, tmp_path: Path) -> None:
     need("pytriton")
     models = tmp_path / "models"
     write_mortal(models, "popular")
     installation = find_installation(cache_dir=ROOT / ".cache" / "tidegate")
-    (held,) = ModelDirectory(models).plan([Target("popular/1", "popular", 1, ("b",))])
+    (held,) = asyncio.run(plan_directory(models, [Target("popular/1", "popular", 1, ("b",))]))
 
     async def work() -> None:
         transport = PooledTransport()
@@ -176,7 +167,7 @@ def test_a_model_whose_process_has_ended_is_reloaded_by_the_self_test_alone(tmp_
 
         doors = (f"--http-port={triton.endpoint.port}", f"--grpc-port={triton.grpc_port}")
         settings = {"self_test_interval_s": "0.5", "management_secret": SECRET}
-        with running_agent(tmp_path / "errors", held, *doors, **settings) as agent:
+        with running_agent(aws, tmp_path / "errors", held, *doors, **settings) as agent:
             assert ask(SOUND) == 200
             assert ask(EXIT) == 500
             assert eventually(lambda: ask(SOUND) == 200), agent.errors

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from tidegate.aws.fact_files import Fact, FactFile, find_fact_files
 from tidegate.aws.facts import seed_facts
 from tidegate.aws.provision import provision_facts
 from tidegate.cli import main
 from tidegate.errors import ModelConfigError, StoreError
-from tidegate.ports import MemoryModelStore
-from tidegate.ports.fact_files import Fact, FactFile, find_fact_files
+from tidegate.testing import MemoryModelStore
 
 from tests.support.aws import LocalAws, closed_port
 
@@ -37,7 +37,7 @@ def repository(tmp_path: Path) -> Path:
 
 
 def stored(aws: LocalAws, table: str) -> dict[tuple[str, str], Any]:
-    items = aws.clients()._client("dynamodb").scan(TableName=table)["Items"]
+    items = aws.clients().client("dynamodb").scan(TableName=table)["Items"]
     return {(item["sk"]["S"], item["pk"]["S"]): json.loads(item["value"]["S"]) for item in items}
 
 
@@ -121,7 +121,7 @@ def test_a_missing_table_and_a_silent_store_are_told(
 def test_nothing_is_written_where_one_file_is_wrong(aws: LocalAws, repository: Path) -> None:
     asyncio.run(provision_facts(aws.clients(), "facts-4"))
     (repository / "prices/facts/price.jsonl").write_text('{"key": "1", "value": 1}\n{"key": 2, "value": 2}\n')
-    with pytest.raises(ModelConfigError, match=r"price\.jsonl:2: a key is text"):
+    with pytest.raises(ModelConfigError, match=r"price\.jsonl:2: a key must"):
         asyncio.run(seed_facts(aws.clients(), "facts-4", find_fact_files(repository)))
     assert stored(aws, "facts-4") == {}
     with pytest.raises(StoreError):
@@ -131,18 +131,18 @@ def test_nothing_is_written_where_one_file_is_wrong(aws: LocalAws, repository: P
 @pytest.mark.parametrize(
     ("text", "told"),
     {
-        "nonsense": (b'{"key": "1", "value": 1}\n{key}\n', r"likes\.jsonl:2: the line is no JSON; write"),
-        "not finite": (b'{"key": "1", "value": NaN}\n', r"likes\.jsonl:1: the line is no JSON"),
+        "nonsense": (b'{"key": "1", "value": 1}\n{key}\n', r"likes\.jsonl:2: the line is not JSON"),
+        "not finite": (b'{"key": "1", "value": NaN}\n', r"likes\.jsonl:1: the line is not JSON"),
         "a name twice": (b'{"key": "1", "value": {"a": 1, "a": 2}}', r"likes\.jsonl:1: a name is duplicated"),
         "list": (b"[1]\n", r"likes\.jsonl:1: a line has the keys 'key' and 'value' and no others"),
         "more keys": (b'{"key": "1", "value": 1, "ttl": 3}', r"likes\.jsonl:1: a line has the keys"),
         "no value": (b'{"key": "1"}', r"likes\.jsonl:1: a line has the keys"),
-        "empty key": (b'{"key": "", "value": 1}', r"likes\.jsonl:1: a key is text, and not empty"),
+        "empty key": (b'{"key": "", "value": 1}', r"likes\.jsonl:1: a key must be non-empty"),
         "long key": (b'{"key": "%s", "value": 1}' % (b"k" * 2049), "the key has 2049 bytes, and at most 2048"),
         "large value": (b'{"key": "1", "value": "%s"}' % (b"v" * 380_000), "the value has 380002 bytes"),
         "twice": (b'{"key": "1", "value": 1}\n\n{"key": "1", "value": 2}\n', r":3: the key of line 1 again"),
-        "half a character": (b'{"key": "\\ud800", "value": 1}', r":1: half of a surrogate pair"),
-        "latin-1": (b'{"key": "\xe9", "value": 1}', r"likes\.jsonl is no UTF-8: byte 9"),
+        "half a character": (b'{"key": "\\ud800", "value": 1}', r":1: lone surrogates"),
+        "latin-1": (b'{"key": "\xe9", "value": 1}', r"likes\.jsonl is not UTF-8: byte 9"),
     }.values(),
 )
 def test_a_malformed_line_is_told_with_its_place_and_without_its_content(
@@ -178,7 +178,7 @@ def test_wrong_usage_ends_with_2_and_says_what_would_be_right(
 def test_a_place_without_seed_files_is_told(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for path, told in {
         repository / "ranker": r"has no seed files: a model's are in <model>/facts/<name>.jsonl",
-        repository / "history/1/model.py": "is no seed file: name it <name>.jsonl",
+        repository / "history/1/model.py": "is not a seed file: name it <name>.jsonl",
     }.items():
         result = seed(monkeypatch, path, "--table", "abc")
         assert (result.exit_code, told in result.stderr) == (1, True), result.output

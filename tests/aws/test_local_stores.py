@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 from tidegate.aws.model_store import S3ModelStore
-from tidegate.bootstrap.local_stores import LocalStores, _Revision
-from tidegate.bootstrap.tasks import cancel
+from tidegate.bootstrap.local_stores import LocalStores, Snapshot, StoredRevision, fill_stores
 from tidegate.ports import LiveEntry, ModelLoad, Pointer, Unit
 from tidegate.settings import Settings
+from tidegate.tasks import cancel
 
 from tests.control.plane import Plane
 from tests.support.aws import LocalAws, names
@@ -38,22 +38,21 @@ def test_a_model_that_is_gone_and_malformed_facts_keep_no_live_model_from_being_
         registry_table=aws.table,
         facts_table=f"{aws.table}-facts",
     )
-    unused: Any = None
     write_model(tmp_path, FILES)
 
     async def work() -> None:
-        stores = LocalStores(unused, settings, tmp_path, Plane().process())
+        bundles = Plane().process().ports.bundles
         live, earlier = "a" * 64, "b" * 64
-        stores._pointer = Pointer((LiveEntry(live, 2, "ana", 0.0),), "tag")
-        stores._revisions = {
-            live: _Revision(b"live", {"a": (ModelLoad("scorer", (1,)),)}),
-            earlier: _Revision(b"earlier", {"a": (ModelLoad("gone", (1,)), ModelLoad("scorer", (1, 2)))}),
+        revisions = {
+            live: StoredRevision(b"live", {"a": (ModelLoad("scorer", (1,)),)}),
+            earlier: StoredRevision(b"earlier", {"a": (ModelLoad("gone", (1,)), ModelLoad("scorer", (1, 2)))}),
         }
-        await stores._fill()
+        snapshot = Snapshot(Pointer((LiveEntry(live, 2, "ana", 0.0),), "tag"), revisions)
+        await fill_stores(bundles, settings, tmp_path, snapshot)
         models = S3ModelStore(aws.objects())
         assert await models.versions("scorer") == [1]
         assert await models.pin(LIVE) == {}, "what is live is no draft"
-        pointer = await stores._plane.reader.pointer()
+        pointer = await bundles.pointer()
         assert pointer is not None
         assert pointer.live.revision == live
 

@@ -16,9 +16,9 @@ from tidegate.aws.formats import decode_intent
 from tidegate.aws.model_store import PushPlan, S3ModelStore
 from tidegate.aws.objects import Objects
 from tidegate.errors import ImmutableError, ModelConfigError, StoreError
+from tidegate.model_units import read_units
+from tidegate.models.diagnosis import StoredDiagnosis
 from tidegate.ports import PushOutcome
-from tidegate.ports.model_units import read_units
-from tidegate.triton.diagnosis import StoredDiagnosis
 
 from tests.support.aws import LocalAws, closed_port, failing_server, forgetful_proxy, silent_server
 from tests.support.model_folders import seal_all, write_model
@@ -116,7 +116,7 @@ def test_a_push_that_is_killed_while_it_replaces_a_draft_leaves_nothing_by_half(
 
 
 def test_two_pushes_of_different_files_in_every_order(aws: LocalAws, folder: Path, other: Path) -> None:
-    """One push stands still before each of its writes in turn, while another one runs from start to end."""
+    """One push stops before each of its writes in turn, while another one runs from start to end."""
 
     class Standing(Objects):
         def __init__(self, at: int) -> None:
@@ -124,11 +124,18 @@ def test_two_pushes_of_different_files_in_every_order(aws: LocalAws, folder: Pat
             self.writes, self.at = count(1), at
             self.reached, self.go = asyncio.Event(), asyncio.Event()
 
-        async def put(self, key: str, data: bytes, **options: Any) -> str | None:
+        async def put(self, *arguments: Any, **options: Any) -> str:
+            await self.stop()
+            return await super().put(*arguments, **options)
+
+        async def put_over(self, *arguments: Any, **options: Any) -> str | None:
+            await self.stop()
+            return await super().put_over(*arguments, **options)
+
+        async def stop(self) -> None:
             if next(self.writes) == self.at:
                 self.reached.set()
                 await self.go.wait()
-            return await super().put(key, data, **options)
 
     async def once(at: int, model: str) -> bool:
         standing, plain = Standing(at), S3ModelStore(aws.objects())

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tidegate.errors import ImmutableError, ModelConfigError, StoreError, TidegateError
-from tidegate.ports import MemoryModelStore, ModelFile, ModelStore, PushOutcome
+from tidegate.ports import ModelFile, ModelStore, PushOutcome
+from tidegate.testing import MemoryModelStore
 
 from tests.support.model_folders import seal_all, write_model
 
@@ -195,7 +196,7 @@ def test_links_inside_the_folder_are_followed(store: ModelStore, folder: Path) -
         (lambda folder: os.mkfifo(folder / "1/pipe"), "ranker/1/pipe is neither a file nor a folder"),
         (lambda folder: (folder / "1/a\\b").write_text(""), r"the name is a path of another system; rename it"),
         (lambda folder: (folder / "1/a\nb").write_text(""), r"'ranker/1/a\nb': the name holds a control character"),
-        (lambda folder: Path(os.fsdecode(bytes(folder) + b"/1/\xff")).write_text(""), "the name is no UTF-8"),
+        (lambda folder: Path(os.fsdecode(bytes(folder) + b"/1/\xff")).write_text(""), "the name is not UTF-8"),
         (lambda folder: write_model(folder, {"/".join("n" * 200 for _ in range(3)): b""}), "is over 512 bytes"),
     ],
 )
@@ -213,12 +214,12 @@ def test_a_folder_that_cannot_be_pushed_is_refused_whole(
 def test_a_folder_without_a_version_is_refused(store: ModelStore, tmp_path: Path) -> None:
     folder = write_model(tmp_path / "ranker", {"config.pbtxt": b"", "01/model.py": b"", "v2/model.py": b""})
     assert str(refused(store, folder)) == "model 'ranker' has no version; put it into a folder named 1"
-    assert "is no folder" in str(refused(store, tmp_path / "nowhere"))
+    assert "is not a folder" in str(refused(store, tmp_path / "nowhere"))
 
 
 @pytest.mark.parametrize("name", ["", "a b", "a/b", "..", ".hidden", "-x", "ü", "x" * 129, "a\n"])
 def test_a_name_that_no_model_can_have_is_refused(store: ModelStore, folder: Path, name: str) -> None:
-    assert "is no name for a model" in str(refused(store, folder, name))
+    assert "is not a name for a model" in str(refused(store, folder, name))
 
 
 def test_progress_ends_with_everything(store: ModelStore, folder: Path) -> None:

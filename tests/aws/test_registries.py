@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from tidegate.aws.registry import DynamoRegistry
 from tidegate.errors import StoreError
-from tidegate.ports import Endpoint, EndpointState, GatewayReport, MemoryRegistry, RegisteredEndpoint, Registry
+from tidegate.ports import Endpoint, EndpointState, GatewayReport, RegisteredEndpoint, Registry
+from tidegate.testing import MemoryRegistry
 
 from tests.support.aws import LocalAws, closed_port, failing_server
 
@@ -152,7 +153,7 @@ def test_more_than_one_page_comes_back_whole(aws: LocalAws, clock: Clock) -> Non
 def test_the_table_forgets_by_itself(aws: LocalAws, clock: Clock) -> None:
     async def work() -> None:
         await DynamoRegistry(aws.clients(), aws.table, TIMEOUT_S, clock).register(server(1))
-        dynamodb = aws.clients()._client("dynamodb")
+        dynamodb = aws.clients().client("dynamodb")
         (item,) = dynamodb.scan(TableName=aws.table)["Items"]
         assert int(item["expires_at"]["N"]) == pytest.approx(START + TIMEOUT_S, abs=1)
         described = dynamodb.describe_time_to_live(TableName=aws.table)["TimeToLiveDescription"]
@@ -189,10 +190,10 @@ def test_a_damaged_item_is_named_and_hides_no_other(aws: LocalAws, clock: Clock)
     async def work() -> None:
         registry = DynamoRegistry(aws.clients(), aws.table, TIMEOUT_S, clock)
         item = {"pk": {"S": "endpoint#main"}, "sk": {"S": "127.0.0.1:1\x1b[2J"}, "seen_at": {"N": repr(START)}}
-        aws.clients()._client("dynamodb").put_item(TableName=aws.table, Item=item)
+        aws.clients().client("dynamodb").put_item(TableName=aws.table, Item=item)
         await registry.register(server(2))
         gateway = {"pk": {"S": "gateway"}, "sk": {"S": "g"}, "revision": {"S": "r"}, "seen_at": {"N": "1e100"}}
-        aws.clients()._client("dynamodb").put_item(TableName=aws.table, Item=gateway)
+        aws.clients().client("dynamodb").put_item(TableName=aws.table, Item=gateway)
         assert await registry.gateways() == []
         assert list(await registry.endpoints()) == [server(2)]
         listing = await registry.listing()
@@ -224,7 +225,7 @@ def test_a_shard_is_a_partition_of_its_own(aws: LocalAws, clock: Clock) -> None:
         await registry.register(server(1, shard="a"))
         await registry.register(server(2, shard="ab"))
         assert [each.endpoint.shard for each in await registry.endpoints("a")] == ["a"]
-        items = aws.clients()._client("dynamodb").scan(TableName=aws.table)["Items"]
+        items = aws.clients().client("dynamodb").scan(TableName=aws.table)["Items"]
         assert {item["pk"]["S"] for item in items} == {"endpoint#a", "endpoint#ab"}
 
     asyncio.run(work())

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import threading
 from collections.abc import Iterator
 
 import pytest
-from tidegate.aws.bundle_source import WireBundleSource
 from tidegate.aws.bundle_store import S3BundleStore
-from tidegate.aws.gateway_reports import WireGatewayReports
+from tidegate.aws.gateway_stores import WireBundleSource, WireGatewayReports
 from tidegate.aws.registry import DynamoRegistry
 from tidegate.aws.signing import Credentials, Signer
 from tidegate.aws.wire import Wire
@@ -124,3 +124,55 @@ def test_a_store_that_is_down_is_named() -> None:
     source = WireBundleSource(wire(f"http://127.0.0.1:{port}", "s3"), "tidegate")
     with pytest.raises(StoreError, match=f"127.0.0.1:{port} did not answer: ConnectionRefusedError"):
         source.read_pointer()
+
+
+@pytest.fixture
+def mute_after_one() -> Iterator[tuple[str, list[int]]]:
+    """A server that takes every request, and answers only the first one of each connection."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    taken: list[int] = []
+    kept: list[socket.socket] = []
+
+    def serve() -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            kept.append(connection)
+            threading.Thread(target=answer_once, args=(connection,), daemon=True).start()
+
+    def answer_once(connection: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            for number in range(2):
+                if not connection.recv(65536):
+                    return
+                taken.append(number)
+                if number == 0:
+                    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    threading.Thread(target=serve, daemon=True).start()
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}", taken
+    listener.close()
+    for connection in kept:
+        connection.close()
+
+
+def test_a_request_that_must_not_be_done_twice_is_not_repeated_after_a_time_out(
+    mute_after_one: tuple[str, list[int]],
+) -> None:
+    url, taken = mute_after_one
+    queue = Wire(url, Signer(Credentials("testing", "testing", "token"), "us-east-1", "sqs"), timeout_s=0.1)
+    assert queue.send("POST", "/", is_idempotent=False).status == 200
+    with pytest.raises(StoreError, match="TimeoutError"):
+        queue.send("POST", "/", is_idempotent=False)
+    assert taken == [0, 1]
+
+
+def test_a_request_that_must_not_be_done_twice_is_sent_again_where_the_connection_was_closed(
+    one_answer_per_connection: tuple[str, list[int]],
+) -> None:
+    url, served = one_answer_per_connection
+    queue = wire(url, "sqs")
+    assert [queue.send("POST", "/", is_idempotent=False).status for _ in range(3)] == [404] * 3
+    assert len(served) == 3

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from tidegate.analysis.compare.revision import open_revision
 from tidegate.aws import formats
 from tidegate.aws.layout import assignment_key, bundle_key
 from tidegate.ports import Claim, ClaimStage, LiveEntry, ModelFile, ModelLoad, Pointer
 from tidegate.rules import load_bundle
-from tidegate.rules.compare.revision import open_revision
 from tidegate.rules.resolved import resolve_bundle, rules_bundle
 
 REVISION = "a" * 64

@@ -11,10 +11,11 @@ import pytest
 from click.testing import CliRunner
 from tidegate.cli import main
 from tidegate.cli.columns import show_table, wrapped
-from tidegate.cli.fleet_tables import fleet_view
+from tidegate.cli.status import fleet_view
 
 from tests.cli.rules_runner import RANKING, RULES, write
 from tests.docs.blocks import ROOT
+from tests.docs.test_json_page import commands
 
 MODELS = ROOT / "tests" / "repositories" / "small"
 BROKEN = ROOT / "tests" / "repositories" / "broken"
@@ -92,7 +93,7 @@ def fleet(**changes: Any) -> dict[str, Any]:
         "at": "2026-11-29T00:02:50+00:00",
     }
     return {
-        "well": True, "revision": DIGEST, "resolution": "8" * 64, "since": "2026-11-29T00:02:50+00:00", "objectives": 3,
+        "healthy": True, "revision": DIGEST, "resolution": "8" * 64, "since": "2026-11-29T00:02:50+00:00", "objectives": 3,
         "shards": [{"name": "alpha", "replicas": 2, "endpoints": [endpoint, endpoint | {"state": "down", "note": "x " * 90}]}],
         "revisions": [entry | {"reason": "live", "why": "the canary is better than what was there before, by far"}],
         "problems": ["http://127.0.0.1:42931: it gives no answer that can be read, and has not for a long while " * 2],
@@ -112,11 +113,22 @@ def test_a_fleet_is_a_list_under_its_headline(models: bool, monkeypatch: pytest.
 
     narrow = shown(80)
     assert_fits(narrow, shown(400))
-    assert narrow.startswith("the fleet is well; revision 3f9a2c4b5d6e, live since 2026-11-29")
+    assert narrow.startswith("healthy; revision 3f9a2c4b5d6e, live since 2026-11-29")
+
+
+def test_one_revision_that_is_live_and_marked_bad_is_shown_with_its_resolution() -> None:
+    from tidegate.cli.columns import console
+
+    out = console()
+    mark = {"revision": DIGEST, "resolution": "9" * 64, "by": "ben", "at": "2026-11-29T00:02:50+00:00", "why": "worse"}
+    with out.capture() as captured:
+        out.print(fleet_view(fleet(bad=[mark])))
+    assert captured.get().startswith("healthy; revision 3f9a2c4b5d6e.888888, live since")
+    assert "marked bad: 3f9a2c4b5d6e.999999 by ben" in captured.get()
 
 
 def test_a_command_in_backquotes_stays_whole() -> None:
-    text = "the rules directory is not followed any more: correct it, then `tidegate follow resume`"
+    text = "the rules directory is no longer followed: correct it, then `tidegate follow resume`"
     assert list(wrapped(text, 80)) == [text.partition(" `")[0], "  `tidegate follow resume`"]
 
 
@@ -126,19 +138,17 @@ def test_the_headline_says_that_saved_rules_are_refused(monkeypatch: pytest.Monk
     out = console()
     with out.capture() as captured:
         out.print(fleet_view(fleet(rules={"last_rejected": {"at": "2026-11-29T00:02:50+00:00", "findings": ["x"]}})))
-    assert captured.get().startswith("the fleet is well, but the rules as saved are refused; revision 3f9a2c4b5d6e")
+    assert captured.get().startswith("healthy, but the rules as saved are refused; revision 3f9a2c4b5d6e")
 
 
-def test_a_table_is_a_list_where_it_is_too_wide(monkeypatch: pytest.MonkeyPatch) -> None:
-    from tidegate.cli.columns import console
-
+def test_a_table_is_a_list_where_it_is_too_wide(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     rows = [("1", DIGEST, "because it is better " * 3), ("2", DIGEST, "")]
     for width, expected in ((200, f"{DIGEST}   because"), (80, f"flip 1, revision {DIGEST}")):
         monkeypatch.setenv("COLUMNS", str(width))
-        out = console()
-        with out.capture() as captured:
-            show_table(out, ("flip", "revision", "why"), rows, ("flip",))
-        text = captured.get()
+        show_table(("flip", "revision", "why"), rows, ("flip",))
+        text = capsys.readouterr().out
         assert expected in " ".join(text.split(" ")) or expected in " ".join(text.split())
         assert all(len(line) <= width for line in text.splitlines() if DIGEST not in line)
 
@@ -147,3 +157,10 @@ def test_words_are_never_broken() -> None:
     assert list(wrapped("  loading http://127.0.0.1:42931/v2/a-model-with-a-name now", 30)) == [
         "  loading", "    http://127.0.0.1:42931/v2/a-model-with-a-name", "    now",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("command", ["", *(name for name, _ in commands())])
+def test_the_help_of_a_command_fits(command: str) -> None:
+    text = run(80, *command.split(), "--help")
+    assert max(map(len, text.splitlines())) <= 80
+    assert text.count("\n\n") >= 2, "it has a description"

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 import click
 import pytest
 from click.testing import CliRunner
-from tidegate.cli.control import StoreOptions, find_stack, read_fleet, resolve_settings
 from tidegate.cli.follow import follow
+from tidegate.cli.stacks import StoreOptions, find_stack, read_fleet, resolve_settings
 from tidegate.errors import UnavailableError
 
 DEEP = b"[" * 200_000
@@ -37,7 +37,7 @@ def answering(answer: bytes, heard: list[bytes] | None = None) -> Iterator[str]:
 
 def test_a_stack_of_another_user_is_not_taken_for_none(monkeypatch: pytest.MonkeyPatch) -> None:
     with answering(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n") as url:
-        monkeypatch.setattr("tidegate.cli.control.LOCAL_STACK", url)
+        monkeypatch.setattr("tidegate.cli.stacks.LOCAL_STACK", url)
         with pytest.raises(click.UsageError, match=r"is another user's.*set TIDEGATE_OPERATOR_TOKEN"):
             resolve_settings(StoreOptions())
 
@@ -47,7 +47,7 @@ def test_the_users_token_goes_to_no_address_that_was_not_named(status: bytes, mo
     control = b'{"control": {"bucket": "b", "registry_table": "t"}}'
     heard: list[bytes] = []
     with answering(b"HTTP/1.1 %s\r\nContent-Length: %d\r\n\r\n%s" % (status, len(control), control), heard) as url:
-        monkeypatch.setattr("tidegate.cli.control.LOCAL_STACK", url)
+        monkeypatch.setattr("tidegate.cli.stacks.LOCAL_STACK", url)
         monkeypatch.setattr("tidegate.cli.follow.LOCAL_STACK", url)
         monkeypatch.setenv("TIDEGATE_OPERATOR_TOKEN", "the-token-of-production")
         with pytest.raises(click.UsageError):
@@ -74,5 +74,5 @@ def test_what_is_no_gateway_is_none(answer: bytes, monkeypatch: pytest.MonkeyPat
     with answering(answer) as url:
         with pytest.raises(UnavailableError, match=r"is it a gateway|is the gateway running"):
             read_fleet(url)
-        monkeypatch.setattr("tidegate.cli.control.LOCAL_STACK", url)
+        monkeypatch.setattr("tidegate.cli.stacks.LOCAL_STACK", url)
         assert find_stack(StoreOptions()) is None

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tidegate.cli.serve import _checked
+from tidegate.cli.serve import checked_rules
 from tidegate.control.following import FollowMode
 
 from tests.support import commands
@@ -108,7 +108,7 @@ def test_a_rollback_pauses_following_until_it_is_resumed(stack: RunningStack, ru
     assert followed(stack)["state"] == "following"
     done = tidegate(stack, "rollback", "--by", "ben", "--why", "wrong prices")
     assert done.returncode == 0, done.stderr
-    assert "not followed any more: correct it, then `tidegate follow resume`" in done.stdout
+    assert "no longer followed: correct it, then `tidegate follow resume`" in done.stdout
     write(rules, picked="versioned/3")
     assert eventually(lambda: followed(stack)["unpublished_at"])
     told = followed(stack)
@@ -170,4 +170,4 @@ def test_a_start_on_rules_that_a_save_must_not_bring_is_refused(tmp_path: Path) 
         assert "no request can reach this rule" in stack.errors
         assert "--follow unchecked" in stack.errors
         assert stack.servers() == []
-    assert asyncio.run(_checked(rules, FollowMode.UNCHECKED)).bundle
+    assert asyncio.run(checked_rules(rules, FollowMode.UNCHECKED)).bundle

@@ -132,14 +132,14 @@ def test_an_empty_variable_counts_as_unset_and_the_command_says_so(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("tidegate.stack_file.find", lambda _url: object())
-    monkeypatch.setattr("tidegate.cli.control.read_fleet", lambda _url, **_: {"control": {}})
+    monkeypatch.setattr("tidegate.cli.stacks.read_fleet", lambda _url, **_: {"control": {}})
     monkeypatch.setenv("TIDEGATE_STACK", "")
     said = run("history", exit_code=1).stderr
     assert "it answers at the default port, as TIDEGATE_STACK is empty\n" in said
 
 
 def test_without_a_stack_every_way_to_name_one_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tidegate.cli.control.LOCAL_STACK", "http://127.0.0.1:9")
+    monkeypatch.setattr("tidegate.cli.stacks.LOCAL_STACK", "http://127.0.0.1:9")
     for command in (("rules", "explain", "live:", *SE), ("history",), ("status",), ("publish", "--rules", ".")):
         output = " ".join(run(*command, exit_code=2).output.split())
         for way in ("tidegate up", "--stack", "TIDEGATE_STACK", "--bucket", "TIDEGATE_BUCKET", "http://127.0.0.1:9"):

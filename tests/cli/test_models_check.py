@@ -11,8 +11,8 @@ import pytest
 from click.testing import CliRunner, Result
 from tidegate.cli import main
 
+from tests.models.lint.base import write_base
 from tests.support.examples import ENSEMBLES, MODELS, RULES
-from tests.triton.checks.base import write_base
 
 
 def models(*arguments: object) -> Result:
@@ -158,7 +158,7 @@ def test_json_has_findings_and_models(repository: Path) -> None:
     document = check_json(repository, "ranker", exit_code=1)
     assert document["ok"] is False
     (finding,) = document["findings"]
-    assert finding["message"].startswith("this is no ONNX model: ")
+    assert finding["message"].startswith("this is not an ONNX model: ")
     assert {key: value for key, value in finding.items() if key != "message"} == {
         "file": "scorer/1/model.onnx",
         "line": 0,

@@ -15,8 +15,8 @@ import pytest
 from click.testing import CliRunner, Result
 from tidegate.cli import main
 
+from tests.models.lint.base import write_base
 from tests.support.stack import ROOT
-from tests.triton.checks.base import write_base
 
 MODELS = ROOT / "triton_models"
 SVG = "{http://www.w3.org/2000/svg}"
@@ -74,7 +74,7 @@ def test_a_picture_does_not_depend_on_the_process() -> None:
     command = [sys.executable, "-m", "tidegate.cli", "models", "graph", str(MODELS), "purchase_propensity_gbdt"]
     drawn = {
         subprocess.run(
-            command, env=os.environ | {"PYTHONHASHSEED": seed}, capture_output=True, text=True, timeout=60, check=True
+            command, env=os.environ | {"PYTHONHASHSEED": seed}, capture_output=True, text=True, timeout=300, check=True
         ).stdout
         for seed in ("1", "2", "3")
     }

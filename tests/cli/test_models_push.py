@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 from tidegate.aws.model_store import S3ModelStore
 
+from tests.models.lint.base import write_base
 from tests.support.aws import LocalAws, closed_port, failing_server, forgetful_proxy
 from tests.support.commands import tidegate
 from tests.support.model_folders import seal_all
-from tests.triton.checks.base import write_base
 
-TIMEOUT_S = 60
+TIMEOUT_S = 300
 
 
 @pytest.fixture
@@ -219,7 +219,7 @@ def test_wrong_usage_is_told(repository: Path) -> None:
     assert "unknown model 'pickr'" in usage(str(repository), "pickr", "--bucket=some")
     assert "is a model, not a model repository" in usage(str(repository / "picker"), "--bucket=some")
     assert "--stack names all stores" in usage(str(repository), "--stack=http://127.0.0.1:9", "--bucket=some")
-    assert "no http:// or https:// address" in usage(str(repository), "--stack=localhost")
+    assert "is not an http:// or https:// address" in usage(str(repository), "--stack=localhost")
     assert "must be the name of a bucket" in usage(str(repository), "--bucket=X")
     message = usage(str(repository), "--region=eu-west-1")
     assert all(way in message for way in ("tidegate up", "--stack", "TIDEGATE_STACK", "--bucket", "TIDEGATE_BUCKET"))

@@ -112,6 +112,7 @@ def test_what_was_changed_is_the_next_version_and_the_one_before_is_restored(
     assert contents(here) == before, "neither changed anything"
     shown = models("version", "scorer", "--yes").stdout
     assert shown.endswith("\n  tidegate publish --rules routing_rules --models triton_models\n"), "it can be pasted"
+    assert "unless a stack that follows these rules" in shown
     after = contents(here / "triton_models")
     assert {path: data for path, data in after.items() if path.startswith("scorer/1/")} == {
         "scorer/1/model.onnx": b"first",
@@ -150,6 +151,14 @@ def test_an_ensemble_that_was_never_live_is_edited_in_place(here: Path, push: Ca
     config = (here / "triton_models/pipeline/config.pbtxt").read_bytes()
     assert config == ENSEMBLE.replace(b'"scorer"  model_version: 1', b'"scorer"  model_version: 2')
     assert b"pipeline_v2" not in b"".join(contents(here).values())
+
+
+def test_a_stack_publishes_no_version_that_no_rule_names(here: Path, push: Callable[..., None]) -> None:
+    push("scorer", live=True)
+    retrain(here)
+    shown = models("version", "scorer", "--keep-pins", "--yes").stdout
+    assert "tidegate publish" in shown
+    assert "unless a stack" not in shown
 
 
 def test_pins_can_be_kept(here: Path, push: Callable[..., None]) -> None:
@@ -274,7 +283,7 @@ def test_what_cannot_be_copied_or_edited_is_named(here: Path) -> None:
     write_model(here / "triton_models", {"latin/config.pbtxt": ENSEMBLE + b"# caf\xe9\n", "latin/1/.keep": b""})
     for arguments in (("new", "fresh", "--from", "latin"), ("version", "scorer", "--offline", "--yes")):
         told = CliRunner().invoke(main, ["models", *arguments])
-        assert "latin/config.pbtxt is no UTF-8 text" in told.output, arguments
+        assert "latin/config.pbtxt is not UTF-8 text" in told.output, arguments
     assert not (here / "triton_models/fresh").exists()
     assert not (here / "triton_models/scorer/2").exists()
     (here / "triton_models/latin/config.pbtxt").unlink()

@@ -28,7 +28,7 @@ def test_it_answers_for_the_fleet_alone_and_ends_every_connection(tmp_path: Path
     async def status() -> Mapping[str, Any]:
         if broken:
             raise ZeroDivisionError
-        return {"well": True}
+        return {"healthy": True}
 
     async def work() -> None:
         nonlocal broken
@@ -37,7 +37,7 @@ def test_it_answers_for_the_fleet_alone_and_ends_every_connection(tmp_path: Path
         async with operator_socket(path, status):
             assert stat.S_IMODE(path.stat().st_mode) == 0o600
             head, _, body = (await ask(path, ASKED)).partition(b"\r\n\r\n")
-            assert (head.split(b"\r\n")[0], body) == (b"HTTP/1.1 200 OK", b'{"well": true}')
+            assert (head.split(b"\r\n")[0], body) == (b"HTTP/1.1 200 OK", b'{"healthy": true}')
             assert (await ask(path, b"GET /elsewhere HTTP/1.1\r\n\r\n")).startswith(b"HTTP/1.1 404")
             assert await ask(path, b"x" * 100_000) == b""
             broken = True

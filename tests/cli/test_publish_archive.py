@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner, Result
 from tidegate.aws.layout import POINTER, verdict_key
 from tidegate.cli import main
-from tidegate.control.validating import validate_archive
+from tidegate.control.rules_archive import validate_archive
 
 from tests.support.aws import LocalAws
 from tests.support.stack import ROOT, write_rules
@@ -83,7 +83,7 @@ def test_an_archive_is_published_only_with_a_verdict_that_accepts_exactly_its_co
     assert "different versions of Tidegate" in refusal(aws, digest)
     put(aws, data)
     assert "another archive than was asked for" in refusal(aws, "0" * 64)
-    assert "none of an archive of rules" in refusal(aws, digest, "live/pointer.json")
+    assert "not the key of an archive of rules" in refusal(aws, digest, "live/pointer.json")
 
 
 def test_an_accepted_archive_gets_as_far_as_a_directory_does(aws: LocalAws, data: bytes, tmp_path: Path) -> None:

@@ -157,5 +157,5 @@ def test_a_file_in_place_of_the_directory_is_wrong_usage(
 def test_the_process_tells_it_too(case: Broken, tmp_path: Path, arguments: Callable[[str, Path], list[str]]) -> None:
     broken = write(tmp_path / "broken", {case.file: case.text})
     command = [Path(sys.executable).parent / "tidegate", "rules", *arguments("check", broken)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     check_told(done, case.place, case.word)

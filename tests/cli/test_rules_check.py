@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 from jsonschema import Draft4Validator
-from tidegate.rules.analysis import KINDS
+from tidegate.analysis.reach.findings import KINDS
 
 from tests.cli.planted import AT, PLANTED, Planted, write_planted
 from tests.cli.rules_runner import FLEET, RANKING, RULES, rules, rules_json, write
@@ -37,7 +37,7 @@ rules:
 
 def check(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     command = [TIDEGATE, "rules", "check", *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, check=False)
 
 
 @pytest.fixture(name="planted", scope="module")
@@ -290,7 +290,7 @@ def test_sarif_has_every_finding_at_its_line(planted: Path, report: dict[str, An
     log = json.loads((planted.parent / "found.sarif").read_text())
     Draft4Validator(SARIF).validate(log)
     (run,) = log["runs"]
-    assert run["tool"]["driver"]["informationUri"].endswith("/docs/checking.md")
+    assert run["tool"]["driver"]["informationUri"].endswith("/docs/findings.md")
     assert {rule["id"] for rule in run["tool"]["driver"]["rules"]} == {each["kind"] for each in report["findings"]}
     assert len(run["results"]) == len(report["findings"])
     for result, each in zip(run["results"], report["findings"], strict=True):

@@ -204,7 +204,9 @@ def test_callers_fleet_and_contract_are_told(old: Path, tmp_path: Path) -> None:
 def test_changes_hold_the_values_in_the_form_of_the_rule_language(old: Path, tmp_path: Path) -> None:
     when = {"country": ["SE", "US"], "any_of": [{"device": "tv"}, {"version": {"lt": "9"}}]}
     window = {"from": "2026-03-01T00:00:00Z"}
-    found = diff(old, directory(tmp_path / "new", rules=with_rules({"when": when, "active": window}, {}, {})))
+    fault = {"percent": 100, "delay_ms": 3}
+    made = with_rules({"when": when, "active": window, "fault": fault}, {}, {})
+    found = diff(old, directory(tmp_path / "new", rules=made, responses="stream"))
     by_field = {each["field"]: each for each in found["changes"]}
     assert by_field["when"]["old"] == {"country": {"in": ["SE"]}}
     assert by_field["when"]["new"] == {
@@ -212,6 +214,9 @@ def test_changes_hold_the_values_in_the_form_of_the_rule_language(old: Path, tmp
         "any_of": [{"device": {"in": ["tv"]}}, {"version": {"lt": "9"}}],
     }
     assert by_field["active"]["new"] == window
+    assert by_field["fault"]["new"] == fault
+    assert by_field["fault"]["text"] == 'rule sweden: fault none → {"percent": 100, "delay_ms": 3}'
+    assert by_field["responses"]["new"] == "stream"
     assert by_field["when"]["text"] == (
         "rule sweden: when country must be SE → "
         "country must be one of SE, US and (device must be tv or version must be < 9)"

@@ -66,6 +66,11 @@ EDITS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
         {},
         {"context": RANKING["context"] | {"country": {"type": "string", "values": ["SE", "US"]}}},
     ),
+    (
+        "a key of another type",
+        {},
+        {"context": RANKING["context"] | {"member_id": {"type": "integer", "required": True}}},
+    ),
     ("a set", SETS, edited(SETS, 0, when={"tags": {"contains_any": ["a", "c"]}})),
     ("a range and a prefix", SETS, edited(SETS, 1, when={"page": {"prefix": "home"}, "age": {"gte": 21, "lt": 30}})),
     ("alternatives", SETS, edited(SETS, 2, when={"score": {"gt": 0.25}})),

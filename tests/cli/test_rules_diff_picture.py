@@ -7,7 +7,7 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
-from tidegate.rules.pictures.flows_svg import MOST_TARGETS
+from tidegate.analysis.pictures.flows_svg import MOST_TARGETS
 
 from tests.cli.diffed import FLEET, directory, with_rules
 from tests.cli.rules_runner import rules

@@ -98,7 +98,7 @@ def test_a_bundle_whose_index_is_of_other_rules_is_refused(old: Path, tmp_path: 
         ("v9:deploy/rules", "git knows no revision 'v9'"),
         ("HEAD:rules", "git revision 'HEAD' has no path 'rules'"),
         ("HEAD", "write HEAD:PATH"),
-        ("nowhere", "no directory and no bundle, and git knows no revision 'nowhere'"),
+        ("nowhere", "neither a directory nor a bundle, and git knows no revision 'nowhere'"),
         ("HEAD:deploy/rules/README.md", "not a Tidegate bundle"),
         ("deploy/rules/README.md", "not a Tidegate bundle"),
         ("", "names no git revision"),

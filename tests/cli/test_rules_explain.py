@@ -26,6 +26,25 @@ def test_every_rule_tells_why_not() -> None:
     assert "✓ default" in result.stdout
 
 
+@pytest.mark.parametrize(
+    ("setting", "shown"),
+    [
+        ("hedge_after_ms: 40", "  hedged after 40 ms"),
+        ("hedge_at: p95", "  hedged at p95 of the target's latencies"),
+        ("fault: {delay_ms: 3, percent: 0.5}", "  fault of synthetic requests: percent 0.5, delay_ms 3"),
+    ],
+)
+def test_hedges_and_faults_are_shown(setting: str, shown: str, tmp_path: Path) -> None:
+    (tmp_path / "objectives").mkdir()
+    (tmp_path / "fleet.yaml").write_text("{shards: {a: {replicas: 1}}, models: {m: {shards: [a]}}}")
+    rule = f"{{id: default, serve: m, {setting}}}"
+    (tmp_path / "objectives" / "o.yaml").write_text(
+        f"{{objective: o, summary: A test., owner: tests, timeout_ms: 90, context: {{}}, rules: [{rule}]}}"
+    )
+    result = rules("explain", tmp_path, "--objective", "o", "--context", "{}")
+    assert shown in result.stdout.splitlines()
+
+
 def test_misspelt_attributes_are_named_with_what_they_may_have_meant() -> None:
     context = '{"member_id": "42", "devcie": "secret"}'
     result = rules("explain", RULES, "--objective", "title_ranking", "--context", context)

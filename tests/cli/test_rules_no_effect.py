@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from tidegate.rules.arms import ExperimentRuns
+from tidegate.language.documents import When
+from tidegate.language.experiment_runs import ExperimentRuns
+from tidegate.language.spare_conditions import of_when
+from tidegate.rules.bundle.rule import Cell, Experiment, Rule
 from tidegate.rules.conditions import Predicate
 from tidegate.rules.contract import Attribute
-from tidegate.rules.language import When
-from tidegate.rules.spare_conditions import of_when
 
 from tests.cli.rules_runner import rules, rules_json, write
 
@@ -51,6 +52,8 @@ RULES = {
     "fallback twice by alias": "serve: better, fallback: [base, base@champion], when: {country: SE}",
     "fallback to itself": "serve: better, fallback: [better], when: {country: SE}",
     "no fallback to take away": "serve: better, fallback: [], when: {country: SE}",
+    "fault of nothing": "serve: better, fault: {abort_status: 503, percent: 0}, when: {country: SE}",
+    "fault for nobody": "serve: better, fault: {abort_status: 503}, when: {country: SE}",
     "shadow of nothing": "serve: better, shadow: {base: 0}, when: {country: SE}",
     "value twice": "serve: better, when: {country: [SE, NO, SE]}",
     "value twice in an operator": "serve: better, when: {country: {not: [SE, SE]}}",
@@ -93,6 +96,13 @@ RULES = {
 def test_a_setting_of_a_rule_without_effect_is_a_finding(rule: str, tmp_path: Path) -> None:
     told = found(tmp_path, f"  - {{id: first, {rule}}}\n", layers=LAYERS)
     assert ("no-effect", "objectives/ranking.yaml", CONTEXT.count("\n") + 5) in told
+
+
+@pytest.mark.parametrize("caller", ["traffic: synthetic", "marks: [synthetic]"])
+def test_a_fault_that_a_caller_can_get_has_an_effect(caller: str, tmp_path: Path) -> None:
+    rule = "  - {id: first, serve: better, fault: {abort_status: 503, percent: 0.5}, when: {country: SE}}\n"
+    callers = f"callers: {{tests: {{objectives: ranking, {caller}}}}}\n"
+    assert "no-effect" not in {kind for kind, _, _ in found(tmp_path, rule, callers=callers)}
 
 
 @pytest.mark.parametrize("operator", ["prefix", "suffix"])
@@ -274,12 +284,10 @@ def test_many_runs_of_one_experiment_are_compared_in_linear_time(shared: bool) -
     # Compared in pairs, they would take minutes.
     runs, told = ExperimentRuns(), []
     for number in range(10_000):
-        cells = [
-            {"cell": 1, "serve": "base", "weight": 1},
-            {"cell": 2, "serve": "better", "weight": number if shared else 1},
-        ]
-        rule = {"experiment": {"id": "ab", "allocate": "layer", "layer": "home", "cells": cells}}
-        runs.add(rule, shared=shared, place=str(number), report=lambda message, _: told.append(message))
+        cells = (Cell(1, "base", 1), Cell(2, "better", number if shared else 1))
+        experiment = Experiment("ab", "layer", cells, "home")
+        rule = Rule(str(number), (), experiment=experiment)
+        runs.add(rule, experiment, shared=shared, place=str(number), report=lambda message, _: told.append(message))
     assert told == []
 
 

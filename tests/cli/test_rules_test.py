@@ -46,6 +46,7 @@ EVERY_KEY = """
     shadows: {}
     timeout_ms: null
     hedge_after_ms: null
+    hedge_at: null
     shards: [cpu]
 """
 

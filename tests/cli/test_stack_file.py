@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from tidegate import stack_file
-from tidegate.cli.control import read_fleet
+from tidegate.cli.stacks import read_fleet
 from tidegate.errors import UnavailableError
 from tidegate.stack_file import StackFile
 

@@ -26,6 +26,7 @@ from tests.support.stack import (
     RunningStack,
     eventually,
     make_repository,
+    ready,
     running_stack,
     started_stack,
     write_rules,
@@ -36,16 +37,17 @@ PAIR = {
         {"name": name, "shape": [1, 16], "datatype": "INT32", "data": list(range(16))} for name in ("INPUT0", "INPUT1")
     ]
 }
-LOAD_TIMEOUT = ("--load-timeout-s", "5")
+LOAD_TIMEOUT = ("--load-timeout-s", "20")
 """Short, for the models that hang; long enough for the others on a busy machine."""
 
 
-UNLOADED_SOON = {"TIDEGATE_KEEP_REVISIONS": "0", "TIDEGATE_DRAIN_TIMEOUT_S": "5"}
+UNLOADED_SOON = {"TIDEGATE_KEEP_REVISIONS": "0", "TIDEGATE_DRAIN_TIMEOUT_S": "2"}
 """No revision is kept for a rollback, so that what no rule reaches is seen to go."""
 
-TRYING = "try: starting a scratch server"
+TRIED = "publish: try done"
 UNDER_WAY_MS = 9_000
-"""A request that takes longer than it takes to try a model and make it live, and less than requests may take."""
+"""A request that takes longer than it takes to make a model live once it was tried, and less than a server that seems to hang is
+given."""
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +79,7 @@ def rules(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def stack(rules: Path, models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
     """One stack for the tests that leave it as they found it."""
-    with running_stack(rules, models, tmp_path_factory.mktemp("log") / "errors", *LOAD_TIMEOUT) as running:
+    with running_stack(rules, models, tmp_path_factory.mktemp("log") / "errors") as running:
         yield running
 
 
@@ -98,10 +100,29 @@ def test_each_shard_holds_what_its_targets_need_and_nothing_else(stack: RunningS
     assert stack.models("b") == [{"simple/1", "simple_pipeline/1", "versioned/2"}]
 
 
+def test_the_fleet_shows_how_the_gateway_sees_its_endpoints(stack: RunningStack) -> None:
+    assert stack.post("/v2/models/pipeline/infer", PAIR)[0] == 200
+    servers = {endpoint["url"] for endpoint in (*stack.fleet()["a"], *stack.fleet()["b"])}
+    for _ in range(100):
+        seen = stack.get("/v1/fleet")["gateway"]["endpoints"]
+        # A queue is known from the second look, two seconds after the first one.
+        if any(each["queue"] is not None for each in seen):
+            break
+        time.sleep(0.1)
+    assert {each["url"] for each in seen} <= servers
+    (place,) = [place for each in seen for place in each["places"] if place["model"] == "simple_pipeline"]
+    assert place["usual_ms"] > 0
+    assert (place["in_flight"], place["is_open"], place["ejected_until"]) == (0, False, None)
+    assert all(0.0 <= each["queue"] < 1.0 for each in seen), "a request or less waits"
+
+
+PASSING = ("seen_at", "silent_s", "lag_ms", "queue", "share", "usual_ms", "limit")
+
+
 def lasting(value: Any) -> Any:
-    """JSON values without what says when something was heard of last."""
+    """JSON values without what says when something was heard of last, and how it was then."""
     if isinstance(value, dict):
-        return {key: lasting(each) for key, each in value.items() if key not in ("seen_at", "silent_s", "lag_ms")}
+        return {key: lasting(each) for key, each in value.items() if key not in PASSING}
     return [lasting(each) for each in value] if isinstance(value, list) else value
 
 
@@ -135,13 +156,13 @@ def test_a_server_that_is_killed_comes_back_with_its_models(stack: RunningStack)
     assert callers.answers
     assert callers.failures == []
     assert server.leftovers() == []
-    fleet = eventually(lambda: (found := stack.get("/v1/fleet"))["well"] and found)
+    fleet = eventually(lambda: (found := stack.get("/v1/fleet"))["healthy"] and found)
     (restarted,) = fleet["since_start"]["restarts"]
     assert (restarted["shard"], restarted["count"]) == ("a", 1)
     assert {endpoint["state"] for endpoint in stack.fleet()["a"]} == {"ready"}
     assert "restart 1 here" in stack.errors
     shown = " ".join(tidegate("status", "--url", stack.url).stdout.split())
-    assert "the fleet is well, but was degraded lately" in shown
+    assert "healthy, but was degraded lately" in shown
     assert "degraded: a server of shard a was replaced once" in shown
 
 
@@ -151,21 +172,20 @@ def test_the_start_shows_what_it_does_and_ends_with_a_request_that_is_answered(s
     assert re.search(r"loading \S+ on http://127\.0\.0\.1:\d+ of shard 'b' \(1 of \d\)", stack.errors)
     assert eventually(lambda: "Changes of " in stack.errors)
     pasted = next(line for line in stack.errors.splitlines() if line.startswith("  curl "))
-    done = subprocess.run(["bash", "-c", f"{pasted} --fail"], capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(["bash", "-c", f"{pasted} --fail"], capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert f"tidegate status --stack {stack.url}" in stack.errors
     assert stack.output == f"ready {stack.url}\n"
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_two_stacks_run_side_by_side_and_a_signal_leaves_nothing(
-    stack: RunningStack, models: Path, tmp_path: Path, number: int
+def test_two_stacks_run_side_by_side_and_an_interrupt_leaves_nothing(
+    stack: RunningStack, models: Path, tmp_path: Path
 ) -> None:
     rules = write_rules(tmp_path / "rules", {"a": 1}, {"versioned": ["a"]}, own="versioned")
     with running_stack(rules, models, tmp_path / "errors") as second:
         assert second.version("own") == 3
         assert stack.version("picked") == 2
-        assert second.stop(number) == 0
+        assert second.stop(signal.SIGINT) == 0
         assert "WARNING" not in second.errors.partition("stopping")[2], second.errors
         assert second.leftovers() == []
         assert second.output.count("\n") == 1
@@ -192,21 +212,17 @@ def _ignore_failure(stack: RunningStack) -> None:
         stack.version("own")
 
 
-def test_tritons_end_with_a_stack_that_is_killed(models: Path, tmp_path: Path) -> None:
-    rules = write_rules(tmp_path / "rules", {"a": 1}, {"versioned": ["a"]}, own="versioned")
-    with running_stack(rules, models, tmp_path / "errors") as stack:
-        stack.stop(signal.SIGKILL)
-        assert eventually(lambda: not stack.leftovers()), stack.leftovers()
-
-
-def test_the_second_signal_of_an_impatient_user_changes_nothing(models: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
+def test_a_start_is_interrupted_once_however_often_an_impatient_user_signals(
+    models: Path, tmp_path: Path, number: int, exit_code: int
+) -> None:
     rules = write_rules(tmp_path / "rules", {"a": 1}, {"hangs": ["a"]}, own="hangs")
     with started_stack(rules, models, tmp_path / "errors") as stack:
-        assert eventually(stack.servers)
-        time.sleep(1)  # the load hangs by now
-        stack.process.send_signal(signal.SIGINT)
+        assert eventually(lambda: re.search(r"loading hangs/\S+ on ", stack.errors)), stack.errors
+        stack.process.send_signal(number)
         time.sleep(0.1)
-        assert stack.stop(signal.SIGINT) == 0
+        assert stack.stop(signal.SIGINT) == exit_code
+        assert ("error: interrupted before the stack was ready" in stack.errors) is (exit_code == 130)
         assert stack.leftovers() == []
         assert stack.output == ""
 
@@ -217,7 +233,7 @@ def test_a_model_that_hangs_ends_the_start_with_an_error_that_names_it(models: P
         eventually(stack.servers)
         assert stack.wait_exit() == 1
         error = stack.errors.partition("error:")[2]
-        assert re.search(r"model 'hangs' on \S+ of shard 'a': did not finish loading within 5 s", error)
+        assert re.search(r"model 'hangs' on \S+ of shard 'a': did not finish loading within 20 s", error)
         assert "'simple'" not in error
         assert "Traceback" not in stack.errors
         assert stack.leftovers() == []
@@ -226,14 +242,11 @@ def test_a_model_that_hangs_ends_the_start_with_an_error_that_names_it(models: P
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        ("no_model_py", "no_model_py/1: error[artefact-missing]: model.py is missing"),
-        ("no_class", "no_class/1/model.py:1: error[python-class]: there is no class TritonPythonModel"),
         ("absent", "target 'absent' needs model 'absent', but"),
         ("refused", "the artefact is damaged on purpose"),
     ],
 )
-def test_a_model_that_cannot_be_served_is_named_at_once(tmp_path: Path, model: str, message: str) -> None:
-    models = make_repository(tmp_path / "models", "no_model_py", "no_class", "refused")
+def test_a_model_that_cannot_be_served_is_named_at_once(models: Path, tmp_path: Path, model: str, message: str) -> None:
     rules = write_rules(tmp_path / "rules", {"a": 1}, {model: ["a"]}, own=model)
     with started_stack(rules, models, tmp_path / "errors") as stack:
         assert stack.wait_exit() == 1
@@ -244,24 +257,35 @@ def test_a_model_that_cannot_be_served_is_named_at_once(tmp_path: Path, model: s
 
 def test_models_with_errors_end_the_start_before_any_server(tmp_path: Path) -> None:
     """Triton itself would answer "failed to poll from model repository", half a minute later."""
-    models = make_repository(tmp_path / "models", "simple", "simple_pipeline")
+    broken = ("no_model_py", "no_class", "simple_pipeline")
+    models = make_repository(tmp_path / "models", "simple", *broken)
     with (models / "simple_pipeline/config.pbtxt").open("a") as config:
         config.write("instance_group [ { kind: KIND_CPU count: 2 } ]\n")
     line = len((models / "simple_pipeline/config.pbtxt").read_text().splitlines())
-    rules = write_rules(tmp_path / "rules", {"a": 1}, {"simple_pipeline": ["a"]}, own="simple_pipeline")
+    rules = write_rules(
+        tmp_path / "rules", {"a": 1}, {name: ["a"] for name in broken}, **{name: name for name in broken}
+    )
     with started_stack(rules, models, tmp_path / "errors") as stack:
         assert stack.wait_exit() == 1
-        assert f"simple_pipeline/config.pbtxt:{line}: error[ensemble-forbidden]: " in stack.errors
+        for message in (
+            "no_model_py/1: error[artefact-missing]: model.py is missing",
+            "no_class/1/model.py:1: error[python-class]: there is no class TritonPythonModel",
+            f"simple_pipeline/config.pbtxt:{line}: error[ensemble-forbidden]: ",
+        ):
+            assert message in stack.errors
+        assert "Traceback" not in stack.errors
         assert stack.servers() == []
         assert stack.output == ""
 
 
-def test_a_port_that_is_taken_is_named(models: Path, rules: Path, tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
+@pytest.mark.parametrize("option", ["--port", "--grpc-port"])
+def test_a_port_that_is_taken_is_named(models: Path, rules: Path, tmp_path: Path, option: str) -> None:
+    with socket.create_server(("127.0.0.1", 0), reuse_port=True) as taken:
         port = str(taken.getsockname()[1])
-        with started_stack(rules, models, tmp_path / "errors", "--port", port) as stack:
+        with started_stack(rules, models, tmp_path / "errors", option, port) as stack:
             assert stack.wait_exit() == 1
             assert f"port {port} of 127.0.0.1 cannot be used" in stack.errors
+            assert f"{option} 0 takes a free one" in stack.errors
 
 
 def test_rules_that_do_not_compile_end_the_start_with_their_findings(models: Path, tmp_path: Path) -> None:
@@ -301,7 +325,7 @@ def fresh(running: RunningStack, edited: Path) -> RunningStack:
 
     def settled() -> bool:
         fleet = running.get("/v1/fleet")
-        held = [running.models(shard) for shard in ("a", "b")]
+        held = [ready(fleet, shard) for shard in ("a", "b")]
         return held == [[{"versioned/2"}] * 2, [{"versioned/2"}]] and fleet["rules"]["last_rejected"] is None
 
     assert eventually(settled), running.errors
@@ -336,12 +360,14 @@ def test_an_ensembles_pinned_step_is_loaded_with_it(fresh: RunningStack, edited:
 def test_a_request_under_way_keeps_its_model(fresh: RunningStack, edited: Path) -> None:
     answers: list[int] = []
     caller = threading.Thread(target=lambda: answers.append(fresh.version("picked", sleep_ms=UNDER_WAY_MS)))
-    tried = fresh.errors.count(TRYING)
+    tried, live = fresh.errors.count(TRIED), fresh.get("/v1/fleet")["revision"]
     objectives(edited, picked="versioned/3")
-    assert eventually(lambda: fresh.errors.count(TRYING) > tried)
+    assert eventually(lambda: fresh.errors.count(TRIED) > tried, most_s=0.05)
     caller.start()
-    assert eventually(lambda: fresh.version("picked") == 3, UNDER_WAY_MS / 1000 - 0.5)
+    # Not by asking the model: where one server alone takes requests, that would wait for the one under way.
+    assert eventually(lambda: fresh.get("/v1/fleet")["revision"] != live, UNDER_WAY_MS / 1000 - 0.5)
     assert not answers
+    assert eventually(lambda: fresh.version("picked") == 3)
     caller.join()
     assert answers == [2]
     assert eventually(lambda: fresh.models("a") == [{"versioned/3"}] * 2)
@@ -368,14 +394,15 @@ def test_a_rule_may_come_before_its_model(fresh: RunningStack, edited: Path, mod
         shutil.copytree(models / "simple", models / "late")
         (models / "late" / "config.pbtxt").write_text(config)
         assert eventually(lambda: fresh.get("/v1/fleet")["rules"]["last_rejected"] is None)
-        assert fresh.post("/v2/models/addition/infer", PAIR)[0] == 200
+        # The fleet is known to have moved on a moment before the gateway has.
+        assert eventually(lambda: fresh.post("/v2/models/addition/infer", PAIR)[0] == 200)
     finally:
         (edited / "objectives" / "addition.yaml").unlink()
         shutil.rmtree(models / "late", ignore_errors=True)
 
 
 @pytest.mark.parametrize(
-    ("model", "reason"), [("refused", "damaged on purpose"), ("hangs", "did not finish loading within 5 s")]
+    ("model", "reason"), [("refused", "damaged on purpose"), ("hangs", "did not finish loading within 20 s")]
 )
 def test_a_model_that_does_not_load_changes_nothing(fresh: RunningStack, edited: Path, model: str, reason: str) -> None:
     live = fresh.get("/v1/fleet")["revision"]
@@ -383,7 +410,7 @@ def test_a_model_that_does_not_load_changes_nothing(fresh: RunningStack, edited:
         objectives(edited, picked=f"[{{id: us, when: {{country: US}}, serve: {model}}}, {{id: r, serve: versioned/1}}]")
         rejected = eventually(lambda: fresh.get("/v1/fleet")["rules"]["last_rejected"])
         assert any(reason in line for line in rejected["findings"]), rejected
-        assert eventually(lambda: fresh.models("a") == [{"versioned/2"}] * 2, 60)
+        assert eventually(lambda: fresh.models("a") == [{"versioned/2"}] * 2)
         assert eventually(lambda: len(fresh.servers()) == 3)
     assert callers.failures == []
     assert set(callers.answers) == {2}

@@ -6,16 +6,16 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from tidegate.bootstrap.rules_sources import GivenRules
 from tidegate.control.config import ControlConfig, ControlPorts
 from tidegate.control.plane import ControlPlane
-from tidegate.control.publish import PublishRequest, PublishResult
-from tidegate.control.reconcile import ReconcileResult
-from tidegate.control.rollback import RollbackRequest, RollbackResult
-from tidegate.control.sources import GivenRules
+from tidegate.control.publish import PublishRequest, PublishResult, publish_rules
+from tidegate.control.reconcile import ReconcileResult, plan_reconcile, reconcile_fleet
+from tidegate.control.rollback import RollbackRequest, RollbackResult, roll_back
 from tidegate.control.steps import StepEvent
-from tidegate.ports import (
-    Endpoint,
-    EndpointState,
+from tidegate.ports import Endpoint, EndpointState, RegisteredEndpoint, Unit
+from tidegate.rules import load_bundle
+from tidegate.testing import (
     MemoryBundleStore,
     MemoryGoldenRequests,
     MemoryModel,
@@ -26,10 +26,7 @@ from tidegate.ports import (
     MemoryRegistry,
     MemoryScratchServers,
     MemoryServerLauncher,
-    RegisteredEndpoint,
-    Unit,
 )
-from tidegate.rules import load_bundle
 
 from tests.control.mortal import Interference, interfered
 from tests.control.rules import bundle
@@ -144,7 +141,7 @@ class Plane:
         require_samples: bool = False,
         even_if_bad: bool = False,
         onto: str | None = None,
-        follows: str = "",
+        follows: str | None = None,
         resumes: bool = False,
         start_over: bool = False,
         placement: Mapping[str, list[str]] | None = None,
@@ -164,16 +161,16 @@ class Plane:
             resumes=resumes,
             start_over=start_over,
         )
-        return await (process or self.process()).publisher.publish(request, self.events.append)
+        return await publish_rules(process or self.process(), request, self.events.append)
 
     async def roll_back(
         self, revision: str | None = None, *, process: ControlPlane | None = None, by: str = "ben", **fields: Any
     ) -> RollbackResult:
         request = RollbackRequest(by=by, revision=revision, **fields)
-        return await (process or self.process()).rollbacker.roll_back(request, self.events.append)
+        return await roll_back(process or self.process(), request, self.events.append)
 
     async def reconcile(self, *, dry_run: bool = False) -> ReconcileResult:
-        return await self.process().reconciler.reconcile("carl", dry_run=dry_run)
+        return await (plan_reconcile(self.process()) if dry_run else reconcile_fleet(self.process(), "carl"))
 
     def steps(self) -> list[str]:
         """The steps that were announced, with how they ended."""
@@ -206,7 +203,7 @@ class Plane:
         if not self.bundles.history:
             return []
         found = []
-        entries = self.registry._endpoints.values()
+        entries = self.registry.entries.values()
         ready = [self.launcher.server_at(entry.endpoint) for entry in entries if entry.state == "ready"]
         for target in load_bundle(self.bundles.bundles[self.live()]).targets():
             assert target.version is not None

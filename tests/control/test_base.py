@@ -9,9 +9,10 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from tidegate.control.publish import PublishRequest
-from tidegate.control.sources import CheckedRules, GivenRules
+from tidegate.bootstrap.rules_sources import GivenRules
+from tidegate.control.publish import PublishRequest, publish_rules
 from tidegate.errors import PublishError
+from tidegate.ports.sources import CheckedRules
 
 from tests.control.mortal import Interference
 from tests.control.plane import Plane
@@ -102,7 +103,7 @@ def test_who_still_checks_does_not_overwrite_what_became_live_meanwhile() -> Non
         plane = await fleet()
         slow = SlowRules(GivenRules(bundle(main="scorer/2", other="popular")))
         request = PublishRequest(rules=slow, by="ana")
-        ana = asyncio.create_task(plane.process().publisher.publish(request, plane.events.append))
+        ana = asyncio.create_task(publish_rules(plane.process(), request, plane.events.append))
         await slow.checking.wait()
         bob = await plane.publish(by="bob", main="scorer/1", other=OTHER)
         slow.go.set()
@@ -111,6 +112,22 @@ def test_who_still_checks_does_not_overwrite_what_became_live_meanwhile() -> Non
         assert plane.live() == bob.revision
         assert "other: rule us" in str(failure.value)
         assert "tidegate rules diff live: " in str(failure.value)
+
+    run(work())
+
+
+def test_who_made_what_live_is_said_also_where_only_a_newer_tidegate_can_read_it() -> None:
+    async def work() -> None:
+        plane = await fleet()
+        slow = SlowRules(GivenRules(bundle(main="scorer/2", other="popular")))
+        ana = asyncio.create_task(publish_rules(plane.process(), PublishRequest(rules=slow, by="ana"), lambda _: None))
+        await slow.checking.wait()
+        bob = await plane.publish(by="bob", main="scorer/1", other=OTHER)
+        newer = plane.bundles.bundles[bob.revision].replace(b'"format_version":1', b'"format_version":2')
+        plane.bundles.bundles[bob.revision] = newer
+        slow.go.set()
+        with pytest.raises(PublishError, match=f"bob made revision {bob.revision[:12]} live"):
+            await ana
 
     run(work())
 

@@ -8,9 +8,10 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from tidegate.control.claims import RENEWALS_PER_TTL, Claims
-from tidegate.control.fleet import LocalFleet
+from tidegate.control.claims import RENEWALS_PER_TTL, publishing
+from tidegate.control.reconcile import reconcile_fleet
 from tidegate.errors import PublishError, StoreError
+from tidegate.fleet.local_fleet import LocalFleet
 from tidegate.ports import Claim, ClaimStage, EndpointState, RegisteredEndpoint
 
 from tests.control.mortal import Hold, Interference
@@ -45,7 +46,7 @@ def test_a_publisher_does_not_trust_what_a_repairer_is_about_to_unload() -> None
         await plane.reconcile()
         server.repository.holds["fresh"] = fresh
         hold = Hold("endpoint", "unload")
-        repair = asyncio.create_task(plane.process(hold).reconciler.reconcile("carl"))
+        repair = asyncio.create_task(reconcile_fleet(plane.process(hold), "carl"))
         await hold.held.wait()
         publish = asyncio.create_task(plane.publish(main="fresh"))
         await asyncio.sleep(5)
@@ -204,14 +205,13 @@ def test_a_renewal_under_way_takes_nothing_from_the_proof_of_a_claim() -> None:
     async def work() -> None:
         plane = await started(main="scorer/1")
         process = plane.process(SlowWrites())
-        claims = Claims(process.ports, process.config, process.reader)
         base = await plane.bundles.pointer()
-        async with claims.publishing(plane.live(), "ana", base, lambda _line: None) as held:
+        async with publishing(process, plane.live(), "ana", base, lambda _line: None) as held:
             every_s = process.config.claim_ttl_s / RENEWALS_PER_TTL
             # The first one was written 2 s after the heartbeat began.
             await asyncio.sleep(every_s - 1.0)
             assert held.writing.locked(), "a renewal is under way"
-            await claims.prove(held)
+            await held.prove()
             for _ in range(3):
                 (stored,) = await plane.bundles.claims()
                 assert stored.stage is held.claim.stage is ClaimStage.PROVED

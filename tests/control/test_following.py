@@ -6,9 +6,9 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from tidegate.control.following import PAUSE, pause, pause_of
+from tidegate.control.following import pause, pause_of
 from tidegate.errors import FollowingPausedError, PublishError, TidegateError
-from tidegate.ports import LiveEntry
+from tidegate.ports import FlipAction, LiveEntry
 
 from tests.control.mortal import Hold
 from tests.control.plane import Plane, clock
@@ -68,11 +68,11 @@ def test_a_rollback_pauses_it() -> None:
     run(work())
 
 
-@pytest.mark.parametrize("follows", ["", OTHERS])
-def test_a_publish_by_hand_or_of_another_directory_pauses_it(follows: str) -> None:
+@pytest.mark.parametrize("follows", [None, OTHERS])
+def test_a_publish_by_hand_or_of_another_directory_pauses_it(follows: str | None) -> None:
     async def work() -> None:
         plane = await followed("scorer/1")
-        result = await plane.publish(follows=follows, resumes=bool(follows), main="fresh", other="popular")
+        result = await plane.publish(follows=follows, resumes=follows is not None, main="fresh", other="popular")
         assert f"ana made revision {result.revision[:12]} live (publish)" in await refused(plane, "scorer/2")
 
     run(work())
@@ -101,7 +101,7 @@ def test_it_is_paused_on_purpose_without_a_change_of_what_is_live() -> None:
         plane = await followed("scorer/1", "scorer/2")
         live, at = plane.live(), clock()
         entry, is_new = await pause(plane.ports(), by="ben", why="a demo")
-        assert (entry.revision, entry.action, is_new) == (live, PAUSE, True)
+        assert (entry.revision, entry.action, is_new) == (live, FlipAction.PAUSE, True)
         assert (await pause(plane.ports(), by="eve", why=""))[1] is False, "it is paused already"
         assert "because ben paused it: a demo" in await refused(plane, "scorer/3")
         pointer = await plane.bundles.pointer()
@@ -158,4 +158,4 @@ def test_a_machine_that_gets_another_name_follows_the_same_directory(
     stack = stack_of(tmp_path)
     before = stack.directory
     monkeypatch.setattr("socket.gethostname", lambda: "another")
-    assert stack.directory == before != ""
+    assert stack.directory == before is not None

@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-from tidegate.bootstrap.gateway_link import GatewayLink, Message
-from tidegate.bootstrap.tasks import cancel
+from tidegate.bootstrap.gateway_link import GatewayLink, Message, MessageKind
 from tidegate.errors import BundleError, StoreError
+from tidegate.tasks import cancel
 
 
 async def nothing(_: Message) -> None:
@@ -20,15 +20,15 @@ async def nothing(_: Message) -> None:
 async def stores(message: Message) -> Message | None:
     """Answers as the control plane of a stack with one bundle."""
     match message.kind:
-        case "bundle" if message.members["revision"] == "known":
-            return Message("answer", payload=b"\x00\xff" * 100_000)
-        case "bundle":
+        case MessageKind.BUNDLE if message.members["revision"] == "known":
+            return Message(MessageKind.ANSWER, payload=b"\x00\xff" * 100_000)
+        case MessageKind.BUNDLE:
             raise BundleError("there is no such bundle")
-        case "down":
+        case MessageKind.POINTER:
             raise StoreError("the store did not answer")
-        case "odd":
+        case MessageKind.STATUS:
             raise ZeroDivisionError
-        case "slow":
+        case MessageKind.LOG:
             await asyncio.sleep(60)
     return None
 
@@ -52,11 +52,11 @@ def test_answers_come_to_who_asked_with_their_bytes_or_errors() -> None:
     async def work() -> None:
         async with pair() as (asking, _, _):
             known, unknown, down, odd, plain = await asyncio.gather(
-                asking.ask(Message("bundle", {"revision": "known"}), 5),
-                asking.ask(Message("bundle", {"revision": "none"}), 5),
-                asking.ask(Message("down"), 5),
-                asking.ask(Message("odd"), 5),
-                asking.ask(Message("unheard of"), 5),
+                asking.ask(Message(MessageKind.BUNDLE, {"revision": "known"}), 5),
+                asking.ask(Message(MessageKind.BUNDLE, {"revision": "none"}), 5),
+                asking.ask(Message(MessageKind.POINTER), 5),
+                asking.ask(Message(MessageKind.STATUS), 5),
+                asking.ask(Message(MessageKind.POLL), 5),
                 return_exceptions=True,
             )
             assert isinstance(known, Message)
@@ -67,9 +67,19 @@ def test_answers_come_to_who_asked_with_their_bytes_or_errors() -> None:
             assert isinstance(odd, StoreError), "what one end does not understand silences nothing"
             assert isinstance(plain, Message)
             with pytest.raises(StoreError, match=r"did not answer within 0\.05 s"):
-                await asking.ask(Message("slow"), 0.05)
+                await asking.ask(Message(MessageKind.LOG), 0.05)
 
     asyncio.run(work())
+
+
+def test_a_message_without_an_answer_that_fails_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    async def work() -> None:
+        async with pair() as (asking, _, _):
+            asking.send(Message(MessageKind.POINTER))
+            await asking.ask(Message(MessageKind.POLL), 5)
+
+    asyncio.run(work())
+    assert "pointer" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -80,14 +90,14 @@ def test_answers_come_to_who_asked_with_their_bytes_or_errors() -> None:
 def test_an_end_that_sends_nonsense_is_let_go(nonsense: bytes) -> None:
     async def work() -> None:
         async with pair() as (asking, _, raw):
-            waiting = asyncio.create_task(asking.ask(Message("slow"), 10))
+            waiting = asyncio.create_task(asking.ask(Message(MessageKind.LOG), 10))
             await asyncio.sleep(0)
             raw.setblocking(True)
             raw.sendall(nonsense)
             with pytest.raises(StoreError, match="has ended"):
                 await waiting
             with pytest.raises(StoreError, match="has ended"):
-                await asking.ask(Message("bundle", {"revision": "known"}), 5)
+                await asking.ask(Message(MessageKind.BUNDLE, {"revision": "known"}), 5)
 
     asyncio.run(work())
 
@@ -98,7 +108,7 @@ def test_an_end_that_reads_nothing_is_known_to_be_behind() -> None:
         with far:
             link = await GatewayLink.over(near, nothing)
             assert not link.is_behind
-            link.send(Message("bundle", payload=bytes(4_000_000)))
+            link.send(Message(MessageKind.BUNDLE, payload=bytes(4_000_000)))
             assert link.is_behind
             running = asyncio.create_task(link.run())
             await cancel(running)

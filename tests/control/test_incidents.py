@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from tidegate.bootstrap.fallbacks import FallbackCount, FallbackCounter
 from tidegate.bootstrap.incidents import LOG_EVERY_S, RECENT_S, GatewayRestarts, Incidents
-from tidegate.control.healing import Reloads
-from tidegate.control.slot import Restarts
+from tidegate.fleet.healing import Reloads
+from tidegate.fleet.slot import Restarts
 from tidegate.ports import Endpoint, Served
 from tidegate.rules import Decision, compile_directory, load_bundle
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from tidegate.control.inspection import EVERY_S, FOUND_S, MOST_ASKED, WAIT_S
 from tidegate.control.plane import ControlPlane
-from tidegate.control.status import FleetReport
+from tidegate.control.status import FleetReport, read_status
 from tidegate.ports import Endpoint, GoldenOutcome, GoldenResult, SelfTestState
 from tidegate.rules import Target
 
@@ -21,16 +21,16 @@ async def healthy(plane: Plane) -> ControlPlane:
         await plane.add(shard)
     await plane.publish(main="pipeline", other="popular")
     process = plane.process()
-    report = await process.status.read()
-    assert report.well, report.problems
+    report = await read_status(process)
+    assert report.healthy, report.problems
     assert report.inspected_at == clock()
     await asyncio.sleep(EVERY_S)
     return process
 
 
 async def problem(process: ControlPlane) -> str:
-    report: FleetReport = await process.status.read()
-    assert not report.well
+    report: FleetReport = await read_status(process)
+    assert not report.healthy
     (found,) = report.problems
     return found
 
@@ -43,7 +43,7 @@ def test_a_damaged_bundle_is_told_by_who_remembers_it() -> None:
         assert "publish them again" in await problem(process)
         await plane.publish(process, main="pipeline", other="popular")
         await asyncio.sleep(FOUND_S)
-        assert (await process.status.read()).well, "what was found is looked at again soon"
+        assert (await read_status(process)).healthy, "what was found is looked at again soon"
 
     run(work())
 
@@ -52,7 +52,7 @@ def test_an_assignment_that_is_lost_is_told_by_who_remembers_it() -> None:
     async def work() -> None:
         plane = Plane()
         process = await healthy(plane)
-        plane.bundles._assignments.clear()
+        plane.bundles.assignments.clear()
         assert "publish them again" in await problem(process)
 
     run(work())
@@ -79,7 +79,7 @@ def test_a_table_of_facts_that_is_lost_is_told_where_a_model_looks_facts_up() ->
 
         process = await healthy(plane)
         process = ControlPlane(replace(process.ports, facts_damage=damage), plane.config)
-        assert (await process.status.read()).well, "no model declares facts"
+        assert (await read_status(process)).healthy, "no model declares facts"
         plane.models.contents["popular", "config.pbtxt"] = b'parameters { key: "facts" value { string_value: "x" } }'
         process = ControlPlane(replace(process.ports, facts_damage=damage), plane.config)
         text = await problem(process)
@@ -94,8 +94,8 @@ def test_a_model_that_answers_nothing_is_told_with_each_server_until_it_does() -
         plane = Plane()
         process = await healthy(plane)
         plane.golden.wrong["pipeline"] = "the stub has ended"
-        report = await process.status.read()
-        assert not report.well
+        report = await read_status(process)
+        assert not report.healthy
         urls = [server.endpoint.url for server in plane.launcher.running("a")]
         assert len(report.problems) == len(urls)
         for text, url in zip(sorted(report.problems), sorted(urls), strict=True):
@@ -103,11 +103,11 @@ def test_a_model_that_answers_nothing_is_told_with_each_server_until_it_does() -
             assert url in text
             assert "the stub has ended" in text
         asked = len(plane.golden.asked)
-        assert (await process.status.read()).problems == report.problems
+        assert (await read_status(process)).problems == report.problems
         assert len(plane.golden.asked) == asked, "what is wrong is not asked for by each status"
         plane.golden.wrong.clear()
         await asyncio.sleep(FOUND_S)
-        assert (await process.status.read()).well
+        assert (await read_status(process)).healthy
 
     run(work())
 
@@ -128,10 +128,10 @@ def test_models_are_asked_seldom() -> None:
     async def work() -> None:
         plane = Plane()
         process = await healthy(plane)
-        await process.status.read()
+        await read_status(process)
         asked = len(plane.golden.asked)
         for _ in range(5):
-            assert (await process.status.read()).well
+            assert (await read_status(process)).healthy
         assert len(plane.golden.asked) == asked
         assert asked < MOST_ASKED
 
@@ -144,13 +144,13 @@ def test_a_look_that_takes_long_holds_no_status_up() -> None:
         process = await healthy(plane)
         plane.models.faults.held["models"] = asyncio.Event()
         began = clock()
-        report = await process.status.read()
+        report = await read_status(process)
         assert clock() - began <= WAIT_S
         assert report.inspected_at is not None
         assert report.inspected_at < began
         plane.models.faults.held["models"].set()
         await asyncio.sleep(1)
-        assert (await process.status.read()).well
+        assert (await read_status(process)).healthy
 
     run(work())
 
@@ -163,8 +163,8 @@ def test_a_wrong_golden_request_is_told_though_no_server_fails_for_it() -> None:
     async def work() -> None:
         plane = Plane()
         process = await healthy(plane)
-        report = await ControlPlane(replace(process.ports, golden=Changed()), plane.config).status.read()
-        assert not report.well
+        report = await read_status(ControlPlane(replace(process.ports, golden=Changed()), plane.config))
+        assert not report.healthy
         assert all("does not answer as it must: differs" in each for each in report.problems)
 
     run(work())
@@ -197,11 +197,11 @@ def test_a_model_that_is_slow_is_well_and_what_a_long_look_found_is_kept() -> No
     async def work() -> None:
         slow, process = await slowly_asked(Plane(), main="scorer/2", other="popular")
         began = clock()
-        assert (await process.status.read()).inspected_at is None
+        assert (await read_status(process)).inspected_at is None
         await asyncio.sleep(30)
         asked = slow.asked
-        report = await process.status.read()
-        assert report.well, report.problems
+        report = await read_status(process)
+        assert report.healthy, report.problems
         assert report.inspected_at == began
         assert slow.asked == asked, "it was found a moment ago"
 
@@ -212,12 +212,12 @@ def test_what_was_wrong_with_the_revision_before_is_not_said_of_the_next() -> No
     async def work() -> None:
         plane = Plane()
         _, process = await slowly_asked(plane, main="scorer/1", other="popular")
-        await process.status.read()
+        await read_status(process)
         await plane.publish(main="scorer/2", other="popular")
-        report = await process.status.read(inspection_s=60)
+        report = await read_status(process, inspection_s=60)
         assert report.inspected_at is not None
         assert report.problems == ()
         await plane.publish(main="scorer/1", other="popular")
-        assert "it is the first" in (await process.status.read(inspection_s=60)).problems[0]
+        assert "it is the first" in (await read_status(process, inspection_s=60)).problems[0]
 
     run(work())

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tidegate.control.fleet import LocalFleet
+from tidegate.control.reconcile import reconcile_fleet
 from tidegate.errors import PublishError, StoreError
-from tidegate.ports import MemoryModel, MemoryServerLauncher
+from tidegate.fleet.local_fleet import LocalFleet
+from tidegate.testing import MemoryModel, MemoryServerLauncher
 
 from tests.control.mortal import Delays, Killed
 from tests.control.plane import MODELS, Plane
@@ -68,7 +69,7 @@ async def _act(plane: Plane, process: object, deed: Deed) -> None:
     elif deed.act == "roll back":
         await plane.roll_back(process=process)  # type: ignore[arg-type]
     else:
-        await process.reconciler.reconcile("carl")  # type: ignore[attr-defined]
+        await reconcile_fleet(process, "carl")  # type: ignore[attr-defined]
 
 
 async def play(seed: int, fault: str, planned: Sequence[Deed]) -> None:

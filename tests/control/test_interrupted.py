@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 from tidegate.control.config import ControlConfig
 from tidegate.control.plane import ControlPlane
+from tidegate.control.reconcile import reconcile_fleet
 from tidegate.errors import PublishError, StoreError
 from tidegate.rules import Target
 
@@ -51,7 +52,7 @@ async def reconcile(plane: Plane, process: ControlPlane) -> None:
     second.repository.holds.pop("features")
     (stray,) = await plane.catalog.plan([Target("scorer/2", "scorer", 2, ())], {})
     second.repository.holds["scorer"] = stray
-    await process.reconciler.reconcile("mortal")
+    await reconcile_fleet(process, "mortal")
 
 
 ACTS: dict[str, Act] = {

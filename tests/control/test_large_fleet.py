@@ -9,11 +9,13 @@ import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from tidegate.bootstrap.rules_sources import GivenRules
 from tidegate.control.config import ControlConfig
-from tidegate.control.publish import PublishRequest
-from tidegate.control.sources import GivenRules
-from tidegate.ports import Endpoint, MemoryModel, RegisteredEndpoint
+from tidegate.control.publish import PublishRequest, publish_rules
+from tidegate.control.reconcile import reconcile_fleet
+from tidegate.ports import Endpoint, RegisteredEndpoint
 from tidegate.rules import compile_directory, load_bundle
+from tidegate.testing import MemoryModel
 
 from tests.control.mortal import Interference, interfered
 from tests.control.plane import Plane
@@ -95,7 +97,7 @@ async def published() -> Plane:
 
 
 async def publish(plane: Plane, rules: bytes) -> None:
-    await plane.process().publisher.publish(PublishRequest(rules=GivenRules(rules), by="ana"), plane.events.append)
+    await publish_rules(plane.process(), PublishRequest(rules=GivenRules(rules), by="ana"), plane.events.append)
 
 
 def test_nothing_is_changed_where_nothing_differs() -> None:
@@ -106,7 +108,7 @@ def test_nothing_is_changed_where_nothing_differs() -> None:
         assert len({shard for model in fleet.models.values() for shard in model}) == SHARDS
         done = len(plane.launcher.history)
         calls = Calls()
-        result = await plane.process(calls).reconciler.reconcile("carl")
+        result = await reconcile_fleet(plane.process(calls), "carl")
         assert result.converged
         assert result.endpoints == SHARDS * REPLICAS
         assert calls.changes == []
@@ -132,7 +134,7 @@ def test_endpoints_that_hang_hold_up_nobody_else() -> None:
             process.ports, "repository_of", lambda entry: (hung if entry.endpoint in silent else plain)(entry)
         )
         began = asyncio.get_running_loop().time()
-        result = await process.reconciler.reconcile("carl")
+        result = await reconcile_fleet(process, "carl")
         # A few rounds of the calls' time-out, as only so many endpoints are asked at once.
         assert asyncio.get_running_loop().time() - began < 10 * plane.config.call_timeout_s
         assert {_endpoint(plane, url) for url in result.unreachable} == silent

@@ -11,14 +11,20 @@ from typing import Any
 
 import pytest
 from tidegate.aws.formats import decode_pointer
-from tidegate.control.fleet import LocalFleet
+from tidegate.bootstrap.rules_sources import GivenRules
+from tidegate.control.desired import StateReader
 from tidegate.control.guard import guard
 from tidegate.control.plane import ControlPlane
-from tidegate.control.publish import PublishRequest
+from tidegate.control.publish import PublishRequest, publish_rules
+from tidegate.control.reconcile import reconcile_fleet
+from tidegate.control.recover import plan_recovery, recover_pointer
 from tidegate.control.remains import Remains
-from tidegate.control.sources import CheckedRules, GivenRules
+from tidegate.control.status import read_status
 from tidegate.errors import ConflictError, DamagedError, PublishError
-from tidegate.ports import BadMark, Claim, GatewayReport, LiveEntry, MemoryBundleStore
+from tidegate.fleet.local_fleet import LocalFleet
+from tidegate.ports import BadMark, Claim, GatewayReport, LiveEntry
+from tidegate.ports.sources import CheckedRules
+from tidegate.testing import MemoryBundleStore
 
 from tests.control.mortal import Interference
 from tests.control.plane import Plane, clock
@@ -36,7 +42,7 @@ async def published(plane: Plane) -> ControlPlane:
     await plane.publish(main="scorer/2", other="fresh")
     await asyncio.sleep(LONG_S)
     process = plane.process()
-    await process.reconciler.reconcile("carl")
+    await reconcile_fleet(process, "carl")
     await plane.registry.report(GatewayReport("one", plane.live(), clock()))
     return process
 
@@ -60,13 +66,13 @@ def test_without_a_pointer_nothing_is_unloaded_and_everybody_says_so(fresh: bool
         held, before = [plane.held("a"), plane.held("b")], len(unloaded(plane))
         plane.bundles.lose_pointer()
         process = plane.process() if fresh else process
-        result = await process.reconciler.reconcile("carl")
+        result = await reconcile_fleet(process, "carl")
         assert [plane.held("a"), plane.held("b")] == held
         assert len(unloaded(plane)) == before
         assert result.undone
         assert any("tidegate recover" in problem and plane.live()[:12] in problem for problem in result.problems)
-        report = await process.status.read()
-        assert not report.well
+        report = await read_status(process)
+        assert not report.healthy
         assert any("tidegate recover" in problem for problem in report.problems)
 
     run(work())
@@ -75,7 +81,9 @@ def test_without_a_pointer_nothing_is_unloaded_and_everybody_says_so(fresh: bool
 def test_a_damaged_pointer_says_once_what_to_do() -> None:
     with pytest.raises(DamagedError) as damaged:
         decode_pointer(b"{", "tag")
-    assert str(Remains(damage=str(damaged.value))).count("see `tidegate recover`") == 1
+    problem = Remains(damage=str(damaged.value)).problem
+    assert problem is not None
+    assert problem.count("see `tidegate recover`") == 1
 
 
 def test_a_server_that_is_replaced_is_filled_by_what_was_live() -> None:
@@ -101,12 +109,12 @@ def test_an_assignment_that_is_lost_retires_no_server() -> None:
         async with local_fleet(plane) as process:
             await plane.publish(main="pipeline", other="popular")
             held = [plane.held("a"), plane.held("b")]
-            plane.bundles._assignments.clear()
-            process.reader._assignments.clear()
+            plane.bundles.assignments.clear()
+            process.reader = StateReader(process.ports, process.config)
             await asyncio.sleep(LONG_S)
             assert [plane.held("a"), plane.held("b")] == held
-            report = await process.status.read()
-            assert not report.well
+            report = await read_status(process)
+            assert not report.healthy
             assert any("assignment" in problem and "publish" in problem for problem in report.problems)
 
     run(work())
@@ -123,11 +131,11 @@ def test_a_fleet_whose_bucket_is_emptied_keeps_its_servers_and_their_models() ->
             store.lose_pointer()
             store.bundles.clear()
             store.history.clear()
-            store._assignments.clear()
+            store.assignments.clear()
             await asyncio.sleep(LONG_S)
             assert [plane.held("a"), plane.held("b")] == held
-            report = await process.status.read()
-            assert not report.well
+            report = await read_status(process)
+            assert not report.healthy
             assert any("gateways serve" in problem for problem in report.problems)
             with pytest.raises(PublishError, match=r"tidegate recover.*--start-over"):
                 await plane.publish(main="pipeline", other="popular")
@@ -142,7 +150,7 @@ def test_in_another_bucket_nothing_is_unloaded_nor_published() -> None:
         held, gateway = plane.held("a"), plane.live()[:12]
         empty(plane)
         process = plane.process()
-        result = await process.reconciler.reconcile("carl")
+        result = await reconcile_fleet(process, "carl")
         assert plane.held("a") == held
         assert any(gateway in problem for problem in result.problems)
         with pytest.raises(PublishError, match=gateway):
@@ -155,14 +163,14 @@ def test_models_that_nothing_accounts_for_stay_and_are_told() -> None:
     async def work() -> None:
         plane = Plane()
         await published(plane)
-        plane.registry._gateways.clear()
+        plane.registry.reports.clear()
         held = plane.held("a")
         empty(plane)
         process = plane.process()
-        result = await process.reconciler.reconcile("carl")
+        result = await reconcile_fleet(process, "carl")
         assert plane.held("a") == held
         assert "right bucket" in result.problems[0]
-        assert not (await process.status.read()).well
+        assert not (await read_status(process)).healthy
 
     run(work())
 
@@ -188,7 +196,7 @@ def test_where_the_history_cannot_be_read_nobody_publishes_as_if_nothing_had_bee
     async def work() -> None:
         plane = Plane()
         await published(plane)
-        plane.registry._gateways.clear()
+        plane.registry.reports.clear()
         plane.bundles.lose_pointer()
         plane.bundles.faults.failing["flips"] = reason
         flips = len(plane.bundles.history)
@@ -199,7 +207,7 @@ def test_where_the_history_cannot_be_read_nobody_publishes_as_if_nothing_had_bee
         kept = await guard(plane.process(), "the guard", "an alarm", 1e9, alarmed_at=clock())
         assert reason in kept.reason
         assert any(reason in problem for problem in (await plane.reconcile()).problems)
-        assert not (await plane.process().status.read()).well
+        assert not (await read_status(plane.process())).healthy
         assert (await plane.process().reader.read()).serves, "what may serve is treated with care"
         assert len(plane.bundles.history) == flips
         result = await plane.publish(main="scorer/3", other="fresh", start_over=True)
@@ -215,7 +223,7 @@ def test_a_publish_that_learns_of_its_history_only_later_is_refused() -> None:
         plane = Plane()
         await published(plane)
         live = plane.live()
-        plane.registry._gateways.clear()
+        plane.registry.reports.clear()
         empty(plane)
 
         class Rules(GivenRules):
@@ -225,7 +233,7 @@ def test_a_publish_that_learns_of_its_history_only_later_is_refused() -> None:
 
         request = PublishRequest(rules=Rules(bundle(main="scorer/3", other="fresh")), by="ana")
         with pytest.raises(PublishError, match="tidegate recover") as failure:
-            await plane.process().publisher.publish(request, plane.events.append)
+            await publish_rules(plane.process(), request, plane.events.append)
         assert failure.value.step == "assign"
         assert plane.bundles.history == []
 
@@ -264,7 +272,7 @@ def test_a_pointer_that_is_lost_at_any_point_is_not_overwritten(work: Work, gate
         await published(plane)
         plane.bundles.faults.failing["flips"] = "SlowDown"
         if not gateways:
-            plane.registry._gateways.clear()
+            plane.registry.reports.clear()
         process, flips = plane.process(interference := LosesPointer(plane, nth)), len(plane.bundles.history)
         try:
             await work(plane, process)
@@ -302,15 +310,15 @@ def test_recover_makes_the_pointer_again_with_its_marks() -> None:
         assert before.bad
         plane.bundles.lose_pointer()
         await nothing_is_published(plane)
-        recoverer = plane.process().recoverer
-        planned = await recoverer.look("ann")
+        process = plane.process()
+        planned = await plan_recovery(process, "ann")
         assert planned.status == "planned"
         assert await plane.bundles.pointer() is None, "nothing is written before it is asked for"
-        await recoverer.recover(planned)
+        await recover_pointer(process, planned)
         now = await plane.bundles.pointer()
         assert now is not None
         assert (now.entries, now.bad) == (before.entries, before.bad)
-        assert (await plane.process().recoverer.look("ann")).status == "unchanged"
+        assert (await plan_recovery(plane.process(), "ann")).status == "unchanged"
         assert (await plane.reconcile()).problems == ()
         result = await plane.publish(main="pipeline", other="popular")
         assert plane.live() == result.revision
@@ -333,11 +341,11 @@ def test_recover_does_not_overwrite_what_somebody_else_wrote() -> None:
         plane = Plane()
         await published(plane)
         plane.bundles.lose_pointer()
-        first, second = (plane.process().recoverer for _ in range(2))
-        planned = [await each.look("ann") for each in (first, second)]
-        await first.recover(planned[0])
+        first, second = (plane.process() for _ in range(2))
+        planned = [await plan_recovery(each, "ann") for each in (first, second)]
+        await recover_pointer(first, planned[0])
         with pytest.raises(ConflictError):
-            await second.recover(planned[1])
+            await recover_pointer(second, planned[1])
 
     run(work())
 
@@ -350,8 +358,8 @@ def test_recover_goes_by_gateways_where_the_history_is_gone_too() -> None:
         plane.bundles.lose_pointer()
         plane.bundles.history.clear()
         process = plane.process()
-        planned = await process.recoverer.look("ann")
-        found = await process.recoverer.recover(planned)
+        planned = await plan_recovery(process, "ann")
+        found = await recover_pointer(process, planned)
         assert found.pointer is not None
         assert (found.pointer.live.revision, found.pointer.live.by, found.pointer.live.action) == (
             live,
@@ -376,8 +384,8 @@ def test_a_revision_that_only_gateways_knew_can_be_rolled_back() -> None:
 
 
 async def recovered(plane: Plane, revision: str | None = None) -> None:
-    recoverer = plane.process().recoverer
-    await recoverer.recover(await recoverer.look("ann", revision))
+    process = plane.process()
+    await recover_pointer(process, await plan_recovery(process, "ann", revision))
 
 
 def test_what_a_person_recovered_is_not_held_to_have_been_published() -> None:
@@ -407,13 +415,13 @@ def test_recover_refuses_a_revision_that_lacks_something_and_takes_another() -> 
         first, last = plane.bundles.history[0].revision, plane.live()
         plane.bundles.lose_pointer()
         del plane.bundles.bundles[last]
-        recoverer = plane.process().recoverer
-        refused = await recoverer.look("ann")
+        process = plane.process()
+        refused = await plan_recovery(process, "ann")
         assert refused.status == "impossible"
         assert first[:12] in refused.reason
         assert "no bundle" in refused.reason
-        planned = await recoverer.look("ann", first[:8])
-        found = await recoverer.recover(planned)
+        planned = await plan_recovery(process, "ann", first[:8])
+        found = await recover_pointer(process, planned)
         assert found.pointer is not None
         assert [entry.revision for entry in found.pointer.entries] == [first, last, first]
 
@@ -423,7 +431,7 @@ def test_recover_refuses_a_revision_that_lacks_something_and_takes_another() -> 
 def test_recover_says_what_to_do_where_nothing_is_left() -> None:
     async def work() -> None:
         plane = Plane()
-        found = await plane.process().recoverer.look("ann")
+        found = await plan_recovery(plane.process(), "ann")
         assert found.status == "impossible"
         assert "--start-over" in found.reason
 
@@ -435,21 +443,21 @@ def test_a_damaged_claim_holds_up_a_publisher_for_a_while_only_and_goes() -> Non
         plane = Plane()
         await published(plane)
         await plane.bundles.claim(
-            Claim("00-x", "", "somebody", clock(), damaged="the claim claims/00-x.json is damaged")
+            Claim("00-x", None, "somebody", clock(), damaged="the claim claims/00-x.json is damaged")
         )
-        report = await plane.process().status.read()
-        assert not report.well
-        assert any("claims/00-x.json is damaged" in problem and "heeded for" in problem for problem in report.problems)
+        report = await read_status(plane.process())
+        assert not report.healthy
+        assert any("claims/00-x.json is damaged" in problem and "counts for" in problem for problem in report.problems)
         began = clock()
         result = await plane.publish(main="pipeline", other="popular")
         assert plane.live() == result.revision
         assert plane.config.claim_ttl_s <= clock() - began < LONG_S
         assert any("00-x is damaged" in event.text for event in plane.events if event.state == "note")
-        report = await plane.process().status.read()
+        report = await read_status(plane.process())
         assert any("deletes it 60 s after it was written" in problem for problem in report.problems)
         await asyncio.sleep(2 * LONG_S)
         await plane.reconcile()
-        assert (await plane.process().status.read()).well
+        assert (await read_status(plane.process())).healthy
 
     run(work())
 
@@ -472,14 +480,14 @@ def test_publishing_what_is_live_stores_what_is_lost_of_it_again_and_says_so(wha
         plane = Plane()
         process = await published(plane)
         live = plane.live()
-        (plane.bundles.bundles if what == "bundle" else plane.bundles._assignments).pop(live)
-        assert not (await plane.process().status.read()).well
+        (plane.bundles.bundles if what == "bundle" else plane.bundles.assignments).pop(live)
+        assert not (await read_status(plane.process())).healthy
         planned = await plane.publish(process, dry_run=True, main="scorer/2", other="fresh")
         assert any(what in note and "would be stored again" in note for note in planned.notes)
         result = await plane.publish(process, main="scorer/2", other="fresh")
         assert result.status == "unchanged"
         assert any(what in note and "stored again" in note for note in result.notes)
-        assert (await plane.process().status.read()).well
+        assert (await read_status(plane.process())).healthy
         assert (await plane.publish(process, main="scorer/2", other="fresh")).notes == ()
 
     run(work())

@@ -7,7 +7,7 @@ import contextlib
 from pathlib import Path
 
 import pytest
-from tidegate.bootstrap.sources import CompiledRules, ProvedRules
+from tidegate.bootstrap.rules_sources import CompiledRules, ProvedRules
 from tidegate.errors import RulesError
 from tidegate.rules import compile_directory
 

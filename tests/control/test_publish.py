@@ -7,12 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tidegate.bootstrap.rules_sources import GivenRules
 from tidegate.control.config import ControlConfig
-from tidegate.control.publish import PublishRequest
-from tidegate.control.sources import CheckedRules, GivenRules
+from tidegate.control.publish import PublishRequest, publish_rules
 from tidegate.errors import Finding, ImmutableError, PublishError, RulesError, TidegateError
-from tidegate.ports import GatewayReport, MemoryFaults, MemoryModel
+from tidegate.ports import GatewayReport
+from tidegate.ports.sources import CheckedRules
 from tidegate.rules import load_bundle
+from tidegate.testing import MemoryFaults, MemoryModel
 
 from tests.control.plane import MODELS, Plane, clock
 from tests.control.rules import bundle
@@ -240,6 +242,37 @@ def test_samples_can_be_required_of_every_target(by_setting: bool, tmp_path: Pat
     run(work())
 
 
+def test_a_model_with_decoupled_responses_needs_an_objective_of_streams() -> None:
+    async def work() -> None:
+        talker = MemoryModel((1,), decoupled=True)
+        plane = await started({**MODELS, "talker": talker})
+        where = {"talker": ["b"]}
+        for dry_run in (True, False):
+            with pytest.raises(PublishError, match=r"main serves talker; write `responses: stream`") as failure:
+                await plane.publish(main="talker", other="popular", placement=where, dry_run=dry_run)
+            assert failure.value.step == "assign"
+        shadowed = "[{id: default, serve: popular, shadow: {talker: 10}}]"
+        with pytest.raises(PublishError, match="main serves talker"):
+            await plane.publish(main=shadowed, placement=where)
+        assert plane.held("b") == [set()]
+        streamed = "[{id: default, serve: talker, fallback: popular}]\nresponses: stream"
+        assert (await plane.publish(main=streamed, placement=where)).status == "published"
+
+    run(work())
+
+
+def test_a_ranking_that_a_model_does_not_have_is_noted() -> None:
+    async def work() -> None:
+        ranker = MemoryModel((1,), rankable=frozenset({"IDS"}))
+        plane = await started({**MODELS, "ranker": ranker})
+        ranked = "[{id: default, serve: ranker, shadow: {popular: 10}}]\nranking: {output: IDS}"
+        await plane.publish(main=ranked, placement={"ranker": ["b"]})
+        (note,) = (event.text for event in plane.events if "ranks by" in event.text)
+        assert "objective 'main' ranks by 'IDS', which is not an output of integers or text of popular:" in note
+
+    run(work())
+
+
 def test_rules_or_cases_that_fail_end_before_anything_is_written() -> None:
     class Bad(GivenRules):
         async def check(self) -> CheckedRules:
@@ -251,14 +284,14 @@ def test_rules_or_cases_that_fail_end_before_anything_is_written() -> None:
 
     async def work() -> None:
         plane = await started()
-        publisher = plane.process().publisher
+        process = plane.process()
         for rules, step, text in (
             (Bad, "check", "fleet.yaml:3: no such shard"),
             (Failing, "test", "cases/main.yaml:4"),
         ):
             with pytest.raises(PublishError, match=text) as failure:
-                await publisher.publish(
-                    PublishRequest(rules=rules(bundle(main="popular")), by="ana"), plane.events.append
+                await publish_rules(
+                    process, PublishRequest(rules=rules(bundle(main="popular")), by="ana"), plane.events.append
                 )
             assert failure.value.step == step
         assert plane.bundles.bundles == {}
@@ -442,18 +475,20 @@ def test_what_the_targets_need_of_the_folder_is_checked_and_pushed(tmp_path: Pat
         plane = await started()
         folder = Folder(plane, tmp_path)
         request = PublishRequest(rules=GivenRules(bundle(main="pipeline")), models=folder, by="ana")
-        planned = await plane.process().publisher.publish(
-            PublishRequest(rules=request.rules, models=folder, by="ana", dry_run=True), plane.events.append
+        planned = await publish_rules(
+            plane.process(),
+            PublishRequest(rules=request.rules, models=folder, by="ana", dry_run=True),
+            plane.events.append,
         )
         assert {each.model for each in planned.pushed} == {"scorer", "features"}
         assert not plane.models.drafts
-        result = await plane.process().publisher.publish(request, plane.events.append)
+        result = await publish_rules(plane.process(), request, plane.events.append)
         assert {(each.model, each.versions) for each in result.pushed} == {("scorer", (1,)), ("features", (1,))}
         assert folder.checked[:2] == ["features", "scorer"]
         assert any(event.text == "scorer has no samples" for event in plane.events)
         (tmp_path / "scorer" / "1" / "model.py").write_text("changed")
         with pytest.raises(PublishError) as failure:
-            await plane.process().publisher.publish(request, plane.events.append)
+            await publish_rules(plane.process(), request, plane.events.append)
         assert failure.value.step == "push"
         assert isinstance(failure.value.__cause__, ImmutableError)
 
@@ -472,7 +507,7 @@ def test_what_was_pushed_is_checked_again_only_with_a_step_that_is_not(tmp_path:
         async def publish(**targets: str) -> list[str]:
             folder.checked.clear()
             request = PublishRequest(rules=GivenRules(bundle(**targets)), models=folder, by="ana")
-            await plane.process().publisher.publish(request, plane.events.append)
+            await publish_rules(plane.process(), request, plane.events.append)
             return sorted(folder.checked)
 
         assert await publish(main="pipeline") == ["features", "pipeline", "scorer"]

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tidegate.bootstrap.rules_sources import GivenRules
 from tidegate.control.plane import ControlPlane
-from tidegate.control.publish import PublishRequest, PublishResult
-from tidegate.control.sources import GivenRules
+from tidegate.control.publish import PublishRequest, PublishResult, publish_rules
+from tidegate.control.reconcile import reconcile_fleet
 from tidegate.control.steps import StepEvent
 from tidegate.errors import ConflictError, ImmutableError, PublishError, RulesError, StackError, TidegateError
-from tidegate.ports import Claim, ClaimStage, EndpointState, MemoryModel, MemoryModelCatalog, ModelCatalog, ModelLoad
+from tidegate.ports import Claim, ClaimStage, EndpointState, ModelCatalog, ModelLoad
+from tidegate.testing import MemoryModel, MemoryModelCatalog
 
 from tests.control.plane import MODELS, Plane, clock
 from tests.control.rules import bundle
@@ -65,7 +67,7 @@ class Draft:
         self.plane.have_pushed()
         request = PublishRequest(rules=GivenRules(rules_of(**(rules or {"main": "new"}))), models=self.folder, by="ana")
         process = process or self.plane.process()
-        return await process.publisher.publish(request, announce or self.plane.events.append)
+        return await publish_rules(process, request, announce or self.plane.events.append)
 
     async def fails(self, **rules: str) -> PublishError:
         with pytest.raises(PublishError) as caught:
@@ -112,8 +114,10 @@ def test_what_fails_before_the_push_has_pushed_nothing(draft: Draft) -> None:
     async def work() -> None:
         await draft.start()
         with pytest.raises(PublishError) as caught:
-            await draft.plane.process().publisher.publish(
-                PublishRequest(rules=Failing(rules_of(main="new")), models=draft.folder, by="ana"), lambda _: None
+            await publish_rules(
+                draft.plane.process(),
+                PublishRequest(rules=Failing(rules_of(main="new")), models=draft.folder, by="ana"),
+                lambda _: None,
             )
         assert caught.value.step == "test"
         assert not draft.plane.models.drafts
@@ -127,7 +131,7 @@ def test_models_that_do_not_fit_are_not_pushed(draft: Draft, monkeypatch: pytest
 
     async def work() -> None:
         await draft.start()
-        monkeypatch.setattr("tidegate.control.publish.place", full)
+        monkeypatch.setattr("tidegate.control.publish.assign", full)
         assert (await draft.fails()).step == "assign"
         assert not draft.plane.models.drafts
 
@@ -180,7 +184,7 @@ def test_another_process_loads_what_was_mended(draft: Draft) -> None:
         plane.golden.wrong["new"] = "wrong"
         with pytest.raises(PublishError):
             await draft.publish()
-        revision = next(iter(plane.bundles._assignments.keys() - {plane.live()}))
+        revision = next(iter(plane.bundles.assignments.keys() - {plane.live()}))
         await plane.bundles.claim(Claim("1-x-1-x", revision, "eve", clock() + 60, ClaimStage.PROVED))
         assert any(load.model == "new" for load in (await other.reader.read()).plans["a"])
         await plane.bundles.release("1-x-1-x")
@@ -191,7 +195,7 @@ def test_another_process_loads_what_was_mended(draft: Draft) -> None:
             if load.model == "new":
                 assert load.config == '{"said": "mended", "version_policy": {}}'
         server = await plane.add("a", EndpointState.READY)
-        await other.reconciler.reconcile("carl")
+        await reconcile_fleet(other, "carl")
         assert server.repository.holds["new"].config == '{"said": "mended", "version_policy": {}}'
 
     run(work())
@@ -204,7 +208,7 @@ def test_a_draft_that_another_publish_claims_is_not_replaced(draft: Draft) -> No
         plane.golden.wrong["new"] = "wrong"
         await draft.fails()
         plane.golden.wrong.clear()
-        revision = next(iter(plane.bundles._assignments.keys() - {plane.live()}))
+        revision = next(iter(plane.bundles.assignments.keys() - {plane.live()}))
         await plane.bundles.claim(Claim("1-x-1-x", revision, "eve", clock() + 60))
         draft.write({"new/1/model.py": b"mended"})
         failure = await draft.fails()
@@ -230,8 +234,7 @@ def test_what_was_replaced_while_it_was_published_does_not_go_live(draft: Draft,
                 replaced = True
                 for data in (b"other", content):
                     draft.write({"new/1/model.py": data})
-                    pushed = draft.plane.models._read("new", draft.folder.path / "new", ())
-                    draft.plane.models._push(*pushed, lambda *_: None)
+                    draft.plane.models.push_now("new", draft.folder.path / "new")
 
         with pytest.raises(PublishError) as caught:
             await draft.publish(announce=announce)
@@ -283,14 +286,14 @@ def test_a_dry_run_says_what_would_be_replaced_or_refused(draft: Draft) -> None:
         await draft.fails()
         draft.write({"new/1/model.py": b"mended"})
         request = PublishRequest(rules=GivenRules(rules_of(main="new")), models=draft.folder, by="ana", dry_run=True)
-        result = await plane.process().publisher.publish(request, lambda _: None)
+        result = await publish_rules(plane.process(), request, lambda _: None)
         assert [each.replaced for each in result.pushed] == [(1,)]
         assert plane.models.contents["new", "1/model.py"] == b"one"
         plane.golden.wrong.clear()
         await draft.publish()
         draft.write({"new/1/model.py": b"again"})
         with pytest.raises(PublishError) as caught:
-            await plane.process().publisher.publish(request, lambda _: None)
+            await publish_rules(plane.process(), request, lambda _: None)
         assert isinstance(caught.value.__cause__, ImmutableError)
 
     run(work())

@@ -6,21 +6,13 @@ import asyncio
 from dataclasses import replace
 
 import pytest
-from tidegate.control.directory import RegistryDirectory
-from tidegate.control.probe import probe
+from tidegate.control.reconcile import reconcile_fleet
+from tidegate.control.status import read_status
 from tidegate.errors import StoreError
-from tidegate.ports import (
-    Endpoint,
-    EndpointState,
-    HttpRequest,
-    HttpResponse,
-    MemoryFaults,
-    MemoryModel,
-    MemoryModelRepository,
-    MemoryTransport,
-    ModelLoad,
-    RegisteredEndpoint,
-)
+from tidegate.fleet.directory import RegistryDirectory
+from tidegate.fleet.probe import probe
+from tidegate.ports import Endpoint, EndpointState, HttpRequest, HttpResponse, ModelLoad, RegisteredEndpoint
+from tidegate.testing import MemoryFaults, MemoryModel, MemoryModelRepository, MemoryTransport
 
 from tests.control.mortal import Hold, Interference
 from tests.control.plane import Plane, clock
@@ -156,7 +148,7 @@ def test_a_hanging_endpoint_stops_nobody_else() -> None:
 
         object.__setattr__(process.ports, "repository_of", of)
         began = asyncio.get_running_loop().time()
-        result = await process.reconciler.reconcile("carl")
+        result = await reconcile_fleet(process, "carl")
         assert asyncio.get_running_loop().time() - began < 10
         assert list(result.unreachable) == [first.endpoint.url]
         assert "did not answer within 5 s" in result.unreachable[first.endpoint.url]
@@ -176,7 +168,7 @@ def test_a_load_that_is_refused_is_tried_more_and_more_rarely_and_holds_up_no_ot
         def refusals() -> int:
             return sum(each.action == "refused" for each in plane.launcher.history)
 
-        result = await process.reconciler.reconcile("carl")
+        result = await reconcile_fleet(process, "carl")
         assert {(each.model, each.error) for each in result.failed} == {
             ("features", "refused: the feature store is down"),
             ("pipeline", "its step 'features' is not loaded"),
@@ -187,14 +179,14 @@ def test_a_load_that_is_refused_is_tried_more_and_more_rarely_and_holds_up_no_ot
         tried = []
         for _ in range(60):
             before = refusals()
-            await process.reconciler.reconcile("carl")
+            await reconcile_fleet(process, "carl")
             tried.append(refusals() - before)
             await asyncio.sleep(1)
         assert 4 <= sum(1 for each in tried if each) <= 8
         plane.faults.refused.clear()
         await asyncio.sleep(60)
-        assert not (await process.reconciler.reconcile("carl")).converged
-        assert (await process.reconciler.reconcile("carl")).converged
+        assert not (await reconcile_fleet(process, "carl")).converged
+        assert (await reconcile_fleet(process, "carl")).converged
         assert plane.broken() == []
 
     run(work())
@@ -259,7 +251,7 @@ def test_an_endpoint_that_is_not_trusted_is_reported_and_sent_nothing() -> None:
         await plane.publish(main="fresh", other="popular")
         await plane.roll_back()
         assert (await plane.reconcile()).refused == ("outside the networks",)
-        report = await plane.process().status.read()
+        report = await read_status(plane.process())
         shown = {each.url: each.state for shard in report.shards for each in shard.endpoints}
         assert shown[stranger.endpoint.url] == "refused"
         assert "outside the networks" in report.problems
@@ -315,7 +307,7 @@ def test_a_repairer_makes_way_for_a_publisher_that_it_does_not_know_of() -> None
         for server in plane.launcher.running("a"):
             server.repository.holds.clear()
         hold = Hold("endpoint", "load")
-        repair = asyncio.create_task(plane.process(hold).reconciler.reconcile("carl"))
+        repair = asyncio.create_task(reconcile_fleet(plane.process(hold), "carl"))
         await hold.held.wait()
         publish = asyncio.create_task(plane.publish(main="fresh", other="popular"))
         await asyncio.sleep(5)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 from tidegate.bootstrap.incidents import Incidents
-from tidegate.bootstrap.local_stack import STATUS_S, LocalStack
-from tidegate.control.fleet import LocalFleet
-from tidegate.control.status import FleetReport
+from tidegate.bootstrap.local_stack import STATUS_S, FleetReports, LocalStack
+from tidegate.control.status import FleetReport, read_status
 from tidegate.errors import StackError
-from tidegate.ports import Endpoint, GatewayReport, ModelLoad
+from tidegate.fleet.local_fleet import LocalFleet
+from tidegate.ports import GatewayReport, ModelLoad
 from tidegate.settings import Settings
 
 from tests.control.plane import Plane, clock
@@ -27,14 +26,14 @@ async def _served(plane: Plane) -> FleetReport:
     await asyncio.sleep(30)
     await plane.publish(main="scorer/2")
     await asyncio.sleep(30)
-    return await plane.process().status.read()
+    return await read_status(plane.process())
 
 
 def test_a_fleet_that_is_well_says_what_is_loaded_where_and_for_what() -> None:
     async def work() -> None:
         plane = Plane()
         report = await _served(plane)
-        assert report.well
+        assert report.healthy
         assert report.drift == ()
         assert [each.reason for each in report.revisions] == ["live", "rollback"]
         assert report.live is not None
@@ -67,8 +66,8 @@ def test_what_is_missing_is_told_and_not_well() -> None:
         await _served(plane)
         first = plane.launcher.running("a")[0]
         await first.repository.unload("scorer")
-        report = await plane.process().status.read()
-        assert not report.well
+        report = await read_status(plane.process())
+        assert not report.healthy
         assert [(each.action, each.model, each.url) for each in report.drift] == [
             ("load", "scorer", first.endpoint.url),
             ("load", "pipeline", first.endpoint.url),
@@ -90,13 +89,13 @@ def test_a_server_that_does_not_answer_or_is_not_there_is_told() -> None:
         await _served(plane)
         gone = plane.launcher.running("b")[0]
         gone.end()
-        report = await plane.process().status.read()
+        report = await read_status(plane.process())
         (endpoint,) = report.shards[1].endpoints
-        assert (endpoint.state, report.well) == ("down", False)
+        assert (endpoint.state, report.healthy) == ("down", False)
         assert "refused the connection" in endpoint.note
         await plane.registry.deregister(gone.endpoint)
-        later = await plane.process().status.read()
-        assert (later.shards[1].endpoints, later.shards[1].short, later.well) == ((), 1, False)
+        later = await read_status(plane.process())
+        assert (later.shards[1].endpoints, later.shards[1].short, later.healthy) == ((), 1, False)
 
     run(work())
 
@@ -107,9 +106,9 @@ def test_what_is_loaded_and_not_needed_is_drift_and_harms_nobody() -> None:
         await _served(plane)
         server = plane.launcher.running("a")[0]
         await server.repository.load(ModelLoad("fresh", (1,)), 1.0)
-        report = await plane.process().status.read()
+        report = await read_status(plane.process())
         assert [(each.action, each.model) for each in report.drift] == [("unload", "fresh")]
-        assert report.well
+        assert report.healthy
 
     run(work())
 
@@ -123,7 +122,7 @@ def test_a_publisher_at_work_and_the_gateways_are_told() -> None:
         plane.faults.held["popular"] = asyncio.Event()
         publishing = asyncio.create_task(plane.publish(by="ben", main="popular"))
         await asyncio.sleep(1)
-        report = await plane.process().status.read()
+        report = await read_status(plane.process())
         (claim,) = report.claims
         assert claim.by == "ben"
         assert [each.reason for each in report.revisions] == ["live", "trying", "rollback"]
@@ -138,9 +137,9 @@ def test_a_publisher_at_work_and_the_gateways_are_told() -> None:
 def test_nothing_published_is_not_well_and_everything_is_json() -> None:
     async def work() -> None:
         plane = Plane()
-        report = await plane.process().status.read()
+        report = await read_status(plane.process())
         told = report.as_dict()
-        assert (told["revision"], told["since"], told["well"], told["shards"]) == (None, None, False, [])
+        assert (told["revision"], told["since"], told["healthy"], told["shards"]) == (None, None, False, [])
         full = (await _served(plane)).as_dict()
         assert full["since"] > "2023-11-14"
         assert full["shards"][0]["endpoints"][0]["models"][0]["needed_by"] == ["rollback"]
@@ -148,30 +147,30 @@ def test_nothing_published_is_not_well_and_everything_is_json() -> None:
     run(work())
 
 
-def test_a_stack_tells_what_a_report_found_that_came_too_late_for_whoever_asked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stack_tells_what_a_report_found_that_came_too_late_for_whoever_asked() -> None:
     async def work() -> None:
         plane = Plane()
         await _served(plane)
         process = plane.process()
-        read = process.status.read
 
-        async def slow(pids: Mapping[Endpoint, int]) -> FleetReport:
+        async def slow() -> FleetReport:
             await asyncio.sleep(2 * STATUS_S)
-            return await read(pids)
+            return await read_status(process)
 
-        monkeypatch.setattr(process.status, "read", slow)
-        fleet = LocalFleet(process, plane.launcher)
-        stack = LocalStack(Settings(), process, fleet, tmp_path, tmp_path, forgets=True, incidents=Incidents())
-        first = await stack._report()
+        reports = FleetReports(slow)
+        first = await reports.latest()
         assert (first["shards"], first["problems"]) == ([], ["the stores or a server did not answer within 2 s"])
         await asyncio.sleep(30)
-        later = await stack._report()
+        later = await reports.latest()
         assert [shard["name"] for shard in later["shards"]] == ["a", "b"]
         assert later["as_of"] in later["problems"][0]
 
     run(work())
+
+
+class IdleGateway:
+    async def run(self) -> None:
+        await asyncio.sleep(3600)
 
 
 def test_a_stack_whose_servers_nobody_looks_after_any_more_ends(
@@ -181,8 +180,11 @@ def test_a_stack_whose_servers_nobody_looks_after_any_more_ends(
         plane = Plane()
         process = plane.process()
         fleet = LocalFleet(process, plane.launcher)
-        stack = LocalStack(Settings(), process, fleet, tmp_path, tmp_path, forgets=True, incidents=Incidents())
-        serving = stack._serving = asyncio.create_task(asyncio.sleep(3600))
+        stack = LocalStack(
+            Settings(), process, fleet, tmp_path, tmp_path, has_temporary_stores=True, incidents=Incidents()
+        )
+        stack.gateway = IdleGateway()  # type: ignore[assignment]
+        stack.serve()
         stack.supervise()
         waiting = asyncio.create_task(stack.wait())
         await asyncio.sleep(60)
@@ -194,6 +196,6 @@ def test_a_stack_whose_servers_nobody_looks_after_any_more_ends(
         monkeypatch.setattr(plane.registry, "endpoints", unforeseen)
         with pytest.raises(StackError, match="the servers are not kept running any more"):
             await waiting
-        serving.cancel()
+        await stack.stop_serving()
 
     run(work())

@@ -8,24 +8,15 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
-from tidegate.control.activation import TRY_KEPT_S
-from tidegate.control.fleet import LocalFleet
-from tidegate.control.publish import PublishRequest
-from tidegate.control.sources import GivenRules
+from tidegate.bootstrap.rules_sources import GivenRules
+from tidegate.control.publish import PublishRequest, publish_rules
+from tidegate.control.status import read_status
+from tidegate.control.trying import TRY_KEPT_S
 from tidegate.errors import PublishError
-from tidegate.ports import (
-    Claim,
-    ClaimStage,
-    Endpoint,
-    EndpointState,
-    GoldenResult,
-    MemoryFaults,
-    MemoryGoldenRequests,
-    MemoryModel,
-    MemoryServerLauncher,
-    ModelLoad,
-)
+from tidegate.fleet.local_fleet import LocalFleet
+from tidegate.ports import Claim, ClaimStage, Endpoint, EndpointState, GoldenResult, ModelLoad
 from tidegate.rules import Target
+from tidegate.testing import MemoryFaults, MemoryGoldenRequests, MemoryModel, MemoryServerLauncher
 
 from tests.control.mortal import Hold
 from tests.control.plane import MODELS, Plane, clock
@@ -203,7 +194,7 @@ def test_whoever_publishes_again_by_hand_has_it_tried_again_and_whoever_follows_
     async def work() -> None:
         async with supervised(scratch=True) as plane:
             assert plane.scratch is not None
-            publisher = plane.process().publisher
+            process = plane.process()
             misbehave(plane, "hanging")
 
             async def tries(*, retries: bool) -> int:
@@ -211,7 +202,7 @@ def test_whoever_publishes_again_by_hand_has_it_tried_again_and_whoever_follows_
                 before = len(plane.scratch.servers)
                 request = PublishRequest(rules=GivenRules(bundle(ON_ALL, main="bad")), by="ana", retries=retries)
                 with pytest.raises(PublishError, match="'bad' on a scratch server: did not finish loading"):
-                    await publisher.publish(request, plane.events.append)
+                    await publish_rules(process, request, plane.events.append)
                 return len(plane.scratch.servers) - before
 
             assert [await tries(retries=retries) for retries in (False, False, True, False)] == [1, 0, 1, 0]
@@ -219,7 +210,7 @@ def test_whoever_publishes_again_by_hand_has_it_tried_again_and_whoever_follows_
             assert await tries(retries=False) == 1, "what was wrong may have been the machine"
             misbehave(plane, "")
             request = PublishRequest(rules=GivenRules(bundle(ON_ALL, main="bad")), by="ana")
-            assert (await publisher.publish(request, plane.events.append)).status == "published"
+            assert (await publish_rules(process, request, plane.events.append)).status == "published"
 
     run(work())
 
@@ -240,13 +231,13 @@ def test_that_no_scratch_server_started_is_not_held_against_a_model() -> None:
     async def work() -> None:
         async with supervised(scratch=True) as plane:
             assert plane.scratch is not None
-            publisher = plane.process().publisher
+            process = plane.process()
             request = PublishRequest(rules=GivenRules(bundle(main="scorer/2")), by="ana", retries=False)
             plane.scratch.faults.shards["scratch"] = "not ready within 30 s"
             with pytest.raises(PublishError, match="not ready"):
-                await publisher.publish(request, plane.events.append)
+                await publish_rules(process, request, plane.events.append)
             plane.scratch.faults.shards.clear()
-            assert (await publisher.publish(request, plane.events.append)).status == "published"
+            assert (await publish_rules(process, request, plane.events.append)).status == "published"
 
     run(work())
 
@@ -351,7 +342,7 @@ def test_a_revision_that_was_live_counts_as_proved_whoever_claims_it() -> None:
         plane.launcher.running("a")[0].repository.holds.clear()
         await plane.reconcile()
         assert plane.held("a") == [{"fresh/1", "scorer/1"}]
-        report = await plane.process().status.read()
+        report = await read_status(plane.process())
         assert [each.reason for each in report.revisions] == ["live", "rollback"]
 
     run(work())

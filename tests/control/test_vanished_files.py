@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 from tidegate.bootstrap.incidents import Incidents
 from tidegate.bootstrap.local_stack import LocalStack
-from tidegate.bootstrap.sources import FolderModels
-from tidegate.cli.serve import _follow
+from tidegate.bootstrap.model_sources import FolderModels
+from tidegate.cli.serve import follow_changes
 from tidegate.control.following import FollowMode
-from tidegate.ports import MemoryModelStore
 from tidegate.settings import Settings
+from tidegate.testing import MemoryModelStore
 
 from tests.control.plane import Plane
 
-PATIENCE_S = 20.0
+PATIENCE_S = 120.0
 
 
 def stack_of(folder: Path) -> LocalStack:
@@ -28,13 +28,13 @@ def stack_of(folder: Path) -> LocalStack:
         each.mkdir()
     missing: Any = None
     plane = Plane().process()
-    return LocalStack(Settings(), plane, missing, rules, models, forgets=True, incidents=Incidents())
+    return LocalStack(Settings(), plane, missing, rules, models, has_temporary_stores=True, incidents=Incidents())
 
 
 async def touched(path: Path, stack: LocalStack, state: str) -> None:
     """Write a file until the stack says something of its rules."""
     async with asyncio.timeout(PATIENCE_S):
-        while stack.last_rejected is None and stack._follow_status()["state"] != state:
+        while stack.last_rejected is None and stack.follow_status()["state"] != state:
             path.write_text(os.urandom(8).hex())
             await asyncio.sleep(0.1)
 
@@ -68,14 +68,14 @@ def test_a_change_that_cannot_be_read_is_refused_and_following_goes_on(
         stack = stack_of(tmp_path)
         serving: asyncio.Future[LocalStack] = asyncio.get_running_loop().create_future()
         serving.set_result(stack)
-        following = asyncio.create_task(_follow(stack._rules, stack._models, serving, FollowMode.CHECKED))
-        await touched(stack._rules / "fleet.yaml", stack, "ended")
+        following = asyncio.create_task(follow_changes(stack.rules, stack.models, serving, FollowMode.CHECKED))
+        await touched(stack.rules / "fleet.yaml", stack, "ended")
         assert stack.last_rejected is not None
-        assert any(".fleet.yaml.swp" in line for line in stack.last_rejected["findings"])
+        assert any(".fleet.yaml.swp" in line for line in stack.last_rejected.findings)
         stack.last_rejected = None
-        await touched(stack._rules / "fleet.yaml", stack, "ended")
+        await touched(stack.rules / "fleet.yaml", stack, "ended")
         assert stack.last_rejected is not None, "the next change is tried"
-        assert stack._follow_status()["state"] == "following"
+        assert stack.follow_status()["state"] == "following"
         following.cancel()
         await asyncio.wait([following])
 
@@ -91,11 +91,11 @@ def test_a_status_says_that_following_has_ended(tmp_path: Path, monkeypatch: pyt
         stack = stack_of(tmp_path)
         serving: asyncio.Future[LocalStack] = asyncio.get_running_loop().create_future()
         serving.set_result(stack)
-        following = asyncio.create_task(_follow(stack._rules, stack._models, serving, FollowMode.CHECKED))
-        await touched(stack._rules / "fleet.yaml", stack, "ended")
+        following = asyncio.create_task(follow_changes(stack.rules, stack.models, serving, FollowMode.CHECKED))
+        await touched(stack.rules / "fleet.yaml", stack, "ended")
         await following
-        assert stack._follow_status()["state"] == "ended"
-        assert "nobody expects this" in stack._follow_status()["ended"]
+        assert stack.follow_status()["state"] == "ended"
+        assert "nobody expects this" in stack.follow_status()["ended"]
 
     monkeypatch.setattr(LocalStack, "publish", broken)
     asyncio.run(work())

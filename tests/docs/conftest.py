@@ -16,5 +16,5 @@ def example_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningS
     """The running example stack."""
     need("example models")
     log = tmp_path_factory.mktemp("example") / "log"
-    with running_stack(ROOT / "routing_rules", ROOT / "triton_models", log) as stack:
+    with running_stack(ROOT / "routing_rules", ROOT / "triton_models", log, "--grpc-port", "0") as stack:
         yield stack

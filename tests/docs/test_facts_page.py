@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import pytest
 
 from tests.docs.blocks import ROOT, blocks
 from tests.support.aws import local_server
+from tests.support.commands import typed
 from tests.support.stack import RunningStack, eventually
 
 PAGE = blocks("docs/facts.md")
@@ -25,11 +24,7 @@ COMMANDS = [
 
 
 def run(command: str, folder: Path) -> str:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("TIDEGATE_")}
-    environment["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    done = subprocess.run(
-        ["bash", "-c", command], cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False
-    )
+    done = typed(command, folder=folder)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -77,7 +72,7 @@ def test_the_pages_defaults_are_the_models() -> None:
         f"`facts_cache_ttl_s` ({config.cache_ttl_s})",
         f"`facts_cache_size` ({config.cache_size:,}".replace(",", " ") + ")",
         f"`facts_timeout_ms` ({config.timeout_ms})",
-        f"{facts.MAX_KEYS} keys a call",
+        f"{facts.MAX_KEYS} keys per call",
         f"none is tried for {facts.PAUSE_S:g} s",
     ):
         assert words in page, words

@@ -29,7 +29,7 @@ def run(command: str, folder: Path, *, exit_code: int = 0, **variables: str) -> 
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TIDEGATE_")}
     environment |= {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"} | variables
     done = subprocess.run(
-        ["bash", "-c", command], cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=False
+        ["bash", "-c", command], cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == exit_code, (command, done.stdout, done.stderr)
     assert "Traceback" not in done.stderr
@@ -131,7 +131,7 @@ def _add_and_ramp(walk: Walk) -> None:
     assert "tidegate rules explain live: --objective sentiment" in shown, "it can be pasted"
     rolled_back, history = walk.step("tidegate rollback", "tidegate history")
     assert before[:12] in rolled_back
-    assert "not followed any more" in rolled_back
+    assert "no longer followed" in rolled_back
     assert "too calm" in history
     assert eventually(lambda: walk.stack.get("/v1/fleet")["revision"] == before)
 

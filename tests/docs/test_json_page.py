@@ -58,6 +58,7 @@ OF_A_STACK: Mapping[str, list[str]] = {
     "reconcile": ["--stack", "{closed}"],
     "recover": ["--stack", "{closed}", "--yes"],
     "history": ["--stack", "{closed}"],
+    "shadow report": ["--stack", "{closed}"],
     "status": ["--url", "{closed}"],
 }
 """Commands that need a stack or Triton, with arguments that fail."""

@@ -1,4 +1,4 @@
-"""The models, commands and findings of docs/model-repository.md are what the page says."""
+"""The models and commands of docs/model-repository.md are what the page says."""
 
 from __future__ import annotations
 
@@ -10,13 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from tidegate.triton.checks.kinds import CHECKED, SMOKED, Kind
 
 from tests.docs.blocks import ROOT, Block, blocks
 from tests.support.parts import need
 
-NAME = "docs/model-repository.md"
-PAGE = blocks(NAME)
+PAGE = blocks("docs/model-repository.md")
 SAMPLE = "my_models/short_text/samples/words.json"
 ACCEPTED = "my_models/accepted.yaml"
 BLEND = """\
@@ -110,11 +108,3 @@ def test_the_pages_python_runs_and_finds_nothing(capsys: pytest.CaptureFixture[s
     program = block.text.replace('"triton_models"', repr(str(ROOT / "triton_models")))
     exec(compile(program, str(block), "exec"), {"__name__": "page"})
     assert capsys.readouterr().out == ""
-
-
-@pytest.mark.parametrize("kinds", [CHECKED, SMOKED], ids=["check", "smoke"])
-def test_the_table_of_findings_is_that_of_the_code(kinds: tuple[Kind, ...]) -> None:
-    rows = [f"| `{kind.name}` | {kind.severity} | {kind.meaning} | {kind.remedy} |" for kind in kinds]
-    assert "\n".join(["| kind | | what it means | what to do |", "|---|---|---|---|", *rows]) in (
-        ROOT / NAME
-    ).read_text(encoding="utf-8"), "the page's table is not the one of tidegate.triton.checks.kinds"

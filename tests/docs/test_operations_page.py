@@ -98,7 +98,7 @@ def test_a_make_command_would_run_what_the_page_says(command: str) -> None:
 
 def test_the_yaml_of_the_page_is_what_fleet_yaml_and_settings_may_have() -> None:
     import yaml
-    from tidegate.rules.language import ShardSpec
+    from tidegate.language.documents import ShardSpec
 
     from infra.setting_conflicts import conflicts
     from infra.settings import Settings

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from tidegate.rules.directory import read_directory
+from tidegate.language.directory import read_directory
 
 from tests.docs.blocks import ROOT, Block, blocks
+from tests.support.commands import typed
 
 PAGE = blocks("docs/placement.md")
 COMMANDS = [
@@ -24,10 +22,7 @@ COMMANDS = [
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_documented_command_succeeds(command: str) -> None:
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    done = subprocess.run(
-        ["bash", "-c", command], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False
-    )
+    done = typed(command)
     assert done.returncode == 0, done.stderr
     assert "title_ranking_svd" in done.stdout or "nothing moves" in done.stdout
 
@@ -55,7 +50,7 @@ def test_the_pages_fleet_is_placed_as_its_comments_say(tmp_path: Path) -> None:
 
 
 def test_the_pages_example_of_what_does_not_fit_is_what_the_planner_says(tmp_path: Path) -> None:
-    from tidegate.rules.placement import PlacementItem, ShardCapacity, plan_placement
+    from tidegate.placement import PlacementItem, ShardCapacity, plan_placement
 
     told, together = (block.text for block in PAGE if block.language == "text")
     items = [PlacementItem("pinned", 1300, pins=("gamma",)), PlacementItem("similar", 900, replicas=2)]

@@ -19,7 +19,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 import yaml
-from tidegate.rules.replay.records import records
+from tidegate.analysis.replay.records import records
 
 from tests.docs.blocks import ROOT, blocks
 from tests.support.parts import need
@@ -80,7 +80,7 @@ def test_the_example_gives_what_the_page_shows(here: Path) -> None:
     run_snippet(EXAMPLE)
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     done = subprocess.run(
-        ["bash", "-c", COMMAND], capture_output=True, text=True, env=environment, timeout=60, check=False
+        ["bash", "-c", COMMAND], capture_output=True, text=True, env=environment, timeout=300, check=False
     )
     assert (done.returncode, done.stderr) == (1, "")
     assert without_revisions(done.stdout) == without_revisions(OUTPUT)

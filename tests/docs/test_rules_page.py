@@ -10,8 +10,9 @@ import yaml
 from click.testing import CliRunner
 from pydantic import BaseModel
 from tidegate.cli import main as commands
-from tidegate.rules import compile_directory, language, load_bundle
-from tidegate.rules.cases import language as cases
+from tidegate.language import case_documents as cases
+from tidegate.language import documents
+from tidegate.rules import compile_directory, load_bundle
 
 from tests.docs.blocks import ROOT, Block, blocks
 
@@ -43,7 +44,7 @@ def test_the_pages_cases_pass(tmp_path: Path) -> None:
 
 def test_every_key_of_every_file_is_on_the_page() -> None:
     text = (ROOT / "docs/rules.md").read_text(encoding="utf-8") + (ROOT / "docs/callers.md").read_text(encoding="utf-8")
-    models = [each for module in (language, cases) for each in vars(module).values() if isinstance(each, type)]
+    models = [each for module in (documents, cases) for each in vars(module).values() if isinstance(each, type)]
     keys = {
         field.alias or name
         for each in models

@@ -13,7 +13,7 @@ from tests.fuzz.gateway import options
 
 PAGE = ROOT / "docs" / "security.md"
 TEXT = PAGE.read_text(encoding="utf-8")
-THREATS = [line for line in TEXT.partition("## Threats of whoever")[2].splitlines() if line.startswith("| ")]
+THREATS = [line for line in TEXT.partition("## Threats from anyone")[2].splitlines() if line.startswith("| ")]
 ROWS = [line for line in THREATS if not line.startswith("| threat |")]
 NAMED = re.findall(r"\[(test_\w+)\]\(([^)]+)\)", TEXT)
 

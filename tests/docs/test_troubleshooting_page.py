@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from tidegate.triton.numpy_abi import WHEEL
 
 from tests.docs.blocks import ROOT, blocks
+from tests.support.commands import typed
 from tests.support.stack import RunningStack, eventually
 
 PAGE = "docs/troubleshooting.md"
@@ -21,17 +20,12 @@ CHANGING = [command for command in COMMANDS if command.startswith("tidegate roll
 
 
 def run(command: str, stack: RunningStack) -> subprocess.CompletedProcess[str]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("TIDEGATE_")}
-    environment |= {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "TIDEGATE_STACK": stack.url}
-    environment["TIDEGATE_CACHE_DIR"] = str(ROOT / ".cache" / "tidegate")
-    return subprocess.run(
-        ["bash", "-c", command.replace(STACK, stack.url)],
-        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+    variables = {"TIDEGATE_STACK": stack.url, "TIDEGATE_CACHE_DIR": str(ROOT / ".cache" / "tidegate")}
+    return typed(command.replace(STACK, stack.url), variables)
 
 
 @pytest.mark.parametrize("command", [command for command in COMMANDS if command not in CHANGING])
-def test_a_command_of_the_page_works_where_all_is_well(command: str, example_stack: RunningStack) -> None:
+def test_a_command_of_the_page_works_on_a_healthy_stack(command: str, example_stack: RunningStack) -> None:
     assert eventually(lambda: example_stack.get("/v1/fleet")["drift"] == [])
     done = run(command, example_stack)
     assert done.returncode == 0, done.stdout + done.stderr

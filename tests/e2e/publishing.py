@@ -10,13 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tests.support.commands import tidegate
 from tests.support.model_folders import write_model
-from tests.support.stack import ROOT, RunningStack
+from tests.support.stack import PATIENT, ROOT, RunningStack
 
-TIMEOUT_S = 90
-TIMES = {"TIDEGATE_KEEP_REVISIONS": "0", "TIDEGATE_DRAIN_TIMEOUT_S": "1", "TIDEGATE_STORE_TIMEOUT_S": "1"}
-"""For the stack and the commands: each publish has something to load and something to unload, and a store that is down
-is soon found out."""
+TIMES = {"TIDEGATE_KEEP_REVISIONS": "0", "TIDEGATE_DRAIN_TIMEOUT_S": "1"}
+"""For the stack and the commands: each publish has something to load and something to unload."""
 
 ENSEMBLE = """name: "{name}"
 platform: "ensemble"
@@ -43,26 +42,20 @@ def write_ensemble(models: Path, name: str, version: int, step: str = "versioned
 
 
 def command(*arguments: str, **settings: str) -> subprocess.Popen[str]:
-    """A `tidegate` process with settings of its own over `TIMES`; its output is to be read."""
+    """A `tidegate` process with settings of its own over `PATIENT` and `TIMES`; its output is to be read."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TIDEGATE_")}
     return subprocess.Popen(
         [sys.executable, "-m", "tidegate.cli", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=environment | TIMES | settings | {"PYTHONPATH": str(ROOT / "functions")},
+        env=environment | PATIENT | TIMES | settings | {"PYTHONPATH": str(ROOT / "functions")},
     )
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """What a `tidegate` command says."""
-    with command(*arguments) as process:
-        try:
-            output, errors = process.communicate(timeout=TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            raise
-    return subprocess.CompletedProcess(arguments, process.returncode, output, errors)
+def run(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    """What a `tidegate` command says, in this process."""
+    return tidegate(*arguments, variables={**TIMES, **settings})
 
 
 def publish_arguments(stack: RunningStack, rules: Path, models: Path) -> list[str]:

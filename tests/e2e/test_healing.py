@@ -18,9 +18,9 @@ from tests.triton.dying import EXIT, HANG, SOUND, request, write_mortal
 from tests.triton.misbehaving import write_chain, write_model
 
 SETTINGS = {
-    "hung_after_s": 6,
+    "hung_after_s": 10,
     # A hung model is asked for so long before it is reloaded.
-    "load_timeout_s": 4,
+    "load_timeout_s": 12,
     "self_test_interval_s": 1,
     "reconcile_interval_s": 0.5,
 }
@@ -89,7 +89,7 @@ def test_a_stopped_server_that_goes_on_in_time_comes_back_by_itself(healing: Hea
         assert eventually(lambda: len(callers.answers) > 5)
         os.killpg(victim, signal.SIGSTOP)
         try:
-            assert eventually(lambda: healing.said(SILENT) == 1)
+            assert eventually(lambda: healing.said(SILENT) == 1, most_s=0.1)
         finally:
             os.killpg(victim, signal.SIGCONT)
         assert eventually(lambda: healing.said("answers again") == 1)
@@ -127,8 +127,9 @@ def test_a_process_that_ended_is_started_anew_while_the_other_models_of_its_serv
         print(f"{objective} was healed in {time.monotonic() - began:.1f} s")
     assert callers.failures == []
     assert healing.ready("b") == before, "its server goes on"
+    assert eventually(lambda: healing.reloads()[step]["failing"] is None)
     found = healing.reloads()[step]
-    assert (found["shard"], found["reason"], found["failing"]) == ("b", "its process had ended", None)
+    assert (found["shard"], found["reason"]) == ("b", "its process had ended")
     assert [each for each in healing.stack.get("/v1/fleet")["degraded"] if f"model {step} on" in each]
 
 

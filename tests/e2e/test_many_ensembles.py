@@ -66,7 +66,8 @@ def test_many_ensembles_are_each_routed_to_and_a_change_of_the_rules_is_quick(
     for number, name in enumerate(NAMES):
         assert served(stack, name) == (name, version_of(number))
     for shard in SHARDS:
-        (held,) = stack.models(shard)
+        # A server that is too busy to answer for its health is left out for a moment.
+        (held,) = eventually(lambda shard=shard: stack.models(shard))
         assert len(held) == ENSEMBLES / len(SHARDS) + STEPS
     began = time.monotonic()
     result = published(stack, rules_of(tmp_path, ensemble_001="ensemble_002"), models)

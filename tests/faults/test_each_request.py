@@ -14,12 +14,15 @@ import pytest
 from tidegate.aws.bundle_store import S3BundleStore
 from tidegate.aws.model_store import S3ModelStore
 from tidegate.aws.registry import DynamoRegistry
+from tidegate.bootstrap.rules_sources import GivenRules
 from tidegate.control.config import ControlPorts
-from tidegate.control.fleet import LocalFleet
 from tidegate.control.plane import ControlPlane
-from tidegate.control.publish import PublishRequest
-from tidegate.control.sources import GivenRules
+from tidegate.control.publish import PublishRequest, publish_rules
+from tidegate.control.reconcile import reconcile_fleet
+from tidegate.control.recover import plan_recovery, recover_pointer
+from tidegate.control.status import read_status
 from tidegate.errors import TidegateError
+from tidegate.fleet.local_fleet import LocalFleet
 from tidegate.ports import EndpointState, ModelCatalog, RegisteredEndpoint
 
 from tests.control.plane import MODELS, Plane, clock
@@ -86,7 +89,7 @@ class AwsPlane(Plane):
 
     async def make_live(self, process: ControlPlane, rules: Mapping[str, str]) -> str:
         request = PublishRequest(rules=GivenRules(bundle(None, **rules)), models=self.folder, by="ana")
-        result = await process.publisher.publish(request, self.events.append)
+        result = await publish_rules(process, request, self.events.append)
         if result.activated is not None:
             for warning in result.activated.warnings:
                 assert "the next publish writes it" in warning or "the next reconcile does" in warning
@@ -152,7 +155,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
             (folder / name / str(version) / "model.py").write_text(f"# {name} {version}\n")
         (folder / name / "config.pbtxt").write_text(f'name: "{name}"\n')
     # The registry trusts addresses alone.
-    with patch("tidegate.ports.memory_fleet.HOST", "127.0.0.1"), aws_in_process() as aws:
+    with patch("tidegate.testing.fleet.HOST", "127.0.0.1"), aws_in_process() as aws:
         yield Fleet(aws, folder)
 
 
@@ -175,7 +178,7 @@ async def reconcile(plane: AwsPlane) -> None:
     first, second, _ = plane.launcher.running()
     first.repository.holds.clear()
     wanted = {server.endpoint.port: set(server.repository.holds) for server in (second,)}
-    result = await plane.process().reconciler.reconcile("carl")
+    result = await reconcile_fleet(plane.process(), "carl")
     if not result.undone:
         assert set(first.repository.holds) == wanted[second.endpoint.port]
 
@@ -212,8 +215,8 @@ async def push_in_parts(plane: AwsPlane) -> None:
 
 
 async def status(plane: AwsPlane) -> None:
-    report = await plane.process().status.read()
-    if report.well:
+    report = await read_status(plane.process())
+    if report.healthy:
         assert report.live is not None
         assert report.live.revision == await live(plane)
 
@@ -222,10 +225,10 @@ async def recover(plane: AwsPlane) -> None:
     """The pointer was lost."""
     if "live/pointer.json" in plane.aws.keys():  # noqa: SIM118  # not a dictionary
         del plane.aws.keys()["live/pointer.json"]
-    recoverer = plane.process().recoverer
-    found = await recoverer.look("ann")
+    process = plane.process()
+    found = await plan_recovery(process, "ann")
     if found.status == "planned":
-        found = await recoverer.recover(found)
+        found = await recover_pointer(process, found)
     assert found.pointer is not None, found.reason
     assert await live(plane) == found.pointer.live.revision
 

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, note
 from hypothesis import strategies as st
 from tidegate.errors import ModelConfigError
-from tidegate.triton.golden import golden_requests
-from tidegate.triton.model_config import check_python, parse_config
+from tidegate.models.config import check_python, parse_config
+from tidegate.models.golden.samples import read_samples
+from tidegate.models.lint.folder import Repository
 
 from .documents import CONFIG, ENSEMBLE, SAMPLE
 from .mutations import flow, mutated, smashed
@@ -46,8 +47,10 @@ def check_repository(files: dict[str, bytes], folder: Path) -> None:
     command("models", "check", root)
     with no_hang(), contextlib.suppress(ModelConfigError):
         parse_config(files["scorer/config.pbtxt"], "scorer", "scorer/config.pbtxt")
-    with no_hang(), contextlib.suppress(ModelConfigError):
-        golden_requests(root / "scorer")
+    with no_hang():
+        scorer = Repository(root).model("scorer")
+        assert scorer is not None
+        read_samples(scorer)
     with no_hang(), contextlib.suppress(ModelConfigError):
         check_python(files["scorer/1/model.py"], "scorer/1/model.py")
 

@@ -11,21 +11,20 @@ from functools import cache
 from pathlib import Path
 from random import Random
 from typing import Any
-from zlib import crc32
 
 import pytest
 from hypothesis import given, note
 from hypothesis import strategies as st
 from tidegate.aws import formats
+from tidegate.aws.fact_files import FactFile
 from tidegate.control.rules_archive import unpack_rules
 from tidegate.errors import BundleError, ModelConfigError, RulesError, SettingsError, StoreError
 from tidegate.ports import BadMark, Claim, LiveEntry, ModelFile, ModelLoad, Pointer
-from tidegate.ports.fact_files import FactFile
 from tidegate.rules import compile_directory, load_bundle
-from tidegate.rules.bundle import FORMAT, FORMAT_VERSION, encode
 from tidegate.settings import Settings
 
 from infra.reading import read_settings
+from tests.support.bundles import sealed
 
 from .documents import RECORD, RULES
 from .mutations import ODD, TEXTS, block, flow, mutated, smashed
@@ -37,18 +36,6 @@ def bundle() -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         files = {name: block(tree).encode() for name, tree in RULES.items()}
         return compile_directory(write_files(Path(folder) / "rules", files))
-
-
-def sealed(lines: list[bytes]) -> bytes:
-    """A bundle of these lines (a manifest, and those that it refers to) with a header that fits them."""
-    body = b"\n".join([*lines, b""])
-    header = {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        "checksum": f"{crc32(body):08x}",
-        "lines": len(lines) + 1,
-    }
-    return encode(header) + b"\n" + body
 
 
 @FUZZED
@@ -161,7 +148,7 @@ def test_a_pointer_to_what_is_no_revision_is_damaged(revision: str) -> None:
     """What nothing can be stored by can never be mended by publishing its rules again."""
     sound, decode, _ = _stored()[0]
     entries = [entry | {"revision": revision} for entry in json.loads(sound)["entries"]]
-    with pytest.raises(StoreError, match="damaged: revision is none; see `tidegate recover`"):
+    with pytest.raises(StoreError, match="damaged: revision is malformed; see `tidegate recover`"):
         decode(json.dumps({"entries": entries}).encode())
 
 

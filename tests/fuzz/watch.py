@@ -14,7 +14,7 @@ from tests.support.processes import descriptors, resident_mib
 from tests.support.stack import eventually
 from tests.support.wire import Reply, Wire
 
-HANG_S = 10.0
+HANG_S = 30.0
 UNFINISHED_S = 0.4
 """After this long without an answer a request is taken for unfinished, and the caller stops sending."""
 

@@ -37,7 +37,7 @@ SHARDS = {
 }
 
 EVERY_CHOICE = {
-    "door": "both",
+    "entry_point": "both",
     "encryption": "service_managed",
     "authorizer": {
         "kind": "jwt",

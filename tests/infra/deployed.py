@@ -18,12 +18,12 @@ from types import MappingProxyType
 from typing import Any
 
 from tidegate.triton.installation import find_installation
-from tidegate.triton.server import _free_ports
+from tidegate.triton.server import reserved_ports
 
-from infra.contract import AGENT_READY_PATH
-from infra.stacks.shard.servers import SECRET_VARIABLE
+from infra.contract import AGENT_READY_PATH, SECRET_VARIABLE
 from tests.docs.blocks import ROOT
 from tests.support.parts import need
+from tests.support.processes import free_port
 
 AWS_VARIABLES = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_DEFAULT_REGION": "us-east-1"}
 
@@ -60,23 +60,23 @@ def deployed_triton(command: str, repository: str, secret: str, folder: Path) ->
     """
     need("pytriton")
     installation = find_installation(None, None)
-    ports = _free_ports(3)
     wrapper = folder / "tritonserver"
     wrapper.write_text(
         f'#!/bin/sh\nexec {installation.server} "$@" --backend-directory={installation.backend_directory} '
         "--http-address=127.0.0.1 --grpc-address=127.0.0.1 --metrics-address=127.0.0.1\n"
     )
     wrapper.chmod(0o755)
-    for port, free in zip((8000, 8001, 8002), ports, strict=True):
-        command = command.replace(f"-port={port}", f"-port={free}")
     command = re.sub(r"s3://\$\{[^}]*\}/models", repository, command)
     environment = installation.environment() | AWS_VARIABLES
     environment |= {"PATH": f"{folder}:{environment['PATH']}", SECRET_VARIABLE: secret}
     log = folder / "triton.log"
-    with running(["/bin/sh", "-c", command], environment, log) as process:
-        server = Triton(*ports)
-        wait_for(lambda: server.ask("/v2/health/ready")[0] == 200, process, log)
-        yield server
+    with reserved_ports(3) as ports:
+        for port, free in zip((8000, 8001, 8002), ports, strict=True):
+            command = command.replace(f"-port={port}", f"-port={free}")
+        with running(["/bin/sh", "-c", command], environment, log) as process:
+            server = Triton(*ports)
+            wait_for(lambda: server.ask("/v2/health/ready")[0] == 200, process, log)
+            yield server
 
 
 @contextlib.contextmanager
@@ -85,7 +85,7 @@ def deployed_agent(
 ) -> Iterator[list[int]]:
     """The shard agent beside a server, as the container definition `described` starts it; it is ready. What its health check
     answered until then."""
-    (port,) = _free_ports(1)
+    port = free_port()
     program, *arguments = described["Command"]
     assert program == "python"
     arguments += [f"--http-port={triton.http_port}", f"--grpc-port={triton.grpc_port}", "--host=127.0.0.1"]

@@ -9,7 +9,6 @@ from typing import Any
 
 import yaml
 
-from infra.app import synthesize
 from infra.assembly import Assembly, Resource
 from infra.function_assets import placeholder_assets
 from infra.reading import read_settings, read_shards
@@ -36,6 +35,9 @@ def write_stage(folder: Path, name: str, settings: Mapping[str, Any]) -> Path:
 
 def templates_of(folder: Path, shards: Mapping[str, Any], settings: Mapping[str, Any] | None = None) -> Assembly:
     """The templates of stage `test` with these shards and settings, without cdk-nag."""
+    # It starts Node.js, in each worker that collects this.
+    from infra.app import synthesize
+
     read = read_settings("test", NO_VARIABLES, write_stage(folder / "settings", "test", settings or {}))
     found = read_shards(write_rules(folder / "rules", shards), read)
     return Assembly.read(synthesize("test", read, found, placeholder_assets(), folder / "out", nag=False))

@@ -16,13 +16,12 @@ import boto3
 import pytest
 from click.testing import CliRunner, Result
 from tidegate.errors import SettingsError
-from tidegate.rules.language import ShardSpec
+from tidegate.language.documents import ShardSpec
 
 from infra.__main__ import STACKS as STACK_NAMES
 from infra.__main__ import main
 from infra.account import BOOTSTRAP_PARAMETER, Account, Preflight, preflight
 from infra.amis import pin, recommended
-from infra.app import synthesize
 from infra.destroying import empty_buckets, undeployed_settings
 from infra.images import image_tags
 from infra.reading import read_settings
@@ -104,7 +103,7 @@ def test_it_is_a_program() -> None:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
     assert (done.returncode, "stage 'staging' has no settings" in done.stderr) == (1, True)
@@ -116,8 +115,13 @@ def test_it_is_a_program() -> None:
     [
         (("check", "--stage", "staging"), {}, 1, "stage 'staging' has no settings"),
         (("check", "--rules", "nowhere"), {}, 2, "Directory 'nowhere' does not exist"),
-        (("check",), {"TIDEGATE_INFRA_DOOR": "window"}, 1, "TIDEGATE_INFRA_DOOR: 'door' is the text 'window'"),
-        (("deploy", "--stacks", "Everything"), {}, 2, "'Everything' is no stack; the stacks are Storage, Network"),
+        (
+            ("check",),
+            {"TIDEGATE_INFRA_ENTRY_POINT": "window"},
+            1,
+            "TIDEGATE_INFRA_ENTRY_POINT: 'entry_point' is the text 'window'",
+        ),
+        (("deploy", "--stacks", "Everything"), {}, 2, "'Everything' is not a stack; the stacks are Storage, Network"),
         (("destroy", "--stage", "prod"), {}, 1, "stage prod has termination_protection"),
         (("destroy", "--stage", "dev"), {}, 1, "error: nothing was changed. Missing:"),
         (("bootstrap",), {}, 1, "it needs AWS credentials and a region"),
@@ -135,7 +139,7 @@ def test_a_mistake_is_told_in_words(
 @pytest.mark.parametrize(
     ("arguments", "variables", "code"),
     [
-        (("check", "--json"), {"TIDEGATE_INFRA_DOOR": "window"}, 1),
+        (("check", "--json"), {"TIDEGATE_INFRA_ENTRY_POINT": "window"}, 1),
         (("check", "--json", "--stage", "staging"), {}, 1),
         (("costs", "--json", "--stage", "staging"), {}, 1),
         (("check", "--json", "--rules", "nowhere"), {}, 2),
@@ -352,7 +356,7 @@ def test_what_the_account_or_the_region_does_not_have_is_missing(
 def can_be_destroyed(monkeypatch: pytest.MonkeyPatch, prefix: str = "tidegate-dev") -> None:
     """Let `destroy` of the stage `dev` get as far as to what is deployed, without a synthesis."""
     names = {path: f"{prefix}-{path.lower()}" for path in STACK_NAMES}
-    monkeypatch.setattr("infra.__main__._ready", lambda *_: Account("111122223333", "us-east-1"))
+    monkeypatch.setattr("infra.gates.ready_account", lambda *_: Account("111122223333", "us-east-1"))
     monkeypatch.setattr("infra.app.synthesize", lambda *_, **__: None)
     monkeypatch.setattr("infra.upgrade.deployment.read_assembly", lambda _: Deployment({}, names))
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
@@ -444,6 +448,9 @@ def test_the_images_of_instances_are_pinned_and_moved(session: Any, tmp_path: Pa
 def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Commands that synthesize into a folder of the test's own, and have the audits left out; the folder."""
 
+    # It starts Node.js, in each worker that collects this.
+    from infra.app import synthesize
+
     def synthesized(stage: str, settings: Settings, shards: Any, assets: Any, out: Path) -> list[Any]:
         shutil.rmtree(out, ignore_errors=True)
         synthesize(stage, settings, shards, assets, out, nag=False)
@@ -476,7 +483,7 @@ def test_a_deployment_that_would_lose_data_changes_nothing(
     stack = "tidegate-dev-storage"
     session.client("cloudformation").delete_stack(StackName=stack)
     session.client("cloudformation").create_stack(StackName=stack, TemplateBody=json.dumps(deployed))
-    monkeypatch.setattr("infra.__main__._ready", lambda *_: Account("111122223333", "us-east-1"))
+    monkeypatch.setattr("infra.gates.ready_account", lambda *_: Account("111122223333", "us-east-1"))
     monkeypatch.setattr("infra.cdk_cli.run_cdk", lambda *_: pytest.fail("CDK was run"))
     done = CliRunner().invoke(main, ["deploy", "--yes"])
     assert done.exit_code == 1

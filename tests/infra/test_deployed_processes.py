@@ -23,8 +23,8 @@ from tidegate.aws.model_store import S3ModelStore
 from tidegate.aws.provision import provision_facts
 from tidegate.aws.registry import DynamoRegistry
 from tidegate.control.guard import BLAMELESS_S
+from tidegate.models.diagnosis import StoredDiagnosis
 from tidegate.ports import Claim, Endpoint, EndpointState, RegisteredEndpoint
-from tidegate.triton.diagnosis import StoredDiagnosis
 from tidegate.triton.repository import MANAGEMENT
 
 from infra.assembly import Assembly
@@ -260,13 +260,13 @@ def test_an_alarm_rolls_back_over_servers_that_ask_for_the_secret(stage: Stage) 
     assert eventually(lambda: stage.stack.version("picked") == 1)
 
 
-@pytest.mark.parametrize("door", ["gateway", "resolve"])
-def test_a_door_decides_with_the_rights_and_variables_of_its_template(stage: Stage, door: str) -> None:
-    with stage.function(door) as function:
+@pytest.mark.parametrize("name", ["gateway", "resolve"])
+def test_an_http_function_decides_with_the_rights_and_variables_of_its_template(stage: Stage, name: str) -> None:
+    with stage.function(name) as function:
         answer = read(function.invoke(http_event("/v1/objectives/picked/resolve", {"context": {}}), 30_000))
         assert answer.status == 200, answer.body
         line = next(json.loads(each) for each in function.log.splitlines() if '"Requests"' in each)
     (described,) = line["_aws"]["CloudWatchMetrics"]
-    assert (described["Namespace"], line["service"]) == ("Tidegate", door)
+    assert (described["Namespace"], line["service"]) == ("Tidegate", name)
     assert ["service"] in described["Dimensions"]
     assert ("s3:GetObject", f"arn:aws:s3:::{stage.bucket}/live/pointer.json") in stage.asked()

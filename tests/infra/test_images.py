@@ -131,7 +131,7 @@ def dry_run(path: str, *arguments: str, **variables: str) -> subprocess.Complete
         env={"PATH": path, **variables},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
 

@@ -47,7 +47,7 @@ from tests.support.model_folders import write_model
 from tests.support.stack import ROOT, eventually, write_rules
 
 SECRET = "a-secret-of-the-test-0123456789"
-FUNCTIONS = ("gateway", "resolve", "validate_rules", "reconcile", "probe", "rollback")
+FUNCTIONS = ("gateway", "resolve", "shadow", "validate_rules", "reconcile", "probe", "rollback")
 CONFIG = """name: "{name}"
 backend: "python"
 max_batch_size: 0
@@ -234,7 +234,16 @@ def stage(project: Made, aws_url: str, tmp_path_factory: pytest.TempPathFactory)
         server.infer = ANSWER
         made = Stage(templates, aws, folder, server, write_models(folder / "models", "one", "two"))
         made.register(server)
-        for exercise in (asking_too_early, publishing, asking, validating, running_the_job, reconciling, rolling_back):
+        for exercise in (
+            asking_too_early,
+            publishing,
+            asking,
+            shadowing,
+            validating,
+            running_the_job,
+            reconciling,
+            rolling_back,
+        ):
             exercise(made)
         yield made
 
@@ -362,6 +371,29 @@ def asking(stage: Stage) -> None:
     forget_gateways(stage)
 
 
+def shadowing(stage: Stage) -> None:
+    """Copies of a small and of a large request go through the queue, and the differences of their answers are reported."""
+    rules = str(stage.rules(main="[{id: default, serve: one, shadow: {two: 100}}]"))
+    stage.command("Publishers", "publish", "--rules", rules, "--why", "a shadow")
+    sqs = stage.aws.clients().client("sqs")
+    queue = sqs.create_queue(QueueName="tidegate-prod-shadow")["QueueUrl"]
+    with stage.function("gateway") as gateway:
+        for count in (1, 50_000):
+            tensor = {"name": "X", "shape": [count], "datatype": "FP32", "data": [0.25] * count}
+            body = {"inputs": [tensor]}
+            assert read(gateway.invoke(http_event("/v2/models/main/infer", body), 30_000)).status == 200
+    forget_gateways(stage)
+    messages = sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10)["Messages"]
+    assert [list(json.loads(each["Body"])) for each in messages] == [["copy"], ["object"]]
+    with stage.function("shadow") as shadow:
+        event = queued(*(json.loads(each["Body"]) for each in messages))
+        assert shadow.invoke(event, 60_000) == {"batchItemFailures": []}
+        # A copy that is gone is told from one that must not be read.
+        assert shadow.invoke(event, 60_000) == {"batchItemFailures": [{"itemIdentifier": "1"}]}
+    report = json.loads(stage.command("Publishers", "shadow", "report", "--json").stdout)
+    assert [pair["shadow"] for pair in report["pairs"]] == ["two"]
+
+
 def forget_gateways(stage: Stage) -> None:
     """Have the registry hear nothing more of functions that have ended: every publish would wait for them to confirm."""
     registry = DynamoRegistry(stage.aws.clients(), stage.aws.table)
@@ -478,7 +510,7 @@ def asked_for(stage: Stage) -> dict[str, list[Call]]:
 def documented_calls(stage: Stage, project: Resource) -> list[Call]:
     """What the commands of the section on publishing ask for, and a look at what the job does, which its console page takes."""
     text = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
-    section = text[text.index("## Publish") : text.index("## Who may do what")].replace("/dev/", "/prod/")
+    section = text[text.index("## Publish") : text.index("## Permissions")].replace("/dev/", "/prod/")
     arn = f"arn:aws:codebuild:{REGION}:{ACCOUNT}:project/{project.properties['Name']}"
     found = [Call("codebuild:BatchGetBuilds", arn)]
     for service, command, first in re.findall(r"\baws (\w+) ([a-z-]+) (\S+)", section):

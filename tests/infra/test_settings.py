@@ -89,6 +89,7 @@ def test_a_variable_of_the_processes_goes_beside_the_defaults(
         ),
         ("ami: {gpu: latest}\n", "'gpu' is the text 'latest' (write text such as 'ami-"),
         ("nat_gateways: 3\n", "there are more NAT gateways than availability zones (write at most 2)"),
+        ("control: {shadow_timeout_s: 60}\nvariables: {shadow_timeout_ms: 55000}\n", "may take 60 s"),
         ("gateway: {reserved_concurrency: 2, provisioned_concurrency: 3}\n", "is above reserved_concurrency"),
         ("python_version: '3.11'\n", "test.yaml:1: 'python_version' is the text '3.11' (write one of 3.12, 3.13)"),
         (
@@ -102,14 +103,14 @@ def test_a_variable_of_the_processes_goes_beside_the_defaults(
             "CloudFront needs a domain (set domain: both have the same name)",
         ),
         (
-            "door: function_url\ndomain: {name: a.example.com, certificate_arn: 'arn:aws:acm:eu-west-1:111122223333:certificate/a'}\n",
+            "entry_point: function_url\ndomain: {name: a.example.com, certificate_arn: 'arn:aws:acm:eu-west-1:111122223333:certificate/a'}\n",
             "test.yaml:2: a Function URL cannot have a domain name",
         ),
         ("metrics_namespace: AWS/Lambda\n", "CloudWatch keeps namespaces such as 'AWS/Lambda' for AWS's own metrics"),
         ("tags: {'aws:x': y}\n", "tag 'aws:x' is reserved"),
         (
             "variables:\n  load_timeout: 5\n",
-            "test.yaml:2: TIDEGATE_LOAD_TIMEOUT is no setting; did you mean TIDEGATE_LOAD_TIM",
+            "test.yaml:2: TIDEGATE_LOAD_TIMEOUT is not a setting; did you mean TIDEGATE_LOAD_TIM",
         ),
         ("variables: {load_timeout_s: -5}\n", "TIDEGATE_LOAD_TIMEOUT_S must be a number from 0.1 to 3600, not '-5'"),
         ("variables: {bucket: mine}\n", "'bucket' is set by the templates themselves (delete it)"),
@@ -140,7 +141,11 @@ def test_every_mistake_is_told_in_one_run(tmp_path: Path) -> None:
     ("name", "value", "told"),
     [
         ("TIDEGATE_INFRA_ALARM__P99_MS", "5", "unknown key 'alarm' (did you mean 'alarms'?)"),
-        ("TIDEGATE_INFRA_DOOR__X", "5", "'door' is a mapping (write one of http_api, function_url, both)"),
+        (
+            "TIDEGATE_INFRA_ENTRY_POINT__X",
+            "5",
+            "'entry_point' is a mapping (write one of http_api, function_url, both)",
+        ),
         ("TIDEGATE_INFRA_NAT_GATEWAYS__X__Y", "5", "'nat_gateways.x' has no settings in it (see docs/"),
         ("TIDEGATE_INFRA_ALARMS__P99_MS", "fast", "'p99_ms' is the text 'fast' (write an integer from 1 to 30000"),
         ("TIDEGATE_INFRA_AUTHORIZER", "{kind: jwt, audience: [a]}", "key 'issuer' is missing (add it: text such as"),
@@ -165,25 +170,25 @@ def test_a_wrong_variable_is_named(tmp_path: Path, name: str, value: str, told: 
 
 
 def test_every_wrong_variable_is_named_in_one_run_and_hides_no_mistake_of_the_file(tmp_path: Path) -> None:
-    wrong = {"TIDEGATE_INFRA_DOOR": "window", "TIDEGATE_INFRA_GATEWAY__MEMORY_MIB": "1"}
+    wrong = {"TIDEGATE_INFRA_ENTRY_POINT": "window", "TIDEGATE_INFRA_GATEWAY__MEMORY_MIB": "1"}
     with pytest.raises(
-        SettingsError, match=r"^2 errors in the settings\nTIDEGATE_INFRA_DOOR: .*\nTIDEGATE_INFRA_GATEWAY__M"
+        SettingsError, match=r"^2 errors in the settings\nTIDEGATE_INFRA_ENTRY_POINT: .*\nTIDEGATE_INFRA_GATEWAY__M"
     ):
         read_settings("test", wrong, stage(tmp_path, "# nothing\n"))
-    with pytest.raises(SettingsError, match=r"settings/test.yaml:1:1: 'door' is the text 'window'"):
-        read_settings("test", {"TIDEGATE_INFRA_DOOR": "both"}, stage(tmp_path, "door: window\n"))
+    with pytest.raises(SettingsError, match=r"settings/test.yaml:1:1: 'entry_point' is the text 'window'"):
+        read_settings("test", {"TIDEGATE_INFRA_ENTRY_POINT": "both"}, stage(tmp_path, "entry_point: window\n"))
 
 
 def test_an_empty_variable_means_the_default(tmp_path: Path) -> None:
-    file = "door: both\ndomain: {name: a.example.com, certificate_arn: 'arn:aws:acm:eu-west-1:111122223333:certificate/a'}\n"
-    empty = {"TIDEGATE_INFRA_DOMAIN": "", "TIDEGATE_INFRA_DOOR": "null"}
+    file = "entry_point: both\ndomain: {name: a.example.com, certificate_arn: 'arn:aws:acm:eu-west-1:111122223333:certificate/a'}\n"
+    empty = {"TIDEGATE_INFRA_DOMAIN": "", "TIDEGATE_INFRA_ENTRY_POINT": "null"}
     settings = read_settings("test", empty, stage(tmp_path, file))
-    assert (settings.domain, settings.door) == (None, "http_api")
+    assert (settings.domain, settings.entry_point) == (None, "http_api")
 
 
 @pytest.mark.parametrize("name", ["", "x", "Prod", "a b", "../prod", "a" * 17, "pre-prod", "prod\n"])
 def test_a_stage_has_a_name_that_resources_can_have(name: str) -> None:
-    with pytest.raises(SettingsError, match="is no name of a stage"):
+    with pytest.raises(SettingsError, match="is not the name of a stage"):
         read_settings(name, NO_VARIABLES)
 
 
@@ -204,4 +209,4 @@ def test_operators_are_told_what_cannot_change() -> None:
 
 
 def test_the_functions_settings_leave_the_infrastructures_variables_alone() -> None:
-    assert FunctionSettings.from_environment({"TIDEGATE_INFRA_DOOR": "both"}) == FunctionSettings()
+    assert FunctionSettings.from_environment({"TIDEGATE_INFRA_ENTRY_POINT": "both"}) == FunctionSettings()

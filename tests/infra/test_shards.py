@@ -17,9 +17,6 @@ from tidegate.errors import RulesError
 from infra.reading import read_settings, read_shards
 from infra.settings import Settings
 from infra.shards import Shard
-from infra.stacks.functions import endpoints_variable
-from infra.stacks.parts import Stage
-from infra.stacks.shard.balancer import balancer_name
 from tests.infra.fleets import NO_VARIABLES, write_rules, write_stage
 from tests.support.findings import without_columns
 
@@ -46,6 +43,10 @@ def test_different_names_have_different_labels(one: str, two: str) -> None:
 
 @given(NAMES, st.from_regex(r"[a-z][a-z0-9]{1,15}", fullmatch=True))
 def test_a_balancers_name_is_one(name: str, stage: str) -> None:
+    # It starts Node.js, in each worker that collects this.
+    from infra.stacks.parts import Stage
+    from infra.stacks.shard.balancer import balancer_name
+
     made = balancer_name(Stage(stage, Settings.model_validate({})), label_of(name))
     assert re.fullmatch(r"tidegate-[a-z0-9-]*[a-z0-9]", made)
     assert len(made) <= 32
@@ -99,7 +100,7 @@ def test_defaults_are_filled_in(tmp_path: Path) -> None:
         ({"alternative_types": ["g5.xlarge", "g4dn.xlarge"]}, "fleet.yaml:3: 'g4dn.xlarge' is named twice"),
         ({"alternative_types": ["g5g.xlarge"]}, "fleet.yaml:3: 'g5g.xlarge' cannot run Triton: its CPUs are Arm"),
         ({"instance_type": "g5.xlarge; rm"}, "it is not a known instance type"),
-        ({"spot_percent": 33.5}, "spot_percent 33.5 is no whole number"),
+        ({"spot_percent": 33.5}, "spot_percent 33.5 is not a whole number"),
         ({"replica": 3}, "fleet.yaml:3: unknown key 'replica' (did you mean 'replicas'?)"),
         ({"min_replicas": 3, "max_replicas": 2}, "min_replicas is above max_replicas"),
     ],
@@ -185,6 +186,8 @@ def test_more_gpus_than_an_instance_has_are_refused(tmp_path: Path) -> None:
 
 @given(NAMES)
 def test_the_gateway_finds_a_shard_by_its_name_alone(name: str) -> None:
+    from infra.stacks.functions import endpoints_variable
+
     (endpoint,) = shard_directory(endpoints_variable()).endpoints(name)
     assert (endpoint.host, endpoint.port) == (f"{label_of(name)}.tidegate.internal", 80)
 

@@ -9,10 +9,9 @@ import pytest
 from tidegate.settings import Settings
 
 from infra.assembly import Assembly, Resource, as_list, text_of
-from infra.contract import CHANGES, FAILED_LOADS, REFUSED_PATHS, ROLLBACKS
+from infra.contract import REFUSED_PATHS
 from tests.infra.conftest import Made
 from tests.infra.fleets import as_text, named, only
-from tests.support.parts import ROOT
 
 RUNTIME = {
     "ec2:AssignPrivateIpAddresses",
@@ -42,7 +41,8 @@ FROM_A_QUEUE = {
 TO_DEAD_LETTERS = {"kms:GenerateDataKey", "sqs:SendMessage", "sqs:GetQueueAttributes", "sqs:GetQueueUrl"}
 
 ACTIONS: dict[str, set[str]] = {
-    "Gateway": RUNTIME | READS | {"dynamodb:PutItem"},
+    "Gateway": RUNTIME | READS | {"dynamodb:PutItem", "kms:GenerateDataKey", "s3:PutObject", "sqs:SendMessage"},
+    "Shadow": RUNTIME | READS | {"kms:GenerateDataKey", "s3:DeleteObject", "s3:PutObject"} | FROM_A_QUEUE,
     "Resolve": RUNTIME | READS | {"dynamodb:PutItem"},
     "ValidateRules": RUNTIME | READS | ONCE | {"s3:PutObject"} | FROM_A_QUEUE | TO_DEAD_LETTERS,
     "Reconcile": RUNTIME
@@ -133,6 +133,10 @@ def test_every_role_may_do_exactly_this(project: Made) -> None:
     ("role", "action", "prefixes"),
     [
         ("Gateway", "s3:GetObject", {"bundles", "live"}),
+        ("Gateway", "s3:PutObject", {"shadows/copies"}),
+        ("Shadow", "s3:GetObject", {"shadows/copies"}),
+        ("Shadow", "s3:PutObject", {"shadows/tallies"}),
+        ("Shadow", "s3:DeleteObject", {"shadows/copies"}),
         ("Rollback", "s3:PutObject", {"claims", "history", "live"}),
         ("ValidateRules", "s3:PutObject", {"verdicts"}),
         ("ValidateRules", "s3:GetObject", {"rules"}),
@@ -171,6 +175,7 @@ def test_the_variables_of_functions_and_agents_are_settings(project: Made) -> No
         "TIDEGATE_REGISTRY_TABLE": "a-table",
         "TIDEGATE_FACTS_TABLE": "a-table",
         "TIDEGATE_MANAGEMENT_SECRET_ARN": "arn:aws:secretsmanager:eu-west-1:111122223333:secret:a",
+        "TIDEGATE_SHADOW_QUEUE_URL": "https://sqs.eu-west-1.amazonaws.com/111122223333/tidegate-prod-shadow",
     }
     found: list[dict[str, Any]] = [
         each.properties["Environment"]["Variables"] for each in project.assembly.resources("AWS::Lambda::Function")
@@ -180,7 +185,7 @@ def test_the_variables_of_functions_and_agents_are_settings(project: Made) -> No
             variables = {each["Name"]: each["Value"] for each in container["Environment"]}
             secrets = {each["Name"]: "a-secret-value" for each in container["Secrets"]}
             found.append(variables | secrets)
-    assert len(found) == 6 + 2 * 2
+    assert len(found) == 7 + 2 * 2
     for variables in found:
         ours = {name: filled.get(name, value) for name, value in variables.items() if name.startswith("TIDEGATE_")}
         Settings.from_environment(ours)
@@ -494,7 +499,7 @@ def alarms(assembly: Assembly) -> dict[str, dict[str, Any]]:
 
 def test_every_concern_has_its_alarm(project: Made) -> None:
     names = set(alarms(project.assembly))
-    functions = ("gateway", "resolve", "validate-rules", "reconcile", "probe", "rollback")
+    functions = ("gateway", "resolve", "shadow", "validate-rules", "reconcile", "probe", "rollback")
     assert names == {
         "api-5xx",
         "api-p99",
@@ -506,6 +511,8 @@ def test_every_concern_has_its_alarm(project: Made) -> None:
         "probe-silent",
         "dead-depth",
         "reconcile-dead-depth",
+        "shadow-age",
+        "shadow-dead-depth",
         "validate-rules-dead-depth",
         *(f"{name}-{what}" for name in functions for what in ("throttles", "errors")),
         *(f"{shard}-{what}" for shard in ("alpha", "beta") for what in ("unserved", "queue")),
@@ -570,10 +577,21 @@ def test_what_the_functions_did_to_the_fleet_is_on_a_dashboard(project: Made) ->
         for each in project.assembly.resources("AWS::CloudWatch::Dashboard")
         if each.properties["DashboardName"].endswith("-control")
     )
-    documented = (ROOT / "docs/functions.md").read_text(encoding="utf-8")
-    for metric in (ROLLBACKS, CHANGES, FAILED_LOADS):
+    for metric in ("Rollbacks", "Changes", "FailedLoads"):
         assert metric in control
-        assert f"| `{metric}` | Count |" in documented, "it is what the function puts out"
+
+
+def test_the_function_of_shadows_and_its_queues_are_on_a_dashboard(project: Made) -> None:
+    control = next(
+        as_text(each.properties["DashboardBody"])
+        for each in project.assembly.resources("AWS::CloudWatch::Dashboard")
+        if each.properties["DashboardName"].endswith("-control")
+    )
+    graphs = {part.split('"', 1)[0]: part for part in control.replace("\\", "").split('"title":"')[1:]}
+    for title in ("Runs", "Errors", "Time, ms"):
+        assert "tidegate-prod-shadow" in graphs[title], title
+    for queue in ("tidegate-prod-shadow", "tidegate-prod-shadow-dead"):
+        assert f'"{queue}"' in graphs["Messages in queues"]
 
 
 def routes(assembly: Assembly) -> dict[str, dict[str, Any]]:
@@ -692,7 +710,7 @@ def test_data_outlives_its_stack_where_the_setting_says_so(project: Made, other:
 
 def test_events_reach_the_functions_through_queues_with_dead_letters(project: Made) -> None:
     mappings = list(project.assembly.resources("AWS::Lambda::EventSourceMapping"))
-    assert len(mappings) == 2
+    assert len(mappings) == 3
     for mapping in mappings:
         assert mapping.properties["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
     watched = {}
@@ -710,6 +728,30 @@ def test_events_reach_the_functions_through_queues_with_dead_letters(project: Ma
     queues = {each.properties["QueueName"]: each.properties for each in project.assembly.resources("AWS::SQS::Queue")}
     for name in ("tidegate-prod-reconcile", "tidegate-prod-validate-rules"):
         assert queues[name]["RedrivePolicy"]["maxReceiveCount"] == 5
+
+
+def test_copies_for_shadows_are_received_once_and_are_soon_gone(project: Made) -> None:
+    queues = {each.properties["QueueName"]: each.properties for each in project.assembly.resources("AWS::SQS::Queue")}
+    queue, dead = queues["tidegate-prod-shadow"], queues["tidegate-prod-shadow-dead"]
+    assert queue["RedrivePolicy"]["maxReceiveCount"] == 1
+    assert [each["MessageRetentionPeriod"] for each in (queue, dead)] == [3600, 3600]
+    (rule,) = [
+        rule
+        for bucket in project.assembly.resources("AWS::S3::Bucket")
+        for rule in bucket.properties["LifecycleConfiguration"]["Rules"]
+        if rule.get("Prefix") == "shadows/copies/"
+    ]
+    assert (rule["ExpirationInDays"], rule["NoncurrentVersionExpiration"]) == (1, {"NoncurrentDays": 1})
+
+
+def test_old_versions_of_tallies_which_every_batch_makes_are_soon_gone(project: Made) -> None:
+    (rule,) = [
+        rule
+        for bucket in project.assembly.resources("AWS::S3::Bucket")
+        for rule in bucket.properties["LifecycleConfiguration"]["Rules"]
+        if rule.get("Prefix") == "shadows/tallies/"
+    ]
+    assert rule["NoncurrentVersionExpiration"] == {"NoncurrentDays": 1}
 
 
 def test_functions_run_where_and_as_told(project: Made, other: Made) -> None:

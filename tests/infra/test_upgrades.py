@@ -18,7 +18,6 @@ import yaml
 from moto import mock_aws
 from pydantic import ValidationError
 
-from infra.app import synthesize
 from infra.fixed_settings import fixed_fields
 from infra.function_assets import placeholder_assets
 from infra.reading import read_shards
@@ -55,6 +54,9 @@ class Synthesized:
         return self._read[key]
 
     def _make(self, kept: Path, settings: Mapping[str, Any], shards: Mapping[str, Any]) -> None:
+        # It starts Node.js, in each worker that collects this.
+        from infra.app import synthesize
+
         checked = Settings.model_validate(settings)
         assert not conflicts(checked)
         made = Path(f"{kept}.{id(self)}")
@@ -78,7 +80,7 @@ def synthesized(tmp_path_factory: pytest.TempPathFactory) -> Synthesized:
 SECOND_DEPLOYMENTS: dict[str, Mapping[str, Any]] = {
     "environments kept ready": {"gateway": {"provisioned_concurrency": 2}},
     "no rollback by alarm": {"alarms": {"rollback": False, "emails": ["ops@example.com"]}},
-    "both": {"door": "both", "nat_gateways": 1},
+    "both": {"entry_point": "both", "nat_gateways": 1},
     "a token, and a domain": {"authorizer": JWT, "domain": BOTH_ADDRESSES, "log_retention_days": 7},
     "CloudFront, with a firewall": {"authorizer": JWT, "domain": BOTH_ADDRESSES, "cloudfront": NOT_ENFORCED},
     "a zone more, and NAT": {"availability_zones": 3, "nat_gateways": 3},
@@ -147,7 +149,7 @@ ADDRESSES: dict[str, list[Mapping[str, Any]]] = {
     ],
     "CloudFront": [{"authorizer": JWT, "domain": DOMAIN}, fronted(enforced=False), fronted()],
     "another key": [fronted(KEY), fronted(NEXT_KEY, KEY), fronted(NEXT_KEY)],
-    "a Function URL instead": [{}, {"door": "both"}, {"door": "function_url"}],
+    "a Function URL instead": [{}, {"entry_point": "both"}, {"entry_point": "function_url"}],
 }
 """What changes the addresses, and each step on the way."""
 
@@ -177,7 +179,7 @@ def test_a_written_reason_denies_no_secret_that_is_there(synthesized: Synthesize
         for body in templates["Functions"]["Resources"].values()
         if body["Type"] == "AWS::Lambda::Function"
     ]
-    assert len(functions) == 6
+    assert len(functions) == 7
     for variables, reasons in functions:
         assert "CKV_AWS_173" in reasons
         assert ("No variable holds a secret" in reasons) == ("TIDEGATE_EDGE_KEY" not in variables)
@@ -231,7 +233,7 @@ def test_every_other_setting_together_is_deployable(synthesized: Synthesized) ->
     """Each setting at its other value at once; one by one and in pairs is what `test_every_pair_of_values` looks at."""
     many: dict[str, Any] = {}
     for path, values in alternatives().items():
-        if path[0] in fixed_fields() or path[0] in ("cloudfront", "domain", "authorizer", "door"):
+        if path[0] in fixed_fields() or path[0] in ("cloudfront", "domain", "authorizer", "entry_point"):
             continue
         for value in values:
             tried = with_value(many, path, value)
@@ -267,13 +269,13 @@ def test_every_pair_of_values_of_a_setting_is_deployable_or_is_marked_as_fixed(
     for basis in (
         {},
         {"authorizer": JWT, "domain": DOMAIN, "python_version": "3.12"},
-        {"door": "both", "authorizer": JWT, "nat_gateways": 1, "availability_zones": 3},
+        {"entry_point": "both", "authorizer": JWT, "nat_gateways": 1, "availability_zones": 3},
     ):
         stages = [basis, *(with_value(basis, path, value) for value in alternatives()[path])]
         valid = [each for each in stages if is_valid(each)]
         for before, after in permutations(valid, 2):
             reasons = refusals(synthesized(before), synthesized(after), STACKS)
-            if path[0] in ("door", "domain", "cloudfront"):
+            if path[0] in ("entry_point", "domain", "cloudfront"):
                 # In two steps: see `test_an_address_goes_only_after_another_was_there`.
                 reasons = [each for each in reasons if "callers would be left without an address" not in each]
             assert bool(reasons) == any(each.startswith(f"the setting {path[0]} ") for each in reasons), (
@@ -376,7 +378,7 @@ def test_what_would_fail_or_lose_data_is_refused(before: Deployment, after: Depl
 
 
 def test_a_stack_left_out_of_a_deployment_keeps_what_it_reads(synthesized: Synthesized) -> None:
-    before, after = synthesized({"door": "both"}), synthesized({"door": "function_url"})
+    before, after = synthesized({"entry_point": "both"}), synthesized({"entry_point": "function_url"})
     reasons = refusals(before, after, ("Edge",))
     assert any(each.startswith("Observability reads the output PublishOutputRefApi") for each in reasons)
     assert all(each.endswith("deploy Edge and Observability together") for each in reasons), reasons

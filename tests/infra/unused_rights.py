@@ -18,7 +18,11 @@ UNUSED: dict[tuple[str, str, str], str] = {
     },
     **{
         (role, action, f"Functions-{queue}"): _POLLS
-        for role, queue in (("reconcile", "ReconcileQueue"), ("validate_rules", "ValidateRulesQueue"))
+        for role, queue in (
+            ("reconcile", "ReconcileQueue"),
+            ("shadow", "ShadowQueue"),
+            ("validate_rules", "ValidateRulesQueue"),
+        )
         for action in ("sqs:ChangeMessageVisibility", "sqs:GetQueueUrl")
     },
     ("PublishJobRole", "s3:GetObject", "history/*"): _LOST,

@@ -1,4 +1,4 @@
-"""One stack for the whole folder, whole again before each attack, and a client beside each that must notice nothing."""
+"""One stack for all tests of this folder, recovered before each attack, and a client beside each that must notice nothing."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from tests.support.quiet_client import quiet_client
 from tests.support.stack import running_stack
 
 AFTERMATH_S = 0.5
-"""What an attack does to others may show once it is over."""
+"""How long the client goes on after an attack, whose effects on others may come late."""
 
 
 class Bystander(Protocol):
-    """Makes a block fail where a client beside it noticed anything."""
+    """Fails a block if a client beside it noticed anything."""
 
     def __call__(self, objective: str = "quiet", per_s: float = 30) -> AbstractContextManager[None]:
-        """The client asks for `objective`, `per_s` times a second."""
+        """Request `objective` `per_s` times a second beside the block."""
 
 
 @pytest.fixture(scope="session")
@@ -39,13 +39,13 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
 
 @pytest.fixture
 def place(running: Place) -> Place:
-    """The stack as it is."""
+    """The stack in its current state."""
     return running
 
 
 @pytest.fixture
 def bystander(place: Place) -> Bystander:
-    """Beside an attack; the stack is whole before it."""
+    """A client to run beside an attack; the stack has recovered before."""
     place.wait_whole()
 
     @contextmanager

@@ -29,12 +29,15 @@ VARIABLES = {
 """Settings of the stack."""
 
 SLOW_MS = 150
+HEDGE_MS = 500
+"""When a request to `slow` for the country SE is hedged."""
+
 SECRET_PATH = "/opt/licences/key.pem"
 """In the text of a model's exception, and nowhere else."""
 
 
 class Order(IntEnum):
-    """What a model does where it is the first value of `X`; the second one is its amount."""
+    """What a model does: the first value of `X`. The second value is its amount."""
 
     END_STUB = 777_001
     RAISE = 777_002
@@ -120,6 +123,7 @@ CALLERS = {
     "bystander": {"objectives": ["quiet", "slow"]},
     "attacker": {"objectives": ["chain", "fragile", "queue", "quiet", "slow", "texts"]},
     "stranger": {"objectives": ["slow"]},
+    "limited": {"objectives": ["quiet"], "rate_per_s": 20, "burst": 5, "concurrency": 4},
 }
 SERVED = ("quiet", "chain", "fragile", "queue", "slow", "texts")
 
@@ -161,12 +165,15 @@ def write_rules(root: Path) -> Path:
         }
         if name == "quiet":
             document["fallback"] = ["link"]
+        if name == "slow":
+            hedged = {"id": "hedged", "when": {"country": "SE"}, "serve": "slow", "hedge_after_ms": HEDGE_MS}
+            document["rules"] = [hedged, *document["rules"]]
         (root / "objectives" / f"{name}.yaml").write_text(json.dumps(document))
     return root
 
 
 def tensors(values: Sequence[float], **more: object) -> bytes:
-    """The body of a request to `/v2`; `more` are further members."""
+    """Return the body of a request to `/v2`; `more` are further members."""
     tensor = {"name": "X", "datatype": "FP32", "shape": [len(values)], "data": list(values)}
     return json.dumps({"inputs": [tensor], **more}).encode()
 
@@ -174,7 +181,7 @@ def tensors(values: Sequence[float], **more: object) -> bytes:
 def infer(
     objective: str, body: bytes | Sequence[float] = (0.5,), caller: str = "attacker", *headers: tuple[str, str]
 ) -> bytes:
-    """A whole request to `/v2`."""
+    """Return a complete request to `/v2`."""
     if not isinstance(body, bytes):
         body = tensors(body)
         if objective == "queue":
@@ -184,14 +191,14 @@ def infer(
 
 
 def v1(path: str, body: bytes, caller: str = "attacker", headers: Iterable[tuple[str, str]] = ()) -> bytes:
-    """A whole request to `/v1`."""
+    """Return a complete request to `/v1`."""
     sent = [("Tidegate-Caller", caller), ("Content-Type", "application/json"), *headers]
     return message("POST", f"/v1/objectives/{path}", sent, body)
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """The running stack, as attackers and their bystanders see it."""
+    """The running stack, as attackers and other callers see it."""
 
     stack: RunningStack
     port: int
@@ -206,24 +213,25 @@ class Place:
         return {server.pid for server in self.stack.servers()}
 
     def ask(self, data: bytes) -> Reply:
-        """The answer to a request that must get one."""
+        """Return the answer to a request; fail without one."""
         reply = ask(self.port, data)
         assert reply is not None, "the connection was closed without an answer"
         return reply
 
     def wait_whole(self) -> None:
-        """Wait until every server takes requests and every objective answers several times in a row, as before an attack."""
+        """Wait until every server is ready and every objective answers several times in a row, as before an attack."""
         assert eventually(self.is_full), "a server is missing"
         for objective in SERVED:
-            assert eventually(lambda name=objective: self.answers(name), 25), f"{objective} does not answer"
+            assert eventually(lambda name=objective: self.answers(name)), f"{objective} does not answer"
 
     def is_full(self) -> bool:
-        """Whether every server takes requests."""
+        """Return whether every server is ready."""
         states = [each["state"] for each in self.stack.fleet()["a"]]
         return states == ["ready"] * SERVERS
 
     def answers(self, objective: str) -> bool:
-        """Whether an objective is answered, where it is quick by every server, as far as some requests in a row tell."""
+        """Return whether some requests in a row for an objective are answered; those for the quick ones by nearly every
+        server."""
         request = v1("texts/infer", b'{"inputs": {"TEXT": ["a"]}}') if objective == "texts" else infer(objective)
-        replies = [ask(self.port, request) for _ in range(1 if objective in ("slow", "queue") else 2 * SERVERS)]
+        replies = [ask(self.port, request) for _ in range(1 if objective in ("slow", "queue") else 4 * SERVERS)]
         return all(reply is not None and reply.status == 200 for reply in replies)

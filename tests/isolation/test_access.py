@@ -30,7 +30,7 @@ def test_the_fleet_is_for_operators(place: Place, token: str, caller: str | None
         assert not ADDRESS.search(reply.body.decode())
 
 
-def test_an_objective_of_others_cannot_be_told_from_one_that_nobody_has(place: Place) -> None:
+def test_an_objective_of_others_cannot_be_distinguished_from_one_that_nobody_has(place: Place) -> None:
     requests = {
         "metadata": lambda name: message("GET", f"/v2/models/{name}", [("Tidegate-Caller", "stranger")]),
         "ready": lambda name: message("GET", f"/v2/models/{name}/ready", [("Tidegate-Caller", "stranger")]),
@@ -47,7 +47,7 @@ def test_an_objective_of_others_cannot_be_told_from_one_that_nobody_has(place: P
         assert ours.headers.keys() == nobodys.headers.keys()
 
 
-def test_a_caller_is_told_of_its_own_objectives_alone(place: Place) -> None:
+def test_a_caller_sees_its_own_objectives_alone(place: Place) -> None:
     assert [each["name"] for each in get(place, "/v1/objectives", "stranger").json()["objectives"]] == ["slow"]
     assert get(place, "/v1/objectives", "nobody").status == 403
     assert get(place, "/v1/objectives", None).status == 403

@@ -1,4 +1,4 @@
-"""Answers of models that are too large: bounded, and paid for by nobody else."""
+"""Models' answers that are too large are refused, and other callers are not affected."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from tests.isolation.conftest import Bystander
 from tests.isolation.place import Order, Place, infer
 from tests.support.processes import resident_mib
 
-ANSWER_MIB = 40
+ANSWER_MIB = 20
 
 
 def test_answers_that_are_too_large_are_refused_and_not_kept(place: Place, bystander: Bystander) -> None:

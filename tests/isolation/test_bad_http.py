@@ -1,4 +1,4 @@
-"""Bytes that are no HTTP/1.1, or HTTP that two readers could read in two ways: refused, with no word to anybody else's."""
+"""Malformed or ambiguous HTTP/1.1 is refused, and does not affect other callers' requests."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_a_model_sees_the_rules_parameters_and_no_others_of_that_name(place: Pla
     assert '"20"' in seen["data"][0]
 
 
-def test_bad_requests_are_told_in_a_few_lines_without_advice(place: Place) -> None:
+def test_bad_requests_are_logged_in_a_few_lines_without_advice(place: Place) -> None:
     before = len(place.stack.errors.splitlines())
     for _ in range(200):
         ask(place.port, b"nonsense\r\n\r\n")

@@ -1,4 +1,4 @@
-"""Requests that nobody would write, of every kind that the fuzzer makes: nothing happens that must not."""
+"""Requests of every kind that the fuzzer generates do not affect other callers."""
 
 from __future__ import annotations
 

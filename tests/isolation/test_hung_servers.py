@@ -1,4 +1,4 @@
-"""Servers that stop to answer without an end: callers are served by the others, and the server is replaced."""
+"""Servers that hang: callers are served by the others, and the server is replaced."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def test_a_server_that_hangs_is_replaced_and_no_caller_waits_for_it(place: Place
     with bystander():
         os.kill(hung, signal.SIGSTOP)
         try:
-            replaced = eventually(lambda: hung not in place.server_pids() and len(place.server_pids()) == SERVERS, 60)
+            replaced = eventually(lambda: hung not in place.server_pids() and len(place.server_pids()) == SERVERS)
         finally:
             if hung in place.server_pids():
                 os.kill(hung, signal.SIGCONT)
@@ -29,6 +29,6 @@ def test_a_server_that_is_killed_is_replaced_and_no_caller_notices(place: Place,
     killed, gateway = max(before), place.gateway_pid
     with bystander():
         os.kill(killed, signal.SIGKILL)
-        assert eventually(lambda: len(place.server_pids() - {killed}) == SERVERS, 60)
+        assert eventually(lambda: len(place.server_pids() - {killed}) == SERVERS)
     assert place.server_pids() > before - {killed}
     assert place.gateway_pid == gateway

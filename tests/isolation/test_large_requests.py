@@ -1,4 +1,4 @@
-"""Requests that are as large, or as many, as callers can make them: the gateway goes on for everybody else."""
+"""Requests as large, or as many, as callers can send: the gateway keeps serving everybody else."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_a_head_without_an_end_is_refused_as_it_comes(place: Place, bystander: B
         for _ in range(50):
             wire.send(piece)
         reply = wire.reply()
-    # An answer may be lost with the connection, since what it answers was never read.
+    # An answer may be lost with the connection, since the request was never read completely.
     assert reply is None or reply.status in (status, 414)
     assert resident_mib(place.gateway_pid) < held_mib + 50
 

@@ -1,4 +1,4 @@
-"""Callers that time out, overload a model or hold connections: whoever is served beside them notices nothing."""
+"""Callers that time out, overload a model or hold connections do not affect other callers."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from urllib.parse import urlsplit
 
 import pytest
 
 from tests.isolation.conftest import Bystander
-from tests.isolation.place import Order, Place, infer
+from tests.isolation.place import SERVERS, Order, Place, infer
 from tests.support.stack import eventually
 from tests.support.wire import Wire, ask
 
@@ -57,6 +59,18 @@ def noise(port: int, request: bytes, connections: int, pause_s: float = 0.0) -> 
     print(dict(heard.statuses))
 
 
+def test_a_caller_at_ten_times_its_limit_costs_nobody_else_an_answer(place: Place, bystander: Bystander) -> None:
+    with bystander():
+        began = time.monotonic()
+        with noise(place.port, infer("quiet", (0.5,), "limited"), 8, pause_s=8 / 200) as heard:
+            time.sleep(ATTACK_S)
+        took_s = time.monotonic() - began
+    assert set(heard.statuses) == {200, 429}
+    assert heard.statuses[200] <= 20 * took_s + 5
+    assert heard.statuses[200] >= 20 * ATTACK_S / 2, "its own limit is served"
+    assert heard.statuses[429] > heard.statuses[200]
+
+
 def test_a_header_that_a_server_would_refuse_costs_nobody_else_one(place: Place, bystander: Bystander) -> None:
     with bystander():
         for name in ("traceparent", "Content-Type", "X-Unknown", "Tidegate-Context", "X-City"):
@@ -94,9 +108,8 @@ def test_a_model_that_fails_takes_no_other_with_it(place: Place, bystander: Byst
 
 def test_many_connections_get_no_false_503(place: Place) -> None:
     with noise(place.port, infer("quiet"), 200) as heard:
-        time.sleep(ATTACK_S)
+        assert eventually(lambda: heard.statuses.total() > 400)
     assert set(heard.statuses) == {200}
-    assert heard.statuses[200] > 200
 
 
 def test_an_overloaded_model_serves_what_it_can_and_recovers_with_the_end_of_the_load(
@@ -106,7 +119,7 @@ def test_an_overloaded_model_serves_what_it_can_and_recovers_with_the_end_of_the
         time.sleep(ATTACK_S)
     assert set(heard.statuses) <= {200, 503, 504}
     assert heard.statuses[200] > 0
-    # Answered within the deadline only where what was given up is not computed first.
+    # Answered within the deadline only if abandoned requests are not computed first.
     last = ask(place.port, infer("slow", (0.5,), "attacker", ("Tidegate-Timeout-Ms", "4000")))
     assert last is not None
     assert last.status == 200
@@ -119,3 +132,22 @@ def test_callers_that_leave_cost_nobody_else_an_answer(place: Place, bystander: 
                 wire.send(infer("quiet" if number % 10 else "slow"))
                 if number % 2:
                     wire.socket.shutdown(1)
+
+
+def test_a_server_that_others_keep_busy_is_hedged(place: Place) -> None:
+    """Two of three servers are busy with what this gateway did not send them. A hedge may meet either of the others."""
+    hedged = infer("slow", (0.5,), "attacker", ("Tidegate-Context", '{"country": "SE"}'))
+    place.wait_whole()
+    # Hedges leave half of the retry budget alone, which the tests before this one may have used up.
+    with Wire(place.port) as wire:
+        for _ in range(250):
+            assert (reply := wire.send(infer("quiet")).reply()) is not None
+            assert reply.status == 200
+    busy = [urlsplit(each["url"]).port for each in place.stack.fleet()["a"][:2]]
+    with ThreadPoolExecutor() as threads:
+        work = [threads.submit(ask, port, infer("slow", (Order.SLEEP_MS, 6000.0))) for port in busy if port]
+        time.sleep(0.5)
+        replies = list(threads.map(place.ask, [hedged] * SERVERS))
+        assert all((reply := each.result()) is not None and reply.status == 200 for each in work)
+    assert [reply.status for reply in replies] == [200] * SERVERS
+    assert sum(reply.headers.get("tidegate-hedge") == "won" for reply in replies) >= 1

@@ -1,4 +1,4 @@
-"""Requests that end a model's process or a whole server, or would: nobody else notices, and it is whole again soon."""
+"""Requests that end a model's process or a server, or try to: others are not affected, and the server recovers soon."""
 
 from __future__ import annotations
 

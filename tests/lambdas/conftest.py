@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 from tidegate.aws.bundle_store import S3BundleStore
 from tidegate.aws.provision import provision
+from tidegate.metrics import Metric
 from tidegate.ports import LiveEntry
 
 from tests.support.aws import LocalAws, names
@@ -143,6 +144,22 @@ def start(tmp_path: Path) -> Iterator[Starter]:
     yield started
     for environment in running:
         environment.__exit__(None, None, None)
+        check_metrics(environment)
+
+
+def check_metrics(environment: Environment) -> None:
+    """Every metric that a function emitted is in the table, with its unit and its dimensions."""
+    known = {metric.metric_name: metric for metric in Metric}
+    for line in environment.log.splitlines():
+        if not line.startswith('{"_aws"'):
+            continue
+        document = json.loads(line)
+        for group in document["_aws"]["CloudWatchMetrics"]:
+            for stated in group["Metrics"]:
+                metric = known[stated["Name"]]
+                assert stated["Unit"] == metric.unit
+                assert document["service"] in metric.functions
+                assert any(set(dimensions) == set(group["Dimensions"][0]) for dimensions in metric.dimensions), line
 
 
 def ask(

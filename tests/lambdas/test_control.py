@@ -13,8 +13,8 @@ from tidegate.control.guard import BLAMELESS_S
 
 from tests.lambdas.conftest import EVENTS, Deployment, Starter, alarm_event
 from tests.support.lambda_runtime import Environment, FunctionError
+from tests.support.processes import free_port
 from tests.support.stack import RunningStack, eventually, make_repository, running_stack, write_rules
-from tests.web.conftest import free_port
 
 NOT_BY_ITSELF = {"TIDEGATE_RECONCILE_INTERVAL_S": "86400"}
 """The stack leaves reconciling to the function."""

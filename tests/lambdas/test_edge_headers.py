@@ -1,4 +1,4 @@
-"""CloudFront's headers are believed of CloudFront alone, and with CloudFront in front nothing gets past it."""
+"""CloudFront's headers are trusted from CloudFront alone, and no request bypasses it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tidegate.aws.edge_headers import BypassError, EdgeKeys, with_believed_headers
+from tidegate.aws.edge_headers import BypassError, EdgeKeys, with_trusted_headers
 from tidegate.rules import compile_directory
 
 from tests.lambdas.conftest import Deployment, Starter, ask
@@ -67,7 +67,7 @@ def test_both_keys_are_accepted_while_the_key_is_rotated(
     assert before not in gateway.log
 
 
-def test_both_ways_are_answered_while_dns_moves_and_cloudfronts_alone_is_believed(
+def test_both_ways_are_answered_while_dns_moves_and_only_cloudfronts_is_trusted(
     by_country: Deployment, start: Starter, shards: dict[str, int]
 ) -> None:
     variables = {"TIDEGATE_EDGE_KEY": KEY, "TIDEGATE_EDGE_KEY_ENFORCED": "false"}
@@ -84,12 +84,12 @@ def test_both_ways_are_answered_while_dns_moves_and_cloudfronts_alone_is_believe
 
 @pytest.mark.parametrize("event", [None, 3, "text", [], {}, {"headers": None}, {"headers": 3}])
 def test_what_is_no_event_is_left_to_who_reads_events(event: object) -> None:
-    assert with_believed_headers(event, None) is event
+    assert with_trusted_headers(event, None) is event
     with pytest.raises(BypassError):
-        with_believed_headers(event, EdgeKeys((KEY,)))
+        with_trusted_headers(event, EdgeKeys((KEY,)))
 
 
 def test_the_case_of_a_name_hides_nothing() -> None:
     event = {"headers": {"CloudFront-Viewer-Country": "NL", "Tidegate-Edge-Key": KEY, "X-A": "b"}}
-    assert with_believed_headers(event, None)["headers"] == {"X-A": "b"}
-    assert with_believed_headers(event, EdgeKeys((KEY,)))["headers"] == {"CloudFront-Viewer-Country": "NL", "X-A": "b"}
+    assert with_trusted_headers(event, None)["headers"] == {"X-A": "b"}
+    assert with_trusted_headers(event, EdgeKeys((KEY,)))["headers"] == {"CloudFront-Viewer-Country": "NL", "X-A": "b"}

@@ -18,7 +18,8 @@ from tidegate.rules import compile_directory
 
 from tests.lambdas.conftest import Deployment, Starter, ask
 from tests.support.lambda_runtime import Environment
-from tests.web.conftest import AS_OPERATOR, Host, free_port
+from tests.support.processes import free_port
+from tests.web.conftest import AS_OPERATOR, Host
 from tests.web.conftest import HERE as WEB
 
 RULES = compile_directory(WEB / "rules")
@@ -125,19 +126,21 @@ def test_a_thawed_function_decides_by_what_is_live_now(
 ) -> None:
     bundles = [RULES, compile_with(tmp_path, "adding", "pair_sum/2")]
     deployment.publish(bundles[0])
-    environment = start(function, {**deployment.variables(shards), "TIDEGATE_POLL_INTERVAL_S": "0.2"})
+    environment = start(
+        function, {**deployment.variables(shards), "TIDEGATE_POLL_INTERVAL_S": "0.2", "TIDEGATE_FRESH_WAIT_MS": "10000"}
+    )
     path = "/v1/objectives/adding/resolve"
     for number in range(1, 4):
         assert ask(environment, path, {"context": {}}).status == 200
         environment.freeze()
         revision = deployment.publish(bundles[number % 2])
-        time.sleep(0.8)
+        time.sleep(2)
         environment.thaw()
         answer = ask(environment, path, {"context": {}})
         assert (answer.status, answer.json["revision"]) == (200, revision), "the first request already"
     ages = [line["BundleAgeSeconds"][0] for line in metric_lines(environment) if "BundleAgeSeconds" in line]
     assert len(ages) == 6
-    assert max(ages) < 0.7, "nothing that the alarm on old rules would see"
+    assert max(ages) < 1.8, "nothing that the alarm on old rules would see"
 
 
 def test_a_thawed_function_serves_what_it_knows_while_the_store_hangs(
@@ -146,7 +149,7 @@ def test_a_thawed_function_serves_what_it_knows_while_the_store_hangs(
     revision = deployment.publish(RULES)
     proxy = cutting(urlsplit(deployment.aws.url).port or 0)
     variables = deployment.variables(shards) | {"TIDEGATE_AWS_ENDPOINT_URL": f"http://127.0.0.1:{proxy.port}"}
-    wait = {"TIDEGATE_POLL_INTERVAL_S": "0.05", "TIDEGATE_FRESH_WAIT_MS": "500"}
+    wait = {"TIDEGATE_POLL_INTERVAL_S": "0.05", "TIDEGATE_FRESH_WAIT_MS": "1500"}
     environment = start("resolve", variables | wait)
     ask(environment, "/v1/objectives/adding/resolve", {"context": {}})
     proxy.hang()
@@ -154,7 +157,7 @@ def test_a_thawed_function_serves_what_it_knows_while_the_store_hangs(
     began = time.monotonic()
     answers = [ask(environment, "/v1/objectives/adding/resolve", {"context": {}}) for _ in range(5)]
     assert [answer.json["revision"] for answer in answers] == [revision] * 5
-    assert 0.5 <= time.monotonic() - began < 2.5, "one of them waited, and not each of the five"
+    assert 1.5 <= time.monotonic() - began < 7.5, "one of them waited, and not each of the five"
 
 
 def test_the_time_that_the_function_has_left_is_the_deadline(
@@ -302,7 +305,7 @@ def compile_with(folder: Path, objective: str, target: str) -> bytes:
 def eventually_revision(gateway: Any, revision: str) -> str:
     """Ask until the answer comes from a revision, or for a while."""
     found = ""
-    deadline_s = time.monotonic() + 10
+    deadline_s = time.monotonic() + 120
     while found != revision and time.monotonic() < deadline_s:
         time.sleep(0.12)
         found = ask(gateway, "/v2/models/adding/infer", PAIR).headers["tidegate-revision"]
@@ -316,7 +319,7 @@ def test_a_caller_is_who_the_authorizer_says(
     shutil.copytree(WEB / "rules", rules)
     (rules / "callers.yaml").write_text(
         "callers:\n"
-        "  home-screen: {objectives: [adding]}\n"
+        "  home-screen: {objectives: [adding], rate_per_s: 0.01, burst: 2, marks: [replay]}\n"
         "  arn:aws:sts::123456789012:assumed-role/home-screen: {objectives: [echoing]}\n"
     )
     deployment.publish(compile_directory(rules))
@@ -328,6 +331,21 @@ def test_a_caller_is_who_the_authorizer_says(
     assert "'home-screen' may not use 'echoing'" in refused.json["error"]
     refused = ask(gateway, "/v2/models/adding/infer", PAIR, kind="function_url")
     assert "assumed-role/home-screen' may not use 'adding'" in refused.json["error"]
+    assert ask(gateway, "/v2/models/adding/infer", PAIR, {"tidegate-traffic": "replay"}).status == 200
+    limited = ask(gateway, "/v2/models/adding/infer", PAIR)
+    assert (limited.status, limited.headers["ratelimit-policy"]) == (429, '"caller-rate";q=1;w=100')
+    lines = [json.loads(line) for line in gateway.log.splitlines() if '"outcome"' in line]
+    assert [(line["outcome"], line.get("caller"), line.get("traffic"), line["status"]) for line in lines] == [
+        ("answered", "home-screen", "real", 200),
+        ("refused", None, None, 403),
+        ("refused", None, None, 403),
+        ("answered", "home-screen", "replay", 200),
+        ("refused", "home-screen", "real", 429),
+    ]
+    assert all(line["service"] == "gateway" and line["correlation_id"] for line in lines)
+    origins = [(line["Caller"], line["Traffic"]) for line in metric_lines(gateway) if "Caller" in line]
+    assert origins == [("home-screen", "real"), ("home-screen", "replay")]
+    assert sum(line["Limited"][0] for line in metric_lines(gateway) if "Limited" in line) == 1
 
 
 @pytest.mark.parametrize("kind", ["http_api", "function_url"])
@@ -351,3 +369,13 @@ def test_two_environments_answer_side_by_side(
     assert first.pid != second.pid
     for environment in (first, second, first):
         assert ask(environment, "/v2/models/adding/infer", PAIR).status == 200
+
+
+def test_one_response_is_generated_and_a_stream_refused(
+    deployment: Deployment, start: Starter, shards: dict[str, int]
+) -> None:
+    deployment.publish(RULES)
+    gateway = start("gateway", deployment.variables(shards))
+    assert ask(gateway, "/v2/models/tallying/generate", {"COUNT": 1}).json["NUMBER"] == 0
+    refused = ask(gateway, "/v2/models/tallying/generate_stream", {"COUNT": 1})
+    assert (refused.status, b"resolve" in refused.body) == (501, True)

@@ -19,7 +19,7 @@ from tests.support.stack import RunningStack, eventually, make_repository, runni
 SHORT = {"TIDEGATE_KEEP_REVISIONS": "0", "TIDEGATE_DRAIN_TIMEOUT_S": "0"}
 """No revision is kept for a rollback."""
 
-LOADS_S = 60
+LOADS_S = 180
 """Time that a publish may take on a busy machine."""
 
 

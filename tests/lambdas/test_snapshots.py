@@ -17,10 +17,9 @@ from pathlib import Path
 import pytest
 from tidegate.aws.container_credentials import ContainerCredentials
 from tidegate.aws.http_function import HttpFunction
-from tidegate.bootstrap.functions import build_http_function
-from tidegate.bootstrap.snapshots import PreparedFunction
-from tidegate.control.follower import EngineFollower, KnownRules
+from tidegate.bootstrap.functions import PreparedFunction, build_http_function
 from tidegate.errors import StoreError
+from tidegate.gateway.follower import EngineFollower, KnownRules
 from tidegate.rules import compile_directory
 from tidegate.settings import Settings
 

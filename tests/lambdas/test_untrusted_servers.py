@@ -1,4 +1,4 @@
-"""The reconciler among servers that answer oddly, and entries of the registry that nobody should believe: it reports them,
+"""The reconciler among servers that answer oddly, and entries of the registry that are not trusted: it reports them,
 sends no secret where it must not, and has every other server hold what it must."""
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Stage:
             **changes,
         }
         found = {name: value for name, value in item.items() if value is not None}
-        self.aws.clients()._client("dynamodb").put_item(TableName=self.aws.table, Item=found)
+        self.aws.clients().client("dynamodb").put_item(TableName=self.aws.table, Item=found)
 
 
 @pytest.fixture

@@ -180,15 +180,15 @@ def test_rules_with_a_mistake_are_refused_where_it_stands(deployment: Deployment
 
 
 HOSTILE: Mapping[str, tuple[Callable[[], bytes], str]] = {
-    "no archive": (lambda: b"rules: []", "no ZIP archive"),
-    "a cut archive": (lambda: archive(GOOD)[:-40], "no ZIP archive"),
+    "no archive": (lambda: b"rules: []", "not a readable ZIP archive"),
+    "a cut archive": (lambda: archive(GOOD)[:-40], "not a readable ZIP archive"),
     "a folder around it": (lambda: archive({f"rules/{name}": text for name, text in GOOD.items()}), "does not hold it"),
     "a path upwards": (lambda: archive({**GOOD, "../evil.yaml": "x"}), "plain one below"),
     "an absolute path": (lambda: archive({**GOOD, "/tmp/evil.yaml": "x"}), "plain one below"),
     "a Windows path": (lambda: archive({**GOOD, "objectives\\evil.yaml": "x"}), "plain one below"),
     "a link": (with_link, "a link or a special file"),
     "a bomb": (lambda: archive({**GOOD, "objectives/bomb.yaml": b"#" * 40_000_000}), "bytes, more than"),
-    "a bomb that lies": (lying_about_size, "no ZIP archive"),
+    "a bomb that lies": (lying_about_size, "not a readable ZIP archive"),
     "many bombs": (
         lambda: archive({**GOOD, **{f"objectives/{n}.yaml": b"#" * 4_000_000 for n in range(20)}}),
         "larger than may be",
@@ -205,7 +205,9 @@ def test_an_archive_that_would_do_harm_is_refused(deployment: Deployment, valida
         assert found["status"] == "refused", name
         assert words in found["errors"][0]["message"], (name, found["errors"])
     put(deployment, b"0" * (16 * 1024 * 1024 + 1))
-    assert "16777217 bytes, more" in validator.invoke({"key": KEY})["errors"][0]["message"]
+    (error,) = validator.invoke({"key": KEY})["errors"]
+    assert error["file"] == "the archive"
+    assert "16777217 bytes, more" in error["message"]
 
 
 @pytest.mark.parametrize(
@@ -215,9 +217,9 @@ def test_an_archive_that_would_do_harm_is_refused(deployment: Deployment, valida
         ({"key": 1}, "malformed"),
         ([], "malformed"),
         (None, "malformed"),
-        ({"source": "aws.cloudwatch"}, "none of S3"),
+        ({"source": "aws.cloudwatch"}, "not one of S3"),
         ({"key": KEY, "force": True}, "malformed"),
-        ({"key": "live/pointer.json"}, "none of an archive"),
+        ({"key": "live/pointer.json"}, "not that of an archive"),
         ({"key": KEY, "bucket": "another"}, "its own bucket"),
         ({"key": "rules/gone.zip"}, "there is no object rules/gone.zip"),
     ],

@@ -1,4 +1,4 @@
-"""A listener in a thread of its own, an app that does what a path says, and a raw client that reads strictly."""
+"""A listener in a thread of its own, an app that behaves by the path, and a strict raw client."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def until(check: Callable[[], object]) -> None:
 
 @dataclass
 class App:
-    """Answers by path, and keeps what became of each request."""
+    """Answers by path, and records what became of each request."""
 
     events: list[str] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list)
@@ -129,7 +129,7 @@ class App:
 
 
 async def answer(send: Any, body: bytes, *headers: tuple[bytes, bytes]) -> None:
-    """Send a whole answer."""
+    """Send a complete answer."""
     await send({"type": "http.response.start", "status": 200, "headers": list(headers)})
     await send({"type": "http.response.body", "body": body})
 
@@ -155,7 +155,7 @@ class Served:
         return Client(socket.create_connection(("127.0.0.1", self.listening.port), PATIENCE_S))
 
     def healthy(self) -> bool:
-        """Whether a request of another caller is answered."""
+        """Return whether a request of another caller is answered."""
         with self.connect() as client:
             client.send(post(b"well"))
             return client.read().body == b"well"
@@ -163,7 +163,7 @@ class Served:
 
 @contextlib.contextmanager
 def serving(**limits: Any) -> Iterator[Served]:
-    """Serve an `App` with the default limits but for `limits`."""
+    """Serve an `App` with the default limits, except for `limits`."""
     app = App()
     with listening(app, **limits) as found:
         yield Served(app, found)
@@ -208,7 +208,7 @@ class Client(contextlib.AbstractContextManager["Client"]):
             self.sock.sendall(part)
 
     def read(self, head_only: bool = False) -> Answer:
-        """The next answer, interim ones included."""
+        """Read the next answer, which may be an interim one."""
         while b"\r\n\r\n" not in self._read:
             self._more()
         head, self._read = self._read.split(b"\r\n\r\n", 1)
@@ -233,7 +233,7 @@ class Client(contextlib.AbstractContextManager["Client"]):
         return Answer(status, headers, self._take(int(length)))
 
     def rest(self) -> bytes:
-        """Everything up to the end of the connection."""
+        """Read everything up to the end of the connection."""
         with contextlib.suppress(EndError):
             while True:
                 self._more()
@@ -241,7 +241,7 @@ class Client(contextlib.AbstractContextManager["Client"]):
         return rest
 
     def ended(self) -> bool:
-        """Whether the server closed the connection without a further byte."""
+        """Return whether the server closed the connection without another byte."""
         return self.rest() == b""
 
     def _chunks(self) -> bytes:
@@ -274,16 +274,16 @@ class EndError(Exception):
 
 
 def get(path: bytes = b"/echo", headers: bytes = b"") -> bytes:
-    """A request without a body; `headers` are whole lines."""
+    """Return a request without a body; `headers` are complete lines."""
     return b"GET %b HTTP/1.1\r\nHost: a\r\n%b\r\n" % (path, headers)
 
 
 def post(body: bytes, path: bytes = b"/echo", headers: bytes = b"") -> bytes:
-    """A request with a body of known length."""
+    """Return a request with a Content-Length."""
     return b"POST %b HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n%b\r\n%b" % (path, len(body), headers, body)
 
 
 def chunked(*chunks: bytes, path: bytes = b"/echo") -> bytes:
-    """A request whose body is in chunks."""
+    """Return a request with a chunked body."""
     framed = b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks)
     return b"POST %b HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n%b0\r\n\r\n" % (path, framed)

@@ -1,4 +1,4 @@
-"""Mutated requests: the server survives each, says nothing that is not HTTP, keeps nothing, and hangs on none."""
+"""Mutated requests: the server survives each, answers only valid HTTP, leaks nothing and never hangs."""
 
 from __future__ import annotations
 

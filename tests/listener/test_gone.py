@@ -1,4 +1,4 @@
-"""Callers that go away, callers that only stop sending, and a listener that stops."""
+"""Callers that disconnect, callers that only stop sending, and a listener that stops."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_an_app_that_awaits_something_else_is_cancelled(leave: object) -> None:
 
 
 @WAYS
-def test_an_app_that_receives_is_told(leave: object) -> None:
+def test_an_app_that_receives_gets_http_disconnect(leave: object) -> None:
     with serving() as served, served.connect() as client:
         client.send(get(b"/watch"))
         until(lambda: "called" in served.app.events)
@@ -73,7 +73,7 @@ def test_whoever_only_stops_sending_gets_its_answer() -> None:
         client.send(post(b"abc", b"/wait"))
         until(lambda: "waiting" in served.app.events)
         client.sock.shutdown(socket.SHUT_WR)
-        assert client.read().status == 100, "how it is told from one that is gone"
+        assert client.read().status == 100, "the probe that a caller that is gone would answer with a reset"
         time.sleep(0.5)
         served.go_on()
         assert client.read().body == b"waited"

@@ -1,4 +1,4 @@
-"""Requests that are refused, and that no two readers can take one message for two."""
+"""Refused requests, among them those that two parsers could split differently (request smuggling)."""
 
 from __future__ import annotations
 

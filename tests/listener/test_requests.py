@@ -1,12 +1,10 @@
-"""Requests that are right: framing, connections, what the app is told, and that its answers arrive as they should."""
+"""Valid requests: framing, connections, the app's scope, and its answers."""
 
 from __future__ import annotations
 
 import http.client
 import json
-import shutil
 import subprocess
-from pathlib import Path
 
 import pytest
 
@@ -157,32 +155,8 @@ def test_upgrade_is_ignored(client: Client, framing: bytes) -> None:
 
 def test_curl_with_http2_upgrade(listener: Served) -> None:
     curl = ["curl", "-sS", "--http2", "-d", "abc", f"http://127.0.0.1:{listener.listening.port}/echo"]
-    done = subprocess.run([*curl, "--next", *curl[1:]], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([*curl, "--next", *curl[1:]], capture_output=True, text=True, timeout=300, check=True)
     assert done.stdout == "abcabc"
-
-
-@pytest.mark.skipif(shutil.which("java") is None, reason="java is not installed")
-def test_javas_client(listener: Served, tmp_path: Path) -> None:
-    source = tmp_path / "Ask.java"
-    source.write_text("""
-import java.net.URI;
-import java.net.http.*;
-
-public class Ask {
-    public static void main(String[] arguments) throws Exception {
-        var client = HttpClient.newHttpClient();
-        for (var body : new String[] {"first", "second"}) {
-            var request = HttpRequest.newBuilder(URI.create(arguments[0]))
-                .POST(HttpRequest.BodyPublishers.ofString(body)).build();
-            var response = client.send(request, HttpResponse.BodyHandlers.ofString());
-            System.out.println(response.statusCode() + " " + response.body());
-        }
-    }
-}
-""")
-    address = f"http://127.0.0.1:{listener.listening.port}/echo"
-    done = subprocess.run(["java", source, address], capture_output=True, text=True, timeout=120, check=False)
-    assert done.stdout.split("\n")[:2] == ["200 first", "200 second"], done.stderr
 
 
 def test_pythons_client_keeps_its_connection(listener: Served) -> None:

@@ -56,6 +56,8 @@ class Decided:
     shadows: frozenset[tuple[Served, float]]
     timeout_ms: int | None
     hedge_after_ms: int | None
+    hedge_at: str | None
+    fault: Mapping[str, Any] | None
 
 
 @dataclass(frozen=True)
@@ -131,6 +133,10 @@ class Directory:
             shadows=frozenset((self.resolve(name), float(share)) for name, share in rule.get("shadow", {}).items()),
             timeout_ms=rule.get("timeout_ms", document.get("timeout_ms")),
             hedge_after_ms=rule.get("hedge_after_ms"),
+            hedge_at=rule.get("hedge_at"),
+            fault=None
+            if "fault" not in rule
+            else {"delay_ms": None, "abort_status": None, "percent": 100, **rule["fault"]},
         )
 
     def cell_of(self, document: Yaml, experiment: Yaml, present: Yaml, allocations: Yaml) -> Any:

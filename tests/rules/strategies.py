@@ -198,7 +198,11 @@ def rule(
     if choose.once_in(4):
         written["parameters"] = parameters(choose)
     if choose.once_in(4):
-        written |= {"timeout_ms": choose.whole(10, 30000), "hedge_after_ms": choose.whole(1, 9)}
+        timeout_ms, hedge_ms = choose.whole(10, 30000), choose.whole(1, 9)
+        hedge = {"hedge_at": "p95"} if hedge_ms > 6 else {"hedge_after_ms": hedge_ms}
+        written |= {"timeout_ms": timeout_ms, **hedge}
+    if choose.once_in(4):
+        written["fault"] = choose.pick([{"delay_ms": 5}, {"abort_status": 503, "percent": 12.5}])
     return written
 
 

@@ -57,6 +57,8 @@ def as_decided(decision: Decision) -> Decided:
         shadows=frozenset((served(shadow.target), float(shadow.percent)) for shadow in decision.shadows),
         timeout_ms=decision.timeout_ms,
         hedge_after_ms=decision.hedge_after_ms,
+        hedge_at=decision.hedge_at,
+        fault=decision.as_dict()["fault"],
     )
 
 

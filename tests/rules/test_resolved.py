@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tidegate.analysis.compare.report import compare
+from tidegate.analysis.compare.revision import open_revision
 from tidegate.errors import BundleError
 from tidegate.rules import compile_directory, load_bundle
 from tidegate.rules.bundle import begins_revision, pack, revision_of, short_revision, unpack
-from tidegate.rules.compare.report import compare
-from tidegate.rules.compare.revision import open_revision
-from tidegate.rules.resolved import resolve_bundle, resolved_steps, rules_bundle
+from tidegate.rules.resolved import resolve_bundle, rules_bundle
 
 from tests.support.stack import write_rules
 
@@ -49,8 +49,8 @@ def test_steps_are_part_of_the_revision(compiled: bytes) -> None:
     first, second = (resolve_bundle(compiled, VERSIONS, {"pipeline": {"features": version}}) for version in (2, 3))
     assert load_bundle(first).revision != load_bundle(second).revision
     assert load_bundle(first).rules == load_bundle(second).rules == load_bundle(compiled).revision
-    assert resolved_steps(unpack(first).manifest) == STEPS
-    assert resolved_steps(unpack(compiled).manifest) == {}
+    assert unpack(first).manifest.steps == STEPS
+    assert unpack(compiled).manifest.steps is None
 
 
 def test_a_placement_moves_models_and_no_others(compiled: bytes) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from tidegate.rules.compare.wording import plain
-from tidegate.rules.replay.words import percent
+from tidegate.analysis.figures import percent, plain
 
 
 @pytest.mark.parametrize(

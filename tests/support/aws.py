@@ -43,7 +43,7 @@ class LocalAws:
 
     def s3(self) -> Any:
         """A plain boto3 client, for what nobody should do to a bucket."""
-        return self.clients()._client("s3")
+        return self.clients().client("s3")
 
 
 @contextlib.contextmanager

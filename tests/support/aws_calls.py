@@ -59,6 +59,14 @@ def calls_of(method: str, target: str, headers: Mapping[str, str], body: bytes) 
         return tuple(_dynamodb(operation.partition(".")[2], json.loads(body)))
     if operation.startswith("secretsmanager."):
         return tuple(_secrets(operation.partition(".")[2], json.loads(body)))
+    if operation == "AmazonSQS.SendMessage":
+        # A queue that is encrypted with a key of the stage: SQS uses that in the name of the sender.
+        name = json.loads(body)["QueueUrl"].rpartition("/")[2]
+        return (
+            Call("sqs:SendMessage", f"arn:aws:sqs:{REGION}:{ACCOUNT}:{name}"),
+            via("kms:Decrypt", "sqs"),
+            via("kms:GenerateDataKey", "sqs"),
+        )
     if not operation:
         return tuple(_s3(method, target, headers))
     raise LookupError(f"{operation} is not known in the words of IAM")

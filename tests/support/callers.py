@@ -18,7 +18,7 @@ class Callers:
 
     THREADS = 5
 
-    def __init__(self, stack: RunningStack, objective: str, per_s: int = 50, **context: Any) -> None:
+    def __init__(self, stack: RunningStack, objective: str, per_s: int = 20, **context: Any) -> None:
         self.failures: list[str] = []
         self.answers: list[int] = []
         self.first: dict[int, float] = {}

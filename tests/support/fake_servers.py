@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 STATS = "/v2/models/stats"
-HANG_S = 30
+PAUSE_S = 0.02
 DEEP = b"[" * 100_000
 
 ODD_STATS: dict[str, bytes] = {
@@ -67,9 +67,8 @@ class FakeServer:
         if parts[-1] == "infer":
             return 200, self.infer
         if parts[2:4] == ["repository", "models"] and parts[-1] == "load":
-            if self.hangs:
-                time.sleep(HANG_S)
-                return 500, b""
+            while self.hangs:
+                time.sleep(PAUSE_S)
             config = json.loads(json.loads(body)["parameters"]["config"])
             self.loaded[parts[4]] = {str(each) for each in config["version_policy"]["specific"]["versions"]}
             return 200, b""
@@ -89,7 +88,7 @@ def fake_server(host: str = "127.0.0.1") -> Iterator[FakeServer]:
 
         def _any(self) -> None:
             while fake.stopped:
-                time.sleep(0.02)
+                time.sleep(PAUSE_S)
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             fake.asked.append((self.path, {name.lower(): value for name, value in self.headers.items()}))
             status, answer = fake.answer(self.path, body)
@@ -111,4 +110,5 @@ def fake_server(host: str = "127.0.0.1") -> Iterator[FakeServer]:
         try:
             yield fake
         finally:
+            fake.hangs = fake.stopped = False  # or the threads of what it has not answered would stay
             server.shutdown()

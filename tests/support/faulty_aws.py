@@ -231,11 +231,23 @@ class _Clients(AwsClients):
         return client
 
 
+class _AtOnce:
+    """What botocore uses of the module `time`. The module itself stays: other threads sleep by it."""
+
+    @staticmethod
+    def sleep(_delay_s: float) -> None:
+        """Return at once."""
+
+
 @contextlib.contextmanager
 def aws_in_process() -> Iterator[FaultyAws]:
     """An AWS with an empty bucket and an empty table. Whoever asks again does so at once."""
     # What was saved is put back after it was replaced.
-    with mock_aws(), patch("moto.s3.models.FakeKey.dispose"), patch("botocore.endpoint.time.sleep"):
+    with (
+        mock_aws(),
+        patch("moto.s3.models.FakeKey.dispose", lambda key: None),
+        patch("botocore.endpoint.time", _AtOnce),
+    ):
         aws = FaultyAws()
         asyncio.run(provision(aws.clients, BUCKET, TABLE))
         yield aws

@@ -25,7 +25,7 @@ from typing import Any
 
 from tests.support.stack import ROOT
 
-INIT_TIMEOUT_S = 60
+INIT_TIMEOUT_S = 300
 API = "/2018-06-01/runtime"
 
 
@@ -138,7 +138,7 @@ class Environment:
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(signal.SIGCONT)
             self._process.kill()
-            self._process.wait(10)
+            self._process.wait(60)
         self._server.shutdown()
         self._server.server_close()
         self._thread.join(5)
@@ -166,7 +166,7 @@ class Environment:
         """Let the process go on."""
         os.kill(self.pid, signal.SIGCONT)
 
-    def invoke(self, event: Any, remaining_ms: int = 30_000, timeout_s: float = 60) -> Any:
+    def invoke(self, event: Any, remaining_ms: int = 30_000, timeout_s: float = 300) -> Any:
         """Invoke the function and return its response.
 
         Raises:

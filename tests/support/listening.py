@@ -13,7 +13,7 @@ from typing import Any
 import uvloop
 from tidegate.listener import Listener, ListenerConfig
 
-PATIENCE_S = 20.0
+PATIENCE_S = 120.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,20 @@
-"""What Linux tells of other processes."""
+"""What Linux tells of other processes, and ports for them."""
 
 from __future__ import annotations
 
 import contextlib
+import socket
 from pathlib import Path
 
 PROC = Path("/proc")
 _LISTENS = "0A"
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def listener_pid(port: int) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import itertools
 import json
 import re
 import socket
@@ -21,7 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-STARTS_WITHIN_S = 20.0
+STARTS_WITHIN_S = 120.0
+SERIAL = b"<serial>"
+"""As many bytes as its number has digits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,7 @@ class QuietClient:
     def stop(self) -> QuietReport:
         """End the client; what it saw."""
         if self._report is None:
-            output, _ = self._process.communicate("", timeout=60)
+            output, _ = self._process.communicate("", timeout=300)
             self._report = QuietReport(tuple(Answered(*each) for each in json.loads(output.splitlines()[-1])))
         return self._report
 
@@ -73,7 +76,7 @@ def quiet_client(
 
     Args:
         port: where to connect, on this machine.
-        request: the whole request that it repeats, as bytes.
+        request: the whole request that it repeats, as bytes; each `SERIAL` in it becomes a number of its own.
         per_s: requests per second, over all connections.
         connections: how many it keeps.
         timeout_s: how long it waits for an answer.
@@ -105,9 +108,10 @@ def quiet_client(
 class _Connection:
     """One connection of the client, opened again whenever its end has come."""
 
-    def __init__(self, port: int, request: bytes, timeout_s: float) -> None:
+    def __init__(self, port: int, request: bytes, timeout_s: float, serials: Iterator[int]) -> None:
         self._port, self._request, self._timeout_s = port, request, timeout_s
         self._socket: socket.socket | None = None
+        self._serials = serials
 
     def ask(self) -> str:
         """Send the request; the outcome."""
@@ -115,7 +119,7 @@ class _Connection:
             if self._socket is None:
                 self._socket = socket.create_connection(("127.0.0.1", self._port), timeout=self._timeout_s)
                 self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._socket.sendall(self._request)
+            self._socket.sendall(self._request.replace(SERIAL, b"%08d" % next(self._serials)))
             head, _ = _read(self._socket)
         except (OSError, ValueError) as error:
             self._close()
@@ -156,7 +160,8 @@ def _more(connection: socket.socket, received: bytearray) -> None:
 def _main() -> None:
     told = json.loads(sys.stdin.readline())
     request, count = base64.b64decode(told["request"]), told["connections"]
-    connections = [_Connection(told["port"], request, told["timeout_s"]) for _ in range(count)]
+    serials = itertools.count()
+    connections = [_Connection(told["port"], request, told["timeout_s"], serials) for _ in range(count)]
     answered: list[tuple[float, float, str]] = []
     stopped = threading.Event()
     interval_s = count / told["per_s"]

@@ -29,12 +29,21 @@ from tests.support.parts import need
 ROOT = Path(__file__).parents[2]
 
 REPOSITORIES = ROOT / "tests" / "repositories"
-READY_TIMEOUT_S = 150
-STOP_TIMEOUT_S = 15
-TIMEOUT_MS = 20_000
+# Far above what is usual: a machine may be three times slower, and busy with three stacks.
+READY_TIMEOUT_S = 300
+STOP_TIMEOUT_S = 60
+TIMEOUT_MS = 60_000
 SHARED_MEMORY = Path("/dev/shm")
 
 NOTHING: Mapping[str, str] = MappingProxyType({})
+PATIENT: Mapping[str, str] = MappingProxyType(
+    {
+        "TIDEGATE_SERVER_START_TIMEOUT_S": "180",
+        "TIDEGATE_LOAD_TIMEOUT_S": "120",
+        "TIDEGATE_STORE_TIMEOUT_S": "20",
+    }
+)
+"""Settings of stacks and commands whose servers, models and stores are healthy, on a slow and busy machine."""
 
 _PREFIX = re.compile(r"shm-region-prefix-name=(\S+)")
 
@@ -110,7 +119,7 @@ class RunningStack:
     def get(self, path: str) -> Any:
         """The JSON that a GET answers; operators' paths are asked for as an operator does."""
         token = {"Authorization": f"Bearer {self.known.operator_token}"} if path == "/v1/fleet" else {}
-        with urllib.request.urlopen(urllib.request.Request(self.url + path, headers=token), timeout=10) as response:
+        with urllib.request.urlopen(urllib.request.Request(self.url + path, headers=token), timeout=30) as response:
             return json.load(response)
 
     def post(self, path: str, body: Any, headers: Mapping[str, str] | None = None) -> tuple[int, Any]:
@@ -122,7 +131,7 @@ class RunningStack:
             method="POST",
         )
         try:
-            with urllib.request.urlopen(request, timeout=30) as response:
+            with urllib.request.urlopen(request, timeout=300) as response:
                 return response.status, json.load(response)
         except urllib.error.HTTPError as error:
             return error.code, json.load(error)
@@ -148,10 +157,17 @@ class RunningStack:
 
     def models(self, shard: str) -> list[set[str]]:
         """What is READY on each endpoint of a shard, as `name/version`."""
-        return [
-            {f"{model['name']}/{model['version']}" for model in endpoint["models"] if model["state"] == "READY"}
-            for endpoint in self.fleet().get(shard, [])
-        ]
+        return ready(self.get("/v1/fleet"), shard)
+
+
+def ready(fleet: Mapping[str, Any], shard: str) -> list[set[str]]:
+    """What is READY on each endpoint of a shard by what `/v1/fleet` answered, as `name/version`."""
+    return [
+        {f"{model['name']}/{model['version']}" for model in endpoint["models"] if model["state"] == "READY"}
+        for each in fleet["shards"]
+        if each["name"] == shard
+        for endpoint in each["endpoints"]
+    ]
 
 
 @contextlib.contextmanager
@@ -162,7 +178,7 @@ def started_stack(
     need("pytriton")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TIDEGATE_")}
     environment |= {"TIDEGATE_CACHE_DIR": str(ROOT / ".cache" / "tidegate"), "PYTHONPATH": str(ROOT / "functions")}
-    environment |= variables
+    environment |= {**PATIENT, **variables}
     command = [sys.executable, "-m", "tidegate.cli", "up", "--rules", str(rules), "--models", str(models)]
     command += [] if "--port" in arguments else ["--port", "0"]
     with log.open("wb") as errors:
@@ -235,14 +251,19 @@ def write_rules(
     return target
 
 
-def eventually(check: Callable[[], Any], timeout_s: float = 40.0) -> Any:
-    """Call `check` until it gives something true, and return that; the last value where it never does."""
-    deadline = time.monotonic() + timeout_s
+def eventually(check: Callable[[], Any], timeout_s: float = 180.0, most_s: float = 1.0) -> Any:
+    """Call `check` until it gives something true, and return that; the last value where it never does.
+
+    It is called at longer and longer intervals, up to `most_s`: a look at the fleet takes the stack as much CPU time as some
+    thirty requests.
+    """
+    began = time.monotonic()
     while True:
         value = check()
-        if value or time.monotonic() > deadline:
+        waited_s = time.monotonic() - began
+        if value or waited_s > timeout_s:
             return value
-        time.sleep(0.05)
+        time.sleep(min(max(0.1, waited_s / 5), most_s))
 
 
 def _processes() -> list[int]:

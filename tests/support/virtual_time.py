@@ -13,14 +13,20 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 LIMIT_S = 3600.0
+LIMIT_TURNS = 1_000_000
+"""Turns of the loop, of which the longest test takes some 30,000."""
 
 
 class _Selector(selectors.DefaultSelector):
     """Where nothing is ready, it moves the clock to the next timer instead of waiting for it."""
 
     now_s = 0.0
+    turns = 0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        self.turns += 1
+        if self.turns == LIMIT_TURNS:
+            raise RuntimeError(f"tasks do not end: {self.turns} turns of the loop, to {self.now_s:.0f} s of its clock")
         ready: list[tuple[selectors.SelectorKey, int]] = super().select(0)
         if not ready and timeout != 0:
             if timeout is None or self.now_s > LIMIT_S:
@@ -53,7 +59,7 @@ class _Loop(asyncio.SelectorEventLoop):
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """What `asyncio.run` does, without waiting; fails where tasks wait for each other for ever.
+    """What `asyncio.run` does, without waiting; fails where tasks wait for each other, or go on, for ever.
 
     An exception that a task left behind is raised as well.
     """

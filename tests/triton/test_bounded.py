@@ -15,11 +15,11 @@ from typing import Any, ClassVar
 
 import pytest
 from tidegate.errors import EndpointError, ModelLoadError, StackError
-from tidegate.ports import MemoryModelStore, ModelLoad
+from tidegate.ports import ModelLoad
+from tidegate.testing import MemoryModelStore
 from tidegate.triton.bounded import OVER_MEMORY
 from tidegate.triton.installation import Installation, find_installation
-from tidegate.triton.memory import available_bytes
-from tidegate.triton.scratch import ScratchLauncher
+from tidegate.triton.scratch import ScratchLauncher, available_bytes
 from tidegate.triton.server import BOUNDED, TritonLauncher
 from tidegate.triton.transport import PooledTransport
 
@@ -117,14 +117,14 @@ def test_a_bounded_triton_leaves_nothing_whatever_its_model_does(tmp_path: Path)
         server = await launcher.launch("scratch")
         try:
             with pytest.raises((EndpointError, ModelLoadError)) as failure:
-                await server.repository.load(ModelLoad(name, (1,)), 5)
+                await server.repository.load(ModelLoad(name, (1,)), 4 if name == "hangs" else 120)
             ended[name] = str(failure.value)
             if isinstance(failure.value, EndpointError):
-                ended[name] = await asyncio.wait_for(server.wait(), 5)
+                ended[name] = await asyncio.wait_for(server.wait(), 120)
         finally:
             began = time.monotonic()
             await server.kill()
-            assert time.monotonic() - began < 2
+            assert time.monotonic() - began < 45
         assert Server(server.pid, server.prefix).leftovers() == []
 
     async def work() -> None:
@@ -213,9 +213,9 @@ def test_a_bounded_triton_that_hangs_ends_with_the_process_that_started_it(tmp_p
         assert process.stdout is not None
         pid, prefix = process.stdout.readline().split()
         server = Server(int(pid), prefix)
-        assert len(server.leftovers()) >= 3, "what bounds it, the server and its model run"
+        assert eventually(lambda: len(server.leftovers()) >= 3), "what bounds it, the server and its model run"
         process.kill()
-    assert eventually(lambda: server.leftovers() == [], 5)
+    assert eventually(lambda: server.leftovers() == [])
 
 
 class Recorded(TritonLauncher):

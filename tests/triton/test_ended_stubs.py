@@ -11,12 +11,13 @@ from typing import Any, TypeVar
 
 import pytest
 from tidegate.control.config import nothing_known
-from tidegate.control.reloading import reload
 from tidegate.errors import EndpointTimeoutError
-from tidegate.ports import HttpRequest, HttpResponse, ModelLoad, ended_stub
+from tidegate.fleet.reloading import reload
+from tidegate.models.catalog import plan_directory
+from tidegate.oip.error_texts import ended_stub
+from tidegate.ports import HttpRequest, HttpResponse, ModelLoad
 from tidegate.rules import Target
 from tidegate.triton.installation import find_installation
-from tidegate.triton.model_directory import ModelDirectory
 from tidegate.triton.server import TritonLauncher, TritonServer
 from tidegate.triton.transport import PooledTransport
 
@@ -35,10 +36,9 @@ class Running:
     def __init__(self, root: Path) -> None:
         self._runner = asyncio.Runner()
         self._transport = PooledTransport()
-        directory = ModelDirectory(root)
         self.loads: dict[str, ModelLoad] = {}
         targets = [Target(name, name, None, ("a",)) for name in MODELS]
-        for load in directory.plan([*targets, Target("two/1", "two", 1, ("a",))]):
+        for load in asyncio.run(plan_directory(root, [*targets, Target("two/1", "two", 1, ("a",))])):
             self.loads[load.model] = load
         installation = find_installation(cache_dir=ROOT / ".cache" / "tidegate")
         self._launcher = TritonLauncher(installation, root, self._transport, lambda: False)
@@ -68,7 +68,7 @@ class Running:
         self._runner.run(work())
 
     def ready(self) -> set[str]:
-        return {each.model for each in self._runner.run(self.server.repository.loaded())}
+        return set(self._runner.run(self.server.repository.loaded()))
 
     def close(self) -> None:
         self._runner.run(self.server.kill())

@@ -9,10 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tidegate.models.catalog import plan_directory
 from tidegate.ports import HttpRequest, ModelLoad
 from tidegate.rules import Target
 from tidegate.triton.installation import Installation, find_installation
-from tidegate.triton.model_directory import ModelDirectory
 from tidegate.triton.server import TritonServer
 
 from tests.support.parts import need
@@ -39,15 +39,17 @@ def pinned(load: ModelLoad, version: int) -> ModelLoad:
 def test_an_ensemble_needs_no_folder_by_either_door(installation: Installation, tmp_path: Path) -> None:
     models = make_repository(tmp_path, "versioned", "versioned_pipeline")
 
-    async def use(server: TritonServer, directory: ModelDirectory) -> None:
-        step, ensemble = directory.plan([Target("p", "versioned_pipeline", 1, ()), Target("v", "versioned", 3, ())])
+    async def use(server: TritonServer, models: Path) -> None:
+        step, ensemble = await plan_directory(
+            models, [Target("p", "versioned_pipeline", 1, ()), Target("v", "versioned", 3, ())]
+        )
         assert ensemble.steps == ("versioned",)
         shutil.rmtree(models / "versioned_pipeline")
         await server.repository.load(step, 20)
         for repository in (server.repository, replace(server.repository, grpc_port=None)):
             await repository.load(ensemble, 5)
             assert await answer(server) == 2
-            assert ("versioned_pipeline", 1) in {(each.model, each.version) for each in await repository.loaded()}
+            assert (await repository.loaded())["versioned_pipeline"] == {1}
             await repository.unload("versioned_pipeline")
             assert not await repository.model_ready("versioned_pipeline")
 
@@ -59,8 +61,10 @@ def test_an_ensemble_is_reloaded_under_requests_and_comes_back_with_its_step(
 ) -> None:
     models = make_repository(tmp_path, "versioned", "versioned_pipeline")
 
-    async def use(server: TritonServer, directory: ModelDirectory) -> None:
-        step, ensemble = directory.plan([Target("p", "versioned_pipeline", 1, ()), Target("v", "versioned", 3, ())])
+    async def use(server: TritonServer, models: Path) -> None:
+        step, ensemble = await plan_directory(
+            models, [Target("p", "versioned_pipeline", 1, ()), Target("v", "versioned", 3, ())]
+        )
         await server.repository.load(step, 20)
         await server.repository.load(ensemble, 5)
         answers: list[int] = []

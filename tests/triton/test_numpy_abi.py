@@ -69,6 +69,15 @@ def test_the_stub_of_another_triton_is_left_alone(tmp_path: Path, monkeypatch: p
     assert (built / "python/triton_python_backend_stub").read_bytes() == b"\x7fELF another build"
 
 
+def test_a_user_without_a_home_names_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def without_home(_: type[Path]) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", classmethod(without_home))
+    assert find_installation(unknown_triton(tmp_path / "triton"), tmp_path / "cache").backend_directory.is_dir()
+
+
 def test_a_wrong_place_in_the_table_is_refused(stubs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stub = (stubs / "3.12/triton_python_backend_stub").read_bytes()
     monkeypatch.setitem(STUBS, hashlib.sha256(stub).hexdigest(), (0,))

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
+import struct
+import threading
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -86,7 +90,7 @@ def run(request: pytest.FixtureRequest) -> Callable[[Any], Any]:
 
     def runner(main: Any) -> Any:
         with asyncio.Runner(loop_factory=factory) as loop:
-            return loop.run(asyncio.wait_for(main, 20))
+            return loop.run(asyncio.wait_for(main, 120))
 
     return runner
 
@@ -224,7 +228,7 @@ def test_a_request_that_may_be_sent_once_is_not_sent_again(run: Any) -> None:
 def test_a_close_that_came_while_the_process_was_frozen_is_seen_before_sending(
     run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tidegate.triton.transport._LOOK_AGAIN_AFTER_S", 0.0)
+    monkeypatch.setattr("tidegate.triton.pool.LOOK_AGAIN_AFTER_S", 0.0)
 
     async def main() -> None:
         async with Scripted(answering(OK)) as server:
@@ -283,6 +287,39 @@ def test_nobody_listens(run: Any) -> None:
             run(PooledTransport().send(endpoint, POST, 5))
 
 
+def test_a_connection_that_is_closed_as_soon_as_it_is_open_is_refused(run: Any) -> None:
+    # As by the kernel of a server that is killed. The loop is slow, so that both have come when the request is sent.
+    async def delay_the_loop() -> None:
+        while True:
+            time.sleep(0.002)
+            await asyncio.sleep(0)
+
+    def reset_all(listening: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                accepted, _ = listening.accept()
+                accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                accepted.close()
+
+    async def main(endpoint: Endpoint) -> None:
+        delaying = asyncio.create_task(delay_the_loop())
+        for _ in range(10):
+            ended: list[float | None] = []
+            with pytest.raises((EndpointRefusedError, EndpointResetError)) as error:
+                await PooledTransport().send(endpoint, POST, 5, ended.append)
+            assert ended == ([None] if error.type is EndpointResetError else []), "what was not sent is not ended"
+        delaying.cancel()
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        resetting = threading.Thread(target=reset_all, args=(listening,))
+        resetting.start()
+        try:
+            run(main(Endpoint("shard", "127.0.0.1", listening.getsockname()[1])))
+        finally:
+            listening.shutdown(socket.SHUT_RDWR)
+            resetting.join()
+
+
 def test_a_name_that_does_not_resolve_is_refused(run: Any) -> None:
     with pytest.raises(EndpointRefusedError):
         run(PooledTransport(connect_timeout_s=5).send(Endpoint("shard", "no-such-host.invalid", 1), POST, 10))
@@ -316,7 +353,7 @@ def test_a_cancelled_request_leaves_no_connection_behind(run: Any) -> None:
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> None:
         while True:
             _, body = await read_request(reader)
-            await asyncio.sleep(0.1 if body == b"slow" else 0)
+            await asyncio.sleep(0.5 if body == b"slow" else 0)
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
 
     async def main() -> None:

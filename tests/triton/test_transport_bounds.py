@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -17,7 +18,7 @@ from tidegate.errors import (
     EndpointTimeoutError,
 )
 from tidegate.ports import Endpoint, HttpRequest, HttpResponse
-from tidegate.triton import transport as transport_module
+from tidegate.triton import pool
 from tidegate.triton.connection import ResponseLimits
 from tidegate.triton.transport import PooledTransport
 
@@ -26,8 +27,8 @@ from tests.triton.test_transport import OK, POST, Script, Scripted, always, read
 __all__ = ["run"]
 
 
-def limits(most_bytes: int = 1 << 20, budget_bytes: int = 1 << 30, abandoned_s: float = 5.0) -> ResponseLimits:
-    return ResponseLimits(most_bytes, ByteBudget(budget_bytes), abandoned_s)
+def limits(most_bytes: int = 1 << 20, budget_bytes: int = 1 << 30) -> ResponseLimits:
+    return ResponseLimits(most_bytes, ByteBudget(budget_bytes))
 
 
 def slow(seconds: float) -> Script:
@@ -65,7 +66,7 @@ def test_whoever_finds_no_connection_waits_in_turn(run: Any) -> None:
 
 def test_whoever_waits_too_long_for_a_connection_learns_that_it_is_load(run: Any) -> None:
     async def main() -> None:
-        async with Scripted(slow(0.2)) as server:
+        async with Scripted(slow(0.4)) as server:
             transport = PooledTransport(max_per_endpoint=1)
             first = asyncio.create_task(transport.send(server.endpoint, POST, 5))
             await asyncio.sleep(0.01)
@@ -84,13 +85,18 @@ def test_whoever_waits_too_long_for_a_connection_learns_that_it_is_load(run: Any
 
 @pytest.mark.parametrize("size_bytes", [4, 100_000])
 @pytest.mark.parametrize("leaves", ["time-out", "cancelled"])
-def test_a_request_that_nobody_waits_for_ends_when_the_server_has_answered(
-    run: Any, leaves: str, size_bytes: int
-) -> None:
+def test_a_request_that_nobody_waits_for_is_cut_off(run: Any, leaves: str, size_bytes: int) -> None:
     request = HttpRequest("POST", "/", (), bytes(size_bytes))
+    cut_off = asyncio.Event()
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> None:
+        await read_request(reader)
+        with contextlib.suppress(ConnectionError):
+            assert not await reader.read(), "nothing follows the request"
+        cut_off.set()
 
     async def main() -> None:
-        async with Scripted(slow(0.15)) as server:
+        async with Scripted(script) as server:
             transport = PooledTransport(max_per_endpoint=1)
             took: list[float | None] = []
             sending = asyncio.create_task(
@@ -101,31 +107,15 @@ def test_a_request_that_nobody_waits_for_ends_when_the_server_has_answered(
                 sending.cancel()
             with pytest.raises((EndpointTimeoutError, asyncio.CancelledError)):
                 await sending
-            assert took == []
-            answer = await transport.send(server.endpoint, HttpRequest("POST", "/", (), b"next"), 5)
-            assert answer.body == b"next"
-            assert server.count == 1, "its connection takes the next request"
-            (seconds,) = took
-            assert seconds is not None
-            assert seconds >= 0.1
-
-    run(main())
-
-
-def test_a_request_that_nobody_waits_for_is_given_up_in_the_end(run: Any) -> None:
-    async def main() -> None:
-        async with Scripted(slow(60)) as server:
-            transport = PooledTransport(limits=limits(abandoned_s=0.05))
-            ended = asyncio.Event()
-            with pytest.raises(EndpointTimeoutError):
-                await transport.send(server.endpoint, POST, 0.01, lambda _: ended.set())
-            await ended.wait()
+            assert took == [None]
+            async with asyncio.timeout(1):
+                await cut_off.wait()
 
     run(main())
 
 
 @pytest.mark.parametrize("failure", ["refused", "reset", "late"])
-def test_an_end_is_told_once_whatever_it_is(run: Any, failure: str) -> None:
+def test_the_end_of_what_was_sent_is_reported_once(run: Any, failure: str) -> None:
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> None:
         await read_request(reader)
         if failure == "late":
@@ -138,7 +128,7 @@ def test_an_end_is_told_once_whatever_it_is(run: Any, failure: str) -> None:
             with pytest.raises((EndpointRefusedError, EndpointResetError, EndpointTimeoutError)):
                 await PooledTransport().send(endpoint, POST, 0.05, took.append)
             await asyncio.sleep(0.15)
-            assert took == [None]
+            assert took == ([] if failure == "refused" else [None])
 
     run(main())
 
@@ -331,7 +321,7 @@ def test_what_follows_an_answer_is_not_the_answer_to_whoever_waits_for_the_conne
 def test_a_request_that_is_cancelled_at_any_moment_leaves_the_bound_as_it_was(
     run: Any, is_reused: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transport_module, "_LOOK_AGAIN_AFTER_S", -1.0)
+    monkeypatch.setattr(pool, "LOOK_AGAIN_AFTER_S", -1.0)
     under_way = most = 0
 
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> None:

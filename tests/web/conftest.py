@@ -1,4 +1,4 @@
-"""The gateway behind its listener, in front of a real Triton or of a scripted one."""
+"""The gateway behind its listener, in front of a real or a scripted Triton."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import http.client
 import json
 import os
 import signal
-import socket
 import subprocess
 import threading
 import time
@@ -19,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tidegate.dispatch import DispatchConfig, Dispatcher
-from tidegate.ports import Endpoint, FleetStatus, MemoryEndpointDirectory, MemoryEngineSource
+from tidegate.gateway import DispatchConfig, Dispatcher
+from tidegate.ports import Endpoint, FleetStatus
 from tidegate.rules import Engine, compile_directory, load_bundle
+from tidegate.testing import MemoryEndpointDirectory, MemoryEngineSource
 from tidegate.triton.installation import find_installation
 from tidegate.triton.transport import PooledTransport
 from tidegate.web import create_app
@@ -29,17 +29,18 @@ from tidegate.web.model_answers import ModelErrors
 
 from tests.support.listening import listening
 from tests.support.parts import need
+from tests.support.processes import free_port
 
 HERE = Path(__file__).parent
-START_TIMEOUT_S = 60
-STOP_TIMEOUT_S = 15
-MODELS = ("pair_sum", "text_sum", "echo")
+START_TIMEOUT_S = 300
+STOP_TIMEOUT_S = 60
+MODELS = ("pair_sum", "text_sum", "echo", "tally")
 MAX_BODY_BYTES = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An HTTP response as it came; header names in lower case."""
+    """An HTTP response, unchanged except for header names, which are in lower case."""
 
     status: int
     headers: Mapping[str, str]
@@ -51,7 +52,7 @@ class Reply:
 
     @property
     def error(self) -> str:
-        """The text of an error that has exactly the protocol's form."""
+        """The text of an error, checked to have exactly the protocol's format."""
         document = self.json
         assert list(document) == ["error"]
         assert self.headers["content-type"] == "application/json"
@@ -60,7 +61,7 @@ class Reply:
 
     @property
     def problem(self) -> dict[str, Any]:
-        """A problem document that is one (RFC 9457)."""
+        """The problem document, checked to be one (RFC 9457)."""
         assert self.headers["content-type"] == "application/problem+json"
         document: dict[str, Any] = self.json
         assert document["status"] == self.status
@@ -70,7 +71,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """Something that speaks HTTP on a local port."""
+    """An HTTP server on a local port."""
 
     port: int
 
@@ -85,7 +86,7 @@ class Host:
         body: bytes | str | dict[str, Any] | None = None,
         headers: Mapping[str, str] | list[tuple[str, str]] = {},  # noqa: B006
     ) -> Reply:
-        """Send one request on a connection of its own; a dictionary goes out as JSON."""
+        """Send one request on a connection of its own; a dictionary is sent as JSON."""
         pairs = list(headers.items()) if isinstance(headers, Mapping) else headers
         if isinstance(body, dict):
             body = json.dumps(body)
@@ -106,23 +107,16 @@ class Host:
         return self.ask("GET", path, None, {name.replace("_", "-"): value for name, value in headers.items()})
 
 
-def free_port() -> int:
-    with socket.socket() as reserved:
-        reserved.bind(("127.0.0.1", 0))
-        port: int = reserved.getsockname()[1]
-        return port
-
-
 @contextlib.contextmanager
 def serving(app: Any) -> Iterator[Host]:
-    """`app` behind the listener, as `tidegate up` serves it."""
+    """Serve `app` behind the listener, as `tidegate up` does."""
     with listening(app) as served:
         yield Host(served.port)
 
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A request as the scripted Triton got it; header names in lower case, their order kept."""
+    """A request that the scripted Triton received; header names in lower case, in order."""
 
     method: str
     path: str
@@ -138,7 +132,7 @@ Script = Callable[[Received], tuple[int, Mapping[str, str], bytes]]
 
 @dataclass
 class FakeTriton:
-    """A Triton that answers as `script` says, and keeps what it was asked."""
+    """A fake Triton that answers as `script` says, and records requests."""
 
     port: int
     received: list[Received] = field(default_factory=list)
@@ -151,7 +145,7 @@ def silent(_: Received) -> tuple[int, Mapping[str, str], bytes]:
 
 @pytest.fixture
 def fake(fake_server: FakeTriton) -> FakeTriton:
-    """The scripted Triton, which answers `{}` until it is told otherwise."""
+    """The scripted Triton, which answers `{}` until a test sets another script."""
     fake_server.received.clear()
     fake_server.script = silent
     return fake_server
@@ -166,8 +160,8 @@ def fake_server() -> Iterator[FakeTriton]:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             headers = [(name.lower(), value) for name, value in self.headers.items()]
             request = Received(self.command, self.path, headers, body)
-            if self.path == "/v2/health/ready":
-                # The dispatcher's own, whenever something seems wrong.
+            if self.path == "/v2/health/live":
+                # The dispatcher's own health requests, which depend on time, are not recorded.
                 status, answer_headers, answer = silent(request)
             else:
                 double.received.append(request)
@@ -209,9 +203,10 @@ def gateway_app(
     shards: Mapping[str, int],
     fleet: FleetStatus | None = None,
     model_errors: ModelErrors = ModelErrors.PASSED,
+    streams: bool = True,
     **config: Any,
 ) -> Any:
-    """The gateway in front of one local port per shard; `OPERATOR` is its operators' token."""
+    """Create the gateway in front of one local port per shard; `OPERATOR` is its operators' token."""
     endpoints = {shard: (Endpoint(shard, "127.0.0.1", port),) for shard, port in shards.items()}
     dispatcher = Dispatcher(PooledTransport(), MemoryEndpointDirectory(endpoints), DispatchConfig(**config))
     return create_app(
@@ -220,31 +215,32 @@ def gateway_app(
         fleet=fleet,
         max_body_bytes=MAX_BODY_BYTES,
         model_errors=model_errors,
+        streams=streams,
         operator_token=OPERATOR,
     )
 
 
 @pytest.fixture
 def scripted(scripted_server: tuple[Any, Host], fake: FakeTriton, engine: Engine) -> Host:
-    """A fresh gateway in front of the scripted Triton; the shard `spare` refuses connections."""
-    door, host = scripted_server
-    door.app = gateway_app(engine, {"main": fake.port, "spare": free_port()})
+    """A new gateway in front of the scripted Triton; the shard `spare` refuses connections."""
+    slot, host = scripted_server
+    slot.app = gateway_app(engine, {"main": fake.port, "spare": free_port()})
     return host
 
 
 @pytest.fixture(scope="session")
 def scripted_server() -> Iterator[tuple[Any, Host]]:
-    class Door:
-        """One server for all tests, with the app of the test at hand."""
+    class Slot:
+        """Holds the app of the current test, so that one server is enough for all tests."""
 
         app: Any = None
 
         async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
             await self.app(scope, receive, send)
 
-    door = Door()
-    with serving(door) as host:
-        yield door, host
+    slot = Slot()
+    with serving(slot) as host:
+        yield slot, host
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Who may call, and what they may pin: at both doors, and nothing of it where there is no callers.yaml."""
+"""Who may call, and what they may pin: on `/v1` and `/v2`, and without a callers.yaml."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ from typing import Any
 
 import pytest
 from openapi_spec_validator import validate
-from tidegate.dispatch import Call, Dispatcher, Outcome
-from tidegate.ports import Endpoint, MemoryEndpointDirectory, MemoryEngineSource
+from tidegate.gateway import Call, Dispatcher, Outcome
+from tidegate.ports import Endpoint
 from tidegate.rules import Engine, compile_directory, load_bundle
 from tidegate.rules.decision import Decision
+from tidegate.testing import MemoryEndpointDirectory, MemoryEngineSource
 from tidegate.triton.transport import PooledTransport
 from tidegate.web import create_app
 
 from tests.docs.blocks import ROOT, Block, blocks
-from tests.web.conftest import HERE, FakeTriton, Host, Received, Reply, free_port, gateway_app
+from tests.support.processes import free_port
+from tests.web.conftest import HERE, FakeTriton, Host, Received, Reply, gateway_app
 
 CALLERS = """\
 callers:
@@ -28,6 +30,7 @@ callers:
 """
 ADD, ECHO, GUARDED = (f"/v2/models/{name}/infer" for name in ("adding", "echoing", "guarded"))
 ADDING = "/v1/objectives/adding"
+ORIGIN = {"tidegate-param-tidegate_traffic", "tidegate-param-tidegate_caller"}
 
 
 def compiled(root: Path, rules: Path, callers: str) -> Engine:
@@ -47,14 +50,14 @@ def granting(tmp_path_factory: pytest.TempPathFactory) -> Engine:
 @pytest.fixture
 def guarded(scripted_server: tuple[Any, Host], fake: FakeTriton, granting: Engine) -> Host:
     """The gateway with callers, in front of the scripted Triton on both shards."""
-    door, host = scripted_server
-    door.app = gateway_app(granting, {"main": fake.port, "spare": fake.port})
+    slot, host = scripted_server
+    slot.app = gateway_app(granting, {"main": fake.port, "spare": fake.port})
     fake.script = model
     return host
 
 
 def model(request: Received) -> tuple[int, Mapping[str, str], bytes]:
-    """Describes every model as serving version 1 and 2, and echoes nothing else."""
+    """Describe every model as serving versions 1 and 2; answer everything else with `{}`."""
     if request.method == "GET" and re.fullmatch(r"/v2/models/\w+(/versions/\d+)?", request.path):
         document = {"name": "m", "versions": ["1", "2"], "inputs": [], "outputs": []}
         return 200, {"Content-Type": "application/json"}, json.dumps(document).encode()
@@ -72,6 +75,7 @@ def post(host: Host, path: str, caller: str | None = None, pin: str | None = Non
     return host.ask("POST", path, b"{}", sent)
 
 
+@pytest.mark.patches
 @pytest.mark.parametrize("path", [ECHO, "/v1/objectives/echoing/infer"])
 def test_callers_take_turns_by_name_and_others_by_connection(
     guarded: Host,
@@ -94,8 +98,8 @@ def test_callers_take_turns_by_name_and_others_by_connection(
         assert post(guarded, path, caller).status == 200
     assert flows == ["home", "home", "tests"]
     flows.clear()
-    door, _ = scripted_server
-    door.app = gateway_app(engine, {"main": fake.port})
+    slot, _ = scripted_server
+    slot.app = gateway_app(engine, {"main": fake.port})
     for _ in range(2):
         assert post(guarded, path).status == 200
     first, second = flows
@@ -144,7 +148,7 @@ def test_a_request_needs_a_caller_with_the_objective(guarded: Host, fake: FakeTr
     assert fake.received == []
 
 
-def test_a_refusal_of_the_json_door_names_the_grant_for_programs(guarded: Host) -> None:
+def test_a_refusal_of_v1_names_the_grant_for_programs(guarded: Host) -> None:
     problem = post(guarded, f"{ADDING}/infer", "searcher").problem
     assert (problem["caller"], problem["grant"], problem["objective"]) == ("searcher", "objectives", "adding")
     problem = post(guarded, f"{ADDING}/infer", "home", "echo").problem
@@ -166,7 +170,7 @@ def test_the_objectives_that_a_caller_sees(guarded: Host) -> None:
 
 @pytest.mark.parametrize("path", ["/v2/models/{}/infer", "/v1/objectives/{}/infer", "/v1/objectives/{}/resolve"])
 def test_a_caller_of_some_objectives_learns_no_name_of_the_others(guarded: Host, path: str) -> None:
-    """One that nobody has is refused like one that others have."""
+    """An objective that does not exist is refused like one of another caller."""
     replies = [post(guarded, path.format(name), "home") for name in ("guarded", "guardex")]
     assert [reply.status for reply in replies] == [403, 403]
     forbidden, unknown = (reply.body.decode() for reply in replies)
@@ -213,11 +217,22 @@ def test_a_pinned_target_is_sent_what_the_rules_would_have_sent(guarded: Host, f
 
 
 @pytest.mark.parametrize("path", [ADD, f"{ADDING}/infer"])
+def test_the_model_gets_the_caller_and_its_traffic_class(guarded: Host, fake: FakeTriton, path: str) -> None:
+    for caller, traffic in (("home", "real"), ("tests", "synthetic")):
+        fake.received.clear()
+        spoofed = {"Tidegate_Param_tidegate_traffic": "shadow", "Tidegate_Param_tidegate_caller": "another"}
+        assert post(guarded, path, caller, **spoofed).status == 200
+        (sent,) = [request for request in fake.received if request.method == "POST"]
+        reserved = [value for name, value in sent.headers if name.startswith("tidegate-param-tidegate")]
+        assert sorted(reserved) == sorted([caller, traffic])
+
+
+@pytest.mark.parametrize("path", [ADD, f"{ADDING}/infer"])
 def test_neither_header_travels_on(guarded: Host, fake: FakeTriton, path: str) -> None:
     assert post(guarded, path, "home", "pair_sum").status == 200
     assert fake.received
     for request in fake.received:
-        assert not [name for name, _ in request.headers if "tidegate" in name]
+        assert {name for name, _ in request.headers if "tidegate" in name} <= ORIGIN
 
 
 def test_gets_follow_the_pin(guarded: Host, fake: FakeTriton) -> None:
@@ -373,7 +388,7 @@ NAMING = [
 def test_a_caller_cannot_tell_anothers_objective_from_none(
     guarded: Host, fake: FakeTriton, method: str, path: str, body: bytes | None
 ) -> None:
-    # `addinh` is near `adding`: what is suggested must not say more.
+    # `addinh` is near `adding`: a suggestion must not reveal more.
     for sent in ({}, {"Tidegate-Caller": "nobody"}, {"Tidegate-Caller": "searcher"}, {"Tidegate-Override": "pair_sum"}):
         headers = {"Content-Type": "application/json", "Tidegate-Caller": "searcher", **sent} if sent else {}
         others, nones = (
@@ -400,11 +415,11 @@ def test_the_list_of_objectives_has_what_the_caller_may_use_and_no_count_of_othe
 def test_the_authorizers_word_is_the_only_one(
     scripted_server: tuple[Any, Host], fake: FakeTriton, granting: Engine
 ) -> None:
-    door, host = scripted_server
+    slot, host = scripted_server
     said: list[str | None] = ["searcher"]
     directory = MemoryEndpointDirectory({"main": (Endpoint("main", "127.0.0.1", fake.port),)})
     dispatcher = Dispatcher(PooledTransport(), directory)
-    door.app = create_app(engines=MemoryEngineSource(granting), dispatcher=dispatcher, caller_of=lambda _: said[0])
+    slot.app = create_app(engines=MemoryEngineSource(granting), dispatcher=dispatcher, caller_of=lambda _: said[0])
     for path in (ADD, f"{ADDING}/resolve"):
         assert post(host, path, "tests").status == 403
         assert "'searcher'" in post(host, path, "tests").body.decode()
@@ -421,18 +436,18 @@ def test_the_authorizers_word_is_the_only_one(
 def test_new_grants_hold_from_the_next_request_on(
     scripted_server: tuple[Any, Host], fake: FakeTriton, granting: Engine, engine: Engine
 ) -> None:
-    door, host = scripted_server
+    slot, host = scripted_server
     directory = MemoryEndpointDirectory({"main": (Endpoint("main", "127.0.0.1", fake.port),)})
     engines = MemoryEngineSource(engine)
-    door.app = create_app(engines=engines, dispatcher=Dispatcher(PooledTransport(), directory))
+    slot.app = create_app(engines=engines, dispatcher=Dispatcher(PooledTransport(), directory))
     assert post(host, ADD).status == 200
-    engines.swap(granting)
+    engines.live = granting
     assert post(host, ADD).status == 403
 
 
 def test_a_pinned_model_really_answers(scripted_server: tuple[Any, Host], triton: Host, granting: Engine) -> None:
-    door, host = scripted_server
-    door.app = gateway_app(granting, {"main": triton.port, "spare": free_port()})
+    slot, host = scripted_server
+    slot.app = gateway_app(granting, {"main": triton.port, "spare": free_port()})
     inputs = {"INPUT0": [list(range(16))], "INPUT1": [[1] * 16]}
     sent = {"Content-Type": "application/json", "Tidegate-Caller": "home"}
     for pin, version in (("pair_sum/1", "1"), ("pair_sum/2", "2"), ("pair_sum", None)):
@@ -452,7 +467,9 @@ def test_the_openapi_document_has_the_headers_and_the_refusal(guarded: Host) -> 
     open_paths = {"/v1/fleet", "/v2", "/v2/health/live", "/v2/health/ready"}
     for path, item in document["paths"].items():
         for method in {"get", "post"} & item.keys():
-            named = {each["name"] for each in [*item.get("parameters", []), *item[method].get("parameters", [])]}
+            referred = [*item.get("parameters", []), *item[method].get("parameters", [])]
+            named = {each["$ref"].removeprefix("#/components/parameters/") for each in referred}
+            assert named <= document["components"]["parameters"].keys()
             assert ("403" in item[method]["responses"]) == (path not in open_paths)
             assert ("Tidegate-Caller" in named) == (path not in open_paths)
             assert ("Tidegate-Override" in named) == (path.startswith("/v2/models") or method == "post")
@@ -471,16 +488,16 @@ def pages_engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
 def test_an_exchange_of_the_page(
     block: Block, scripted_server: tuple[Any, Host], fake: FakeTriton, pages_engine: Engine
 ) -> None:
-    door, host = scripted_server
-    door.app = gateway_app(pages_engine, {"alpha": fake.port, "beta": fake.port})
+    slot, host = scripted_server
+    slot.app = gateway_app(pages_engine, {"alpha": fake.port, "beta": fake.port})
     fake.script = model
     asked, _, answered = block.text.partition("\n\n")
-    (request, *sent), (status, *told) = asked.splitlines(), answered.splitlines()
+    (request, *sent), (status, *received) = asked.splitlines(), answered.splitlines()
     method, path = request.split()
     headers = dict(line.split(": ", 1) for line in sent)
     reply = host.ask(method, path, b"{}" if method == "POST" else None, {"Content-Type": "application/json"} | headers)
     assert reply.status == int(status)
-    for line in told:
+    for line in received:
         if line.startswith("{"):
             assert json.loads(line).items() <= reply.json.items()
         else:

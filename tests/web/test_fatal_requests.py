@@ -1,4 +1,4 @@
-"""Requests that end a Triton 2.51, or a model of it, are refused, and the neighbours notice nothing."""
+"""Requests that crash Triton 2.51, or a model in it, are refused, and other callers are not affected."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tidegate.web.inflating import MOST_INFLATED_BYTES
+from tidegate.oip.inflating import MOST_INFLATED_BYTES
 
 from tests.web.conftest import FakeTriton, Host, Received
 
@@ -25,6 +25,7 @@ PAIR = tensor([1, 2], data=[1, 2])
 BINARY = {"parameters": {"binary_data_size": 0}}
 TEXT_PAIR = [tensor([1, 16], f"INPUT{number}", "BYTES", data=["1"] * 16) for number in (0, 1)]
 CLASSES = {"name": "PARAMETERS", "parameters": {"classification": 3}}
+NUMBERS = {"name": "Y", "parameters": {"classification": 1}}
 
 OPEN = b'{"inputs":' + b"[" * 300_000
 DEEP_DATA = (
@@ -52,6 +53,18 @@ FATAL: dict[str, tuple[str, bytes, str]] = {
         json.dumps({"inputs": TEXT_PAIR, "outputs": [{"name": "OUTPUT1", "parameters": {"classification": 2**32 + 1}}]})
         .encode(),
         "OUTPUT1",
+    ),
+    "classes of an empty output": (
+        ECHO, json.dumps({"inputs": [tensor([1, 0], data=[])], "outputs": [NUMBERS]}).encode(), "empty"),
+    "classes of an empty output with escapes": (
+        ECHO,
+        json.dumps({"inputs": [tensor([1, 0], data=[])], "outputs": [NUMBERS]}).replace("class", "cl\\u0061ss").encode(),
+        "empty",
+    ),
+    "classes of an empty output in binary": (
+        ECHO,
+        json.dumps({"inputs": [tensor([0, 2], **BINARY)], "outputs": [NUMBERS], "parameters": {"country": "SE"}}).encode(),
+        "empty",
     ),
 }  # fmt: skip
 
@@ -104,7 +117,7 @@ HIDING = {
 @pytest.mark.parametrize("how", HIDING)
 def test_no_header_hides_it(gateway: Host, bystander: Callable[[], None], how: str) -> None:
     reply = gateway.ask("POST", ECHO, OPEN, HIDING[how])
-    # Triton takes what inflates to nothing for a request without a body.
+    # Triton treats a body that inflates to nothing as a request without one.
     assert reply.status < 500
     assert reply.status >= 400 or "coding" in how
     bystander()
@@ -142,7 +155,7 @@ def test_a_request_for_classes_has_no_fallback(scripted: Host, fake: FakeTriton)
     document = {"outputs": [{"name": "Y", "parameters": {"classification": 1}}]}
     context = {"Tidegate-Context": '{"member_id": "1", "device": "tv"}'}
     reply = scripted.ask("POST", "/v2/models/guarded/infer", document, context)
-    assert reply.status == 503
+    assert (reply.status, reply.headers["tidegate-model"]) == (503, "absent")
     assert {request.path.split("/")[3] for request in fake.received} == {"absent"}
 
 

@@ -1,4 +1,4 @@
-"""A caller that is gone asks for nothing: what waits for a server on its behalf is dropped."""
+"""A caller that disconnects: its request is dropped while it waits for a server."""
 
 from __future__ import annotations
 

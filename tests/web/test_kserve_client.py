@@ -1,4 +1,4 @@
-"""KServe's own Python client works unchanged: it runs in an environment of its own, in a process of its own."""
+"""KServe's own Python client works unchanged. It runs in a process and an environment of its own."""
 
 from __future__ import annotations
 

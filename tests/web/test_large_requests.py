@@ -1,4 +1,4 @@
-"""Requests whose JSON takes long to read are read in other processes, within limits, with the answers of small ones."""
+"""Requests with large JSON are parsed in other processes, within limits, with the same answers as small ones."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from typing import Any
 
 import pytest
 from tidegate.bootstrap.workers import Workers
-from tidegate.dispatch import Dispatcher
-from tidegate.ports import Endpoint, MemoryEndpointDirectory, MemoryEngineSource
+from tidegate.gateway import Dispatcher
+from tidegate.ports import Endpoint
 from tidegate.rules import Engine
+from tidegate.testing import MemoryEndpointDirectory, MemoryEngineSource
 from tidegate.triton.transport import PooledTransport
 from tidegate.web import create_app
 from tidegate.web.heavy import HEAVY_BYTES, InlineOffload
@@ -71,7 +72,7 @@ def working(engine: Engine, triton: Host, noted: Noted) -> Iterator[Host]:
 
 @pytest.fixture(scope="module")
 def inline(engine: Engine, triton: Host) -> Iterator[Host]:
-    """One that works where it is called, as a function does."""
+    """A gateway without workers, as in a function."""
     with listening(app_for(engine, triton.port, InlineOffload())) as served:
         yield Host(served.port)
 
@@ -202,7 +203,7 @@ def test_a_worker_ends_with_a_gateway_that_is_killed_whatever_it_does() -> None:
         assert gateway.stdout is not None
         assert gateway.stdout.readline() == b"working\n"
         (worker,) = workers(gateway.pid)
-        # As busy as can be: it reads nothing, and so does not see the end of its socket.
+        # The worker is busy and reads nothing, and so does not notice that its socket is closed.
         os.kill(worker, signal.SIGSTOP)
         gateway.kill()
         try:

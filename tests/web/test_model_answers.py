@@ -1,4 +1,4 @@
-"""What callers get of a model's answer: its errors without what they say, and nothing that HTTP cannot carry."""
+"""Models' answers to callers: error texts are redacted, and answers that are not valid HTTP are refused."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from tidegate.rules import Engine
-from tidegate.web.model_answers import ModelErrors, is_tritons_own
+from tidegate.gateway import Attempt, Outcome
+from tidegate.oip.error_texts import is_tritons_own
+from tidegate.ports import Endpoint, HttpResponse
+from tidegate.rules import Engine, Target
+from tidegate.web.model_answers import ModelAnswers, ModelErrors
 
 from tests.web.conftest import FakeTriton, Host, gateway_app, serving
 
@@ -105,14 +108,28 @@ def test_a_text_with_a_path_or_of_code_does_not(text: str) -> None:
     assert not is_tritons_own(text)
 
 
-def test_many_errors_are_counted_and_not_all_logged(
-    scripted_redacting: Host, fake: FakeTriton, caplog: pytest.LogCaptureFixture
-) -> None:
-    fake.script = lambda request: (500, {}, b"no JSON at all \xff")
+def test_many_errors_are_counted_and_not_all_logged(caplog: pytest.LogCaptureFixture) -> None:
+    now_s = [0.0]
+    answers = ModelAnswers(ModelErrors.REDACTED, lambda: now_s[0])
+    attempt = Attempt(Target("ranker", "ranker", None, ("main",)), "main", Endpoint("main", "a", 1), True, "ranking")
+    failed = Outcome(HttpResponse(500, [], b"no JSON at all \xff"), attempt, 1.0)
     with caplog.at_level(logging.WARNING, "tidegate.web"):
         for _ in range(60):
-            assert "correlation id" in scripted_redacting.ask("POST", INFER, b"{}").error
-    assert 0 < sum("no JSON at all" in record.getMessage() for record in caplog.records) < 60
+            assert b"correlation id" in answers.shown(failed).body
+        assert 0 < len(caplog.records) < 60
+        unlogged = 60 - len(caplog.records)
+        now_s[0] = 1.0
+        answers.shown(failed)
+    assert f"{unlogged} more" in caplog.records[-1].getMessage()
+
+
+def test_an_error_within_a_stream_is_not_logged_as_an_answer_of_200(caplog: pytest.LogCaptureFixture) -> None:
+    attempt = Attempt(Target("ranker", "ranker", None, ("main",)), "main", Endpoint("main", "a", 1), True, "ranking")
+    with caplog.at_level(logging.WARNING, "tidegate.web"):
+        ModelAnswers(ModelErrors.REDACTED).text(Outcome(HttpResponse(200, [], b""), attempt, 1.0), SECRET)
+    (record,) = [each.getMessage() for each in caplog.records]
+    assert "200" not in record
+    assert SECRET in record
 
 
 @pytest.fixture
@@ -137,7 +154,7 @@ def raw(engine: Engine) -> Iterator[tuple[Host, list[bytes]]]:
     threading.Thread(target=serve, daemon=True).start()
     with serving(gateway_app(engine, {"main": listener.getsockname()[1]})) as host:
         yield host, answers
-    # Closing it would not wake the thread that waits in it.
+    # Closing the socket would not wake the thread that waits on it.
     listener.shutdown(socket.SHUT_RDWR)
     listener.close()
 
@@ -169,7 +186,7 @@ def test_an_answer_that_http_cannot_carry_is_a_502_with_words(raw: tuple[Host, l
     "text",
     [
         "unexpected inference input '" + "x" * 5_000 + "' for model 'm'",
-        # A caller names its inputs, and so decides what the patterns have to match.
+        # A caller chooses the names of its inputs, and so what the patterns have to match.
         "unexpected inference input '" + " " * 4_000_000 + "'\n",
         "unexpected inference input '" + " x" * 2_000_000,
     ],

@@ -7,6 +7,7 @@ import json
 import math
 import shutil
 import struct
+import time
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -17,9 +18,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from openapi_spec_validator import validate
-from tidegate.dispatch import Dispatcher
-from tidegate.ports import MemoryEndpointDirectory, MemoryEngineSource
+from tidegate import __version__
+from tidegate.gateway import Dispatcher
 from tidegate.rules import Engine, compile_directory, load_bundle
+from tidegate.testing import MemoryEndpointDirectory, MemoryEngineSource
 from tidegate.triton.transport import PooledTransport
 from tidegate.web import create_app
 
@@ -156,7 +158,7 @@ LARGEST = {
     "FP32": 3.4028234663852886e38,
     "FP64": 1.7976931348623157e308,
 }
-"""The largest finite value of each datatype; above it by half a unit of its last place lies infinity."""
+"""The largest finite value of each datatype; from half a unit in the last place above it, values round to infinity."""
 INFINITE = {
     "FP16": ["65520", "65520.0", "-65520", "1e5"],
     "BF16": ["3.4e38", "-3.4e38", "3.3961775292304601e38", "1e39"],
@@ -209,11 +211,11 @@ def decoded(datatype: str, data: bytes) -> list[Any]:
 
 
 BFLOAT16 = (np.arange(0x7F80, dtype="<u4") << 16).view("<f4").astype(float)
-"""Every finite bfloat16 from 0 up."""
+"""Every finite bfloat16 that is not negative."""
 
 
 def nearest_bfloat16(number: float) -> float:
-    """The nearest finite bfloat16, of two that are as near the one whose last bit is 0."""
+    """Return the nearest finite bfloat16; of two that are equally near, the one whose last bit is 0."""
     distances = abs(BFLOAT16 - number)
     nearest = np.flatnonzero(distances == distances.min())
     return float(BFLOAT16[next((each for each in nearest if each % 2 == 0), nearest[0])])
@@ -252,7 +254,7 @@ BETWEEN = [
     for sign in (1, -1)
     if not (tie > 1e38 and towards >= tie)
 ]
-"""Numbers at, just below and just above the middle of two bfloat16s, which all are one single-precision number."""
+"""Numbers at, just below and just above the middle of two bfloat16s, which are all the same single-precision number."""
 
 
 @pytest.mark.parametrize(
@@ -274,12 +276,12 @@ def test_a_number_is_rounded_to_bfloat16_once(scripted: Host, fake: FakeTriton, 
 
 
 def bfloat16s_around(number: float) -> list[float]:
-    """The bfloat16s around a number."""
+    """Return the bfloat16s around a number."""
     at = int(np.searchsorted(BFLOAT16, float(number)))
     return [float(each) for each in BFLOAT16[max(0, at - 2) : at + 2]]
 
 
-def test_what_the_model_refuses_is_told_in_its_words(gateway: Host) -> None:
+def test_what_the_model_refuses_is_reported_in_its_words(gateway: Host) -> None:
     reply = infer(gateway, "adding", {"INPUT0": [1] * 16})
     assert (reply.status, reply.problem["type"]) == (400, "urn:tidegate:problem:model-error")
     assert "INPUT1" in reply.problem["detail"]
@@ -323,6 +325,18 @@ def test_resolve_gives_the_decision_alone(scripted: Host, fake: FakeTriton) -> N
     assert fake.received == [], "no model is asked"
 
 
+@pytest.mark.parametrize(("percent", "shown"), [("10", b"10"), ("10.0", b"10"), ("0.5", b"0.5")])
+def test_a_shadow_of_a_whole_percent_has_no_point(fake: FakeTriton, tmp_path: Path, percent: str, shown: bytes) -> None:
+    rules = tmp_path / "rules"
+    shutil.copytree(HERE / "rules", rules)
+    file = rules / "objectives/guarded.yaml"
+    file.write_text(file.read_text().replace("timeout_ms: 200", f"shadow: {{echo: {percent}}}"))
+    with serving(gateway_app(load_bundle(compile_directory(rules)), {"main": fake.port})) as host:
+        body = {"context": {"member_id": "7", "device": "tv"}}
+        reply = host.ask("POST", "/v1/objectives/guarded/resolve", body, JSON)
+    assert b'"percent":%b}' % shown in reply.body
+
+
 @pytest.mark.parametrize("action", ["infer", "resolve"])
 @pytest.mark.parametrize(
     ("query", "words"),
@@ -341,6 +355,25 @@ def test_a_query_that_is_not_understood_is_refused(
 ) -> None:
     reply = scripted.ask("POST", f"/v1/objectives/echoing/{action}?{query}", {"context": {}}, JSON)
     assert (reply.problem["status"], words in reply.problem["detail"], fake.received) == (400, True, [])
+
+
+def test_explaining_takes_no_time_from_the_model(
+    scripted_server: tuple[Any, Host], fake: FakeTriton, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    explain = Engine.explain
+
+    def slow(*arguments: Any) -> Any:
+        time.sleep(2)
+        return explain(*arguments)
+
+    monkeypatch.setattr(Engine, "explain", slow)
+    slot, host = scripted_server
+    slot.app = gateway_app(engine, {"main": fake.port})
+    meta = {"name": "m", "versions": ["1"], "inputs": [], "outputs": []}
+    fake.script = lambda request: (200, {}, json.dumps(meta if request.method == "GET" else {"outputs": []}).encode())
+    headers = {**JSON, "Tidegate-Timeout-Ms": "1800"}
+    reply = host.ask("POST", "/v1/objectives/echoing/infer?explain=true", {"inputs": {}}, headers)
+    assert (reply.status, "explanation" in reply.json) == (200, True)
 
 
 def test_explain_may_be_declined(scripted: Host) -> None:
@@ -475,10 +508,31 @@ def test_a_gateway_without_a_token_has_no_operators(engine: Engine) -> None:
 
 
 def test_the_openapi_document_is_valid(scripted: Host) -> None:
-    document = scripted.get("/openapi.json").json
+    reply = scripted.get("/openapi.json")
+    assert (reply.status, reply.headers["content-type"]) == (200, "application/json")
+    document = reply.json
     validate(document)
     assert document["openapi"].startswith("3.1")
-    assert {"/v1/objectives/{objective}/infer", "/v2/models/{objective}/infer", "/v2"} <= document["paths"].keys()
+    assert document["info"]["version"] == __version__
+
+
+def test_the_openapi_document_has_the_routes_of_the_app(scripted: Host, engine: Engine) -> None:
+    documented = {
+        (method.upper(), path)
+        for path, item in scripted.get("/openapi.json").json["paths"].items()
+        for method in item.keys() & {"get", "post", "put", "delete", "patch"}
+    }
+    routes = {
+        (method, route.path) for route in gateway_app(engine, {}).routes for method in route.methods - {"HEAD"}
+    }  # fmt: skip
+    assert {(method, path) for method, path in documented if path.startswith("/v1")} == routes - {
+        ("GET", "/openapi.json")
+    }
+    for method, path in documented:
+        asked = path.format(objective="echoing", version=1)
+        if path != "/v1/fleet":
+            assert scripted.ask(method, asked).status not in (404, 405), f"{method} {path}"
+        assert scripted.ask("GET" if method == "POST" else "POST", asked).status == 405, f"{method} {path}"
 
 
 class Model:
@@ -530,7 +584,7 @@ def test_metadata_is_kept_and_asked_again_when_the_model_has_changed(scripted: H
 def test_a_refusal_goes_by_what_the_model_says_now(
     engine: Engine, fake: FakeTriton, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tidegate.web.objectives._REFUSAL_MAX_AGE_S", 0.0)
+    monkeypatch.setattr("tidegate.web.v1_infer.REFUSAL_MAX_AGE_S", 0.0)
     fake.script = model = Model("FP16")
     with serving(gateway_app(engine, {"main": fake.port})) as host:
         assert infer(host, "echoing", {"X": [1, 2]}).status == 200
@@ -637,15 +691,15 @@ def test_a_client_that_goes_away_disturbs_nobody(scripted: Host, fake: FakeTrito
 def test_an_explanation_names_the_attributes_that_were_ignored(scripted: Host, path: str) -> None:
     document = {"context": {"coutry": "secret", "level": 10}} | ({"inputs": {}} if path == "infer" else {})
     reply = scripted.ask("POST", f"/v1/objectives/echoing/{path}?explain=true", document)
-    told = reply.json.get("explanation", {}).get("ignored")
-    assert told == [{"name": "coutry", "did_you_mean": "country"}] or (path, reply.status) == ("infer", 502)
+    ignored = reply.json.get("explanation", {}).get("ignored")
+    assert ignored == [{"name": "coutry", "did_you_mean": "country"}] or (path, reply.status) == ("infer", 502)
     assert "secret" not in reply.body.decode()
 
 
 @pytest.mark.parametrize(
     "path", ["/v1/objectives/{}", "/v1/objectives/{}/resolve", "/v2/models/{}", "/v2/models/{}/infer"]
 )
-def test_a_misspelt_objective_is_told_what_it_may_have_meant(scripted: Host, path: str) -> None:
+def test_a_misspelt_objective_gets_a_suggestion(scripted: Host, path: str) -> None:
     method, body = ("POST", {"context": {}}) if path.count("/") > 3 else ("GET", None)
     for name, near in (("ecoing", True), ("xyz", False)):
         reply = scripted.ask(method, path.format(name), body)

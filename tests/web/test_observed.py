@@ -1,4 +1,4 @@
-"""An observer learns of every inference that was decided: what metrics are made of."""
+"""The observer is called for every decided inference, as the source of metrics."""
 
 from __future__ import annotations
 
@@ -7,26 +7,28 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from tidegate.dispatch import Dispatcher
-from tidegate.ports import Endpoint, MemoryEndpointDirectory, MemoryEngineSource, Served
+from tidegate.gateway import Dispatcher
+from tidegate.ports import Endpoint, Served
 from tidegate.rules import Engine
+from tidegate.testing import MemoryEndpointDirectory, MemoryEngineSource
 from tidegate.triton.transport import PooledTransport
 from tidegate.web import create_app
 
-from tests.web.conftest import FakeTriton, Host, Received, free_port, serving
+from tests.support.processes import free_port
+from tests.web.conftest import FakeTriton, Host, Received, serving
 
 KNOWN = {"member_id": "m-1", "device": "mobile"}
 
 
 @pytest.fixture
 def watched(scripted_server: tuple[Any, Host], fake: FakeTriton, engine: Engine) -> tuple[Host, list[Served]]:
-    """A gateway in front of the scripted Triton, and what its observer was told."""
+    """A gateway in front of the scripted Triton, and the reports to its observer."""
     seen: list[Served] = []
     shards = {"main": fake.port, "spare": free_port()}
     endpoints = {shard: (Endpoint(shard, "127.0.0.1", port),) for shard, port in shards.items()}
     dispatcher = Dispatcher(PooledTransport(), MemoryEndpointDirectory(endpoints))
-    door, host = scripted_server
-    door.app = create_app(engines=MemoryEngineSource(engine), dispatcher=dispatcher, observe=seen.append)
+    slot, host = scripted_server
+    slot.app = create_app(engines=MemoryEngineSource(engine), dispatcher=dispatcher, observe=seen.append)
     return host, seen
 
 
@@ -34,7 +36,7 @@ def infer(host: Host, context: Mapping[str, Any], objective: str = "guarded") ->
     return host.ask("POST", f"/v2/models/{objective}/infer", b"{}", {"Tidegate-Context": json.dumps(context)}).status
 
 
-def test_an_answered_request_is_told_with_its_times(watched: tuple[Host, list[Served]]) -> None:
+def test_an_answered_request_is_reported_with_its_times(watched: tuple[Host, list[Served]]) -> None:
     host, seen = watched
     assert infer(host, KNOWN) == 200
     (served,) = seen
@@ -44,7 +46,7 @@ def test_an_answered_request_is_told_with_its_times(watched: tuple[Host, list[Se
     assert served.dispatch_ms >= served.triton_ms > 0
 
 
-def test_a_request_that_nobody_answers_is_told_with_its_attempts(
+def test_a_request_that_nobody_answers_is_reported_with_its_attempts(
     watched: tuple[Host, list[Served]], fake: FakeTriton
 ) -> None:
     host, seen = watched
@@ -59,7 +61,7 @@ def test_a_request_that_nobody_answers_is_told_with_its_attempts(
     assert not served.is_fallback
 
 
-def test_a_fallback_is_told_as_one(watched: tuple[Host, list[Served]], fake: FakeTriton, engine: Engine) -> None:
+def test_a_fallback_is_reported_as_one(watched: tuple[Host, list[Served]], fake: FakeTriton, engine: Engine) -> None:
     _, seen = watched
     endpoints = {shard: (Endpoint(shard, "127.0.0.1", fake.port),) for shard in ("main", "spare")}
     dispatcher = Dispatcher(PooledTransport(), MemoryEndpointDirectory(endpoints))
@@ -75,7 +77,7 @@ def test_a_fallback_is_told_as_one(watched: tuple[Host, list[Served]], fake: Fak
     assert (served.is_fallback, served.shard, served.failed_attempts) == (True, "spare", 1)
 
 
-def test_what_was_never_decided_is_not_told(watched: tuple[Host, list[Served]]) -> None:
+def test_what_was_never_decided_is_not_reported(watched: tuple[Host, list[Served]]) -> None:
     host, seen = watched
     assert infer(host, {"device": "mobile"}) == 400, "member_id is required"
     assert host.get("/v2/health/live").status == 200

@@ -1,4 +1,4 @@
-"""Where the context of a request to `/v2` comes from, and what travels on to Triton."""
+"""The sources of a request's context on `/v2`, and what is forwarded to Triton."""
 
 from __future__ import annotations
 
@@ -314,6 +314,8 @@ def test_what_travels_on_and_what_stays(scripted: Host, fake: FakeTriton) -> Non
         "Tidegate-Context": '{"country": "SE"}',
         "Tidegate-Param-top_k": "99",
         "tidegate-param-Evil": "99",
+        "Tidegate-Param-tidegate_traffic": "shadow",
+        "Tidegate-Param-tidegate_caller": "somebody",
         "X-Tidegate-Param-Evil": "99",
         "Tidegate-Anything": "x",
         "CloudFront-Viewer-City": "Malm\xf6",
@@ -337,6 +339,7 @@ def test_what_travels_on_and_what_stays(scripted: Host, fake: FakeTriton) -> Non
             ("tidegate-param-strict", "true"),
             ("tidegate-param-greeting", "hello there"),
             ("tidegate-param-ratio", "0.5"),
+            ("tidegate-param-tidegate_traffic", "real"),
         ]
     )
 
@@ -352,6 +355,14 @@ def test_what_travels_is_ascii(scripted: Host, fake: FakeTriton) -> None:
         assert fake.received[-1].header("tracestate") == "a=1%"
 
 
+def test_a_control_character_does_not_travel(scripted: Host, fake: FakeTriton) -> None:
+    meta = {"name": "m", "versions": ["1"], "inputs": [], "outputs": []}
+    fake.script = lambda _: (200, {}, json.dumps(meta).encode())
+    for path, body in ((INFER, b"{}"), ("/v1/objectives/echoing/infer", {"inputs": {}})):
+        scripted.ask("POST", path, body, {"Baggage": "a\tb"})
+        assert fake.received[-1].header("baggage") == "a%09b"
+
+
 def test_a_cells_parameters(scripted: Host, fake: FakeTriton) -> None:
     reply = ask(scripted, '{"allocations": {"123": 2}}')
     assert (reply.headers["tidegate-cell"], reply.headers["tidegate-reason"]) == ("2", "experiment")
@@ -364,3 +375,14 @@ def test_a_sequence_is_sent_once(scripted: Host, fake: FakeTriton, parameters: A
     fake.script = lambda request: (503, {}, b"")
     assert ask(scripted, context, parameters).status == 503
     assert len(fake.received) == 1
+
+
+def test_a_header_names_a_sequence_that_the_body_must_agree_with(scripted: Host, fake: FakeTriton) -> None:
+    fake.script = lambda request: (503, {}, b"")
+    for parameters in ({}, {"sequence_id": 7}):
+        fake.received.clear()
+        assert ask(scripted, "{}", parameters, Tidegate_Sequence="7").status == 503
+        assert len(fake.received) == 1, "a request of a sequence is sent once"
+        assert fake.received[0].header("tidegate-sequence") is None
+    for wrong in ("8", "", "x" * 129):
+        assert ask(scripted, "{}", {"sequence_id": 7}, Tidegate_Sequence=wrong).status == 400

@@ -1,4 +1,4 @@
-"""How `/v2` fails: always in the protocol's form, with the decision where one was made, and in time."""
+"""Errors of `/v2`: in the protocol's format, with the decision if one was made, and in time."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ import jsonschema
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tidegate.dispatch import Dispatcher
 from tidegate.errors import BundleError
-from tidegate.ports import Done, Endpoint, HttpRequest, HttpResponse, MemoryEndpointDirectory, MemoryEngineSource
+from tidegate.gateway import Dispatcher
+from tidegate.ports import Done, Endpoint, HttpRequest, HttpResponse
 from tidegate.rules import Engine
+from tidegate.testing import MemoryEndpointDirectory, MemoryEngineSource
 from tidegate.web import create_app
 from tidegate.web.decided import header_value
 
-from tests.web.conftest import MAX_BODY_BYTES, FakeTriton, Host, free_port, gateway_app, serving
+from tests.support.processes import free_port
+from tests.web.conftest import MAX_BODY_BYTES, FakeTriton, Host, gateway_app, serving
 
 TV = {"Tidegate-Context": '{"member_id": "1", "device": "tv"}'}
 GUARDED = "/v2/models/guarded/infer"
@@ -68,7 +70,7 @@ def test_the_deadline_is_the_smallest_and_holds(with_spare: Host, fake: FakeTrit
         assert (reply.status, reply.headers["tidegate-rule"]) == (504, "tv")
         assert "deadline" in reply.error
         assert limit_s * 0.9 <= taken_s
-    # Only now: both callers were told before.
+    # Only now, since both callers already had their answers.
     answered.set()
 
 
@@ -121,14 +123,14 @@ def test_an_unforeseen_error_has_an_id_and_leaks_nothing(engine: Engine, caplog:
     app = create_app(engines=MemoryEngineSource(engine), dispatcher=Dispatcher(Broken(), directory))
     with serving(app) as host, caplog.at_level(logging.ERROR, "tidegate"):
         oip = host.ask("POST", "/v2/models/echoing/infer", b"{}", {"Tidegate-Context": '{"member_id": "secret-m"}'})
-        json_door = host.ask("POST", "/v1/objectives/echoing/infer", {"context": {"member_id": "secret-m"}})
-    assert (oip.status, json_door.status) == (500, 500)
+        v1 = host.ask("POST", "/v1/objectives/echoing/infer", {"context": {"member_id": "secret-m"}})
+    assert (oip.status, v1.status) == (500, 500)
     assert oip.headers["tidegate-rule"] == "default"
-    assert json_door.problem["correlation_id"] in caplog.text
+    assert v1.problem["correlation_id"] in caplog.text
     assert oip.error.removeprefix("internal error, correlation id ") in caplog.text
     assert "RuntimeError" in caplog.text
     assert "test_oip_errors.py" in caplog.text
-    assert "secret" not in caplog.text + oip.error + json_door.body.decode()
+    assert "secret" not in caplog.text + oip.error + v1.body.decode()
 
 
 def test_without_rules_the_gateway_lives_and_is_not_ready() -> None:

@@ -1,4 +1,4 @@
-"""What is refused before a body is read, and how many bytes of bodies a gateway holds."""
+"""Refusals before a body is read, and the limit on the bytes of bodies that a gateway holds."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 from tidegate.byte_budget import ByteBudget
-from tidegate.dispatch import Dispatcher
-from tidegate.ports import Endpoint, MemoryEndpointDirectory, MemoryEngineSource
+from tidegate.gateway import Dispatcher
+from tidegate.ports import Endpoint
 from tidegate.rules import Engine, compile_directory, load_bundle
+from tidegate.testing import MemoryEndpointDirectory, MemoryEngineSource
 from tidegate.triton.transport import PooledTransport
 from tidegate.web import create_app
 
@@ -24,7 +25,7 @@ V1_INFER = "/v1/objectives/echoing/infer"
 
 
 def announce(host: Host, path: str, headers: dict[str, str], size_bytes: int = 500_000, sent: bytes = b"") -> int:
-    """The status of a request of which only the headers, and `sent`, are sent."""
+    """Return the status of a request of which only the headers and `sent` are sent."""
     lines = [f"POST {path} HTTP/1.1", "Host: x", f"Content-Length: {size_bytes}"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
     with socket.create_connection(("127.0.0.1", host.port), timeout=10) as connection:
@@ -38,6 +39,7 @@ def announce(host: Host, path: str, headers: dict[str, str], size_bytes: int = 5
         ({"Baggage": "x" * 9_000}, 431),
         ({"Tidegate-Timeout-Ms": "soon"}, 400),
         ({"Tidegate-Override": "pair_sum"}, 403),
+        ({"Tidegate-Override": "pair_sum", "Content-Type": "text/plain", "Baggage": "x" * 9_000}, 403),
     ],
 )
 @pytest.mark.parametrize("path", [INFER, V1_INFER])
@@ -107,7 +109,7 @@ def test_a_request_gives_its_bytes_back_however_it_ends(bounded: Host, fake: Fak
         connection.sendall(
             f"POST {INFER} HTTP/1.1\r\nHost: x\r\nContent-Length: 250000\r\n\r\n".encode() + b" " * 100_000
         )
-    # The one that was cut off holds nothing: all that is left is enough for one more.
+    # The request that was cut off holds nothing any more, so there is room for another one.
     fake.script = lambda request: (200, {}, b"{}")
     with contextlib.suppress(ConnectionError):
         assert bounded.ask("POST", INFER, b" " * 290_000).status == 200
@@ -127,7 +129,7 @@ MOST_JSON = 20_000
 
 @pytest.fixture
 def small(engine: Engine, fake: FakeTriton) -> Iterator[Host]:
-    """A gateway that takes little JSON."""
+    """A gateway with a low limit on JSON."""
     directory = MemoryEndpointDirectory({"main": (Endpoint("main", "127.0.0.1", fake.port),)})
     app = create_app(
         engines=MemoryEngineSource(engine),

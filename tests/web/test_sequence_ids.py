@@ -1,4 +1,4 @@
-"""A text `sequence_id` that is too long ends a Triton 2.51 whose model takes numbers as ids, so none gets that far."""
+"""A long text as `sequence_id` crashes Triton 2.51 if its model takes numbers as ids, so it is refused."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tidegate.gateway.sequences import HARMLESS_SEQUENCE_ID_BYTES, LONGEST_SEQUENCE_ID_BYTES
 from tidegate.rules import compile_directory, load_bundle
-from tidegate.web.sequences import HARMLESS_SEQUENCE_ID_BYTES, LONGEST_SEQUENCE_ID_BYTES
 
 from tests.support.stack import write_rules
 from tests.web.conftest import FakeTriton, Host, Received, gateway_app, serving
@@ -106,7 +106,7 @@ def test_a_compressed_request_of_a_sequence_is_sent_once(silent: Host, fake: Fak
 
 
 def infers(fake: FakeTriton) -> int:
-    """How many inferences the server was sent."""
+    """Count the inferences that the server received."""
     return sum(request.path.endswith("/infer") for request in fake.received)
 
 

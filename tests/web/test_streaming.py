@@ -1,10 +1,11 @@
-"""Large bodies of binary tensors reach the model as they come, and are never held whole."""
+"""Large bodies of binary tensors are streamed to the model, and never held whole."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
 import contextlib
+import http.client
 import json
 import os
 import queue
@@ -15,9 +16,10 @@ from collections.abc import Iterator
 
 import pytest
 from tidegate.byte_budget import ByteBudget
-from tidegate.dispatch import DispatchConfig, Dispatcher
-from tidegate.ports import Endpoint, MemoryEndpointDirectory, MemoryEngineSource
+from tidegate.gateway import DispatchConfig, Dispatcher
+from tidegate.ports import Endpoint
 from tidegate.rules import Engine
+from tidegate.testing import MemoryEndpointDirectory, MemoryEngineSource
 from tidegate.triton.transport import PooledTransport
 from tidegate.web import bodies, create_app
 
@@ -100,7 +102,7 @@ def test_it_is_sent_once(streaming: Host, fake: FakeTriton) -> None:
 def test_an_events_body_counts_and_not_the_length_that_it_announces(
     engine: Engine, fake: FakeTriton, announced: int
 ) -> None:
-    """Else what is longer than announced becomes the server's next request, on a path that no caller may ask."""
+    """Otherwise the surplus would become the server's next request, on a path that is not for callers."""
     need("mangum")
     from mangum import Mangum
     from tidegate.aws.http_event import HttpEvent
@@ -126,7 +128,7 @@ def test_an_events_body_counts_and_not_the_length_that_it_announces(
 
 @pytest.fixture
 def upstream() -> Iterator[tuple[int, queue.Queue[int]]]:
-    """A server that counts the bytes of its one request until the connection ends, and answers nothing."""
+    """A server that counts the bytes of its one request until the connection closes, and does not answer."""
     listener = socket.create_server(("127.0.0.1", 0))
     counted: queue.Queue[int] = queue.Queue()
 
@@ -175,7 +177,7 @@ def test_a_slow_callers_body_is_held_instead(engine: Engine, fake: FakeTriton) -
 
 def test_callers_that_leave_take_up_no_room_at_the_model(engine: Engine, fake: FakeTriton) -> None:
     body, length = binary(LARGE)
-    # Enough for the starts of all of them: those that wait for room are held until it is their turn.
+    # Enough for the start of every body: those that wait for room are held until their turn.
     budget = ByteBudget(10 * LARGE)
     with serving(app_for(engine, fake.port, budget, max_in_flight=2)) as host:
         head = "".join(f"{name}: {value}\r\n" for name, value in {**length, "Content-Length": str(len(body))}.items())
@@ -211,3 +213,41 @@ def test_a_server_that_reads_slowly_is_not_taken_for_a_slow_caller(
             reply = host.ask("POST", INFER, body, {**length, "Tidegate-Context": '{"is_kids": true}'})
         assert reply.status == 200
         thread.join(20)
+
+
+def test_a_large_answer_is_passed_on_as_it_arrives(engine: Engine) -> None:
+    """The second half of the answer comes only after the caller has read the first."""
+    half, read_half = b"x" * STREAM_ABOVE, threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            peer, _ = server.accept()
+            with peer:
+                peer.recv(65_536)
+                peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (2 * len(half)) + half)
+                if read_half.wait(20):
+                    peer.sendall(half)
+
+        threading.Thread(target=answer, daemon=True).start()
+        with serving(app_for(engine, server.getsockname()[1])) as host:
+            connection = http.client.HTTPConnection("127.0.0.1", host.port, timeout=20)
+            connection.request("POST", INFER, b"{}")
+            response = connection.getresponse()
+            assert response.read(len(half)) == half
+            read_half.set()
+            assert response.read() == half
+            connection.close()
+
+
+def test_a_large_answer_that_breaks_off_is_shorter_than_announced(engine: Engine) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            peer, _ = server.accept()
+            with peer:
+                peer.recv(65_536)
+                peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % LARGE + b"x" * STREAM_ABOVE)
+
+        threading.Thread(target=answer, daemon=True).start()
+        with serving(app_for(engine, server.getsockname()[1])) as host, pytest.raises(http.client.IncompleteRead):
+            host.ask("POST", INFER, b"{}")

@@ -1,4 +1,4 @@
-"""A value of the context decides alike as JSON, as a parameter's text and as a header, and an empty text is not a key."""
+"""A context value decides the same as JSON, as a parameter's text and as a header; an empty text is not a key."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def outcome(reply: Reply, rule: str | None) -> str:
 
 
 def ways(host: Host, name: str, literal: str) -> dict[str, str]:
-    """The rule for a number, as it is written in JSON, by each way in which it can come."""
+    """Return the rule for a number, as written in JSON, for each way to send it."""
     context = f'{{"{name}": {literal}}}'
     body = f'{{"context": {context}}}'
     resolved = host.ask("POST", RESOLVE, body, {"Content-Type": "application/json"})

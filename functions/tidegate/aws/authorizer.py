@@ -1,4 +1,4 @@
-"""Who calls, as the authorizer in front of a function says. Nothing else of a request is believed.
+"""The caller of a request according to the authorizer in front of a function; nothing else in a request is trusted.
 
 The events: https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-integrations-lambda.html and
 https://docs.aws.amazon.com/lambda/latest/dg/urls-invocation.html#urls-payloads.
@@ -9,15 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any
 
-DEFAULT_CLAIM = "client_id"
 
-
-def authorized_caller(claim: str = DEFAULT_CLAIM) -> Callable[[MutableMapping[str, Any]], str | None]:
-    """A function that gives the caller of a request that was made of an event.
+def authorized_caller(claim: str) -> Callable[[MutableMapping[str, Any]], str | None]:
+    """Return a function that gives the caller of an ASGI scope.
 
     - A JWT authorizer: the claim `claim` of the token, else its `sub`.
-    - An IAM authorizer, a Function URL's included: the ARN of the user, or of the role without the name of its session,
-      so that one role is one caller: `arn:aws:sts::123456789012:assumed-role/home-screen`.
+    - An IAM authorizer, a Function URL's included: the ARN of the user, or of the role without its session, so that one role
+      is one caller: `arn:aws:sts::123456789012:assumed-role/home-screen`.
     """
 
     def caller_of(scope: MutableMapping[str, Any]) -> str | None:

@@ -1,4 +1,4 @@
-"""The boto3 clients of S3 and DynamoDB: made when first used, once, bounded in time."""
+"""The boto3 clients of S3 and DynamoDB."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ LOCAL_REGION = "us-east-1"
 class AwsConfig:
     """Where S3 and DynamoDB are, and how long one answer may take.
 
-    `endpoint_url` None is AWS itself, `region` None what AWS's own variables and files say. Credentials come from AWS's
-    own chain; an endpoint on this machine is sent made-up ones where the environment has none.
+    Without `endpoint_url` it is AWS itself; the default region and the credentials come from AWS's own chain. An endpoint on
+    this machine gets made-up credentials if the environment has none.
     """
 
     endpoint_url: str | None = None
@@ -37,14 +37,12 @@ class AwsConfig:
 
     @classmethod
     def from_settings(cls, settings: Settings) -> AwsConfig:
-        """The configuration that the settings give."""
         return cls(
             endpoint_url=settings.aws_endpoint_url, region=settings.aws_region, timeout_s=settings.store_timeout_s
         )
 
     @property
     def is_local(self) -> bool:
-        """Whether the endpoint is on this machine."""
         host = urlsplit(self.endpoint_url).hostname if self.endpoint_url else None
         if host is None or host == "localhost":
             return host is not None
@@ -55,22 +53,22 @@ class AwsConfig:
 
 
 class AwsClients:
-    """The clients, each made when first used; boto3 and botocore are not imported before."""
+    """The clients. Each is made when it is first used, and boto3 is not imported before."""
 
     def __init__(self, config: AwsConfig) -> None:
         self.config = config
         self._clients: dict[str, Any] = {}
+        # One for all: each reads AWS's list of endpoints again.
+        self._session: Any = None
         self._lock = threading.Lock()
-        # Not the loop's own pool of a few threads: while a store hangs, calls of one kind would keep all others waiting.
+        # The event loop's own pool has few threads: while one store hangs, its calls would block all others.
         self._threads = ThreadPoolExecutor(POOL_CONNECTIONS, thread_name_prefix="aws")
 
     async def call(self, service: str, what: str, work: Callable[[Any], T]) -> T:
         """Run `work` with the client of `service` (`s3` or `dynamodb`) in a thread.
 
-        AWS's own answers that `work` does not handle (`botocore.exceptions.ClientError`) come out as `StoreError` too.
-
         Raises:
-            StoreError: the service did not answer, or refused; `what` names the thing asked for.
+            StoreError: the service did not answer, or refused `what`: its cause is the `ClientError`.
         """
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, lambda: self._run(service, what, work))
@@ -80,11 +78,16 @@ class AwsClients:
         from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
         try:
-            return work(self._client(service))
+            return work(self.client(service))
         except ClientError as error:
             details = error.response.get("Error", {})
             reason = f"{details.get('Code', 'error')}: {details.get('Message', '')}".rstrip(": ")
-            raise StoreError(f"{self._place(service)} refused {what}: {reason}; {_advice(error)}") from error
+            advice = (
+                "allow it in the policy of the role, or use other credentials (docs/operations.md)"
+                if error_code(error).startswith(DENIED)
+                else "try again in a moment"
+            )
+            raise StoreError(f"{self._place(service)} refused {what}: {reason}; {advice}") from error
         except NoCredentialsError as error:
             raise StoreError(
                 f"{self._place(service)} was not asked for {what}: there are no AWS credentials; set AWS_PROFILE, or "
@@ -99,27 +102,25 @@ class AwsClients:
         name = {"s3": "S3", "dynamodb": "DynamoDB"}[service]
         return f"{name} at {self.config.endpoint_url}" if self.config.endpoint_url else name
 
-    def _client(self, service: str) -> Any:
+    def client(self, service: str) -> Any:
         with self._lock:
             if service not in self._clients:
-                self._clients[service] = self._made(service)
+                self._clients[service] = self._new_client(service)
             return self._clients[service]
 
-    def _made(self, service: str) -> Any:
-        import boto3
+    def _new_client(self, service: str) -> Any:
         from botocore.config import Config
 
         config = self.config
+        if self._session is None:
+            self._session = _session(config)
         options: dict[str, Any] = {}
         if config.is_local:
-            # Whatever proxy the environment names is not meant for this machine.
+            # A proxy in the environment is not meant for this machine.
             options["proxies"] = {}
         if config.endpoint_url:
             options["s3"] = {"addressing_style": "path"}
-        session = boto3.session.Session(region_name=config.region, **_local_credentials(config))
-        if session.region_name is None and config.is_local:
-            session = boto3.session.Session(region_name=LOCAL_REGION, **_local_credentials(config))
-        return session.client(
+        return self._session.client(
             service,
             endpoint_url=config.endpoint_url,
             config=Config(
@@ -133,8 +134,16 @@ class AwsClients:
         )
 
 
+def _session(config: AwsConfig) -> Any:
+    import boto3
+
+    session = boto3.session.Session(region_name=config.region, **_local_credentials(config))
+    if session.region_name is None and config.is_local:
+        return boto3.session.Session(region_name=LOCAL_REGION, **_local_credentials(config))
+    return session
+
+
 def _local_credentials(config: AwsConfig) -> dict[str, str]:
-    """Made-up credentials for an endpoint on this machine, so that nobody needs some to try things out."""
     if not config.is_local or {"AWS_ACCESS_KEY_ID", "AWS_PROFILE"} & os.environ.keys():
         return {}
     return {"aws_access_key_id": "local", "aws_secret_access_key": "local"}
@@ -143,13 +152,8 @@ def _local_credentials(config: AwsConfig) -> dict[str, str]:
 DENIED = ("AccessDenied", "403", "Forbidden", "UnrecognizedClient", "InvalidAccessKeyId", "SignatureDoesNotMatch")
 
 
-def _advice(error: Exception) -> str:
-    """What to do about a refusal."""
-    if error_code(error).startswith(DENIED):
-        return "allow it in the policy of the role, or use other credentials (docs/operations.md)"
-    return "try again in a moment"
-
-
-def error_code(error: Exception) -> str:
-    """The code of a `ClientError`, such as `NoSuchKey` or `412`."""
-    return str(getattr(error, "response", {}).get("Error", {}).get("Code", ""))
+def error_code(error: BaseException | None) -> str:
+    """Return the code of a `ClientError`, such as `NoSuchKey` or `412`; empty for any other exception."""
+    # botocore's time-outs have a `response` too, which is None.
+    response = getattr(error, "response", None)
+    return str(response.get("Error", {}).get("Code", "")) if isinstance(response, dict) else ""

@@ -1,5 +1,5 @@
-"""Credentials from the endpoint that a platform runs beside a process, in place of variables: what Lambda gives a function
-that starts from a snapshot (https://docs.aws.amazon.com/sdkref/latest/guide/feature-container-credentials.html)."""
+"""Credentials from a local endpoint instead of variables, as Lambda gives them to a function that starts from a snapshot
+(https://docs.aws.amazon.com/sdkref/latest/guide/feature-container-credentials.html)."""
 
 from __future__ import annotations
 
@@ -19,13 +19,9 @@ RENEWED_BEFORE = timedelta(minutes=5)
 
 
 class ContainerCredentials:
-    """Asks the endpoint for credentials, and again before they expire; threads may share it.
+    """Gets credentials, and renews them before they expire. It is safe to share between threads.
 
-    Args:
-        url: the endpoint, `http://…` on this machine.
-        token: what the endpoint asks for.
-        timeout_s: bounds connecting and each wait for bytes, in seconds.
-        now: the time.
+    `timeout_s` bounds connecting and each wait for bytes.
     """
 
     def __init__(
@@ -43,11 +39,7 @@ class ContainerCredentials:
         self._held: tuple[Credentials, datetime] | None = None
 
     def __call__(self) -> Credentials:
-        """Credentials that are valid now.
-
-        Raises:
-            StoreError: the endpoint gave none, and those before have expired.
-        """
+        """Return valid credentials. Raises `StoreError`: the endpoint gave none, and the last ones have expired."""
         with self._lock:
             if self._held is None or self._now() > self._held[1] - RENEWED_BEFORE:
                 try:

@@ -1,7 +1,7 @@
-"""What an event that starts a function tells: a schedule, objects that were created, or an alarm's change of state.
+"""The events that start a function: a schedule, created objects, or an alarm's change of state.
 
-Every reader takes an event of any shape and refuses what it does not know, so that nothing is ignored silently: a refused
-message of a queue ends in its dead-letter queue, a refused invocation among the failures, and an alarm watches both.
+Every reader accepts any value and refuses what it does not know, so that nothing is ignored silently: a refused message ends
+in the dead-letter queue, a refused invocation counts as a failure, and an alarm watches both.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tidegate.errors import EventError
 
 _SCHEDULERS = ("aws.events", "aws.scheduler")
 _UNREADABLE = (ValueError, KeyError, TypeError, OverflowError, RecursionError)
-"""What an alarm's fields may raise: OverflowError by a time that no year has in UTC, RecursionError by JSON nested deeply."""
+"""Errors of malformed alarms: OverflowError for a time outside the years 1 to 9999, RecursionError for deeply nested JSON."""
 
 _ALARM_CHANGED = "CloudWatch Alarm State Change"
 
@@ -33,7 +33,7 @@ class AlarmState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    """A change of an alarm's state: `at` is when, in UTC, however the event writes it."""
+    """A change of an alarm's state; `at` is a time in UTC."""
 
     name: str
     state: AlarmState
@@ -41,37 +41,28 @@ class Alarm:
 
 
 def is_from_queue(event: object) -> bool:
-    """Whether an event is a batch of messages of an SQS queue."""
     records = _records(event)
     return bool(records) and all(record.get("eventSource") == "aws:sqs" for record in records)
 
 
 def require_message_ids(event: Mapping[str, Any]) -> None:
-    """Check that each message of a batch has its id, by which alone its failure can be reported.
-
-    Raises:
-        EventError: one has none.
-    """
+    """Raise `EventError` if a message of a batch lacks the id that reports its failure."""
     for index, record in enumerate(_records(event)):
         if not isinstance(record.get("messageId"), str) or not record["messageId"]:
             raise EventError(f"Records[{index}].messageId must be text: the id of a message of an SQS queue")
 
 
 def require_schedule(event: object) -> None:
-    """Check that an event is a tick of a schedule, or the empty object of a call by hand.
-
-    Raises:
-        EventError: it is another.
-    """
+    """Raise `EventError` unless an event is a tick of a schedule, or the empty object of a manual call."""
     if isinstance(event, Mapping) and (not event or event.get("source") in _SCHEDULERS):
         return
     raise EventError("the event is neither a tick of a schedule nor a call with {}")
 
 
 def created_objects(event: object) -> list[tuple[str, str]]:
-    """Bucket and key of each object that an event of S3 says was created, by EventBridge or by S3's own notification.
+    """Return bucket and key of each object that was created, from an event of EventBridge or a notification of S3.
 
-    Empty for another event of S3: a deleted object, or the test that S3 sends when notifications are set up.
+    Other events of S3 (a deleted object, the test when notifications are set up) name none.
 
     Raises:
         EventError: it is not an event of S3, or is malformed.
@@ -86,7 +77,7 @@ def created_objects(event: object) -> list[tuple[str, str]]:
                 return []
         records = _records(event)
         if records and all(record.get("eventSource") == "aws:s3" for record in records):
-            # S3's own notifications have keys encoded as in a form: EventBridge's do not.
+            # S3's own notifications have form-encoded keys; EventBridge's do not.
             return [
                 _object(record["s3"]["bucket"]["name"], unquote_plus(record["s3"]["object"]["key"]))
                 for record in records
@@ -94,17 +85,17 @@ def created_objects(event: object) -> list[tuple[str, str]]:
             ]
     except (KeyError, TypeError, AttributeError) as error:
         raise EventError("the event of S3 is malformed: it names no bucket and key") from error
-    raise EventError("the event is none of S3, by EventBridge or as S3's own notification")
+    raise EventError("the event is not one of S3, by EventBridge or as S3's own notification")
 
 
 def alarm_of(event: object) -> Alarm:
-    """The alarm that an event tells of: as an alarm's own Lambda action, by SNS, or by EventBridge.
+    """Return the alarm of an event from the alarm's own Lambda action, SNS, or EventBridge.
 
     https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/alarms-and-actions-Lambda.html,
     https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/cloudwatch-and-eventbridge.html
 
     Raises:
-        EventError: it is another event, or is malformed.
+        EventError: it is not such an event, or is malformed.
     """
     if isinstance(event, Mapping):
         if isinstance(event.get("alarmData"), Mapping):
@@ -140,7 +131,7 @@ def _alarm(name: Any, state: Any, at: str) -> Alarm:
     if state not in set(AlarmState):
         raise EventError(f"the alarm's state must be {', '.join(AlarmState)}")
     moment = datetime.fromisoformat(at)
-    # The same change may come by several ways, each with its own way to write the time.
+    # The same change may arrive in several ways, which format the time differently.
     return Alarm(name, AlarmState(state), moment.astimezone(UTC).isoformat(timespec="milliseconds"))
 
 
@@ -151,7 +142,6 @@ def _object(bucket: Any, key: Any) -> tuple[str, str]:
 
 
 def _records(event: object) -> list[Mapping[str, Any]]:
-    """The event's `Records`, if it has a list of objects of that name; else none."""
     records = event.get("Records") if isinstance(event, Mapping) else None
     if not isinstance(records, list) or not all(isinstance(record, Mapping) for record in records):
         return []

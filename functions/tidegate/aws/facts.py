@@ -1,4 +1,4 @@
-"""Fills the table that models look facts up in."""
+"""Fills and checks the table in which models look facts up."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from tidegate.aws.clients import AwsClients, error_code
+from tidegate.aws.fact_files import Fact, FactFile
 from tidegate.aws.layout import FACT_VALUE, PARTITION_KEY, SORT_KEY
 from tidegate.errors import StoreError
-from tidegate.ports.fact_files import Fact, FactFile
+from tidegate.tasks import run_all
 
 BATCH = 25
 """The most items of one BatchWriteItem."""
@@ -21,50 +22,37 @@ FIRST_DELAY_S = 0.05
 AT_ONCE = 4
 
 SeedProgress = Callable[[str, int, int], None]
-"""Callback with the name of the set of facts, how many have been written, and how many there are."""
+"""Callback with the name of a set of facts, how many of them have been written, and how many there are."""
 
 
 @dataclass(frozen=True, slots=True)
 class SeededFacts:
-    """What a seed wrote: the name of the set of facts, and how many."""
-
     name: str
     count: int
 
 
-async def facts_damage(clients: AwsClients, table: str) -> str:
-    """What is wrong with the table of facts, in words, and what to do; empty where nothing is known to be."""
+async def facts_damage(clients: AwsClients, table: str) -> str | None:
+    """Return what is wrong with the table of facts, and what to do; None if nothing is known to be."""
     try:
-        found = await clients.call("dynamodb", f"table {table}", lambda dynamodb: _state(dynamodb, table))
+        await clients.call("dynamodb", f"table {table}", lambda dynamodb: dynamodb.describe_table(TableName=table))
     except StoreError as error:
-        return f"whether the table of facts is there is not known: {error}"
-    advice = "create it again (on AWS, from a backup), and fill it with `tidegate facts seed`"
-    return "" if found else f"there is no table {table!r} of facts; {advice}"
-
-
-def _state(dynamodb: Any, table: str) -> bool:
-    """Whether a table is there; true, too, for whom that is no business of."""
-    from botocore.exceptions import ClientError
-
-    try:
-        dynamodb.describe_table(TableName=table)
-    except ClientError as error:
-        if error_code(error) == "ResourceNotFoundException":
-            return False
-        if error_code(error) != "AccessDeniedException":
-            raise
-    return True
+        code = error_code(error.__cause__)
+        if code == "ResourceNotFoundException":
+            advice = "create it again (on AWS, from a backup), and fill it with `tidegate facts seed`"
+            return f"there is no table {table!r} of facts; {advice}"
+        # Not every role may ask.
+        if code != "AccessDeniedException":
+            return f"it is not known whether the table of facts exists: {error}"
+    return None
 
 
 async def seed_facts(
     clients: AwsClients, table: str, files: Iterable[FactFile], progress: SeedProgress | None = None
 ) -> tuple[SeededFacts, ...]:
-    """Write the facts of seed files to a table. All files are read and checked before the first is written.
-
-    A fact that is there is replaced, so seeding again changes nothing; what no file has stays as it is.
+    """Write the facts of seed files to a table. Existing facts are replaced, and facts that no file has are left alone.
 
     Raises:
-        ModelConfigError: a file is no seed file; nothing was written.
+        ModelConfigError: a seed file is malformed; nothing was written.
         StoreError: DynamoDB did not answer, or refused; what has been written stays.
     """
     read = [(file.name, await asyncio.to_thread(file.read)) for file in files]
@@ -85,12 +73,7 @@ async def _seed(
         if progress is not None:
             progress(name, written, len(facts))
 
-    try:
-        async with asyncio.TaskGroup() as group:
-            for first in range(0, len(facts), BATCH):
-                group.create_task(write(facts[first : first + BATCH]))
-    except* StoreError as errors:
-        raise errors.exceptions[0] from None
+    await run_all(write(facts[first : first + BATCH]) for first in range(0, len(facts), BATCH))
     return SeededFacts(name, len(facts))
 
 
@@ -103,7 +86,7 @@ async def _write(clients: AwsClients, table: str, puts: list[dict[str, Any]]) ->
     left = puts
     for attempt in range(ATTEMPTS):
         if attempt:
-            # DynamoDB gives back what it had no capacity for; full jitter keeps writers from coming back together.
+            # DynamoDB returns items for which it had no capacity; full jitter keeps writers from retrying together.
             await asyncio.sleep(random.uniform(0, FIRST_DELAY_S * 2**attempt))  # noqa: S311  # no secret
         request = {table: left}
         answer = await clients.call(

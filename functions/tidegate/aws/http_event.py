@@ -1,7 +1,7 @@
-"""Events of an HTTP API (payload 2.0) or a Function URL as ASGI requests, and ASGI responses as what Lambda takes back.
+"""Translates events of an HTTP API (payload 2.0) or a Function URL to ASGI requests, and ASGI responses back.
 
-A handler for Mangum (https://mangum.fastapiexpert.com/adapter/#custom-handlers) in place of its own, which takes more for
-granted than the platform promises, decodes a path that may be decoded already, and reads any text as base64. The events:
+A handler for Mangum (https://mangum.fastapiexpert.com/adapter/#custom-handlers). Mangum's own fails on fields that may be
+null, decodes a path that may be decoded already, and accepts any text as base64. The events:
 https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-integrations-lambda.html and
 https://docs.aws.amazon.com/lambda/latest/dg/urls-invocation.html#urls-payloads.
 """
@@ -17,24 +17,23 @@ from typing import Any
 from tidegate.errors import EventError
 
 MOST_RESPONSE_BYTES = 6_291_556
-"""Largest response that the platform takes, as the JSON that the runtime makes of it."""
+"""The platform's limit on a response, as the runtime serializes it."""
 
 _LONGEST_ESCAPE = 12
-"""What one character of text becomes at most: a surrogate pair, escaped."""
+"""Characters of one escaped character at most: a surrogate pair."""
 
 _VERSION = "2.0"
 
 
 class HttpEvent:
-    """One event, as Mangum asks for it. A field that is null counts as absent.
+    """Mangum's handler of one event. A field that is null counts as absent.
 
     Raises:
-        EventError: a field that the request needs is absent, or a field is of another type than the platform documents.
+        EventError: a required field is absent, or a field has another type than the platform documents.
     """
 
     @classmethod
     def infer(cls, _event: Any, _context: Any, _config: Any) -> bool:
-        """Every event is read here."""
         return True
 
     def __init__(self, event: Any, context: Any, _config: Any = None) -> None:
@@ -63,7 +62,7 @@ class HttpEvent:
             "method": method,
             "scheme": "https",
             "path": raw_path,
-            # The app refuses one that is encoded in either field: only one of them may be decoded.
+            # The app refuses a path that is encoded in either field: only one of them may be decoded.
             "raw_path": (path or raw_path).encode(),
             "root_path": "",
             "query_string": query.encode(),
@@ -75,7 +74,7 @@ class HttpEvent:
         }
 
     def __call__(self, response: Mapping[str, Any]) -> dict[str, Any]:
-        """The response as the platform takes it; a body that is not plain text goes out as base64."""
+        """Return the response in the platform's form, with a body that is not text as base64."""
         headers: dict[str, str] = {}
         cookies: list[str] = []
         for raw_name, raw_value in response["headers"]:
@@ -95,10 +94,7 @@ class HttpEvent:
 
 
 def fits(response: Mapping[str, Any]) -> bool:
-    """Whether the platform takes a response: the runtime packs it as JSON, in which a character may be up to 12 bytes.
-
-    Only a response that could be too large is packed to see.
-    """
+    """Return whether a response is within the platform's limit. Only one that could exceed it is serialized to find out."""
     headers = sum(len(name) + len(value) for name, value in response["headers"].items())
     headers += sum(len(cookie) + 4 for cookie in response.get("cookies", ()))
     body = len(response["body"])
@@ -109,7 +105,7 @@ def fits(response: Mapping[str, Any]) -> bool:
 
 
 def _packed(response: Mapping[str, Any]) -> str:
-    """The response as the runtime packs it: beyond ASCII, that differs by the version of Python."""
+    """Serialize a response like the runtime; how it escapes characters depends on the Python version."""
     try:
         from awslambdaric.lambda_runtime_marshaller import to_json
     except ImportError:
@@ -119,7 +115,7 @@ def _packed(response: Mapping[str, Any]) -> str:
 
 
 def _as_text(headers: Mapping[str, str], body: bytes) -> str | None:
-    """The body as text, or None where it is binary, compressed or not UTF-8."""
+    """Return the body as text; None if it is binary, compressed or not UTF-8."""
     kind = headers.get("content-type", "").partition(";")[0].strip()
     is_text = not body or kind.startswith("text/") or kind.endswith(("/json", "+json"))
     if not is_text or "content-encoding" in headers:
@@ -164,7 +160,6 @@ def _body(event: Mapping[str, Any]) -> bytes:
 
 
 def _text(value: object, field: str) -> str | None:
-    """A field's text, or None where it is absent."""
     if value is None:
         return None
     if not isinstance(value, str):

@@ -1,26 +1,27 @@
 """An ASGI app as a Lambda function: HTTP API (payload 2.0) and Function URL events in, responses out.
 
-Mangum (https://mangum.fastapiexpert.com) runs the app, `HttpEvent` reads events and writes responses; this adds what a
-function needs around them: a bundle that is looked after while a request waits for its model, telemetry, and answers that
-the platform can carry.
+Mangum (https://mangum.fastapiexpert.com) runs the app, and `HttpEvent` translates. This module adds polls for newer rules
+while a request waits for its model, telemetry, and the platform's limits.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, Protocol
 
 from mangum import Mangum
 
-from tidegate.aws.edge_headers import BypassError, EdgeKeys, with_believed_headers
+from tidegate.aws.edge_headers import BypassError, EdgeKeys, with_trusted_headers
 from tidegate.aws.http_event import HttpEvent, fits
 from tidegate.aws.telemetry import Telemetry
 from tidegate.errors import EventError
 
 MOST_REQUEST_BYTES = 4_500_000
-"""Largest request body, so that it fits into an event even where it is base64."""
+"""Largest request body that fits into an event as base64."""
 
 RESOLVE_HINT = "ask POST /v1/objectives/{objective}/resolve where the model is served, and send it there yourself"
 
@@ -37,28 +38,23 @@ App = Callable[[Scope, Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[N
 
 
 class Freshness(Protocol):
-    """What keeps a process's rules those that are live."""
-
     @property
     def measured_age_s(self) -> float | None:
-        """How long ago the rules were last known to be live, in seconds; None where they never were, or that is being found
-        out."""
-        ...
+        """Seconds since the rules were last known to be live; None if they never were, or a poll is under way."""
 
     def poll_if_due(self) -> object:
-        """Begin to look for other rules if it is time to; nobody waits for it."""
-        ...
+        """Start a poll for newer rules, if one is due, without waiting for it."""
 
 
 class HttpFunction:
     """The handler of a function.
 
     Args:
-        app: the ASGI app.
-        freshness: is asked to poll beside each request; the app waits for it where the rules are late.
-        telemetry: logs and metrics.
-        open_breakers: how many endpoints are being left alone now.
-        edge_keys: what CloudFront proves itself with; None where it is not in front.
+        freshness: polls beside each request; the app waits for it if the rules are too old.
+        open_breakers: returns how many endpoints get no requests now.
+        edge_keys: None: CloudFront is not in front.
+        flush_shadows: sends the copies of a request before its answer is returned, as nothing runs after that; returns the
+            counts of `tidegate.shadows.counts`.
     """
 
     def __init__(
@@ -68,8 +64,10 @@ class HttpFunction:
         telemetry: Telemetry,
         open_breakers: Callable[[], int] = lambda: 0,
         edge_keys: EdgeKeys | None = None,
+        flush_shadows: Callable[[], Counter[str]] = Counter,
     ) -> None:
         self._edge_keys = edge_keys
+        self._flush_shadows = flush_shadows
         self._app = app
         self._freshness = freshness
         self._telemetry = telemetry
@@ -78,9 +76,11 @@ class HttpFunction:
         self._adapter = Mangum(self._beside_poll, lifespan="off", custom_handlers=[HttpEvent])
 
     def __call__(self, event: Any, context: Any) -> dict[str, Any]:
-        """Answer one event."""
         self._telemetry.begin(event, context.aws_request_id)
         response = self._answer(event, context)
+        began_s = time.perf_counter()
+        if shadows := self._flush_shadows():
+            self._telemetry.shadows(shadows, (time.perf_counter() - began_s) * 1000)
         self._telemetry.end(response["statusCode"], self._freshness.measured_age_s, self._open_breakers())
         return response
 
@@ -89,13 +89,13 @@ class HttpFunction:
         path = path if isinstance(path, str) else ""
         self._has_failed = False
         try:
-            response: dict[str, Any] = self._adapter(with_believed_headers(event, self._edge_keys), context)
+            response: dict[str, Any] = self._adapter(with_trusted_headers(event, self._edge_keys), context)
         except BypassError as error:
             return _refusal(403, path, str(error))
         except EventError as error:
             _log.warning("refused an event: %s", error)
             return _refusal(400, path, str(error))
-        except Exception as error:  # noqa: BLE001  # whatever it is, the caller gets an answer in the API's form
+        except Exception as error:  # noqa: BLE001  # the caller gets an answer in the API's form
             _log.error("unforeseen %s", type(error).__name__)
             self._has_failed = True
         if self._has_failed:
@@ -105,18 +105,18 @@ class HttpFunction:
         return response
 
     async def _beside_poll(self, scope: Scope, receive: Any, send: Any) -> None:
-        # It goes on while the request waits for its model, and if that is too short, beside the next request.
+        # The poll continues while the request waits for its model, and if that is too short, beside the next request.
         self._freshness.poll_if_due()
         started = False
 
-        async def tell(message: Any) -> None:
+        async def observed_send(message: Any) -> None:
             nonlocal started
             started = True
             await send(message)
 
         try:
-            await self._app(scope, receive, tell)
-        except Exception as error:  # noqa: BLE001  # Mangum would answer in no API's form, and log what the error says
+            await self._app(scope, receive, observed_send)
+        except Exception as error:  # noqa: BLE001  # Mangum would answer in another form, and log the message
             _log.error("unforeseen %s", type(error).__name__)
             self._has_failed = True
             if not started:
@@ -125,7 +125,7 @@ class HttpFunction:
 
 
 def _refusal(status: int, path: str, detail: str) -> dict[str, Any]:
-    """An answer that no app could give, in the form of the API that was asked."""
+    """Return an error that the app cannot give itself, in the form of the API that was called."""
     kind = "application/json"
     document: dict[str, Any] = {"error": detail}
     if not path.startswith("/v2"):

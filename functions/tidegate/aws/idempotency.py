@@ -1,4 +1,4 @@
-"""Doing something once for each event, however often it is delivered, by Powertools' Idempotency in the registry's table."""
+"""Handles each event once, however often it is delivered, by Powertools' Idempotency in the registry's table."""
 
 from __future__ import annotations
 
@@ -12,37 +12,31 @@ from tidegate.settings import Settings
 
 KEPT_S = 24 * 3600
 
-Work = Callable[[Mapping[str, Any]], dict[str, Any]]
 
+def once_per(
+    function: str, settings: Settings, identity: Mapping[str, str], work: Callable[[], dict[str, Any]], context: Any
+) -> dict[str, Any]:
+    """Call `work` once a day for each `identity`, and return the stored result after that.
 
-def once_per(function: str, settings: Settings, work: Work, context: Any) -> Work:
-    """`work`, which gives the first result again for data that it was called with within a day.
-
-    A result that was an exception is not kept: the next delivery tries again. So does one that comes after the invocation
-    of `context`, Lambda's, ran out of time. The records are in the partition of the `function` of that short name: its
-    role may write no other.
+    An exception is not stored, so that the next delivery tries again, as it does after a time-out of the invocation. The
+    records are in the partition of the short name `function`, since the function's role may write no other.
 
     Raises:
-        SettingsError: the registry's table is not named.
+        SettingsError: the registry's table is not set.
     """
     if settings.registry_table is None:
         raise SettingsError("TIDEGATE_REGISTRY_TABLE must be set")
-    store = _store(function, settings.registry_table, settings.aws_endpoint_url, settings.aws_region)
-
     from aws_lambda_powertools.utilities.idempotency import IdempotencyConfig, idempotent_function
 
-    def called(*, data: Mapping[str, Any]) -> dict[str, Any]:
-        return work(data)
+    def called(*, data: Mapping[str, str]) -> dict[str, Any]:  # noqa: ARG001  # the key of the record
+        return work()
 
+    store = _store(function, settings.registry_table, settings.aws_endpoint_url, settings.aws_region)
     config = IdempotencyConfig(expires_after_seconds=KEPT_S)
     config.register_lambda_context(context)
-    decorated = idempotent_function(
-        called,
-        data_keyword_argument="data",
-        persistence_store=store,
-        config=config,
-    )
-    return lambda data: decorated(data=dict(data))
+    once = idempotent_function(called, data_keyword_argument="data", persistence_store=store, config=config)
+    result: dict[str, Any] = once(data=dict(identity))
+    return result
 
 
 @functools.cache

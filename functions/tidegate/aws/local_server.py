@@ -1,7 +1,7 @@
-"""AWS on this machine: moto's server as a child process, with what moto itself leaves open closed.
+"""AWS on this machine: moto's server as a child process, which keeps everything in memory.
 
-moto looks whether a condition holds and writes in two steps, so two writers at once could both win: here one request
-that may write is answered at a time. What it holds is in memory, and gone with the process.
+moto checks a condition and writes in two steps, so that of two writers both could win. Here only one writing request runs at a
+time.
 
     python -m tidegate.aws.local_server [--port 0]
 
@@ -32,7 +32,10 @@ _ASKED = (
     "REQUEST_METHOD", "PATH_INFO", "QUERY_STRING", "HTTP_HOST", "HTTP_RANGE", "HTTP_IF_MATCH", "HTTP_IF_NONE_MATCH",
     "HTTP_IF_MODIFIED_SINCE", "HTTP_IF_UNMODIFIED_SINCE", "HTTP_X_AMZ_CHECKSUM_MODE", "HTTP_X_AMZ_TARGET",
 )  # fmt: skip
-"""All of a request that its answer depends on, beside what is stored."""
+"""The parts of a read that its answer depends on, beside what is stored."""
+
+_OF_CONNECTION = ("date", "connection", "content-length", "transfer-encoding")
+"""Headers that describe an answer as it is sent, not as the app made it."""
 
 WsgiApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
@@ -49,11 +52,11 @@ class LocalAws:
         """Start a server; port 0 takes a free one.
 
         Raises:
-            StackError: it did not start, such as for a port that is in use or because moto is not installed.
+            StackError: it did not start, such as because the port is in use.
         """
         process = await asyncio.create_subprocess_exec(
             sys.executable,
-            # Not the modules of whatever folder this was started in.
+            # Ignore modules in the current folder.
             "-P",
             "-m",
             "tidegate.aws.local_server",
@@ -79,29 +82,27 @@ class LocalAws:
         return server
 
     async def start_again(self) -> None:
-        """Start it anew, with nothing in it, at the port that it had. Raises as `start`."""
+        """Start it again, empty, on the same port. Raises like `start`."""
         port = urlsplit(self.url).port
         assert port is not None
         self._process = (await LocalAws.start(port))._process
 
     @property
     def pid(self) -> int:
-        """Its process id."""
         return self._process.pid
 
     async def wait(self) -> None:
-        """Wait until it has ended."""
         await self._process.wait()
 
     async def stop(self) -> None:
-        """End it at once; safe to call again. It has nothing to lose."""
+        """Kill the process; it may be called again."""
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
         await self._process.wait()
 
 
 def one_writer(app: WsgiApp) -> WsgiApp:
-    """The app, answering one request at a time of those that may write; a body is read before its turn comes."""
+    """Wrap the app so that only one request that may write runs at a time. Its body has been read: see `main`."""
     import threading
 
     turn = threading.Lock()
@@ -109,8 +110,6 @@ def one_writer(app: WsgiApp) -> WsgiApp:
     def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         if environ["REQUEST_METHOD"] in ("GET", "HEAD"):
             return app(environ, start_response)
-        if environ.get("CONTENT_LENGTH"):
-            environ["wsgi.input"] = BytesIO(environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"])))
         with turn:
             return app(environ, start_response)
 
@@ -118,17 +117,16 @@ def one_writer(app: WsgiApp) -> WsgiApp:
 
 
 def remembered_reads(app: WsgiApp) -> WsgiApp:
-    """The app, asked for the same only once until somebody writes to S3.
+    """Wrap the app so that small answers to equal reads are cached until the next write to S3.
 
-    Triton asks for each load some 66 times whether the bucket is there and what is in it, mostly the same; moto takes
-    milliseconds for an answer. What is not small is not remembered.
+    For each load Triton asks S3 some 66 times, mostly for the same, and moto takes milliseconds for an answer.
     """
     known: dict[tuple[str, ...], tuple[str, list[tuple[str, str]], bytes]] = {}
     writes = [0]
 
     def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
-            # The registry's table is written all the time, by requests for no bucket.
+            # Writes to the registry's table, which are frequent, name no bucket.
             writes[0] += environ["PATH_INFO"] != "/"
             try:
                 return app(environ, start_response)
@@ -139,20 +137,26 @@ def remembered_reads(app: WsgiApp) -> WsgiApp:
         key = tuple(str(environ.get(name, "")) for name in _ASKED)
         found = known.get(key)
         if found is None:
-            seen, heads = writes[0], list[tuple[str, Any]]()
-            parts = app(environ, lambda status, headers, *_: heads.append((status, list(headers))))
-            try:
-                body = b"".join(parts)
-            finally:
-                getattr(parts, "close", lambda: None)()
-            ((status, headers),) = heads
-            found = (status, headers, body)
-            if len(body) <= REMEMBERED_BYTES and len(known) < REMEMBERED and seen == writes[0]:
+            seen = writes[0]
+            found = _whole(app, environ)
+            if len(found[2]) <= REMEMBERED_BYTES and len(known) < REMEMBERED and seen == writes[0]:
                 known[key] = found
         start_response(found[0], found[1])
         return [found[2]]
 
     return answer
+
+
+def _whole(app: WsgiApp, environ: dict[str, Any]) -> tuple[str, list[tuple[str, str]], bytes]:
+    """Return the status, the headers and the whole body that an app answers."""
+    heads: list[tuple[str, list[tuple[str, str]]]] = []
+    parts = app(environ, lambda status, headers, *_: heads.append((status, list(headers))))
+    try:
+        body = b"".join(parts)
+    finally:
+        getattr(parts, "close", lambda: None)()
+    ((status, headers),) = heads
+    return status, headers, body
 
 
 def main(port: int) -> None:
@@ -163,23 +167,43 @@ def main(port: int) -> None:
     import threading
 
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
-    from werkzeug.serving import make_server
+    from werkzeug.serving import WSGIRequestHandler, make_server
 
-    class Dispatcher(DomainDispatcherApplication):
-        """moto's, which lists the folder of its own package with every request to find the service of a host."""
-
-        @functools.cache  # noqa: B019  # there is one, as long as the process
+    class Dispatcher(DomainDispatcherApplication):  # type: ignore[misc]  # whose types mypy does not follow
+        # moto's own lists the folder of its package with every request.
+        @functools.cache  # noqa: B019  # there is one dispatcher, as long as the process
         def get_backend_for_host(self, host: str | None) -> Any:
             return super().get_backend_for_host(host)
 
+    class Handler(WSGIRequestHandler):
+        # werkzeug's own ends each connection after one request: with the next connection and its thread this took twice the
+        # time of an average answer of moto.
+        protocol_version = "HTTP/1.1"
+
+        def run_wsgi(self) -> None:
+            environ = self.make_environ()
+            read = environ["wsgi.input"].read
+            # All of it, as what is left would be taken for the next request.
+            body = read() if "wsgi.input_terminated" in environ else read(int(environ.get("CONTENT_LENGTH") or 0))
+            environ |= {"wsgi.input": BytesIO(body), "CONTENT_LENGTH": str(len(body))}
+            status, headers, content = _whole(self.server.app, environ)
+            lines = [f"{self.protocol_version} {status}", f"Date: {self.date_time_string()}"]
+            lines += [f"{name}: {value}" for name, value in headers if name.lower() not in _OF_CONNECTION]
+            if self.command == "HEAD" or status[:3] in ("204", "304"):
+                lines += [f"{name}: {value}" for name, value in headers if name.lower() == "content-length"]
+                content = b""
+            else:
+                lines.append(f"Content-Length: {len(content)}")
+            self.wfile.write("\r\n".join([*lines, "\r\n"]).encode("latin-1") + content)
+
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     app = remembered_reads(one_writer(Dispatcher(create_backend_app)))
-    server = make_server(HOST, port, app, threaded=True)
+    server = make_server(HOST, port, app, threaded=True, request_handler=Handler)
 
     def end_with_parent() -> None:
         while sys.stdin.buffer.read(1024):
             pass
-        # At once: threads that still answer would keep the interpreter from ending.
+        # Threads that still answer would keep the interpreter from ending.
         os._exit(0)
 
     threading.Thread(target=end_with_parent, daemon=True).start()

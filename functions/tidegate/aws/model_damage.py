@@ -1,4 +1,4 @@
-"""What of the pushed models is not in the bucket as it was pushed, from listings alone."""
+"""Finds pushed files that are missing or changed, from listings of the bucket."""
 
 from __future__ import annotations
 
@@ -7,32 +7,32 @@ from collections.abc import Collection, Mapping, Sequence
 from tidegate.aws.formats import StoredFile, decode_manifest, is_gap
 from tidegate.aws.layout import MANIFESTS, MODELS, model_key, unit_key
 from tidegate.aws.objects import Objects
-from tidegate.aws.unit_push import run_all
 from tidegate.errors import StoreError
+from tidegate.model_units import lost_unit
 from tidegate.ports import Unit
-from tidegate.ports.model_units import lost_unit
+from tidegate.tasks import run_all
 
 FEW = 8
-"""Up to so many models are each asked for; of more, everything that is in the bucket is listed."""
+"""Up to so many models are listed one by one; for more, the whole bucket is listed."""
+
+
+async def list_etags(objects: Objects, models: Collection[str]) -> Mapping[str, str]:
+    """Return the ETag of every manifest and every file of some models, by key."""
+    below = [""] if len(models) > FEW else [f"{model}/" for model in sorted(models)]
+    listings = await run_all(objects.list(root + each) for root in (MANIFESTS, MODELS) for each in below)
+    return {found.key: found.etag for listed in listings for found in listed}
 
 
 class ModelInspector:
-    """Compares files by the ETags that their manifest remembers; a manifest is read again where its own has changed."""
+    """Compares the ETags of files with those in their manifests, which are read again once their own ETags change."""
 
     def __init__(self, objects: Objects) -> None:
         self._objects = objects
         self._whole: dict[Unit, tuple[str, tuple[StoredFile, ...]]] = {}
 
     async def damage(self, units: Collection[Unit]) -> Sequence[str]:
-        """See `ModelStore.damage`.
-
-        Raises:
-            StoreError: S3 did not answer, or refused.
-        """
-        models = {model for model, _ in units}
-        below = [""] if len(models) > FEW else [f"{model}/" for model in sorted(models)]
-        listings = await run_all(self._objects.list(root + each) for root in (MANIFESTS, MODELS) for each in below)
-        etags = {found.key: found.etag for listed in listings for found in listed}
+        """See `ModelStore.damage`."""
+        etags = await list_etags(self._objects, {model for model, _ in units})
         found = await run_all(self._damage(*unit, etags) for unit in units)
         return sorted(text for texts in found for text in texts)
 
@@ -55,10 +55,9 @@ class ModelInspector:
         return [text for each in whole[1] if (text := _damage_of(model, each, etags))]
 
 
-def _damage_of(model: str, stored: StoredFile, etags: Mapping[str, str]) -> str:
-    """What is wrong with a file; empty where nothing is."""
+def _damage_of(model: str, stored: StoredFile, etags: Mapping[str, str]) -> str | None:
     path = stored.file.path
     there = etags.get(model_key(model, path))
     if there is None:
         return f"{model}/{path} is gone"
-    return f"{model}/{path} has other bytes" if stored.etag and there != stored.etag else ""
+    return f"{model}/{path} has other bytes" if stored.etag and there != stored.etag else None

@@ -1,4 +1,4 @@
-"""Creates the bucket and the tables where they do not exist, for the local stack; on AWS, CDK does."""
+"""Creates missing buckets and tables for the local stack; on AWS, CDK does."""
 
 from __future__ import annotations
 
@@ -8,27 +8,19 @@ from tidegate.aws.clients import LOCAL_REGION, AwsClients, error_code
 from tidegate.aws.layout import EXPIRY, PARTITION_KEY, SORT_KEY
 
 KEPT_PARTS_DAYS = 7
-"""How long the parts of an upload that was interrupted are kept, in days."""
+"""How long the parts of an interrupted upload are kept, in days."""
 
 WAIT = {"Delay": 1, "MaxAttempts": 30}
 
 
 async def provision(clients: AwsClients, bucket: str, table: str) -> None:
-    """Create what is missing; what is there is left as it is.
-
-    Raises:
-        StoreError: AWS did not answer, or refused.
-    """
+    """Create the bucket and the registry's table, if they are missing. Raises `StoreError`."""
     await clients.call("s3", f"bucket {bucket}", lambda s3: _create_bucket(s3, bucket))
     await clients.call("dynamodb", f"table {table}", lambda dynamodb: _create_registry(dynamodb, table))
 
 
 async def provision_facts(clients: AwsClients, table: str) -> None:
-    """Create the table of facts, where it is missing.
-
-    Raises:
-        StoreError: AWS did not answer, or refused.
-    """
+    """Create the table of facts, if it is missing. Raises `StoreError`."""
     await clients.call("dynamodb", f"table {table}", lambda dynamodb: _create_table(dynamodb, table))
 
 

@@ -28,12 +28,12 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Item = Mapping[str, Mapping[str, str]]
-"""An item, or a part of one, as DynamoDB's own calls have it: `{"port": {"N": "8000"}}`."""
+"""An item, or a part of one, in DynamoDB's own form: `{"port": {"N": "8000"}}`."""
 
 WEDGED = EndpointState.WEDGED
 REGISTER_ATTEMPTS = 3
 FUTURE_S = 60.0
-"""How far the clock of an endpoint may be ahead, in seconds: a later sign of life would keep it alive for as long as it likes."""
+"""How far the clock of an endpoint may be ahead, in seconds: a later sign of life could keep it registered forever."""
 
 LOOPBACK: tuple[Network, ...] = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
 
@@ -42,14 +42,13 @@ _MOST_ADDRESS = 60
 
 
 class DynamoRegistry:
-    """A `Registry` in a table. Every method may raise `StoreError`.
+    """A `Registry` in a table.
 
-    Whoever gave no sign of life for `timeout_s` by `clock` (Unix seconds) is forgotten; DynamoDB removes its item later.
+    Items without a sign of life for `timeout_s` by `clock` (Unix seconds) are ignored; DynamoDB removes them later.
 
-    Several roles may write to the table, each to its own partitions. What a reader does with an endpoint, above all sending
-    it the management secret, therefore depends on the key of its item, which IAM checks, and never on other attributes: the
-    shard is that of the partition, the address that of the sort key. An endpoint outside `networks`, or whose item is
-    malformed, is refused.
+    Several roles may write to the table, each to its own partitions, which IAM checks by the key of an item. Readers send
+    endpoints the management secret, so they take the shard and the address from that key alone, and refuse endpoints outside
+    `networks` and malformed items.
     """
 
     def __init__(
@@ -67,7 +66,6 @@ class DynamoRegistry:
         self._clock = clock
 
     async def register(self, entry: RegisteredEndpoint) -> None:
-        """Write or renew an endpoint. A server that renews itself does not take back `wedged` said by another."""
         key = _endpoint_key(entry.endpoint)
         fields = {
             **{
@@ -93,23 +91,19 @@ class DynamoRegistry:
                 key, fields, "attribute_exists(#pk) AND #state = :wedged", {":wedged": {"S": WEDGED}}
             ):
                 return
-        raise StoreError(f"table {self._table}: {entry.endpoint.url} changes without an end; try again")
+        raise StoreError(f"table {self._table}: {entry.endpoint.url} keeps changing; try again")
 
     async def deregister(self, endpoint: Endpoint) -> None:
-        """Forget an endpoint."""
         await self._call("delete_item", Key=_endpoint_key(endpoint))
 
     async def mark_wedged(self, endpoint: Endpoint, note: str) -> None:
-        """Say that a load on an endpoint never ended; one that is not registered is left alone."""
         said: Item = {"state": {"S": WEDGED}, "note": {"S": note}}
         await self._update(_endpoint_key(endpoint), said, "attribute_exists(#pk)", {})
 
     async def endpoints(self, shard: str | None = None) -> Sequence[RegisteredEndpoint]:
-        """See `Registry.endpoints`."""
         return (await self.listing(shard)).endpoints
 
     async def listing(self, shard: str | None = None) -> EndpointListing:
-        """See `Registry.listing`."""
         items = await self._alive(ENDPOINTS, scan=True) if shard is None else await self._alive(ENDPOINTS + shard)
         trusted, refused = [], []
         for item in items:
@@ -121,12 +115,10 @@ class DynamoRegistry:
         return EndpointListing(tuple(sorted(trusted, key=by_address)), tuple(refused))
 
     async def report(self, gateway: GatewayReport) -> None:
-        """A gateway says which revision it serves."""
         await self._call("put_item", Item=gateway_item(gateway, self._timeout_s))
 
     async def gateways(self) -> Sequence[GatewayReport]:
-        """Every gateway that gave a sign of life within the time-out, sorted by id. Malformed items are logged and left
-        out: gateways inform people, and nothing is sent to them."""
+        """See `Registry.gateways`. Malformed items are logged and left out, as nothing is sent to gateways."""
         found = []
         for item in await self._alive(GATEWAYS):
             try:
@@ -136,7 +128,7 @@ class DynamoRegistry:
         return sorted(found, key=lambda gateway: gateway.id)
 
     async def _update(self, key: Item, fields: Item, condition: str, values: Item) -> bool:
-        """Set attributes of an item, if `condition` (over `#pk` and `#state`) holds; whether it did."""
+        """Set attributes of an item, and return True, if `condition` (over `#pk` and `#state`) holds."""
         names = {f"#f{number}": name for number, name in enumerate(fields)}
         used = {"#pk": PARTITION_KEY, "#state": "state"}
         done = await self._call(
@@ -150,15 +142,11 @@ class DynamoRegistry:
         return done is not None
 
     async def _alive(self, partition: str, *, scan: bool = False) -> list[Item]:
-        """The items of a partition, with `scan` of all that begin so, but those whose last sign of life is too old."""
-
-        def work(client: Any) -> list[Item]:
-            return list(self._items(client, partition, scan=scan))
-
-        return await self._clients.call("dynamodb", f"table {self._table}", self._guarded(work)) or []
+        """Return the live items of a partition, or with `scan` of all partitions with this prefix."""
+        return await self._run(lambda client: list(self._items(client, partition, scan=scan))) or []
 
     def _items(self, client: Any, partition: str, *, scan: bool) -> Iterator[Item]:
-        # `>=` alone would silently leave out items without the attribute, or with one of another type.
+        # `>=` alone would leave out malformed items, which must be reported.
         alive = "(NOT attribute_type(#seen_at, :number) OR #seen_at >= :dead)"
         how = (
             {"FilterExpression": f"begins_with(#pk, :partition) AND {alive}"}
@@ -180,28 +168,19 @@ class DynamoRegistry:
             yield from page["Items"]
 
     async def _call(self, method: str, **arguments: Any) -> Mapping[str, Any] | None:
-        """Call DynamoDB; None where the condition was not met."""
+        """Call DynamoDB. Return None if the condition was not met."""
+        return await self._run(lambda client: getattr(client, method)(TableName=self._table, **arguments))
 
-        def work(client: Any) -> Mapping[str, Any]:
-            answer: Mapping[str, Any] = getattr(client, method)(TableName=self._table, **arguments)
-            return answer
-
-        return await self._clients.call("dynamodb", f"table {self._table}", self._guarded(work))
-
-    def _guarded(self, work: Callable[[Any], T]) -> Callable[[Any], T | None]:
-        def guarded(client: Any) -> T | None:
-            from botocore.exceptions import ClientError
-
-            try:
-                return work(client)
-            except ClientError as error:
-                if error_code(error) == "ConditionalCheckFailedException":
-                    return None
-                if error_code(error) == "ResourceNotFoundException":
-                    raise StoreError(f"there is no table {self._table!r}; create it, or name another") from error
-                raise
-
-        return guarded
+    async def _run(self, work: Callable[[Any], T]) -> T | None:
+        try:
+            return await self._clients.call("dynamodb", f"table {self._table}", work)
+        except StoreError as error:
+            code = error_code(error.__cause__)
+            if code == "ConditionalCheckFailedException":
+                return None
+            if code == "ResourceNotFoundException":
+                raise StoreError(f"there is no table {self._table!r}; create it, or name another") from error
+            raise
 
     def _refused(self, item: Item, error: KeyError | ValueError) -> RefusedEndpoint:
         reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
@@ -219,11 +198,11 @@ class DynamoRegistry:
             raise ValueError(f"{address} is outside the networks that endpoints may be in ({networks})")
         state, seen_at = item["state"]["S"], float(item["seen_at"]["N"])
         if state not in set(EndpointState):
-            raise ValueError(f"its state is none of {', '.join(EndpointState)}")
+            raise ValueError(f"its state is not one of {', '.join(EndpointState)}")
         if seen_at > self._clock() + FUTURE_S:
             raise ValueError("its last sign of life lies in the future")
         ports = {name: _port(item[name]["N"]) for name in ("grpc_port", "metrics_port") if name in item}
-        # As it is written: `127.1` or `::ffff:7f00:1` would be an endpoint of another name.
+        # `127.1` or `::ffff:7f00:1` would be another name of the same endpoint.
         if str(address) != host:
             raise ValueError(f"its address is written {address}")
         endpoint = Endpoint(_shard(item), host, _port(port))
@@ -231,7 +210,7 @@ class DynamoRegistry:
 
 
 def gateway_item(gateway: GatewayReport, timeout_s: float) -> dict[str, dict[str, str]]:
-    """What a gateway reports, as an item that DynamoDB removes some time after `timeout_s`."""
+    """Encode a report as an item that expires after `timeout_s`."""
     return {
         **_key(GATEWAYS, gateway.id),
         "revision": {"S": gateway.revision},
@@ -260,7 +239,7 @@ def _place(item: Item) -> str:
 
 
 def _shown(text: str) -> str:
-    """A text that anybody may have written, fit for a line of a log or a terminal."""
+    """Return an untrusted text in printable form for a log or a terminal."""
     return ascii(text)[1:-1][:_MOST_ADDRESS]
 
 

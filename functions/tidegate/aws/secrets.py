@@ -1,4 +1,4 @@
-"""The management secret of deployed Triton servers, by Powertools' Parameters."""
+"""Reads the management secret of deployed Triton servers with Powertools' Parameters."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from tidegate.settings import Settings
 
 
 def with_management_secret(settings: Settings) -> Settings:
-    """The settings with the secret that `management_secret_arn` names, unless they have one.
+    """Add the secret that `management_secret_arn` names, unless the settings have one.
 
     Raises:
         StoreError: it cannot be read.
-        SettingsError: it is no text.
+        SettingsError: it is binary.
     """
     if settings.management_secret is not None or settings.management_secret_arn is None:
         return settings

@@ -1,6 +1,6 @@
-"""How shards are named where only lower-case letters, digits and hyphens may stand: DNS, load balancers, logical ids.
+"""Names of shards where only lower-case letters, digits and hyphens are allowed: DNS, load balancers, logical ids.
 
-Both the infrastructure and the gateway know a shard's name alone, and so meet at the same address.
+Both the infrastructure and the gateway derive a shard's address from its name.
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ import hashlib
 import re
 
 MAX_LABEL = 24
-"""Longest label; a readable part and the 9 characters of a digest fit in."""
+"""Longest label: a readable part and the 9 characters of a digest."""
 
 _PLAIN = re.compile(r"^[a-z]([a-z0-9-]*[a-z0-9])?$")
 
 
 def label_of(name: str) -> str:
-    """The label of a shard: its name where that is one already, else a readable part and a digest of the name.
+    """Return the name if it is a valid label, else a readable part of it and its digest.
 
-    It depends on the name alone, so that no shard is rebuilt because another comes or goes.
+    It depends on no other shard, so that none is rebuilt when another is added or removed.
     """
     if _PLAIN.match(name) and len(name) <= MAX_LABEL and "--" not in name:
         return name

@@ -1,7 +1,6 @@
-"""What a function that answers HTTP says of itself: structured logs and metrics, by Powertools.
+"""Structured logs and metrics of the functions, by Powertools. Neither holds a value of a context.
 
-Metrics are CloudWatch's embedded metric format, two lines a request: one by function, which alarms watch, and one by
-objective and variant, which people compare. Neither logs nor metrics hold a value of a context.
+Metrics are lines of the log in CloudWatch's embedded metric format, so that no request waits for CloudWatch.
 """
 
 from __future__ import annotations
@@ -11,110 +10,148 @@ import os
 from collections.abc import Mapping
 
 from aws_lambda_powertools import Logger
-from aws_lambda_powertools.metrics import EphemeralMetrics, MetricUnit
+from aws_lambda_powertools.metrics import EphemeralMetrics
 
-from tidegate.ports import Served
+from tidegate.metrics import Dimension, Metric
+from tidegate.ports import Hedge, Served
 
 DEFAULT_NAMESPACE = "Tidegate"
 MOST_DIMENSIONS = 200
-"""Distinct pairs of objective and variant that a process reports by name; each is a metric that is paid for."""
+"""Distinct pairs of objective and variant, and of caller and traffic class, that a process reports by name, since each
+metric has a price."""
 
 OTHER = "other"
+_REASONED = {Metric.SHADOWS_LEFT_OUT: "left out", Metric.SHADOWS_DROPPED: "dropped"}
+_LIMITED = 429
 
 
-def namespace() -> str:
-    """The CloudWatch namespace of the metrics, as Powertools' own variable says."""
-    return os.environ.get("POWERTOOLS_METRICS_NAMESPACE") or DEFAULT_NAMESPACE
+def function_logger(service: str, level: str) -> Logger:
+    """Return the logger of a function, which also handles the package's own logs."""
+    logger = Logger(service=service, level=level)
+    project = logging.getLogger("tidegate")
+    project.handlers = [logger.registered_handler]
+    project.setLevel(level)
+    project.propagate = False
+    return logger
+
+
+def emit(service: str, values: Mapping[Metric, float], dimensions: Mapping[Dimension, str] | None = None) -> None:
+    """Write one line of metrics to the log."""
+    line = EphemeralMetrics(
+        namespace=os.environ.get("POWERTOOLS_METRICS_NAMESPACE") or DEFAULT_NAMESPACE, service=service
+    )
+    for dimension, value in (dimensions or {}).items():
+        line.add_dimension(dimension, value)
+    for metric, number in values.items():
+        line.add_metric(metric.metric_name, metric.unit, number)
+    line.flush_metrics()
 
 
 class Telemetry:
-    """The logs and metrics of one function.
-
-    Args:
-        service: the function's short name: the dimension `service` of its metrics.
-        level: of the logs.
-    """
+    """Logs and metrics of a function that answers HTTP: for each request a line of metrics by function, which alarms watch, and
+    one by objective and variant."""
 
     def __init__(self, service: str, level: str = "INFO") -> None:
         self._service = service
-        self._logger = Logger(service=service, level=level)
+        self._logger = function_logger(service, level)
         self._reported: set[tuple[str, str]] = set()
-        self._served: list[Served] = []
+        self._origins: set[tuple[str, str]] = set()
+        self._served: Served | None = None
         self._cold = True
-        project = logging.getLogger("tidegate")
-        project.handlers = [self._logger.registered_handler]
-        project.setLevel(level)
-        project.propagate = False
-        # Mangum logs each path, and a path is the caller's.
+        # Mangum logs each path, which may contain a caller's data.
         logging.getLogger("mangum").setLevel(logging.WARNING)
 
     def begin(self, event: object, request_id: str) -> None:
-        """Begin a request: what is logged from here on carries its ids."""
-        self._served.clear()
+        """Add the request's ids to all that is logged from now on."""
+        self._served = None
         context = event.get("requestContext") if isinstance(event, Mapping) else None
         gateway_id = context.get("requestId") if isinstance(context, Mapping) else None
         self._logger.append_keys(correlation_id=str(gateway_id or request_id), request_id=request_id)
 
     def observe(self, served: Served) -> None:
-        """Record an inference that was decided."""
-        self._served.append(served)
+        """Record the decided request."""
+        self._served = served
+
+    def shadows(self, counts: Mapping[str, int], queue_ms: float) -> None:
+        """Emit how the copies of a request ended, by the counts of `tidegate.shadows.counts`."""
+        values: dict[Metric, float] = {Metric.SHADOWS_SAMPLED: counts.get("sampled", 0)}
+        if counts.get("tried"):
+            values |= {Metric.SHADOWS_QUEUED: counts.get("queued", 0), Metric.SHADOW_QUEUE_TIME: queue_ms}
+        for metric, kind in _REASONED.items():
+            reasons = {name.removeprefix(f"{kind}: "): count for name, count in counts.items() if name.startswith(kind)}
+            for reason, count in reasons.items():
+                emit(self._service, {metric: count}, {Dimension.REASON: reason})
+            if reasons:
+                values[metric] = sum(reasons.values())
+        emit(self._service, values)
+
+    def log_request(self, fields: Mapping[str, object]) -> None:
+        """Log a request; the log adds the time."""
+        self._logger.info("request", extra={name: value for name, value in fields.items() if name != "time"})
 
     def end(self, status: int, bundle_age_s: float | None, open_breakers: int) -> None:
-        """End a request: log what went wrong, and put out its metrics.
-
-        Args:
-            status: the answer's HTTP status.
-            bundle_age_s: how long ago the rules were last known to be the live ones, in seconds.
-            open_breakers: endpoints that are being left alone.
-        """
-        for served in self._served:
+        """Log a failure of the request, and emit its metrics."""
+        served = self._served
+        values: dict[Metric, float] = {
+            Metric.REQUESTS: 1,
+            Metric.CLIENT_ERRORS: int(400 <= status < 500),
+            Metric.LIMITED: int(status == _LIMITED),
+            Metric.SERVER_ERRORS: int(status >= 500),
+            Metric.FALLBACKS: int(served is not None and served.is_fallback),
+            Metric.COLD_STARTS: int(self._cold),
+            Metric.OPEN_BREAKERS: open_breakers,
+        }
+        if bundle_age_s is not None:
+            values[Metric.BUNDLE_AGE_SECONDS] = bundle_age_s
+        if served is not None:
             if status >= 500 or served.is_fallback:
-                self._logger.warning(
-                    "a fallback answered" if served.is_fallback else "an inference failed",
-                    extra={
-                        "objective": served.decision.objective,
-                        "rule": served.decision.rule,
-                        "status": status,
-                        "failed_attempts": served.failed_attempts,
-                    },
-                )
-            self._by_objective(served)
-        self._by_function(status, bundle_age_s, open_breakers)
+                self._warn(served, status)
+            self._emit_by_objective(served)
+            if served.caller is not None:
+                self._emit_by_origin(served, served.caller)
+            values |= _times(served)
+        emit(self._service, {metric: value for metric, value in values.items() if self._service in metric.functions})
         self._cold = False
 
-    def _by_function(self, status: int, bundle_age_s: float | None, open_breakers: int) -> None:
-        metrics = EphemeralMetrics(namespace=namespace(), service=self._service)
-        metrics.add_metric("Requests", MetricUnit.Count, 1)
-        metrics.add_metric("ClientErrors", MetricUnit.Count, int(400 <= status < 500))
-        metrics.add_metric("ServerErrors", MetricUnit.Count, int(status >= 500))
-        metrics.add_metric("Fallbacks", MetricUnit.Count, sum(served.is_fallback for served in self._served))
-        metrics.add_metric("ColdStarts", MetricUnit.Count, int(self._cold))
-        metrics.add_metric("OpenBreakers", MetricUnit.Count, open_breakers)
-        if bundle_age_s is not None:
-            metrics.add_metric("BundleAgeSeconds", MetricUnit.Seconds, bundle_age_s)
-        for served in self._served:
-            _add_times(metrics, served)
-        metrics.flush_metrics()
+    def _warn(self, served: Served, status: int) -> None:
+        self._logger.warning(
+            "a fallback answered" if served.is_fallback else "an inference failed",
+            extra={
+                "objective": served.decision.objective,
+                "rule": served.decision.rule,
+                "status": status,
+                "failed_attempts": served.failed_attempts,
+            },
+        )
 
-    def _by_objective(self, served: Served) -> None:
-        pair = (served.decision.objective, served.decision.variant or "none")
-        if pair not in self._reported:
-            if len(self._reported) >= MOST_DIMENSIONS:
-                pair = (OTHER, OTHER)
-            self._reported.add(pair)
-        metrics = EphemeralMetrics(namespace=namespace(), service=self._service)
-        metrics.add_dimension("Objective", pair[0])
-        metrics.add_dimension("Variant", pair[1])
-        metrics.add_metric("Requests", MetricUnit.Count, 1)
-        metrics.add_metric("Fallbacks", MetricUnit.Count, int(served.is_fallback))
-        metrics.add_metric("FailedAttempts", MetricUnit.Count, served.failed_attempts)
-        metrics.add_metric("ServerErrors", MetricUnit.Count, int(served.status >= 500))
-        _add_times(metrics, served)
-        metrics.flush_metrics()
+    def _emit_by_origin(self, served: Served, caller: str) -> None:
+        pair = _bounded((caller, served.traffic.value), self._origins)
+        values: dict[Metric, float] = {Metric.REQUESTS: 1, Metric.SERVER_ERRORS: int(served.status >= 500)}
+        emit(self._service, values, {Dimension.CALLER: pair[0], Dimension.TRAFFIC: pair[1]})
+
+    def _emit_by_objective(self, served: Served) -> None:
+        pair = _bounded((served.decision.objective, served.decision.variant or "none"), self._reported)
+        values: dict[Metric, float] = {
+            Metric.REQUESTS: 1,
+            Metric.FALLBACKS: int(served.is_fallback),
+            Metric.FAILED_ATTEMPTS: served.failed_attempts,
+            Metric.HEDGES: int(served.hedge is not None),
+            Metric.HEDGES_WON: int(served.hedge is Hedge.WON),
+            Metric.SERVER_ERRORS: int(served.status >= 500),
+            **_times(served),
+        }
+        emit(self._service, values, {Dimension.OBJECTIVE: pair[0], Dimension.VARIANT: pair[1]})
 
 
-def _add_times(metrics: EphemeralMetrics, served: Served) -> None:
-    metrics.add_metric("DecideTime", MetricUnit.Milliseconds, served.decide_ms)
-    metrics.add_metric("DispatchTime", MetricUnit.Milliseconds, served.dispatch_ms)
-    if served.triton_ms:
-        metrics.add_metric("TritonTime", MetricUnit.Milliseconds, served.triton_ms)
+def _bounded(pair: tuple[str, str], reported: set[tuple[str, str]]) -> tuple[str, str]:
+    """Return the pair to report: `OTHER` for a new one once enough have been reported."""
+    if pair not in reported:
+        if len(reported) >= MOST_DIMENSIONS:
+            pair = (OTHER, OTHER)
+        reported.add(pair)
+    return pair
+
+
+def _times(served: Served) -> dict[Metric, float]:
+    times = {Metric.DECIDE_TIME: served.decide_ms, Metric.DISPATCH_TIME: served.dispatch_ms}
+    return {**times, Metric.TRITON_TIME: served.triton_ms} if served.triton_ms else times

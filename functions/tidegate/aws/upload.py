@@ -1,8 +1,9 @@
-"""Sends one file to a bucket: whole, or in parts where it is big, and checked against its digest on the way."""
+"""Sends a file to a bucket, whole or in parts, and checks its digest on the way."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from base64 import b64encode
 from collections.abc import Awaitable, Callable
 from hashlib import sha256
@@ -12,21 +13,22 @@ from typing import Any, cast
 
 from tidegate.aws.objects import DIGEST, Objects, condition
 from tidegate.errors import ModelConfigError, StoreError
-from tidegate.ports.model_units import UnitFile, changed_meanwhile
+from tidegate.model_units import UnitFile, changed_meanwhile
+from tidegate.tasks import first_failure
 
 PART_BYTES = 16 * 1024 * 1024
-"""Files above this are sent in parts of this size; a part at a time is all that is held of a file."""
+"""Files above this are sent in parts of this size."""
 
 CONCURRENCY = 8
 """How many files or parts are sent at a time."""
 
 MEDIA_TYPE = "application/octet-stream"
 
-Stand = Callable[[], Awaitable[None]]
-"""Raises `ConflictError` where another push took over."""
+Check = Callable[[], Awaitable[None]]
+"""Raises `ConflictError` if another push took over."""
 
 Sent = Callable[[int], None]
-"""Callback with how many bytes more have been sent."""
+"""Callback with the number of bytes that have been sent since the last call."""
 
 
 class Uploader:
@@ -38,30 +40,25 @@ class Uploader:
         self._slots = asyncio.Semaphore(CONCURRENCY)
 
     async def send(
-        self, model: str, key: str, unit_file: UnitFile, *, etag: str | None, stand: Stand, sent: Sent
+        self, model: str, key: str, unit_file: UnitFile, *, etag: str | None, check_current: Check, sent: Sent
     ) -> str | None:
-        """Send a file to `key`, where there is no object yet, or one with this ETag.
-
-        What comes in parts takes time, so `stand` is asked once more before they become the object.
-
-        Returns:
-            The ETag of the new object; None where the condition was not met and nothing changed.
+        """Send a file in place of the object with an ETag, or (None) where there is none. Return the new ETag, or None if the
+        condition was not met. `check_current` is called before parts, which take time to send, become the object.
 
         Raises:
             ModelConfigError: the file changed since its digest was taken, or cannot be read.
-            StoreError: S3 did not answer, or refused.
         """
         if unit_file.file.size_bytes > self._part_bytes:
-            return await self._send_parts(model, key, unit_file, etag, stand, sent)
+            return await self._send_parts(model, key, unit_file, etag, check_current, sent)
         async with self._slots:
             data = await asyncio.to_thread(unit_file.read, model)
-            written = await self._objects.put(key, data, absent=etag is None, etag=etag, content_type=MEDIA_TYPE)
+            written = await self._objects.put_over(key, data, etag, MEDIA_TYPE)
         if written is not None:
             sent(len(data))
         return written
 
     async def _send_parts(
-        self, model: str, key: str, unit_file: UnitFile, etag: str | None, stand: Stand, sent: Sent
+        self, model: str, key: str, unit_file: UnitFile, etag: str | None, check_current: Check, sent: Sent
     ) -> str | None:
         file, where = unit_file.file, {"Bucket": self._objects.bucket, "Key": key}
         begun = await self._call(
@@ -75,13 +72,11 @@ class Uploader:
             parts, digest = await self._parts(where, cast("Path", unit_file.source), sent)
             if digest != file.sha256:
                 raise changed_meanwhile(model, file.path)
-            await stand()
-            # The condition stands with the last call: it is the one that makes the object.
+            await check_current()
+            # The condition belongs to the last call, which makes the object.
             made = await self._objects.call(
                 f"writing {key}",
-                lambda s3: s3.complete_multipart_upload(
-                    **where, MultipartUpload={"Parts": parts}, **condition(etag is None, etag)
-                ),
+                lambda s3: s3.complete_multipart_upload(**where, MultipartUpload={"Parts": parts}, **condition(etag)),
             )
         except OSError as error:
             await self._abort(where)
@@ -95,11 +90,11 @@ class Uploader:
         return str(made["ETag"])
 
     async def _parts(self, where: dict[str, str], source: Path, sent: Sent) -> tuple[list[dict[str, Any]], str]:
-        """Send every part; what completes the upload, in order, and the digest of the whole."""
+        """Send every part. Return the parts for `complete_multipart_upload`, and the digest of the whole."""
         digest = sha256()
-        under_way: list[asyncio.Task[dict[str, Any]]] = []
-        with source.open("rb") as opened:
-            try:
+        with source.open("rb") as opened, first_failure():
+            async with asyncio.TaskGroup() as group:
+                sending = []
                 for number in count(1):
                     await self._slots.acquire()
                     data = await asyncio.to_thread(opened.read, self._part_bytes)
@@ -107,12 +102,8 @@ class Uploader:
                         self._slots.release()
                         break
                     digest.update(data)
-                    under_way.append(asyncio.create_task(self._send_part(where, number, data, sent)))
-                return await asyncio.gather(*under_way), digest.hexdigest()
-            finally:
-                for task in under_way:
-                    task.cancel()
-                await asyncio.gather(*under_way, return_exceptions=True)
+                    sending.append(group.create_task(self._send_part(where, number, data, sent)))
+        return [part.result() for part in sending], digest.hexdigest()
 
     async def _send_part(self, where: dict[str, str], number: int, data: bytes, sent: Sent) -> dict[str, Any]:
         checksum = b64encode(sha256(data).digest()).decode()
@@ -129,11 +120,9 @@ class Uploader:
         return {"PartNumber": number, "ETag": part["ETag"], "ChecksumSHA256": checksum}
 
     async def _abort(self, where: dict[str, str]) -> None:
-        """Give the parts up; where that fails too, the bucket's lifecycle rule removes them."""
-        try:
+        # If this fails too, the bucket's lifecycle rule removes the parts.
+        with contextlib.suppress(StoreError):
             await self._objects.call(f"ending {where['Key']}", lambda s3: s3.abort_multipart_upload(**where))
-        except StoreError:
-            return
 
     async def _call(self, what: str, work: Callable[[Any], Any]) -> dict[str, Any]:
         answer = await self._objects.call(what, work)

@@ -1,4 +1,4 @@
-"""Signed HTTP to one AWS service by the standard library: what a gateway uses instead of a boto3 client."""
+"""Signed HTTP requests to one AWS service with the standard library, for gateways, which do without boto3."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ from urllib.parse import urlsplit
 from tidegate.aws.signing import Signer, canonical_path, canonical_query
 from tidegate.errors import StoreError
 
+# The end of the connection in place of an answer is `http.client.RemoteDisconnected`, which is a `ConnectionResetError`.
+_CLOSED = (ConnectionResetError, BrokenPipeError)
+
 
 @dataclass(frozen=True, slots=True)
 class WireResponse:
-    """A response: header names in lower case."""
+    """A response; header names are in lower case."""
 
     status: int
     headers: Mapping[str, str]
@@ -23,19 +26,15 @@ class WireResponse:
 
 
 class Wire:
-    """One kept connection to one endpoint; safe to share between threads: one that finds it in use opens its own, since what
-    another waits for may never come.
+    """One kept connection to `http[s]://host[:port]`. A thread that finds it in use opens another one.
 
-    Args:
-        endpoint_url: `https://host[:port]`, or `http://…` for a server on this machine.
-        signer: signs every request.
-        timeout_s: bounds connecting and each wait for bytes, in seconds.
+    `timeout_s` bounds connecting and each wait for bytes.
     """
 
     def __init__(self, endpoint_url: str, signer: Signer, timeout_s: float = 2.0) -> None:
         parts = urlsplit(endpoint_url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise StoreError(f"{endpoint_url!r} is no http:// or https:// address")
+            raise StoreError(f"{endpoint_url!r} is not an http:// or https:// address")
         self._secure = parts.scheme == "https"
         self._address = (parts.hostname, parts.port or (443 if self._secure else 80))
         self._host = parts.netloc
@@ -51,14 +50,16 @@ class Wire:
         query: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
         body: bytes = b"",
+        *,
+        is_idempotent: bool = True,
     ) -> WireResponse:
-        """Send one request and read the whole response.
+        """Send one request, again on a new connection if the kept one turns out dead, as after a function was frozen.
 
-        A kept connection may have died, above all while a function was frozen, so a failure on one is tried once more
-        on a fresh one.
+        One that is not idempotent is sent again only if the kept connection was closed before any byte of an answer: after a
+        time-out, the service may have done what it was asked.
 
         Raises:
-            StoreError: no response came.
+            StoreError: no response was received.
         """
         query, headers = query or {}, headers or {}
         signed = self._signer.headers(method, self._host, path, query, headers, body)
@@ -67,21 +68,30 @@ class Wire:
         if kept is not None:
             try:
                 return self._exchange(kept, method, target, signed, body)
-            except (OSError, http.client.HTTPException):
+            except (OSError, http.client.HTTPException) as error:
                 kept.close()
+                if not is_idempotent and not isinstance(error, _CLOSED):
+                    raise self._unanswered(error) from error
         fresh = self._connect()
         try:
             return self._exchange(fresh, method, target, signed, body)
         except (OSError, http.client.HTTPException) as error:
             fresh.close()
-            raise self._failure(error) from error
+            raise self._unanswered(error) from error
+
+    def _unanswered(self, error: Exception) -> StoreError:
+        return StoreError(f"{self._host} did not answer: {type(error).__name__}: {error}")
 
     def _exchange(
         self, connection: http.client.HTTPConnection, method: str, target: str, headers: Mapping[str, str], body: bytes
     ) -> WireResponse:
         connection.request(method, target, body or None, dict(headers))
         response = connection.getresponse()
-        content = response.read()
+        try:
+            content = response.read()
+        except ConnectionError as error:
+            # Not as if nothing had come.
+            raise http.client.IncompleteRead(b"") from error
         if response.will_close:
             connection.close()
         else:
@@ -105,6 +115,3 @@ class Wire:
             context = ssl.create_default_context()
             return http.client.HTTPSConnection(host, port, timeout=self._timeout_s, context=context)
         return http.client.HTTPConnection(host, port, timeout=self._timeout_s)
-
-    def _failure(self, error: Exception) -> StoreError:
-        return StoreError(f"{self._host} did not answer: {type(error).__name__}: {error}")

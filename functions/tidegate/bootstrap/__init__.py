@@ -1,34 +1,44 @@
-"""The composition root: settings in, wired objects out. The only module that knows which part stands behind which port."""
+"""The composition root: settings in, wired objects out. The only package that knows which part implements which port."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tidegate.byte_budget import ByteBudget
-from tidegate.dispatch import DispatchConfig, Dispatcher, ignore_suspect
-from tidegate.ports import EndpointDirectory, EngineSource, FleetStatus, Observe, Offload, Suspect
+from tidegate.gateway import DispatchConfig, Dispatcher, ignore_suspect
+from tidegate.ports import (
+    Endpoint,
+    EndpointDirectory,
+    EngineSource,
+    FleetStatus,
+    Observe,
+    Offload,
+    ShadowSink,
+    Suspect,
+    Transport,
+)
 from tidegate.settings import Settings
 from tidegate.triton.connection import ResponseLimits
 from tidegate.triton.transport import PooledTransport
 
 if TYPE_CHECKING:
-    from tidegate.web.callers import CallerOf
+    from tidegate.gateway.grants import CallerOf
+    from tidegate.web.access_log import WriteLine
 
 
 @dataclass(frozen=True, slots=True)
 class Gateway:
-    """A wired gateway: `app` is the ASGI app, `close` ends its connections to Triton, and `open_breakers` counts the
-    endpoints that are being left alone now."""
+    """A wired gateway: `app` is the ASGI app, `close` ends its connections to Triton, and `dispatcher` knows the state of
+    the endpoints. `shadow_counts` counts the requests that shadows sampled; see
+    `tidegate.shadows.counts`."""
 
     app: Any
     close: Callable[[], Awaitable[None]]
-    open_breakers: Callable[[], int]
-
-
-ABANDONED_S = 60.0
-"""How long a request that nobody waits for any more keeps its place, where the server does not end it."""
+    dispatcher: Dispatcher
+    shadow_counts: Counter[str]
 
 
 def build_transport(settings: Settings, budget: ByteBudget | None = None) -> PooledTransport:
@@ -37,10 +47,12 @@ def build_transport(settings: Settings, budget: ByteBudget | None = None) -> Poo
         connect_timeout_s=settings.connect_timeout_ms / 1000,
         max_idle_per_endpoint=settings.pool_connections_per_endpoint,
         max_per_endpoint=settings.max_connections_per_endpoint,
-        limits=ResponseLimits(
-            settings.max_response_bytes, budget or ByteBudget(settings.max_buffered_bytes), ABANDONED_S
-        ),
+        limits=response_limits(settings, budget or ByteBudget(settings.max_buffered_bytes)),
     )
+
+
+def response_limits(settings: Settings, budget: ByteBudget) -> ResponseLimits:
+    return ResponseLimits(settings.max_response_bytes, budget)
 
 
 def build_gateway(
@@ -52,22 +64,38 @@ def build_gateway(
     observe: Observe | None = None,
     offload: Offload | None = None,
     suspects: Callable[[Suspect], None] = ignore_suspect,
+    streams: bool = True,
+    rpc_port_of: Callable[[Endpoint], int | None] | None = None,
+    shadows: ShadowSink | None = None,
+    write_line: WriteLine | None = None,
 ) -> Gateway:
     """The gateway over the engine of `engines` and the endpoints of `directory`; `fleet` answers `GET /v1/fleet` to
     operators.
 
     `caller_of` gives the name of a request's caller. The default believes the caller's own header, so a gateway that
     strangers reach is given one that asks its authorizer. `observe` gets every decided inference, `suspects` every model that
-    callers cannot use on an endpoint.
+    callers cannot use on an endpoint, and `shadows` the copies of requests; None: no request is copied. `write_line` gets a
+    line for the log of each request that names an objective. `streams` is false where
+    the app's server sends only whole answers. `rpc_port_of` gives an endpoint's port for gRPC, where the gateway serves that.
     """
     # Here, as the control plane's functions are wired in this package too, and have no web framework.
+    from tidegate.gateway.shadowing import Shadowing
     from tidegate.web import create_app
+    from tidegate.web.access_log import AccessLog
     from tidegate.web.callers import header_caller
     from tidegate.web.model_answers import ModelErrors
-    from tidegate.web.observed import unobserved
 
     budget = ByteBudget(settings.max_buffered_bytes)
-    transport = build_transport(settings, budget)
+    http = build_transport(settings, budget)
+    transport: Transport = http
+    rpc = None
+    if rpc_port_of is not None:
+        # Nothing else needs grpc, which takes 50 ms to import, and no function has it.
+        from tidegate.triton.rpc_transport import RpcTransport
+
+        rpc = transport = RpcTransport(
+            http, rpc_port_of, response_limits(settings, budget), cancels=settings.cancel_rpcs
+        )
     config = DispatchConfig(
         default_timeout_ms=settings.default_timeout_ms,
         attempt_share=settings.attempt_share,
@@ -77,8 +105,13 @@ def build_gateway(
         queue_ms=settings.queue_ms,
         most_in_flight=settings.max_in_flight,
         quarantine_s=settings.quarantine_s,
+        slow_start_ms=settings.slow_start_ms,
+        ejection_ms=settings.ejection_ms,
+        stream_idle_ms=settings.stream_idle_ms,
+        stream_most_ms=settings.stream_most_ms,
     )
     dispatcher = Dispatcher(transport, directory, config, suspects=suspects)
+    shadowing = None if shadows is None else Shadowing(dispatcher, shadows)
     app = create_app(
         engines=engines,
         dispatcher=dispatcher,
@@ -88,16 +121,23 @@ def build_gateway(
         stream_above_bytes=settings.stream_above_bytes,
         max_v1_body_bytes=settings.max_v1_body_bytes,
         max_v1_values=settings.max_v1_values,
+        streams=streams,
         offload=offload,
         budget=budget,
         model_errors=ModelErrors(settings.model_errors or ModelErrors.REDACTED),
         caller_of=caller_of or header_caller,
-        observe=observe or unobserved,
+        observe=observe,
+        shadowing=shadowing,
         operator_token=settings.operator_token,
+        max_active_requests=settings.max_active_requests,
+        limit_shares=settings.limit_shares,
+        log=None if write_line is None else AccessLog(write_line, settings.access_log_percent),
     )
 
     async def close() -> None:
         dispatcher.close()
-        await transport.aclose()
+        if rpc is not None:
+            await rpc.aclose()
+        await http.aclose()
 
-    return Gateway(app, close, dispatcher.open_breakers)
+    return Gateway(app, close, dispatcher, Counter() if shadowing is None else shadowing.counts)

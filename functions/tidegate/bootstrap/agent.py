@@ -6,39 +6,36 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from tidegate.bootstrap import build_transport
 from tidegate.bootstrap.control import build_control_plane
-from tidegate.bootstrap.tasks import cancel
-from tidegate.control.directory import RegistryDirectory
-from tidegate.control.healing import Healer
-from tidegate.control.plans import NOTHING, Plan
-from tidegate.control.self_test import SelfTest
-from tidegate.control.slot import Turn
-from tidegate.control.supervisor import Supervisor
 from tidegate.errors import SettingsError, StackError
+from tidegate.fleet.directory import RegistryDirectory
+from tidegate.fleet.healing import Healer
+from tidegate.fleet.slot import Turn
+from tidegate.fleet.supervisor import Supervisor
 from tidegate.settings import Settings
-from tidegate.triton.attached import AttachedLauncher, Doors
+from tidegate.tasks import cancel
+from tidegate.triton.attached import Addresses, AttachedLauncher
 
 FOLLOW_S = 2.0
 READY_PATH = "/ready"
 
 
 def own_address() -> str:
-    """The address of this machine, or of this task, by which others on its network reach it."""
+    """Return the address by which others on its network reach this machine or task."""
     try:
         return socket.gethostbyname(socket.gethostname())
     except OSError:
         return "127.0.0.1"
 
 
-async def run_agent(settings: Settings, doors: Doors, port: int) -> None:
+async def run_agent(settings: Settings, addresses: Addresses, port: int) -> None:
     """Look after the Triton server beside this process until cancelled.
 
-    Answers `GET /ready` on `port` with 200 while the server answers, holds what its shard must hold, as far as is known, and
-    its self-test has passed, else with 503. Once it was ready, stores that do not answer leave it so: it serves what it holds. The self-test passes once a live model has answered an inference as it must; an untested server also passes
-    where nothing shows whether it computes: no model is live on it, all are decoupled or refuse the made-up input (4xx), or
-    the store is down.
+    `GET /ready` on `port` answers 200 while the server answers, holds what its shard must hold, as far as is known, and has
+    passed its self-test (see `SelfTest`), else 503. Stores that do not answer leave a ready server ready.
 
     Raises:
         StackError: the server ended, is wedged or answers nothing: the service that runs both must restart both.
@@ -51,36 +48,31 @@ async def run_agent(settings: Settings, doors: Doors, port: int) -> None:
         plane = build_control_plane(settings, transport)
         directory = RegistryDirectory(plane.ports.registry, settings.shard)
         ended = asyncio.Event()
-        launcher = AttachedLauncher(doors, transport, settings.management_secret, ended)
+        launcher = AttachedLauncher(addresses, transport, settings.management_secret, ended)
         supervisor = Supervisor(settings.shard, launcher, plane, directory, settings.report_interval_s, Turn())
         healer = Healer(plane, supervisor.repository_of)
         started.push_async_callback(healer.close)
 
-        async def live() -> Plan:
-            return (await plane.reader.read()).live.get(supervisor.shard, NOTHING)
-
-        test = SelfTest(
-            live, plane.ports.golden, lambda: supervisor.serving, healer.suspect, plane.config.load_timeout_s
-        )
+        test = supervisor.self_test(healer.suspect)
 
         def ready() -> bool:
             return supervisor.serving is not None and (test.passed or not settings.self_test_interval_s)
 
         server = await asyncio.start_server(_answer(ready), "0.0.0.0", port)  # noqa: S104  # the balancer asks
-        started.push_async_callback(_close, server)
-        tasks = [asyncio.create_task(directory.follow(FOLLOW_S)), asyncio.create_task(supervisor.run())]
+        await started.enter_async_context(server)
+        tasks: list[asyncio.Task[Any]] = [
+            asyncio.create_task(directory.follow(FOLLOW_S)),
+            asyncio.create_task(supervisor.run()),
+        ]
         if settings.self_test_interval_s:
             tasks.append(asyncio.create_task(test.run(settings.self_test_interval_s)))
-        for task in tasks:
-            started.push_async_callback(cancel, task)
-        waiting = asyncio.create_task(ended.wait())
-        started.push_async_callback(cancel, waiting)
-        await asyncio.wait([*tasks, waiting], return_when=asyncio.FIRST_COMPLETED)
+        tasks.append(asyncio.create_task(ended.wait()))
+        started.push_async_callback(cancel, *tasks)
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         raise StackError("the Triton server ended, hangs, or a load on it does; it is restarted with this process")
 
 
 def _answer(ready: Callable[[], bool]) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:
-    """The little HTTP that a health check speaks."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
@@ -95,8 +87,3 @@ def _answer(ready: Callable[[], bool]) -> Callable[[asyncio.StreamReader, asynci
         writer.close()
 
     return answer
-
-
-async def _close(server: asyncio.Server) -> None:
-    server.close()
-    await server.wait_closed()

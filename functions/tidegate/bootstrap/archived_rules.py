@@ -11,12 +11,11 @@ from pathlib import Path
 
 from tidegate.aws.layout import ARCHIVE_SUFFIX, RULES, verdict_key
 from tidegate.aws.objects import Objects
-from tidegate.bootstrap.sources import ProvedRules
-from tidegate.control.rules_archive import MOST_ARCHIVE_BYTES, refused, unpack_rules
-from tidegate.control.sources import CheckedRules
-from tidegate.control.validating import Judged, read_verdict
+from tidegate.bootstrap.rules_sources import ProvedRules
+from tidegate.control.rules_archive import MOST_ARCHIVE_BYTES, Judged, read_verdict, refused, unpack_rules
 from tidegate.errors import RulesError
-from tidegate.rules.bundle import revision_of
+from tidegate.ports.sources import CheckedRules
+from tidegate.rules.bundle import revision_of, short_revision
 
 AGAIN = "upload it again, and wait for its verdict"
 
@@ -48,7 +47,7 @@ class ArchivedRules:
         """Read the archive and its verdict, and prove the rules again.
 
         Raises:
-            RulesError: there is no such archive, it is another than was validated, its verdict refuses it, or its rules
+            RulesError: the archive is missing, differs from the validated one, its verdict refuses it, or its rules
                 mean something else here than to the validator.
             StoreError: the bucket did not answer.
         """
@@ -59,19 +58,18 @@ class ArchivedRules:
         self._rules = ProvedRules(folder)
         checked = await self._rules.check()
         if revision_of(checked.bundle) != judged.revision:
-            message = f"its rules compile to revision {revision_of(checked.bundle)[:12]} here, and the validator had "
-            message += f"{judged.revision[:12]}: the two are different versions of Tidegate"
+            message = f"its rules compile to revision {short_revision(revision_of(checked.bundle))} here, and the validator had "
+            message += f"{short_revision(judged.revision)}: the two are different versions of Tidegate"
             raise refused(self.key, message, "deploy the functions and the agent's image of one version")
         return checked
 
     async def test(self, checked: CheckedRules) -> str:
-        """See `ProvedRules.test`."""
         assert self._rules is not None, "check comes first"
         return await self._rules.test(checked)
 
     async def _archive(self) -> bytes:
         if not self.key.startswith(RULES) or not self.key.endswith(ARCHIVE_SUFFIX):
-            raise refused(self.key, "it is none of an archive of rules", f"name {RULES}<name>{ARCHIVE_SUFFIX}")
+            raise refused(self.key, "it is not the key of an archive of rules", f"name {RULES}<name>{ARCHIVE_SUFFIX}")
         found = await self.objects.head(self.key)
         if found is not None and found.size_bytes > MOST_ARCHIVE_BYTES:
             raise refused(self.key, f"it has more than {MOST_ARCHIVE_BYTES} bytes", "leave out what is not rules")

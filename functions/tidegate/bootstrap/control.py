@@ -19,7 +19,7 @@ from tidegate.aws.layout import MODELS
 from tidegate.aws.model_store import S3ModelStore
 from tidegate.aws.objects import Objects
 from tidegate.aws.registry import DynamoRegistry, Network
-from tidegate.control.config import ControlConfig, ControlPorts, nothing_wrong
+from tidegate.control.config import ControlConfig, ControlPorts
 from tidegate.control.plane import ControlPlane
 from tidegate.errors import SettingsError
 from tidegate.ports import (
@@ -35,32 +35,21 @@ from tidegate.settings import Settings
 from tidegate.triton.repository import TritonRepository
 
 if TYPE_CHECKING:
+    from tidegate.aws.shadow_tallies import S3ShadowTallies
     from tidegate.triton.server import TritonLauncher
 
 
 def build_control_plane(settings: Settings, transport: Transport) -> ControlPlane:
-    """The control plane over the stores that the settings name: see `control_ports`.
-
-    Raises:
-        SettingsError: the bucket or the registry's table is not named.
-    """
     return ControlPlane(control_ports(settings, transport), control_config(settings))
 
 
 def control_ports(settings: Settings, transport: Transport) -> ControlPorts:
-    """The stores and servers of the control plane.
-
-    Args:
-        settings: name the stores.
-        transport: reaches the servers.
-
-    Raises:
-        SettingsError: the bucket or the registry's table is not named.
-    """
+    """Wire the stores and servers of the control plane. Raises `SettingsError`: the settings do not name the stores."""
     # Here, as the probe's function and a shard's registry need none of it.
-    from tidegate.triton.catalog import StoreFiles, TritonCatalog
-    from tidegate.triton.diagnosis import StoredDiagnosis
-    from tidegate.triton.golden.asking import StoredGoldenRequests
+    from tidegate.models.catalog import TritonCatalog
+    from tidegate.models.diagnosis import StoredDiagnosis
+    from tidegate.models.folder import StoreFiles
+    from tidegate.models.golden.asking import StoredGoldenRequests
 
     if settings.bucket is None or settings.registry_table is None:
         raise SettingsError("TIDEGATE_BUCKET and TIDEGATE_REGISTRY_TABLE must name the stores")
@@ -80,17 +69,13 @@ def control_ports(settings: Settings, transport: Transport) -> ControlPorts:
         golden=StoredGoldenRequests(models, transport),
         # With a store of its own, which forgets what it read of drafts at times that are not those of a publish.
         diagnose=StoredDiagnosis(S3ModelStore(objects)),
-        facts_damage=partial(facts_damage, clients, settings.facts_table) if settings.facts_table else nothing_wrong,
+        facts_damage=partial(facts_damage, clients, settings.facts_table) if settings.facts_table else None,
         scratch=build_scratch(settings, transport, models),
     )
 
 
 def registry_of(settings: Settings, clients: AwsClients | None = None) -> Registry:
-    """The registry alone; `clients` are those that it shares with others.
-
-    Raises:
-        SettingsError: its table is not named, or a network is malformed.
-    """
+    """Wire only the registry; `clients` may be shared with other stores."""
     if settings.registry_table is None:
         raise SettingsError("TIDEGATE_REGISTRY_TABLE must name the registry's table")
     clients = AwsClients(AwsConfig.from_settings(settings)) if clients is None else clients
@@ -98,14 +83,19 @@ def registry_of(settings: Settings, clients: AwsClients | None = None) -> Regist
     return DynamoRegistry(clients, settings.registry_table, settings.silence_timeout_s, networks=networks)
 
 
-def endpoint_networks(text: str | None) -> tuple[Network, ...]:
-    """The networks that registered endpoints may be in, from the setting.
+def shadow_tallies_of(settings: Settings) -> S3ShadowTallies:
+    """Wire only the store of the tallies of shadows."""
+    # Here, as the functions of the control plane do not have ddsketch.
+    from tidegate.aws.shadow_tallies import S3ShadowTallies
 
-    Raises:
-        SettingsError: it names none, or one is malformed.
-    """
+    if settings.bucket is None:
+        raise SettingsError("TIDEGATE_BUCKET must name the bucket of the tallies")
+    return S3ShadowTallies(Objects(AwsClients(AwsConfig.from_settings(settings)), settings.bucket))
+
+
+def endpoint_networks(text: str) -> tuple[Network, ...]:
     try:
-        networks = tuple(ipaddress.ip_network(each) for each in (text or "").split(","))
+        networks = tuple(ipaddress.ip_network(each) for each in text.split(","))
     except ValueError as error:
         raise SettingsError(
             f"TIDEGATE_ENDPOINT_NETWORKS must be address ranges such as 10.42.0.0/16, separated by commas: {error}"
@@ -114,19 +104,17 @@ def endpoint_networks(text: str | None) -> tuple[Network, ...]:
 
 
 def control_config(settings: Settings) -> ControlConfig:
-    """The times and bounds of the control plane."""
     return ControlConfig(
         keep_revisions=settings.keep_revisions,
         drain_s=settings.drain_timeout_s,
         load_timeout_s=settings.load_timeout_s,
         hung_after_s=settings.hung_after_s,
         confirm_s=max(10.0, 3 * settings.poll_interval_s),
-        require_samples=settings.require_samples == "true",
+        require_samples=settings.require_samples,
     )
 
 
 def author() -> str:
-    """Who runs this process, for the history: user and machine."""
     try:
         user = getpass.getuser()
     except (KeyError, OSError):
@@ -135,9 +123,9 @@ def author() -> str:
 
 
 def build_scratch(settings: Settings, transport: Transport, store: ModelStore) -> ScratchServers | None:
-    """What starts servers to try models on; None where the fleet is not on this machine, or has no Triton.
+    """Return the launcher of servers to try models on; None if the fleet is not on this machine, or has no Triton.
 
-    A Triton here says little of servers elsewhere, whose hardware and backends are others.
+    A Triton here proves little about servers elsewhere, with other hardware and backends.
     """
     if not AwsConfig.from_settings(settings).is_local:
         return None
@@ -150,29 +138,26 @@ def build_scratch(settings: Settings, transport: Transport, store: ModelStore) -
 
 
 def build_launcher(settings: Settings, models: Path, transport: Transport) -> ServerLauncher:
-    """What starts this machine's Triton servers over the models in S3.
+    """Return the launcher of this machine's Triton servers, which load models from S3.
 
-    Args:
-        settings: name the bucket.
-        models: the folder that models come from: its configs say whether Triton has any to complete.
-        transport: reaches the servers.
+    `models` is the folder that these come from: its configs say whether Triton has any to complete.
 
     Raises:
         StackError: there is no Triton on this machine.
     """
-    from tidegate.triton.model_directory import ModelDirectory
+    from tidegate.models.folder import are_complete
 
-    directory = ModelDirectory(models)
-    return _launcher(settings, transport, lambda: not directory.complete())
+    return _launcher(settings, transport, lambda: not are_complete(models))
 
 
 def _launcher(settings: Settings, transport: Transport, auto_complete: Callable[[], bool]) -> TritonLauncher:
     from tidegate.triton.installation import find_installation
     from tidegate.triton.server import TritonLauncher
 
+    endpoint, path = (settings.aws_endpoint_url or "").rstrip("/"), f"{settings.bucket}/{MODELS.rstrip('/')}"
     return TritonLauncher(
         find_installation(settings.triton_home, settings.cache_dir),
-        repository_address(settings),
+        f"s3://{endpoint}/{path}" if endpoint else f"s3://{path}",
         transport,
         auto_complete,
         settings.server_start_timeout_s,
@@ -181,14 +166,8 @@ def _launcher(settings: Settings, transport: Transport, auto_complete: Callable[
     )
 
 
-def repository_address(settings: Settings) -> str:
-    """The pushed models as Triton's `--model-repository` takes them."""
-    path = f"{settings.bucket}/{MODELS.rstrip('/')}"
-    return f"s3://{settings.aws_endpoint_url.rstrip('/')}/{path}" if settings.aws_endpoint_url else f"s3://{path}"
-
-
 def server_variables(settings: Settings) -> Mapping[str, str]:
-    """What a Triton server and the models in it need to reach AWS; on this machine the credentials are made up."""
+    """Return the variables by which a Triton server and its models reach AWS; on this machine the credentials are made up."""
     config = AwsConfig.from_settings(settings)
     named = {
         "TIDEGATE_AWS_ENDPOINT_URL": settings.aws_endpoint_url,

@@ -1,16 +1,16 @@
-"""Requests that a fallback answered, counted where they are served and reported from there in bulk."""
+"""Requests that a fallback answered, counted in the gateway's process and reported from there in bulk."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from tidegate.ports import Served
 
 MOST_OBJECTIVES = 1_000
-"""Objectives that are counted between two reports; the rest of a flood of names is left out."""
+"""Most objectives that are counted between two reports; others are left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,19 +26,11 @@ class FallbackCount:
     rule: str
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return {
-            "objective": self.objective,
-            "count": self.count,
-            "last_at": self.last_at,
-            "answered_by": self.answered_by,
-            "decided": self.decided,
-            "rule": self.rule,
-        }
+        return asdict(self)
 
     @classmethod
     def from_dict(cls, members: Mapping[str, Any]) -> FallbackCount:
-        """The opposite of `as_dict`. Raises `ValueError`, `TypeError` or `KeyError` for anything else."""
+        """Decode the result of `as_dict`. Raises `ValueError`, `TypeError` or `KeyError` for anything else."""
         return cls(
             str(members["objective"]),
             int(members["count"]),
@@ -57,7 +49,6 @@ class FallbackCounter:
         self._counts: dict[str, FallbackCount] = {}
 
     def observe(self, served: Served) -> None:
-        """Count a request, where a fallback answered it."""
         if not served.is_fallback or served.target is None:
             return
         decision = served.decision
@@ -70,6 +61,5 @@ class FallbackCounter:
         )
 
     def take(self) -> list[FallbackCount]:
-        """What was counted since the last call."""
         taken, self._counts = list(self._counts.values()), {}
         return taken

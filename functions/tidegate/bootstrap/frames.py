@@ -11,12 +11,11 @@ SIZE = struct.Struct(">Q")
 
 
 def frame(parts: Sequence[bytes | memoryview]) -> bytes:
-    """What goes before the parts."""
     return COUNT.pack(len(parts)) + b"".join(SIZE.pack(len(part)) for part in parts)
 
 
 def receive_frame(connection: socket.socket) -> list[memoryview] | None:
-    """The parts of the next frame; None where the other end has closed the connection."""
+    """Return the parts of the next frame; None if the other end has closed the connection."""
     head = _receive(connection, COUNT.size)
     if head is None:
         return None

@@ -4,38 +4,48 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
+import random
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tidegate.aws.authorizer import DEFAULT_CLAIM, authorized_caller
-from tidegate.aws.bundle_source import WireBundleSource
+from tidegate.aws.authorizer import authorized_caller
 from tidegate.aws.container_credentials import TOKEN_VARIABLE, URL_VARIABLE, ContainerCredentials
 from tidegate.aws.edge_headers import EdgeKeys
-from tidegate.aws.gateway_reports import WireGatewayReports
+from tidegate.aws.gateway_stores import WireBundleSource, WireGatewayReports
 from tidegate.aws.http_function import MOST_REQUEST_BYTES, App, HttpFunction, Scope
+from tidegate.aws.shadow_queue import ShadowQueue
 from tidegate.aws.shard_names import label_of
 from tidegate.aws.signing import Credentials, Signer
 from tidegate.aws.telemetry import Telemetry
 from tidegate.aws.wire import Wire
 from tidegate.bootstrap import build_gateway
-from tidegate.control.follower import EngineFollower, FollowerConfig, KnownRules
 from tidegate.errors import BundleError, SettingsError
 from tidegate.files import read_regular
+from tidegate.gateway.follower import EngineFollower, FollowerConfig, KnownRules
 from tidegate.ports import Endpoint, EndpointDirectory
 from tidegate.rules import Engine, load_bundle
 from tidegate.rules.bundle import MAX_BYTES
 from tidegate.settings import Settings
 from tidegate.web.errors import not_found, problem
 
+_log = logging.getLogger("tidegate.function")
+
 SHARD_ENDPOINTS = "TIDEGATE_SHARD_ENDPOINTS"
 
 Offers = Callable[[str], bool]
-"""Whether a function answers a path."""
+"""Returns whether a function answers a path."""
 
+TYPE_VARIABLE = "AWS_LAMBDA_INITIALIZATION_TYPE"
+FROM_SNAPSHOT = "snap-start"
+
+Build = Callable[[KnownRules | None], tuple[HttpFunction, EngineFollower]]
+"""Wires a function around rules that it may fall back on: the function, and the follower that its rules come from."""
 
 EVERY_SHARD = "*"
 
@@ -50,20 +60,12 @@ class BalancerDirectory:
     balancers: Mapping[str, str]
 
     def endpoints(self, shard: str) -> Sequence[Endpoint]:
-        """The endpoint of a shard; none where it is not known."""
-        address = self.balancers.get(shard) or self.balancers.get(EVERY_SHARD, "")
+        address = self.balancers.get(shard) or self.balancers.get(EVERY_SHARD)
         return (_endpoint(shard, address.replace("{label}", label_of(shard))),) if address else ()
 
 
 def shard_directory(text: str | None) -> EndpointDirectory:
-    """The directory of a deployed gateway.
-
-    Args:
-        text: a JSON object of `host:port` by shard: see `BalancerDirectory`.
-
-    Raises:
-        SettingsError: the text is not that.
-    """
+    """Return the directory of a deployed gateway from `text`, a JSON object of `host:port` by shard: see `BalancerDirectory`."""
     try:
         entries = json.loads(text or "{}")
         for shard, address in entries.items():
@@ -75,13 +77,8 @@ def shard_directory(text: str | None) -> EndpointDirectory:
     return BalancerDirectory(entries)
 
 
-def everything(_path: str) -> bool:
-    """The gateway's function answers every path."""
-    return True
-
-
 def resolves(path: str) -> bool:
-    """The resolver's function answers what needs no model server."""
+    """Offer what needs no model server, as the resolver's function does."""
     parts = path.split("/")[1:]
     return path == "/openapi.json" or (
         parts[:2] == ["v1", "objectives"] and (len(parts) == 2 or (len(parts) == 4 and parts[3] == "resolve"))
@@ -92,46 +89,63 @@ def build_http_function(
     service: str,
     settings: Settings,
     environment: Mapping[str, str],
-    offers: Offers = everything,
+    offers: Offers | None = None,
     fallback: KnownRules | None = None,
 ) -> tuple[HttpFunction, EngineFollower]:
-    """A function that answers HTTP: the local stack's gateway behind an adapter.
+    """Wire a function that answers HTTP, and the follower that its rules come from.
 
     Args:
-        service: the function's short name.
-        settings: the settings of the process.
         environment: where Lambda says region, credentials and the environment's own name.
-        offers: which paths it answers; every other one is a 404.
+        offers: which paths it answers (None: all); every other one is a 404.
         fallback: the rules that a snapshot was taken with. They are served only while the store does not answer.
-
-    Returns:
-        The function, and the follower that its rules come from.
 
     Raises:
         SettingsError: a setting is missing or malformed.
     """
-    telemetry = Telemetry(service, settings.log_level or "INFO")
+    telemetry = Telemetry(service, settings.log_level)
     follower = build_follower(settings, environment, fallback)
+    shadows = _shadow_queue(settings, environment)
     gateway = build_gateway(
         replace(settings, max_body_bytes=min(settings.max_body_bytes, MOST_REQUEST_BYTES)),
         follower,
         shard_directory(settings.shard_endpoints),
         follower,
-        authorized_caller(settings.caller_claim or DEFAULT_CLAIM),
+        authorized_caller(settings.caller_claim),
         telemetry.observe,
+        shadows=shadows,
+        write_line=None if settings.access_log == "off" else telemetry.log_request,
+        streams=False,
     )
     if follower.revision is None or fallback is not None:
         _read_first(follower)
-    return HttpFunction(
-        _only(gateway.app, offers), follower, telemetry, gateway.open_breakers, _edge_keys(settings)
-    ), follower
+    app = gateway.app if offers is None else _only(gateway.app, offers)
+
+    def flush_shadows() -> Counter[str]:
+        counts = gateway.shadow_counts.copy()
+        gateway.shadow_counts.clear()
+        return counts if shadows is None else counts + shadows.flush()
+
+    function = HttpFunction(
+        app, follower, telemetry, gateway.dispatcher.open_breakers, _edge_keys(settings), flush_shadows
+    )
+    return function, follower
+
+
+def _shadow_queue(settings: Settings, environment: Mapping[str, str]) -> ShadowQueue | None:
+    if settings.shadow_queue_url is None:
+        return None
+    if settings.bucket is None:
+        raise SettingsError("TIDEGATE_BUCKET must be set where TIDEGATE_SHADOW_QUEUE_URL is: it takes large copies")
+    timeout_s = settings.shadow_send_timeout_ms / 1000
+    queue, store = (_wire(service, settings, environment, timeout_s) for service in ("sqs", "s3"))
+    return ShadowQueue(queue, settings.shadow_queue_url, store, settings.bucket)
 
 
 def _edge_keys(settings: Settings) -> EdgeKeys | None:
     if settings.edge_key is None:
         return None
     keys = (settings.edge_key, settings.edge_key_before)
-    return EdgeKeys(tuple(each for each in keys if each is not None), settings.edge_key_enforced != "false")
+    return EdgeKeys(tuple(each for each in keys if each is not None), settings.edge_key_enforced)
 
 
 def _only(app: App, offers: Offers) -> App:
@@ -143,19 +157,63 @@ def _only(app: App, offers: Offers) -> App:
                 scope, receive, send
             )
 
-    return app if offers is everything else offered
+    return offered
+
+
+class PreparedFunction:
+    """A handler that wires its function with the first event; where a snapshot (Lambda's SnapStart) will be taken, before it
+    and after it.
+
+    The same snapshot becomes many environments, hours or days later. What was wired before it would share its random numbers
+    and its name in the registry, hold dead connections and old credentials, and take old rules for live. So a restored
+    environment keeps only what it imported, and the rules as a last resort: it has read the live bundle before its first
+    request. https://docs.aws.amazon.com/lambda/latest/dg/snapstart-runtime-hooks-python.html
+    """
+
+    def __init__(self, build: Build, environment: Mapping[str, str]) -> None:
+        self._build = build
+        self._function: HttpFunction | None = None
+        self._follower: EngineFollower | None = None
+        if environment.get(TYPE_VARIABLE) == FROM_SNAPSHOT:
+            # The runtime ships it from Python 3.12 on; nothing else needs it.
+            from snapshot_restore_py import register_after_restore
+
+            self._wire()
+            self._stop()  # a report would name an environment that never answers
+            register_after_restore(self._restored)
+
+    def __call__(self, event: Any, context: Any) -> dict[str, Any]:
+        return (self._function or self._wire())(event, context)
+
+    def _wire(self) -> HttpFunction:
+        fallback = None if self._follower is None else self._follower.known
+        self._function, self._follower = self._build(fallback)
+        return self._function
+
+    def _stop(self) -> None:
+        if self._follower is not None:
+            self._follower.stop()
+
+    def _restored(self) -> None:
+        random.seed()
+        self._stop()
+        self._wire()
+        _log.info("restored from a snapshot")
+
+
+def prepared_function(service: str, offers: Offers | None = None) -> PreparedFunction:
+    """Return the handler of a function, wired with the first event, or before a snapshot and after it."""
+
+    def build(fallback: KnownRules | None) -> tuple[HttpFunction, EngineFollower]:
+        return build_http_function(service, Settings.from_environment(), os.environ, offers, fallback)
+
+    return PreparedFunction(build, os.environ)
 
 
 def build_follower(
     settings: Settings, environment: Mapping[str, str], fallback: KnownRules | None = None
 ) -> EngineFollower:
-    """The follower of the live bundle in S3; it begins with `fallback`, or with the bundle that came with the asset.
-
-    It reports to the registry where the settings name one.
-
-    Raises:
-        SettingsError: the bucket is not named.
-    """
+    """Wire the follower of the live bundle in S3; it begins with `fallback`, or with the bundle that came with the asset."""
     if settings.bucket is None:
         raise SettingsError("TIDEGATE_BUCKET must be set")
     initial = fallback
@@ -195,17 +253,17 @@ def _read_first(follower: EngineFollower) -> None:
     loop.run_until_complete(follower.poll())
 
 
-def _wire(service: str, settings: Settings, environment: Mapping[str, str]) -> Wire:
+def _wire(service: str, settings: Settings, environment: Mapping[str, str], timeout_s: float | None = None) -> Wire:
     region = settings.aws_region or environment.get("AWS_REGION")
     if not region:
         raise SettingsError("AWS_REGION must be set, as Lambda sets it")
     credentials = _credentials(environment, settings.store_timeout_s)
     url = settings.aws_endpoint_url or f"https://{service}.{region}.amazonaws.com"
-    return Wire(url, Signer(credentials, region, service), settings.store_timeout_s)
+    return Wire(url, Signer(credentials, region, service), timeout_s or settings.store_timeout_s)
 
 
 def _credentials(environment: Mapping[str, str], timeout_s: float) -> Credentials | ContainerCredentials:
-    """Those of the variables; of the endpoint beside the process where there are none, as in a snapshot."""
+    """Return the credentials of the variables, or those of the endpoint beside the process, as in a snapshot."""
     key, secret = environment.get("AWS_ACCESS_KEY_ID"), environment.get("AWS_SECRET_ACCESS_KEY")
     if key and secret:
         return Credentials(key, secret, environment.get("AWS_SESSION_TOKEN"))

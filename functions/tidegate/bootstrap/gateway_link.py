@@ -14,42 +14,55 @@ import logging
 import socket
 import struct
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from typing import Any
 
 from tidegate.errors import BundleError, StoreError, TidegateError
 from tidegate.rules.bundle import MAX_BYTES
+from tidegate.tasks import spawn
 
 logger = logging.getLogger(__name__)
 
 _LENGTHS = struct.Struct(">IQ")
 _MOST_JSON_BYTES = 256 * 1024 * 1024
 _BEHIND_BYTES = 1024 * 1024
-_ANSWER = "answer"
+_GONE = "the other process of this stack has ended"
 _ERRORS: Mapping[str, type[TidegateError]] = {"bundle": BundleError, "store": StoreError}
+
+
+class MessageKind(StrEnum):
+    ANSWER = "answer"
+    # To the gateway:
+    START = "start"
+    DIRECTORY = "directory"
+    POLL = "poll"
+    STOP = "stop"
+    # From it:
+    READY = "ready"
+    BEAT = "beat"
+    POINTER = "pointer"
+    BUNDLE = "bundle"
+    REPORT = "report"
+    STATUS = "status"
+    SUSPECT = "suspect"
+    LOG = "log"
+    SHADOWS = "shadows"
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message: what it is about, its members, and the bytes that come with it."""
-
-    kind: str
+    kind: MessageKind
     members: Mapping[str, Any] = field(default_factory=dict)
     payload: bytes = b""
 
 
 Handler = Callable[[Message], Awaitable[Message | None]]
-"""Takes a message; what it returns is the answer, where one is asked for. A `TidegateError` becomes an answer too."""
+"""Handles a message and returns the answer, if one is expected. A `TidegateError` becomes an answer too."""
 
 
 class GatewayLink:
-    """One end of the channel.
-
-    Args:
-        reader: what the other end sends.
-        writer: what goes there.
-        handle: takes each message that is no answer, in a task of its own.
-    """
+    """One end of the channel. `handle` gets each message except answers, in a task of its own."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, handle: Handler) -> None:
         self._reader = reader
@@ -61,19 +74,19 @@ class GatewayLink:
 
     @classmethod
     async def over(cls, end: socket.socket, handle: Handler) -> GatewayLink:
-        """A link over one end of a socket pair, which it owns from here on."""
         reader, writer = await asyncio.open_unix_connection(sock=end)
         return cls(reader, writer, handle)
 
     @property
     def is_behind(self) -> bool:
-        """Whether the other end has not read for so long that what can be left out should be."""
+        """Whether the other end has read nothing for so long that optional messages should be left out."""
         return self._writer.transport.get_write_buffer_size() > _BEHIND_BYTES
 
     def send(self, message: Message) -> None:
-        """Send a message and wait for nothing; a link whose other end is gone drops it."""
+        """Send a message without waiting; it is dropped if the other end is gone."""
         if not self._writer.is_closing():
-            self._writer.write(_encoded(message))
+            text = json.dumps({"kind": message.kind, **message.members}, separators=(",", ":")).encode()
+            self._writer.write(_LENGTHS.pack(len(text), len(message.payload)) + text + message.payload)
 
     async def ask(self, message: Message, timeout_s: float) -> Message:
         """Send a message and wait for its answer.
@@ -88,7 +101,7 @@ class GatewayLink:
         try:
             if self._writer.is_closing():
                 raise StoreError(_GONE)
-            self.send(Message(message.kind, {**message.members, "id": number}, message.payload))
+            self.send(replace(message, members={**message.members, "id": number}))
             async with asyncio.timeout(timeout_s):
                 answer: Message = await waiting
         except TimeoutError as error:
@@ -100,45 +113,46 @@ class GatewayLink:
         return answer
 
     async def run(self) -> None:
-        """Take what the other end sends until that is gone, or until cancelled. Raises nothing."""
+        """Handle the other end's messages until it is gone, or until cancelled. Raises nothing."""
         try:
             while True:
                 message = await self._received()
                 number = message.members.get("id")
-                if message.kind == _ANSWER:
+                if message.kind is MessageKind.ANSWER:
                     waiting = self._asked.get(number) if isinstance(number, int) else None
                     if waiting is not None and not waiting.done():
                         waiting.set_result(message)
                     continue
-                task = asyncio.create_task(self._answered(message, number))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+                spawn(self._tasks, self._answered(message, number))
         except (OSError, EOFError, ValueError, AttributeError, KeyError, TypeError, RecursionError):
             pass
         finally:
             await self._close()
 
     async def _received(self) -> Message:
-        """The next message. Raises `EOFError` at the end, and many errors where it is none."""
+        """Return the next message. Raises `EOFError` at the end, and various errors if it is malformed."""
         json_bytes, payload_bytes = _LENGTHS.unpack(await self._reader.readexactly(_LENGTHS.size))
         if json_bytes > _MOST_JSON_BYTES or payload_bytes > MAX_BYTES:
             raise ValueError("a message is too large")
         members = json.loads(await self._reader.readexactly(json_bytes))
         payload = await self._reader.readexactly(payload_bytes)
-        return Message(str(members.pop("kind")), members, payload)
+        return Message(MessageKind(members.pop("kind")), members, payload)
 
     async def _answered(self, message: Message, number: Any) -> None:
         try:
             answer = await self._handle(message)
         except TidegateError as error:
+            if number is None:
+                # No answer tells the other end.
+                logger.warning("a message of the kind %r was in vain: %s", message.kind.value, error)
             kind = "bundle" if isinstance(error, BundleError) else "store"
-            answer = Message(_ANSWER, {"error": kind, "text": str(error)})
-        except Exception as error:  # noqa: BLE001  # what one end does not understand must not silence the channel
-            logger.warning("a message of the kind %r could not be handled: %r", message.kind[:40], error)
-            answer = Message(_ANSWER, {"error": "store", "text": type(error).__name__})
+            answer = Message(MessageKind.ANSWER, {"error": kind, "text": str(error)})
+        except Exception as error:  # noqa: BLE001  # a message that one end does not understand must not end the channel
+            logger.warning("a message of the kind %r could not be handled: %r", message.kind.value, error)
+            answer = Message(MessageKind.ANSWER, {"error": "store", "text": type(error).__name__})
         if number is not None:
-            answer = Message(_ANSWER) if answer is None else answer
-            self.send(Message(_ANSWER, {**answer.members, "id": number}, answer.payload))
+            answer = Message(MessageKind.ANSWER) if answer is None else answer
+            self.send(replace(answer, members={**answer.members, "id": number}))
 
     async def _close(self) -> None:
         for task in self._tasks:
@@ -149,11 +163,3 @@ class GatewayLink:
         self._writer.close()
         with contextlib.suppress(OSError):
             await self._writer.wait_closed()
-
-
-_GONE = "the other process of this stack has ended"
-
-
-def _encoded(message: Message) -> bytes:
-    text = json.dumps({"kind": message.kind, **message.members}, separators=(",", ":")).encode()
-    return _LENGTHS.pack(len(text), len(message.payload)) + text + message.payload

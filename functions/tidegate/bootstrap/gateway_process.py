@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import gc
 import logging
 import os
@@ -19,30 +20,44 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvloop
 
 from tidegate.aws.formats import decode_pointer
-from tidegate.bootstrap import build_gateway
+from tidegate.bootstrap import Gateway, build_gateway
 from tidegate.bootstrap.fallbacks import FallbackCounter
-from tidegate.bootstrap.gateway_link import GatewayLink, Message
+from tidegate.bootstrap.gateway_link import GatewayLink, Message, MessageKind
+from tidegate.bootstrap.log_file import OFF, LogFile
 from tidegate.bootstrap.parent import end_with_parent
+from tidegate.bootstrap.shadow_link import LinkedShadows
 from tidegate.bootstrap.workers import Workers
-from tidegate.control.follower import EngineFollower, FollowerConfig, SourceState
 from tidegate.errors import StoreError, UnavailableError
+from tidegate.gateway.follower import EngineFollower, FollowerConfig
+from tidegate.gateway.shadow_lanes import ShadowLimits
 from tidegate.listener import Listener, ListenerConfig
-from tidegate.ports import Endpoint, GatewayReport, Pointer, Suspect
+from tidegate.ports import Endpoint, EndpointLoad, GatewayReport, Pointer, Suspect
 from tidegate.settings import Settings
+from tidegate.tasks import wait_at_most
+
+if TYPE_CHECKING:
+    from tidegate.rpc.server import RpcConfig, RpcServer
 
 BEAT_S = 1.0
 """How often the control plane hears from the gateway."""
 
+QUEUES_S = 2.0
+"""How often the servers are asked how long their own queues are."""
+
 STORE_WAIT_S = 10.0
 STATUS_WAIT_S = 2.5
 """The longest that a report of the fleet waits for the control plane, which itself waits 2 s for the stores and servers."""
+
+SHADOWS_WAIT_S = 0.3
+"""The longest that an end waits until the control plane has the last tallies of shadows."""
 
 MOST_WORKERS = 2
 LOOK_S = 0.02
@@ -51,30 +66,42 @@ MOST_LOG_CHARACTERS = 20_000
 GC_THRESHOLDS = (50_000, 20, 20)
 """Requests leave hardly any cycles, and a full collection looks at every rule that is live while callers wait."""
 
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+KEPT_FREE_BYTES = 32 * 1024 * 1024
+MAPPED_ABOVE_BYTES = 4 * 1024 * 1024
+"""malloc keeps this much freed memory, and returns larger pieces to the kernel at once."""
+
 
 class PushedDirectory:
     """An `EndpointDirectory` that the control plane fills; a lookup is one of a dictionary."""
 
     def __init__(self) -> None:
         self._shards: Mapping[str, tuple[Endpoint, ...]] = {}
+        self._rpc_ports: Mapping[Endpoint, int | None] = {}
         self._sequence = -1
 
     @property
     def is_filled(self) -> bool:
-        """Whether it knows any endpoint."""
         return any(self._shards.values())
 
     def endpoints(self, shard: str) -> Sequence[Endpoint]:
-        """The endpoints of a shard that may be sent requests."""
         return self._shards.get(shard, ())
 
-    def replace(self, sequence: int, shards: Mapping[str, Sequence[tuple[str, int]]]) -> None:
-        """Take a snapshot, unless a later one is known."""
+    def rpc_port(self, endpoint: Endpoint) -> int | None:
+        """Return the gRPC port of an endpoint; None if it has none, or is not listed any longer."""
+        return self._rpc_ports.get(endpoint)
+
+    def replace(self, sequence: int, shards: Mapping[str, Sequence[tuple[str, int, int | None]]]) -> None:
+        """Take a snapshot of host, port and gRPC port of each shard's endpoints, unless a later one is known."""
         if sequence > self._sequence:
             self._sequence = sequence
-            self._shards = {
-                shard: tuple(Endpoint(shard, host, port) for host, port in places) for shard, places in shards.items()
+            ports = {
+                Endpoint(shard, host, port): rpc_port
+                for shard, places in shards.items()
+                for host, port, rpc_port in places
             }
+            self._rpc_ports = ports
+            self._shards = {shard: tuple(each for each in ports if each.shard == shard) for shard in shards}
 
 
 class LinkedBundles:
@@ -84,21 +111,20 @@ class LinkedBundles:
         self._link = link
 
     async def pointer(self, known: Pointer | None = None) -> Pointer | None:
-        """See `BundleSource.pointer`."""
         tag = None if known is None else known.tag
-        answer = await self._link.ask(Message("pointer", {"known": tag}), STORE_WAIT_S)
+        answer = await self._link.ask(Message(MessageKind.POINTER, {"known": tag}), STORE_WAIT_S)
         found = answer.members.get("tag")
         if found is None:
             return None
         return known if found == tag else decode_pointer(answer.payload, str(found))
 
     async def bundle(self, revision: str) -> bytes:
-        """See `BundleSource.bundle`."""
-        return (await self._link.ask(Message("bundle", {"revision": revision}), STORE_WAIT_S)).payload
+        return (await self._link.ask(Message(MessageKind.BUNDLE, {"revision": revision}), STORE_WAIT_S)).payload
 
     async def report(self, report: GatewayReport) -> None:
-        """See `GatewayReports.report`."""
-        await self._link.ask(Message("report", {"revision": report.revision, "seen_at": report.seen_at}), STORE_WAIT_S)
+        await self._link.ask(
+            Message(MessageKind.REPORT, {"revision": report.revision, "seen_at": report.seen_at}), STORE_WAIT_S
+        )
 
 
 class GatewayProcess:
@@ -107,6 +133,7 @@ class GatewayProcess:
     def __init__(self) -> None:
         self.directory = PushedDirectory()
         self.fallbacks = FallbackCounter()
+        self.loads: Callable[[], Sequence[EndpointLoad]] = tuple
         self.stopping = asyncio.Event()
         self.grace_s = 0.0
         self.start: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
@@ -115,26 +142,49 @@ class GatewayProcess:
         self._link: GatewayLink
         self._follower: EngineFollower
         self._fleet: Mapping[str, Any] | None = None
+        self.gateway_shadows: Counter[str] = Counter()
+        self._process_shadows: Counter[str] = Counter()
+
+    def shadows(self, settings: Settings) -> LinkedShadows:
+        limits = ShadowLimits(
+            settings.shadow_timeout_ms / 1000,
+            settings.shadow_in_flight,
+            settings.shadow_waiting,
+            settings.shadow_buffered_bytes,
+        )
+        return LinkedShadows(limits, settings.connect_timeout_ms, settings.max_response_bytes, self._shadows_done)
+
+    def _shadows_done(self, counts: Counter[str], tallies: bytes) -> None:
+        self._process_shadows += counts
+        if tallies and self._link.is_behind:
+            self._process_shadows["tallies lost"] += 1
+        elif tallies:
+            self._link.send(Message(MessageKind.SHADOWS, payload=tallies))
+
+    async def end_shadows(self, shadows: LinkedShadows) -> None:
+        await shadows.aclose()
+        if self._process_shadows:
+            # The last tallies are handled before this is answered.
+            with contextlib.suppress(StoreError):
+                await self._link.ask(Message(MessageKind.SHADOWS), SHADOWS_WAIT_S)
 
     async def handle(self, message: Message) -> Message | None:
-        """Do what the control plane says."""
         members = message.members
         match message.kind:
-            case "start":
+            case MessageKind.START:
                 self.start.set_result(message)
-            case "directory":
+            case MessageKind.DIRECTORY:
                 self.directory.replace(members["sequence"], members["shards"])
-            case "poll":
+            case MessageKind.POLL:
                 await self._following.wait()
                 await self._follower.poll()
-                return Message("answer", {"follower": dict(await self._follower.status())})
-            case "stop":
+                return Message(MessageKind.ANSWER, {"follower": dict(await self._follower.status())})
+            case MessageKind.STOP:
                 self.grace_s = members["grace_s"]
                 self.stopping.set()
         return None
 
     def follow(self, link: GatewayLink, settings: Settings, gateway_id: str) -> EngineFollower:
-        """The rules that are live, as the control plane reads them."""
         config = FollowerConfig(
             poll_interval_s=settings.poll_interval_s,
             report_interval_s=settings.report_interval_s,
@@ -143,16 +193,10 @@ class GatewayProcess:
         )
         bundles = LinkedBundles(link)
         self._link = link
-        self._follower = EngineFollower(bundles, gateway_id, bundles, config=config, observer=self)
+        # The control plane is notified of a swap before it gets the report that this gateway serves the revision.
+        self._follower = EngineFollower(bundles, gateway_id, bundles, config=config, swapped=self._news.set)
         self._following.set()
         return self._follower
-
-    def polled(self, _state: SourceState, _age_s: float | None) -> None:
-        """See `FollowerObserver`."""
-
-    def swapped(self, _revision: str) -> None:
-        """See `FollowerObserver`: the control plane hears of it before it is told that this gateway serves it."""
-        self._news.set()
 
     def suspect(self, suspect: Suspect) -> None:
         """Report a model that callers cannot use; the dispatcher does so at most once a second for each."""
@@ -160,23 +204,29 @@ class GatewayProcess:
             return
         place = suspect.endpoint
         members = {"shard": place.shard, "host": place.host, "port": place.port, "model": suspect.model}
-        self._link.send(Message("suspect", {**members, "what": suspect.kind.value}))
+        self._link.send(Message(MessageKind.SUSPECT, {**members, "what": suspect.kind.value}))
 
     async def beat(self) -> None:
-        """Tell the control plane that this event loop turns, how late it was, what is served and what fell back."""
+        """Report how late this event loop was, what is served, what fell back, and the state of the endpoints."""
         loop = asyncio.get_running_loop()
         while True:
             due = loop.time() + BEAT_S
             self._news.clear()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout_at(due):
-                    await self._news.wait()
+            await wait_at_most(self._news, BEAT_S)
             lag_ms = max(0.0, loop.time() - due) * 1000
             if self._link.is_behind:
                 continue
             fallbacks = [each.as_dict() for each in self.fallbacks.take()]
             follower = await self._follower.status()
-            self._link.send(Message("beat", {"lag_ms": lag_ms, "follower": follower, "fallbacks": fallbacks}))
+            shadows = self.gateway_shadows + self._process_shadows
+            members = {
+                "lag_ms": lag_ms,
+                "follower": follower,
+                "fallbacks": fallbacks,
+                "shadows": shadows,
+                "loads": [each.as_dict() for each in self.loads()],
+            }
+            self._link.send(Message(MessageKind.BEAT, members))
 
     async def status(self) -> Mapping[str, Any]:
         """See `FleetStatus`: what the control plane says; where it does not answer in time, what it said last.
@@ -184,15 +234,15 @@ class GatewayProcess:
         Raises:
             UnavailableError: it has never answered.
         """
-        question = Message("status", {"follower": dict(await self._follower.status())})
+        question = Message(MessageKind.STATUS, {"follower": dict(await self._follower.status())})
         try:
             answer = await self._link.ask(question, STATUS_WAIT_S)
             self._fleet = answer.members["fleet"]
         except StoreError as error:
             if self._fleet is None:
                 raise UnavailableError(str(error)) from error
-            told = f"{error}; all else here is as of {self._fleet.get('as_of')}"
-            return {**self._fleet, **question.members["follower"], "well": False, "problems": [told]}
+            problem = f"{error}; all else here is as of {self._fleet.get('as_of')}"
+            return {**self._fleet, **question.members["follower"], "healthy": False, "problems": [problem]}
         return self._fleet
 
 
@@ -204,18 +254,16 @@ class LinkedLog(logging.Handler):
         self._link = link
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Send a record, unless the control plane reads none."""
         if self._link.is_behind:
             return
         text = record.getMessage()
         if record.exc_info:
             text = "\n".join([text, "".join(traceback.format_exception(*record.exc_info)).rstrip()])
         members = {"logger": record.name, "level": record.levelno, "text": text[:MOST_LOG_CHARACTERS]}
-        self._link.send(Message("log", members))
+        self._link.send(Message(MessageKind.LOG, members))
 
 
 async def serve(listener: socket.socket, channel: socket.socket) -> None:
-    """Answer requests until the control plane says stop, or is gone."""
     process = GatewayProcess()
     link = await GatewayLink.over(channel, process.handle)
     linked = asyncio.create_task(link.run())
@@ -235,8 +283,10 @@ async def _run(process: GatewayProcess, link: GatewayLink, listener: socket.sock
     logs.setLevel(start["log_level"])
     follower = process.follow(link, settings, start["gateway_id"])
     workers = Workers(MOST_WORKERS)
-    # Whoever develops a model reads its errors, on the machine that it runs on.
+    shadows = process.shadows(settings)
+    # The developer of a model reads its errors, on the machine that it runs on.
     settings = replace(settings, model_errors=settings.model_errors or "passed")
+    log = None if settings.access_log in (None, OFF) else LogFile(settings.access_log)
     gateway = build_gateway(
         settings,
         follower,
@@ -245,40 +295,74 @@ async def _run(process: GatewayProcess, link: GatewayLink, listener: socket.sock
         observe=process.fallbacks.observe,
         suspects=process.suspect,
         offload=workers,
+        shadows=shadows,
+        write_line=None if log is None else log.write,
+        rpc_port_of=None if start["rpc_port"] is None else process.directory.rpc_port,
     )
-    tasks = [asyncio.create_task(follower.run()), asyncio.create_task(process.beat())]
-    try:
-        # The first one makes a stack ready, which it is not without endpoints. A later one says what it lacks: callers wait.
-        while follower.revision is None or (start["is_first"] and not process.directory.is_filled):
-            await _first(process.stopping.wait(), asyncio.sleep(LOOK_S))
-            if process.stopping.is_set():
-                return
-        # What lives as long as the process need not be looked at again.
-        gc.collect()
-        gc.freeze()
-        server = Listener(gateway.app, listener_config(settings))
-        await server.start(listener)
-        try:
-            link.send(Message("ready", {"follower": dict(await follower.status())}))
-            await process.stopping.wait()
-        finally:
-            await server.stop(process.grace_s)
-    finally:
+    process.gateway_shadows = gateway.shadow_counts
+    process.loads = gateway.dispatcher.loads
+    work = (follower.run(), process.beat(), gateway.dispatcher.watch_queues(QUEUES_S))
+    async with contextlib.AsyncExitStack() as ending:
+        if log is not None:
+            ending.callback(log.close)
+        ending.push_async_callback(workers.aclose)
+        ending.push_async_callback(process.end_shadows, shadows)
+        ending.push_async_callback(gateway.close)
+        await beside(work, _serve(process, link, listener, follower, gateway, settings, start))
+
+
+async def beside(work: Sequence[Coroutine[Any, Any, None]], serving: Coroutine[Any, Any, None]) -> None:
+    """Run `serving`, and until its end each of `work`. An error of either ends all, so that no work is missing for long: a new
+    process takes over.
+
+    Raises:
+        ExceptionGroup: the error.
+    """
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(each) for each in work]
+        await serving
         for task in tasks:
             task.cancel()
-        await gateway.close()
-        await workers.aclose()
 
 
-async def _first(*awaited: Any) -> None:
-    tasks = [asyncio.ensure_future(each) for each in awaited]
-    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    for task in tasks:
-        task.cancel()
+async def _serve(
+    process: GatewayProcess,
+    link: GatewayLink,
+    listener: socket.socket,
+    follower: EngineFollower,
+    gateway: Gateway,
+    settings: Settings,
+    start: Mapping[str, Any],
+) -> None:
+    """Serve callers once there are rules, until the process must stop."""
+    # The first one makes a stack ready, which it is not without endpoints. A later one says what it lacks: callers wait.
+    while follower.revision is None or (start["is_first"] and not process.directory.is_filled):
+        await wait_at_most(process.stopping, LOOK_S)
+        if process.stopping.is_set():
+            return
+    # What lives as long as the process need not be looked at again.
+    gc.collect()
+    gc.freeze()
+    servers: list[Listener | RpcServer] = []
+    try:
+        if start["rpc_port"] is not None:
+            # Imported here, since most gateways serve no gRPC.
+            from tidegate.rpc.server import RpcServer
+
+            rpcs = RpcServer(gateway.app.parts, rpc_config(settings, start["rpc_port"]))
+            await rpcs.start()
+            servers.append(rpcs)
+        server = Listener(gateway.app, listener_config(settings))
+        await server.start(listener)
+        servers.append(server)
+        link.send(Message(MessageKind.READY, {"follower": dict(await follower.status())}))
+        await process.stopping.wait()
+    finally:
+        # At the same time: the control plane waits for the grace of one.
+        await asyncio.gather(*(each.stop(process.grace_s) for each in servers))
 
 
 def listener_config(settings: Settings) -> ListenerConfig:
-    """The limits of the listener, as the settings have them."""
     return ListenerConfig(
         max_connections=settings.max_connections,
         max_head_bytes=settings.max_header_bytes,
@@ -287,6 +371,33 @@ def listener_config(settings: Settings) -> ListenerConfig:
         write_timeout_s=settings.write_timeout_s,
         idle_timeout_s=settings.idle_timeout_s,
     )
+
+
+def rpc_config(settings: Settings, port: int) -> RpcConfig:
+    from tidegate.rpc.server import RpcConfig
+
+    return RpcConfig(
+        port=port,
+        max_rpcs=settings.max_rpcs,
+        max_connections=settings.max_connections,
+        max_message_bytes=settings.max_body_bytes,
+        max_metadata_bytes=settings.max_header_bytes,
+        handshake_timeout_s=settings.header_timeout_s,
+        idle_timeout_s=settings.idle_timeout_s,
+    )
+
+
+def keep_freed_memory() -> None:
+    """Have malloc keep memory that was freed, instead of returning it to the kernel after each large body.
+
+    The parts of a body are freed all at once. Returned, their pages are mapped again for the next one: 770 page faults, which take
+    twice as long as all else that the gateway does for a request of 1 MB with an answer of that size. Only glibc has `mallopt`
+    (https://man7.org/linux/man-pages/man3/mallopt.3.html).
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_TRIM_THRESHOLD, KEPT_FREE_BYTES)
+        mallopt(_M_MMAP_THRESHOLD, MAPPED_ABOVE_BYTES)
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -300,6 +411,7 @@ def main(arguments: Sequence[str]) -> None:
     # A terminal's Ctrl-C is for the parent, which then says stop.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     gc.set_threshold(*GC_THRESHOLDS)
+    keep_freed_memory()
     listener, channel = (socket.socket(fileno=each) for each in files)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve(listener, channel))

@@ -1,8 +1,7 @@
-"""Runs the gateway of a local stack in a process of its own: starts it, tells it what it needs, and replaces it.
+"""Runs the gateway of a local stack in a process of its own: starts it, supplies what it needs, and replaces it.
 
-The listening socket stays here, so that whoever connects while there is no gateway waits in its queue for the next one.
-A gateway that is silent is reported, and replaced only once it has been so for long: one slow request is no reason to cut
-off all others.
+The listening socket stays here, so that connections wait in its queue while there is no gateway.
+A silent gateway is reported, and replaced only after a long silence, so that one slow request does not cut off all others.
 """
 
 from __future__ import annotations
@@ -17,32 +16,46 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 from tidegate.aws.formats import encode_pointer
 from tidegate.bootstrap.fallbacks import FallbackCount
-from tidegate.bootstrap.gateway_link import GatewayLink, Message
+from tidegate.bootstrap.gateway_link import GatewayLink, Message, MessageKind
 from tidegate.bootstrap.incidents import GatewayRestarts, Incidents
+from tidegate.bootstrap.log_file import STDOUT
 from tidegate.bootstrap.parent import environment_without_secrets
-from tidegate.bootstrap.tasks import cancel
 from tidegate.errors import StackError, StoreError
-from tidegate.ports import BundleSource, Endpoint, GatewayReport, GatewayReports, Pointer, Suspect, SuspectKind
+from tidegate.ports import (
+    BundleSource,
+    Endpoint,
+    EndpointLoad,
+    GatewayReport,
+    GatewayReports,
+    Pointer,
+    Suspect,
+    SuspectKind,
+)
+from tidegate.ports.bundle_store import iso_time
 from tidegate.settings import Settings
+from tidegate.shadows.counts import nested
+from tidegate.tasks import cancel
 
 logger = logging.getLogger(__name__)
 
 REQUEST_GRACE_S = 3.0
 """How long requests under way may go on after a stop; with the bound on stopping Triton it stays below 10 s."""
 
-ENDING_S = 1.0
+ENDING_S = 2.0
+"""How much longer the process may take to end: a second for the last bytes of answers, and one to close its log and its children."""
+
 TICK_S = 1.0
 SILENT_S = 3.0
-"""A gateway that was not heard of for so long is reported; it should be heard of every second."""
+"""A gateway that sent nothing for this long is reported; it sends a beat every second."""
 
 REPLACED_S = 60.0
-"""A gateway that was not heard of for so long is ended, and another started."""
+"""A gateway that sent nothing for this long is killed and replaced."""
 
 POLL_WAIT_S = 2.0
 FIRST_BACKOFF_S = 0.5
@@ -56,11 +69,11 @@ NOT_HEARD: Mapping[str, Any] = {
 }
 
 Report = Callable[[Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
-"""Gives the fleet's status, given what the gateway says of the rules that it serves."""
+"""Returns the fleet's status, given what the gateway reports of the rules that it serves."""
 
 
 class GatewayState(StrEnum):
-    """A gateway's process: not answering yet, answering, or not heard of for `SILENT_S`."""
+    """A gateway's process: not answering yet, answering, or silent for `SILENT_S`."""
 
     STARTING = "starting"
     SERVING = "serving"
@@ -69,15 +82,15 @@ class GatewayState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class GatewayContact:
-    """What a gateway's process works with.
+    """The dependencies of a gateway's process.
 
     Attributes:
-        settings: its settings; without secrets of others.
         gateway_id: its name in the registry.
-        bundles: the live bundle.
-        registry: is told which revision it serves.
-        report: gives the fleet's status for `GET /v1/fleet`.
-        suspect: is told which model callers cannot use, and where.
+        registry: gets its reports of the revision that it serves.
+        suspect: gets each model that callers cannot use, and where.
+        tally: gets the tallies of shadows, as JSON that is not trusted.
+        rpc_port: its port for gRPC; None: it serves none.
+        rpc_port_of: returns the gRPC port of an endpoint, or None if it has none.
     """
 
     settings: Settings
@@ -86,24 +99,28 @@ class GatewayContact:
     registry: GatewayReports
     report: Report
     suspect: Callable[[Suspect], None]
+    tally: Callable[[bytes], None]
+    rpc_port: int | None
+    rpc_port_of: Callable[[Endpoint], int | None]
 
 
 class GatewaySupervisor:
     """Keeps one gateway running, until cancelled.
 
-    Args:
-        listener: the bound socket that it serves; it is closed when this ends.
-        contact: what it works with.
-        incidents: count what fallbacks answered.
+    It serves `listener`, a bound socket, which is closed when this ends. It runs the compiled copy of this package in the
+    folder `compiled`, if there is one.
     """
 
-    def __init__(self, listener: socket.socket, contact: GatewayContact, incidents: Incidents) -> None:
+    def __init__(
+        self, listener: socket.socket, contact: GatewayContact, incidents: Incidents, compiled: Path | None = None
+    ) -> None:
         self._listener = listener
+        self._compiled = compiled
         self._contact = contact
         self._incidents = incidents
         self._shards: Mapping[str, Sequence[Endpoint]] | None = None
         self._sequence = 0
-        self._told = 0
+        self._sent = 0
         self._process: asyncio.subprocess.Process | None = None
         self._link: GatewayLink | None = None
         self._pointer: Pointer | None = None
@@ -111,7 +128,9 @@ class GatewaySupervisor:
         self._was_ready = False
         self._silent_s = 0.0
         self._lag_ms = 0.0
-        self._why_ended = ""
+        self._loads: Sequence[EndpointLoad] = ()
+        self._shadows: dict[str, int] = {}
+        self._why_ended: str | None = None
         self._started_at = time.time()
         self.state = GatewayState.STARTING
         self.restarts = GatewayRestarts()
@@ -142,31 +161,33 @@ class GatewaySupervisor:
         await asyncio.shield(self._ready)
 
     def show(self, shards: Mapping[str, Sequence[Endpoint]]) -> None:
-        """Tell the gateway at once which endpoints may be sent requests."""
         self._shards = shards
         self._sequence += 1
-        # One that does not read now is told once it is heard of again.
+        # One that does not read now gets them with its next beat.
         if self._link is not None and not self._link.is_behind:
-            self._tell_endpoints(self._link)
+            self._send_endpoints(self._link)
 
     async def poll(self) -> None:
-        """Have the gateway look for the live revision now, and wait for it a while; one that does not answer looks later."""
+        """Have the gateway look for the live revision now, and wait briefly; one that does not answer looks later."""
         if self._link is not None:
             with contextlib.suppress(StoreError):
-                self._take_follower((await self._link.ask(Message("poll"), POLL_WAIT_S)).members)
+                self._take_follower((await self._link.ask(Message(MessageKind.POLL), POLL_WAIT_S)).members)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values: see docs/control-plane.md, "Fleet status"."""
         return {
             "pid": None if self._process is None else self._process.pid,
             "state": self.state.value,
-            "started_at": _iso(self._started_at),
+            "compiled": self._compiled is not None,
+            "grpc": None if self._contact.rpc_port is None else f"127.0.0.1:{self._contact.rpc_port}",
+            "started_at": iso_time(self._started_at),
             "silent_s": round(self._silent_s),
             "lag_ms": round(self._lag_ms),
+            "endpoints": [_shown_load(each) for each in self._loads],
+            "shadows": nested(self._shadows),
         }
 
     def problems(self) -> Iterator[str]:
-        """What is wrong with the gateway now, in words."""
         if self.state is GatewayState.SILENT:
             yield (
                 f"the gateway (process {self.as_dict()['pid']}) does not answer: nothing was heard of it for "
@@ -176,9 +197,9 @@ class GatewaySupervisor:
             yield "the gateway is being started again; requests wait for it"
 
     async def _one(self) -> str:
-        """Run one process until it has ended; how it ended, in words."""
-        self.state, self._was_ready, self._silent_s, self._why_ended = GatewayState.STARTING, False, 0.0, ""
-        self._pointer = None
+        """Run one process until it has ended. Return how it ended, in words."""
+        self.state, self._was_ready, self._silent_s, self._why_ended = GatewayState.STARTING, False, 0.0, None
+        self._pointer, self._loads = None, ()
         near, far = socket.socketpair()
         with far:
             try:
@@ -196,15 +217,14 @@ class GatewaySupervisor:
         watching = asyncio.create_task(self._watch(process))
         try:
             self._link = link
-            self._tell_start(link)
+            self._send_start(link)
             code = await asyncio.shield(ended)
         except asyncio.CancelledError:
             await self._stop(process, ended, link)
             raise
         finally:
             self._link, self._process = None, None
-            await cancel(watching)
-            await cancel(linked)
+            await cancel(watching, linked)
         return self._why_ended or _how(code)
 
     async def _spawn(self, channel: socket.socket) -> asyncio.subprocess.Process:
@@ -217,16 +237,22 @@ class GatewaySupervisor:
             *map(str, files),
             str(os.getpid()),
             stdin=asyncio.subprocess.DEVNULL,
-            # The one line on standard output is the stack's.
-            stdout=asyncio.subprocess.DEVNULL,
+            # The one line on standard output is the stack's, unless requests are logged there.
+            stdout=None if self._contact.settings.access_log == STDOUT else asyncio.subprocess.DEVNULL,
             pass_fds=files,
-            env=environment_without_secrets(),
+            env=self._environment(),
             # Ctrl-C in a terminal is for this process, which then ends the gateway.
             start_new_session=True,
         )
 
+    def _environment(self) -> dict[str, str]:
+        variables = environment_without_secrets()
+        if self._compiled is not None:
+            variables["PYTHONPATH"] = os.pathsep.join(filter(None, (str(self._compiled), variables.get("PYTHONPATH"))))
+        return variables
+
     async def _watch(self, process: asyncio.subprocess.Process) -> None:
-        """Count the seconds of silence in turns of this event loop, so that its own delays accuse nobody."""
+        """Count the seconds of silence in turns of this event loop, so that its own delays are not held against the gateway."""
         while True:
             await asyncio.sleep(TICK_S)
             self._silent_s += TICK_S
@@ -239,18 +265,17 @@ class GatewaySupervisor:
                 return
 
     async def _stop(self, process: asyncio.subprocess.Process, ended: asyncio.Task[int], link: GatewayLink) -> None:
-        """End the process, the requests under way first where it can still be told."""
         # From here on a caller is refused at once.
         self._listener.close()
         if self.state is not GatewayState.SILENT:
-            link.send(Message("stop", {"grace_s": REQUEST_GRACE_S}))
+            link.send(Message(MessageKind.STOP, {"grace_s": REQUEST_GRACE_S}))
             await asyncio.wait([ended], timeout=REQUEST_GRACE_S + ENDING_S)
         if not ended.done():
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
             await asyncio.wait([ended])
 
-    def _tell_start(self, link: GatewayLink) -> None:
+    def _send_start(self, link: GatewayLink) -> None:
         # It opens the servers' management, which is nothing for the process that reads what strangers send.
         settings = replace(self._contact.settings, management_secret=None)
         level = logging.getLogger("tidegate").getEffectiveLevel()
@@ -258,37 +283,44 @@ class GatewaySupervisor:
             "settings": settings.to_environment(),
             "gateway_id": self._contact.gateway_id,
             "log_level": level,
+            "rpc_port": self._contact.rpc_port,
             "is_first": not self._ready.done(),
         }
-        link.send(Message("start", members))
+        link.send(Message(MessageKind.START, members))
         if self._shards is not None:
-            self._tell_endpoints(link)
+            self._send_endpoints(link)
 
-    def _tell_endpoints(self, link: GatewayLink) -> None:
-        shards = {shard: [(each.host, each.port) for each in group] for shard, group in (self._shards or {}).items()}
-        link.send(Message("directory", {"sequence": self._sequence, "shards": shards}))
-        self._told = self._sequence
+    def _send_endpoints(self, link: GatewayLink) -> None:
+        port_of = self._contact.rpc_port_of
+        shards = {
+            shard: [(each.host, each.port, port_of(each)) for each in group]
+            for shard, group in (self._shards or {}).items()
+        }
+        link.send(Message(MessageKind.DIRECTORY, {"sequence": self._sequence, "shards": shards}))
+        self._sent = self._sequence
 
     async def _handle(self, message: Message) -> Message | None:
-        """Do what the gateway asks for. Whatever it says is checked, as it reads what strangers send."""
+        """Handle a message of the gateway. Every value is checked, as the gateway reads what strangers send."""
         members = message.members
         match message.kind:
-            case "ready" | "beat":
+            case MessageKind.READY | MessageKind.BEAT:
                 self._heard(message)
-            case "pointer":
+            case MessageKind.POINTER:
                 return await self._read_pointer(members.get("known"))
-            case "bundle":
-                return Message("answer", payload=await self._contact.bundles.bundle(str(members["revision"])))
-            case "report":
+            case MessageKind.BUNDLE:
+                return Message(MessageKind.ANSWER, payload=await self._contact.bundles.bundle(str(members["revision"])))
+            case MessageKind.REPORT:
                 report = GatewayReport(self._contact.gateway_id, str(members["revision"]), float(members["seen_at"]))
                 await self._contact.registry.report(report)
-            case "status":
+            case MessageKind.STATUS:
                 self._take_follower(members)
-                return Message("answer", {"fleet": dict(await self._contact.report(self.follower))})
-            case "suspect":
+                return Message(MessageKind.ANSWER, {"fleet": dict(await self._contact.report(self.follower))})
+            case MessageKind.SUSPECT:
                 place = Endpoint(str(members["shard"]), str(members["host"]), int(members["port"]))
                 self._contact.suspect(Suspect(place, str(members["model"]), SuspectKind(members["what"])))
-            case "log":
+            case MessageKind.SHADOWS if message.payload:
+                self._contact.tally(message.payload)
+            case MessageKind.LOG:
                 _log(members)
         return None
 
@@ -296,15 +328,17 @@ class GatewaySupervisor:
         if self.state is GatewayState.SILENT:
             logger.warning("the gateway is heard of again, after %.0f s", self._silent_s)
         self._silent_s = 0.0
-        if self._link is not None and self._told != self._sequence:
-            self._tell_endpoints(self._link)
+        if self._link is not None and self._sent != self._sequence:
+            self._send_endpoints(self._link)
         self._take_follower(message.members)
-        if message.kind == "ready" or self._was_ready:
+        if message.kind is MessageKind.READY or self._was_ready:
             self._was_ready, self.state = True, GatewayState.SERVING
             if not self._ready.done():
                 self._ready.set_result(None)
-        if message.kind == "beat":
+        if message.kind is MessageKind.BEAT:
             self._lag_ms = float(message.members["lag_ms"])
+            self._loads = [EndpointLoad.from_dict(each) for each in message.members["loads"]]
+            self._shadows = {str(name): int(count) for name, count in message.members["shadows"].items()}
             for each in message.members["fallbacks"]:
                 self._incidents.count(FallbackCount.from_dict(each))
 
@@ -313,16 +347,23 @@ class GatewaySupervisor:
             self.follower = follower
 
     async def _read_pointer(self, tag: Any) -> Message:
-        """The pointer, in full where the gateway does not have it."""
+        """Answer with the pointer, in full where the gateway does not have it."""
         known = self._pointer if self._pointer is not None and self._pointer.tag == tag else None
         found = self._pointer = await self._contact.bundles.pointer(known)
         if found is None:
-            return Message("answer", {"tag": None})
-        return Message("answer", {"tag": found.tag}, b"" if found.tag == tag else encode_pointer(found))
+            return Message(MessageKind.ANSWER, {"tag": None})
+        return Message(MessageKind.ANSWER, {"tag": found.tag}, b"" if found.tag == tag else encode_pointer(found))
+
+
+def _shown_load(load: EndpointLoad) -> dict[str, Any]:
+    shown = load.as_dict()
+    for place in shown["places"]:
+        until = place["ejected_until"]
+        place["ejected_until"] = None if until is None else iso_time(until)
+    return shown
 
 
 def _log(members: Mapping[str, Any]) -> None:
-    """Write a line of the gateway's log as one of this process's."""
     name = str(members["logger"])
     found = logging.getLogger(name if name.startswith("tidegate.") else "tidegate.gateway")
     found.log(int(members["level"]), "%s", members["text"])
@@ -334,7 +375,3 @@ def _how(code: int) -> str:
     with contextlib.suppress(ValueError):
         return f"was ended by {signal.Signals(-code).name}"
     return f"was ended by signal {-code}"
-
-
-def _iso(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")

@@ -1,4 +1,4 @@
-"""What went wrong in a stack since its start: requests that a fallback answered, and restarts of its servers and gateway."""
+"""Incidents of a stack since its start: requests that a fallback answered, and restarts of its servers and gateway."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from tidegate.bootstrap.fallbacks import FallbackCount
-from tidegate.control.healing import UNDER_WAY, Reloads
-from tidegate.control.slot import Restarts
+from tidegate.fleet.healing import UNDER_WAY, Reloads
+from tidegate.fleet.slot import Restarts
+from tidegate.ports.bundle_store import iso_time
 
 logger = logging.getLogger(__name__)
 
 RECENT_S = 300.0
-"""For so long what happened counts as degraded."""
+"""How long an incident counts as degraded, in seconds."""
 
 LOG_EVERY_S = 10.0
 
@@ -39,8 +39,7 @@ class GatewayRestarts:
     reason: str = ""
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return {"count": self.count, "last_at": _iso(self.last_at) if self.count else None, "reason": self.reason}
+        return {"count": self.count, "last_at": iso_time(self.last_at) if self.count else None, "reason": self.reason}
 
 
 class Incidents:
@@ -52,7 +51,6 @@ class Incidents:
         self._fallbacks: dict[str, Fallbacks] = {}
 
     def count(self, counted: FallbackCount) -> None:
-        """Count requests that the gateway reports."""
         found = self._fallbacks.setdefault(counted.objective, Fallbacks())
         found.count, found.last_at = found.count + counted.count, counted.last_at
         if (now := self._clock()) - found.logged_at >= LOG_EVERY_S:
@@ -68,12 +66,12 @@ class Incidents:
         """Plain JSON values: see docs/control-plane.md, "Fleet status"."""
         return {
             "since_start": {
-                "at": _iso(self._started_at),
+                "at": iso_time(self._started_at),
                 "restarts": [each.as_dict() for each in restarts],
                 "reloads": [each.as_dict() for each in reloads],
                 "gateway_restarts": gateway.as_dict(),
                 "fallbacks": [
-                    {"objective": name, "count": found.count, "last_at": _iso(found.last_at)}
+                    {"objective": name, "count": found.count, "last_at": iso_time(found.last_at)}
                     for name, found in sorted(self._fallbacks.items())
                 ],
             },
@@ -83,37 +81,32 @@ class Incidents:
     def _degraded(
         self, restarts: Sequence[Restarts], reloads: Sequence[Reloads], gateway: GatewayRestarts
     ) -> Iterator[str]:
-        """What happened lately, in words."""
         recent = self._clock() - RECENT_S
         for each in restarts:
             if each.last_at >= recent:
                 yield (
-                    f"a server of shard {each.shard} was replaced {_times(each.count)}, last at {_iso(each.last_at)}: {each.reason}; "
+                    f"a server of shard {each.shard} was replaced {_times(each.count)}, last at {iso_time(each.last_at)}: {each.reason}; "
                     "its log, in the output of `tidegate up`, says why"
                 )
         for reload in reloads:
             if reload.last_at >= recent:
                 place = f"{reload.endpoint.url} of shard {reload.endpoint.shard}"
-                rarely = "" if reload.failing in ("", UNDER_WAY) else ", so that is done more and more rarely"
+                rarely = "" if reload.failing in (None, UNDER_WAY) else ", so that is done more and more rarely"
                 now = (reload.failing or "it answers again") + rarely
                 yield (
-                    f"model {reload.model} on {place} was reloaded {_times(reload.count)}, last at {_iso(reload.last_at)}, as "
+                    f"model {reload.model} on {place} was reloaded {_times(reload.count)}, last at {iso_time(reload.last_at)}, as "
                     f"{reload.reason}; {now}"
                 )
         if gateway.count and gateway.last_at >= recent:
-            yield f"the gateway was replaced {_times(gateway.count)}, last at {_iso(gateway.last_at)}: its process {gateway.reason}"
+            yield f"the gateway was replaced {_times(gateway.count)}, last at {iso_time(gateway.last_at)}: its process {gateway.reason}"
         for name, found in sorted(self._fallbacks.items()):
             if found.last_at >= recent:
                 requests = "1 request" if found.count == 1 else f"{found.count} requests"
                 yield (
-                    f"objective {name}: a fallback answered {requests}, last at {_iso(found.last_at)}; see what its first "
+                    f"objective {name}: a fallback answered {requests}, last at {iso_time(found.last_at)}; see what its first "
                     "target's shards lack"
                 )
 
 
 def _times(count: int) -> str:
     return "once" if count == 1 else f"{count} times"
-
-
-def _iso(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")

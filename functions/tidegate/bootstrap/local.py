@@ -17,25 +17,35 @@ from tidegate import stack_file
 from tidegate.aws.clients import LOCAL_REGION, AwsClients, AwsConfig
 from tidegate.aws.local_server import LocalAws
 from tidegate.aws.provision import provision
+from tidegate.aws.shadow_tallies import TallyWriter
 from tidegate.bootstrap import build_transport
-from tidegate.bootstrap.control import build_launcher, control_config, control_ports
+from tidegate.bootstrap.compiled import find_compiled
+from tidegate.bootstrap.control import build_launcher, control_config, control_ports, shadow_tallies_of
 from tidegate.bootstrap.gateway_supervisor import GatewayContact, GatewaySupervisor
 from tidegate.bootstrap.incidents import Incidents
-from tidegate.bootstrap.known_servers import KnownServers
-from tidegate.bootstrap.local_facts import seed_local_facts
 from tidegate.bootstrap.local_stack import LocalStack
-from tidegate.bootstrap.local_stores import LocalStores
+from tidegate.bootstrap.local_stores import LocalStores, seed_local_facts
+from tidegate.bootstrap.log_file import OFF, check_log
+from tidegate.bootstrap.model_sources import ModelErrors, check_served
 from tidegate.bootstrap.operator_socket import operator_socket
-from tidegate.bootstrap.sources import check_served
-from tidegate.bootstrap.tasks import cancel
-from tidegate.control.fleet import LocalFleet
+from tidegate.bootstrap.rules_sources import GivenRules
 from tidegate.control.following import FollowMode, describe_pause, pause_of
 from tidegate.control.plane import ControlPlane
-from tidegate.control.sources import CheckedRules, GivenRules
+from tidegate.control.status import read_status
 from tidegate.errors import PublishError, StackError
-from tidegate.ports import LiveEntry, Transport
+from tidegate.fleet.local_fleet import LocalFleet
+from tidegate.ports import (
+    LiveEntry,
+    ModelRepository,
+    RegisteredEndpoint,
+    Transport,
+)
+from tidegate.ports.sources import CheckedRules
+from tidegate.rules.bundle import short_revision
 from tidegate.settings import Settings
+from tidegate.shadows.tallies import Tallies
 from tidegate.stack_file import StackFile
+from tidegate.tasks import cancel
 from tidegate.triton.installation import find_installation
 
 logger = logging.getLogger(__name__)
@@ -48,6 +58,8 @@ GATEWAY = "local"
 BEAT_S = 2.0
 SILENCE_S = 15.0
 LOOK_S = 0.5
+TALLIES_S = 5.0
+"""How often the tallies of shadows are stored, where they changed."""
 
 
 @contextlib.asynccontextmanager
@@ -58,24 +70,26 @@ async def local_stack(
     checked: CheckedRules,
     listener: socket.socket,
     mode: FollowMode = FollowMode.CHECKED,
+    rpc_port: int | None = None,
 ) -> AsyncIterator[LocalStack]:
     """Start a stack and publish its first rules; requests are answered from then on. Leaving stops everything that was
     started, last first.
 
     Args:
         settings: where they name a bucket and a table these are used, else AWS is started in memory.
-        rules: the rules directory.
         models: the folder that models are pushed from.
         checked: the compiled rules, which are published first, unless somebody else made others live in stores that the
             settings name.
         listener: the bound socket that the gateway serves.
-        mode: what the rules directory must pass before a change of it goes live.
+        rpc_port: the port that it serves gRPC on; None: it serves none.
 
     Raises:
         StackError: it could not start; whatever had started is gone again.
         ModelConfigError: the models that the rules serve have errors; nothing had started.
     """
-    # First of all, as nothing can start without it, and what comes next takes seconds.
+    if settings.access_log not in (None, OFF):
+        check_log(settings.access_log)
+    # First, since nothing can start without it, and the next steps take seconds.
     await asyncio.to_thread(find_installation, settings.triton_home, settings.cache_dir)
     if settings.bucket is None:
         # Every model will be pushed. The check takes a second; servers and a publish, which would find the same, take ten.
@@ -84,21 +98,22 @@ async def local_stack(
     async with contextlib.AsyncExitStack() as started:
         given = settings
         settings, aws = await _with_aws(_with_secrets(settings), started)
-        # Beside the start of the servers. A table that was given belongs to somebody, who seeds it.
+        # While the servers start. A table that the settings name is seeded by its owner.
         seeding = asyncio.create_task(seed_local_facts(settings, models) if settings is not given else asyncio.sleep(0))
         started.push_async_callback(cancel, seeding)
         transport = build_transport(settings)
         started.push_async_callback(transport.aclose)
-        stack, running = await _started(settings, rules, models, transport, started, forgets=given is not settings)
-        stack.mode = mode
-        _start_gateway(stack, listener, started)
+        stack = _start_servers(
+            settings, rules, models, transport, mode, started, has_temporary_stores=given is not settings
+        )
+        await _start_gateway(stack, listener, rpc_port, started)
         # Before any model answers: it would keep in mind that a member has no history.
         await seeding
         pointer = await stack.plane.reader.pointer()
         if pointer is None or (mode is not FollowMode.OFF and pause_of(pointer, stack.directory) is None):
-            await _first_publish(stack, checked, running)
+            await stack.unless_ended(_first_publish(stack, checked))
         else:
-            await _serve_live(stack, pointer.live, running)
+            await stack.unless_ended(_serve_live(stack, pointer.live))
         if aws is not None:
             stores = asyncio.create_task(LocalStores(aws, settings, models, stack.plane).run())
             started.push_async_callback(cancel, stores)
@@ -108,7 +123,6 @@ async def local_stack(
 
 
 def _with_secrets(settings: Settings) -> Settings:
-    """The settings with the secrets of a stack: those that they name, or new ones."""
     return replace(
         settings,
         operator_token=settings.operator_token or secrets.token_urlsafe(32),
@@ -163,20 +177,24 @@ async def _with_aws(settings: Settings, started: contextlib.AsyncExitStack) -> t
     return settings, aws
 
 
-async def _started(
+def _start_servers(
     settings: Settings,
     rules: Path,
     models: Path,
     transport: Transport,
+    mode: FollowMode,
     started: contextlib.AsyncExitStack,
     *,
-    forgets: bool,
-) -> tuple[LocalStack, asyncio.Task[None]]:
-    launcher = KnownServers(build_launcher(settings, models, transport))
+    has_temporary_stores: bool,
+) -> LocalStack:
+    launcher = build_launcher(settings, models, transport)
     ports = control_ports(settings, transport)
-    plane = ControlPlane(
-        replace(ports, repository_of=launcher.repository_of(ports.repository_of)), control_config(settings)
-    )
+
+    def repository_of(entry: RegisteredEndpoint) -> ModelRepository:
+        # A server of this process has one that can read its log.
+        return fleet.repository_of(entry.endpoint) or ports.repository_of(entry)
+
+    plane = ControlPlane(replace(ports, repository_of=repository_of), control_config(settings))
     fleet = LocalFleet(
         plane,
         launcher,
@@ -184,56 +202,62 @@ async def _started(
         reconcile_s=settings.reconcile_interval_s,
         self_test_s=settings.self_test_interval_s,
     )
-    stack = LocalStack(settings, plane, fleet, rules, models, forgets, Incidents())
-    running = stack.supervise()
-    started.push_async_callback(cancel, running)
-    return stack, running
+    stack = LocalStack(settings, plane, fleet, rules, models, has_temporary_stores, Incidents(), mode)
+    started.push_async_callback(cancel, stack.supervise())
+    return stack
 
 
-def _start_gateway(stack: LocalStack, listener: socket.socket, started: contextlib.AsyncExitStack) -> None:
-    """Start the gateway's process, which answers once there are rules and endpoints."""
+async def _start_gateway(
+    stack: LocalStack, listener: socket.socket, rpc_port: int | None, started: contextlib.AsyncExitStack
+) -> None:
     settings = stack.settings
+    # Another name with every start: stores that outlive a stack keep what an earlier one counted.
+    tallies = TallyWriter(shadow_tallies_of(settings), f"stack-{secrets.token_hex(8)}")
+    storing = asyncio.create_task(_store_tallies(tallies))
+    started.push_async_callback(cancel, storing)
     contact = GatewayContact(
         settings=replace(settings, report_interval_s=min(settings.report_interval_s, SILENCE_S / 3)),
         gateway_id=GATEWAY,
         bundles=stack.plane.ports.bundles,
         registry=stack.plane.ports.registry,
         report=stack.status,
-        suspect=stack.fleet.suspect,
+        suspect=stack.fleet.healer.suspect,
+        tally=lambda data: tallies.add(Tallies.from_json(data)),
+        rpc_port=rpc_port,
+        rpc_port_of=stack.fleet.directory.rpc_port,
     )
-    stack.gateway = GatewaySupervisor(listener, contact, stack.incidents)
-    stack.fleet.directory.tell(stack.gateway.show)
+    stack.gateway = GatewaySupervisor(listener, contact, stack.incidents, await asyncio.to_thread(find_compiled))
+    stack.fleet.directory.subscribe(stack.gateway.show)
     stack.serve()
     started.push_async_callback(stack.stop_serving)
 
 
-async def _first_publish(stack: LocalStack, checked: CheckedRules, running: asyncio.Task[None]) -> None:
-    """Publish the first rules while the fleet starts."""
-    rules = GivenRules(checked.bundle, checked.demand)
-    strict = stack.mode is not FollowMode.UNCHECKED
-    publishing = asyncio.create_task(stack.publish(rules, "the stack was started", strict=strict))
+async def _store_tallies(tallies: TallyWriter) -> None:
     try:
-        await asyncio.wait([publishing, running], return_when=asyncio.FIRST_COMPLETED)
-        if not publishing.done():
-            running.result()
-            raise StackError("the fleet ended by itself")
-        publishing.result()
+        while True:
+            await asyncio.sleep(TALLIES_S)
+            await tallies.store()
+    finally:
+        # What was counted last, where the stores outlive this stack.
+        await tallies.store()
+
+
+async def _first_publish(stack: LocalStack, checked: CheckedRules) -> None:
+    rules = GivenRules(checked.bundle, checked.demand)
+    try:
+        errors = ModelErrors.REPORT if stack.mode is FollowMode.UNCHECKED else ModelErrors.REFUSE
+        await stack.publish(rules, "the stack was started", errors)
     except PublishError as error:
         raise StackError(f"not every target can be served\n{error}") from error
-    finally:
-        await cancel(publishing)
     await stack.fleet.directory.refresh()
 
 
-async def _serve_live(stack: LocalStack, live: LiveEntry, running: asyncio.Task[None]) -> None:
+async def _serve_live(stack: LocalStack, live: LiveEntry) -> None:
     """Serve what is live already, once every shard has its servers; without them, serve what can be in the end."""
     what = "following is off" if stack.mode is FollowMode.OFF else f"following is paused {describe_pause(live)}"
-    logger.warning("revision %s is live and stays so: %s", live.revision[:12], what)
+    logger.warning("revision %s is live and stays so: %s", short_revision(live.revision), what)
     deadline = asyncio.get_running_loop().time() + stack.settings.load_timeout_s
-    while any(shard.short for shard in (await stack.plane.status.read()).shards):
-        if running.done():
-            running.result()
-            raise StackError("the fleet ended by itself")
+    while any(shard.short for shard in (await read_status(stack.plane)).shards):
         if asyncio.get_running_loop().time() > deadline:
             logger.warning("not every server is ready after %g s; see `tidegate status`", stack.settings.load_timeout_s)
             break

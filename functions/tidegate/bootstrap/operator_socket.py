@@ -20,11 +20,7 @@ _ASKED = b"GET /v1/fleet HTTP/1."
 
 @contextlib.asynccontextmanager
 async def operator_socket(path: Path, status: Callable[[], Awaitable[Mapping[str, Any]]]) -> AsyncIterator[None]:
-    """Answer on a socket at `path`. Its folder keeps others out.
-
-    Raises:
-        OSError: the socket cannot be made.
-    """
+    """Answer on a socket at `path`. Its folder keeps others out. Raises `OSError`: the socket cannot be made."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, EOFError, TimeoutError, asyncio.LimitOverrunError):

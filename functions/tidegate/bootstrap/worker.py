@@ -21,7 +21,6 @@ NICENESS = 10
 
 
 def main(descriptor: int, parent: int) -> None:
-    """Do one piece of work after another."""
     end_with_parent(parent)
     os.nice(NICENESS)
     resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY_BYTES, MOST_MEMORY_BYTES))

@@ -22,12 +22,9 @@ _MOST_WAITING = 256
 
 
 class Workers:
-    """A `tidegate.ports.Offload` over processes that are started when they are needed. One event loop uses it.
+    """A `tidegate.ports.Offload` over at most `most` processes, started when they are needed. One event loop uses it.
 
     A worker that fails, takes too long or is abandoned is ended, and another is started for the next piece of work.
-
-    Args:
-        most: how many processes there are at most (at least 1).
     """
 
     def __init__(self, most: int) -> None:
@@ -38,11 +35,7 @@ class Workers:
         self._waiting = 0
 
     async def run(self, work: str, *parts: bytes | memoryview) -> bytes:
-        """Do some work in another process.
-
-        Raises:
-            OverloadedError: too much waits already, or the worker did not answer.
-        """
+        """Do some work in another process. Raises `OverloadedError`: too much waits already, or the worker did not answer."""
         if self._waiting >= _MOST_WAITING:
             raise OverloadedError("too many large requests wait to be read")
         self._waiting += 1
@@ -56,7 +49,6 @@ class Workers:
             self._free.release()
 
     async def aclose(self) -> None:
-        """End all of them."""
         for worker in (*self._idle, *self._busy):
             self._kill(worker)
         self._idle.clear()

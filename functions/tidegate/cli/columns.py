@@ -1,6 +1,6 @@
-"""Text within the columns of a terminal: lines broken between words, and tables that become lists where they do not fit.
+"""Prints text within the columns of a terminal: lines broken between words, and tables that become lists if they do not fit.
 
-A digest, an address or a path is never broken: one that is wider than the terminal stands on a line of its own.
+A digest, an address or a path is never broken: one that is wider than the terminal gets a line of its own.
 """
 
 from __future__ import annotations
@@ -23,45 +23,56 @@ if TYPE_CHECKING:
     Cell = str | Text
 
 PLAIN_WIDTH = 200
-"""Columns of a table where the output is no terminal and COLUMNS is not set: nothing is broken for a file or a program."""
+"""Width of a table if the output is not a terminal and COLUMNS is not set."""
 
 NARROWEST = 20
-UNBROKEN = "\0"
-"""Stands for a blank that no line ends at."""
-
+UNBROKEN = "\0"  # in place of a space at which no line is broken
 PASTED = ("tidegate ", "curl ", "$ ")
-"""What begins a line that is a command to paste, which stays whole."""
+"""The beginnings of lines to paste, which are never broken."""
 
 
 def columns(*, err: bool = False) -> int | None:
-    """How many columns text must keep within: as COLUMNS says, else those of the terminal; None: as many as it takes."""
-    said = os.environ.get("COLUMNS", "")
-    if said.isdecimal() and int(said):
-        return max(NARROWEST, int(said))
+    """Return the width for text: that of COLUMNS, else of the terminal; None: unlimited."""
+    wanted = os.environ.get("COLUMNS", "")
+    if wanted.isdecimal() and int(wanted):
+        return max(NARROWEST, int(wanted))
     stream = sys.stderr if err else sys.stdout
     if stream is None or not stream.isatty():
         return None
     return max(NARROWEST, shutil.get_terminal_size().columns)
 
 
-def say(text: str, *, err: bool = False) -> None:
-    """Print text, each of its lines broken between words; what follows a break is indented further than its line."""
+def say(text: str, *, err: bool = False, style: str | None = None) -> None:
+    """Print text, its lines broken between words, with a deeper indent after a break. A styled text is a result."""
     width = columns(err=err)
-    click.echo(text if width is None else "\n".join(wrapped(text, width)), err=err)
+    lines = text.splitlines() or [""] if width is None else list(wrapped(text, width))
+    if style is None:
+        click.echo("\n".join(lines), err=err)
+        return
+    out = console()
+    for line in lines:
+        out.print(line, style=style)
+
+
+def count(number: int, noun: str, plural: str | None = None) -> str:
+    """Return a number of things in words, such as `1 model` or `2,000 lines`."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def first(lines: Sequence[str], most: int, *, rest: str = "--json has all") -> Iterator[str]:
+    """Yield the first lines, and then how many more there are and what shows them all."""
+    yield from lines[:most]
+    if len(lines) > most:
+        yield f"… and {len(lines) - most:,} more; {rest}"
 
 
 def confirmed(question: str) -> bool:
-    """Ask for a yes on the terminal, before anything is changed.
-
-    Raises:
-        click.UsageError: standard input has ended, so nobody can answer.
-        click.Abort: Ctrl-C.
-    """
+    """Ask for a yes on the terminal, before anything is changed."""
     try:
         answer = click.confirm(question)
     except click.Abort as abort:
         if isinstance(abort.__context__, EOFError):
-            raise click.UsageError("nobody can answer here: give --yes; nothing was changed") from abort
+            raise click.UsageError("no terminal to ask on: give --yes; nothing was changed") from abort
         raise
     if not answer:
         say("nothing was changed")
@@ -69,14 +80,20 @@ def confirmed(question: str) -> bool:
 
 
 def wrapped(text: str, width: int) -> Iterator[str]:
-    """The lines of a text, broken between words where they are wider than `width`."""
+    """Yield the lines of a text, broken between words where they are wider than `width`."""
     for line in text.splitlines() or [""]:
         if len(line) <= width or line.lstrip().startswith(PASTED):
             yield line
             continue
         indent = " " * (len(line) - len(line.lstrip()))
+        # Short commands in backquotes stay on one line.
+        whole = re.sub(
+            "`[^`]+`",
+            lambda found: found[0].replace(" ", UNBROKEN if len(found[0]) <= width // 2 else " "),
+            line.strip(),
+        )
         parts = textwrap.wrap(
-            _with_whole_commands(line.strip(), width),
+            whole,
             width,
             initial_indent=indent,
             subsequent_indent=indent + "  ",
@@ -86,51 +103,27 @@ def wrapped(text: str, width: int) -> Iterator[str]:
         yield from (part.replace(UNBROKEN, " ") for part in parts)
 
 
-def _with_whole_commands(text: str, width: int) -> str:
-    """The text with what stands in backquotes held together, where it fits into a line."""
-    return re.sub(
-        "`[^`]+`", lambda found: found[0].replace(" ", UNBROKEN) if len(found[0]) <= width // 2 else found[0], text
-    )
-
-
 def console() -> Console:
-    """A console for results, whose text is printed as it is."""
+    """Return a console for results that prints text as it is."""
     from rich.console import Console
 
     return Console(highlight=False, markup=False, emoji=False, soft_wrap=True, width=columns() or PLAIN_WIDTH)
 
 
-def line(out: Console, text: str = "", style: str = "") -> None:
-    """Print text, broken between words where the console's width is a terminal's."""
-    width = columns()
-    for each in text.splitlines() or [""] if width is None else wrapped(text, width):
-        out.print(each, style=style)
-
-
 def show_table(
-    out: Console,
-    heads: Sequence[str],
-    rows: Iterable[Sequence[Cell]],
-    figures: Collection[str] = (),
-    *,
-    box: bool = False,
+    heads: Sequence[str], rows: Iterable[Sequence[Cell]], figures: Collection[str] = (), *, box: bool = False
 ) -> None:
-    """Print rows as a table, or one below the other where the table is wider than the console.
-
-    Args:
-        out: where to.
-        heads: the column's names; an empty one is not repeated in a list.
-        rows: their cells, as many as there are heads; an empty cell is left out of a list.
-        figures: the names of the columns of numbers, which stand at the right.
-        box: draw lines around the cells.
-    """
-    cells = [tuple(row) for row in rows]
+    """Print rows as a table, or as a list without empty heads and cells if the table is wider than the console. `figures` are
+    the heads of the columns of numbers, which are aligned right."""
+    out, cells = console(), [tuple(row) for row in rows]
     table = _table(heads, cells, figures, box=box)
     if out.measure(table, options=out.options.update(width=1_000_000)).maximum <= out.width:
         out.print(table)
         return
     for row in cells:
-        line(out, _listed(heads, row), _style(row))
+        say(
+            _listed(heads, row), style=next((str(style) for cell in row if (style := getattr(cell, "style", ""))), None)
+        )
 
 
 def _listed(heads: Sequence[str], row: Sequence[Cell]) -> str:
@@ -138,10 +131,6 @@ def _listed(heads: Sequence[str], row: Sequence[Cell]) -> str:
     if len(named) == 2:
         return " ".join(text for _, text in named)
     return ", ".join(f"{head} {text}" if head else text for head, text in named)
-
-
-def _style(row: Sequence[Cell]) -> str:
-    return next((str(style) for cell in row if (style := getattr(cell, "style", ""))), "")
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[Cell]], figures: Collection[str], *, box: bool) -> Table:

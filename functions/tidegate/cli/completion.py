@@ -1,4 +1,4 @@
-"""`tidegate --install-completion`: click's own completion, where a user's shell looks for it."""
+"""`tidegate --install-completion`: write click's completion where the user's shell looks for it."""
 
 from __future__ import annotations
 
@@ -21,11 +21,7 @@ _NEXT = {
 
 
 def install(context: click.Context, _: click.Parameter, shell: str | None) -> None:
-    """Write the completion of a shell, say where it is, and end the command; the callback of the option.
-
-    Raises:
-        click.UsageError: the shell is not known, or the file cannot be written.
-    """
+    """Write the completion of a shell, print its place, and end the command: the callback of the option."""
     if shell is None or context.resilient_parsing:
         return
     from click.shell_completion import get_completion_class
@@ -37,7 +33,9 @@ def install(context: click.Context, _: click.Parameter, shell: str | None) -> No
     completion = get_completion_class(shell)
     assert completion is not None
     root = context.find_root()
-    file = _file(shell)
+    variable, folder, name = _FILES[shell]
+    base = os.environ.get(variable)
+    file = Path(base) / name if base else Path.home() / folder / name
     try:
         text = completion(root.command, {}, "tidegate", "_TIDEGATE_COMPLETE").source()
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -46,9 +44,3 @@ def install(context: click.Context, _: click.Parameter, shell: str | None) -> No
         raise click.UsageError(f"the completion cannot be written to {file}: {error}") from error
     click.echo(f"{file}: written; {_NEXT[shell]}")
     context.exit()
-
-
-def _file(shell: str) -> Path:
-    variable, folder, name = _FILES[shell]
-    base = os.environ.get(variable)
-    return Path(base) / name if base else Path.home() / folder / name

@@ -1,4 +1,4 @@
-"""What `tidegate up` ends its start with: things to try, with a request of these very rules that was answered."""
+"""The commands to try that `tidegate up` prints once it is ready, with a request of these rules that was answered."""
 
 from __future__ import annotations
 
@@ -10,30 +10,22 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tidegate.cli.control import LOCAL_STACK
+from tidegate.analysis.cases.reading import read_cases
+from tidegate.cli.stacks import LOCAL_STACK
 from tidegate.errors import RequestError
 from tidegate.rules import Engine
-from tidegate.rules.cases.reading import read_cases
-from tidegate.rules.contract import Attribute
 
 LONGEST_BODY = 400
-"""Characters of a request that somebody would paste."""
+"""Characters of a request that people would still paste."""
 
 MOST_TRIED = 12
 TIMEOUT_S = 5.0
 EXAMPLES: Mapping[str, Any] = {"string": "1", "integer": 1, "number": 1.0, "boolean": True, "version": "1.0", "set": []}
-"""A value of each type of attribute."""
 
 
 def first_steps(url: str, engine: Engine, rules: Path, models: Path) -> list[str]:
-    """The lines that say what to try; the request was sent, and was answered with 200.
-
-    Args:
-        url: the stack's address.
-        engine: the live rules.
-        rules: the rules directory, whose cases are examples of contexts.
-        models: the model repository, whose golden requests are examples of inputs.
-    """
+    """Return the lines to print. Their request was sent, and answered with 200: its context is from the cases of the rules
+    directory, its inputs are from the golden requests of the model repository."""
     stack = "" if url == LOCAL_STACK else f" --stack {url}"
     lines = ["Try, in another terminal:"]
     request = next(_requests(url, engine, rules, models), None)
@@ -48,26 +40,32 @@ def first_steps(url: str, engine: Engine, rules: Path, models: Path) -> list[str
 
 
 def _requests(url: str, engine: Engine, rules: Path, models: Path) -> Iterator[tuple[str, str]]:
-    """Requests that are answered: their address and body, those for a model's answer before those for a decision."""
+    """Yield the address and body of requests that are answered: inferences first, then decisions."""
     found = list(_decided(engine, rules))[:MOST_TRIED]
-    for objective, context, model in found:
-        for inputs in _inputs(models / model):
-            body = json.dumps({"context": context, "inputs": inputs}, ensure_ascii=False)
-            address = f"{url}/v1/objectives/{objective}/infer"
-            if len(body) <= LONGEST_BODY and _is_answered(address, body):
-                yield address, body
-    for objective, context, _ in found:
-        body = json.dumps({"context": context}, ensure_ascii=False)
-        address = f"{url}/v1/objectives/{objective}/resolve"
+    tried = [
+        (f"{objective}/infer", {"context": context, "inputs": inputs})
+        for objective, context, model in found
+        for inputs in _inputs(models / model)
+    ]
+    tried += [(f"{objective}/resolve", {"context": context}) for objective, context, _ in found]
+    for path, request in tried:
+        address, body = f"{url}/v1/objectives/{path}", json.dumps(request, ensure_ascii=False)
         if len(body) <= LONGEST_BODY and _is_answered(address, body):
             yield address, body
 
 
 def _decided(engine: Engine, rules: Path) -> Iterator[tuple[str, Mapping[str, Any], str]]:
-    """Objectives with a context that they decide, and the model that is decided: one of each objective first."""
+    """Yield objectives with a context and the model that it decides, one of each objective first."""
     cases, _ = read_cases(rules, set(engine.objectives))
     smallest: list[tuple[str, Mapping[str, Any]]] = [
-        (name, {each.name: _example(each) for each in contract.attributes.values() if each.required})
+        (
+            name,
+            {
+                each.name: (each.values or (EXAMPLES[each.type],))[0]
+                for each in contract.attributes.values()
+                if each.required
+            },
+        )
         for name, contract in engine.objectives.items()
     ]
     for objective, context in [*smallest, *((case.objective, case.context) for case in cases)]:
@@ -77,12 +75,8 @@ def _decided(engine: Engine, rules: Path) -> Iterator[tuple[str, Mapping[str, An
             continue
 
 
-def _example(attribute: Attribute) -> Any:
-    return attribute.values[0] if attribute.values else EXAMPLES[attribute.type]
-
-
 def _inputs(folder: Path) -> Iterator[Any]:
-    """The inputs of a model's golden requests."""
+    """Yield the inputs of a model's golden requests."""
     for file in sorted((folder / "samples").glob("*.json")):
         try:
             sample = json.loads(file.read_bytes())

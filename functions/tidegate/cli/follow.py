@@ -1,41 +1,39 @@
-"""`tidegate follow …`: whether a stack publishes each change of its rules directory, and the way back to that."""
+"""`tidegate follow …`: show, pause and resume how a stack publishes each change of its rules directory."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from tidegate.cli.columns import say
-from tidegate.cli.control import LOCAL_STACK, STACK, StoreOptions, find_stack, read_fleet, settings_of_stack
+from tidegate.cli.columns import first, say
 from tidegate.cli.group import ReportingGroup
-from tidegate.cli.rules.options import AS_JSON, print_json
-from tidegate.cli.step_lines import announcer, failure, with_result
-from tidegate.cli.working import run_on_plane
+from tidegate.cli.json_output import AS_JSON, EVENTS_AS_JSON, print_json
+from tidegate.cli.options import BY, WHY
+from tidegate.cli.plane import failure, run_on_plane, run_steps
+from tidegate.cli.stacks import LOCAL_STACK, STACK, StoreOptions, find_stack, read_fleet, settings_of_stack
+from tidegate.cli.status import paused_text, shown_revision
 from tidegate.errors import PublishError, TidegateError, UnavailableError
-from tidegate.rules.bundle import revision_json
+from tidegate.rules.bundle import revision_json, short_revision
+from tidegate.settings import Settings
 
 if TYPE_CHECKING:
     from tidegate.control.plane import ControlPlane
     from tidegate.control.publish import PublishRequest, PublishResult
-    from tidegate.control.steps import StepEvent
-
-F = TypeVar("F", bound=Callable[..., Any])
+    from tidegate.control.steps import Announce
 
 SHOWN_CHANGES = 10
-
-BY = click.option("--by", help="Who does so, for the history; user and machine where left out.")
-WHY = click.option("--why", default="", help="Why, for the history.")
 
 
 @click.group(cls=ReportingGroup)
 def follow() -> None:
-    """See, pause and resume how a stack of `tidegate up` follows its rules directory.
+    """Show, pause and resume how a stack of `tidegate up` follows its rules directory.
 
-    A stack publishes each change of the directory. Whatever is published or rolled back by hand pauses that, so that
-    nothing is undone by the next touch of a file.
+    A stack publishes each change of the directory. A publish or a rollback by hand pauses that, so that the next saved file
+    does not undo it.
     """
 
 
@@ -54,11 +52,12 @@ def status(stack: str | None, as_json: bool) -> None:
         "last_rejected": fleet.get("rules", {}).get("last_rejected"),
         **_compared(stack, fleet, followed),
     }
-    found["bad"] = next((mark for mark in fleet.get("bad", ()) if _is_revision(found, mark)), None)
+    identity = {name: found[name] for name in revision_json(None)}
+    found["bad"] = next((mark for mark in fleet.get("bad", ()) if identity.items() <= mark.items()), None)
     if as_json:
         print_json(found)
     else:
-        _show(found)
+        _show(found, fleet)
     if found["state"] != "following" or not found["is_live"]:
         raise click.exceptions.Exit(1)
 
@@ -71,19 +70,17 @@ def status(stack: str | None, as_json: bool) -> None:
 def pause(stack: str | None, by: str | None, why: str, as_json: bool) -> None:
     """Pause: changes of the directory are not published until `tidegate follow resume`."""
     from tidegate.bootstrap.control import author
-    from tidegate.control.following import describe_pause, pause, pause_fields
-    from tidegate.settings import Settings
-
-    async def work(plane: ControlPlane) -> tuple[Any, bool]:
-        return await pause(plane.ports, by=by or author(), why=why)
+    from tidegate.control import following
 
     stack, _, followed = _followed(stack)
     _refuse_unfollowed(followed)
-    entry, is_new = run_on_plane(settings_of_stack(Settings.from_environment(), stack), work)
+    settings = settings_of_stack(Settings.from_environment(), stack)
+    entry, is_new = run_on_plane(settings, lambda plane: following.pause(plane.ports, by=by or author(), why=why))
     if as_json:
-        print_json({"status": "paused" if is_new else "unchanged", "paused": pause_fields(entry)})
+        print_json({"status": "paused" if is_new else "unchanged", "paused": following.pause_fields(entry)})
     else:
-        say(f"following {'is' if is_new else 'was'} paused {'' if is_new else 'already '}{describe_pause(entry)}")
+        text = following.describe_pause(entry)
+        say(f"following is paused {text}" if is_new else f"following was paused already {text}")
 
 
 @follow.command(short_help="Publish the directory as it is, and each change of it.")
@@ -93,19 +90,19 @@ def pause(stack: str | None, by: str | None, why: str, as_json: bool) -> None:
 @BY
 @WHY
 @STACK
-@click.option("--json", "as_json", is_flag=True, help="Print each event, and last the result, as a line of JSON.")
+@EVENTS_AS_JSON
 def resume(stack: str | None, even_if_bad: bool, by: str | None, why: str, as_json: bool) -> None:
-    """Go on: publish the directory as it is now, and then each change of it.
+    """Publish the directory as it is now, and then each change of it.
 
-    It must pass what the stack asks of a change. Where it does not, nothing changes and following stays paused.
+    It must pass the checks of a change. If it does not, nothing changes and following stays paused.
     """
     from tidegate.bootstrap.control import author
-    from tidegate.settings import Settings
+    from tidegate.control.publish import publish_rules
 
     address, _, followed = _followed(stack)
     _refuse_unfollowed(followed)
 
-    async def work(plane: ControlPlane) -> PublishResult:
+    async def work(plane: ControlPlane, announce: Announce) -> PublishResult:
         request = _request(
             plane,
             followed,
@@ -115,23 +112,16 @@ def resume(stack: str | None, even_if_bad: bool, by: str | None, why: str, as_js
             follows=followed["directory"],
             resumes=True,
         )
-        return await plane.publisher.publish(request, announcer(as_json=as_json))
+        return await publish_rules(plane, request, announce)
 
-    def resumed() -> Mapping[str, Any]:
-        result = run_on_plane(settings_of_stack(Settings.from_environment(), address), work)
-        if not as_json:
-            say(f"revision {result.revision[:12]} of {followed['rules']} is live, and the directory is followed")
-        return result.as_dict()
+    def show(result: PublishResult) -> None:
+        say(f"revision {short_revision(result.revision)} of {followed['rules']} is live, and the directory is followed")
 
-    with_result(as_json, resumed)
+    run_steps(settings_of_stack(Settings.from_environment(), address), work, show, as_json=as_json)
 
 
 def _followed(stack: str | None) -> tuple[str, Mapping[str, Any], Mapping[str, Any]]:
-    """The address of the stack that is meant, its fleet, and how it follows its directory.
-
-    Raises:
-        UnavailableError: nothing answers there, or it does not follow anything.
-    """
+    """Return the address of the stack, its fleet, and how it follows its directory."""
     found = find_stack(StoreOptions(stack=stack))
     stack = found or LOCAL_STACK
     fleet = read_fleet(stack, is_guessed=found is None)
@@ -153,12 +143,9 @@ def _refuse_unfollowed(followed: Mapping[str, Any]) -> None:
 
 
 def _request(plane: ControlPlane, followed: Mapping[str, Any], **fields: Any) -> PublishRequest:
-    """The publish of the directory that a stack follows.
-
-    Raises:
-        TidegateError: the directory is not on this machine.
-    """
-    from tidegate.bootstrap.sources import FolderModels, followed_rules
+    """Return the request to publish the directory that a stack follows."""
+    from tidegate.bootstrap.model_sources import FolderModels
+    from tidegate.bootstrap.rules_sources import followed_rules
     from tidegate.control.following import FollowMode
     from tidegate.control.publish import PublishRequest
 
@@ -171,37 +158,29 @@ def _request(plane: ControlPlane, followed: Mapping[str, Any], **fields: Any) ->
 
 
 def _compared(stack: str, fleet: Mapping[str, Any], followed: Mapping[str, Any]) -> dict[str, Any]:
-    """What the directory is beside what is live."""
+    """Compare the directory with what is live."""
     from tidegate.bootstrap.control import author
-    from tidegate.settings import Settings
+    from tidegate.control.publish import publish_rules
 
     async def work(plane: ControlPlane) -> PublishResult:
         request = _request(plane, followed, by=author(), dry_run=True, even_if_bad=True)
-        return await plane.publisher.publish(request, _silent)
+        return await publish_rules(plane, request, lambda _: None)
 
     try:
         result = run_on_plane(settings_of_stack(Settings.from_environment(), stack), work)
     except PublishError as error:
         return {**revision_json(None), "is_live": False, "changes": [], "refused": failure(error)}
-    changes = [change.as_dict() for change in result.outlook.changes]
+    changes = [asdict(change) for change in result.outlook.changes]
     own = revision_json(result.revision)
     is_live = all(fleet.get(name) == value for name, value in own.items())
     return {**own, "is_live": is_live, "changes": changes, "refused": None}
 
 
-def _is_revision(found: Mapping[str, Any], mark: Mapping[str, Any]) -> bool:
-    return all(mark[name] == found[name] for name in revision_json(None))
-
-
-def _silent(_event: StepEvent) -> None:
-    """The result says it all."""
-
-
-def _show(found: Mapping[str, Any]) -> None:
+def _show(found: Mapping[str, Any], fleet: Mapping[str, Any]) -> None:
     if found["state"] == "off":
         say(f"{found['rules']} is not followed: the stack was started with --follow off")
     elif found["state"] == "ended":
-        say(f"{found['rules']} is not followed any more ({found['ended']}); restart the stack")
+        say(f"{found['rules']} is no longer followed ({found['ended']}); restart the stack")
     elif found["paused"] is None:
         say(f"{found['rules']} is followed: each change of it is published ({found['mode']})")
     else:
@@ -211,27 +190,23 @@ def _show(found: Mapping[str, Any]) -> None:
         for line in str(found["refused"]["error"]).splitlines():
             say(f"  {line}")
     elif found["is_live"]:
-        say(f"the directory is what is live: revision {found['revision'][:12]}")
+        say(f"the directory is what is live: revision {short_revision(found['revision'])}")
     else:
-        live = found["live"][:12] if found["live"] else "nothing"
-        say(f"the directory is revision {found['revision'][:12]}, and {live} is live:")
-        for change in found["changes"][:SHOWN_CHANGES]:
-            where = f"{change['objective']}: " if change.get("objective") and change["subject"] != "objective" else ""
-            say(f"  {where}{change['text']}")
-        if len(found["changes"]) > SHOWN_CHANGES:
-            say(f"  and {len(found['changes']) - SHOWN_CHANGES} more")
+        live = shown_revision(fleet, [found]) if found["live"] else "nothing"
+        say(f"the directory is revision {shown_revision(found, [fleet])}, and {live} is live:")
+        changes = [*map(_change_text, found["changes"])] or [
+            "the same rules, whose models are other versions or shards"
+        ]
+        for line in first(changes, SHOWN_CHANGES):
+            say(f"  {line}")
     if found["bad"] is not None:
         mark = found["bad"]
         say(f"the directory was marked bad by {mark['by']} at {mark['at']}{': ' * bool(mark['why'])}{mark['why']}")
         say("correct its rules, then `tidegate follow resume`; with --even-if-bad it publishes them as they are")
     elif found["paused"] is not None:
-        say("`tidegate follow resume` publishes the directory and goes on")
+        say("`tidegate follow resume` publishes the directory and follows it again")
 
 
-def paused_text(paused: Mapping[str, Any]) -> str:
-    """Since when and why following is paused, from the JSON of a stack."""
-    why = f": {paused['why']}" if paused["why"] else ""
-    if paused["action"] == "pause":
-        return f"paused since {paused['at']} by {paused['by']}{why}"
-    made = f"{paused['by']} made revision {paused['revision'][:12]} live"
-    return f"paused since {paused['at']}, because {made} ({paused['action']}{why})"
+def _change_text(change: Mapping[str, Any]) -> str:
+    is_named = change.get("objective") and change["subject"] != "objective"
+    return f"{change['objective']}: {change['text']}" if is_named else str(change["text"])

@@ -1,10 +1,12 @@
-"""A group of commands whose failures are reported in words, and as JSON where that is asked for."""
+"""The groups of commands: how failures are reported, and commands that are imported when they run."""
 
 from __future__ import annotations
 
+import importlib
 import io
 import sys
-from typing import Any, NoReturn
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -12,16 +14,21 @@ from tidegate.cli.columns import columns, say, wrapped
 from tidegate.cli.json_output import note_arguments, write_failure
 from tidegate.errors import InterruptedWorkError, TidegateError
 
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
 INTERRUPTED = 130
 """The exit code after Ctrl-C: 128 and the signal's number."""
 
 
 class ReportingGroup(click.Group):
-    """A `TidegateError` ends any command with its message and exit code 1, Ctrl-C with 130; with `--json` every failure is
-    JSON too."""
+    """Ends a command that raises a `TidegateError` with its message and exit code 1, and with 130 after Ctrl-C.
+
+    With `--json` every failure is JSON too.
+    """
 
     def main(self, *arguments: Any, **options: Any) -> Any:
-        """Run the program. What standard output cannot encode, such as a path that is no text, is escaped."""
+        """Run the program. What standard output cannot encode, such as a path that is not text, is escaped."""
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="backslashreplace")
         return super().main(*arguments, **options)
@@ -44,7 +51,6 @@ class ReportingGroup(click.Group):
             sys.exit(INTERRUPTED)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse the group's own arguments, and note whether the rest asks for JSON."""
         note_arguments(ctx, args)
         return super().parse_args(ctx, args)
 
@@ -70,8 +76,54 @@ class ReportingGroup(click.Group):
         ctx.exit(exit_code)
 
 
+class LazyGroup(ReportingGroup):
+    """Commands that are imported when they run, so that `tidegate --help` costs click alone.
+
+    `commands_by_name` has each command's place (`module:attribute`) and what it does in one line.
+    """
+
+    def __init__(self, *arguments: Any, commands_by_name: Mapping[str, tuple[str, str]], **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._commands = commands_by_name
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  # click gives it
+        return list(self._commands)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002  # click gives it
+        if cmd_name not in self._commands:
+            return None
+        module, _, name = self._commands[cmd_name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), name)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that the arguments name, or suggest the one that was probably meant."""
+        name = args[0]
+        if name not in self._commands and not name.startswith("-") and not ctx.resilient_parsing:
+            import difflib
+
+            near = difflib.get_close_matches(name, self._commands, n=1)
+            ctx.fail(f"No such command {name!r}.{f' Did you mean {near[0]!r}?' if near else ''}")
+        return super().resolve_command(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete the name of a command without importing any, or an option."""
+        from click.shell_completion import CompletionItem
+
+        found = [CompletionItem(name, help=text) for name, (_, text) in self._commands.items()]
+        return [each for each in found if each.value.startswith(incomplete)] + click.Command.shell_complete(
+            self, ctx, incomplete
+        )
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002  # click gives it
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, summary) in self._commands.items()])
+
+
 def _keep_within_columns(error: click.ClickException) -> None:
-    """Have click print the message broken between words, so that no terminal breaks an address or a command."""
+    """Break the message between words, so that no terminal breaks an address or a command."""
     width = columns(err=True)
     if width is not None:
         text = "\n".join(wrapped(f"Error: {error.format_message()}", width)).removeprefix("Error: ")

@@ -1,7 +1,7 @@
-"""What `--json` prints: one JSON object, or one a line, each with `format_version`, also where the command fails.
+"""Output of `--json`: one JSON object, or one per line, each with `format_version`, also if the command fails.
 
-docs/json.md has the members of each command's output. A member is added without a new version; one that is taken away or
-gets another meaning needs one.
+docs/json.md has the members of each command's output. A new member needs no new version; one that is removed or changes its
+meaning does.
 """
 
 from __future__ import annotations
@@ -16,11 +16,21 @@ FORMAT_VERSION = 1
 _WANTED = "tidegate.json"
 _DONE = "tidegate.json_done"
 
+AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+EVENTS_AS_JSON = click.option(
+    "--json", "as_json", is_flag=True, help="Print each event, and last the result, as a line of JSON."
+)
+
+
+def print_json(value: Mapping[str, Any]) -> None:
+    """Print the result of a command as JSON."""
+    write_json(value, indent=2)
+
 
 def write_json(value: Mapping[str, Any], *, indent: int | None = None, is_last: bool = True) -> None:
     """Print a JSON object with the format version. `is_last`: it is the command's result."""
     text = json.dumps({"format_version": FORMAT_VERSION, **value}, indent=indent, ensure_ascii=False)
-    # A path that is no text: Python's escape of a lone surrogate is JSON's, too.
+    # A path may not be valid text: Python's escape of a lone surrogate is also JSON's.
     click.echo(text.encode("utf-8", "backslashreplace").decode())
     context = click.get_current_context(silent=True)
     if is_last and context is not None:
@@ -34,7 +44,6 @@ def note_arguments(context: click.Context, arguments: Sequence[str]) -> None:
 
 
 def write_failure(context: click.Context, message: str, exit_code: int) -> None:
-    """Print why a command failed, where JSON is asked for and the command has not printed its result."""
+    """Print why a command failed, if JSON was asked for and the command has not printed its result."""
     if context.meta.get(_WANTED) and not context.meta.get(_DONE):
         write_json({"ok": False, "error": message, "exit_code": exit_code})
-        context.meta[_DONE] = True

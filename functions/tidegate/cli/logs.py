@@ -1,6 +1,6 @@
-"""The commands' own reports on standard error, so that standard output stays for results: their level and their format.
+"""The log on standard error: its level and its format. Standard output is for results.
 
-A command that logs takes `LOG_OPTIONS`, and `tidegate` itself takes them for every command.
+`tidegate` takes `LOG_OPTIONS` for every command; a command that runs until it is stopped takes them too.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ def _note(key: str) -> Callable[[click.Context, click.Parameter, str | None], st
     return note
 
 
-def LOG_OPTIONS(command: F) -> F:  # noqa: N802  # stands among click's decorators, which are constants here
+def LOG_OPTIONS(command: F) -> F:  # noqa: N802  # click's decorators are constants here
     """Give a command `--log-level` and `--log-format`."""
     for option in (
         click.option(
             "--log-format", type=click.Choice(["text", "json"]), callback=_note(_FORMAT), expose_value=False,
-            help="How reports on standard error are written: text by default, or one JSON object a line.",
+            help="Format of the log on standard error: text (default), or one JSON object a line.",
         ),
         click.option(
             "--log-level", type=click.Choice(LEVELS), callback=_note(_LEVEL), expose_value=False,
-            help="Which reports are written: those of this level and above.",
+            help="Lowest level to log.",
         ),
     ):  # fmt: skip
         command = option(command)
@@ -48,7 +48,7 @@ def LOG_OPTIONS(command: F) -> F:  # noqa: N802  # stands among click's decorato
 
 
 def log_to_stderr(level: str = "warning") -> None:
-    """Write what Tidegate reports to standard error, from the level on that the options say, else from `level` on."""
+    """Log to standard error, at the level of the options, else at `level`."""
     context = click.get_current_context(silent=True)
     meta = {} if context is None else context.meta
     logger = logging.getLogger("tidegate")
@@ -58,35 +58,29 @@ def log_to_stderr(level: str = "warning") -> None:
         meta[_HANDLER] = handler
         logger.addHandler(handler)
         if context is not None:
-            # A process that runs several commands, as tests do, gets each report once.
-            context.find_root().call_on_close(lambda: _forget(handler))
+            # A process may run several commands, as tests do: each line is logged once.
+            context.find_root().call_on_close(lambda: logger.removeHandler(handler))
     handler.setFormatter(JsonFormatter() if meta.get(_FORMAT) == "json" else TextFormatter())
     logger.setLevel(meta.get(_LEVEL, level).upper())
 
 
-def _forget(handler: logging.Handler) -> None:
-    logging.getLogger("tidegate").removeHandler(handler)
-
-
 class TextFormatter(logging.Formatter):
-    """The time in UTC, the level and the message; on a terminal broken between words."""
+    """Writes the time in UTC, the level and the message; on a terminal broken between words."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)-7s %(message)s", "%Y-%m-%dT%H:%M:%SZ")
         self.converter = time.gmtime
 
     def format(self, record: logging.LogRecord) -> str:
-        """The lines of a record."""
         text = super().format(record)
         width = columns(err=True) if sys.stderr.isatty() else None
         return text if width is None else "\n".join(wrapped(text, width))
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: `time` (ISO 8601, UTC), `level`, `logger`, `message`, and `error`, where there is one."""
+    """Writes one JSON object a line: `time` (ISO 8601, UTC), `level`, `logger`, `message`, and `error`, if there is one."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line of a record."""
         moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
         fields = {
             "time": f"{moment}.{int(record.msecs):03}Z",

@@ -1,4 +1,4 @@
-"""Tells whether a process that left a claim has certainly ended, so that nobody waits for the dead."""
+"""Find out whether the process that left a claim has certainly ended, so that no process waits for it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ UNKNOWN = "0" * 12
 
 @functools.cache
 def _machine() -> str:
-    """What only processes that see the same process ids have in common; `UNKNOWN` where the system does not say."""
+    """Return an id that only processes with the same table of process ids share; `UNKNOWN` if the system has none."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         namespace = str(Path("/proc/self/ns/pid").readlink())
@@ -22,12 +22,12 @@ def _machine() -> str:
 
 
 def origin() -> str:
-    """This process, as it stands in the ids of its claims: `<machine>-<process id>`."""
+    """Return the prefix of the ids of this process's claims: `<machine>-<process id>`."""
     return f"{_machine()}-{os.getpid()}"
 
 
 def has_ended(claim_id: str) -> bool:
-    """Whether the process that made a claim's id ran on this machine and runs no more. False where that is uncertain."""
+    """Return whether the process that made a claim's id ran on this machine and has ended; False if that is uncertain."""
     parts = claim_id.split("-")
     if len(parts) != 4 or parts[1] == UNKNOWN or parts[1] != _machine() or not parts[2].isdecimal():
         return False

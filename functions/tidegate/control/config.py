@@ -1,4 +1,4 @@
-"""What the control plane is given: the ports that it speaks through, and its times and bounds."""
+"""The ports of the control plane, and its time-outs and limits."""
 
 from __future__ import annotations
 
@@ -19,25 +19,19 @@ from tidegate.ports import (
 
 
 async def nothing_known(model: str) -> Sequence[str]:  # noqa: ARG001  # the type's
-    """A `Diagnose` for where models' files cannot be read."""
+    """Return a `Diagnose` for where the files of models cannot be read."""
     return ()
-
-
-async def nothing_wrong() -> str:
-    """A `FactsDamage` where there is no table of facts."""
-    return ""
-
-
-FactsDamage = Callable[[], Awaitable[str]]
-"""Says what is wrong with the table of facts, in words, and what to do; empty where nothing is known to be."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ControlPorts:
-    """The stores, the endpoints, and the clock (Unix seconds) that all of the control plane goes by.
+    """The stores, the servers and the clock of the control plane.
 
-    `facts_damage` looks at the table of facts.
-    `scratch` starts servers to try models on, where this process can start any (None: they are tried on one of the fleet).
+    Attributes:
+        repository_of: opens the model repository of any registered endpoint: how a publisher loads models.
+        scratch: starts servers to try models on; None: models are tried on a server of the fleet.
+        facts_damage: returns the damage of the table of facts, None if it is intact; None as the port: there is no table.
+        clock: the time in Unix seconds.
     """
 
     bundles: BundleStore
@@ -48,32 +42,28 @@ class ControlPorts:
     golden: GoldenRequests
     diagnose: Diagnose = nothing_known
     scratch: ScratchServers | None = None
-    facts_damage: FactsDamage = nothing_wrong
+    facts_damage: Callable[[], Awaitable[str | None]] | None = None
     clock: Callable[[], float] = time.time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ControlConfig:
-    """The times and bounds of the control plane. All processes of one fleet must have the same of the first four.
+    """The times and bounds of the control plane. All processes of a fleet must agree on the first four.
 
     Attributes:
-        keep_revisions: how many revisions that were live before keep their models loaded, so that a rollback to them is
-            one write.
+        keep_revisions: how many earlier revisions keep their models loaded, so that a rollback to them is one write.
         drain_s: how long the models of a revision stay loaded after it was live, for the requests under way.
-        claim_ttl_s: how long a claim lasts that is not renewed, in seconds.
-        skew_s: how far clocks of different machines may differ, in seconds.
+        claim_ttl_s: how long a claim lasts that is not renewed.
+        skew_s: how far the clocks of different machines may differ.
         claim_wait_s: how long a publisher waits for another to end.
         call_timeout_s: time for one call of an endpoint that loads nothing.
-        load_timeout_s: time that loading one model may take.
-        endpoints_at_once: how many endpoints are worked on at the same time.
-        endpoint_wait_s: how long a publisher waits for a shard to have endpoints that answer.
+        endpoint_wait_s: how long a publisher waits for endpoints of a shard to answer.
         absent_wait_s: how long a publish waits for a shard that has no server under the live revision either, before it
             goes on without it.
-        soak_s: how long a server that models are tried on must stay well once they are loaded.
+        soak_s: how long a server that models are tried on must stay healthy once they are loaded.
         settle_s: the longest time between a new server's last look at what it must hold and its being ready.
         hung_after_s: how long a server may answer nothing before it is replaced.
         confirm_s: how long a publisher waits for the gateways to serve what it made live.
-        require_samples: whether a publish refuses targets without a golden request, also where it is not asked to.
     """
 
     keep_revisions: int = 3

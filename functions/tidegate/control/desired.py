@@ -7,7 +7,8 @@ import itertools
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from enum import StrEnum
+from typing import Any
 
 from tidegate.control.claimant import has_ended
 from tidegate.control.config import ControlConfig, ControlPorts
@@ -16,11 +17,7 @@ from tidegate.control.remains import Remains, look_for
 from tidegate.errors import BundleError, DamagedError, StoreError
 from tidegate.ports import Claim, ClaimStage, GatewayReport, Pointer
 from tidegate.rules import Engine, load_bundle
-from tidegate.rules.bundle import Bundle, unpack
-
-Reason = Literal["live", "claimed", "trying", "rollback", "draining", "served"]
-"""Why the models of a revision stay loaded: it is live, a publisher claims it and has proved it, or tries it and loads it
-alone, it can be rolled back to, it was live a moment ago, or a gateway still serves it."""
+from tidegate.rules.bundle import Bundle, short_revision, unpack
 
 _Merged = tuple[Mapping[str, Plan], Mapping[str, Plan], tuple[str, ...]]
 
@@ -33,9 +30,27 @@ CLEAR_AFTER_S = 60.0
 """How long after a claim expired, or a damaged one was written, a reconcile deletes it."""
 
 
+class Reason(StrEnum):
+    LIVE = "live"
+    CLAIMED = "claimed"
+    """A publisher claims it and has proved it."""
+    TRYING = "trying"
+    """A publisher claims it, tries it, and loads it alone."""
+    ROLLBACK = "rollback"
+    """It can be rolled back to."""
+    DRAINING = "draining"
+    """It was live a moment ago."""
+    SERVED = "served"
+    """A gateway still serves it."""
+
+    @property
+    def is_claim(self) -> bool:
+        return self in (Reason.CLAIMED, Reason.TRYING)
+
+
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A revision whose models must stay loaded; `plans` by shard are None where its assignment cannot be read."""
+    """A revision whose models must stay loaded; `plans` by shard are None if its assignment cannot be read."""
 
     revision: str
     reason: Reason
@@ -44,16 +59,14 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Desired:
-    """What the fleet must hold.
+    """The models that the fleet must hold.
 
     Attributes:
-        pointer: the pointer as read; None where nothing was ever published, or it is lost.
-        claims: the claims that are not expired, of publishers and of repairers.
         held: the revisions whose models must stay, the live one first.
         plans: what each shard may hold: nothing of it is unloaded.
-        needed: what each shard must hold. What is only being tried is not in it, as its publisher alone loads that.
-        problems: in words, what of it could not be read or cannot be loaded together with the rest.
-        remains: where there is no pointer, what shows what was live.
+        needed: what each shard must hold, without models that are only being tried: their publisher alone loads those.
+        problems: texts about parts that could not be read, or cannot be loaded together with the rest.
+        remains: evidence of what was live, if there is no pointer.
     """
 
     pointer: Pointer | None
@@ -63,59 +76,59 @@ class Desired:
     needed: Mapping[str, Plan]
     problems: tuple[str, ...] = ()
     remains: Remains = NOTHING_REMAINS
+    gateways: tuple[GatewayReport, ...] = ()
 
     @property
     def complete(self) -> bool:
-        """Whether everything could be read, so that what is not here may be unloaded. Without a pointer nothing may: whether
-        nothing was ever published, or the pointer was lost, nobody can tell. What a damaged claim needs is unknown, too."""
+        """Whether everything could be read, so that what is not here may be unloaded. Without a pointer nothing may: it
+        is unknown whether nothing was ever published, or the pointer was lost. What a damaged claim needs is unknown, too."""
         unknown = self.pointer is None or any(claim.damaged for claim in self.claims)
         return not unknown and all(each.plans is not None for each in self.held)
 
     @property
     def serves(self) -> bool:
-        """Whether something is live, or may be."""
+        """Whether a revision is live, or may be."""
         return self.pointer is not None or self.remains.possible
 
     @property
     def known(self) -> Pointer | None:
-        """The pointer; where it is lost, what is known of it. None where nothing shows that anything was ever published."""
+        """The pointer, or if it is lost, the last known one. None if nothing shows that anything was ever published."""
         return self.pointer or self.remains.pointer
 
     @property
     def live(self) -> Mapping[str, Plan]:
-        """What each shard must hold for the live revision alone."""
-        if self.held and self.held[0].reason == "live" and self.held[0].plans is not None:
+        """The plans of the live revision alone, by shard."""
+        if self.held and self.held[0].reason is Reason.LIVE and self.held[0].plans is not None:
             return self.held[0].plans
         return {}
 
     @property
     def published(self) -> Iterator[Plan]:
-        """The plans of the revisions that are or were live, the live one's first: what these need never changes."""
+        """The plans of the revisions that are or were live, the live one's first; these plans never change."""
         for each in self.held:
-            if each.reason not in ("claimed", "trying"):
+            if not each.reason.is_claim:
                 yield from (each.plans or {}).values()
 
     @property
     def claimed(self) -> Iterator[Plan]:
-        """The plans of the revisions that publishers claim."""
         for each in self.held:
-            if each.reason in ("claimed", "trying"):
+            if each.reason.is_claim:
                 yield from (each.plans or {}).values()
 
     def plan(self, shard: str) -> Plan:
-        """What an endpoint of a shard may hold."""
+        """Return what an endpoint of a shard may hold."""
         return self.plans.get(shard, NOTHING)
 
     def needs(self, shard: str) -> Plan:
-        """What an endpoint of a shard must hold."""
+        """Return what an endpoint of a shard must hold."""
         return self.needed.get(shard, NOTHING)
 
 
 class StateReader:
-    """Reads desired state. Bundles never change, and neither do the assignments of revisions that were live, so each is
-    fetched once by a process.
+    """Reads desired state. A process fetches each bundle once, and each assignment of a revision that was live, as neither
+    ever changes.
 
-    `ended` has the ids of claims that this process has given up, in case the store could not be told.
+    `ended` has the ids of claims that this process has released, in case the store did not answer.
     """
 
     def __init__(self, ports: ControlPorts, config: ControlConfig) -> None:
@@ -123,7 +136,7 @@ class StateReader:
         self._config = config
         self._pointer: Pointer | None = None
         self._last: Pointer | None = None
-        self._damage = ""
+        self._damage: str | None = None
         self._assignments: OrderedDict[str, Mapping[str, Plan]] = OrderedDict()
         self._steps: OrderedDict[str, tuple[str, ...]] = OrderedDict()
         self._bundles: OrderedDict[str, Bundle] = OrderedDict()
@@ -132,30 +145,30 @@ class StateReader:
         self._merged: tuple[tuple[tuple[str, bool, Mapping[str, Plan]], ...], _Merged] | None = None
 
     async def pointer(self) -> Pointer | None:
-        """The pointer as it is now; None where there is none that can be read: see `remains`."""
+        """Return the current pointer; None if there is none, or it cannot be read: see `remains`."""
         try:
-            self._pointer, self._damage = await self._ports.bundles.pointer(self._pointer), ""
+            self._pointer, self._damage = await self._ports.bundles.pointer(self._pointer), None
         except DamagedError as error:
             self._pointer, self._damage = None, str(error)
         self._last = self._pointer or self._last
         return self._pointer
 
     async def remains(self) -> Remains:
-        """Where `pointer` gave None, what shows what was live. Raises `StoreError`."""
+        """Return the other evidence of what was live, after `pointer` returned None."""
         gateways = await self._ports.registry.gateways()
         return await look_for(self._ports.bundles, self._last, gateways, self._damage)
 
     @property
     def known(self) -> Pointer | None:
-        """The pointer as it was when it could be read last."""
         return self._last
 
     async def claims(self) -> tuple[Claim, ...]:
-        """The claims that count: not expired, by whatever clock they were written, and not of a process that has ended."""
+        """Return the claims that count: not expired, by whatever clock they were written, and not of a process that has
+        ended."""
         return tuple(claim for claim in await self._ports.bundles.claims() if self.counts(claim))
 
     def counts(self, claim: Claim) -> bool:
-        """Whether a claim is to be heeded. A damaged one is until it would have expired."""
+        """Return whether a claim is still valid. A damaged one is, until it would have expired."""
         expires_at = claim.expires_at + (self._config.claim_ttl_s if claim.damaged else 0.0)
         expired = expires_at + self._config.skew_s <= self._ports.clock()
         return not expired and claim.id not in self.ended and not has_ended(claim.id)
@@ -163,40 +176,34 @@ class StateReader:
     async def read(self) -> Desired:
         """Read what the fleet must hold now.
 
-        Claims are read first and the pointer after them: a publisher gives its claim up only after the flip, so whoever
-        does not see its claim any more sees what it made live.
-
-        Raises:
-            StoreError: a store did not answer.
+        Claims are read first and the pointer after them: a publisher releases its claim only after the flip, so a reader
+        that does not see its claim any more sees what it made live.
         """
         every = await self._ports.bundles.claims()
         claims = tuple(claim for claim in every if self.counts(claim))
         gateways = await self._ports.registry.gateways()
         pointer = await self.pointer()
         remains = NOTHING_REMAINS if pointer is not None else await self.remains()
-        problems = [f"{claim.damaged}; {self._heeded(claim)}" for claim in every if claim.damaged]
-        problems += [str(remains)] if remains.possible else []
+        problems = [f"{claim.damaged}; {self._validity(claim)}" for claim in every if claim.damaged]
+        problems += [remains.problem] if remains.problem else []
         held = []
         for revision, reason in self._held(pointer or remains.pointer, claims, gateways):
             try:
                 held.append(Held(revision, reason, await self.assignment(revision)))
             except BundleError as error:
                 held.append(Held(revision, reason, None))
-                problems.append(f"revision {revision[:12]} ({reason}): {error}; {PUBLISH_AGAIN}")
+                problems.append(f"revision {short_revision(revision)} ({reason}): {error}; {PUBLISH_AGAIN}")
         plans, needed, conflicts = self._merge(held)
-        return Desired(pointer, claims, tuple(held), plans, needed, (*problems, *conflicts), remains)
+        known = (*problems, *conflicts)
+        return Desired(pointer, claims, tuple(held), plans, needed, known, remains, tuple(gateways))
 
-    def _heeded(self, claim: Claim) -> str:
+    def _validity(self, claim: Claim) -> str:
         if self.counts(claim):
-            return f"it is heeded for {self._config.claim_ttl_s + self._config.skew_s:g} s after it was written"
-        return f"it is not heeded any more, and a reconcile deletes it {CLEAR_AFTER_S:g} s after it was written"
+            return f"it counts for {self._config.claim_ttl_s + self._config.skew_s:g} s after it was written"
+        return f"it does not count any more, and a reconcile deletes it {CLEAR_AFTER_S:g} s after it was written"
 
     async def assignment(self, revision: str) -> Mapping[str, Plan]:
-        """What each shard must hold for one revision.
-
-        Raises:
-            BundleError: it is not there, or is damaged.
-        """
+        """Return the plans of one revision by shard. Raises `BundleError`: they are missing, or damaged."""
         if revision in self._assignments:
             return self._assignments[revision]
         # Before the assignment: that of a revision that was not live yet may be replaced.
@@ -210,29 +217,21 @@ class StateReader:
         return plans
 
     async def bundle(self, revision: str) -> Bundle:
-        """The bundle of one revision, taken apart.
-
-        Raises:
-            BundleError: it is not there, or is damaged.
-        """
+        """Return the bundle of one revision, unpacked. Raises `BundleError`: it is missing, or damaged."""
         if revision not in self._bundles:
             self._bundles[revision] = unpack(await self._ports.bundles.bundle(revision))
             _bound(self._bundles)
         return self._bundles[revision]
 
     async def engine(self, revision: str) -> Engine:
-        """The rules of one revision.
-
-        Raises:
-            BundleError: they are not there, or are damaged.
-        """
+        """Return the rules of one revision. Raises `BundleError`: they are missing, or damaged."""
         if revision not in self._engines:
             self._engines[revision] = load_bundle(await self._ports.bundles.bundle(revision))
             _bound(self._engines)
         return self._engines[revision]
 
     async def past_steps(self) -> Mapping[str, tuple[str, ...]]:
-        """The steps of the ensembles of the revisions that were live last, as far as these can be read."""
+        """Return the steps of the ensembles of the revisions that were live last and that can be read."""
         for entry in () if self._pointer is None else self._pointer.entries[:PAST_REVISIONS]:
             with contextlib.suppress(BundleError, StoreError):
                 await self.assignment(entry.revision)
@@ -241,11 +240,11 @@ class StateReader:
     def _held(
         self, pointer: Pointer | None, claims: Iterable[Claim], gateways: Iterable[GatewayReport]
     ) -> Iterator[tuple[str, Reason]]:
-        """The revisions whose models must stay, each once, with the first reason that holds. Where another holds beside
-        `trying`, the revision has proved itself before."""
+        """Return the revisions whose models must stay, each once, with the first reason that applies. Another reason
+        beside `trying` means that the revision was proved before."""
         found: dict[str, Reason] = {}
         for revision, reason in self._reasons(pointer, claims, gateways):
-            if found.setdefault(revision, reason) == "trying":
+            if found.setdefault(revision, reason) is Reason.TRYING:
                 found[revision] = reason
         return iter(found.items())
 
@@ -254,21 +253,26 @@ class StateReader:
     ) -> Iterator[tuple[str, Reason]]:
         entries = () if pointer is None else pointer.entries
         if entries:
-            yield entries[0].revision, "live"
+            yield entries[0].revision, Reason.LIVE
         for claim in claims:
-            if claim.revision:
-                yield claim.revision, "claimed" if claim.stage is ClaimStage.PROVED else "trying"
-        yield from ((revision, "rollback") for revision in rollback_revisions(pointer, self._config.keep_revisions))
+            if claim.revision is not None:
+                yield claim.revision, Reason.CLAIMED if claim.stage is ClaimStage.PROVED else Reason.TRYING
+        for revision in rollback_revisions(pointer, self._config.keep_revisions):
+            yield revision, Reason.ROLLBACK
         now = self._ports.clock()
         for after, entry in itertools.pairwise(entries):
             if after.at + self._config.drain_s > now:
-                yield entry.revision, "draining"
+                yield entry.revision, Reason.DRAINING
         published = {entry.revision for entry in entries}
-        # Where nobody knows any more what was published, what gateways serve was.
-        yield from ((each.revision, "served") for each in gateways if not entries or each.revision in published)
+        for gateway in gateways:
+            # If it is unknown what was published, the revisions that gateways serve were.
+            if not entries or gateway.revision in published:
+                yield gateway.revision, Reason.SERVED
 
     def _merge(self, held: list[Held]) -> _Merged:
-        readable = [(each.revision, each.reason == "trying", each.plans) for each in held if each.plans is not None]
+        readable = [
+            (each.revision, each.reason is Reason.TRYING, each.plans) for each in held if each.plans is not None
+        ]
         # With the plans: those of a revision that was not live yet may have been replaced.
         key = tuple(readable)
         if self._merged is None or self._merged[0] != key:
@@ -291,8 +295,8 @@ class StateReader:
 
 
 def rollback_revisions(pointer: Pointer | None, count: int) -> tuple[str, ...]:
-    """The last `count` revisions that were live before and are not now, each once, newest first. Those that are marked bad
-    do not count: nobody rolls back to them in a hurry, and their models may be what is bad."""
+    """Return the last `count` revisions that were live before and are not now, each once, newest first. Those that are
+    marked bad do not count: an urgent rollback does not go to them, and their models may be what is bad."""
     if pointer is None:
         return ()
     before = dict.fromkeys(entry.revision for entry in pointer.entries)

@@ -1,4 +1,4 @@
-"""Work on many endpoints at once, where one that hangs holds up nobody but itself."""
+"""Calls of endpoints in bounded time, and work on many at once, where one that hangs does not delay the others."""
 
 from __future__ import annotations
 
@@ -8,99 +8,127 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TypeVar
 
-from tidegate.control.config import ControlConfig, ControlPorts
-from tidegate.control.plans import Loaded, loaded_versions
-from tidegate.errors import EndpointError, EndpointTimeoutError, ModelLoadError, StackError
-from tidegate.ports import Diagnose, EndpointState, GoldenResult, ModelLoad, ModelRepository, RegisteredEndpoint
+from tidegate.control.plane import ControlPlane
+from tidegate.errors import (
+    EndpointError,
+    EndpointTimeoutError,
+    ModelHangsError,
+    ModelLoadError,
+    StackError,
+    TidegateError,
+)
+from tidegate.ports import (
+    Diagnose,
+    Endpoint,
+    EndpointState,
+    GoldenResult,
+    Loaded,
+    ModelLoad,
+    ModelRepository,
+    RegisteredEndpoint,
+)
 from tidegate.rules import Target
+from tidegate.tasks import run_all
 
 S = TypeVar("S")
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
+POLL_S = 0.25
+"""Time between two checks while waiting."""
+
 SLOW_LOAD_S = 2.0
-"""A load longer than this is reported."""
+"""A longer load is logged."""
 
 LOAD_GRACE_S = 1.0
-"""How long after its own time-out a load is given up that does not keep to it."""
+"""How long after its own time-out a load is abandoned that does not observe it."""
 
 DIAGNOSIS_S = 5.0
-"""Longest check of the files of a model whose load failed: a server that is being filled waits for it."""
+"""Longest check of the files of a model whose load failed; it delays the filling of a server."""
 
 MOST_LOCATED = 3
 
 
-class Endpoints:
-    """Calls of endpoints, each in bounded time."""
+async def by_shard(
+    plane: ControlPlane, state: EndpointState = EndpointState.READY
+) -> dict[str, list[RegisteredEndpoint]]:
+    found: dict[str, list[RegisteredEndpoint]] = {}
+    for entry in await plane.ports.registry.endpoints():
+        if entry.state is state:
+            found.setdefault(entry.endpoint.shard, []).append(entry)
+    return found
 
-    def __init__(self, ports: ControlPorts, config: ControlConfig) -> None:
-        self._ports = ports
-        self._config = config
 
-    async def by_shard(self, state: EndpointState = EndpointState.READY) -> dict[str, list[RegisteredEndpoint]]:
-        """The registered endpoints in a state, by shard. Raises `StoreError`."""
-        found: dict[str, list[RegisteredEndpoint]] = {}
-        for entry in await self._ports.registry.endpoints():
-            if entry.state is state:
-                found.setdefault(entry.endpoint.shard, []).append(entry)
-        return found
+async def loaded_on(plane: ControlPlane, entry: RegisteredEndpoint) -> Loaded:
+    """Return the models that are READY on an endpoint. Raises `EndpointError`."""
+    try:
+        return await _bounded(entry.endpoint, plane.ports.repository_of(entry).loaded(), plane.config.call_timeout_s)
+    except StackError as error:
+        raise EndpointError(str(error)) from error
 
-    async def loaded(self, entry: RegisteredEndpoint) -> Loaded:
-        """What is READY on an endpoint. Raises `EndpointError`."""
-        try:
-            return loaded_versions(await self._bounded(entry, self._ports.repository_of(entry).loaded()))
-        except StackError as error:
-            raise EndpointError(str(error)) from error
 
-    async def model_ready(self, entry: RegisteredEndpoint, model: str, version: int | None) -> bool:
-        """Whether an endpoint can answer calls of a version of a model. Raises `EndpointError`."""
-        return await self._bounded(entry, self._ports.repository_of(entry).model_ready(model, version))
+async def is_ready(plane: ControlPlane, entry: RegisteredEndpoint, target: Target) -> bool:
+    """Return whether an endpoint can answer calls of a target. Raises `EndpointError`."""
+    call = plane.ports.repository_of(entry).model_ready(target.model, target.version)
+    return await _bounded(entry.endpoint, call, plane.config.call_timeout_s)
 
-    async def golden(self, entry: RegisteredEndpoint, target: Target) -> GoldenResult:
-        """What came of a target's golden requests. Raises `EndpointError`."""
-        call = self._ports.golden.ask(entry.endpoint, target)
-        return await self._bounded(entry, call, self._config.load_timeout_s)
 
-    async def load(self, entry: RegisteredEndpoint, load: ModelLoad) -> None:
-        """Load a model on an endpoint: see `load_on`."""
-        started = time.monotonic()
-        await load_on(self._ports.repository_of(entry), load, self._config.load_timeout_s, self._ports.diagnose)
-        took_s = time.monotonic() - started
-        if took_s > SLOW_LOAD_S:
-            logger.info("loaded %s on %s in %.1f s", load.model, name_of(entry), took_s)
+async def ask_golden(plane: ControlPlane, endpoint: Endpoint, target: Target) -> GoldenResult:
+    """Send a target its golden requests. Raises `EndpointError`."""
+    return await _bounded(endpoint, plane.ports.golden.ask(endpoint, target), plane.config.load_timeout_s)
 
-    async def unload(self, entry: RegisteredEndpoint, model: str) -> None:
-        """Unload a model from an endpoint. Raises `EndpointError`."""
-        try:
-            await self._bounded(entry, self._ports.repository_of(entry).unload(model))
-        except StackError as error:
-            raise EndpointError(str(error)) from error
 
-    async def each(self, items: Iterable[S], work: Callable[[S], Awaitable[T]]) -> list[T | BaseException]:
-        """Do some work on endpoints, or on groups of them, `endpoints_at_once` at a time; results and exceptions in their
-        order."""
-        gate = asyncio.Semaphore(self._config.endpoints_at_once)
+async def load(plane: ControlPlane, entry: RegisteredEndpoint, model: ModelLoad) -> None:
+    started = time.monotonic()
+    await load_on(plane.ports.repository_of(entry), model, plane.config.load_timeout_s, plane.ports.diagnose)
+    took_s = time.monotonic() - started
+    if took_s > SLOW_LOAD_S:
+        logger.info("loaded %s on %s in %.1f s", model.model, entry.endpoint, took_s)
 
-        async def one(item: S) -> T:
-            async with gate:
+
+async def unload(plane: ControlPlane, entry: RegisteredEndpoint, model: str) -> None:
+    try:
+        await _bounded(entry.endpoint, plane.ports.repository_of(entry).unload(model), plane.config.call_timeout_s)
+    except StackError as error:
+        raise EndpointError(str(error)) from error
+
+
+async def each(plane: ControlPlane, items: Iterable[S], work: Callable[[S], Awaitable[T]]) -> list[T | EndpointError]:
+    """Work on endpoints, or on groups of them, `endpoints_at_once` at a time.
+
+    All are tried. Then the first error is raised, except that an endpoint which does not answer has its `EndpointError` in
+    place of a result.
+    """
+    gate = asyncio.Semaphore(plane.config.endpoints_at_once)
+
+    async def one(item: S) -> T | TidegateError:
+        async with gate:
+            try:
                 return await work(item)
+            except TidegateError as error:
+                return error
 
-        return await asyncio.gather(*(one(item) for item in items), return_exceptions=True)
+    results: list[T | EndpointError] = []
+    for result in await run_all(one(item) for item in items):
+        if isinstance(result, TidegateError) and not isinstance(result, EndpointError):
+            raise result
+        results.append(result)
+    return results
 
-    async def _bounded(self, entry: RegisteredEndpoint, call: Awaitable[T], timeout_s: float | None = None) -> T:
-        limit_s = self._config.call_timeout_s if timeout_s is None else timeout_s
-        try:
-            async with asyncio.timeout(limit_s):
-                return await call
-        except TimeoutError as error:
-            raise EndpointTimeoutError(f"{name_of(entry)} did not answer within {limit_s:g} s") from error
+
+async def _bounded(endpoint: Endpoint, call: Awaitable[T], limit_s: float) -> T:
+    try:
+        async with asyncio.timeout(limit_s):
+            return await call
+    except TimeoutError as error:
+        raise EndpointTimeoutError(f"{endpoint} did not answer within {limit_s:g} s") from error
 
 
 async def load_on(repository: ModelRepository, load: ModelLoad, timeout_s: float, diagnose: Diagnose) -> None:
     """Load a model on one server in bounded time.
 
     Raises:
-        ModelLoadError: the model was refused, or its load hangs; `located` says what its files show.
+        ModelLoadError: the model was refused, or its load hangs; `located` has what is wrong with its files.
         EndpointError: the server ended or did not answer.
     """
     try:
@@ -108,14 +136,35 @@ async def load_on(repository: ModelRepository, load: ModelLoad, timeout_s: float
             async with asyncio.timeout(timeout_s + LOAD_GRACE_S):
                 await repository.load(load, timeout_s)
         except (TimeoutError, EndpointTimeoutError) as error:
-            raise ModelLoadError(load.model, f"did not finish loading within {timeout_s:g} s", hung=True) from error
+            raise ModelHangsError(load.model, timeout_s) from error
     except ModelLoadError as error:
         error.located = tuple(await located(diagnose, load.model))
         raise
 
 
+async def load_remembered(
+    plane: ControlPlane, endpoint: Endpoint, repository: ModelRepository, load: ModelLoad
+) -> None:
+    """Load a model on one server as `load_on`. A failure is remembered with all that is known of its cause, so that the load
+    is tried again more and more rarely, on whatever server of the shard."""
+    shard = endpoint.shard
+    try:
+        await load_on(repository, load, plane.config.load_timeout_s, plane.ports.diagnose)
+    except ModelLoadError as error:
+        reason = explained(str(error), error.located)
+        plane.failures.remember(shard, load, reason, error)
+        logger.warning("%s on %s of shard %s: %s", load.model, endpoint.url, shard, reason)
+        raise
+    except EndpointError as error:
+        lost = f"the server ended or did not answer while it loaded this model: {error}"
+        reason = explained(lost, await located(plane.ports.diagnose, load.model))
+        plane.failures.remember(shard, load, reason, error)
+        raise
+    plane.failures.forget(shard, load.model)
+
+
 async def located(diagnose: Diagnose, model: str) -> Sequence[str]:
-    """What the files of a model show, as `Diagnose`; empty where that takes too long."""
+    """Return what is wrong with the files of a model, as `Diagnose`; nothing where that takes too long."""
     try:
         async with asyncio.timeout(DIAGNOSIS_S):
             return await diagnose(model)
@@ -125,18 +174,5 @@ async def located(diagnose: Diagnose, model: str) -> Sequence[str]:
 
 
 def explained(reason: str, found: Sequence[str]) -> str:
-    """Why a load failed, with the first of what the model's files show, in one line for logs and tables."""
     more = [f"and {len(found) - MOST_LOCATED} more"] if len(found) > MOST_LOCATED else []
     return "; ".join((reason, *found[:MOST_LOCATED], *more))
-
-
-def name_of(entry: RegisteredEndpoint) -> str:
-    """An endpoint in words."""
-    return f"{entry.endpoint.url} of shard {entry.endpoint.shard!r}"
-
-
-def raise_first(results: Sequence[object]) -> None:
-    """Raise the first exception among results, if there is one."""
-    for each in results:
-        if isinstance(each, BaseException):
-            raise each

@@ -1,4 +1,4 @@
-"""Remembers which loads failed, so that they are tried more and more rarely."""
+"""The loads that failed, each tried again more and more rarely."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from tidegate.control.plans import NOTHING, Plan
+from tidegate.errors import EndpointError, ModelHangsError, ModelLoadError
 from tidegate.ports import ModelLoad
 
 FIRST_BACKOFF_S = 1.0
 FIRST_BACKOFF_HUNG_S = 30.0
-"""A load that hangs costs a server, so it is not tried again as soon."""
+"""A load that hangs, or ends its server, costs a server, so it is not tried again as soon."""
 
 LONGEST_BACKOFF_S = 600.0
 
@@ -30,39 +31,38 @@ class Failures:
         self._clock = clock
         self._failures: dict[tuple[str, str], _Failure] = {}
 
-    def remember(self, shard: str, load: ModelLoad, reason: str, *, hung: bool = False) -> None:
-        """Leave a load alone for a while, twice as long as the last time. `hung`: it costs a server."""
+    def remember(self, shard: str, load: ModelLoad, reason: str, error: ModelLoadError | EndpointError) -> None:
+        """Do not try a load for a while, twice as long as the last time."""
         known, now = self._failures.get((shard, load.model)), self._clock()
         wait_s = FIRST_BACKOFF_S
         if known is not None:
             # Where it is not due yet, this is another endpoint of the same attempt.
             wait_s = known.wait_s if known.retry_at > now else 2 * known.wait_s
-        wait_s = min(max(wait_s, FIRST_BACKOFF_HUNG_S if hung else 0.0), LONGEST_BACKOFF_S)
+        if isinstance(error, ModelHangsError | EndpointError):
+            wait_s = max(wait_s, FIRST_BACKOFF_HUNG_S)
+        wait_s = min(wait_s, LONGEST_BACKOFF_S)
         self._failures[shard, load.model] = _Failure(frozenset(load.versions), reason, wait_s, now + wait_s)
 
     def forget(self, shard: str, model: str) -> None:
-        """It has been loaded."""
         self._failures.pop((shard, model), None)
 
     def keep(self, plans: Mapping[str, Plan]) -> None:
-        """Forget all but the models that shards must hold."""
         wanted = {(shard, load.model) for shard, _ in self._failures for load in plans.get(shard, NOTHING)}
         self._failures = {key: failure for key, failure in self._failures.items() if key in wanted}
 
-    def reason(self, shard: str, load: ModelLoad) -> str:
-        """Why a load is left alone now; empty where it may be tried. One for another version may."""
+    def reason(self, shard: str, load: ModelLoad) -> str | None:
+        """Return why a load must not be tried now; None where it may be, such as one of another version."""
         known = self._failures.get((shard, load.model))
         if known is None or known.retry_at <= self._clock() or not known.versions.issuperset(load.versions):
-            return ""
+            return None
         return known.reason
 
-    def known(self, shard: str, model: str) -> str:
-        """Why the last load of a model failed; empty where it did not."""
+    def known(self, shard: str, model: str) -> str | None:
         failure = self._failures.get((shard, model))
-        return "" if failure is None else failure.reason
+        return None if failure is None else failure.reason
 
     def waiting(self, missing: Collection[tuple[str, str]]) -> tuple[str, ...]:
-        """The failures of what is `missing`, by shard and model, in words."""
+        """Return the failures of what is `missing`, by shard and model, in words."""
         now = self._clock()
         return tuple(
             f"model {model!r} on shard {shard!r} is tried again in {max(0.0, each.retry_at - now):.0f} s: {each.reason}"

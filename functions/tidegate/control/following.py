@@ -1,4 +1,4 @@
-"""Following a directory of rules: each change of it is published, until somebody else makes something live.
+"""Follow a directory of rules: each change of it is published, until somebody else makes something live.
 
 The pointer alone decides whether it is paused: each flip names the directory that it follows, if any. So a publish or a
 rollback by hand, from any process, pauses following with the same write. It continues once a person publishes the directory
@@ -8,32 +8,30 @@ again.
 from __future__ import annotations
 
 import contextlib
-from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
 from tidegate.control.config import ControlPorts
 from tidegate.errors import ConflictError, FollowingPausedError, StoreError, TidegateError
-from tidegate.ports import LiveEntry, Pointer
-from tidegate.rules.bundle import revision_json
-
-PAUSE = "pause"
-"""The action of a flip that changes nothing but that no directory is followed."""
+from tidegate.ports import FlipAction, LiveEntry, Pointer
+from tidegate.rules.bundle import revision_json, short_revision
 
 PAUSE_ATTEMPTS = 5
 
 
 class FollowMode(StrEnum):
-    """What a changed directory must pass before it goes live: `checked`: the check, the cases and the check of the models,
-    as `tidegate publish`; `unchecked`: it compiles. `off`: nothing is followed."""
+    """The checks that a changed directory must pass before it goes live."""
 
     CHECKED = "checked"
+    """The check, the cases and the check of the models, as `tidegate publish`."""
     UNCHECKED = "unchecked"
+    """It compiles."""
     OFF = "off"
+    """Nothing is followed."""
 
 
-def pause_of(pointer: Pointer | None, directory: str) -> LiveEntry | None:
-    """The flip that paused the following of a directory; None where it is not paused."""
+def pause_of(pointer: Pointer | None, directory: str | None) -> LiveEntry | None:
+    """Return the flip that paused the following of a directory; None where it is not paused."""
     return None if pointer is None or pointer.live.follows == directory else pointer.live
 
 
@@ -49,18 +47,15 @@ def refuse_paused(pointer: Pointer | None, directory: str) -> None:
 
 
 def describe_pause(pause: LiveEntry) -> str:
-    """Since when and why following is paused, in words."""
-    at = datetime.fromtimestamp(pause.at, UTC).isoformat(timespec="seconds")
     why = f": {pause.why}" if pause.why else ""
-    if pause.action == PAUSE:
-        return f"since {at}, because {pause.by} paused it{why}"
-    return f"since {at}, because {pause.by} made revision {pause.revision[:12]} live ({pause.action}{why})"
+    if pause.action == FlipAction.PAUSE:
+        return f"since {pause.when}, because {pause.by} paused it{why}"
+    return f"since {pause.when}, because {pause.by} made revision {short_revision(pause.revision)} live ({pause.action}{why})"
 
 
 def pause_fields(pause: LiveEntry) -> dict[str, Any]:
-    """The flip that paused following as plain JSON values."""
     return {
-        "at": datetime.fromtimestamp(pause.at, UTC).isoformat(timespec="seconds"),
+        "at": pause.when,
         "by": pause.by,
         "action": pause.action,
         **revision_json(pause.revision),
@@ -69,21 +64,20 @@ def pause_fields(pause: LiveEntry) -> dict[str, Any]:
 
 
 async def pause(ports: ControlPorts, *, by: str, why: str) -> tuple[LiveEntry, bool]:
-    """Pause whatever directory is followed; the flip that paused it, and whether it is this one.
+    """Pause whatever directory is followed. Return the flip that paused it, and whether this call made it.
 
     Raises:
         TidegateError: nothing is live, so that nothing is followed.
         ConflictError: others move the pointer all the time.
-        StoreError: the store did not answer.
     """
     for attempt in range(PAUSE_ATTEMPTS):
         pointer = await ports.bundles.pointer()
         if pointer is None:
             raise TidegateError("nothing is live, so no directory is followed; publish rules first")
         live = pointer.live
-        if not live.follows:
+        if live.follows is None:
             return live, False
-        entry = LiveEntry(live.revision, live.sequence + 1, by, ports.clock(), why, PAUSE)
+        entry = LiveEntry(live.revision, live.sequence + 1, by, ports.clock(), why, FlipAction.PAUSE)
         try:
             paused = await ports.bundles.flip(entry, pointer)
         except ConflictError:

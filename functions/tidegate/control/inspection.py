@@ -1,7 +1,7 @@
 """Inspection: whether what is live is stored whole, and answers.
 
-What a process reads once it remembers, and a server that says it is ready may answer nothing, so neither shows by itself
-that something was lost. A look at it costs requests, so it is bounded, and remembered for a while.
+A process caches what it reads, and a server that says it is ready may answer nothing, so neither shows by itself that
+something was lost. A look costs requests, so it is bounded, and its result is cached.
 """
 
 from __future__ import annotations
@@ -9,53 +9,49 @@ from __future__ import annotations
 import asyncio
 import itertools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tidegate.control.config import ControlPorts
 from tidegate.control.desired import Desired
 from tidegate.errors import BundleError, EndpointError, StoreError, TidegateError
-from tidegate.ports import Endpoint, GoldenOutcome, ModelLoad, SelfTestState
+from tidegate.model_layout import CONFIG
+from tidegate.ports import Endpoint, GoldenOutcome, SelfTestState
 from tidegate.rules import Target
 
 EVERY_S = 10.0
-"""How long it is remembered that nothing is wrong, in seconds."""
+"""How long a result without problems is cached."""
 
 FOUND_S = 2.0
 """How long a finding is cached: a repair must show soon, and asking again costs requests."""
 
 WAIT_S = 1.0
-"""How long a status waits for a look; what a longer one finds is in the next status."""
+"""How long a status waits for an inspection; the result of a longer one is in the next status."""
 
 MOST_ASKED = 64
-"""How many models are asked in one look; of more, the next look asks the next ones."""
+"""Most models that are asked in one inspection; the next one asks the others."""
 
 MOST_SHOWN = 8
-"""How many of the things that are lost a problem names."""
+"""Most lost units that a problem names."""
 
 AT_ONCE = 8
 DECLARES_FACTS = re.compile(rb"""key\s*:\s*["']facts["']""")
 
 
 def unreadable(error: BundleError) -> str:
-    """The problem that the live rules are not stored whole."""
     return f"the live rules cannot be read: {error}; publish them again"
-
-
-def _loads(desired: Desired) -> Iterator[ModelLoad]:
-    return itertools.chain.from_iterable(desired.live.values())
 
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """What a look found, in words; when, in Unix seconds (None: there was none yet)."""
+    """Result of an inspection, and its time in Unix seconds; None: there was none yet."""
 
     problems: tuple[str, ...] = ()
     at: float | None = None
 
 
 class Inspector:
-    """Looks at what is live, at most every `EVERY_S`, or `FOUND_S` where something is wrong."""
+    """Inspects what is live, at most every `EVERY_S`, or every `FOUND_S` while it finds problems."""
 
     def __init__(self, ports: ControlPorts) -> None:
         self._ports = ports
@@ -69,13 +65,8 @@ class Inspector:
     async def look(
         self, desired: Desired, targets: Mapping[Endpoint, tuple[Target, ...]], wait_s: float = WAIT_S
     ) -> Inspection:
-        """What is wrong with the live revision.
-
-        Args:
-            desired: what the fleet must hold.
-            targets: the live targets of each server that is ready.
-            wait_s: the longest wait for a look; what takes longer is in the next call's.
-        """
+        """Find what is wrong with the live revision, of which `targets` has the targets of each server that is ready. A look that
+        takes longer than `wait_s` is in the next call's answer."""
         if desired.known is None:
             return Inspection()
         revision = desired.known.live.revision
@@ -97,22 +88,16 @@ class Inspector:
     async def _remember(
         self, of: object, revision: str, desired: Desired, targets: Mapping[Endpoint, tuple[Target, ...]]
     ) -> None:
-        """Look, and keep what was found, whether or not somebody still waits for it."""
-        self._found, self._of = await self._inspect(revision, desired, targets), of
-        self._until = self._ports.clock() + (FOUND_S if self._found.problems else EVERY_S)
-
-    async def _inspect(
-        self, revision: str, desired: Desired, targets: Mapping[Endpoint, tuple[Target, ...]]
-    ) -> Inspection:
+        """Look, and keep what was found, also after the caller has stopped waiting."""
         at = self._ports.clock()
         try:
             stored = await self._stored(revision, desired)
         except StoreError as error:
             stored = [f"whether what is live is stored whole is not known: {error}"]
-        return Inspection((*stored, *await self._answers(targets)), at)
+        self._found, self._of = Inspection((*stored, *await self._answers(targets)), at), of
+        self._until = self._ports.clock() + (FOUND_S if self._found.problems else EVERY_S)
 
     async def _stored(self, revision: str, desired: Desired) -> list[str]:
-        """What of the live revision is not stored as it should be. Raises `StoreError`."""
         problems = []
         try:
             await self._ports.bundles.bundle(revision)
@@ -123,7 +108,12 @@ class Inspector:
         except BundleError as error:
             if desired.live:
                 problems.append(f"what the live rules load is remembered here, and lost: {error}; publish them again")
-        needed = {(load.model, version) for load in _loads(desired) for version in (None, *load.versions)}
+        needed = {
+            (load.model, version)
+            for plan in desired.live.values()
+            for load in plan
+            for version in (None, *load.versions)
+        }
         damage = await self._ports.models.damage(needed)
         if damage:
             shown = ", ".join(damage[:MOST_SHOWN]) + (
@@ -138,14 +128,12 @@ class Inspector:
         return [*problems, *await self._facts(models)]
 
     async def _facts(self, models: list[str]) -> list[str]:
-        """What is wrong with the table of facts, where a model looks facts up."""
-        configs = await asyncio.gather(*(self._ports.models.read(model, "config.pbtxt") for model in models))
+        configs = await asyncio.gather(*(self._ports.models.read(model, CONFIG) for model in models))
         declared = [model for model, text in zip(models, configs, strict=True) if DECLARES_FACTS.search(text or b"")]
-        damage = await self._ports.facts_damage() if declared else ""
+        damage = await self._ports.facts_damage() if declared and self._ports.facts_damage else None
         return [f"{damage}; {', '.join(declared)} look facts up there"] if damage else []
 
     async def _answers(self, targets: Mapping[Endpoint, tuple[Target, ...]]) -> list[str]:
-        """The targets that answer nothing, or not what they must."""
         every = [(endpoint, target) for endpoint, found in targets.items() for target in found]
         if len(every) > MOST_ASKED:
             first = self._asked % len(every)
@@ -153,24 +141,25 @@ class Inspector:
             every = list(itertools.islice(itertools.cycle(every), first, first + MOST_ASKED))
         gate = asyncio.Semaphore(AT_ONCE)
 
-        async def ask(endpoint: Endpoint, target: Target) -> str:
+        async def ask(endpoint: Endpoint, target: Target) -> str | None:
             async with gate:
                 return await self._ask(endpoint, target)
 
-        return [text for text in await asyncio.gather(*(ask(*each) for each in every)) if text]
+        return [text for text in await asyncio.gather(*(ask(*each) for each in every)) if text is not None]
 
-    async def _ask(self, endpoint: Endpoint, target: Target) -> str:
+    async def _ask(self, endpoint: Endpoint, target: Target) -> str | None:
+        """Say what is wrong with the answers of a target; None where nothing is known to be."""
         try:
-            # For as long as a publish waits for the answer: what is slow and was let live is not wrong.
+            # As long as a publish waits for the answer: a slow model that may go live is not a problem later.
             result = await self._ports.golden.ask(endpoint, target)
         except EndpointError as error:
             reason = str(error)
         except TidegateError:
             # Whether it answers is unknown; a store that does not answer is reported elsewhere.
-            return ""
+            return None
         else:
-            # A wrong golden request shows nothing of the server, and is to be mended all the same.
+            # A wrong golden request shows nothing of the server, and must be corrected all the same.
             if result.outcome is not GoldenOutcome.WRONG and result.self_test is not SelfTestState.FAILED:
-                return ""
+                return None
             reason = result.reason
-        return f"{target.name} on {endpoint.url} of shard {endpoint.shard!r} does not answer as it must: {reason}"
+        return f"{target.name} on {endpoint} does not answer as it must: {reason}"

@@ -6,14 +6,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tidegate.control.assigning import Assignment
+from tidegate.control.assign import Assignment
 from tidegate.control.desired import Desired, rollback_revisions
 from tidegate.control.plans import NOTHING, Plan
 from tidegate.errors import BundleError
-from tidegate.ports import LiveEntry, Pointer
+from tidegate.ports import LiveEntry
+from tidegate.ports.store_rules import pointer_after
 
 if TYPE_CHECKING:
-    from tidegate.rules.compare.changes import Change
+    from tidegate.analysis.compare.changes import Change
 
 Labels = Mapping[str, tuple[str, ...]]
 """Models as `name/version,version`, by shard; a shard without any is left out."""
@@ -21,12 +22,12 @@ Labels = Mapping[str, tuple[str, ...]]
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """What becoming live means.
+    """The changes that a publish of a revision would cause.
 
     Attributes:
-        loads: what no other revision has loaded.
-        unloads: what is needed no more once requests have drained. Revisions that can be rolled back to keep theirs.
-        changes: what is different in the rules; empty where nothing is, or nothing was live.
+        loads: models that no other revision has loaded.
+        unloads: models that nothing needs once requests have drained. Revisions that can be rolled back to keep theirs.
+        changes: differences of the rules; empty if there are none, or nothing was live.
     """
 
     loads: Labels = field(default_factory=dict)
@@ -35,31 +36,22 @@ class Outlook:
 
 
 def outlook(assignment: Assignment, desired: Desired, live: bytes | None, keep_revisions: int) -> Outlook:
-    """What it means that an assignment becomes live.
-
-    Args:
-        assignment: what is published.
-        desired: what the fleet must hold now.
-        live: the live bundle; None where there is none that can be read.
-        keep_revisions: how many revisions stay loaded to be rolled back to.
-    """
-    staying = {assignment.revision, *rollback_revisions(_flipped(assignment, desired.pointer), keep_revisions)}
-    kept = [
-        each.plans or {} for each in desired.held if each.revision in staying or each.reason in ("claimed", "trying")
-    ]
+    """Return what changes when an assignment becomes live in place of the bundle `live`."""
+    flipped = pointer_after(LiveEntry(assignment.revision, 0, "", 0.0), desired.pointer)
+    staying = {assignment.revision, *rollback_revisions(flipped, keep_revisions)}
+    kept = [each.plans or {} for each in desired.held if each.revision in staying or each.reason.is_claim]
     kept.append(assignment.plans)
-    loads, unloads = {}, {}
+    loads: dict[str, tuple[str, ...]] = {}
+    unloads: dict[str, tuple[str, ...]] = {}
     for shard in sorted(assignment.plans.keys() | desired.plans.keys()):
         now, after = _units([desired.plan(shard)]), _units(plans.get(shard, NOTHING) for plans in kept)
-        loads[shard] = _labels(_units([assignment.plans.get(shard, NOTHING)]) - now)
+        if new := _units([assignment.plans.get(shard, NOTHING)]) - now:
+            loads[shard] = _labels(new)
         # While something cannot be read, nothing is unloaded.
-        unloads[shard] = _labels(now - after) if desired.complete else ()
-    return Outlook(_filled(loads), _filled(unloads), _changes(live, assignment.bundle))
-
-
-def _flipped(assignment: Assignment, pointer: Pointer | None) -> Pointer:
-    entries, bad = ((), ()) if pointer is None else (pointer.entries, pointer.bad)
-    return Pointer((LiveEntry(assignment.revision, 0, "", 0.0), *entries), "", bad)
+        if desired.complete and now - after:
+            unloads[shard] = _labels(now - after)
+    changes = () if live is None else changes_of_rules(live, assignment.bundle)
+    return Outlook(loads, unloads, changes)
 
 
 def _units(plans: Iterable[Plan]) -> set[tuple[str, int]]:
@@ -73,20 +65,17 @@ def _labels(units: Iterable[tuple[str, int]]) -> tuple[str, ...]:
     return tuple(f"{model}/{','.join(found)}" for model, found in versions.items())
 
 
-def _filled(labels: Labels) -> Labels:
-    return {shard: models for shard, models in labels.items() if models}
-
-
-def _changes(live: bytes | None, wanted: bytes) -> tuple[Change, ...]:
-    if live is None or live == wanted:
+def changes_of_rules(before: bytes, after: bytes) -> tuple[Change, ...]:
+    """Return what is different in the rules of two bundles; nothing where `before` cannot be read."""
+    if before == after:
         return ()
-    # Whoever only reconciles or rolls back never needs it.
-    from tidegate.rules.compare.changes import changes_between
-    from tidegate.rules.compare.revision import open_revision
+    # Not needed by a reconcile or a rollback, and slow to import.
+    from tidegate.analysis.compare.changes import changes_between
+    from tidegate.analysis.compare.revision import open_revision
 
     try:
-        before = open_revision(live)
+        opened = open_revision(before)
     except BundleError:
-        # Status reports it, and this publish repairs it.
+        # Status reports it, and a publish repairs it.
         return ()
-    return tuple(changes_between(before, open_revision(wanted)))
+    return tuple(changes_between(opened, open_revision(after)))

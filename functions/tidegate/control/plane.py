@@ -1,28 +1,31 @@
-"""The control plane of one process: its parts, wired."""
+"""The control plane of one process: what every function of this package works with."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 from tidegate.control.config import ControlConfig, ControlPorts
 from tidegate.control.desired import StateReader
 from tidegate.control.failures import Failures
-from tidegate.control.publish import Publisher
-from tidegate.control.reconcile import Reconciler
-from tidegate.control.recover import Recoverer
-from tidegate.control.rollback import Rollbacker
-from tidegate.control.status import StatusReader
+from tidegate.control.inspection import Inspector
+from tidegate.ports import Unit
+
+
+class FailedTry(NamedTuple):
+    """When models failed a try, in Unix seconds, and why."""
+
+    at: float
+    reason: str
 
 
 class ControlPlane:
-    """What a process needs to change the fleet. Any number of processes may have one.
+    """The dependencies and caches with which a process changes the fleet. Any number of processes may have one.
 
     Attributes:
-        reader: reads what the fleet must hold.
-        failures: what failed to load, shared with the servers that this process supervises.
-        reconciler: makes the fleet hold it.
-        publisher: makes rules live.
-        rollbacker: makes earlier rules live again.
-        recoverer: makes a lost pointer again.
-        status: tells how the fleet is.
+        reader: reads what the fleet must hold, and caches what never changes.
+        failures: the loads that failed, shared with the servers that this process supervises.
+        failed_tries: the models that failed a try, by the revision and the drafts that it needs.
+        inspector: looks whether what is live is stored whole and answers.
     """
 
     def __init__(self, ports: ControlPorts, config: ControlConfig | None = None) -> None:
@@ -30,8 +33,5 @@ class ControlPlane:
         self.config = ControlConfig() if config is None else config
         self.reader = StateReader(ports, self.config)
         self.failures = Failures(ports.clock)
-        self.reconciler = Reconciler(ports, self.config, self.reader, self.failures)
-        self.publisher = Publisher(ports, self.config, self.reader, self.reconciler)
-        self.status = StatusReader(ports, self.reader, self.reconciler, self.failures)
-        self.recoverer = Recoverer(ports, self.reader)
-        self.rollbacker = Rollbacker(ports, self.config, self.reader, self.reconciler)
+        self.failed_tries: dict[tuple[str, frozenset[tuple[Unit, str]]], FailedTry] = {}
+        self.inspector = Inspector(ports)

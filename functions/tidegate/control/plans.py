@@ -8,36 +8,29 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tidegate.ports import ModelLoad, ModelState, Unit
+from tidegate.ports import Loaded, ModelLoad, Unit
+from tidegate.rules import Target
 
 Plan = tuple[ModelLoad, ...]
-"""What one endpoint must hold, steps before the ensembles that call them."""
-
-Loaded = Mapping[str, frozenset[int]]
-"""The READY versions of an endpoint, by model."""
+"""The models that one endpoint must hold, steps before the ensembles that call them."""
 
 NOTHING: Plan = ()
 
 
-def loaded_versions(states: Iterable[ModelState]) -> Loaded:
-    """What an endpoint says that it has loaded, by model."""
-    versions: dict[str, set[int]] = {}
-    for state in states:
-        if state.version is not None and state.state == "READY":
-            versions.setdefault(state.model, set()).add(state.version)
-    return {model: frozenset(found) for model, found in versions.items()}
-
-
 def units_of(plans: Iterable[Plan]) -> frozenset[Unit]:
-    """Everything that plans need of the model store."""
     return frozenset((load.model, version) for plan in plans for load in plan for version in (None, *load.versions))
 
 
+def target_of(model: str, version: int, shard: str) -> Target:
+    """Return the target that a version of a model on one shard is."""
+    return Target(f"{model}/{version}", model, version, (shard,))
+
+
 def merge(plans: Iterable[Plan]) -> tuple[Plan, tuple[str, ...]]:
-    """One plan that serves what each of `plans` does, and the models where that is impossible.
+    """Return one plan that serves what each of `plans` does, and the models where that is impossible.
 
     The versions of a model are united. A model of which two plans have different configs can be loaded in one way only:
-    the first plan's counts, and its name is returned beside.
+    the first plan's counts, and its name is returned, too.
     """
     merged: dict[str, ModelLoad] = {}
     conflicts: dict[str, None] = {}
@@ -54,7 +47,7 @@ def merge(plans: Iterable[Plan]) -> tuple[Plan, tuple[str, ...]]:
 
 
 def with_versions(load: ModelLoad, versions: Iterable[int]) -> ModelLoad:
-    """The same load with exactly these versions.
+    """Return the same load with exactly these versions.
 
     Raises:
         ValueError: the load has no config, so that the model's own says which versions are served.
@@ -70,11 +63,11 @@ def with_versions(load: ModelLoad, versions: Iterable[int]) -> ModelLoad:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """How far an endpoint is from a plan.
+    """The difference between an endpoint and a plan.
 
     Attributes:
         missing: loads of which a version is not READY, steps first.
-        wider: loads that are READY in all their versions, and in others that nobody needs.
+        wider: loads that are READY in all their versions, and in others that are not needed.
         surplus: models that the plan does not have, ensembles before their steps as far as these are known.
     """
 
@@ -89,11 +82,9 @@ class Difference:
 def difference(
     needed: Plan, loaded: Loaded, steps: Mapping[str, Sequence[str]], allowed: Plan | None = None
 ) -> Difference:
-    """Compare a plan with what is loaded.
+    """Compare the plan `needed` with what is loaded.
 
     Args:
-        needed: what must be loaded.
-        loaded: what is.
         steps: the steps of models that are in no plan any more.
         allowed: what may be loaded, `needed` included; None: nothing else.
     """
@@ -114,7 +105,7 @@ def difference(
 
 
 def _callers_first(models: Iterable[str], steps: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
-    """Models in an order where each stands before the steps that it calls."""
+    """Sort models so that each comes before the steps that it calls."""
     wanted = set(models)
     ordered: dict[str, None] = {}
 
@@ -130,10 +121,25 @@ def _callers_first(models: Iterable[str], steps: Mapping[str, Sequence[str]]) ->
     return tuple(reversed(ordered))
 
 
-def same_but_versions(one: ModelLoad, other: ModelLoad) -> bool:
-    """Whether two loads of a model can be one that serves the versions of both.
+def closures(plan: Plan, models: Mapping[str, ModelLoad]) -> Plan:
+    """Return the loads of some models of a plan, and of what they call in the versions that they call, steps first."""
+    versions: dict[str, set[int]] = {name: set(load.versions) for name, load in models.items()}
+    found: list[ModelLoad] = []
+    for load in reversed(plan):
+        if load.model in versions:
+            whole = with_versions(load, versions[load.model] or load.versions)
+            found.append(whole)
+            for step, version in called_by(whole):
+                # One that is left open is any of those that the plan has.
+                versions.setdefault(step, set()).update({version} if version > 0 else ())
+    return tuple(reversed(found))
 
-    The config of what was live never changes, and of what was not one is loaded, so the versions of its steps are all that two configs of one model can differ in.
+
+def same_but_versions(one: ModelLoad, other: ModelLoad) -> bool:
+    """Return whether two loads of a model can be one that serves the versions of both.
+
+    The config of what was live never changes, and of what was not one is loaded, so the versions of its steps are all
+    that two configs of one model can differ in.
     """
     if one.config is None or other.config is None:
         return one == other
@@ -141,7 +147,7 @@ def same_but_versions(one: ModelLoad, other: ModelLoad) -> bool:
 
 
 def called_by(load: ModelLoad) -> tuple[tuple[str, int], ...]:
-    """The models that an ensemble calls itself, with the version of each (0 or less: any)."""
+    """Return the models that an ensemble calls itself, with the version of each (0 or less: any)."""
     return tuple((step, 0) for step in load.steps) if load.config is None else _step_versions(load.config)
 
 

@@ -1,406 +1,225 @@
-"""Rollout: a revision's models loaded on every endpoint of their shards, and every target found READY."""
+"""Rollout: the state of a change while its models are loaded on servers, and the work on one server."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from tidegate.control.claims import Claims, HeldClaim, Note
-from tidegate.control.config import ControlConfig, ControlPorts
+from tidegate.control.change import Change
 from tidegate.control.desired import Desired
-from tidegate.control.endpoints import Endpoints, located, name_of, raise_first
-from tidegate.control.plans import NOTHING, Loaded, Plan, with_versions
+from tidegate.control.endpoints import ask_golden, load, loaded_on, located
+from tidegate.control.plane import ControlPlane
+from tidegate.control.plans import NOTHING, Plan, closures, merge, same_but_versions, with_versions
 from tidegate.control.presence import Presence
-from tidegate.control.trying import REPAIR, STEP, Untried, closures
-from tidegate.errors import EndpointError, EndpointTimeoutError, ModelLoadError, PublishError, StackError
-from tidegate.ports import EndpointState, GoldenOutcome, ModelLoad, RegisteredEndpoint
+from tidegate.control.steps import Note
+from tidegate.errors import (
+    EndpointError,
+    EndpointTimeoutError,
+    ModelHangsError,
+    ModelLoadError,
+    ServerLostError,
+    StackError,
+)
+from tidegate.ports import GoldenOutcome, Loaded, ModelLoad, RegisteredEndpoint
 from tidegate.rules import Target
 
-POLL_S = 0.25
+REPAIR = "repair the model (as a new version, where this one has been live), or take it out of the rules"
+LATER = "see `tidegate status`, and publish again once the fleet is healthy"
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """What a rollout must bring about.
+class Untried:
+    """The models of a revision that no revision which was live serves in the same way.
 
     Attributes:
-        plans: what each shard must hold.
-        targets: the targets that must be READY, each on all its shards.
-        known: the names of the targets that live serves in just the same way, so that golden requests prove nothing.
-        proved: whether every target must answer a golden request.
+        targets: the targets that new versions serve.
+        closures: the new models with everything that they call, on whatever shard, steps first.
     """
 
-    plans: Mapping[str, Plan]
-    targets: Sequence[Target]
-    known: frozenset[str] = frozenset()
-    proved: bool = False
-
-    def targets_on(self, shard: str) -> Iterable[Target]:
-        """The targets of a shard."""
-        return (target for target in self.targets if shard in target.shards)
-
-
-@dataclass(slots=True)
-class Loads:
-    """What was loaded: models and how many loads of them there were, on how many endpoints."""
-
-    models: dict[str, int] = field(default_factory=dict)
-    endpoints: set[str] = field(default_factory=set)
+    models: dict[str, ModelLoad] = field(default_factory=dict)
+    targets: tuple[Target, ...] = ()
+    closures: Plan = NOTHING
 
     def __str__(self) -> str:
-        if not self.models:
-            return "everything is loaded already"
-        names = ", ".join(sorted(self.models)[:5]) + (
-            f" and {len(self.models) - 5} more" if len(self.models) > 5 else ""
-        )
-        return f"{names} on {len(self.endpoints)} endpoint{'s' * (len(self.endpoints) != 1)}"
+        return ", ".join(sorted(self.models))
+
+
+def find_untried(change: Change, desired: Desired) -> Untried:
+    """Find the targets and models of a revision that no revision which stays loaded has served."""
+    served: dict[str, list[ModelLoad]] = {}
+    for plan in desired.published:
+        for model in plan:
+            served.setdefault(model.model, []).append(model)
+    whole, _ = merge(change.plans.values())
+    models: dict[str, ModelLoad] = {}
+    for model in whole:
+        alike = [each for each in served.get(model.model, ()) if same_but_versions(each, model)]
+        new = set(model.versions).difference(*(each.versions for each in alike))
+        if new:
+            models[model.model] = with_versions(model, new)
+    targets = tuple(
+        each for each in change.targets if each.model in models and each.version in models[each.model].versions
+    )
+    return Untried(models, targets, closures(whole, models))
 
 
 class Rollout:
     """Brings one revision onto the endpoints.
 
     Attributes:
-        proved_at: when the claim was proved, in Unix seconds; set it before `validate`.
-        untried: the models that no revision has served before; set it before `load`.
-        careful: whether these could harm something that is live; set it before `load`.
-        presence: which shards have servers.
-        loads: what was loaded.
+        desired: what the fleet must hold, with the change claimed.
+        untried: the models that no revision has served before.
+        careful: whether these could harm a live model.
+        proved_at: when the claim was proved, in Unix seconds.
         wedged: the endpoints that a load or a request hangs on, with the reason in words.
         unproved: the targets that no golden request proved, with the reason in words.
     """
 
-    def __init__(
-        self, ports: ControlPorts, config: ControlConfig, claims: Claims, presence: Presence, wanted: Wanted
-    ) -> None:
-        self.proved_at = 0.0
-        self.untried = Untried({}, NOTHING, ())
+    desired: Desired
+
+    def __init__(self, plane: ControlPlane, change: Change) -> None:
+        self.plane = plane
+        self.change = change
+        self.presence = Presence(plane, change)
+        self.untried = Untried()
         self.careful = False
-        self._ports = ports
-        self._config = config
-        self._claims = claims
-        self.presence = presence
-        self._wanted = wanted
-        self._endpoints = Endpoints(ports, config)
-        self._golden: set[tuple[str, str]] = set()
-        self._fresh: set[tuple[str, str]] = set()
-        self._failed = False
-        self.loads = Loads()
+        self.proved_at = 0.0
+        self.loads: dict[str, int] = {}
         self.wedged: dict[RegisteredEndpoint, str] = {}
         self.unproved: dict[str, str] = {}
+        self._has_lost_server = False
+        self._loaded_urls: set[str] = set()
+        self._asked: set[tuple[str, str]] = set()
+        self._fresh: set[tuple[str, str]] = set()
 
-    async def try_on_one(self, desired: Desired, note: Note) -> None:
-        """Load and ask what was never tried on one server of the fleet: each model on the shard with the most servers.
+    @property
+    def summary(self) -> str:
+        if not self.loads:
+            return "everything is loaded already"
+        more = f" and {len(self.loads) - 5} more" if len(self.loads) > 5 else ""
+        endpoints = len(self._loaded_urls)
+        return f"{', '.join(sorted(self.loads)[:5])}{more} on {endpoints} endpoint{'s' * (endpoints != 1)}"
 
-        Raises:
-            PublishError: a model was refused, hung, ended its server or answered wrongly.
-            StackError: a model has no server to be tried on.
-            StoreError: the registry did not answer.
-        """
-        groups = await self.presence.groups(note)
-        left = dict(self.untried.models)
-        tried: dict[RegisteredEndpoint, Loaded] = {}
-        for shard in sorted(groups, key=lambda each: (-len(groups[each]), each)):
-            here = {load.model: left.pop(load.model) for load in self._wanted.plans[shard] if load.model in left}
-            if here:
-                entry = await self._answering(groups[shard])
-                note(f"trying {', '.join(sorted(here))} on {name_of(entry)}")
-                plan = closures(self._wanted.plans[shard], here)
-                with _blamed():
-                    tried[entry] = await self._prove_on(entry, desired, note, plan, self.untried.targets_of(here))
-        await asyncio.sleep(self._config.soak_s if tried else 0.0)
-        for entry, before in tried.items():
-            with _blamed():
-                await self._check_well(entry, before)
-        for model in left:
-            shards = [shard for shard, plan in self._wanted.plans.items() if any(each.model == model for each in plan)]
-            if self.presence.patient and not await self.presence.may_sleep(shards):
-                raise StackError(
-                    f"model {model!r} was never live, and no server is ready that it could be tried on: start one of shard "
-                    f"{shards[0]!r}, and publish again"
-                )
-            note(f"model {model!r} could not be tried, as no server is ready that needs it")
-
-    async def _answering(self, group: Sequence[RegisteredEndpoint]) -> RegisteredEndpoint:
-        """The first server of a shard that answers. Raises `StackError` where none does."""
-        for entry in group:
-            with contextlib.suppress(EndpointError):
-                await self._endpoints.loaded(entry)
-                return entry
-        raise StackError(f"{name_of(group[0])} does not answer, and its shard has no other server; {_ADVICE}")
-
-    async def load(self, desired: Desired, note: Note) -> None:
-        """Load what is missing on every endpoint that is ready: on one of each shard first, and then on the others. Models
-        that live does not know go on one server of each shard at a time, and each must stay well before the next is begun.
-
-        Raises:
-            StackError: a model was refused, hung, or its server ended.
-            StoreError: the registry did not answer.
-        """
-        groups = await self.presence.groups(note)
-        results = await self._endpoints.each(groups.values(), lambda group: self._spread(group, desired, note))
-        raise_first(results)
-
-    async def _spread(self, group: Sequence[RegisteredEndpoint], desired: Desired, note: Note) -> None:
-        """Load on the servers of a shard."""
-        before: dict[RegisteredEndpoint, Loaded] = {}
-        try:
-            # Where nothing is live yet, nothing can be harmed, and the first start should not take longer than it must.
-            first = 1 if desired.serves else len(group)
-            for batch in _batches(group, first, 1 if self.careful else len(group)):
-                if self._failed:
-                    return
-                for entry, loaded in before.items():
-                    await self._check_well(entry, loaded)
-                results = await self._endpoints.each(batch, lambda entry: self._load_and_ask(entry, desired, note))
-                raise_first([each for each in results if not isinstance(each, EndpointError)])
-                for entry, result in zip(batch, results, strict=True):
-                    if isinstance(result, EndpointError):
-                        note(f"{result}; it is asked again before the flip")
-                    elif self.careful:
-                        before[entry] = result  # type: ignore[assignment]  # raised above
-        except BaseException:
-            self._failed = True
-            raise
-
-    async def _load_and_ask(self, entry: RegisteredEndpoint, desired: Desired, note: Note) -> Loaded:
-        """Load what a server lacks, and ask it what is new; what it must hold from then on."""
-        shard = entry.endpoint.shard
-        targets = [each for each in self.untried.targets if shard in each.shards] if self.careful else []
-        return await self._prove_on(entry, desired, note, self._wanted.plans.get(shard, NOTHING), targets)
-
-    async def _prove_on(
-        self, entry: RegisteredEndpoint, desired: Desired, note: Note, plan: Plan, targets: Iterable[Target]
-    ) -> Loaded:
-        """Load some models on a server and ask some targets; what of live it held before, and must hold still.
+    async def prove_on(self, entry: RegisteredEndpoint, plan: Plan, targets: Iterable[Target], note: Note) -> Loaded:
+        """Load some models on a server and ask some targets. Return the live models that it held before, and must still hold.
 
         Raises:
             EndpointError: it did not answer before anything was loaded.
-            StackError: it was lost, or something is wrong with a model.
+            ServerLostError: it was lost over a load.
+            StackError: it was lost later, or something is wrong with a model.
         """
-        before = await self._before(entry, desired)
-        await self._load_on(entry, desired, note, plan)
+        live = {model.model: model.versions for model in self.desired.live.get(entry.endpoint.shard, NOTHING)}
+        loaded = await loaded_on(self.plane, entry)
+        before = {name: versions.intersection(live[name]) for name, versions in loaded.items() if name in live}
+        await self.load_on(entry, plan, note)
         for target in targets:
             try:
-                await self._ask(entry, target, note)
+                await self.ask(entry, target, note)
             except EndpointError as error:
-                reason = (
-                    f"{name_of(entry)} ended or did not answer while target {target.name!r} answered its first requests"
-                )
-                raise StackError(f"{reason}: {error}; {REPAIR}") from error
+                during = f"target {target.name!r} answered its first requests"
+                raise StackError(
+                    f"{entry.endpoint} ended or did not answer while {during}: {error}; {REPAIR}"
+                ) from error
         if self.careful:
-            await self._check_well(entry, before)
+            await self.check_unharmed(entry, before)
         return before
 
-    async def _before(self, entry: RegisteredEndpoint, desired: Desired) -> Loaded:
-        """What of the live revision a server holds."""
-        loaded = await self._endpoints.loaded(entry)
-        live = {load.model: load.versions for load in desired.live.get(entry.endpoint.shard, NOTHING)}
-        return {model: versions.intersection(live[model]) for model, versions in loaded.items() if model in live}
-
-    async def _check_well(self, entry: RegisteredEndpoint, before: Loaded) -> None:
-        """See that a server answers, and that what of live was READY on it is READY still. Raises `StackError`."""
-        names = ", ".join(sorted(self.untried.models))
+    async def check_unharmed(self, entry: RegisteredEndpoint, before: Loaded) -> None:
+        """Check that a server answers, and that the live models that were READY on it still are. Raises `StackError`."""
         try:
-            loaded = await self._endpoints.loaded(entry)
+            loaded = await loaded_on(self.plane, entry)
         except EndpointError as error:
             raise StackError(
-                f"{name_of(entry)} does not answer after {names} was loaded on it: {error}; {REPAIR}"
+                f"{entry.endpoint} does not answer after {self.untried} was loaded on it: {error}; {REPAIR}"
             ) from error
-        for model, versions in before.items():
-            if not loaded.get(model, frozenset()).issuperset(versions):
+        for name, versions in before.items():
+            if not loaded.get(name, frozenset()).issuperset(versions):
                 raise StackError(
-                    f"{model!r} is not READY on {name_of(entry)} any more after {names} was loaded; {REPAIR}"
+                    f"{name!r} is not READY on {entry.endpoint} any more after {self.untried} was loaded; {REPAIR}"
                 )
 
-    async def validate(self, held: HeldClaim, desired: Desired, note: Note) -> None:
-        """Find every target READY on every endpoint of its shards, and its golden requests answered.
-
-        What is missing meanwhile, on a server that has just come or through someone who did not know of the claim, is
-        loaded.
-
-        Raises:
-            StackError: an endpoint does not answer, or a target is not READY or gives a wrong answer.
-            StoreError: a store did not answer.
-        """
-        deadline = self._ports.clock() + self._config.endpoint_wait_s
-        await self._claims.strangers_gone(held, note)
-        while True:
-            # In this order: a server that is ready by now is among those that are asked next.
-            settled = await self._settled(note)
-            problems = await self._problems(desired, note)
-            if settled and not problems:
-                return
-            if self._ports.clock() > deadline:
-                raise StackError(f"{problems[0] if problems else 'servers are still starting'}; {_ADVICE}")
-            await asyncio.sleep(POLL_S)
-
-    async def ready(self) -> bool:
-        """Whether every target is READY now on every endpoint of its shards that answers, and one of each shard does. A
-        shard of which none does counts where that leaves nothing served worse than it is."""
-        entries = await self._endpoints.by_shard()
-        silent = []
-        for shard in self._shards():
-            results = await self._endpoints.each(entries.get(shard, ()), self._not_ready)
-            answers = [each for each in results if not isinstance(each, EndpointError)]
-            raise_first(answers)
-            if any(answers):
-                return False
-            if not answers:
-                silent.append(shard)
-        self.presence.absent = tuple(silent)
-        return not silent or await self.presence.serves_no_worse(silent)
-
-    async def _problems(self, desired: Desired, note: Note) -> list[str]:
-        """What is wrong with each endpoint now; loads what is missing."""
-        entries = [entry for group in (await self.presence.groups(note)).values() for entry in group]
-        results = await self._endpoints.each(entries, lambda entry: self._validate_on(entry, desired, note))
-        raise_first([each for each in results if not isinstance(each, EndpointError)])
-        if await self._needs_no(entries, results):
-            results = [each for each in results if not isinstance(each, EndpointError)]
-        return [str(result) for result in results if result]
-
-    async def _needs_no(self, entries: Sequence[RegisteredEndpoint], results: Sequence[object]) -> bool:
-        """Whether whoever makes the change has no time for servers that do not answer: others of their shards do, or
-        nothing is served worse without these shards."""
-        if self.presence.patient:
-            return False
-        answering = {
-            entry.endpoint.shard
-            for entry, each in zip(entries, results, strict=True)
-            if not isinstance(each, EndpointError)
-        }
-        silent = [shard for shard in self._shards() if shard not in answering]
-        if silent and not await self.presence.serves_no_worse(silent):
-            return False
-        self.presence.absent = tuple(silent)
-        return True
-
-    async def _validate_on(self, entry: RegisteredEndpoint, desired: Desired, note: Note) -> str:
-        await self._load_on(entry, desired, note, self._wanted.plans.get(entry.endpoint.shard, NOTHING))
-        problem = await self._not_ready(entry)
-        if problem:
-            return problem
-        for target in self._wanted.targets_on(entry.endpoint.shard):
-            if target.name not in self._wanted.known:
-                await self._ask(entry, target, note)
-        return ""
-
-    async def _ask(self, entry: RegisteredEndpoint, target: Target, note: Note) -> None:
-        """Ask a target its golden requests, once on each server.
+    async def ask(self, entry: RegisteredEndpoint, target: Target, note: Note) -> None:
+        """Send a target its golden requests, once on each server.
 
         Raises:
             EndpointError: the server did not answer.
             StackError: the answer is wrong, or proves nothing where it must.
         """
         asked = (entry.endpoint.url, target.name)
-        if asked in self._golden:
+        if asked in self._asked:
             return
         try:
-            result = await self._endpoints.golden(entry, target)
+            result = await ask_golden(self.plane, entry.endpoint, target)
         except EndpointTimeoutError as error:
             self.wedged[entry] = f"a request of {target.name!r} hangs"
             raise StackError(
-                f"target {target.name!r} on {name_of(entry)} does not answer: {error}; {REPAIR}"
+                f"target {target.name!r} on {entry.endpoint} does not answer: {error}; {REPAIR}"
             ) from error
         if result.outcome is GoldenOutcome.WRONG:
-            raise StackError(f"target {target.name!r} on {name_of(entry)}: {result.reason}; correct the model")
+            raise StackError(f"target {target.name!r} on {entry.endpoint}: {result.reason}; correct the model")
         if result.outcome is GoldenOutcome.UNPROVED:
             self._note_unproved(target, "; ".join(filter(None, (result.reason, result.advice))), note)
-        self._golden.add(asked)
+        self._asked.add(asked)
 
     def _note_unproved(self, target: Target, reason: str, note: Note) -> None:
-        if self._wanted.proved:
-            raise StackError(f"target {target.name!r} is unproved: {reason}")
+        unproved = f"target {target.name!r} is unproved: {reason}"
+        if self.change.requires_samples:
+            raise StackError(unproved)
         if target.name not in self.unproved:
             self.unproved[target.name] = reason
-            note(f"target {target.name!r} is unproved: {reason}")
+            note(unproved)
 
-    async def _not_ready(self, entry: RegisteredEndpoint) -> str:
-        """Which target an endpoint cannot serve; empty where it can serve all."""
-        for target in self._wanted.targets_on(entry.endpoint.shard):
-            if not await self._endpoints.model_ready(entry, target.model, target.version):
-                return f"target {target.name!r} is not READY on {name_of(entry)}"
-        return ""
+    async def load_on(self, entry: RegisteredEndpoint, plan: Plan, note: Note) -> None:
+        """Load the models of a plan that a server lacks.
 
-    async def _settled(self, note: Note) -> bool:
-        """Whether no server can still turn ready that has not seen the proved claim.
-
-        A server looks at what it must hold, and is registered ready at most `settle_s` later: one that was loading when
-        the claim was proved may have looked before.
+        Raises:
+            EndpointError: it did not answer before anything was loaded.
+            ServerLostError: it was lost over a load.
+            StackError: a model was refused or hangs.
         """
-        if self._ports.clock() >= self.proved_at + self._config.settle_s:
-            return True
-        loading = await self._endpoints.by_shard(EndpointState.LOADING)
-        if not any(shard in loading for shard in self._shards()):
-            return True
-        note("waiting for a server that is starting")
-        return False
-
-    async def _load_on(self, entry: RegisteredEndpoint, desired: Desired, note: Note, plan: Plan) -> None:
-        loaded = dict(await self._endpoints.loaded(entry))
-        desired_loads = {load.model: load for load in desired.plan(entry.endpoint.shard)}
+        loaded = dict(await loaded_on(self.plane, entry))
+        desired = {model.model: model for model in self.desired.plan(entry.endpoint.shard)}
+        # A server may have other files of a draft than were pushed last, which Triton loads only where they have changed.
+        untried = {model for model in self.untried.models if (entry.endpoint.url, model) not in self._fresh}
         lacking = [
-            load
-            for load in plan
-            if self._is_stale(entry, load.model) or not loaded.get(load.model, frozenset()).issuperset(load.versions)
+            model
+            for model in plan
+            if model.model in untried or not loaded.get(model.model, frozenset()).issuperset(model.versions)
         ]
-        for number, load in enumerate(lacking, 1):
-            have = loaded.get(load.model, frozenset())
-            # Whatever else is loaded stays: taking away is for those who repair, and never for a publisher.
-            whole = desired_loads.get(load.model, load)
-            wider = with_versions(whole, {*whole.versions, *have})
-            note(f"loading {_label(wider)} on {name_of(entry)} ({number} of {len(lacking)})")
+        for number, model in enumerate(lacking, 1):
+            # Whatever else is loaded stays: a repairer takes it away, never a publisher.
+            whole = desired.get(model.model, model)
+            wider = with_versions(whole, {*whole.versions, *loaded.get(model.model, ())})
+            note(f"loading {label(wider)} on {entry.endpoint} ({number} of {len(lacking)})")
             await self._load_one(entry, wider)
-            loaded[load.model] = frozenset(wider.versions)
+            loaded[model.model] = frozenset(wider.versions)
 
-    def _is_stale(self, entry: RegisteredEndpoint, model: str) -> bool:
-        """Whether a server may have another content of a model than was pushed last: one that was never live can be
-        replaced. Triton loads only what has changed."""
-        return model in self.untried.models and (entry.endpoint.url, model) not in self._fresh
+    def take_repeat(self, lost: ServerLostError) -> bool:
+        """Return whether the load that a server was lost over is repeated on its successor: once in a change, since a server may
+        also crash by itself. A new model that could harm what is live must have been loaded on another server before."""
+        is_first, self._has_lost_server = not self._has_lost_server, True
+        is_risky = self.careful and lost.model in self.untried.models and lost.model not in self.loads
+        return is_first and not is_risky
 
-    async def _load_one(self, entry: RegisteredEndpoint, load: ModelLoad) -> None:
+    async def _load_one(self, entry: RegisteredEndpoint, model: ModelLoad) -> None:
         try:
-            await self._endpoints.load(entry, load)
+            await load(self.plane, entry, model)
         except ModelLoadError as error:
-            if error.hung:
-                self.wedged[entry] = f"the load of {load.model!r} hangs"
-            reason = f"model {load.model!r} on {name_of(entry)}: {error}; {REPAIR}"
+            if isinstance(error, ModelHangsError):
+                self.wedged[entry] = f"the load of {model.model!r} hangs"
+            reason = f"model {model.model!r} on {entry.endpoint}: {error}; {REPAIR}"
             raise StackError("\n".join((reason, *error.located))) from error
         except EndpointError as error:
             reason = (
-                f"{name_of(entry)} ended or did not answer while it loaded {load.model!r}: {error}; publish again, and if "
+                f"{entry.endpoint} ended or did not answer while it loaded {model.model!r}: {error}; publish again, and if "
                 "it happens again, it is the model: try it with `tidegate models smoke`"
             )
-            found = await located(self._ports.diagnose, load.model)
-            raise StackError("\n".join((reason, *found))) from error
-        self._fresh.add((entry.endpoint.url, load.model))
-        self.loads.models[load.model] = self.loads.models.get(load.model, 0) + 1
-        self.loads.endpoints.add(entry.endpoint.url)
-
-    def _shards(self) -> list[str]:
-        return [shard for shard, plan in self._wanted.plans.items() if plan]
+            found = await located(self.plane.ports.diagnose, model.model)
+            raise ServerLostError(model.model, "\n".join((reason, *found))) from error
+        self._fresh.add((entry.endpoint.url, model.model))
+        self.loads[model.model] = self.loads.get(model.model, 0) + 1
+        self._loaded_urls.add(entry.endpoint.url)
 
 
-_ADVICE = "see `tidegate status`, and publish again when the fleet is well"
-
-
-@contextlib.contextmanager
-def _blamed() -> Iterator[None]:
-    """Have a try fail as it does on a scratch server where the model is to blame."""
-    try:
-        yield
-    except StackError as error:
-        raise PublishError(STEP, str(error)) from error
-
-
-def _batches(group: Sequence[RegisteredEndpoint], first: int, size: int) -> Iterator[Sequence[RegisteredEndpoint]]:
-    """The `first` servers, and then `size` at a time."""
-    yield group[:first]
-    for start in range(first, len(group), size):
-        yield group[start : start + size]
-
-
-def _label(load: ModelLoad) -> str:
-    return f"{load.model}/{','.join(map(str, load.versions))}"
+def label(model: ModelLoad) -> str:
+    return f"{model.model}/{','.join(map(str, model.versions))}"

@@ -1,172 +1,180 @@
-"""Trying: models that no live revision has served are loaded and asked on one server first, so that one that hangs, ends
-its server or takes all memory costs that server alone.
+"""Try: load and ask models that no live revision has served on one server first, so that one that hangs, ends its server or
+takes all memory costs only that server.
 
-Where this process can start servers, that one is a *scratch* server: nobody sends it requests, and it is gone afterwards.
+If this process can start servers, it is a scratch server, which is stopped afterwards; else one of the fleet.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import contextlib
+from collections.abc import Iterator, Sequence
 
-from tidegate.control.claims import Note
-from tidegate.control.config import ControlConfig, ControlPorts
-from tidegate.control.desired import Desired
-from tidegate.control.endpoints import load_on, located
-from tidegate.control.plans import Plan, called_by, loaded_versions, merge, same_but_versions, with_versions
-from tidegate.errors import EndpointError, EndpointTimeoutError, ModelLoadError, PublishError
-from tidegate.ports import GoldenOutcome, ModelLoad, ModelServer
+from tidegate.control.endpoints import load_on, loaded_on, located
+from tidegate.control.plane import ControlPlane, FailedTry
+from tidegate.control.plans import closures
+from tidegate.control.rollout import LATER, REPAIR, Rollout, Untried, find_untried, label
+from tidegate.control.steps import Note, Steps
+from tidegate.errors import EndpointError, EndpointTimeoutError, ModelLoadError, PublishError, StackError
+from tidegate.ports import GoldenOutcome, Loaded, ModelLoad, ModelServer, RegisteredEndpoint, ScratchServers
 from tidegate.rules import Target
-
-ENDED_S = 2.0
-"""How long the end of a server that was lost is waited for, to say how it ended."""
 
 STEP = "try"
 
-_PROVED = frozenset({"live", "rollback", "draining", "served"})
+ENDED_S = 2.0
+"""Longest wait for the end of a lost scratch server, to report how it ended."""
 
-REPAIR = "repair the model (as a new version, where this one has been live), or take it out of the rules"
+TRY_KEPT_S = 600.0
+"""How long a failed try is not repeated when a followed directory changes: a hang costs minutes each time."""
+
+_TRIED_BEFORE = (
+    "it was not tried again, as nothing of it has changed; repair the model and save it again, or run `tidegate follow "
+    "resume` to have it tried as it is"
+)
 
 
-@dataclass(frozen=True, slots=True)
-class Untried:
-    """The models of a revision that no revision which was live serves in the same way.
+async def try_models(rollout: Rollout, steps: Steps) -> None:
+    """Load the models that were never live on one server, and ask them, before other servers load them.
 
-    Attributes:
-        models: them, each with its new versions alone.
-        plan: all that the revision needs, on whatever shard, steps before the ensembles that call them.
-        targets: the targets that new versions serve.
+    Raises:
+        PublishError: a model was refused, hung, ended its server or answered wrongly, or could not be tried.
     """
-
-    models: Mapping[str, ModelLoad]
-    plan: Plan
-    targets: tuple[Target, ...]
-
-    @property
-    def closures(self) -> Plan:
-        """The new models with everything that they call."""
-        return closures(self.plan, self.models)
-
-    def targets_of(self, models: Iterable[str]) -> tuple[Target, ...]:
-        """The targets that new versions of some models serve."""
-        wanted = set(models)
-        return tuple(target for target in self.targets if target.model in wanted)
-
-
-def find_untried(plans: Mapping[str, Plan], targets: Iterable[Target], desired: Desired) -> Untried:
-    """What of a revision has never been live, as far as the revisions that stay loaded show."""
-    served: dict[str, list[ModelLoad]] = {}
-    for held in desired.held:
-        if held.reason in _PROVED:
-            for plan in (held.plans or {}).values():
-                for load in plan:
-                    served.setdefault(load.model, []).append(load)
-    whole, _ = merge(plans.values())
-    models: dict[str, ModelLoad] = {}
-    for load in whole:
-        alike = [each for each in served.get(load.model, ()) if same_but_versions(each, load)]
-        new = set(load.versions).difference(*(each.versions for each in alike))
-        if new:
-            models[load.model] = with_versions(load, new)
-    found = tuple(each for each in targets if each.model in models and each.version in models[each.model].versions)
-    return Untried(models, whole, found)
-
-
-def closures(plan: Plan, models: Mapping[str, ModelLoad]) -> Plan:
-    """The loads of some models of a plan, and of what they call in the versions that they call, steps first."""
-    versions: dict[str, set[int]] = {name: set(load.versions) for name, load in models.items()}
-    found: list[ModelLoad] = []
-    for load in reversed(plan):
-        if load.model in versions:
-            whole = with_versions(load, versions[load.model] or load.versions)
-            found.append(whole)
-            for step, version in called_by(whole):
-                # One that is left open is any of those that the plan has.
-                versions.setdefault(step, set()).update({version} if version > 0 else ())
-    return tuple(reversed(found))
-
-
-class ScratchTrial:
-    """Tries models on a scratch server."""
-
-    def __init__(self, ports: ControlPorts, config: ControlConfig, untried: Untried) -> None:
-        self._ports = ports
-        self._config = config
-        self._untried = untried
-
-    async def run(self, note: Note) -> None:
-        """Start a server, load and ask the new models, see that it stays well, and end it.
-
-        Raises:
-            StackError: no server could be started.
-            PublishError: a model was refused, hung, ended the server or answered wrongly.
-            StoreError: a store did not answer.
-        """
-        assert self._ports.scratch is not None
-        note("starting a scratch server")
-        server = await self._ports.scratch.launch(self._untried.closures)
+    plane, change = rollout.plane, rollout.change
+    rollout.untried = find_untried(change, rollout.desired)
+    if not rollout.untried.models:
+        steps.skip(STEP, "every model has been live before")
+        return
+    if not rollout.desired.serves:
+        steps.skip(STEP, "nothing is live that a model could harm")
+        return
+    rollout.careful = True
+    with steps.step(STEP) as step:
+        content = (change.revision, frozenset(change.pins.items()))
+        failed = plane.failed_tries.pop(content, None)
+        if failed is not None and not change.retries and plane.ports.clock() < failed.at + TRY_KEPT_S:
+            plane.failed_tries[content] = failed
+            raise StackError(f"{failed.reason}\n{_TRIED_BEFORE}")
         try:
-            for load in self._untried.closures:
-                note(f"loading {load.model}/{','.join(map(str, load.versions))} on the scratch server")
-                await self._load(server, load)
-            loaded_at = self._ports.clock()
-            for target in self._untried.targets:
-                await self._ask(server, target)
-            await asyncio.sleep(max(0.0, loaded_at + self._config.soak_s - self._ports.clock()))
-            await self._check(server)
-        finally:
-            await server.kill()
+            if plane.ports.scratch is None:
+                await _try_on_fleet(rollout, step.note)
+            else:
+                await _try_on_scratch(plane, plane.ports.scratch, rollout.untried, step.note)
+        except PublishError as error:
+            # The model is to blame; that no server could be started, or none answered, says nothing of it.
+            plane.failed_tries[content] = FailedTry(plane.ports.clock(), str(error))
+            raise
+        count = len(rollout.untried.models)
+        step.outcome = f"{count} {'models do' if count > 1 else 'model does'} no harm"
 
-    async def _load(self, server: ModelServer, load: ModelLoad) -> None:
-        try:
-            await load_on(server.repository, load, self._config.load_timeout_s, self._ports.diagnose)
-        except ModelLoadError as error:
-            raise _failed(f"model {load.model!r} on a scratch server: {error}", error.located) from error
-        except EndpointError as error:
-            raise await self._lost(server, f"it loaded model {load.model!r}", load.model, error) from error
 
-    async def _ask(self, server: ModelServer, target: Target) -> None:
-        during = f"target {target.name!r} answered its first requests"
-        try:
-            async with asyncio.timeout(self._config.load_timeout_s):
-                result = await self._ports.golden.ask(server.endpoint, target)
-        except (TimeoutError, EndpointTimeoutError) as error:
-            limit = (
-                f": {error}"
-                if isinstance(error, EndpointTimeoutError)
-                else f" within {self._config.load_timeout_s:g} s"
+async def _try_on_fleet(rollout: Rollout, note: Note) -> None:
+    """Try each model on one server of the shard with the most servers. Raises `StackError`: a model has no server to be tried
+    on."""
+    change, untried = rollout.change, rollout.untried
+    groups = await rollout.presence.groups(note)
+    left = dict(untried.models)
+    tried: dict[RegisteredEndpoint, Loaded] = {}
+    for shard in sorted(groups, key=lambda shard: (-len(groups[shard]), shard)):
+        here = {load.model: left.pop(load.model) for load in change.plan(shard) if load.model in left}
+        if here:
+            entry = await _first_answering(rollout, groups[shard])
+            note(f"trying {', '.join(sorted(here))} on {entry.endpoint}")
+            targets = [target for target in untried.targets if target.model in here]
+            with _blamed():
+                tried[entry] = await rollout.prove_on(entry, closures(change.plan(shard), here), targets, note)
+    await asyncio.sleep(rollout.plane.config.soak_s if tried else 0.0)
+    for entry, before in tried.items():
+        with _blamed():
+            await rollout.check_unharmed(entry, before)
+    for model in left:
+        shards = [shard for shard, plan in change.plans.items() if any(load.model == model for load in plan)]
+        if not change.is_urgent and not await rollout.presence.may_sleep(shards):
+            raise StackError(
+                f"model {model!r} was never live, and no server is ready that it could be tried on: start one of shard "
+                f"{shards[0]!r}, and publish again"
             )
-            reason = f"did not answer its first requests{limit}"
-            raise _failed(f"target {target.name!r} on a scratch server {reason}") from error
-        except EndpointError as error:
-            raise await self._lost(server, during, target.model, error) from error
-        if result.outcome is GoldenOutcome.WRONG:
-            raise _failed(f"target {target.name!r} on a scratch server: {result.reason}")
+        note(f"model {model!r} could not be tried, as no server is ready that needs it")
 
-    async def _check(self, server: ModelServer) -> None:
-        """See that what was loaded is still READY."""
-        names = ", ".join(sorted(self._untried.models))
-        try:
-            loaded = loaded_versions(await server.repository.loaded())
-        except EndpointError as error:
-            during = f"{names} had been loaded and asked"
-            raise await self._lost(server, during, next(iter(self._untried.models)), error) from error
-        for load in self._untried.closures:
-            if not loaded.get(load.model, frozenset()).issuperset(load.versions):
-                raise _failed(
-                    f"model {load.model!r} is not READY any more on a scratch server, soon after it was asked"
-                )
 
-    async def _lost(self, server: ModelServer, during: str, model: str, error: EndpointError) -> PublishError:
-        """The server has ended, or does not answer."""
-        try:
-            async with asyncio.timeout(ENDED_S):
-                how = await server.wait()
-        except TimeoutError:
-            how = f"did not answer ({error})"
-        found = await located(self._ports.diagnose, model)
-        return _failed(f"a scratch server {how} while {during}", found)
+async def _first_answering(rollout: Rollout, group: Sequence[RegisteredEndpoint]) -> RegisteredEndpoint:
+    for entry in group:
+        with contextlib.suppress(EndpointError):
+            await loaded_on(rollout.plane, entry)
+            return entry
+    raise StackError(f"{group[0].endpoint} does not answer, and its shard has no other server; {LATER}")
+
+
+@contextlib.contextmanager
+def _blamed() -> Iterator[None]:
+    """Blame the model for an error, as a try on a scratch server does."""
+    try:
+        yield
+    except StackError as error:
+        raise PublishError(STEP, str(error)) from error
+
+
+async def _try_on_scratch(plane: ControlPlane, scratch: ScratchServers, untried: Untried, note: Note) -> None:
+    """Start a server that gets no callers' requests, load and ask the new models, check that it stays healthy, and stop it."""
+    note("starting a scratch server")
+    server = await scratch.launch(untried.closures)
+    try:
+        for load in untried.closures:
+            note(f"loading {label(load)} on the scratch server")
+            await _load(plane, server, load)
+        loaded_at = plane.ports.clock()
+        for target in untried.targets:
+            await _ask(plane, server, target)
+        await asyncio.sleep(max(0.0, loaded_at + plane.config.soak_s - plane.ports.clock()))
+        await _check_ready(plane, server, untried)
+    finally:
+        await server.kill()
+
+
+async def _load(plane: ControlPlane, server: ModelServer, load: ModelLoad) -> None:
+    try:
+        await load_on(server.repository, load, plane.config.load_timeout_s, plane.ports.diagnose)
+    except ModelLoadError as error:
+        raise _failed(f"model {load.model!r} on a scratch server: {error}", error.located) from error
+    except EndpointError as error:
+        raise await _lost(plane, server, f"it loaded model {load.model!r}", load.model, error) from error
+
+
+async def _ask(plane: ControlPlane, server: ModelServer, target: Target) -> None:
+    limit_s = plane.config.load_timeout_s
+    try:
+        async with asyncio.timeout(limit_s):
+            result = await plane.ports.golden.ask(server.endpoint, target)
+    except (TimeoutError, EndpointTimeoutError) as error:
+        limit = f": {error}" if isinstance(error, EndpointTimeoutError) else f" within {limit_s:g} s"
+        reason = f"did not answer its first requests{limit}"
+        raise _failed(f"target {target.name!r} on a scratch server {reason}") from error
+    except EndpointError as error:
+        during = f"target {target.name!r} answered its first requests"
+        raise await _lost(plane, server, during, target.model, error) from error
+    if result.outcome is GoldenOutcome.WRONG:
+        raise _failed(f"target {target.name!r} on a scratch server: {result.reason}")
+
+
+async def _check_ready(plane: ControlPlane, server: ModelServer, untried: Untried) -> None:
+    try:
+        loaded = await server.repository.loaded()
+    except EndpointError as error:
+        during = f"{untried} had been loaded and asked"
+        raise await _lost(plane, server, during, next(iter(untried.models)), error) from error
+    for load in untried.closures:
+        if not loaded.get(load.model, frozenset()).issuperset(load.versions):
+            raise _failed(f"model {load.model!r} is not READY any more on a scratch server, soon after it was asked")
+
+
+async def _lost(
+    plane: ControlPlane, server: ModelServer, during: str, model: str, error: EndpointError
+) -> PublishError:
+    try:
+        async with asyncio.timeout(ENDED_S):
+            how = await server.wait()
+    except TimeoutError:
+        how = f"did not answer ({error})"
+    return _failed(f"a scratch server {how} while {during}", await located(plane.ports.diagnose, model))
 
 
 def _failed(reason: str, found: Sequence[str] = ()) -> PublishError:

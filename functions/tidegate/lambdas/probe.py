@@ -1,4 +1,4 @@
-"""The probe's function: on a schedule, how busy each shard's servers are, as the metrics that autoscaling goes by."""
+"""The probe's function: measures the load of each shard's servers on a schedule, for autoscaling."""
 
 from __future__ import annotations
 
@@ -9,28 +9,24 @@ from tidegate.aws.event_function import EventFunction
 from tidegate.aws.event_kinds import require_schedule
 from tidegate.bootstrap import build_transport
 from tidegate.bootstrap.control import registry_of
-from tidegate.control.probe import ShardHealth, probe
+from tidegate.fleet.probe import ShardHealth, probe
+from tidegate.metrics import Dimension, Metric
 from tidegate.ports import Registry, Transport
 from tidegate.settings import Settings
 
 MOST_MODELS = 50
-"""Models per shard that are reported by name, the busiest first; each is a metric that is paid for."""
+"""Models per shard that are reported by name, the busiest first, since each metric has a price."""
 
 
 @functools.cache
 def _wired() -> tuple[EventFunction, Registry, Transport, Settings]:
     settings = Settings.from_environment()
-    function = EventFunction("probe", settings.log_level or "INFO")
+    function = EventFunction("probe", settings.log_level)
     return function, registry_of(settings), build_transport(settings), settings
 
 
 def handler(event: Any, context: Any) -> dict[str, Any]:
-    """Probe every registered server.
-
-    Raises:
-        EventError: the event is not a tick of a schedule.
-        StoreError: the registry did not answer.
-    """
+    """Probe every registered server. Raises `EventError`: the event is not a tick of a schedule."""
     function, registry, transport, settings = _wired()
     function.begin(context)
     require_schedule(event)
@@ -43,22 +39,23 @@ def handler(event: Any, context: Any) -> dict[str, Any]:
 
 
 def _report(function: EventFunction, shard: ShardHealth) -> None:
-    metrics = function.metrics(Shard=shard.shard)
-    metrics.add_metric("QueueTimeRatio", "None", shard.queue_ratio)
-    metrics.add_metric("ReadyEndpoints", "Count", shard.ready)
-    metrics.add_metric("UnreachableEndpoints", "Count", shard.unreachable)
     gpus = shard.gpus
+    values: dict[Metric, float] = {
+        Metric.QUEUE_TIME_RATIO: shard.queue_ratio,
+        Metric.READY_ENDPOINTS: shard.ready,
+        Metric.UNREACHABLE_ENDPOINTS: shard.unreachable,
+    }
     if gpus.utilisation:
-        metrics.add_metric("GpuUtilisation", "Percent", 100 * sum(gpus.utilisation.values()) / len(gpus.utilisation))
+        values[Metric.GPU_UTILISATION] = 100 * sum(gpus.utilisation.values()) / len(gpus.utilisation)
     if gpus.memory:
-        metrics.add_metric("GpuMemoryUsed", "Percent", 100 * max(gpus.memory.values()))
+        values[Metric.GPU_MEMORY_USED] = 100 * max(gpus.memory.values())
     if gpus.faults is not None:
-        metrics.add_metric("GpuFaults", "Count", len(gpus.faults))
-    metrics.flush_metrics()
+        values[Metric.GPU_FAULTS] = len(gpus.faults)
+    function.emit(values, {Dimension.SHARD: shard.shard})
     for model in sorted(shard.models, key=lambda each: -each.computed_us)[:MOST_MODELS]:
-        by_model = function.metrics(Shard=shard.shard, Model=model.model)
-        by_model.add_metric("QueueTimeRatio", "None", model.ratio)
-        by_model.flush_metrics()
+        function.emit(
+            {Metric.QUEUE_TIME_RATIO: model.ratio}, {Dimension.SHARD: shard.shard, Dimension.MODEL: model.model}
+        )
     if gpus.faults:
         function.logger.error("GPUs are broken", extra={"shard": shard.shard, "gpus": sorted(gpus.faults)})
     if shard.unreachable:

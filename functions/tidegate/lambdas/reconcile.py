@@ -1,4 +1,4 @@
-"""The reconciler's function: on pushed models, on a moved pointer, and on a schedule that makes up for lost events."""
+"""The reconciler's function: runs after a push, after a flip, and on a schedule in case an event was lost."""
 
 from __future__ import annotations
 
@@ -11,30 +11,31 @@ from tidegate.aws.secrets import with_management_secret
 from tidegate.bootstrap import build_transport
 from tidegate.bootstrap.control import build_control_plane
 from tidegate.control.plane import ControlPlane
-from tidegate.control.reconcile import ReconcileResult
+from tidegate.control.reconcile import ReconcileResult, reconcile_fleet
+from tidegate.metrics import Metric
 from tidegate.settings import Settings
 
 
 @functools.cache
 def _wired() -> tuple[EventFunction, ControlPlane]:
     settings = with_management_secret(Settings.from_environment())
-    function = EventFunction("reconcile", settings.log_level or "INFO")
+    function = EventFunction("reconcile", settings.log_level)
     return function, build_control_plane(settings, build_transport(settings))
 
 
 def handler(event: Any, context: Any) -> dict[str, Any]:
-    """Reconcile once, however many messages say that an object was created; not at all where none does.
+    """Reconcile once if any message reports a created object.
 
     Raises:
-        EventError: the event is neither a batch of messages of S3 nor a tick of a schedule.
-        StoreError: a store did not answer; the schedule calls again.
+        EventError: the event is neither a batch of S3 messages nor a tick of a schedule.
+        StoreError: a store did not answer; the schedule tries again.
     """
     function, plane = _wired()
     function.begin(context)
 
     @functools.cache
     def once() -> ReconcileResult:
-        result = function.run(lambda: plane.reconciler.reconcile("the reconciler"))
+        result = function.run(lambda: reconcile_fleet(plane, "the reconciler"))
         _report(function, result)
         return result
 
@@ -51,14 +52,15 @@ def handler(event: Any, context: Any) -> dict[str, Any]:
 
 
 def _report(function: EventFunction, result: ReconcileResult) -> None:
-    found = result.as_dict()
-    bad = result.failed or result.problems or result.refused
-    level = function.logger.warning if bad else function.logger.info
-    level("reconciled", extra={"reconciled": found})
-    metrics = function.metrics()
-    metrics.add_metric("Changes", "Count", len(result.actions))
-    metrics.add_metric("FailedLoads", "Count", len(result.failed) + len(result.waiting))
-    metrics.add_metric("UnreachableEndpoints", "Count", len(result.unreachable))
-    metrics.add_metric("RefusedEndpoints", "Count", len(result.refused))
-    metrics.add_metric("Problems", "Count", len(result.problems))
-    metrics.flush_metrics()
+    is_bad = result.failed or result.problems or result.refused
+    log = function.logger.warning if is_bad else function.logger.info
+    log("reconciled", extra={"reconciled": result.as_dict()})
+    function.emit(
+        {
+            Metric.CHANGES: len(result.actions),
+            Metric.FAILED_LOADS: len(result.failed) + len(result.waiting),
+            Metric.UNREACHABLE_ENDPOINTS: len(result.unreachable),
+            Metric.REFUSED_ENDPOINTS: len(result.refused),
+            Metric.PROBLEMS: len(result.problems),
+        }
+    )

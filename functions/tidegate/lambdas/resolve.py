@@ -2,23 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from typing import Any
+from tidegate.bootstrap.functions import prepared_function, resolves
 
-from tidegate.aws.http_function import HttpFunction
-from tidegate.bootstrap.functions import build_http_function, resolves
-from tidegate.bootstrap.snapshots import PreparedFunction
-from tidegate.control.follower import EngineFollower, KnownRules
-from tidegate.settings import Settings
-
-
-def _build(fallback: KnownRules | None) -> tuple[HttpFunction, EngineFollower]:
-    return build_http_function("resolve", Settings.from_environment(), os.environ, resolves, fallback)
-
-
-_function = PreparedFunction(_build, os.environ)
-
-
-def handler(event: Any, context: Any) -> dict[str, Any]:
-    """Answer one event; the first one wires the function, or its snapshot was taken wired."""
-    return _function(event, context)
+handler = prepared_function("resolve", resolves)

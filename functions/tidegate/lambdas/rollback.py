@@ -1,9 +1,8 @@
-"""The guard's function: an alarm moves the pointer back to the last revision that is not bad, once, and says so."""
+"""The guard's function: on an alarm, moves the pointer back, once, to the last revision that is not marked bad."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
@@ -16,22 +15,22 @@ from tidegate.bootstrap import build_transport
 from tidegate.bootstrap.control import build_control_plane
 from tidegate.control.guard import guard
 from tidegate.control.plane import ControlPlane
+from tidegate.metrics import Metric
 from tidegate.settings import Settings
 
 
 @functools.cache
 def _wired() -> tuple[EventFunction, ControlPlane, Settings]:
     settings = with_management_secret(Settings.from_environment())
-    function = EventFunction("rollback", settings.log_level or "INFO")
+    function = EventFunction("rollback", settings.log_level)
     return function, build_control_plane(settings, build_transport(settings)), settings
 
 
 def handler(event: Any, context: Any) -> dict[str, Any]:
-    """Roll back if an alarm says that what was published lately is bad; each change of an alarm's state counts once.
+    """Roll back a recent publish if an alarm changed to ALARM; each change counts once.
 
     Raises:
-        EventError: the event tells of no alarm, or of a state that no alarm has.
-        StoreError: a store did not answer.
+        EventError: the event is not an alarm's, or its state is unknown.
         PublishError: no earlier revision is left, or it could not be made live.
     """
     function, plane, settings = _wired()
@@ -42,17 +41,13 @@ def handler(event: Any, context: Any) -> dict[str, Any]:
         function.ignore(reason, alarm=alarm.name)
         return {"status": "ignored", "reason": reason}
 
-    def roll_back(data: Mapping[str, Any]) -> dict[str, Any]:
-        why = f"alarm {data['name']}"
-        alarmed_at = datetime.fromisoformat(data["at"]).timestamp()
+    def roll_back() -> dict[str, Any]:
+        why, alarmed_at = f"alarm {alarm.name}", datetime.fromisoformat(alarm.at).timestamp()
         judged = function.run(lambda: guard(plane, "the guard", why, settings.guard_window_s, alarmed_at=alarmed_at))
-        done = judged.as_dict()
-        # Here, so that an event that is delivered again is not counted again.
-        metrics = function.metrics()
-        metrics.add_metric("Rollbacks", "Count", int(done["status"] == "rolled back"))
-        metrics.flush_metrics()
-        return done
+        # An event that is delivered again does not get here, and is not counted again.
+        function.emit({Metric.ROLLBACKS: int(judged.status == "rolled back")})
+        return judged.as_dict()
 
-    result = once_per("rollback", settings, roll_back, context)(asdict(alarm))
+    result = once_per("rollback", settings, asdict(alarm), roll_back, context)
     function.logger.warning("the guard was called", extra={"alarm": alarm.name, "result": result})
     return result

@@ -1,7 +1,4 @@
-"""The validator's function: an archive of rules lands in the bucket, or a call names one; a verdict on it is written.
-
-It publishes nothing: what goes live is `tidegate publish`'s.
-"""
+"""The validator's function: writes a verdict on an archive of rules that was uploaded, or that a call names."""
 
 from __future__ import annotations
 
@@ -17,9 +14,9 @@ from tidegate.aws.event_kinds import created_objects, is_from_queue
 from tidegate.aws.idempotency import once_per
 from tidegate.aws.layout import ARCHIVE_SUFFIX, RULES, verdict_key
 from tidegate.aws.objects import Objects
-from tidegate.control.rules_archive import MOST_ARCHIVE_BYTES, refused
-from tidegate.control.validating import Verdict, validate_archive
-from tidegate.errors import RulesError, SettingsError, StoreError, TidegateError
+from tidegate.control.rules_archive import ARCHIVE, MOST_ARCHIVE_BYTES, Verdict, refused, validate_archive
+from tidegate.errors import SettingsError, StoreError, TidegateError
+from tidegate.metrics import Metric
 from tidegate.settings import Settings
 
 
@@ -28,27 +25,20 @@ def _wired() -> tuple[EventFunction, Objects, Settings]:
     settings = Settings.from_environment()
     if settings.bucket is None:
         raise SettingsError("TIDEGATE_BUCKET must be set")
-    function = EventFunction("validate_rules", settings.log_level or "INFO")
+    function = EventFunction("validate_rules", settings.log_level)
     return function, Objects(AwsClients(AwsConfig.from_settings(settings)), settings.bucket), settings
 
 
 def handler(event: Any, context: Any) -> dict[str, Any]:
-    """Judge what a batch of messages names, each archive once; or what a call names, `{"key": "rules/….zip"}`, again.
+    """Judge each archive in a batch of messages once, or the one that a call names (`{"key": "rules/….zip"}`) again.
 
     Raises:
-        StoreError: the bucket did not answer, or a call names an archive that is not there.
-        EventError: the event is none of S3.
+        StoreError: the archive of a call is missing.
+        EventError: the event is not one of S3.
         TidegateError: a call is malformed.
     """
     function, objects, settings = _wired()
     function.begin(context)
-
-    def judge(data: Mapping[str, Any]) -> dict[str, Any]:
-        # Without the findings, which may be more than one item of the registry's table holds.
-        document = _judge(data["key"], data["etag"])
-        return {name: document[name] for name in ("key", "status", "revision", "summary")}
-
-    judge_once = once_per("validate_rules", settings, judge, context)
 
     def landed(bucket: str, key: str) -> dict[str, Any]:
         if bucket != objects.bucket:
@@ -61,7 +51,14 @@ def handler(event: Any, context: Any) -> dict[str, Any]:
         if found is None:
             function.ignore("the archive is gone", key=key)
             return {"status": "gone"}
-        return judge_once({"key": found.key, "etag": found.etag})
+        etag = found.etag
+
+        def judge() -> dict[str, Any]:
+            # Without the findings, which may exceed the size of an item in the registry's table.
+            document = _judge(key, etag)
+            return {name: document[name] for name in ("key", "status", "revision", "summary")}
+
+        return once_per("validate_rules", settings, {"key": key, "etag": etag}, judge, context)
 
     def named(message: object) -> dict[str, Any]:
         results = [landed(bucket, key) for bucket, key in created_objects(message)]
@@ -77,7 +74,6 @@ def handler(event: Any, context: Any) -> dict[str, Any]:
 
 
 def _called(event: object, bucket: str) -> str:
-    """The key that a call names."""
     how = f'call with {{"key": "{RULES}<name>{ARCHIVE_SUFFIX}"}}'
     if not isinstance(event, Mapping) or not isinstance(event.get("key"), str) or event.keys() - {"key", "bucket"}:
         raise TidegateError(f"the call is malformed: {how}")
@@ -85,7 +81,7 @@ def _called(event: object, bucket: str) -> str:
         raise TidegateError(f"the function reads its own bucket alone: {how}")
     key: str = event["key"]
     if not _is_archive(key):
-        raise TidegateError(f"the key is none of an archive of rules: {how}")
+        raise TidegateError(f"the key is not that of an archive of rules: {how}")
     return key
 
 
@@ -94,17 +90,16 @@ def _is_archive(key: str) -> bool:
 
 
 def _judge(key: str, etag: str | None) -> dict[str, Any]:
-    """Judge an archive, write the verdict beside the archives, and tell of it. `etag` is which object a message means."""
+    """Judge an archive, which must have the ETag of a message, write the verdict and report it."""
     function, objects, _ = _wired()
     began = time.perf_counter()
     found = function.run(lambda: objects.head(key))
     if found is None:
         raise StoreError(f"there is no object {key} in bucket {objects.bucket}; upload it first")
     if found.size_bytes > MOST_ARCHIVE_BYTES:
-        error = refused(
-            "", f"it has {found.size_bytes} bytes, more than {MOST_ARCHIVE_BYTES}", "leave out what is no rule"
-        )
-        verdict = _unread(error)
+        message = f"it has {found.size_bytes} bytes, more than {MOST_ARCHIVE_BYTES}"
+        error = refused(ARCHIVE, message, "leave out what is not a rule")
+        verdict = Verdict("", None, "refused: the archive was not read", error.findings)
     else:
         stored = function.run(lambda: objects.get(key))
         if stored is None or (etag is not None and stored.etag != etag):
@@ -116,18 +111,16 @@ def _judge(key: str, etag: str | None) -> dict[str, Any]:
     return document
 
 
-def _unread(error: RulesError) -> Verdict:
-    return Verdict("", "", "refused: the archive was not read", error.findings)
-
-
 def _report(function: EventFunction, key: str, verdict: Verdict, took_s: float) -> None:
     document = verdict.as_dict()
     fields = {"key": key, "status": document["status"], "revision": verdict.revision, "counts": document["counts"]}
     level = function.logger.info if verdict.accepted else function.logger.warning
-    # Findings may quote a context of a case: they are in the verdict, and not in the log.
+    # Findings may quote the context of a case, and so are not logged.
     level("rules were judged", extra=fields)
-    metrics = function.metrics()
-    metrics.add_metric("AcceptedRules", "Count", int(verdict.accepted))
-    metrics.add_metric("RefusedRules", "Count", int(not verdict.accepted))
-    metrics.add_metric("ValidationTime", "Milliseconds", took_s * 1000)
-    metrics.flush_metrics()
+    function.emit(
+        {
+            Metric.ACCEPTED_RULES: int(verdict.accepted),
+            Metric.REFUSED_RULES: int(not verdict.accepted),
+            Metric.VALIDATION_TIME: took_s * 1000,
+        }
+    )

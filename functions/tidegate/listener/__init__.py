@@ -1,4 +1,4 @@
-"""The HTTP/1.1 server of the local gateway: ASGI over `asyncio.Protocol`, heads read by llhttp."""
+"""The HTTP/1.1 server of the local gateway: ASGI over `asyncio.Protocol`, with llhttp as the parser of heads."""
 
 from tidegate.listener.config import ListenerConfig
 from tidegate.listener.server import Listener

@@ -1,4 +1,4 @@
-"""The answer on the wire: its head, and how its body is framed."""
+"""Serialization of an answer: its head, and the framing of its body."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _END_OF_CHUNKS = b"0\r\n\r\n"
 
 
 class _Clock:
-    """The header `Date`, computed once per second."""
+    """The `Date` header, computed once per second."""
 
     def __init__(self) -> None:
         self._second = 0
@@ -32,7 +32,7 @@ _clock = _Clock()
 
 
 class AnswerFrame:
-    """Frames one answer. `keep`: whether the connection goes on after it, which the head tells the caller."""
+    """Serializes one answer. `keep` says whether the connection stays open after it; the head announces that."""
 
     __slots__ = ("_bodiless", "_chunked", "_head_only", "_http_10", "_left", "keep")
 
@@ -45,26 +45,25 @@ class AnswerFrame:
         self.keep = True
 
     def head(self, status: int, headers: Iterable[tuple[bytes, bytes]], whole_bytes: int | None) -> bytes:
-        """The head; `whole_bytes` is the size of a body that is all there.
+        """Return the head. `whole_bytes` is the size of the body if it is known; None if parts will follow.
 
         Raises:
             RuntimeError: status or headers cannot be sent.
         """
         if not 200 <= status <= 999:
-            raise RuntimeError(f"{status} is no status of a final answer")
+            raise RuntimeError(f"{status} is not the status of a final answer")
         lines = [STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status]
         length: bytes | None = None
         date = b""
         for name, value in headers:
-            if name in _OWN:
-                if name == b"content-length":
-                    length = value
-                elif name == b"date":
-                    date = b"date: %b\r\n" % value
-                elif name == b"connection" and b"close" in value.lower():
-                    self.keep = False
-                continue
-            lines.append(b"%b: %b\r\n" % (name, value))
+            if name not in _OWN:
+                lines.append(b"%b: %b\r\n" % (name, value))
+            elif name == b"content-length":
+                length = value
+            elif name == b"date":
+                date = b"date: %b\r\n" % value
+            elif name == b"connection" and b"close" in value.lower():
+                self.keep = False
         lines.append(date or _clock.header())
         self._bodiless = self._head_only or status in _BODILESS
         if framing := self._framing(length, whole_bytes, status):
@@ -77,11 +76,16 @@ class AnswerFrame:
             lines.append(b"connection: keep-alive\r\n")
         return _checked(lines)
 
+    @property
+    def ends_with_connection(self) -> bool:
+        """Whether the end of the connection ends the body, so that only a reset shows that it is incomplete."""
+        return not self._chunked and self._left is None
+
     def body(self, part: bytes, more: bool) -> bytes:
-        """A part of the body as it is sent; `more`: whether others follow.
+        """Frame a part of the body; `more` is true if others follow.
 
         Raises:
-            RuntimeError: the body is not as long as the head says.
+            RuntimeError: the body's length differs from the head's Content-Length.
         """
         if self._chunked:
             end = b"" if more else _END_OF_CHUNKS
@@ -96,9 +100,9 @@ class AnswerFrame:
         return part
 
     def _framing(self, length: bytes | None, whole_bytes: int | None, status: int) -> bytes:
-        """The header that says where the body ends; empty where the end of the connection does, or where there is none."""
+        """Return the header that frames the body; empty if there is no body, or the end of the connection ends it."""
         if length is not None and not length.isdigit():
-            raise RuntimeError("the answer's Content-Length is no number")
+            raise RuntimeError("the answer's Content-Length is not a number")
         if length is None and whole_bytes is not None and (whole_bytes or not self._bodiless):
             length = b"%d" % whole_bytes
         if self._bodiless:

@@ -1,7 +1,7 @@
 """The decoder of chunked request bodies (RFC 9112 7.1, https://www.rfc-editor.org/rfc/rfc9112#section-7.1).
 
-llhttp reads chunks too, but says neither where a message ends within what it was given nor how much its framing cost.
-Nothing is lenient here: lines end in CRLF, sizes have up to 16 hexadecimal digits and no blanks around them.
+llhttp decodes chunks too, but reports neither where in its input a message ends nor the size of the framing. This decoder
+is strict: lines end in CRLF, and sizes have up to 16 hexadecimal digits without blanks around them.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ class _Expected(IntEnum):
 
 
 class ChunkedBody:
-    """Takes a body as it arrives. Extensions and trailers are dropped.
+    """Decodes a body as it arrives, dropping chunk extensions and trailers.
 
-    What frames the chunks may not exceed 16 KiB and the data together, so a body of tiny chunks, each of which costs as
-    much work as a large one, is refused.
+    The framing may take no more than 16 KiB plus the size of the data. This refuses bodies of tiny chunks, each of which
+    costs as much work as a large one.
     """
 
     __slots__ = ("_data_bytes", "_expected", "_framing_bytes", "_left", "_line")
@@ -41,10 +41,10 @@ class ChunkedBody:
         self._framing_bytes = 0
 
     def feed(self, data: bytes) -> tuple[list[bytes], int | None]:
-        """Return the pieces of the body in `data`, and where in `data` the body ends (None: not in it).
+        """Return the pieces of the body in `data`, and the offset in `data` at which the body ends, or None.
 
         Raises:
-            RefusalError: the framing is wrong or costs too much.
+            RefusalError: the framing is malformed or takes too many bytes.
         """
         pieces: list[bytes] = []
         position = 0
@@ -66,7 +66,7 @@ class ChunkedBody:
         return pieces, None
 
     def _read_line(self, data: bytes, position: int) -> int:
-        """Add to the line what `data` has of it; return the position after that."""
+        """Append the part of the current line that `data` holds; return the position after it."""
         if self._line.endswith(b"\r"):
             end = position + 1
         else:
@@ -83,7 +83,7 @@ class ChunkedBody:
         return end
 
     def _ends_with(self, line: bytes) -> bool:
-        """Take a line that frames; return whether it is the body's last."""
+        """Process a line of the framing; return whether it is the body's last."""
         if self._expected is _Expected.SIZE:
             match = _SIZE_LINE.fullmatch(line)
             if match is None:

@@ -1,4 +1,4 @@
-"""One request and its answer: what the app gets as `receive` and `send` (ASGI 3, HTTP)."""
+"""One request and its answer: the app's `receive` and `send` (ASGI 3, HTTP)."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from tidegate.listener.answer import AnswerFrame
 from tidegate.listener.refusal import closing_answer
+from tidegate.listener.sending import Sending
 
 logger = logging.getLogger("tidegate.listener")
 
@@ -20,49 +21,53 @@ App = Callable[
 ]
 
 _INTERNAL = "internal error"
+_CUT = "tidegate.cut"
+"""A message of our own (see `Exchange.send`)."""
 
 
 class _Answer(IntEnum):
-    """How far the answer is."""
+    """Progress of the answer."""
 
     NONE = 0
     STARTED = 1
-    """The app gave status and headers; nothing is written, since most bodies come with the next message."""
+    """The app sent status and headers. Nothing is written yet, so that head and body can share one write."""
     WRITING = 2
     COMPLETE = 3
 
 
 class Line(Protocol):
-    """What an exchange needs of its connection."""
+    """The interface of a connection to its exchange."""
 
-    writable: asyncio.Future[None] | None
-    """Set while the caller takes the answer more slowly than the app gives it."""
+    sending: Sending
 
     def write(self, head: bytes, body: bytes) -> None:
         """Send bytes."""
 
     def body_wanted(self, expected: bool) -> None:
-        """Read on; `expected`: the caller waits for the interim response 100."""
+        """Continue reading; `expected` is true if the caller waits for the interim response 100."""
 
     def end_comes_late(self) -> bool:
-        """Whether so much of the request's body is still to come that the connection has to end with the answer."""
+        """Return whether so much of the body is left that the connection must close after the answer."""
 
     def answered(self, keep: bool) -> None:
-        """Go on after the whole answer."""
+        """Continue after the complete answer; `keep` is false if the connection must close."""
+
+    def cut(self, at_once: bool) -> None:
+        """Close the connection within an answer: after what was written, or at once."""
 
     def abort(self) -> None:
-        """End the connection at once."""
+        """Close the connection at once."""
 
 
 class Exchange:
     """Runs the app for one request.
 
-    A caller that is gone ends the app's work: `receive()` brings `http.disconnect` where the app awaits it, else the task
-    is cancelled. Either way `send()` does nothing from then on.
+    When the caller disconnects, an app that awaits `receive()` gets `http.disconnect`; otherwise its task is cancelled.
+    Either way, `send()` does nothing from then on.
     """
 
     __slots__ = (
-        "_answer", "_body", "_body_complete", "_end_told", "_expects_continue", "_frame", "_gone",
+        "_answer", "_body", "_body_complete", "_end_sent", "_expects_continue", "_frame", "_gone",
         "_headers", "_keep_alive", "_line", "_scope", "_status", "_waiter", "buffered_bytes",
         "takes_interim", "task",
     )  # fmt: skip
@@ -77,7 +82,7 @@ class Exchange:
         self._body: list[bytes] = []
         self.buffered_bytes = 0
         self._body_complete = False
-        self._end_told = False
+        self._end_sent = False
         self._waiter: asyncio.Future[None] | None = None
         self._gone = False
         self._answer = _Answer.NONE
@@ -87,20 +92,20 @@ class Exchange:
 
     @property
     def answer_begun(self) -> bool:
-        """Whether a part of the answer was written."""
+        """Whether a part of the answer has been written."""
         return self._answer >= _Answer.WRITING
 
     @property
     def continue_owed(self) -> bool:
-        """Whether the caller holds its body back until it gets an interim response."""
+        """Whether the caller withholds its body until it gets an interim response."""
         return self._expects_continue and not self._body_complete
 
     def last_of_connection(self) -> None:
-        """End the connection with this answer, if its head is not written yet."""
+        """Close the connection after this answer, unless its head is written already."""
         self._keep_alive = False
 
     def body_arrived(self, piece: bytes, complete: bool) -> None:
-        """Hand over the next bytes of the body."""
+        """Buffer the next bytes of the body for the app."""
         if piece:
             self._body.append(piece)
             self.buffered_bytes += len(piece)
@@ -108,7 +113,7 @@ class Exchange:
         self._wake()
 
     def end(self) -> None:
-        """End the app's work: nobody waits for its answer any more."""
+        """End the app's work, since its answer can no longer be sent."""
         if self._gone or self._answer is _Answer.COMPLETE:
             return
         self._gone = True
@@ -118,7 +123,7 @@ class Exchange:
             self.task.cancel()
 
     async def run(self, app: App) -> None:
-        """Run the app. Whatever it raises becomes a 500, or the end of the connection where an answer had begun."""
+        """Run the app. An error becomes a 500, or closes the connection if an answer had begun."""
         try:
             await app(self._scope, self.receive, self.send)
         except asyncio.CancelledError:
@@ -131,12 +136,12 @@ class Exchange:
                 self._fail("returned without a whole answer", None)
 
     async def receive(self) -> Message:
-        """The next part of the body, or `http.disconnect` (ASGI)."""
+        """Return the next part of the body, or `http.disconnect` (ASGI)."""
         while not self._gone and self._answer is not _Answer.COMPLETE:
             body = self._body
-            if body or (self._body_complete and not self._end_told):
+            if body or (self._body_complete and not self._end_sent):
                 part = body[0] if len(body) == 1 else b"".join(body)
-                self._end_told = self._body_complete
+                self._end_sent = self._body_complete
                 if body:
                     self._body = []
                     self.buffered_bytes = 0
@@ -156,12 +161,18 @@ class Exchange:
     async def send(self, message: Message) -> None:
         """Send a part of the answer (ASGI).
 
+        The message `tidegate.cut` ends an answer as incomplete: the caller gets what was sent so far, and no end.
+
         Raises:
-            RuntimeError: the message does not fit those before it, or the answer's own framing.
+            RuntimeError: the message is out of order, or the answer is not valid HTTP.
         """
         if self._gone:
             return
         kind = message["type"]
+        if kind == _CUT and self._answer is _Answer.WRITING:
+            self._answer = _Answer.COMPLETE
+            self._line.cut(self._frame.ends_with_connection)
+            return
         if kind == "http.response.start" and self._answer is _Answer.NONE:
             self._status = message["status"]
             self._headers = message.get("headers", ())
@@ -170,7 +181,7 @@ class Exchange:
         if kind != "http.response.body" or self._answer not in (_Answer.STARTED, _Answer.WRITING):
             raise RuntimeError(f"the app sent {kind} where it must not")
         line = self._line
-        if line.writable is not None and not await self._drained():
+        if line.sending.writable is not None and not await self._drained():
             return
         body = message.get("body", b"")
         more = message.get("more_body", False)
@@ -187,18 +198,18 @@ class Exchange:
             self._answer = _Answer.COMPLETE
             self._wake()
             line.answered(frame.keep)
-        # Whoever gave a large answer learns when it is on its way, not merely in this server's memory.
-        if line.writable is not None:
+        # So an app that sends a large answer does not count it as sent while it is in this server's memory.
+        if line.sending.writable is not None:
             await self._drained()
 
     async def _drained(self) -> bool:
-        """Wait until the caller has taken most of what was sent; return whether it is still there."""
-        while (writable := self._line.writable) is not None and not self._gone:
+        """Wait until the caller has read most of what was sent; return whether it is still connected."""
+        while (writable := self._line.sending.writable) is not None and not self._gone:
             await asyncio.shield(writable)
         return not self._gone
 
     def _fail(self, how: str, error: Exception | None) -> None:
-        """Answer for an app that did not. The log has the places of its error, not its text, which may quote a caller."""
+        """Answer with 500 for an app that failed. The log gets the traceback, not the message, which may quote the request."""
         if self._gone or self._answer is _Answer.COMPLETE:
             if error is not None:
                 logger.error("the app %s after its answer%s", how, _places(error))

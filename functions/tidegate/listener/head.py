@@ -1,8 +1,8 @@
-"""Reads the heads of requests: the request line by one regular expression, the header lines by llhttp.
+"""Reads the heads of requests: the request line by a regular expression, the header lines by llhttp.
 
-llhttp (https://llhttp.org) is strict here, no leniency is set: bare CR or LF, folded lines, NUL, blanks before a colon,
-and a Content-Length that is repeated, signed, or beside Transfer-Encoding are its errors. What RFC 9112
-(https://www.rfc-editor.org/rfc/rfc9112) asks beyond that is checked here.
+llhttp (https://llhttp.org) runs without leniency flags. It refuses bare CR or LF, folded lines, NUL, blanks before a colon,
+and a Content-Length that is repeated, signed or combined with Transfer-Encoding. The other requirements of RFC 9112
+(https://www.rfc-editor.org/rfc/rfc9112) are checked here.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Headers = list[tuple[bytes, bytes]]
 
 
 class HeadReader:
-    """Reads one head after another from a connection. After a whole head, its attributes describe the request."""
+    """Reads one head after another from a connection. After a complete head, the attributes describe its request."""
 
     __slots__ = (
         "_complete", "_config", "_fed_bytes", "_in_step", "_known_host", "_line", "_line_read", "_parser", "_partial",
@@ -58,14 +58,14 @@ class HeadReader:
 
     @property
     def begun(self) -> bool:
-        """Whether a part of a head has come."""
+        """Whether a part of a head has arrived."""
         return bool(self._partial)
 
     def feed(self, data: bytes) -> int | None:
-        """Take a part of a head, or all of it; return where in `data` it ends (None: not in it).
+        """Parse a part of a head, or all of it; return the offset in `data` at which the head ends, or None.
 
         Raises:
-            RefusalError: no request can be read from this connection any more.
+            RefusalError: the head is malformed or exceeds a limit. The connection cannot be read any further.
         """
         if not self._partial and data[0] > 0x20:
             end = data.find(b"\r\n\r\n")
@@ -80,16 +80,16 @@ class HeadReader:
         return self._feed_part(data)
 
     def skip(self, body: bytes) -> None:
-        """Keep llhttp in step with a body that has a Content-Length, so that it reads the next head as one."""
+        """Pass a body with a Content-Length to llhttp, so that it expects the next head after it."""
         if self._in_step:
             self._parser.feed_data(body)
 
     def release(self) -> None:
-        """Let go of the parser, which refers to this reader: both are gone at once, not when the collector runs."""
-        del self._parser
+        """Drop the parser, which refers back to this reader, so that both are freed without the garbage collector."""
+        self._parser = httptools.HttpRequestParser(None)
 
     def scope(self, client: tuple[str, int] | None, server: tuple[str, int | None] | None) -> dict[str, Any]:
-        """The ASGI scope of the request."""
+        """Return the ASGI scope of the request."""
         return {
             "type": "http",
             "asgi": _ASGI,
@@ -106,7 +106,7 @@ class HeadReader:
         }
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header line (llhttp)."""
+        """Store a header line (called by llhttp)."""
         name = name.lower()
         header = (name, value)
         self.headers.append(header)
@@ -114,11 +114,11 @@ class HeadReader:
             self._watched.append(header)
 
     def on_headers_complete(self) -> None:
-        """Note the end of the head (llhttp)."""
+        """Note the end of the head (called by llhttp)."""
         self._complete = True
 
     def _feed_part(self, data: bytes) -> int | None:
-        """Take a head that comes in parts. llhttp gets each at once, so that what is no HTTP is refused at once."""
+        """Parse a head that arrives in parts. llhttp gets each part at once, so that malformed HTTP is refused early."""
         partial = self._partial
         partial += data
         if self._fed_bytes == 0 and not self._drop_blank_lines():
@@ -139,14 +139,14 @@ class HeadReader:
         return len(data) - (len(partial) - stop)
 
     def _drop_blank_lines(self) -> bool:
-        """Ignore empty lines before a request (RFC 9112 2.2); return whether something else has come."""
+        """Drop empty lines before a request (RFC 9112 2.2); return whether other bytes have arrived."""
         partial = self._partial
         blank = 0
         while partial.startswith(b"\r\n", blank):
             blank += 2
             if blank > _MOST_BLANK_BYTES:
-                # They are looked at again with each part that comes.
-                raise RefusalError(400, f"more than {_MOST_BLANK_BYTES // 2} empty lines stand before the request line")
+                # They are scanned again with each part that arrives.
+                raise RefusalError(400, f"more than {_MOST_BLANK_BYTES // 2} empty lines precede the request line")
         begun = bytes(partial[blank : blank + 2])
         if begun in (b"", b"\r"):
             return False
@@ -156,10 +156,10 @@ class HeadReader:
         return True
 
     def _read_line(self, data: bytes | bytearray) -> None:
-        """Read the request line, if it is there.
+        """Parse the request line, once it is complete.
 
         Raises:
-            RefusalError: it is too long, or not one of HTTP/1.0 or 1.1.
+            RefusalError: it is too long, or not a request line of HTTP/1.0 or 1.1.
         """
         end = data.find(b"\r\n", 0, self._config.max_target_bytes + _LONGEST_REST_OF_LINE)
         if end < 0:
@@ -168,7 +168,7 @@ class HeadReader:
             return
         line = data[:end]
         if line == self._line:
-            # Most requests of a connection ask for the same, and what the line says is still there.
+            # Most requests of a connection have the same line, and the attributes from the last one still hold.
             self._line_read = True
             return
         match = _REQUEST_LINE.fullmatch(line)
@@ -187,7 +187,7 @@ class HeadReader:
 
     def _read_target(self, target: bytes) -> None:
         if self.method == "CONNECT":
-            raise RefusalError(405, "CONNECT is not offered: this is no proxy", ((b"allow", b"GET, HEAD, POST"),))
+            raise RefusalError(405, "CONNECT is not offered: this is not a proxy", ((b"allow", b"GET, HEAD, POST"),))
         if b"#" in target:
             raise RefusalError(400, "the request target must not have a fragment ('#')")
         if target[0] == 0x2F:
@@ -202,10 +202,9 @@ class HeadReader:
         self.path = unquote(path) if "%" in path else path
 
     def _parse(self, part: bytes, *, first: bool = True, last: bool = True) -> None:
-        """Give llhttp a part of the head, which must see its end exactly where it was found.
+        """Pass a part of the head to llhttp, which must see the end of the head exactly where it was found here.
 
-        An `Upgrade` is ignored (RFC 9110 7.8), but llhttp takes what follows it for another protocol: a new parser reads
-        the next head.
+        `Upgrade` is ignored (RFC 9110 7.8), but llhttp then expects another protocol, so a new parser reads the next head.
         """
         if first:
             self.headers = []
@@ -228,7 +227,7 @@ class HeadReader:
             self._in_step = last
 
     def _finish(self) -> None:
-        """Read what the headers say of the message's frame and its connection."""
+        """Read the headers that frame the message and that control the connection."""
         self._line_read = self.chunked = self.expects_continue = False
         self.content_length = 0
         options: list[bytes] = []

@@ -1,8 +1,8 @@
-"""Tells a peer that only ended its sending side from one that is gone.
+"""The peer of a connection: its address, and whether it closed only its sending side or the connection.
 
-Both look the same until they are sent something: who closed the connection answers with a reset, which the kernel notes.
-RFC 9110 15.2 (https://www.rfc-editor.org/rfc/rfc9110#section-15.2) has every HTTP/1.1 client ignore interim responses that
-it did not ask for, so one of these is what it is sent.
+Both look the same until something is sent: a peer that closed the connection answers with a reset, which the kernel
+records. So the peer is sent an interim response, which every HTTP/1.1 client has to ignore if it did not expect one
+(https://www.rfc-editor.org/rfc/rfc9110#section-15.2).
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _TCP_CLOSE = 7
 def watch_peer(
     transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, wanted: Callable[[], bool], interim: bool
 ) -> None:
-    """Abort the connection once its peer proves to be gone, while the answer is `wanted`.
+    """Abort the connection once a reset shows that its peer is gone, as long as the answer is `wanted`.
 
-    Without `interim` (an HTTP/1.0 client takes no such response, nor does one whose answer has begun) only what else is
-    sent can prove it.
+    Pass `interim=False` where an interim response is not allowed: to an HTTP/1.0 client, or once the answer has begun. Then
+    only other bytes that are sent can provoke the reset.
     """
     if interim:
         transport.write(CONTINUE)
@@ -50,3 +50,9 @@ def _was_reset(transport: asyncio.Transport) -> bool:
     if peer is None or peer.family not in (socket.AF_INET, socket.AF_INET6):
         return False
     return peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _TCP_CLOSE
+
+
+def address_of(transport: asyncio.BaseTransport, side: str) -> tuple[str, int] | None:
+    """Return host and port of one side; None for a Unix socket."""
+    found = transport.get_extra_info(side)
+    return (str(found[0]), int(found[1])) if isinstance(found, (list, tuple)) and len(found) >= 2 else None

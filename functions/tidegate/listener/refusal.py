@@ -1,4 +1,4 @@
-"""Requests that the listener refuses itself, and the answers that it gives without the app."""
+"""Requests that the listener itself refuses, and answers that it sends without the app."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".enc
 
 
 class RefusalError(Exception):
-    """A request that cannot be read, or that exceeds a limit; its connection ends with the answer.
+    """A request is malformed or exceeds a limit. Its connection is closed after the answer.
 
-    `text` never holds anything that the caller sent, as it is logged.
+    `text` is logged, and so never quotes the request.
     """
 
     def __init__(self, status: int, text: str, headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
@@ -26,7 +26,7 @@ class RefusalError(Exception):
 
 
 def closing_answer(status: int, text: str, headers: tuple[tuple[bytes, bytes], ...] = ()) -> bytes:
-    """A whole answer in the form of the Open Inference Protocol's errors, after which the connection ends."""
+    """Return a complete answer that closes the connection, in the error format of the Open Inference Protocol."""
     body = json.dumps({"error": text}, separators=(",", ":")).encode()
     lines = [STATUS_LINES[status], b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body)]
     lines.extend(b"%b: %b\r\n" % header for header in headers)
@@ -34,14 +34,14 @@ def closing_answer(status: int, text: str, headers: tuple[tuple[bytes, bytes], .
 
 
 class RefusalLog:
-    """One line per second at most, however many requests are refused; the next line counts those left out."""
+    """Logs at most one refusal per second, with a count of those that were left out."""
 
     def __init__(self) -> None:
         self._next_s = 0.0
         self._left_out = 0
 
     def write(self, text: str, peer: str, now_s: float) -> None:
-        """Log that a request of `peer` (an address) was refused."""
+        """Log that a request from `peer` (an address) was refused."""
         if now_s < self._next_s:
             self._left_out += 1
             return

@@ -1,4 +1,4 @@
-"""The listener itself: accepts connections, keeps their time-outs, stops in bounded time."""
+"""The listener: accepts connections, enforces their time-outs, and stops in bounded time."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from tidegate.listener.refusal import RefusalLog
 _TICK_S = 0.5
 _BACKLOG = 2048
 _REFUSED_AT_ONCE = 256
-"""How many connections above the limit are told so at a time; further ones are closed without a word."""
+"""How many connections above the limit may be open to be answered with 503; further ones are closed without an answer."""
 
 
 class Listener:
     """Serves one ASGI app over HTTP/1.1 on one socket, within one event loop.
 
-    It installs no signal handlers, runs no lifespan and writes no access log. A caller that is gone ends the app's work
-    for it (see `Exchange`).
+    It installs no signal handlers, runs no lifespan and writes no access log. When a caller disconnects, the app's work for
+    it ends (see `Exchange`).
     """
 
     def __init__(self, app: App, config: ListenerConfig) -> None:
@@ -55,7 +55,7 @@ class Listener:
         return len(self._connections)
 
     async def start(self, sock: socket.socket) -> None:
-        """Accept connections on `sock`, which is bound.
+        """Accept connections on `sock`, which must be bound.
 
         Raises:
             OSError: the socket cannot listen.
@@ -67,9 +67,9 @@ class Listener:
         self._ticker = loop.call_later(self._tick_s, self._tick)
 
     async def stop(self, grace_s: float) -> None:
-        """Stop accepting, let requests under way end for up to `grace_s`, answer the others with 503, and close everything.
+        """Stop accepting, give requests in progress `grace_s` to end, answer the others with 503, and close everything.
 
-        Returns within `grace_s` and `flush_s`; what is still open then is reset.
+        Return after at most `grace_s` plus `flush_s`; connections that are still open then are reset.
         """
         if self._server is None:
             return
@@ -104,17 +104,17 @@ class Listener:
         self._changed.set()
 
     def refused(self, text: str, peer: str) -> None:
-        """Log a refusal, at most one per second."""
+        """Log a refusal; see `RefusalLog`."""
         self._log.write(text, peer, self._loop.time())
 
     def later_s(self, delay_s: float) -> float:
-        """A deadline that does not come before `delay_s` have passed."""
+        """Return a deadline that is at least `delay_s` away, by a clock that is up to one tick old."""
         return self.now_s + delay_s + self._tick_s
 
     def _evict(self) -> bool:
-        """Close a connection that has ended but for its linger, else the longest idle one, else the slowest head.
+        """Close a connection that only lingers, else the longest idle one, else the one with the slowest head.
 
-        The order is taken once per tick, as it costs a look at each.
+        The order is computed once per tick, since it visits every connection.
         """
         for connection in self._evictable:
             if connection.spare and connection in self._connections:
@@ -127,14 +127,14 @@ class Listener:
         self._ticker = self._loop.call_later(self._tick_s, self._tick)
         now_s = self.now_s
         for connection in tuple(self._connections):
-            if connection.read_deadline_s <= now_s or connection.write_deadline_s <= now_s:
+            if connection.read_deadline_s <= now_s or connection.sending.deadline_s <= now_s:
                 connection.look(now_s)
         if len(self._connections) >= self._max_connections // 2:
             idle = [each for each in self._connections if each.spare]
             self._evictable = iter(sorted(idle, key=lambda each: (each.busy, each.read_deadline_s)))
 
     async def _empty(self, limit_s: float, *, busy: bool) -> None:
-        """Wait until no connection is left, or none that is busy, but no longer than `limit_s`."""
+        """Wait up to `limit_s` until no connection is left, or with `busy` until none is busy."""
         deadline_s = self._loop.time() + limit_s
         while any(not busy or each.busy for each in self._connections):
             self._changed.clear()

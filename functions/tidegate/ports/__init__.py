@@ -1,53 +1,38 @@
-"""The Protocols between the floors, each with an in-memory implementation that ships.
+"""The Protocols between packages, and the values that cross them.
 
-`dispatch/`, `control/` and `web/` depend on these alone; `triton/` and `aws/` implement them. What is held in memory
-behaves as the real thing does, without a process, a socket or a wait: whole fleets run in a test or a simulation.
+`triton`, `models` and `aws` implement them, and `testing` in memory. Models are loaded through `ModelRepository` alone: by a
+publisher on any registered endpoint (`RepositoryOf`), and by `fleet/filling.py` on a server of its own.
 """
 
 from __future__ import annotations
 
-from tidegate.ports.bundle_store import BadMark, BundleSource, BundleStore, Claim, ClaimStage, LiveEntry, Pointer
-from tidegate.ports.memory import MemoryEndpointDirectory, MemoryEngineSource, MemoryFleetStatus, MemoryTransport
-from tidegate.ports.memory_fleet import (
-    FleetEvent,
-    MemoryFaults,
-    MemoryGoldenRequests,
-    MemoryModelRepository,
-    MemoryModelServer,
-    MemoryScratchServers,
-    MemoryServerLauncher,
+from tidegate.model_units import ModelFile, Unit
+from tidegate.ports.bundle_store import (
+    BadMark,
+    BundleSource,
+    BundleStore,
+    Claim,
+    ClaimStage,
+    FlipAction,
+    LiveEntry,
+    Pointer,
 )
-from tidegate.ports.memory_model_store import MemoryModelStore
-from tidegate.ports.memory_models import MemoryModel, MemoryModelCatalog
-from tidegate.ports.memory_stores import MemoryBundleStore, MemoryRegistry
-from tidegate.ports.model_store import ModelFile, ModelStore, PushOutcome, PushPlan, PushProgress, Unit
-from tidegate.ports.observed import Observe, Served
-from tidegate.ports.protocols import (
+from tidegate.ports.endpoint_loads import EndpointLoad, PlaceLoad
+from tidegate.ports.model_store import ModelStore, PushOutcome, PushPlan, PushProgress
+from tidegate.ports.models import (
     Diagnose,
-    Done,
-    Endpoint,
-    EndpointDirectory,
-    EngineSource,
-    FleetStatus,
     GoldenOutcome,
     GoldenRequests,
     GoldenResult,
-    Headers,
-    HttpRequest,
-    HttpResponse,
+    Loaded,
     ModelCatalog,
     ModelLoad,
     ModelRepository,
     ModelServer,
-    ModelState,
-    Offload,
     Resolution,
     ScratchServers,
     SelfTestState,
     ServerLauncher,
-    Suspect,
-    SuspectKind,
-    Transport,
 )
 from tidegate.ports.registry import (
     EndpointListing,
@@ -59,10 +44,29 @@ from tidegate.ports.registry import (
     Registry,
     RepositoryOf,
 )
-from tidegate.ports.store_faults import StoreFaults
-from tidegate.ports.stubs import ended_stub
+from tidegate.ports.requests import (
+    AnswerStream,
+    Done,
+    Endpoint,
+    EndpointDirectory,
+    EngineSource,
+    FleetStatus,
+    Headers,
+    Hedge,
+    HttpRequest,
+    HttpResponse,
+    Observe,
+    Offload,
+    Served,
+    ShadowSink,
+    StreamEnd,
+    Suspect,
+    SuspectKind,
+    Transport,
+)
 
 __all__ = [
+    "AnswerStream",
     "BadMark",
     "BundleSource",
     "BundleStore",
@@ -73,43 +77,31 @@ __all__ = [
     "Endpoint",
     "EndpointDirectory",
     "EndpointListing",
+    "EndpointLoad",
     "EndpointState",
     "EngineSource",
-    "FleetEvent",
     "FleetStatus",
+    "FlipAction",
     "GatewayReport",
     "GatewayReports",
     "GoldenOutcome",
     "GoldenRequests",
     "GoldenResult",
     "Headers",
+    "Hedge",
     "HttpRequest",
     "HttpResponse",
     "LiveEntry",
-    "MemoryBundleStore",
-    "MemoryEndpointDirectory",
-    "MemoryEngineSource",
-    "MemoryFaults",
-    "MemoryFleetStatus",
-    "MemoryGoldenRequests",
-    "MemoryModel",
-    "MemoryModelCatalog",
-    "MemoryModelRepository",
-    "MemoryModelServer",
-    "MemoryModelStore",
-    "MemoryRegistry",
-    "MemoryScratchServers",
-    "MemoryServerLauncher",
-    "MemoryTransport",
+    "Loaded",
     "ModelCatalog",
     "ModelFile",
     "ModelLoad",
     "ModelRepository",
     "ModelServer",
-    "ModelState",
     "ModelStore",
     "Observe",
     "Offload",
+    "PlaceLoad",
     "Pointer",
     "PushOutcome",
     "PushPlan",
@@ -123,10 +115,10 @@ __all__ = [
     "SelfTestState",
     "Served",
     "ServerLauncher",
-    "StoreFaults",
+    "ShadowSink",
+    "StreamEnd",
     "Suspect",
     "SuspectKind",
     "Transport",
     "Unit",
-    "ended_stub",
 ]

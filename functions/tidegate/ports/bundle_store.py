@@ -5,16 +5,32 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Protocol
 
-from tidegate.ports.protocols import ModelLoad
+from tidegate.ports.models import ModelLoad
+
+
+def iso_time(seconds: float) -> str:
+    """Return a time in Unix seconds in ISO 8601."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
 def as_text(written: str) -> str:
-    """What somebody wrote, with a question mark for each half of a character. A command line of another encoding than UTF-8
-    has such halves, and nothing that has one can be stored."""
+    """Replace lone surrogates, which a command line in another encoding than UTF-8 has and which cannot be stored."""
     return written.encode("utf-8", "replace").decode()
+
+
+class FlipAction(StrEnum):
+    """The change that made a revision live."""
+
+    PUBLISH = "publish"
+    ROLLBACK = "rollback"
+    RECOVER = "recover"
+    """A person chose what is live after the pointer was lost."""
+    PAUSE = "pause"
+    """The same revision stays live, and no directory is followed any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,14 +40,11 @@ class LiveEntry:
     Attributes:
         revision: the revision that became live.
         sequence: the number of the flip, from 1.
-        by: who flipped it.
         at: when, in Unix seconds.
-        why: why, in words.
-        action: `publish`, `rollback`, `recover` (the pointer was lost, and a person chose what is live), or `pause` (the same
-            revision stays live, and no directory is followed).
-        marked_bad: the revision that the flip replaced, where it marked that bad; else empty.
+        action: a `FlipAction`, or one that a newer version wrote.
+        marked_bad: the revision that the flip replaced, if it marked that bad.
         cleared: whether `revision` was marked bad until then.
-        follows: the directory that was published because it is followed (see `tidegate follow`); else empty.
+        follows: the directory that is followed (see `tidegate follow`).
     """
 
     revision: str
@@ -39,25 +52,32 @@ class LiveEntry:
     by: str
     at: float
     why: str = ""
-    action: str = "publish"
-    marked_bad: str = ""
+    action: str = FlipAction.PUBLISH
+    marked_bad: str | None = None
     cleared: bool = False
-    follows: str = ""
+    follows: str | None = None
 
     def __post_init__(self) -> None:
-        """Make texts of what a command line had that is none: see `as_text`."""
         object.__setattr__(self, "by", as_text(self.by))
         object.__setattr__(self, "why", as_text(self.why))
+
+    @property
+    def when(self) -> str:
+        return iso_time(self.at)
 
 
 @dataclass(frozen=True, slots=True)
 class BadMark:
-    """A revision that was rolled back and must not go live again by itself: who marked it, when (Unix seconds) and why."""
+    """A revision that was rolled back and does not go live again by itself; `at` is in Unix seconds."""
 
     revision: str
     by: str
     at: float
     why: str = ""
+
+    @property
+    def when(self) -> str:
+        return iso_time(self.at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +85,9 @@ class Pointer:
     """The pointer to the live revision, as read.
 
     Attributes:
-        entries: the flips, newest first: at least one, the first is live. Older ones may have been dropped.
-        tag: what a flip must present.
-        bad: the revisions that are marked bad, the last marked first. The live one never is.
+        entries: the last flips, newest first, at least one; the first is live.
+        tag: the ETag that a flip must present.
+        bad: the revisions that are marked bad, the last marked first; never the live one.
     """
 
     entries: tuple[LiveEntry, ...]
@@ -76,154 +96,125 @@ class Pointer:
 
     @property
     def live(self) -> LiveEntry:
-        """The entry that is live."""
         return self.entries[0]
 
     @property
     def arrival(self) -> LiveEntry:
-        """The flip since which the live revision has been live without a break."""
+        """The flip since which the live revision has been live without interruption."""
         same = itertools.takewhile(lambda entry: entry.revision == self.live.revision, self.entries)
         return tuple(same)[-1]
 
     def mark(self, revision: str) -> BadMark | None:
-        """The mark of a revision; None where it is not marked bad."""
         return next((mark for mark in self.bad if mark.revision == revision), None)
 
 
 class ClaimStage(StrEnum):
-    """How far a publisher has come with the models of its revision.
-
-    `trying`: they may still hang or end a server, so the publisher alone loads them, and nobody unloads them. `proved`:
-    every server that was ready holds them, and whoever fills or repairs a server loads them too.
-    """
+    """Progress of a publisher with the models of its revision."""
 
     TRYING = "trying"
+    """They may still hang or end a server: only the publisher loads them, and no process unloads them."""
     PROVED = "proved"
+    """Every server that was ready holds them: whatever fills or repairs a server loads them too."""
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
     """A claim on the fleet until `expires_at` (Unix seconds).
 
-    With a `revision` it is a publisher's: the models of the revision stay loaded while it works, and `stage` says who
-    loads them. Without one (empty) it is the mark of someone who repairs the fleet: what is loaded may change until it is
-    gone. One that cannot be decoded says in `damaged` what is wrong; whose it is nobody knows, and `expires_at` is when it
-    was written.
+    A publisher's has the `revision` whose models stay loaded meanwhile, and `stage` says who loads them. One without means
+    that somebody repairs the fleet. Of one that cannot be decoded, `damaged` says what is wrong; its owner is unknown, and
+    `expires_at` is when it was written.
     """
 
     id: str
-    revision: str
+    revision: str | None
     by: str
     expires_at: float
     stage: ClaimStage = ClaimStage.TRYING
-    damaged: str = ""
+    damaged: str | None = None
 
     def __post_init__(self) -> None:
-        """Make a text of who it is: see `as_text`."""
         object.__setattr__(self, "by", as_text(self.by))
 
     @property
     def publishes(self) -> bool:
-        """Whether it is a publisher's, as far as is known."""
-        return bool(self.revision or self.damaged)
+        return self.revision is not None or self.damaged is not None
 
 
 class BundleSource(Protocol):
-    """What a gateway needs of the bundle store. Every method may raise `StoreError`: the store did not answer."""
+    """The part of the bundle store that a gateway reads. Every method may raise `StoreError`: no answer, or a refusal."""
 
     async def pointer(self, known: Pointer | None = None) -> Pointer | None:
-        """The pointer; None where there is none: nothing was ever published, or it was lost. `known` itself where it is still
-        that."""
-        ...
+        """Return the pointer (`known` itself while that is current), or None: nothing was ever published, or it was lost."""
 
     async def bundle(self, revision: str) -> bytes:
-        """The bytes of a bundle, whose digest has been checked.
-
-        Raises:
-            BundleError: there is no such bundle, or its bytes are not those of the revision.
-        """
-        ...
+        """Return a bundle. Raises `BundleError`: it is missing, or its digest is another."""
 
 
 class BundleStore(BundleSource, Protocol):
-    """Immutable bundles with their assignments, and the one pointer that says which is live."""
+    """Immutable bundles with their assignments, and the pointer to the live one."""
 
     async def put_bundle(self, data: bytes) -> str:
-        """Store a bundle; its revision. Storing what is there already changes nothing."""
-        ...
+        """Store a bundle, if it is not there yet, and return its revision."""
 
     async def put_assignment(self, revision: str, plans: Mapping[str, Sequence[ModelLoad]]) -> None:
-        """Store what each shard must hold for a revision. Like the bundle it never changes.
+        """Store, once, what each shard must hold for a revision.
 
         Raises:
             StoreError: another assignment of the revision is there.
         """
-        ...
 
     async def replace_assignment(
         self, revision: str, before: Mapping[str, Sequence[ModelLoad]], plans: Mapping[str, Sequence[ModelLoad]]
     ) -> None:
-        """Store what each shard must hold for a revision in place of `before`. Only right for a revision that needs a draft
-        (see `ModelStore`): so it was never live.
+        """Replace the assignment `before` of a revision that was never live, since it needs a draft (see `ModelStore`).
 
         Raises:
-            StoreError: what is there is not `before`.
+            StoreError: the stored assignment is not `before`.
         """
-        ...
 
     async def assignment(self, revision: str) -> Mapping[str, tuple[ModelLoad, ...]]:
-        """What each shard must hold for a revision.
+        """Return what each shard must hold for a revision.
 
         Raises:
-            BundleError: it is not there, or is damaged.
+            BundleError: the assignment is missing or damaged.
         """
-        ...
 
     async def flip(self, entry: LiveEntry, expected: Pointer | None) -> Pointer:
-        """Make a revision live, if the pointer is still `expected` (None: if there is none yet).
-
-        `entry.sequence` counts on from that of `expected` (from 1). The marks of bad revisions change with the same write:
-        see `LiveEntry.marked_bad` and `LiveEntry.cleared`.
+        """Make a revision live, and change the marks of bad revisions, if the pointer is still `expected` (None: missing).
 
         Raises:
-            ConflictError: the pointer has moved; it names who moved it.
-            ValueError: the entry cannot follow `expected`, such as one of a bad revision that does not clear the mark.
+            ConflictError: the pointer has moved; the message names who moved it.
+            ValueError: the entry cannot follow `expected`: see `store_rules.check_flip`.
         """
-        ...
 
     async def flips(self, *, all_traces: bool = False) -> Sequence[LiveEntry]:
-        """The last flips that the history has, oldest first; those that cannot be decoded are left out. With `all_traces`
-        also those that older versions of the pointer show, where the store keeps any and lets the caller read them.
+        """Return the last flips of the history that can be decoded, oldest first; with `all_traces` also those in older versions
+        of the pointer, where the store keeps any and lets the caller read them.
 
         Raises:
-            StoreError: the store did not answer, or, without `all_traces`, has flips of which none can be decoded.
+            StoreError: none of the flips can be decoded (without `all_traces`).
         """
-        ...
 
     async def restore(self, pointer: Pointer) -> Pointer:
-        """Write a pointer where there is none, or in place of a damaged one.
+        """Write the pointer if it is missing or damaged.
 
         Raises:
-            ConflictError: there is one; it names who moved it last.
+            ConflictError: there is a sound one; the message names who moved it last.
         """
-        ...
 
     async def record(self, pointer: Pointer) -> None:
-        """Write the flips that the pointer remembers and the history does not have, those of others included.
+        """Add the flips of a pointer to the history, those of others included.
 
         Raises:
-            StoreError: another flip of the same number is in the history.
+            StoreError: the history has another flip of the same number.
         """
-        ...
 
     async def claim(self, claim: Claim) -> None:
         """Write or renew a claim."""
-        ...
 
     async def release(self, claim_id: str) -> None:
-        """End a claim; one that is not there is no error."""
-        ...
+        """End a claim, if it is there."""
 
     async def claims(self) -> Sequence[Claim]:
-        """Every claim, those included that are expired or damaged."""
-        ...
+        """Return every claim, including expired and damaged ones."""

@@ -1,4 +1,4 @@
-"""The Protocols of the registry: which model servers and gateways there are."""
+"""The Protocols of the registry of model servers and gateways."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from tidegate.ports.protocols import Endpoint, ModelRepository
+from tidegate.ports.models import ModelRepository
+from tidegate.ports.requests import Endpoint
 
 
 class EndpointState(StrEnum):
-    """State of a registered endpoint: `loading` is not yet to be sent requests; `wedged`: a load on it never ended, so it
-    must be replaced."""
+    """State of a registered endpoint. `LOADING` takes no requests yet; `WEDGED` must be replaced, as a load on it never ended."""
 
     LOADING = "loading"
     READY = "ready"
@@ -21,10 +21,7 @@ class EndpointState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RegisteredEndpoint:
-    """A model server as the registry knows it.
-
-    `grpc_port` and `metrics_port` are None where it has none. `seen_at` is its last sign of life in Unix seconds.
-    """
+    """A model server as the registry knows it; `seen_at` is its last sign of life in Unix seconds."""
 
     endpoint: Endpoint
     state: EndpointState
@@ -36,10 +33,9 @@ class RegisteredEndpoint:
 
 @dataclass(frozen=True, slots=True)
 class RefusedEndpoint:
-    """An entry of the registry that is not trusted: it is malformed, or outside the networks that endpoints may be in.
+    """An untrusted entry: it is malformed, or outside the networks of endpoints; `note` says why, `seen_at` when (Unix seconds).
 
-    `address` is a text for people, not an `Endpoint`, so that nothing can be sent there. `note` says why it is refused, and
-    `seen_at` is when (Unix seconds).
+    `address` is text and no `Endpoint`, so that nothing can be sent there.
     """
 
     shard: str
@@ -50,19 +46,19 @@ class RefusedEndpoint:
 
 @dataclass(frozen=True, slots=True)
 class EndpointListing:
-    """The endpoints of a registry, and the entries that it refuses, each sorted by shard and address."""
+    """Endpoints and refused entries, each sorted by shard and address."""
 
     endpoints: tuple[RegisteredEndpoint, ...]
     refused: tuple[RefusedEndpoint, ...]
 
 
 RepositoryOf = Callable[[RegisteredEndpoint], ModelRepository]
-"""Gives the model repository of an endpoint, whoever started its server."""
+"""Opens the model repository of an endpoint."""
 
 
 @dataclass(frozen=True, slots=True)
 class GatewayReport:
-    """A gateway as the registry knows it: the revision that it serves, and its last sign of life (Unix seconds)."""
+    """A gateway, the revision that it serves, and its last sign of life in Unix seconds."""
 
     id: str
     revision: str
@@ -70,37 +66,25 @@ class GatewayReport:
 
 
 class GatewayReports(Protocol):
-    """Is told which revision each gateway serves. The method may raise `StoreError`."""
-
     async def report(self, gateway: GatewayReport) -> None:
-        """A gateway says which revision it serves."""
-        ...
+        """Write which revision a gateway serves. May raise `StoreError`."""
 
 
 class Registry(GatewayReports, Protocol):
-    """Knows which model servers and gateways there are. Every method may raise `StoreError`."""
+    """The model servers and gateways that gave a recent sign of life. Every method may raise `StoreError`."""
 
     async def register(self, entry: RegisteredEndpoint) -> None:
-        """Write or renew an endpoint. A server that renews itself does not take back `wedged` said by another."""
-        ...
+        """Write or renew an endpoint. A server that renews itself does not clear a `WEDGED` that another process set."""
 
-    async def deregister(self, endpoint: Endpoint) -> None:
-        """Forget an endpoint."""
-        ...
+    async def deregister(self, endpoint: Endpoint) -> None: ...
 
-    async def mark_wedged(self, endpoint: Endpoint, note: str) -> None:
-        """Say that a load on an endpoint never ended; whoever runs it replaces it."""
-        ...
+    async def mark_wedged(self, endpoint: Endpoint, note: str) -> None: ...
 
     async def endpoints(self, shard: str | None = None) -> Sequence[RegisteredEndpoint]:
-        """Every trusted endpoint, or those of a shard, that gave a sign of life within the registry's own time-out, sorted by
-        shard and address."""
-        ...
+        """Return the trusted endpoints (of a shard), sorted by shard and address."""
 
     async def listing(self, shard: str | None = None) -> EndpointListing:
-        """The same endpoints, and beside them the entries that are not trusted, to report them."""
-        ...
+        """Return the same endpoints, and the untrusted entries, to report them."""
 
     async def gateways(self) -> Sequence[GatewayReport]:
-        """Every gateway that gave a sign of life within the registry's own time-out."""
-        ...
+        """Return the gateways, sorted by id."""

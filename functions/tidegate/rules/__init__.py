@@ -1,4 +1,4 @@
-"""The pure core: rule language, compiler, bundle, engine. No I/O but the compiler's reading of a directory.
+"""The pure core: rule language, compiler, bundle, engine. Only the compiler does I/O: it reads a directory.
 
 The stable API::
 
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from os import PathLike
 
-from tidegate.rules.contract import Attribute, Caller, Fleet, Objective, Shard
+from tidegate.rules.contract import Attribute, Caller, Fleet, Limit, Objective, Priority, Shard, Traffic
 from tidegate.rules.decision import Decision, Draw, Explanation, RuleTrace, Shadow, Target
 from tidegate.rules.engine import Engine, load_bundle
 
@@ -27,29 +27,26 @@ __all__ = [
     "Engine",
     "Explanation",
     "Fleet",
+    "Limit",
     "Objective",
+    "Priority",
     "RuleTrace",
     "Shadow",
     "Shard",
     "Target",
+    "Traffic",
     "compile_directory",
     "load_bundle",
 ]
 
 
 def compile_directory(path: str | PathLike[str]) -> bytes:
-    """Compile a rules directory to the canonical bytes of a bundle.
-
-    Args:
-        path: a directory with `fleet.yaml`, `objectives/*.yaml`, `layers.yaml` where experiments are used, and
-            `callers.yaml` where callers need grants.
-
-    Returns:
-        The bundle. Equal rules give equal bytes, whatever their formatting, comments and order of keys.
+    """Compile a rules directory to the canonical bytes of a bundle: equal rules give equal bytes, whatever their formatting,
+    comments and order of keys.
 
     Raises:
         RulesError: the rules do not compile; it holds every error found in one run, located by file, line and rule.
     """
-    from tidegate.rules.compiler import compile_directory as compile_rules
+    from tidegate.language.compiler import compile_directory as compile_rules
 
     return compile_rules(path)

@@ -1,11 +1,11 @@
-"""Conditions in their normal form: what the compiler writes into a bundle and what `explain` and the index read.
+"""Conditions in their normal form, which the compiler writes into a bundle, and `explain` and the index read.
 
 A conjunction is a tuple of predicates and of `AnyOf`s; all must hold. Equality is `in` with one value.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -25,7 +25,31 @@ OPERATORS: Mapping[AttributeType, frozenset[str]] = {
     "version": frozenset({"in", "not", "present"}) | ORDERED,
     "set": frozenset({"contains_any", "contains_all", "present"}),
 }
-"""The operators that fit each attribute type."""
+_HOLDS: Mapping[str, Callable[[Any, Any], Any]] = {
+    "in": lambda operand, value: value in operand,
+    "not": lambda operand, value: value not in operand,
+    "gt": lambda operand, value: value > operand,
+    "gte": lambda operand, value: value >= operand,
+    "lt": lambda operand, value: value < operand,
+    "lte": lambda operand, value: value <= operand,
+    "prefix": lambda operand, value: value.startswith(tuple(operand)),
+    "suffix": lambda operand, value: value.endswith(tuple(operand)),
+    "present": lambda operand, _: operand,
+    "contains_any": lambda operand, value: not set(operand).isdisjoint(value),
+    "contains_all": lambda operand, value: set(operand).issubset(value),
+}
+_PHRASES = {
+    "in": "must be one of",
+    "not": "must be none of",
+    "gt": "must be >",
+    "gte": "must be >=",
+    "lt": "must be <",
+    "lte": "must be <=",
+    "prefix": "must begin with one of",
+    "suffix": "must end with one of",
+    "contains_any": "must contain one of",
+    "contains_all": "must contain all of",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,25 +61,12 @@ class Predicate:
     operand: Any
 
     def words(self) -> str:
-        """The condition in words, from the rule's side alone."""
-        match self.operator:
-            case "present":
-                return "must be present" if self.operand else "must be absent"
-            case "gt" | "gte" | "lt" | "lte":
-                sign = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}[self.operator]
-                return f"must be {sign} {json_text(self.operand)}"
-            case "in" if len(self.operand) == 1:
-                return f"must be {json_text(self.operand[0])}"
-        values = ", ".join(json_text(value) for value in self.operand)
-        phrase = {
-            "in": "must be one of",
-            "not": "must be none of",
-            "prefix": "must begin with one of",
-            "suffix": "must end with one of",
-            "contains_any": "must contain one of",
-            "contains_all": "must contain all of",
-        }[self.operator]
-        return f"{phrase} {values}"
+        """Describe the condition, without the value of a context."""
+        if self.operator == "present":
+            return "must be present" if self.operand else "must be absent"
+        operands = self.operand if isinstance(self.operand, tuple) else (self.operand,)
+        phrase = "must be" if self.operator == "in" and len(operands) == 1 else _PHRASES[self.operator]
+        return f"{phrase} {', '.join(map(json_text, operands))}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,39 +81,17 @@ Row = tuple[Predicate, ...]
 
 
 def comparable(kind: AttributeType, value: Any) -> Any:
-    """The value in the form that compares: a version as its sort key, anything else as it is."""
+    """Return the value in the form that compares: a version as its sort key, anything else as it is."""
     return version_key(value) if kind == "version" else value
 
 
 def holds(operator: str, operand: Any, value: Any) -> bool:
-    """Whether a predicate holds for a present value; both sides are `comparable`."""
-    match operator:
-        case "in":
-            return value in operand
-        case "not":
-            return value not in operand
-        case "gt":
-            return bool(value > operand)
-        case "gte":
-            return bool(value >= operand)
-        case "lt":
-            return bool(value < operand)
-        case "lte":
-            return bool(value <= operand)
-        case "prefix":
-            return bool(value.startswith(tuple(operand)))
-        case "suffix":
-            return bool(value.endswith(tuple(operand)))
-        case "contains_any":
-            return not set(operand).isdisjoint(value)
-        case "contains_all":
-            return set(operand).issubset(value)
-        case _:
-            return bool(operand)
+    """Return whether a predicate holds for a present value; both sides are `comparable`."""
+    return bool(_HOLDS[operator](operand, value))
 
 
 def comparable_operand(kind: AttributeType, predicate: Predicate) -> Any:
-    """The operand of a predicate in the form that compares."""
+    """Return the operand of a predicate in the form that compares."""
     if kind != "version" or predicate.operator == "present":
         return predicate.operand
     if predicate.operator in ORDERED:
@@ -111,7 +100,7 @@ def comparable_operand(kind: AttributeType, predicate: Predicate) -> Any:
 
 
 def row_count(conjunction: Conjunction) -> int:
-    """How many rows `rows` gives."""
+    """Count the rows that `rows` yields."""
     count = 1
     for term in conjunction:
         if isinstance(term, AnyOf):
@@ -120,7 +109,7 @@ def row_count(conjunction: Conjunction) -> int:
 
 
 def rows(conjunction: Conjunction) -> Iterator[Row]:
-    """The disjunctive normal form: conjunctions of predicates alone, of which at least one must hold."""
+    """Yield the disjunctive normal form: conjunctions of predicates alone, of which at least one must hold."""
     if not conjunction:
         yield ()
         return
@@ -132,23 +121,3 @@ def rows(conjunction: Conjunction) -> Iterator[Row]:
             for alternative in first.alternatives:
                 for head in rows(alternative):
                     yield (*head, *tail)
-
-
-def to_json(conjunction: Conjunction) -> list[Any]:
-    """A conjunction as JSON values."""
-    return [
-        [term.attribute, term.operator, list(term.operand) if isinstance(term.operand, tuple) else term.operand]
-        if isinstance(term, Predicate)
-        else [to_json(alternative) for alternative in term.alternatives]
-        for term in conjunction
-    ]
-
-
-def from_json(terms: list[Any]) -> Conjunction:
-    """The inverse of `to_json`."""
-    return tuple(
-        Predicate(term[0], term[1], tuple(term[2]) if isinstance(term[2], list) else term[2])
-        if term and isinstance(term[0], str)
-        else AnyOf(tuple(from_json(alternative) for alternative in term))
-        for term in terms
-    )

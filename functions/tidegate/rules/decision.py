@@ -1,4 +1,4 @@
-"""What the engine answers: a decision, and on demand the trace that explains it.
+"""The answer of the engine: a decision, and on demand the trace that explains it.
 
 All values are immutable and are shared between requests: the engine builds each distinct decision once per bundle, so
 that deciding allocates next to nothing.
@@ -7,8 +7,15 @@ that deciding allocates next to nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
+
+Parameters = Mapping[str, str | int | float | bool]
+NO_PARAMETERS: Parameters = MappingProxyType({})
+
+HedgeAt = Literal["p50", "p75", "p90", "p95", "p99"]
+"""The percentile of a target's latencies after which a hedge is sent."""
 
 Reason = Literal["serve", "split", "experiment", "no_sticky_key", "override"]
 """Why the target was picked: the rule's only target, a weighted choice, an experiment's cell, the first variant of a
@@ -17,7 +24,7 @@ split because none of the sticky key's attributes has a value (an empty text is 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What serves a request: a model on an ordered list of shards.
+    """A model on an ordered list of shards, which serves a request.
 
     `name` is the target as the author wrote it (`model`, `model/version` or `name@alias`), `model` and `version` what it
     resolves to (`version` None: the version policy of the model decides), `shards` where it is placed, preferred first.
@@ -29,16 +36,26 @@ class Target:
     shards: tuple[str, ...]
 
     def __str__(self) -> str:
-        """The target as the author wrote it."""
         return self.name
 
 
 @dataclass(frozen=True, slots=True)
 class Shadow:
-    """A target that gets a copy of `percent` (0–100) of the rule's requests; its response is discarded."""
+    """A target that gets a copy of `percent` (0–100) of the rule's requests, whose responses no caller sees; see
+    `Engine.sampled`."""
 
     target: Target
-    percent: float
+    # Not `float`: compiled, that would turn 10 into 10.0, which callers see.
+    percent: int | float
+
+
+class Fault(NamedTuple):
+    """A fault that `percent` (0–100) of the rule's synthetic requests get: an answer after `delay_ms`, or the HTTP status
+    `abort_status` (400–599) in place of one, after the delay if both are set. At least one of the two is."""
+
+    percent: int | float
+    delay_ms: int | None = None
+    abort_status: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +64,9 @@ class Decision:
 
     `variant` is the picked variant of a split (its target as written) or of an experiment (its cell as text), else None;
     `cell` is the experiment's cell as the author wrote it (integer or text) and `experiment` its id, else None.
-    `parameters` are handed to the model. `fallbacks` are tried in order when the target fails. `timeout_ms` and
-    `hedge_after_ms` are None where neither the rule nor the objective sets them. `revision` is the bundle's digest.
+    `parameters` are handed to the model. `fallbacks` are tried in order when the target fails. `timeout_ms` is
+    None where neither the rule nor the objective sets it. Of `hedge_after_ms` and `hedge_at` a rule sets at most one.
+    `fault` is for synthetic requests only. `revision` is the bundle's digest.
     """
 
     objective: str
@@ -59,29 +77,28 @@ class Decision:
     variant: str | None = None
     experiment: str | None = None
     cell: int | str | None = None
-    parameters: Mapping[str, str | int | float | bool] = None  # type: ignore[assignment]  # set by the engine
+    parameters: Parameters = field(default_factory=lambda: NO_PARAMETERS)
     fallbacks: tuple[Target, ...] = ()
     shadows: tuple[Shadow, ...] = ()
     timeout_ms: int | None = None
     hedge_after_ms: int | None = None
+    hedge_at: HedgeAt | None = None
+    fault: Fault | None = None
 
     @property
     def model(self) -> str:
-        """The name of the model that the target resolves to."""
         return self.target.model
 
     @property
     def version(self) -> int | None:
-        """The pinned version of the model, or None where its version policy decides."""
         return self.target.version
 
     @property
     def shards(self) -> tuple[str, ...]:
-        """The shards that hold the model, preferred first."""
         return self.target.shards
 
     def as_dict(self) -> dict[str, Any]:
-        """The decision as plain JSON values, keys in a stable order."""
+        """Return the decision as plain JSON values, keys in a stable order."""
         return {
             "objective": self.objective,
             "rule": self.rule,
@@ -97,6 +114,8 @@ class Decision:
             "shadows": [{**_target_dict(shadow.target), "percent": shadow.percent} for shadow in self.shadows],
             "timeout_ms": self.timeout_ms,
             "hedge_after_ms": self.hedge_after_ms,
+            "hedge_at": self.hedge_at,
+            "fault": None if self.fault is None else self.fault._asdict(),
             "reason": self.reason,
             "revision": self.revision,
         }
@@ -106,8 +125,7 @@ def _target_dict(target: Target) -> dict[str, Any]:
     return {"target": target.name, "model": target.model, "version": target.version, "shards": list(target.shards)}
 
 
-@dataclass(frozen=True, slots=True)
-class Draw:
+class Draw(NamedTuple):
     """One variant's part in a sticky choice: `u` in (0, 1], and `score` = -ln(u) / weight; the smallest score wins.
 
     `hashed` is the text whose SHA-256 is taken (salt, variant and key, joined by U+001F), `number` the first 8 bytes of the
@@ -123,7 +141,6 @@ class Draw:
     won: bool
 
     def as_dict(self, *, with_key: bool) -> dict[str, Any]:
-        """The draw as plain JSON values. `hashed` holds the key and is left out unless `with_key` is true."""
         return {
             "variant": self.variant,
             "weight": self.weight,
@@ -136,8 +153,33 @@ class Draw:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class LayerDraw:
+class ShadowDraw(NamedTuple):
+    """Whether a shadow copies a request: where u is at most `percent` / 100.
+
+    `u` comes from `hashed` as in a `Draw`. Without a value of the sticky key each request is sampled by chance, so all three,
+    and `sampled`, are None.
+    """
+
+    target: str
+    percent: int | float
+    u: float | None = None
+    hashed: str | None = None
+    number: int | None = None
+    sampled: bool | None = None
+
+    def as_dict(self, *, with_key: bool) -> dict[str, Any]:
+        return {
+            "target": self.target,
+            "percent": self.percent,
+            **({"hashed": self.hashed} if with_key else {}),
+            "first_8_bytes": None if self.number is None else f"{self.number:016x}",
+            "integer": self.number,
+            "u": self.u,
+            "sampled": self.sampled,
+        }
+
+
+class LayerDraw(NamedTuple):
     """The bucket of a request in a layer: floor(number * 10000 / 2^64), 0–9999.
 
     `hashed` is the text whose SHA-256 is taken (layer and key, joined by U+001F), `number` the first 8 bytes of the digest
@@ -151,7 +193,6 @@ class LayerDraw:
     ranges: Mapping[str, tuple[tuple[int, int], ...]]
 
     def as_dict(self, *, with_key: bool) -> dict[str, Any]:
-        """The draw as plain JSON values. `hashed` holds the key and is left out unless `with_key` is true."""
         return {
             "layer": self.layer,
             **({"hashed": self.hashed} if with_key else {}),
@@ -162,9 +203,8 @@ class LayerDraw:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class RuleTrace:
-    """Whether one rule's conditions hold, looked at by itself, and else the first condition that fails.
+class RuleTrace(NamedTuple):
+    """Whether one rule's conditions hold, and else the first that fails. Other rules play no part.
 
     `failed` names the failing attribute (or `active`, `any_of`, `experiment`) and `detail` says in words what the rule
     asks for and how the context missed it, without repeating the context's value.
@@ -176,8 +216,7 @@ class RuleTrace:
     detail: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Ignored:
+class Ignored(NamedTuple):
     """A name in a context that the objective does not declare, and the declared one that it may have meant."""
 
     name: str
@@ -189,7 +228,8 @@ class Explanation:
     """The decision (None where no rule matches) and the trace of every rule in order.
 
     `draws` holds the arithmetic of the deciding rule's sticky choice, if it made one; `layers` that of the layer buckets
-    that were looked at, and `ignored` the names in the context that the objective does not declare.
+    that were needed, `ignored` the names in the context that the objective does not declare, and `shadows` the draws of the
+    decision's shadows.
     """
 
     objective: str
@@ -198,27 +238,22 @@ class Explanation:
     draws: tuple[Draw, ...] = ()
     layers: tuple[LayerDraw, ...] = ()
     ignored: tuple[Ignored, ...] = ()
+    shadows: tuple[ShadowDraw, ...] = ()
 
     @property
     def buckets(self) -> dict[str, int]:
-        """The layer buckets (0–9999) that were looked at, by layer."""
         return {draw.layer: draw.bucket for draw in self.layers}
 
     def as_dict(self, *, with_key: bool = False) -> dict[str, Any]:
-        """The explanation as plain JSON values.
-
-        Args:
-            with_key: also say the hashed texts, which hold the sticky key: for who gave the context, not for logs.
-        """
+        """Return the explanation as plain JSON values; `with_key` with the hashed texts, which hold the sticky key: for the
+        one who gave the context, not for logs."""
         return {
             "objective": self.objective,
             "decision": self.decision.as_dict() if self.decision else None,
-            "rules": [
-                {"rule": trace.rule, "matched": trace.matched, "failed": trace.failed, "detail": trace.detail}
-                for trace in self.rules
-            ],
+            "rules": [trace._asdict() for trace in self.rules],
             "draws": [draw.as_dict(with_key=with_key) for draw in self.draws],
             "buckets": self.buckets,
             "layers": [draw.as_dict(with_key=with_key) for draw in self.layers],
-            "ignored": [{"name": each.name, "did_you_mean": each.did_you_mean} for each in self.ignored],
+            "ignored": [each._asdict() for each in self.ignored],
+            "shadows": [draw.as_dict(with_key=with_key) for draw in self.shadows],
         }

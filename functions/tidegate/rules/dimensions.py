@@ -1,4 +1,4 @@
-"""The dimensions of an objective's bit index: one per attribute that its rules look at.
+"""The dimensions of an objective's bit index: one per attribute that its rules have conditions on.
 
 A dimension gives, for an attribute's value, the mask of the rows whose conditions on that attribute hold. It refuses a
 value of the wrong type or outside the closed domain, and names the attribute.
@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from tidegate.errors import ContextError
+from tidegate.rules.bundle.tables import DimensionMasks, SlotMasks
 from tidegate.rules.contract import Attribute
 from tidegate.rules.masks import MaskTable, PieceTable
 from tidegate.rules.values import EXPECTED, accepts, domain_words, type_name, version_key, within
@@ -29,65 +30,60 @@ def check(attribute: Attribute, value: Any) -> None:
         raise ContextError(
             attribute.name,
             f"attribute {attribute.name!r} must be {EXPECTED[attribute.type]}, got {type_name(value)}"
-            + (" that is none" if attribute.type == "version" and isinstance(value, str) else ""),
+            + (" that is not one" if attribute.type == "version" and isinstance(value, str) else ""),
         )
     if not within(attribute, value):
         raise ContextError(attribute.name, f"attribute {attribute.name!r} must be {domain_words(attribute)}")
 
 
 def missing(attribute: Attribute) -> ContextError:
-    """The error for a required attribute that the context lacks."""
     return ContextError(
         attribute.name, f"attribute {attribute.name!r} is required ({EXPECTED[attribute.type]}) and is missing"
     )
+
+
+def unchecked_type(attribute: Attribute) -> type | None:
+    """Return the Python type whose every value fits an attribute, so that it needs no `check`; None where there is none."""
+    if attribute.values is not None or attribute.type in ("number", "version"):
+        return None
+    return PYTHON_TYPES.get(attribute.type)
 
 
 class Dimension:
     """The masks of one attribute, by value.
 
     `fast` maps values of exactly `fast_type` to masks; `fast_other` is the mask of any other value of that type, or None
-    where `mask` must be asked. `absent` is the mask of a request without the attribute, or None where it is required.
+    where `mask` must be asked, which may put the value into `fast`. `absent` is the mask of a request without the attribute,
+    or None where it is required.
     """
 
-    __slots__ = ("_closed", "_needs", "_pieces", "_slots", "_table", "absent", "attribute", "fast", "fast_other")
+    __slots__ = ("_needs", "_pieces", "_slots", "_table", "absent", "attribute", "fast", "fast_other", "fast_type")
 
-    def __init__(self, attribute: Attribute, data: dict[str, Any], count: int) -> None:
-        self.attribute = attribute
-        self._closed = attribute.values is not None
+    def __init__(self, attribute: Attribute, masks: DimensionMasks, count: int) -> None:
         kind = attribute.type
-        self._table = MaskTable(data["table"], count, kind) if "table" in data else None
-        self._pieces = PieceTable(data["pieces"], count, kind) if "pieces" in data else None
-        self._slots = [(slot["operator"], int(slot["free"], 16), _Slot(slot, count)) for slot in data.get("slots", ())]
-        self._needs = {key: int(mask, 16) for key, mask in data.get("needs", {}).items()}
+        self.attribute = attribute
+        self.fast_type = PYTHON_TYPES.get(kind)
+        self._table = None if masks.table is None else MaskTable(masks.table, count, kind)
+        self._pieces = None if masks.pieces is None else PieceTable(masks.pieces, count, kind)
+        self._slots = [(slot.operator, slot.free, _Slot(slot, count)) for slot in masks.slots]
+        self._needs = masks.needs or {}
         self.fast: dict[Any, int] = {}
         self.fast_other: int | None = None
         if self._table is not None and not self._slots and kind != "set":
-            self.fast = self._table.dense
-            # A number that no rule mentions may still be NaN, which only `mask` refuses.
-            is_open = self._table.is_dense and not self._closed and kind != "number"
-            self.fast_other = self._table.other if is_open else None
-            if self._closed:
-                self._fill_closed()
-        self.absent: int | None = int(data["absent"], 16)
+            if attribute.values is not None:
+                self.fast = {value: self._of(value) for value in attribute.values}
+            else:
+                self.fast = self._table.dense
+                # A number that no rule mentions may still be NaN, which only `mask` refuses.
+                self.fast_other = self._table.other if self._table.is_dense and kind != "number" else None
+        self.absent: int | None = masks.absent
         if attribute.required:
             self.absent = None
         elif attribute.default is not None:
             self.absent = self.mask(attribute.default)
 
-    def _fill_closed(self) -> None:
-        self.fast = {value: self._of(value) for value in self.attribute.values or ()}
-
-    @property
-    def fast_type(self) -> type | None:
-        """The exact Python type whose values `fast` may be asked for."""
-        return PYTHON_TYPES.get(self.attribute.type)
-
     def mask(self, value: Any) -> int:
-        """The mask of a present value.
-
-        Raises:
-            ContextError: the value is of the wrong type or outside the domain.
-        """
+        """Return the mask of a present value, which is checked (see `check`)."""
         check(self.attribute, value)
         mask = self._of(value)
         if self._pieces is not None and (not isinstance(value, str) or len(value) <= MEMO_TEXT_LENGTH):
@@ -125,9 +121,9 @@ class _Slot:
 
     __slots__ = ("_lengths", "_table")
 
-    def __init__(self, data: dict[str, Any], count: int) -> None:
-        self._table = MaskTable(data, count)
-        self._lengths = sorted({len(key) for key in data["keys"]})
+    def __init__(self, slot: SlotMasks, count: int) -> None:
+        self._table = MaskTable(slot.table, count)
+        self._lengths = sorted({len(key) for key in slot.table.keys})
 
     def affixes(self, value: str, at_start: bool) -> int:
         mask, size = 0, len(value)

@@ -12,19 +12,27 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from tidegate.errors import BundleError, NoRuleError, UnknownObjectiveError
-from tidegate.rules.actions import CallerExperiment, LayerExperiment, Split, first_decision
-from tidegate.rules.bundle import UNFIT, Bundle, unpack
-from tidegate.rules.contract import Caller, Fleet, Objective, Shard, read_caller
-from tidegate.rules.decision import Decision, Explanation, Target
+from tidegate.errors import NoRuleError, UnknownObjectiveError
+from tidegate.rules.actions import CallerExperiment, LayerExperiment, Split, every_decision
+from tidegate.rules.bundle import Bundle, damaged, unpack
+from tidegate.rules.bundle.json_values import UNFIT
+from tidegate.rules.contract import Objective
+from tidegate.rules.decision import Decision, Explanation, Shadow, Target
 from tidegate.rules.explain import explain
-from tidegate.rules.index import ObjectiveIndex, build_index, read_objective
+from tidegate.rules.index import ObjectiveIndex
+from tidegate.rules.sticky import first_number, is_sampled, shadow_prefix, unit_of_number
 
 _MOST_OVERRIDDEN = 4096
 
 
 class Engine:
-    """The rules of one bundle, ready to decide. Immutable to its users and safe to share between threads.
+    """The rules of one bundle, ready to decide. Safe to share between threads; nothing that it answers ever changes.
+
+    Equal requests get the same `Decision` object, as each is built once, when a rule first matches, and kept for as long as
+    the engine is. So code that derives something from a decision may keep it by the decision's identity, if it also keeps the
+    decision. That holds for the decisions of `override` too, until more than 4096 of them were made.
+
+    Every method that takes the name of an objective raises `UnknownObjectiveError` where there is none of that name.
 
     Attributes:
         revision: the bundle's revision; `rules` is the part of it that names the rules, which every decision has.
@@ -36,35 +44,21 @@ class Engine:
     def __init__(self, bundle: Bundle, clock: Callable[[], float] = time.time) -> None:
         manifest = bundle.manifest
         self.revision, self.rules = bundle.revision, bundle.rules
-        self.fleet = Fleet(
-            {
-                name: Shard(name, spec["replicas"], spec.get("scale_to_zero", False))
-                for name, spec in manifest["fleet"]["shards"].items()
-            },
-            {name: tuple(shards) for name, shards in manifest["fleet"]["models"].items()},
-            dict(manifest["fleet"]["aliases"]),
-        )
+        self.fleet, self.callers = manifest.fleet, manifest.callers
         self._clock = clock
         self._targets = {
             name: Target(name, model, version, self.fleet.models[model])
-            for name, (model, version) in manifest["targets"].items()
+            for name, (model, version) in manifest.targets.items()
         }
-        self.callers: Mapping[str, Caller] | None = None
-        if "callers" in manifest:
-            self.callers = {name: read_caller(name, entry) for name, entry in manifest["callers"].items()}
         self._pinnable = {(target.model, target.version) for target in self._targets.values()}
         self._loaded = _default_versions(self._targets.values())
-        self._overridden: dict[tuple[int, str], tuple[Decision, Decision]] = {}
-        self._reachable: dict[str, list[str]] = {
-            name: entry["targets"] for name, entry in manifest["objectives"].items()
+        self._overridden: dict[tuple[str, str, int | str | None, Target], Decision] = {}
+        self._reachable = {name: entry.targets for name, entry in manifest.objectives.items()}
+        self._indexes = {
+            name: ObjectiveIndex(entry, bundle, manifest.layers, self._targets.__getitem__)
+            for name, entry in manifest.objectives.items()
         }
-        self._indexes: dict[str, ObjectiveIndex] = {
-            name: build_index(
-                read_objective(name, entry), bundle, entry["line"], manifest["layers"], self._targets.__getitem__
-            )
-            for name, entry in manifest["objectives"].items()
-        }
-        self.objectives: Mapping[str, Objective] = {name: index.objective for name, index in self._indexes.items()}
+        self.objectives: Mapping[str, Objective] = {name: entry.contract for name, entry in manifest.objectives.items()}
 
     def decide(self, objective: str, context: Mapping[str, Any], *, at: float | None = None) -> Decision:
         """Decide what serves a request.
@@ -77,7 +71,6 @@ class Engine:
             at: the time of the request in Unix seconds, for rules with a time window; None reads the clock.
 
         Raises:
-            UnknownObjectiveError: there is no such objective.
             ContextError: an attribute is missing, of the wrong type or outside its domain.
             NoRuleError: no rule matches.
         """
@@ -103,13 +96,37 @@ class Engine:
             mask &= index.layer_mask(action.layer, context)
         raise NoRuleError(objective)
 
+    def sampled(
+        self, decision: Decision, context: Mapping[str, Any], chance: Callable[[], float]
+    ) -> tuple[Shadow, ...]:
+        """Return the shadows of a decision that copy this request.
+
+        A shadow always or never copies the requests of a member, by its sticky key, independently of splits and of other
+        shadows. Without a value of the sticky key, each request is sampled by `chance`, random numbers in [0, 1).
+
+        Args:
+            decision: what `decide` returned for the context.
+            context: the request's context.
+            chance: see above.
+        """
+        if not decision.shadows:
+            return ()
+        index = self._indexes[decision.objective]
+        key = index.key(index.objective.sticky_key, context)
+        return tuple(
+            [
+                shadow
+                for shadow in decision.shadows
+                if is_sampled(1.0 - chance() if key is None else _shadow_draw(decision, shadow, key), shadow.percent)
+            ]
+        )
+
     def explain(self, objective: str, context: Mapping[str, Any], *, at: float | None = None) -> Explanation:
         """Tell for every rule whether its conditions hold, and else which failed first; with the decision.
 
         Where no rule matches, the explanation's decision is None.
 
         Raises:
-            UnknownObjectiveError: there is no such objective.
             ContextError: an attribute is missing, of the wrong type or outside its domain.
         """
         at = self._clock() if at is None else at
@@ -120,30 +137,17 @@ class Engine:
         return explain(self._indexes[objective], decision, context, at)
 
     def decisions(self, objective: str) -> Iterator[Decision]:
-        """Every decision that the rules of an objective can make, in the order of the rules.
-
-        Raises:
-            UnknownObjectiveError: there is no such objective.
-        """
-        index = self._indexes.get(objective)
-        if index is None:
-            raise UnknownObjectiveError(objective)
-        return index.decisions()
+        """Return every decision that the rules of an objective can make, in the order of the rules."""
+        return self._index(objective).decisions()
 
     def representative(self, objective: str) -> Decision:
-        """The decision that stands for an objective where there is no context, as for a model's metadata: the first
-        target of its last rule.
-
-        Raises:
-            UnknownObjectiveError: there is no such objective.
-        """
-        index = self._indexes.get(objective)
-        if index is None:
-            raise UnknownObjectiveError(objective)
-        return first_decision(index.action(index.count - 1))
+        """Return the decision that represents an objective where there is no context, as for a model's metadata: the first
+        target of its last rule."""
+        index = self._index(objective)
+        return every_decision(index.action(index.count - 1))[0]
 
     def pin(self, model: str, version: int | None = None) -> Target | None:
-        """The target that a caller pins; None where no rule and no caller's grant names the model, as nothing else is
+        """Return the target that a caller pins; None where no rule and no caller's grant names the model, as nothing else is
         loaded. Whether the model serves a version that none of them names, only the model knows: see `names`.
 
         Without a version it is the highest that the bundle names, so that a version which is loaded for another revision
@@ -155,49 +159,53 @@ class Engine:
         return Target(name, model, version, self.fleet.models[model])
 
     def names(self, target: Target) -> bool:
-        """Whether a rule or a caller's grant names this version of the target's model, so that it is loaded."""
+        """Return whether a rule or a caller's grant names this version of the target's model, so that it is loaded."""
         return target.version is None or (target.model, target.version) in self._pinnable
 
     def override(self, decision: Decision, target: Target) -> Decision:
-        """The decision of the rules with a caller's pinned target in place of its own.
+        """Return the decision of the rules with a caller's pinned target in place of its own.
 
         Rule, parameters and time-outs stay. There are no fallbacks, as another model must not answer in its place, no
-        shadows, and no variant or cell, so that an experiment's analysis does not count the request.
+        shadows, no fault, and no variant or cell, so that an experiment's analysis does not count the request.
         """
-        key = (id(decision), target.name)
-        kept = self._overridden.get(key)
-        if kept is not None and kept[0] is decision:
-            return kept[1]
-        if len(self._overridden) >= _MOST_OVERRIDDEN:
-            self._overridden.clear()
-        made = replace(
-            decision,
-            target=target,
-            reason="override",
-            variant=None,
-            experiment=None,
-            cell=None,
-            fallbacks=(),
-            shadows=(),
-        )
-        self._overridden[key] = (decision, made)
+        # All else that the decisions of an objective differ in is replaced.
+        key = (decision.objective, decision.rule, decision.cell, target)
+        made = self._overridden.get(key)
+        if made is None:
+            if len(self._overridden) >= _MOST_OVERRIDDEN:
+                self._overridden.clear()
+            made = self._overridden[key] = replace(
+                decision,
+                target=target,
+                reason="override",
+                variant=None,
+                experiment=None,
+                cell=None,
+                fallbacks=(),
+                shadows=(),
+                fault=None,
+            )
         return made
 
     def targets(self, objective: str | None = None) -> tuple[Target, ...]:
-        """Every target that the rules can reach, fallbacks and shadows included, sorted by name; for all objectives
-        together also those that callers' grants name as overrides.
-
-        Raises:
-            UnknownObjectiveError: `objective` is given and there is no such objective.
-        """
-        if objective is not None and objective not in self._reachable:
-            raise UnknownObjectiveError(objective)
-        names = self._targets if objective is None else self._reachable[objective]
+        """Return every target that the rules can reach, fallbacks and shadows included, sorted by name; for all objectives
+        together also those that callers' grants name as overrides."""
+        if objective is None:
+            names: Iterable[str] = self._targets
+        else:
+            self._index(objective)
+            names = self._reachable[objective]
         return tuple(self._targets[name] for name in sorted(names))
+
+    def _index(self, objective: str) -> ObjectiveIndex:
+        index = self._indexes.get(objective)
+        if index is None:
+            raise UnknownObjectiveError(objective)
+        return index
 
 
 def _default_versions(targets: Iterable[Target]) -> dict[str, int | None]:
-    """The highest version that targets name, by model; None for a model that a target leaves open."""
+    """Return the highest version that targets name, by model; None for a model that a target leaves open."""
     versions: dict[str, int | None] = {}
     for target in targets:
         known = versions.setdefault(target.model, target.version)
@@ -206,25 +214,21 @@ def _default_versions(targets: Iterable[Target]) -> dict[str, int | None]:
     return versions
 
 
+def _shadow_draw(decision: Decision, shadow: Shadow, key: bytes) -> float:
+    return unit_of_number(first_number(shadow_prefix(decision.objective, decision.rule, shadow.target.name) + key))
+
+
 def load_bundle(data: bytes) -> Engine:
     """Load a compiled bundle.
 
     Raises:
-        BundleError: the bytes are no bundle, are damaged, or are of a format version that this code does not read.
+        BundleError: the bytes are not a bundle, are damaged, or are of a format version that this code does not read.
     """
     return engine_of(unpack(data))
 
 
 def engine_of(bundle: Bundle) -> Engine:
-    """The engine of a bundle that is taken apart.
-
-    Raises:
-        BundleError: its manifest or an index is not what the compiler writes.
-    """
     try:
         return Engine(bundle)
     except UNFIT as error:
-        raise BundleError(
-            "the bundle is damaged: its lines are whole, and its manifest or an index is not what the compiler writes; "
-            "compile the rules again with this version"
-        ) from error
+        raise damaged("the index of an objective", error) from error

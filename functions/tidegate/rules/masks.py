@@ -9,21 +9,22 @@ first use and a bounded number of them is remembered.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+from tidegate.rules.bundle.tables import PieceMasks, ValueMasks
 from tidegate.rules.contract import AttributeType
 from tidegate.rules.values import version_key
 
 MEMO_BITS = 64 * 1024 * 1024
-"""How many mask bits one sparse table remembers at the most (8 MiB)."""
+"""Most mask bits that one sparse table caches (8 MiB)."""
 
 CHECKPOINT_PIECES = 64
-"""How far apart the pieces stand whose masks a sparse `PieceTable` makes on first use."""
+"""Pieces between two masks that a sparse `PieceTable` keeps, once they were used."""
 
 
 def bits(rows: Iterable[int], count: int) -> int:
-    """The mask that has exactly these rows of `count` set."""
+    """Return the mask that has exactly these rows of `count` set."""
     buffer = bytearray((count + 7) // 8)
     for row in rows:
         position = count - 1 - row
@@ -32,29 +33,28 @@ def bits(rows: Iterable[int], count: int) -> int:
 
 
 class MaskTable:
-    """Masks by value: `get(value)` for a value that the rules mention, `other` for any value that they do not."""
+    """Masks by value: `get(value)` for a value that the rules mention, `other` for any value that they do not.
 
-    __slots__ = ("_count", "_limit", "_sparse", "dense", "other")
+    `dense` has every value that the rules mention if `is_dense`, else those that were asked for.
+    """
 
-    def __init__(self, data: dict[str, Any], count: int, kind: AttributeType = "string") -> None:
+    __slots__ = ("_count", "_limit", "_sparse", "dense", "is_dense", "other")
+
+    def __init__(self, table: ValueMasks, count: int, kind: AttributeType = "string") -> None:
         self._count = count
         self._limit = max(16, MEMO_BITS // max(1, count))
-        self.other = int(data["other"], 16)
-        keys = [version_key(key) for key in data["keys"]] if kind == "version" else data["keys"]
+        self.other = table.other
+        keys = [version_key(key) for key in table.keys] if kind == "version" else table.keys
         self.dense: dict[Any, int] = {}
-        self._sparse: dict[Any, list[int]] = {}
-        if "masks" in data:
-            self.dense = {key: int(mask, 16) for key, mask in zip(keys, data["masks"], strict=True)}
+        self._sparse: dict[Any, Sequence[int]] = {}
+        if table.masks is not None:
+            self.dense = dict(zip(keys, table.masks, strict=True))
         else:
-            self._sparse = dict(zip(keys, data["flips"], strict=True))
-
-    @property
-    def is_dense(self) -> bool:
-        """Whether `dense` holds every value that the rules mention."""
-        return not self._sparse
+            self._sparse = dict(zip(keys, table.flips, strict=True))
+        self.is_dense = not self._sparse
 
     def get(self, value: Any) -> int:
-        """The mask of a value."""
+        """Return the mask of a value."""
         mask = self.dense.get(value)
         if mask is not None:
             return mask
@@ -68,29 +68,20 @@ class MaskTable:
 
 
 class PieceTable:
-    """Masks by where a value lies among sorted thresholds: below, at or above each.
-
-    `k` thresholds give `2k + 1` pieces; piece `2i + 1` is threshold `i` itself.
-    """
+    """Masks by the position of a value among sorted thresholds: below, at or above each. Sparse ones are cached."""
 
     __slots__ = ("_base", "_checkpoints", "_count", "_flips", "_limit", "_masks", "_memo", "_thresholds")
 
-    def __init__(self, data: dict[str, Any], count: int, kind: AttributeType = "integer") -> None:
+    def __init__(self, table: PieceMasks, count: int, kind: AttributeType = "integer") -> None:
         self._count = count
         self._limit = max(16, MEMO_BITS // max(1, count))
-        self._thresholds: list[Any] = (
-            [version_key(text) for text in data["thresholds"]] if kind == "version" else data["thresholds"]
-        )
-        self._masks: list[int] = [int(mask, 16) for mask in data.get("masks", ())]
-        self._base = int(data.get("base", "0"), 16)
-        self._flips: list[list[int]] = data.get("flips", [])
+        self._thresholds = [version_key(text) for text in table.thresholds] if kind == "version" else table.thresholds
+        self._masks, self._base, self._flips = table.masks, table.base or 0, table.flips
         self._checkpoints: list[int] = []
         self._memo: dict[int, int] = {}
-        if max(len(self._masks), len(self._flips) + 1) != 2 * len(self._thresholds) + 1:
-            raise ValueError("pieces and thresholds do not fit together")
 
     def get(self, value: Any) -> int:
-        """The mask of the piece that `value` lies in."""
+        """Return the mask of the piece that `value` lies in."""
         piece = bisect_left(self._thresholds, value) + bisect_right(self._thresholds, value)
         return self._masks[piece] if self._masks else self._sparse(piece)
 

@@ -25,39 +25,25 @@ _first_8_bytes = Struct(">Q").unpack_from
 _SCALE = 2.0**-64
 
 
-def unit(salt: str, variant: str, key: str) -> float:
-    """The draw of one variant for one key: (first 8 bytes of SHA-256(salt ␟ variant ␟ key) + 0.5) / 2^64, in (0, 1]."""
-    return unit_of_prefix(prefix(salt, variant), key.encode())
-
-
 def prefix(salt: str, variant: str) -> bytes:
-    """The bytes that stand before the key in what `unit` hashes."""
+    """Return the bytes before the key in what a variant hashes: salt ␟ variant ␟ key."""
     return f"{salt}{SEPARATOR}{variant}{SEPARATOR}".encode()
 
 
-def unit_of_prefix(before: bytes, key: bytes) -> float:
-    """The draw of `unit`, from a prefix made once per variant."""
-    return unit_of_number(first_number(before + key))
-
-
 def first_number(hashed: bytes) -> int:
-    """The first 8 bytes of the SHA-256 of `hashed`, as a big-endian integer."""
+    """Return the first 8 bytes of the SHA-256 of `hashed`, as a big-endian integer."""
     number: int = _first_8_bytes(sha256(hashed).digest())[0]
     return number
 
 
 def unit_of_number(number: int) -> float:
-    """The draw that a `first_number` stands for, in (0, 1]."""
+    """Return the draw `u` of a `first_number`: (number + 0.5) / 2^64, in (0, 1]."""
     return (number + 0.5) * _SCALE
 
 
 def choose(variants: Sequence[tuple[bytes, int]], key: bytes) -> int:
-    """The index of the variant that wins the race for `key`.
-
-    Args:
-        variants: (prefix, weight) of each; at least one weight is positive, and a weight of 0 never wins.
-        key: the sticky key's UTF-8 bytes.
-    """
+    """Return the index of the variant (prefix, weight) that wins the race for the bytes of a sticky key. At least one weight
+    is positive, and a weight of 0 never wins."""
     best, winner = inf, 0
     for index, (before, weight) in enumerate(variants):
         if weight:
@@ -68,19 +54,25 @@ def choose(variants: Sequence[tuple[bytes, int]], key: bytes) -> int:
     return winner
 
 
+def shadow_prefix(objective: str, rule: str, target: str) -> bytes:
+    """Return the bytes before the key in what a shadow hashes: `<objective>/<rule>/shadow` ␟ target as written ␟ key."""
+    return prefix(f"{objective}/{rule}/shadow", target)
+
+
+def is_sampled(u: float, percent: float) -> bool:
+    """Return whether a shadow of `percent` (0–100) copies a request with the draw `u`: a higher percentage only adds requests."""
+    return u <= percent / 100.0
+
+
 def layer_bucket(layer: str, key: str) -> int:
-    """The bucket (0–9999) of a key in a layer: floor(h * 10000 / 2^64), h = first 8 bytes of SHA-256(layer ␟ key)."""
+    """Return the bucket (0–9999) of a key in a layer: floor(h * 10000 / 2^64), h = first 8 bytes of SHA-256(layer ␟ key)."""
     return first_number(f"{layer}{SEPARATOR}{key}".encode()) * BUCKETS >> 64
 
 
 def key_value(value: Any, default: Any) -> Any:
-    """The value of an attribute that keys a sticky choice, or None where there is none.
+    """Return the value of an attribute that keys a sticky choice, or None where the context and the default have none.
 
     An empty text identifies no member, so it counts as absent: otherwise every anonymous request would share one variant.
-
-    Args:
-        value: what the context has for the attribute; None: nothing.
-        default: the attribute's default; None: it has none.
     """
     if value is None or value == "":
         value = default
@@ -88,5 +80,5 @@ def key_value(value: Any, default: Any) -> Any:
 
 
 def key_text(value: object) -> str:
-    """The text that is hashed for a sticky attribute's value: text as it is, an integer in decimal."""
+    """Return the text that is hashed for a sticky attribute's value: text as it is, an integer in decimal."""
     return value if isinstance(value, str) else str(value)

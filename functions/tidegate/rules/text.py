@@ -16,14 +16,14 @@ _NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?
 
 
 def parse_text(attribute: Attribute, text: str) -> ContextValue:
-    """The typed value of `text`: a number is the value that the same text has in JSON.
+    """Convert `text` to the attribute's type; a number is the value that the same text has in JSON.
 
     Booleans are `true` and `false` in any case. A set is its elements separated by commas; blanks around an element are
     dropped, and so are empty elements (https://www.rfc-editor.org/rfc/rfc9110#section-5.6.1.2). Integers have at most
     `MAX_DIGITS` digits.
 
     Raises:
-        ContextError: the text does not stand for a value of the attribute's type; the message names the attribute.
+        ContextError: the text is not a value of the attribute's type; the message names the attribute.
     """
     match attribute.type:
         case "integer" if _INTEGER.fullmatch(text):
@@ -46,7 +46,7 @@ def parse_text(attribute: Attribute, text: str) -> ContextValue:
 
 
 def _number(text: str) -> int | float | None:
-    """The finite number that a text denotes, or None. An integer stays one, as a double has 53 bits only."""
+    """Return the finite number that a text denotes, or None. An integer stays one, as a double has 53 bits only."""
     number: int | float
     if _INTEGER.fullmatch(text):
         number = int(text)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 EARLIEST = -62_135_596_800
-"""The first second of the year 1, in Unix seconds."""
-
 LATEST = 253_402_300_799
 """The last second of the year 9999. A fraction more would round up to a time that `datetime` does not have."""
 
@@ -14,7 +12,7 @@ EXPECTED_TIME = 'write ISO 8601 in the years 1 to 9999 (UTC), such as "2026-11-0
 
 
 def parse_time(text: str) -> float:
-    """Unix seconds of an ISO 8601 text, in UTC where it has no offset.
+    """Convert ISO 8601 text to Unix seconds, in UTC where it has no offset.
 
     Raises:
         ValueError: it is not such a text, or the time in UTC is outside the years 1 to 9999.
@@ -28,5 +26,5 @@ def parse_time(text: str) -> float:
 
 
 def utc_text(seconds: float) -> str:
-    """Unix seconds from `EARLIEST` to `LATEST` as ISO 8601 in UTC."""
+    """Convert Unix seconds from `EARLIEST` to `LATEST` to ISO 8601 in UTC."""
     return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")

@@ -11,14 +11,14 @@ from tidegate.rules.decision import Ignored
 from tidegate.rules.nearest import nearest
 
 ALLOCATIONS = "allocations"
-"""The name in a context that is no attribute: the caller's cells by experiment."""
+"""The name in a context of the caller's cells by experiment, which is not an attribute."""
 
 MOST_NAMED = 10
 LONGEST_SHOWN = 64
 
 
 def unknown_attributes(objective: Objective, context: Mapping[str, Any]) -> tuple[Ignored, ...]:
-    """The names that an objective does not declare, in order, each with the declared one that it may have meant.
+    """Return the names that an objective does not declare, in order, each with the declared one that it may have meant.
 
     What `parameters` of a request to `/v2` hold beside attributes belongs to the model, and is not in a context.
     """

@@ -1,4 +1,4 @@
-"""Typed context values: what each attribute type accepts, and how versions compare."""
+"""Typed context values: the values that each attribute type accepts, and the order of versions."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from tidegate.rules.contract import Attribute, AttributeType
 VersionKey = tuple[tuple[int, ...], tuple[Any, ...]]
 
 FLOAT_BITS = 1024
-"""An integer of this many bits or more is no double."""
+"""An integer of this many bits or more is not a double."""
 
 MAX_VERSION_LENGTH = 256
 
 SHOWN_VALUES = 20
 SHOWN_CHARACTERS = 60
-"""How much of a closed domain a message shows."""
+"""Limits of the part of a closed domain that a message shows."""
 
 _VERSION = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,18})*)(?:-([0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*))?(?:\+[0-9A-Za-z.-]+)?")
 _RELEASE: tuple[Any, ...] = (1,)
@@ -32,11 +32,11 @@ EXPECTED: dict[AttributeType, str] = {
     "version": 'a version such as "8.2.1"',
     "set": "a list of texts",
 }
-"""What each attribute type accepts, in words, for error messages."""
+"""Values that each attribute type accepts, for error messages."""
 
 
 def version_key(text: str) -> VersionKey:
-    """A key that sorts version texts by SemVer 2.0 precedence (https://semver.org/#spec-item-11).
+    """Return a key that sorts version texts by SemVer 2.0 precedence (https://semver.org/#spec-item-11).
 
     Any number of numeric parts is allowed and missing parts count as 0, so "8.2" equals "8.2.0". A pre-release sorts
     before its release; build metadata is ignored.
@@ -61,7 +61,7 @@ def _match_version(text: str) -> re.Match[str] | None:
 
 
 def accepts(kind: AttributeType, value: object) -> bool:
-    """Whether `value` is of the attribute type `kind`. A boolean is no number, NaN and infinity are no numbers."""
+    """Return whether `value` is of the attribute type `kind`. A boolean, NaN and infinity are not numbers."""
     match kind:
         case "string":
             return isinstance(value, str)
@@ -80,7 +80,7 @@ def accepts(kind: AttributeType, value: object) -> bool:
 
 
 def within(attribute: Attribute, value: Any) -> bool:
-    """Whether a value of the right type lies in the attribute's closed domain (always, where it is open)."""
+    """Return whether a value of the right type is in the attribute's closed domain; always if the domain is open."""
     if attribute.values is None:
         return True
     if attribute.type == "set":
@@ -91,7 +91,7 @@ def within(attribute: Attribute, value: Any) -> bool:
 
 
 def domain_words(attribute: Attribute) -> str:
-    """The closed domain in words, for error messages."""
+    """Describe the closed domain for error messages."""
     values = [json_text(value) for value in attribute.values or ()]
     shown = [text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}…" for text in values[:SHOWN_VALUES]]
     return (
@@ -100,18 +100,18 @@ def domain_words(attribute: Attribute) -> str:
 
 
 def json_text(value: Any) -> str:
-    """A rule's own value as an author would write it; what is not printable is escaped, so that no terminal obeys it."""
+    """Return a rule's own value as an author would write it; unprintable characters are escaped, so that no terminal obeys them."""
     return {True: "true", False: "false"}[value] if isinstance(value, bool) else printable(str(value))
 
 
 def json_line(value: Any) -> str:
-    """A JSON value on one line, to be pasted: what is not printable is escaped as JSON has it."""
+    """Return a JSON value on one line, to be pasted; unprintable characters are escaped as in JSON."""
     text = json.dumps(value, ensure_ascii=False)
     return "".join(each if each.isprintable() else json.dumps(each)[1:-1] for each in text)
 
 
 def type_name(value: object) -> str:
-    """The JSON name of a value's type, for error messages that must not hold the value itself."""
+    """Name a value's JSON type, for error messages that must not hold the value itself."""
     match value:
         case None:
             return "null"

@@ -1,13 +1,13 @@
-"""Runs a command with all that it starts, bounded in memory, and leaves nothing of it behind: a program of its own.
+"""A program that runs a command and its descendants with limited memory, and removes all traces of them.
 
     python bounded.py LIMIT_BYTES SHARED_MEMORY_PREFIX FOLDER COMMAND…
 
-It ends everything, removes the shared memory and the folder, and ends itself: as the command ended; with `OVER_MEMORY` once
-its processes have more than LIMIT_BYTES together; on SIGTERM; and when its standard input ends, as it does with the process
-that started it. Orphans of the command become its children, so that nothing escapes. Where the machine runs out of memory,
-the system ends these processes before any other.
+It kills the descendants, removes the shared memory and the folder, and exits: like the command when that ends; with
+`OVER_MEMORY` once the processes use more than LIMIT_BYTES together; on SIGTERM; and when its standard input ends, as it does
+with the parent. Orphans of the command become its children, so that none escapes. If the machine runs out of memory, the
+kernel kills these processes first.
 
-Standard library alone: it starts in 20 ms.
+It imports the standard library alone, and starts in 20 ms.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import sys
 from pathlib import Path
 
 OVER_MEMORY = 97
-"""Exit code where the processes had more memory than they may."""
+"""Exit code after the processes exceeded the limit."""
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  # where POSIX shared memory is on Linux
 WATCH_S = 0.05
@@ -34,11 +34,11 @@ _FIRST_TO_GO = "1000"
 
 
 class _EndedError(Exception):
-    """SIGTERM has come."""
+    """SIGTERM was received."""
 
 
 def run(limit_bytes: int, prefix: str, folder: str, command: list[str]) -> int:
-    """Run the command; its exit code, negative where a signal ended it."""
+    """Run the command, and return its exit code; a negative one is the signal that ended it."""
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
@@ -48,7 +48,7 @@ def run(limit_bytes: int, prefix: str, folder: str, command: list[str]) -> int:
             Path("/proc/self/oom_score_adj").write_text(_FIRST_TO_GO)
 
     try:
-        # This process has one thread, so that the child may run Python before the command.
+        # Safe, as this process has one thread.
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=prepare)  # noqa: S603
         while (code := process.poll()) is None:
             if memory_bytes() > limit_bytes:
@@ -69,12 +69,12 @@ def run(limit_bytes: int, prefix: str, folder: str, command: list[str]) -> int:
 
 
 def memory_bytes() -> int:
-    """What the descendants have in memory together, without the files that they have mapped."""
+    """Return the memory of all descendants, without mapped files."""
     return sum(_own_bytes(pid) for pid in descendants(os.getpid()))
 
 
 def descendants(pid: int) -> list[int]:
-    """The processes below one, those that have ended and were not waited for included."""
+    """Return the ids of the descendants of a process, zombies included."""
     found: list[int] = []
     for thread in _listed(Path(f"/proc/{pid}/task")):
         with contextlib.suppress(OSError):
@@ -83,7 +83,7 @@ def descendants(pid: int) -> list[int]:
 
 
 def end_all() -> None:
-    """Kill every descendant until there is none, as they may start others meanwhile."""
+    """Kill every descendant, again until there is none, as they may start others meanwhile."""
     while below := descendants(os.getpid()):
         for pid in below:
             with contextlib.suppress(ProcessLookupError):
@@ -110,7 +110,7 @@ def _listed(folder: Path) -> list[Path]:
 
 
 def main(arguments: list[str]) -> None:
-    """Run the command, and end as it did."""
+    """Run the command, and exit like it."""
 
     def end(_number: int, _frame: object) -> None:
         raise _EndedError

@@ -1,7 +1,7 @@
-"""One HTTP/1.1 connection to a Triton server: one request at a time out, its response in.
+"""An HTTP/1.1 connection to a Triton server, with one request in flight at a time.
 
-Responses are parsed by llhttp, through httptools, and framed as RFC 9112 says (https://www.rfc-editor.org/rfc/rfc9112):
-Content-Length, chunked, or up to the end of the connection. Bodies travel untouched, compressed or not.
+llhttp parses the responses, through httptools. They are framed by Content-Length, chunks or the end of the connection
+(https://www.rfc-editor.org/rfc/rfc9112). Bodies are passed on unchanged, compressed or not.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import socket
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import httptools
 
-from tidegate.byte_budget import ByteBudget, ByteLease
+from tidegate.byte_budget import UNCOUNTED_BYTES, ByteBudget, ByteLease
 from tidegate.errors import (
     EndpointAnswerTooLargeError,
     EndpointBusyError,
@@ -21,70 +21,40 @@ from tidegate.errors import (
     EndpointResetError,
     EndpointTimeoutError,
 )
-from tidegate.ports import Done, Endpoint, HttpRequest, HttpResponse
+from tidegate.ports import Done, HttpRequest, HttpResponse
+from tidegate.triton.answer_body import AnswerBody
+from tidegate.triton.request_bytes import write_paced
 
-_JOIN_BELOW_BYTES = 65_536
-_SLICE_BYTES = 262_144
-_UNCOUNTED_BYTES = 65_536
 _MOST_HEAD_BYTES = 65_536
 _BODILESS = frozenset({204, 304})
+_FRAMING = frozenset({b"content-length", b"transfer-encoding"})
 
 
 @dataclass(frozen=True, slots=True)
 class ResponseLimits:
-    """Bounds on what a response may hold.
+    """Limits on responses.
 
     Attributes:
-        most_bytes: the largest body that is accepted.
-        budget: counts what all responses hold together; small ones are not counted.
-        abandoned_s: how long an exchange that nobody waits for may go on, until its connection is closed.
+        most_bytes: the largest accepted body.
+        budget: limits the bytes that all large responses hold together.
     """
 
     most_bytes: int
     budget: ByteBudget
-    abandoned_s: float
 
 
 class Owner(Protocol):
-    """The pool that a connection belongs to."""
+    """The pool of a connection."""
 
     def released(self, connection: Connection) -> None:
-        """An exchange has ended and the connection can take another."""
-        ...
+        """Take back a connection that can be used again."""
 
     def lost(self, connection: Connection) -> None:
-        """A connection is closed."""
-        ...
+        """Forget a connection that was closed."""
 
 
 class Connection(asyncio.Protocol):
-    """One connection: at most one request under way, its response assembled by llhttp's callbacks."""
-
-    __slots__ = (
-        "_bodiless",
-        "_body",
-        "_done",
-        "_drained",
-        "_expiry",
-        "_head_bytes",
-        "_headers",
-        "_lease",
-        "_limits",
-        "_owner",
-        "_parser",
-        "_size_bytes",
-        "_started",
-        "_started_s",
-        "_transport",
-        "_under_way",
-        "_until_close",
-        "_waiter",
-        "_writer",
-        "idle_since_s",
-        "loop",
-        "served",
-        "usable",
-    )  # fmt: skip
+    """The protocol of one connection. llhttp's callbacks assemble the response."""
 
     def __init__(self, owner: Owner, limits: ResponseLimits) -> None:
         self.loop = asyncio.get_running_loop()
@@ -105,6 +75,10 @@ class Connection(asyncio.Protocol):
         self._body: list[bytes] = []
         self._size_bytes = 0
         self._lease: ByteLease | None = None
+        self._stream_above: int | None = None
+        self._stream_bytes: int | None = None
+        self._stream: AnswerBody | None = None
+        self._first_s = 0.0
         self._started = False
         self._bodiless = False
         self._until_close = False
@@ -114,10 +88,7 @@ class Connection(asyncio.Protocol):
     async def exchange(
         self, data: list[bytes], request: HttpRequest, deadline_s: float, done: Done | None
     ) -> HttpResponse:
-        """Write one request and return its response.
-
-        Where `done` is given and nobody waits for the response any more (time-out, cancellation), the exchange goes on:
-        Triton works on a request that it has, and `done` is called when that is over.
+        """Write one request and return its response. After a time-out or a cancellation, the connection is closed.
 
         Raises:
             EndpointError: see `Transport.send`.
@@ -129,6 +100,7 @@ class Connection(asyncio.Protocol):
         self._under_way = True
         self._started_s = self.loop.time()
         self._bodiless = request.method == "HEAD"
+        self._stream_above = request.stream_above_bytes
         self._expiry = self.loop.call_at(deadline_s, self._expire)
         if len(data) == 1 and request.rest is None:
             self._transport.write(data[0])
@@ -137,29 +109,13 @@ class Connection(asyncio.Protocol):
         try:
             return await waiter
         except asyncio.CancelledError:
-            self._abandon()
+            self._leave()
             raise
 
     async def _write(self, data: list[bytes], request: HttpRequest) -> None:
-        """Write a large request, no faster than the endpoint reads it."""
         assert self._transport is not None
-        sent = 0
         try:
-            for piece in data:
-                view = memoryview(piece)
-                for start in range(0, len(view), _SLICE_BYTES):
-                    self._transport.write(view[start : start + _SLICE_BYTES])
-                    await self._drain()
-            if request.rest is not None:
-                async for chunk in request.rest:
-                    sent += len(chunk)
-                    if sent > request.rest_bytes:
-                        # What is longer than announced would be the next request.
-                        raise EndpointResetError("the request's body is longer than announced")
-                    self._transport.write(chunk)
-                    await self._drain()
-                if sent != request.rest_bytes:
-                    raise EndpointResetError("the request's body ended early")
+            await write_paced(self._transport.write, self._drain, data, request)
         except EndpointError as error:
             self._fail(error)
             self.abort()
@@ -174,13 +130,12 @@ class Connection(asyncio.Protocol):
             await asyncio.shield(self._drained)
 
     def abort(self) -> None:
-        """Close at once; whatever still arrives is dropped with the socket."""
         self.usable = False
         if self._transport is not None:
             self._transport.abort()
 
     def hang_up(self) -> None:
-        """End the exchange, as the endpoint is known to answer nothing."""
+        """Fail the exchange under way and close the connection, as the endpoint does not answer."""
         if self._under_way:
             self._fail(EndpointTimeoutError("the endpoint answers nothing"))
             self.abort()
@@ -202,7 +157,7 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if not self._under_way:
-            # Nobody asked: a late or unsolicited response must not answer the next request.
+            # A late or unsolicited response must not answer the next request.
             self.abort()
             return
         self._started = True
@@ -215,8 +170,7 @@ class Connection(asyncio.Protocol):
         self._settle()
 
     def _settle(self) -> None:
-        """Give the connection back, where the exchange is over and all that has come was read: what follows the response
-        must not answer the next request."""
+        # After all received data is parsed: bytes after the response have made the connection unusable by now.
         if self._under_way:
             return
         if self.usable:
@@ -261,18 +215,60 @@ class Connection(asyncio.Protocol):
         if status < 200 or not self._under_way:
             return
         if self._bodiless:
-            # llhttp cannot be told that this response has no body, so the connection ends with it.
+            # llhttp has no way to expect a response without a body, so the connection is not used again.
             self.usable = False
             self._finish()
             return
-        framed = any(name == b"content-length" or name == b"transfer-encoding" for name, _ in self._headers)
+        framed, length = False, 0
+        for name, value in self._headers:
+            if name in _FRAMING:
+                framed = True
+                if name == b"content-length":
+                    # llhttp has checked that it is a number.
+                    length = int(value)
         self._until_close = not framed and status not in _BODILESS
+        above = self._stream_above
+        if above is not None and status < 300 and (not above or above < length <= self._limits.most_bytes):
+            self._stream_bytes = length
+
+    def _begin_stream(self, length: int) -> None:
+        """Return the response now, as its first byte has come, with its body as a stream. `length` is 0 if it is not known."""
+        self._stream_bytes = None
+        waiter = self._waiter
+        if waiter is None or waiter.done():
+            return
+        assert self._transport is not None
+        status = self._parser.get_status_code()
+        lease = self._limits.budget.lease(length) if 0 < length <= self._limits.most_bytes else None
+        self._stream = AnswerBody(self.loop, self._transport, self._cut_off, lease)
+        self._first_s = self.loop.time()
+        self._waiter = None
+        if self._expiry is not None:
+            self._expiry.cancel()
+            self._expiry = None
+        waiter.set_result(HttpResponse(status, self._headers, b"", None, self._stream))
+
+    def _leave(self) -> None:
+        """Close the connection, by which a server that can cancels the request. A response that is complete needs no closing."""
+        if self._under_way:
+            self._fail(EndpointTimeoutError("the caller no longer waits for the response"))
+            self.abort()
+
+    def _cut_off(self) -> None:
+        """End the exchange in progress, as the rest of its response is not wanted."""
+        self._fail(EndpointTimeoutError("the rest of the response is not wanted"))
+        self.abort()
 
     def on_body(self, body: bytes) -> None:
         if not self._under_way:
             return
+        if self._stream_bytes is not None:
+            self._begin_stream(self._stream_bytes)
+        if self._stream is not None:
+            self._stream.arrived(body)
+            return
         self._size_bytes += len(body)
-        if self._size_bytes > _UNCOUNTED_BYTES and not self._has_room():
+        if self._size_bytes > UNCOUNTED_BYTES and not self._has_room():
             return
         if self._waiter is not None:
             self._body.append(body)
@@ -285,13 +281,10 @@ class Connection(asyncio.Protocol):
         self._finish()
 
     def _has_room(self) -> bool:
-        """Count what has come; False, and the exchange is over, where it is too much."""
+        """Count the received bytes. If they exceed a limit, fail the exchange and return False."""
         limits = self._limits
         if self._size_bytes > limits.most_bytes:
             self._fail(EndpointAnswerTooLargeError(f"the answer is larger than {limits.most_bytes} bytes"))
-        elif self._waiter is None:
-            # Of an exchange that was abandoned, whose bytes are dropped.
-            return True
         elif self._lease is None:
             self._lease = limits.budget.lease(self._size_bytes)
         elif not self._lease.grow(self._size_bytes):
@@ -310,14 +303,21 @@ class Connection(asyncio.Protocol):
         waiter, self._waiter = self._waiter, None
         body, lease = self._body, self._lease
         is_error = self._parser.get_status_code() >= 400
-        self._close_exchange(None if is_error else self.loop.time() - self._started_s)
+        stream, self._stream = self._stream, None
+        ended_s = self.loop.time() if stream is None else self._first_s
+        self._close_exchange(None if is_error else ended_s - self._started_s)
+        if stream is not None:
+            stream.end(None)
         if waiter is not None and not waiter.done():
             content = body[0] if len(body) == 1 else b"".join(body)
             waiter.set_result(HttpResponse(self._parser.get_status_code(), self._headers, content, lease))
 
     def _fail(self, error: EndpointError) -> None:
         waiter, self._waiter = self._waiter, None
+        stream, self._stream = self._stream, None
         self._close_exchange(None)
+        if stream is not None:
+            stream.end(error)
         if waiter is not None and not waiter.done():
             waiter.set_exception(error)
 
@@ -327,6 +327,7 @@ class Connection(asyncio.Protocol):
         self._under_way = False
         self._started = False
         self._until_close = False
+        self._stream_bytes = None
         self._body = []
         self._lease = None
         if self._expiry is not None:
@@ -334,59 +335,14 @@ class Connection(asyncio.Protocol):
             self._expiry = None
         if self._writer is not None:
             if not self._writer.done():
-                # Answered before it was read whole: what is left of it must not become the next request.
+                # The server answered before it read the whole request; the next request must not follow the partial one.
                 self.usable = False
                 self._writer.cancel()
             self._writer = None
         if done is not None:
             done(took_s)
 
-    def _abandon(self) -> None:
-        """Nobody waits any more. What Triton has begun goes on for a while, where somebody wants to know when it ends."""
-        self._waiter = None
-        self._body = []
-        self._lease = None
-        if not self._under_way:
-            return
-        if self._done is None or (self._writer is not None and not self._writer.done()):
-            self._fail(EndpointTimeoutError("nobody waits for the response any more"))
-            self.abort()
-            return
-        if self._expiry is not None:
-            self._expiry.cancel()
-        self._expiry = self.loop.call_later(self._limits.abandoned_s, self._give_up)
-
     def _expire(self) -> None:
         self._expiry = None
-        waiter = self._waiter
-        self._abandon()
-        if waiter is not None and not waiter.done():
-            waiter.set_exception(EndpointTimeoutError("no whole response within the attempt's time"))
-
-    def _give_up(self) -> None:
-        self._expiry = None
-        self._fail(EndpointTimeoutError("no whole response in the time of an abandoned request"))
+        self._fail(EndpointTimeoutError("no whole response within the attempt's time"))
         self.abort()
-
-
-def serialize(endpoint: Endpoint, request: HttpRequest) -> list[bytes]:
-    """The request on the wire without its `rest`, as one piece, or as head and body where copying the body would cost more.
-
-    Raises:
-        ValueError: the request's method, path or a header holds a line break.
-    """
-    body = request.body
-    lines: list[Any] = [f"{request.method} {request.path} HTTP/1.1\r\nhost: {endpoint.host}:{endpoint.port}".encode()]
-    for name, value in request.headers:
-        lines.append(b"%b: %b" % (name, value))
-    size_bytes = len(body) + request.rest_bytes
-    if size_bytes or request.method in ("POST", "PUT", "PATCH"):
-        lines.append(b"content-length: %d" % size_bytes)
-    lines.append(b"\r\n")
-    head = b"\r\n".join(lines)
-    breaks = len(lines) + 1
-    if head.count(b"\n") != breaks or head.count(b"\r") != breaks:
-        raise ValueError("a request's method, path and headers may not hold line breaks")
-    if len(body) > _JOIN_BELOW_BYTES:
-        return [head, body]
-    return [head + body]

@@ -1,7 +1,6 @@
-"""Whether a Triton server answers, asked on a connection of its own.
+"""Checks on a new connection whether a Triton server answers.
 
-A pool of connections may be full, and a connection that is kept belongs to one of the server's HTTP threads, which may be
-busy while the others are not. So each look has a new connection.
+A pool may be full, and a kept connection belongs to one of the server's HTTP threads, which alone may be busy.
 """
 
 from __future__ import annotations
@@ -9,23 +8,28 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
-LIVE = b"GET /v2/health/live HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n"
-"""Triton answers it without any model."""
+from tidegate.oip.paths import SERVER_LIVE
 
+METRICS = "/metrics"
 MOST_LINE_BYTES = 1024
 
 
 async def is_live(host: str, port: int) -> bool:
-    """Whether a server says that it is live. It waits for as long as the server takes its time."""
+    """Return whether a server is live. The caller bounds the time."""
+    return await answers(host, port, SERVER_LIVE)
+
+
+async def answers(host: str, port: int, path: str) -> bool:
+    """Return whether a GET of a path is answered with 200. The caller bounds the time."""
     try:
         reader, writer = await asyncio.open_connection(host, port, limit=MOST_LINE_BYTES)
     except OSError:
         return False
     try:
-        writer.write(LIVE % host.encode())
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
         return (await reader.readline()).split(b" ", 2)[1:2] == [b"200"]
     except (OSError, ValueError):
-        # ValueError: a line without an end, which Triton never writes.
+        # ValueError: the line is too long.
         return False
     finally:
         writer.close()

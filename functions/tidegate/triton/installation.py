@@ -1,8 +1,8 @@
-"""The Triton that runs on this machine: where its parts are, and the directories that it needs built.
+"""Finds Triton on this machine, and builds the directories that it needs.
 
-The real `tritonserver` comes from the `nvidia-pytriton` wheel. It wants a backend directory of real files (a link that
-leads out of it is refused), and its Python stubs want a `python3` on the path. Both are built once into a cache, in a
-folder named by the digest of what goes into it, so that stacks that start at the same time share it.
+`tritonserver` comes from the `nvidia-pytriton` wheel. It needs a backend directory of real files (links out of it are
+refused), and its Python stubs a `python3` on the path. Both are built once into a cache, in a folder named by the digest of
+its content, so that stacks that start at the same time share it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import site
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,22 +23,23 @@ from tidegate.errors import StackError
 from tidegate.triton.numpy_abi import WHEEL, for_numpy_2
 
 BACKENDS = Path(__file__).parent / "backends"
-"""Python-based backends that ship with Tidegate: one folder with a `model.py` each."""
+"""Tidegate's own Python-based backends: one folder with a `model.py` each."""
 
 LAYOUT = b"5"
-"""Part of the cache's key: raise it when this module writes the cache differently from the same sources."""
+"""Part of the cache's key: increase it when this module writes the same sources differently."""
+
+PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 SHARED = "shared"
-"""The folder with Python's own shared library, beside the `bin` of the Python that models run on."""
+"""The folder of Python's shared library, beside `bin`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Installation:
     """A Triton that is ready to start.
 
-    `server` is the `tritonserver` executable, `backend_directory` what `--backend-directory` takes, `libraries` the
-    folder of the shared libraries that it was built with (None: the system's), `python_bin` the folder whose `python3`
-    the Python models run on.
+    `libraries` is the folder of the shared libraries that it was built with (None: the system's), `python_bin` the folder of the
+    `python3` that models run on.
     """
 
     server: Path
@@ -47,7 +48,7 @@ class Installation:
     python_bin: Path
 
     def environment(self) -> dict[str, str]:
-        """The process environment to start the server with: this process's own, with the paths that Triton needs."""
+        """Return this process's environment with the paths that Triton needs."""
         environment = dict(os.environ)
         environment["PATH"] = os.pathsep.join(filter(None, [str(self.python_bin), environment.get("PATH", os.defpath)]))
         libraries = "" if self.libraries is None else str(self.libraries)
@@ -57,7 +58,7 @@ class Installation:
 
 
 def has_triton(triton_home: Path | None = None) -> bool:
-    """Whether this machine has a Triton to find, without a look at its parts: see `find_installation`."""
+    """Return whether there is a `tritonserver`, without a check of its other parts."""
     try:
         home = _wheel()[0] if triton_home is None else triton_home
     except StackError:
@@ -69,22 +70,21 @@ def find_installation(triton_home: Path | None = None, cache_dir: Path | None = 
     """Find Triton and build what it needs.
 
     Args:
-        triton_home: a folder with `bin/tritonserver`, `backends/python/` and `python_backend_stubs/<version>/`; None
-            takes the one in the `nvidia-pytriton` wheel.
-        cache_dir: where the built folders are kept; None takes the user's cache.
+        triton_home: a folder with `bin/tritonserver`, `backends/python/` and `python_backend_stubs/<version>/`; by default
+            the one in the `nvidia-pytriton` wheel.
+        cache_dir: the folder for what is built; by default the user's cache.
 
     Raises:
-        StackError: Triton or one of its parts is not there, or the wheel is not the tested one and NumPy is 2 or later; the
-            message says how to get it.
+        StackError: a part of Triton is missing, or the wheel was not tested with this NumPy.
     """
     home, libraries = _wheel() if triton_home is None else (triton_home, None)
     server = home / "bin" / "tritonserver"
-    stub = home / "python_backend_stubs" / _python_version() / "triton_python_backend_stub"
+    stub = home / "python_backend_stubs" / PYTHON / "triton_python_backend_stub"
     core = home / "backends" / "python" / "libtriton_python.so"
     utilities = home / "backends" / "python" / "triton_python_backend_utils.py"
     for part in (server, stub, core, utilities):
         if not part.is_file():
-            raise StackError(f"{part} is missing: {home} holds no whole Triton for Python {_python_version()}")
+            raise StackError(f"{part} is missing: {home} holds no whole Triton for Python {PYTHON}")
     cache = _user_cache() if cache_dir is None else cache_dir
     try:
         program = _program(stub, of_wheel=triton_home is None)
@@ -93,6 +93,11 @@ def find_installation(triton_home: Path | None = None, cache_dir: Path | None = 
     except OSError as error:
         raise StackError(f"cannot build Triton's backend directory in {cache}: {error}") from error
     return Installation(server, backends, libraries, python_bin)
+
+
+def _user_cache() -> Path:
+    # Called only where no setting names the cache, as a user of a container may have no home.
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "tidegate")
 
 
 def _wheel() -> tuple[Path, Path]:
@@ -106,23 +111,16 @@ def _wheel() -> tuple[Path, Path]:
     )
 
 
-def _python_version() -> str:
-    return f"{sys.version_info.major}.{sys.version_info.minor}"
-
-
-def _user_cache() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "tidegate"
-
-
 def _build_backends(cache: Path, core: Path, utilities: Path, stub: tuple[str, bytes]) -> Path:
-    """Build the backend directory; `stub` is the name and the content of the stub's executable."""
     parts = [(core.name, core.read_bytes()), (utilities.name, utilities.read_bytes()), stub]
     files = [(f"python/{name}", content) for name, content in parts]
     for backend in sorted(BACKENDS.iterdir()) if BACKENDS.is_dir() else []:
         if (backend / "model.py").is_file():
             files += [(f"{backend.name}/{name}", content) for name, content in parts]
-            files += [(f"{backend.name}/{path.relative_to(backend)}", path.read_bytes()) for path in _sources(backend)]
+            sources = (
+                path for path in sorted(backend.rglob("*")) if "__pycache__" not in path.parts and path.is_file()
+            )
+            files += [(f"{backend.name}/{path.relative_to(backend)}", path.read_bytes()) for path in sources]
     digest = hashlib.sha256(LAYOUT)
     for name, content in files:
         digest.update(f"\0{name}\0".encode())
@@ -139,11 +137,7 @@ def _build_backends(cache: Path, core: Path, utilities: Path, stub: tuple[str, b
 
 
 def _program(stub: Path, *, of_wheel: bool) -> bytes:
-    """A stub's executable that works with the NumPy that models run on.
-
-    Raises:
-        StackError: it is the wheel's, and not known: with NumPy 2 it could give models wrong inputs.
-    """
+    """Return a stub's executable for the NumPy that models run on. Raises `StackError` for an unknown stub of the wheel."""
     program = stub.read_bytes()
     numpy_major = _numpy_major()
     if numpy_major < 2:
@@ -158,26 +152,20 @@ def _program(stub: Path, *, of_wheel: bool) -> bytes:
 
 
 def _numpy_major() -> int:
-    """The major version of the NumPy that models run on; 0 where there is none."""
     try:
         return int(importlib.metadata.version("numpy").split(".")[0])
     except importlib.metadata.PackageNotFoundError:
         return 0
 
 
-def _sources(folder: Path) -> Iterator[Path]:
-    return (path for path in sorted(folder.rglob("*")) if path.is_file() and "__pycache__" not in path.parts)
-
-
 def _build_python(cache: Path) -> Path:
-    """Build an environment that sees this one's packages, runs on this one's own Python and writes no bytecode.
+    """Build a Python environment with this one's interpreter and packages that writes no bytecode.
 
-    A stub's interpreter ignores the environment variables that would stop it from writing `__pycache__` beside a
-    `model.py`, and Triton takes that folder for a change of the model: it would load the model a second time.
+    A stub's interpreter ignores the variables that stop it from writing `__pycache__` beside a `model.py`, and Triton takes that
+    folder for a change of the model and loads it again.
 
-    A stub is linked to `libpython3.x.so.1.0` and would take the system's, whose patch version may be another than that of
-    the standard library here; modules of it such as `ssl` then miss symbols. The library has a folder to itself, since
-    what else stands beside it is not meant for Triton.
+    A stub would link to the system's `libpython3.x.so.1.0`, whose patch version may differ from that of this standard library:
+    modules such as `ssl` then miss symbols. The library is in a folder of its own, as Triton must not load those beside it.
     """
     executable = Path(getattr(sys, "_base_executable", sys.executable)).resolve()
     packages = dict.fromkeys([*site.getsitepackages(), sysconfig.get_paths()["purelib"]])
@@ -191,7 +179,7 @@ def _build_python(cache: Path) -> Path:
         (folder / "bin").mkdir()
         (folder / "bin" / "python3").symlink_to(executable)
         (folder / "pyvenv.cfg").write_text(f"home = {executable.parent}\ninclude-system-site-packages = false\n")
-        own = folder / "lib" / f"python{_python_version()}" / "site-packages"
+        own = folder / "lib" / f"python{PYTHON}" / "site-packages"
         own.mkdir(parents=True)
         (own / "tidegate_packages.pth").write_text("\n".join(lines) + "\n")
         (folder / SHARED).mkdir()
@@ -202,14 +190,13 @@ def _build_python(cache: Path) -> Path:
 
 
 def _shared_library() -> Path | None:
-    """The shared library of the Python that runs this; None where it was built without one."""
-    name = f"libpython{_python_version()}.so.1.0"
+    name = f"libpython{PYTHON}.so.1.0"
     path = Path(sysconfig.get_config_var("LIBDIR") or "", name)
     return path if path.is_file() else None
 
 
 def _once(target: Path, build: Callable[[Path], None]) -> Path:
-    """Build a folder beside `target` and rename it into place; whoever comes second drops its own copy."""
+    """Build a folder beside `target` and rename it, unless another process was first."""
     if target.is_dir():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)

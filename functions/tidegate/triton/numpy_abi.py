@@ -1,12 +1,10 @@
-"""Let the wheel's Python stub run with NumPy 2.
+"""Patches the wheel's Python stub for NumPy 2.
 
-The stubs in `nvidia-pytriton` 0.7.0 were built with a pybind11 that knows NumPy 1's memory layout alone. NumPy 2 moved
-`PyArray_Descr.elsize`, the size of one element, from byte 32 to byte 40
-(https://numpy.org/doc/2.0/numpy_2_0_migration_guide.html#c-api-changes). A stub reads it in five places: once for the
-strides of an input, and four times for the size of an output. With NumPy 2 it reads 0 there: each element of an input is
-its first one, and Triton answers "output tensor shape does not match size of output". NumPy 1 has no release for Python
-3.13, so the stub has to change: a copy of it reads the size where NumPy 2 keeps it. NVIDIA's images bring a matching pair
-and are never changed.
+The stubs in `nvidia-pytriton` 0.7.0 were built for NumPy 1. NumPy 2 moved `PyArray_Descr.elsize`, the size of an element, from
+byte 32 to byte 40 (https://numpy.org/doc/2.0/numpy_2_0_migration_guide.html#c-api-changes). A stub reads it in five places:
+once for the strides of an input, and four times for the size of an output. With NumPy 2 it reads 0: each element of an input
+is its first one, and Triton answers "output tensor shape does not match size of output". NumPy 1 has no release for Python
+3.13, so a copy of the stub is patched. NVIDIA's images have a matching pair and are never patched.
 """
 
 from __future__ import annotations
@@ -29,19 +27,19 @@ STUBS = {
     # Python 3.13
     "7b701b4b4bc01ca7af0350eaffa4f2aed92f02b465b3494a265059e4d3ca6cf8": (0xA6C74, 0xA6E90, 0xA7664, 0xA78A9, 0xACA2B),
 }
-"""Per SHA-256 of a stub that was built for NumPy 1, where the offset of `elsize` is in the instructions that read it.
+"""Positions, by SHA-256 of a stub, of the offset of `elsize` in the instructions that read it.
 
-Each is the last byte of `movslq 0x20(%rax),%rax` or `mov 0x20(%rax),%eax`. Both read 4 bytes; the size has 8 in NumPy 2, of
-which the first 4 suffice on a little-endian machine. Found with `objdump -d` in the constructors of `PbTensor` and of
-`pybind11::array`; no other read of that width and offset takes a `PyArray_Descr`.
+Each is the last byte of `movslq 0x20(%rax),%rax` or `mov 0x20(%rax),%eax`. Both read 4 of the 8 bytes in NumPy 2, which
+suffices on a little-endian machine. Found with `objdump -d` in the constructors of `PbTensor` and of `pybind11::array`; no
+other read of that width and offset takes a `PyArray_Descr`.
 """
 
 
 def for_numpy_2(stub: bytes) -> bytes | None:
-    """A stub's executable that works with NumPy 2; None for one that is not known.
+    """Return a stub's executable for NumPy 2, or None if the stub is unknown.
 
     Raises:
-        StackError: `STUBS` has a place where the known stub does not have the offset.
+        StackError: `STUBS` has a wrong position.
     """
     places = STUBS.get(hashlib.sha256(stub).hexdigest())
     if places is None:

@@ -1,22 +1,34 @@
-"""Scratch servers: a Triton on this machine that models are tried on, bounded in memory, before any other server has them."""
+"""Scratch servers: Tritons with limited memory on this machine, on which new models are tried."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from tidegate.errors import StackError, StoreError
 from tidegate.ports import ModelLoad, ModelStore
-from tidegate.triton.memory import available_bytes
 from tidegate.triton.server import LIMIT_SETTING, TritonLauncher, TritonServer
 
 SHARD = "scratch"
 MIB = 2**20
 
 LEAST_BYTES = 256 * MIB
-"""Less memory is not tried with: a server that ended for the lack of it would say nothing of its models."""
+"""The least memory for a trial: with less, a server that ends would prove nothing about its models."""
+
+_CGROUPS = (
+    ("memory.max", "memory.current", "memory.stat", "inactive_file"),
+    (
+        "memory/memory.limit_in_bytes",
+        "memory/memory.usage_in_bytes",
+        "memory/memory.stat",
+        "total_inactive_file",
+    ),
+)
+"""For versions 2 and 1 of control groups: the files of the limit, the use and its statistics, and the name in the last one of
+cached files, which the kernel drops first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +36,8 @@ class ScratchLauncher:
     """`ScratchServers` over the pushed models.
 
     Args:
-        launcher: gives what starts servers; how they complete configs and what bounds them is decided here.
-        models: the pushed models.
-        memory_mb: most memory that all processes of a server may have together, in MiB; None: half of what is left on
-            this machine when it starts.
+        launcher: returns what starts servers, apart from the completion of configs and the limit.
+        memory_mb: the limit on all processes of a server together, in MiB; None: half of what is available on this machine.
     """
 
     launcher: Callable[[], TritonLauncher]
@@ -35,7 +45,7 @@ class ScratchLauncher:
     memory_mb: int | None = None
 
     async def launch(self, loads: Sequence[ModelLoad]) -> TritonServer:
-        """See `ScratchServers.launch`. Raises `StackError` also where too little memory is left."""
+        """See `ScratchServers.launch`. Raises `StackError` also if too little memory is available."""
         limit_bytes = await asyncio.to_thread(self._limit_bytes)
         completes = not await self._complete(loads)
         launcher = replace(self.launcher(), auto_complete=lambda: completes, limit_bytes=lambda: limit_bytes)
@@ -53,7 +63,7 @@ class ScratchLauncher:
         return half_bytes
 
     async def _complete(self, loads: Sequence[ModelLoad]) -> bool:
-        """Whether Triton needs to complete no config, which would start every model twice."""
+        """Return whether all configs are complete, so that Triton need not start every model twice."""
         for load in loads:
             config = json.loads(load.config or "{}")
             tensors = [*config.get("input", ()), *config.get("output", ())]
@@ -72,3 +82,22 @@ class ScratchLauncher:
         except StoreError:
             return True
         return any(b"def auto_complete_config" in source for source in sources if source is not None)
+
+
+def available_bytes(root: Path = Path("/")) -> int:
+    """Return the bytes that processes can take before the kernel swaps or kills. `root` contains `proc` and `sys`."""
+    return min(_left(root))
+
+
+def _left(root: Path) -> Iterator[int]:
+    for line in (root / "proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            yield 1024 * int(line.split()[1])
+    for *names, cached in _CGROUPS:
+        try:
+            limit, used, parts = ((root / "sys/fs/cgroup" / name).read_text().strip() for name in names)
+        except OSError:
+            continue
+        if limit != "max":
+            sizes = dict(line.split(maxsplit=1) for line in parts.splitlines())
+            yield max(0, int(limit) - max(0, int(used) - int(sizes.get(cached, 0))))

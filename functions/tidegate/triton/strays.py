@@ -1,7 +1,7 @@
-"""Processes that outlive the server whose models started them, as those in a session of their own do.
+"""Finds processes that outlive the server whose models started them, such as those in a session of their own.
 
-They have left the server's group, and whoever would adopt them may have been killed with it. What they cannot leave is the
-environment that they were started with, which names a folder that no other server has.
+They have left the server's process group, but not the environment that they were started with, which has a folder that no
+other server uses.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ PAUSE_S = 0.005
 
 
 def end_strays(name: str, value: str) -> None:
-    """Kill every process that was started with a variable of this value, until there is none, as they may start others
-    meanwhile; for some 0.2 s at the most. Those of other users are out of reach."""
+    """Kill this user's processes that were started with a variable of this value, again until there is none, as they may start
+    others meanwhile, for at most 0.2 s."""
     variable = f"{name}={value}".encode()
     for _ in range(ROUNDS):
         strays = [pid for pid in _processes() if variable in _environment(pid)]
@@ -37,7 +37,6 @@ def _processes() -> list[int]:
 
 
 def _environment(pid: int) -> list[bytes]:
-    """The variables that a process was started with; none of one that has ended, or is another user's."""
     try:
         return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     except OSError:

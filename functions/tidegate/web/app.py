@@ -1,59 +1,103 @@
-"""Puts the handlers of `/v1` and `/v2` together."""
+"""The ASGI app, assembled from the handlers of `/v1` and `/v2`."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tidegate.byte_budget import ByteBudget
-from tidegate.dispatch import Dispatcher
+from tidegate.gateway import Dispatcher
+from tidegate.gateway.grants import CallerOf, Grants
+from tidegate.gateway.load import LoadLimit
+from tidegate.gateway.quotas import Lease, Quotas
+from tidegate.gateway.record import Record
+from tidegate.gateway.service import Service
+from tidegate.gateway.shadowing import Shadowing
 from tidegate.ports import EngineSource, FleetStatus, Observe, Offload
-from tidegate.web.callers import CallerOf, Grants, Operators, header_caller
+from tidegate.web.access_log import AccessLog
+from tidegate.web.callers import Operators, header_caller
 from tidegate.web.decided import DecisionHeaders
 from tidegate.web.errors import encoded_path, oip_failure, problem
 from tidegate.web.heavy import InlineOffload
-from tidegate.web.limits import function_time_left_ms
-from tidegate.web.metadata import MetadataCache
+from tidegate.web.http import LEASE, RECORD
 from tidegate.web.model_answers import ModelAnswers, ModelErrors
-from tidegate.web.objectives import JsonDoor
-from tidegate.web.observed import unobserved
-from tidegate.web.oip import OipDoor
-from tidegate.web.parts import DoorParts, TimeLeft
+from tidegate.web.parts import HandlerParts, TimeLeft
+from tidegate.web.v1 import V1Handler
+from tidegate.web.v2 import V2Handler
 
 _BUFFERED_BYTES = 512 * 1024 * 1024
+_HOW_TO_SEND = "send it in the header Tidegate-Caller"
+_RESERVE_MS = 50.0
 
 
 class Gateway(Starlette):
-    """The app. `/v2` is in the path of every inference and passes by Starlette's middleware and route table."""
+    """The app. Requests to `/v2` bypass Starlette's middleware and route table, which would slow every inference."""
 
-    oip: OipDoor
+    v2: V2Handler
+    parts: HandlerParts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one connection (ASGI)."""
-        if scope["type"] == "http":
-            path: str = scope["path"]
-            # A server decodes `path` once; what it was sent as is in `raw_path`.
-            if "%" in path or b"%" in (scope.get("raw_path") or b""):
-                await _refuse_encoded(scope, receive, send)
-                return
-            if path.startswith("/v2/") or path == "/v2":
-                await self.oip(scope, receive, send)
-                return
-        await super().__call__(scope, receive, send)
+        if scope["type"] != "http":
+            await super().__call__(scope, receive, send)
+            return
+        path: str = scope["path"]
+        # The server has decoded `path` once; `raw_path` is the path as it was sent.
+        if "%" in path or b"%" in (scope.get("raw_path") or b""):
+            await _refuse_encoded(scope, receive, send)
+            return
+        app: ASGIApp = self.v2 if path.startswith("/v2/") or path == "/v2" else super().__call__
+        # However the request ends, what it holds of its limits is given back.
+        lease = scope[LEASE] = Lease()
+        try:
+            if self.parts.log is None:
+                await app(scope, receive, send)
+            else:
+                await _logged(self.parts.log, app, scope, receive, send)
+        finally:
+            lease.release()
+
+
+async def _logged(log: AccessLog, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    began_s, status = time.perf_counter(), None
+    record = scope[RECORD] = Record()
+
+    async def noted(message: Message) -> None:
+        nonlocal status
+        if message["type"] == "http.response.start":
+            status = message["status"]
+        await send(message)
+
+    try:
+        await app(scope, receive, noted)
+    finally:
+        log.ended(record, scope["headers"], status, time.perf_counter() - began_s)
 
 
 async def _refuse_encoded(scope: Scope, receive: Receive, send: Send) -> None:
-    """Refuse a path with a percent-encoded character, in the form of the handler that the path as sent begins with.
+    """Refuse a path with a percent-encoded character, in the error format of the API that the raw path begins with.
 
-    Starlette routes on the decoded path, where `%2F` separates segments as `/` does. An edge that makes rules by path need
-    not decode as often as this server, so the two would take one request for two paths.
+    Starlette routes on the decoded path, where `%2F` separates segments as `/` does. A proxy in front with rules by path
+    may decode it differently, so that the two would read one request as two paths.
     """
     sent: bytes = scope.get("raw_path") or scope["path"].encode()
     answer = oip_failure(encoded_path()) if sent.startswith(b"/v2") else problem(encoded_path())
     await answer(scope, receive, send)
+
+
+def function_time_left_ms(scope: Scope) -> float | None:
+    """Return the time that a Lambda invocation has left, less a reserve for sending the answer; None outside Lambda.
+
+    Mangum puts the invocation's context into the scope: https://mangum.fastapiexpert.com/adapter/.
+    """
+    context = scope.get("aws.context")
+    if context is None:
+        return None
+    return float(context.get_remaining_time_in_millis()) - _RESERVE_MS
 
 
 def create_app(
@@ -63,61 +107,73 @@ def create_app(
     fleet: FleetStatus | None = None,
     max_body_bytes: int = 64 * 1024 * 1024,
     max_json_bytes: int = 4 * 1024 * 1024,
-    stream_above_bytes: int = 1024 * 1024,
+    stream_above_bytes: int = 512 * 1024,
     max_v1_body_bytes: int = 8 * 1024 * 1024,
     max_v1_values: int = 1_000_000,
+    streams: bool = True,
     offload: Offload | None = None,
     budget: ByteBudget | None = None,
     model_errors: ModelErrors = ModelErrors.REDACTED,
     decision_ttl_ms: int = 5_000,
     time_left_ms: TimeLeft = function_time_left_ms,
     caller_of: CallerOf = header_caller,
-    observe: Observe = unobserved,
+    observe: Observe | None = None,
+    shadowing: Shadowing | None = None,
     operator_token: str | None = None,
+    max_active_requests: int = 1024,
+    limit_shares: int = 1,
+    log: AccessLog | None = None,
     routes: Sequence[BaseRoute] = (),
-) -> Starlette:
-    """The gateway as an ASGI app.
+) -> Gateway:
+    """Create the gateway's ASGI app.
 
     Args:
-        engines: holds the engine of the live bundle; each request asks it once.
+        engines: source of the engine of the live bundle; each request asks it once.
         dispatcher: carries decisions out; the default deadline of a request is in its configuration.
         fleet: answers `GET /v1/fleet` to operators; None makes that path a 404.
         max_body_bytes: a larger request body is refused with 413 (> 0).
-        max_json_bytes: a request to `/v2` with more JSON, without the tensors in binary after it, is refused with 413 (> 0).
-        stream_above_bytes: a larger body is passed on as it comes, where nothing needs it whole (> 0).
+        max_json_bytes: a request to `/v2` with more JSON, not counting the binary tensors after it, is refused with 413 (> 0).
+        stream_above_bytes: a larger body of a request or an answer is passed on as it arrives, where nothing needs it whole (> 0).
         max_v1_body_bytes: a larger body of `/v1` is refused with 413 (> 0).
         max_v1_values: inputs of more values are refused on `/v1` with 413 (> 0).
-        offload: does the work whose time grows with a request; None does it where it arises.
-        budget: counts the bytes of bodies that are held, over all requests of the process; None is one of 512 MiB of its own.
-        model_errors: what callers are told of an error that a model raised.
+        streams: whether the server of the app sends an answer while it arrives; without, streams are refused with 501.
+        offload: runs the work whose time grows with a request's size; None runs it on the event loop.
+        budget: limits the bytes of bodies that all requests of the process hold; None: a budget of 512 MiB for this app.
+        model_errors: how much of an error that a model raised is shown to callers.
         decision_ttl_ms: how long a caller of `resolve` may keep a decision, in milliseconds (at least 0).
-        time_left_ms: what the function that runs the app has left for a request, in milliseconds, or None.
-        caller_of: gives the name of a request's caller, from wherever it can be trusted; the default reads the header
-            `Tidegate-Caller`, and no other function does.
-        observe: gets every inference that was decided, before its answer is sent.
-        operator_token: what operators send; None: there are none.
+        time_left_ms: returns the milliseconds that the function running the app has left for a request, or None.
+        caller_of: returns the name of a request's caller, from a source that can be trusted. The default reads the header
+            `Tidegate-Caller`; nothing else reads that header.
+        observe: callback for every decided inference, called before its answer is sent; None for no callback.
+        shadowing: makes the copies for shadows; None for no copies.
+        operator_token: the token that operators send; None: the operators' endpoints answer 401 to everyone.
+        max_active_requests: the most requests under way at a time (> 0); the limit falls while the event loop is late.
+        limit_shares: how many processes share the limits of callers and objectives (at least 1).
+        log: logs each request that names an objective; None for no log.
         routes: further routes, after the gateway's own.
     """
-    parts = DoorParts(
-        engines=engines,
-        dispatcher=dispatcher,
+    grants = Grants(caller_of, _HOW_TO_SEND if caller_of is header_caller else "no authorizer gave it")
+    parts = HandlerParts(
+        service=Service(
+            engines, dispatcher, grants, observe, Quotas(limit_shares), LoadLimit(max_active_requests), shadowing
+        ),
         decided=DecisionHeaders(),
-        metadata=MetadataCache(dispatcher),
-        grants=Grants(caller_of),
+        answers=ModelAnswers(model_errors),
         time_left_ms=time_left_ms,
+        offload=offload or InlineOffload(),
+        budget=budget or ByteBudget(_BUFFERED_BYTES),
         max_body_bytes=max_body_bytes,
         max_json_bytes=max_json_bytes,
         stream_above_bytes=stream_above_bytes,
         max_v1_body_bytes=max_v1_body_bytes,
         max_v1_values=max_v1_values,
-        offload=offload or InlineOffload(),
-        budget=budget or ByteBudget(_BUFFERED_BYTES),
-        answers=ModelAnswers(model_errors),
-        observe=observe,
+        log=log,
+        streams=streams,
     )
-    door = JsonDoor(parts, fleet, Operators(operator_token), decision_ttl_ms)
-    app = Gateway(routes=[*door.routes(), *routes], exception_handlers=door.exception_handlers())
-    # A redirect would send a caller, with its context, to whatever host its request named.
+    v1 = V1Handler(parts, fleet, Operators(operator_token), decision_ttl_ms)
+    app = Gateway(routes=[*v1.routes(), *routes], exception_handlers=v1.exception_handlers())
+    # A redirect would send the caller, with its context, to the host in its `Host` header.
     app.router.redirect_slashes = False
-    app.oip = OipDoor(parts)
+    app.parts = parts
+    app.v2 = V2Handler(parts)
     return app

@@ -1,4 +1,4 @@
-"""Request bodies: read within a limit, counted in the budget of the process, whole or as they come."""
+"""Request bodies: read whole or streamed, within a limit and the byte budget of the process."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 
-from tidegate.byte_budget import ByteBudget
+from tidegate.byte_budget import FULL, ByteBudget
 from tidegate.errors import OverloadedError
-from tidegate.web.http import RawHeaders, Receive
+from tidegate.web.http import Receive
 
 _SOON_S = 2.0
 
 
 class ClientGoneError(Exception):
-    """The caller closed the connection before its request was whole; nobody waits for an answer."""
+    """The caller closed the connection before its request was complete; no answer is sent."""
 
 
 class BodyTooSlowError(Exception):
-    """A body that was being passed on came more slowly than its start let expect."""
+    """A streamed body arrived much more slowly than its first part."""
 
     def __init__(self) -> None:
         super().__init__("the body came too slowly while it was passed on to the model")
 
 
 class BodyTooLargeError(Exception):
-    """The body is above the limit, `limit_bytes`; `setting` is the name of the setting that has it."""
+    """The body is larger than `limit_bytes`, the value of the setting named `setting`."""
 
     def __init__(self, limit_bytes: int, setting: str) -> None:
         self.limit_bytes = limit_bytes
@@ -34,17 +34,17 @@ class BodyTooLargeError(Exception):
 
 
 class Body:
-    """The body of one request. A context manager: leaving it returns what it holds of the budget.
+    """The body of one request. A context manager: leaving it returns the held bytes to the budget.
 
-    Bytes count once they have arrived, not when they are announced: else a few callers that announce much and send
-    nothing would keep all others out.
+    Bytes count once they have arrived, not when they are announced. Otherwise a few callers that announce much and send
+    nothing would use up the budget.
 
     Args:
-        receive: brings the body (ASGI).
-        headers: the request's headers.
+        receive: receives the body (ASGI).
+        announced_bytes: the body's `Content-Length`, where the request has one.
         limit_bytes: a larger body is refused.
-        budget: counts what is held.
-        setting: the name of the setting that `limit_bytes` comes from.
+        budget: the byte budget of the process.
+        setting: the setting that `limit_bytes` comes from, for error messages.
     """
 
     __slots__ = (
@@ -62,7 +62,7 @@ class Body:
     def __init__(
         self,
         receive: Receive,
-        headers: RawHeaders,
+        announced_bytes: int | None,
         limit_bytes: int,
         budget: ByteBudget,
         setting: str = "max_body_bytes",
@@ -75,7 +75,7 @@ class Body:
         self._seen_bytes = 0
         self._is_complete = False
         self._expected_s = 0.0
-        self.announced_bytes = _announced_bytes(headers)
+        self.announced_bytes = announced_bytes
 
     def __enter__(self) -> Body:
         return self
@@ -85,38 +85,38 @@ class Body:
         self._budget.give(held_bytes)
 
     def hold(self, size_bytes: int) -> None:
-        """Count bytes that are held for this request until it ends.
+        """Reserve bytes in the budget until this request ends.
 
         Raises:
-            OverloadedError: the process holds as much as it may.
+            OverloadedError: the budget has no room for them.
         """
         if not self._budget.take(size_bytes):
-            raise OverloadedError("the gateway holds as many bytes of other requests as it may (max_buffered_bytes)")
+            raise OverloadedError(FULL)
         self._held_bytes += size_bytes
 
     async def whole(self, begun: bytes = b"") -> bytes:
-        """All of the body, whether it came with a length or in chunks; `begun` is what `start` has brought.
+        """Read and return the rest of the body, after `begun`, which `start` returned.
 
         Raises:
-            BodyTooLargeError: it is, or says that it will be, larger than the limit.
+            BodyTooLargeError: it is, or announces that it will be, larger than the limit.
             ClientGoneError: the caller closed the connection.
-            OverloadedError: the process holds as much as it may.
+            OverloadedError: the budget has no room for it.
         """
         if self._is_complete:
             return begun
-        chunk, is_last = await self._next()
+        chunk, is_last = await self.next()
         self.hold(len(chunk))
         if is_last and not begun:
             return chunk
         chunks = [begun, chunk]
         while not is_last:
-            chunk, is_last = await self._next()
+            chunk, is_last = await self.next()
             self.hold(len(chunk))
             chunks.append(chunk)
         return b"".join(chunks)
 
     async def start(self, size_bytes: int) -> bytes:
-        """The first `size_bytes` of the body and what came with them; less only where the body is shorter.
+        """Read and return at least the first `size_bytes` of the body, or all of a shorter one.
 
         Raises:
             BodyTooLargeError, ClientGoneError, OverloadedError: as `whole` does.
@@ -124,7 +124,7 @@ class Body:
         started_s = time.monotonic()
         chunks: list[bytes] = []
         while self._seen_bytes < size_bytes and not self._is_complete:
-            chunk, _ = await self._next()
+            chunk, _ = await self.next()
             self.hold(len(chunk))
             chunks.append(chunk)
         self._expected_s = (time.monotonic() - started_s) * self.rest_bytes / max(self._seen_bytes, 1)
@@ -132,53 +132,52 @@ class Body:
 
     @property
     def is_fast(self) -> bool:
-        """Whether what follows the start can be expected soon, by how long the start took.
+        """Whether the rest of the body should arrive within seconds, judged by how long `start` took.
 
-        A slow caller's body is held instead: one that is passed on as it comes takes up the place of another at a server.
+        A slow caller's body is held instead: while it streams, it takes up a slot at the model's server.
         """
         return self._expected_s <= _SOON_S
 
-    async def rest(self) -> AsyncIterator[bytes]:
-        """What follows, as it comes; nothing of it is held.
+    def rest(self) -> AsyncIterator[bytes]:
+        """Return an iterator over the rest of the body as it arrives, which holds none of it.
 
-        Raises:
-            BodyTooSlowError: the caller takes much longer than the start let expect. The time that the reader of this takes
-                is not counted, as a server that reads slowly holds the caller up.
+        Each step raises:
+            BodyTooSlowError: the caller takes much longer than its first part suggested. Time that the consumer of this
+                iterator takes does not count, since a server that reads slowly holds the caller up.
             ClientGoneError: the caller closed the connection.
             BodyTooLargeError: it is larger than the limit.
         """
-        loop = asyncio.get_running_loop()
-        left_s = _SOON_S + 2 * self._expected_s
-        while not self._is_complete:
-            began_s = loop.time()
-            try:
-                async with asyncio.timeout(left_s):
-                    chunk, _ = await self._next()
-            except TimeoutError:
-                raise BodyTooSlowError from None
-            left_s -= loop.time() - began_s
-            if chunk:
-                yield chunk
+        return _Rest(self, _SOON_S + 2 * self._expected_s)
 
     @property
     def rest_bytes(self) -> int:
-        """Bytes that are still to come of a body whose length was announced.
+        """The bytes that a body with an announced length has still to send.
 
-        None are once the body is complete, whatever was announced: an event of Lambda has a body and a header that says how
-        long it is, and nobody has compared the two.
+        0 once the body is complete, whatever was announced: in a Lambda event, nothing has compared the body with its
+        `Content-Length`.
         """
         return 0 if self._is_complete else max(0, (self.announced_bytes or 0) - self._seen_bytes)
 
     def check_announced(self) -> None:
-        """Check what the body says of its size.
+        """Check the announced size against the limit.
 
         Raises:
-            BodyTooLargeError: it will be larger than the limit.
+            BodyTooLargeError: the body will be larger than the limit.
         """
         if self.announced_bytes is not None and self.announced_bytes > self._limit_bytes:
             raise self._too_large()
 
-    async def _next(self) -> tuple[bytes, bool]:
+    @property
+    def is_complete(self) -> bool:
+        """Whether the last byte has been read."""
+        return self._is_complete
+
+    async def next(self) -> tuple[bytes, bool]:
+        """Read the next part of the body; return it, and whether it is the last.
+
+        Raises:
+            BodyTooLargeError, ClientGoneError: as `whole` does.
+        """
         self.check_announced()
         message = await self._receive()
         if message["type"] != "http.request":
@@ -194,10 +193,28 @@ class Body:
         return BodyTooLargeError(self._limit_bytes, self._setting)
 
 
-def _announced_bytes(headers: RawHeaders) -> int | None:
-    """`Content-Length`, where the request has one that is a number; the server has checked that there is no other."""
-    for name, value in headers:
-        if name == b"content-length" and value.isdigit():
-            # Python reads no number of more than 4 300 digits.
-            return int(value.lstrip(b"0")[:19] or b"0")
-    return None
+class _Rest:
+    """The rest of a body. A class, since mypyc compiles no asynchronous generators."""
+
+    __slots__ = ("_body", "_left_s")
+
+    def __init__(self, body: Body, left_s: float) -> None:
+        self._body = body
+        self._left_s = left_s
+
+    def __aiter__(self) -> _Rest:
+        return self
+
+    async def __anext__(self) -> bytes:
+        loop = asyncio.get_running_loop()
+        while not self._body.is_complete:
+            began_s = loop.time()
+            try:
+                async with asyncio.timeout(self._left_s):
+                    chunk, _ = await self._body.next()
+            except TimeoutError:
+                raise BodyTooSlowError from None
+            self._left_s -= loop.time() - began_s
+            if chunk:
+                return chunk
+        raise StopAsyncIteration

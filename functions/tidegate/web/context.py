@@ -1,75 +1,72 @@
-"""Where a request's context comes from on `/v2`, attribute by attribute.
+"""The context of a request to `/v2`, attribute by attribute.
 
-The `Tidegate-Context` header; else, and only when that header is absent, the request's `parameters`; else the header
-that the objective declares for the attribute. The tensors are never looked at.
+An attribute comes from the `Tidegate-Context` header, or from the request's `parameters` when that header is absent.
+Failing that, it comes from the header that the objective declares for it. The tensors are never read.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence as ItemSequence
+from typing import Any, NamedTuple
 
-from tidegate.errors import ContextError
+from tidegate.errors import ContextError, malformed
+from tidegate.gateway.bindings import Sequence
+from tidegate.gateway.sequences import check_sequence_id
+from tidegate.oip.request_json import PARAMETERS, SEQUENCE_ID, JsonName
 from tidegate.rules.contract import Objective
 from tidegate.rules.text import parse_text
-from tidegate.web.errors import malformed
+from tidegate.strict_json import UnreadableError, parse
+from tidegate.web.head import RequestHead
 from tidegate.web.http import RawHeaders, header_values
-from tidegate.web.json_body import UnreadableError, parse
-from tidegate.web.json_names import PARAMETERS, SEQUENCE_ID, JsonName
-from tidegate.web.sequences import check_sequence_id
 
 _CONTEXT = b"tidegate-context"
+_SEQUENCE = b"tidegate-sequence"
 _ALLOCATIONS = "allocations"
 
 
-@dataclass(frozen=True, slots=True)
-class OipContext:
-    """A request's context, and the sequence that it belongs to (None for most)."""
+class OipContext(NamedTuple):
+    """A request's context, and its place in a sequence (None for most)."""
 
     values: Mapping[str, Any]
-    sequence_id: str | None
+    sequence: Sequence | None
 
 
-def name_to_read(objective: Objective, headers: RawHeaders) -> JsonName:
-    """What the JSON of a request to `/v2` contains where it has to be parsed."""
-    reads = (objective.attributes or objective.allocations) and not header_values(headers, _CONTEXT)
+def name_to_read(objective: Objective, head: RequestHead) -> JsonName:
+    """Return the name that makes the gateway parse the JSON of a request to `/v2` that contains it."""
+    reads = (objective.attributes or objective.allocations) and not head.values(_CONTEXT)
     return PARAMETERS if reads else SEQUENCE_ID
 
 
 def oip_context(
-    objective: Objective, headers: RawHeaders, values: Mapping[str, Any] | None, parameters: Mapping[str, Any]
+    objective: Objective, head: RequestHead, values: Mapping[str, Any] | None, parameters: Mapping[str, Any]
 ) -> OipContext:
-    """The context of a request to `/v2`.
+    """Build the context of a request to `/v2`.
 
     Args:
-        objective: the objective that is asked for.
-        headers: the request's headers.
-        values: what `context_header` found.
-        parameters: those of the request's body; they count only where `values` are None.
+        objective: the requested objective.
+        head: the request's headers.
+        values: the result of `context_header`.
+        parameters: the parameters in the request's body; attributes are read from them only where `values` is None.
 
     Raises:
-        ContextError: a text does not stand for a value of its attribute.
-        WebError: `sequence_id` is malformed.
+        ContextError: a text is not a value of its attribute's type.
+        RefusedError: `sequence_id` or `Tidegate-Sequence` is malformed.
     """
     if values is None:
         values = _from_parameters(objective, parameters)
-    sequence_id = parameters.get("sequence_id")
-    if isinstance(sequence_id, str):
-        check_sequence_id(sequence_id)
-    context = with_declared_headers(objective, headers, values)
-    # Triton takes 0 and empty text for "no sequence".
-    return OipContext(context, str(sequence_id) if sequence_id else None)
+    sequence = _sequence(head, parameters) if parameters or head.values(_SEQUENCE) else None
+    return OipContext(with_declared_headers(objective, head.headers, values), sequence)
 
 
-def context_header(headers: RawHeaders) -> dict[str, Any] | None:
-    """The JSON object in `Tidegate-Context`, or None without that header.
+def context_header(head: RequestHead) -> dict[str, Any] | None:
+    """Return the JSON object in `Tidegate-Context`, or None without that header.
 
     Raises:
-        WebError: the header is not one JSON object in UTF-8, or is sent twice.
+        RefusedError: the header is not one JSON object in UTF-8, or is sent more than once.
     """
-    found = header_values(headers, _CONTEXT)
+    found = head.values(_CONTEXT)
     if not found:
         return None
     if len(found) > 1:
@@ -85,10 +82,10 @@ def context_header(headers: RawHeaders) -> dict[str, Any] | None:
 
 
 def with_declared_headers(objective: Objective, headers: RawHeaders, values: Mapping[str, Any]) -> Mapping[str, Any]:
-    """`values`, and for each attribute that is absent from them the header that the objective declares for it.
+    """Return `values`, completed from the headers that the objective declares for missing attributes.
 
     Raises:
-        ContextError: a header's text does not stand for a value of its attribute.
+        ContextError: a header's text is not a value of its attribute's type.
     """
     added: dict[str, Any] = {}
     for attribute in objective.attributes.values():
@@ -113,8 +110,33 @@ def _from_parameters(objective: Objective, parameters: Mapping[str, Any]) -> dic
     return values
 
 
+def _sequence(head: RequestHead, parameters: Mapping[str, Any]) -> Sequence | None:
+    sequence_id = parameters.get("sequence_id")
+    if isinstance(sequence_id, str):
+        check_sequence_id(sequence_id)
+    # Triton reads 0 and the empty string as "no sequence".
+    name = str(sequence_id) if sequence_id else None
+    if named := head.values(_SEQUENCE):
+        name = _named(named, name)
+    if name is None:
+        return None
+    return Sequence(name, parameters.get("sequence_start") is True, parameters.get("sequence_end") is True)
+
+
+def _named(named: ItemSequence[bytes], in_body: str | None) -> str:
+    """Return the id in `Tidegate-Sequence`, which must be that of the body if the body has one."""
+    name = _text(named[0])
+    if len(named) > 1 or not name:
+        raise malformed("the header Tidegate-Sequence must be sent once, with an id", header="Tidegate-Sequence")
+    check_sequence_id(name)
+    if in_body is not None and in_body != name:
+        detail = "the header Tidegate-Sequence names another sequence than the request's sequence_id"
+        raise malformed(detail, header="Tidegate-Sequence")
+    return name
+
+
 def _allocations(value: Any) -> Any:
-    """A parameter is a scalar, so allocations come as a JSON object in text."""
+    # The protocol's parameters are scalars, so allocations are sent as a JSON object in a string.
     if not isinstance(value, str):
         return value
     try:

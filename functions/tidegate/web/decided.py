@@ -1,12 +1,13 @@
-"""A decision made visible: the `Tidegate-*` response headers, and the headers that carry its parameters to Triton."""
+"""A decision as headers: `Tidegate-*` response headers for the caller, and parameters as request headers for Triton."""
 
 from __future__ import annotations
 
 from urllib.parse import quote
 
+from tidegate.gateway.call import TRAFFIC_HEADER
+from tidegate.rules import Traffic
 from tidegate.rules.decision import Decision, Target
-
-HeaderList = tuple[tuple[bytes, bytes], ...]
+from tidegate.web.http import HeaderList
 
 _MOST_KEPT = 4096
 _LONGEST_VALUE = 256
@@ -14,14 +15,18 @@ _PLAIN = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
 
 
 class DecisionHeaders:
-    """Builds the headers of a decision once and keeps them: an engine gives equal requests one decision object."""
+    """Builds and caches the headers of decisions. An engine returns the same decision object for equal requests."""
 
     def __init__(self) -> None:
         self._shown: dict[tuple[int, int, str], tuple[Decision, Target, HeaderList]] = {}
         self._parameters: dict[int, tuple[Decision, HeaderList]] = {}
+        self._origins: dict[tuple[str | None, Traffic], HeaderList] = {}
 
     def shown(self, decision: Decision, target: Target | None = None, shard: str | None = None) -> HeaderList:
-        """The response headers of a decision that `target` on `shard` has answered, or, without those, would have."""
+        """Return the response headers of a decision that `target` on `shard` answered.
+
+        The defaults, the decision's own target and its first shard, are for answers that no target gave.
+        """
         target = target or decision.target
         shard = shard or decision.shards[0]
         key = (id(decision), id(target), shard)
@@ -35,7 +40,7 @@ class DecisionHeaders:
         return headers
 
     def parameters(self, decision: Decision) -> HeaderList:
-        """The request headers that Triton turns into request parameters (`--http-header-forward-pattern`)."""
+        """Return the headers that Triton turns into request parameters (`--http-header-forward-pattern`)."""
         if not decision.parameters:
             return ()
         kept = self._parameters.get(id(decision))
@@ -50,9 +55,28 @@ class DecisionHeaders:
         self._parameters[id(decision)] = (decision, headers)
         return headers
 
+    def origin(self, caller: str | None, traffic: Traffic) -> HeaderList:
+        """Return the headers that tell the model who sent a request, and its traffic class; see `parameters`."""
+        kept = self._origins.get((caller, traffic))
+        if kept is not None:
+            return kept
+        if len(self._origins) >= _MOST_KEPT:
+            self._origins.clear()
+        headers = [(TRAFFIC_HEADER, traffic.value.encode())]
+        if caller is not None:
+            # callers.yaml has only names that are valid in a header.
+            headers.append((b"Tidegate-Param-tidegate_caller", caller.encode()))
+        self._origins[caller, traffic] = tuple(headers)
+        return self._origins[caller, traffic]
+
+
+def reason_of(decision: Decision, target: Target) -> str:
+    """Return why `target` serves a decision, as callers and the log get it: the decision's reason, or `fallback`."""
+    return decision.reason if target == decision.target else "fallback"
+
 
 def header_value(text: str) -> bytes:
-    """`text` as a header value: printable ASCII as it is, all else percent-encoded, at most 256 bytes."""
+    """Return `text` as a header value: all but printable ASCII percent-encoded, cut to 256 bytes."""
     return quote(text, safe=_PLAIN)[:_LONGEST_VALUE].encode()
 
 
@@ -65,13 +89,13 @@ def _shown(decision: Decision, target: Target, shard: str) -> HeaderList:
         b"tidegate-variant": decision.variant,
         b"tidegate-cell": decision.cell,
         b"tidegate-revision": decision.revision,
-        b"tidegate-reason": decision.reason if target == decision.target else "fallback",
+        b"tidegate-reason": reason_of(decision, target),
     }
     return tuple((name, header_value(str(value))) for name, value in values.items() if value is not None)
 
 
 def _parameter(value: str | int | float | bool) -> bytes:
-    """A parameter's value; the compiler lets text through only if it can stand in a header."""
+    # Text needs no encoding: the compiler refuses parameters that are not valid in a header.
     if isinstance(value, bool):
         return b"true" if value else b"false"
     return str(value).encode()

@@ -1,8 +1,8 @@
-"""Errors as HTTP answers: the only place with HTTP status codes for errors.
+"""Errors as HTTP responses: the only module that knows the statuses of Tidegate's own errors.
 
-The handlers raise `WebError` through the functions here, or let an error of `tidegate.errors` through; `failure_of` turns
-either into a `Failure`, and `oip_error` and `problem` give it the form of each API: `{"error": "<text>"}` as Triton writes
-it, and the problem documents of RFC 9457 (https://www.rfc-editor.org/rfc/rfc9457).
+Handlers raise a `WebError` that a function here builds, or an error of `tidegate.errors`. `failure_of` turns either into a
+`Failure`. `oip_error` renders it for `/v2` as Triton does, `{"error": "<text>"}`, and `problem` for `/v1` as a problem
+document (https://www.rfc-editor.org/rfc/rfc9457).
 """
 
 from __future__ import annotations
@@ -16,21 +16,31 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tidegate.errors import (
+    BrokenAnswerError,
     BundleError,
     ContextError,
     DeadlineError,
     DispatchError,
     EndpointAnswerTooLargeError,
+    InjectedFaultError,
+    LimitedError,
+    ModelAnswerError,
+    ModelRefusedError,
     NoRuleError,
     OverloadedError,
     QuarantinedError,
+    Refusal,
+    RefusedError,
     RequestError,
+    SequenceLostError,
     TidegateError,
     UnavailableError,
     UnknownObjectiveError,
 )
+from tidegate.rules.nearest import suggestion
 from tidegate.web.bodies import BodyTooLargeError, BodyTooSlowError
-from tidegate.web.http import Answer, HeaderTooLongError
+from tidegate.web.head import HeaderTooLongError
+from tidegate.web.http import Answer, json_headers
 
 _log = logging.getLogger("tidegate.web")
 _RETRY_LATER = ((b"retry-after", b"1"),)
@@ -38,7 +48,7 @@ _RETRY_LATER = ((b"retry-after", b"1"),)
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """An error as both APIs can report it. `kind` ends the problem's type, `members` are its extension members."""
+    """An error in the terms of both APIs. `kind` is the last part of the problem's type, `members` are its extensions."""
 
     status: int
     kind: str
@@ -49,35 +59,25 @@ class Failure:
 
 
 class WebError(TidegateError):
-    """A request that a handler refuses by itself; `failure` is reported to the caller."""
+    """A handler refuses a request with `failure`."""
 
     def __init__(self, failure: Failure) -> None:
         self.failure = failure
         super().__init__(failure.detail)
 
 
-def malformed(detail: str, **members: Any) -> WebError:
-    """A request that its handler cannot read (400)."""
-    return WebError(Failure(400, "malformed-request", "The request is malformed", detail, members))
-
-
 def not_found(detail: str = "Not Found") -> WebError:
-    """A path that leads nowhere (404)."""
+    """Return the error for an unknown path (404)."""
     return WebError(Failure(404, "not-found", "Nothing is served at this path", detail))
 
 
 def forbidden(detail: str) -> WebError:
-    """Something that exists, but not for callers (403)."""
+    """Return the error for a part of the protocol that is not for callers (403)."""
     return WebError(Failure(403, "forbidden", "Not for callers", detail))
 
 
-def not_granted(detail: str, **members: Any) -> WebError:
-    """A caller, or something that it wants, that callers.yaml does not grant (403)."""
-    return WebError(Failure(403, "not-granted", "Not granted", detail, members))
-
-
 def operators_only() -> WebError:
-    """What only operators may see, asked for without their token (401); it says nothing of what is there."""
+    """Return the error for an operators' endpoint that is requested without their token (401)."""
     detail = (
         "this is for operators: send their token as Authorization: Bearer, or in Tidegate-Operator; for a stack on this "
         "machine `tidegate status` does"
@@ -86,19 +86,14 @@ def operators_only() -> WebError:
     return WebError(Failure(401, "operators-only", "Operators only", detail, {}, headers))
 
 
-def unknown_target(detail: str, **members: Any) -> WebError:
-    """A pinned target that no server has loaded (404)."""
-    return WebError(Failure(404, "unknown-target", "Unknown target", detail, members))
-
-
 def wrong_method(allowed: str) -> WebError:
-    """A method that the path does not take (405)."""
+    """Return the error for a method that the path does not support (405)."""
     headers = ((b"allow", allowed.encode()),)
     return WebError(Failure(405, "method-not-allowed", "Method not allowed", "Method Not Allowed", {}, headers))
 
 
 def too_large(error: BodyTooLargeError) -> WebError:
-    """A body above the limit (413)."""
+    """Return the error for a body above the limit (413)."""
     detail = (
         f"the request body is larger than {error.limit_bytes} bytes ({error.setting}); ask POST "
         "/v1/objectives/{objective}/resolve where the model is served, and send it there yourself"
@@ -107,79 +102,77 @@ def too_large(error: BodyTooLargeError) -> WebError:
     return WebError(Failure(413, "body-too-large", "The request body is too large", detail, members))
 
 
-def too_much_json(limit_bytes: int) -> WebError:
-    """A request whose JSON is above the limit, without the tensors that follow it in binary (413)."""
-    detail = (
-        f"the JSON of the request is larger than {limit_bytes} bytes (max_json_bytes); send its tensors in binary, with "
-        "`binary_data_size`: https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_binary_data.md"
-    )
-    members = {"limit_bytes": limit_bytes, "setting": "max_json_bytes"}
-    return WebError(Failure(413, "json-too-large", "The request has too much JSON", detail, members))
-
-
-def too_many_values() -> WebError:
-    """More values than are encoded for one request (413)."""
-    detail = "the inputs have more values than max_v1_values allows; send large tensors in binary, to /v2"
-    members = {"setting": "max_v1_values"}
-    return WebError(Failure(413, "too-many-values", "The inputs have too many values", detail, members))
-
-
 def wrong_media_type(detail: str) -> WebError:
-    """A body of a media type that the handler does not read (415)."""
+    """Return the error for a body of an unsupported media type (415)."""
     return WebError(Failure(415, "unsupported-media-type", "The body's media type is not supported", detail))
 
 
 def wrong_coding(detail: str) -> WebError:
-    """A body in a content coding that the handler does not read (415); `Accept-Encoding` lists those that it does."""
+    """Return the error for a compressed body (415), with the supported coding in `Accept-Encoding`."""
     headers = ((b"accept-encoding", b"identity"),)
     failure = Failure(415, "unsupported-content-coding", "The body's coding is not supported", detail, {}, headers)
     return WebError(failure)
 
 
-def not_offered(detail: str) -> WebError:
-    """A part of the protocol that this gateway does not offer (501)."""
+def no_streams() -> WebError:
+    """Return the error for a stream from a gateway that can only send whole answers (501)."""
+    detail = (
+        "this gateway runs as a Lambda function, which sends an answer only when it is complete: use generate where the model "
+        "gives one response, or ask POST /v1/objectives/{objective}/resolve where it is served, and stream from there"
+    )
     return WebError(Failure(501, "not-offered", "Not offered", detail))
 
 
-def bad_model_answer(detail: str, **members: Any) -> WebError:
-    """A model's answer that cannot be passed on (502)."""
-    return WebError(Failure(502, "bad-model-answer", "The model's answer cannot be passed on", detail, members))
+def streams_only(objective: str, instead: str | None = None) -> WebError:
+    """Return the error for `infer` of an objective whose models may give several responses (501, as Triton answers).
 
-
-def model_refused(status: int, detail: str) -> WebError:
-    """A model's own error, with its own status."""
-    return WebError(Failure(status, "model-error", "The model answered with an error", detail))
+    `instead` is what to ask; None: the paths over HTTP.
+    """
+    instead = instead or f"POST /v2/models/{objective}/generate_stream or /v1/objectives/{objective}/stream"
+    detail = f"the responses of objective '{objective}' are a stream: ask {instead}"
+    return WebError(Failure(501, "streams-only", "The responses are a stream", detail))
 
 
 def no_rule(error: NoRuleError, explanation: Mapping[str, Any]) -> WebError:
-    """No rule matches, with the trace that tells why."""
+    """Return the error for a request that no rule matches, with the trace that explains why (404)."""
     failure = failure_of(error)
     return WebError(replace(failure, members={**failure.members, "explanation": explanation}))
 
 
 def encoded_path() -> WebError:
-    """A path with a percent-encoded character (404): each reader of it could take it for another path."""
+    """Return the error for a path with a percent-encoded character (404), which proxies could read as another path."""
     return not_found("the path holds '%': write every character of it as it is, no path served here needs encoding")
 
 
 def from_status(status: int, allowed: str | None) -> WebError:
-    """What the router refuses: a wrong method (`allowed` lists the right ones) or an unknown path."""
+    """Return the error for what the router refused: a wrong method (`allowed` lists the right ones) or an unknown path."""
     if status == 405 and allowed is not None:
         return wrong_method(allowed)
     return not_found()
 
 
 def failure_of(error: Exception) -> Failure:
-    """What is reported to a caller about an error.
+    """Return what is reported to the caller about an error.
 
-    An error that nobody foresaw is logged with the place where it arose, but without its message, which may hold a
-    value from the request; the caller gets an id that finds the log entry.
+    An unexpected error is logged with its traceback, but without its message, which may hold a value from the request. The
+    caller gets a correlation id that finds the log entry.
     """
     match error:
         case WebError():
             return error.failure
+        case RefusedError():
+            status, title = _REFUSALS[error.kind]
+            return Failure(status, error.kind, title, str(error), error.details)
+        case BrokenAnswerError():
+            return Failure(502, "broken-answer", "The answer broke off", str(error))
+        case ModelAnswerError():
+            return _bad_model_answer(error, error.details)
+        case ModelRefusedError():
+            return Failure(error.status, "model-error", "The model answered with an error", str(error))
         case RequestError():
             return _request_failure(error)
+        case LimitedError():
+            return _limited(error)
         case DispatchError():
             return _dispatch_failure(error)
         case BodyTooLargeError():
@@ -189,7 +182,7 @@ def failure_of(error: Exception) -> Failure:
         case HeaderTooLongError():
             return Failure(431, "header-too-long", "A header is too long", str(error), {"header": error.name})
         case EndpointAnswerTooLargeError():
-            return bad_model_answer(str(error)).failure
+            return _bad_model_answer(error, {})
         case BundleError():
             return Failure(503, "no-rules", "No rules are loaded", str(error), {}, _RETRY_LATER)
         case _:
@@ -197,19 +190,31 @@ def failure_of(error: Exception) -> Failure:
 
 
 def oip_error(status: int, text: str, headers: Sequence[tuple[bytes, bytes]] = ()) -> Answer:
-    """An error in the form of the Open Inference Protocol."""
+    """Return an error response in the format of the Open Inference Protocol."""
     body = json.dumps({"error": text}, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
-    return Answer(status, [*_content(b"application/json", body), *headers], body)
+    return Answer(status, [*json_headers(body), *headers], body)
 
 
 def oip_failure(error: Exception, decided: Sequence[tuple[bytes, bytes]] = ()) -> Answer:
-    """An error as `/v2` tells it; `decided` are the decision's headers, where one was made."""
+    """Return an error as a response of `/v2`; `decided` are the decision's headers, where one was made."""
     failure = failure_of(error)
     return oip_error(failure.status, failure.detail, (*failure.headers, *decided))
 
 
+def unknown_model(error: UnknownObjectiveError, action: str = "infer") -> Answer:
+    """Return Triton's answer for an unknown model, which differs by endpoint, with the name of a similar objective."""
+    near = suggestion(error.near)
+    match action:
+        case "ready":
+            return oip_error(400, "Model version not ready")
+        case "stats":
+            return oip_error(400, f"requested model '{error.objective}' is not available{near}")
+        case _:
+            return oip_error(404, f"Request for unknown model: '{error.objective}' is not found{near}")
+
+
 def problem(error: Exception, decided: Sequence[tuple[bytes, bytes]] = ()) -> Answer:
-    """An error as `/v1` tells it; `decided` are the decision's headers, where one was made."""
+    """Return an error as a problem document; `decided` are the decision's headers, where one was made."""
     failure = failure_of(error)
     document = {
         "type": f"urn:tidegate:problem:{failure.kind}",
@@ -219,12 +224,27 @@ def problem(error: Exception, decided: Sequence[tuple[bytes, bytes]] = ()) -> An
         **failure.members,
     }
     body = json.dumps(document).encode()
-    headers = [*_content(b"application/problem+json", body), *failure.headers, *decided]
+    headers = [*json_headers(body, b"application/problem+json"), *failure.headers, *decided]
     return Answer(failure.status, headers, body)
 
 
-def _content(media_type: bytes, body: bytes) -> list[tuple[bytes, bytes]]:
-    return [(b"content-type", media_type), (b"content-length", b"%d" % len(body))]
+def _bad_model_answer(error: Exception, details: Mapping[str, Any]) -> Failure:
+    return Failure(502, "bad-model-answer", "The model's answer cannot be passed on", str(error), details)
+
+
+def _limited(error: LimitedError) -> Failure:
+    """Return the failure with the fields of https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/ (draft 10).
+
+    `q` is the quota of a policy: requests in a window of `w` seconds, or at a time.
+    """
+    name, per = error.limit, 'qu="concurrent-requests"' if error.window_s is None else f"w={error.window_s}"
+    headers = (
+        (b"retry-after", b"%d" % error.retry_after_s),
+        (b"ratelimit-policy", f'"{name}";q={error.quota};{per}'.encode()),
+        (b"ratelimit", f'"{name}";r=0;t={error.retry_after_s}'.encode()),
+    )
+    members = {"limit": name, "retry_after_s": error.retry_after_s}
+    return Failure(429, "limited", "A limit is used up", str(error), members, headers)
 
 
 def _request_failure(error: RequestError) -> Failure:
@@ -240,15 +260,26 @@ def _request_failure(error: RequestError) -> Failure:
             return Failure(400, "malformed-request", "The request is malformed", str(error))
 
 
+_REFUSALS = {
+    Refusal.MALFORMED: (400, "The request is malformed"),
+    Refusal.FORBIDDEN: (403, "Not for callers"),
+    Refusal.NOT_GRANTED: (403, "Not granted"),
+    Refusal.UNKNOWN_TARGET: (404, "Unknown target"),
+    Refusal.JSON_TOO_LARGE: (413, "The request has too much JSON"),
+    Refusal.TOO_MANY_VALUES: (413, "The inputs have too many values"),
+}
 _DISPATCH_FAILURES: tuple[tuple[type[DispatchError], int, str, str, Sequence[tuple[bytes, bytes]]], ...] = (
     (DeadlineError, 504, "deadline", "The deadline passed", ()),
     (OverloadedError, 503, "overloaded", "Too many requests are under way", _RETRY_LATER),
     (QuarantinedError, 422, "quarantined", "The request has ended servers", ()),
+    (SequenceLostError, 409, "sequence-lost", "The sequence is lost", ()),
     (UnavailableError, 503, "unavailable", "No target is available", _RETRY_LATER),
 )
 
 
 def _dispatch_failure(error: DispatchError) -> Failure:
+    if isinstance(error, InjectedFaultError):
+        return Failure(error.status, "injected-fault", "A fault was injected", str(error))
     for kind_of_error, status, kind, title, headers in _DISPATCH_FAILURES:
         if isinstance(error, kind_of_error):
             detail = str(error)

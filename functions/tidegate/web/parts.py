@@ -6,34 +6,31 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tidegate.byte_budget import ByteBudget
-from tidegate.dispatch import Dispatcher
-from tidegate.ports import EngineSource, Observe, Offload
-from tidegate.web.callers import Grants
+from tidegate.gateway.service import Service
+from tidegate.ports import Offload
+from tidegate.web.access_log import AccessLog
 from tidegate.web.decided import DecisionHeaders
 from tidegate.web.http import Scope
-from tidegate.web.metadata import MetadataCache
 from tidegate.web.model_answers import ModelAnswers
 
 TimeLeft = Callable[[Scope], float | None]
-"""What the function that runs the app has left for a request, in milliseconds, or None."""
+"""Return the milliseconds that the function running the app has left for a request, or None."""
 
 
 @dataclass(frozen=True, slots=True)
-class DoorParts:
-    """The parts and bounds of a gateway that its handlers share; see `create_app`."""
+class HandlerParts:
+    """Dependencies and limits shared by the handlers; see `create_app`."""
 
-    engines: EngineSource
-    dispatcher: Dispatcher
+    service: Service
     decided: DecisionHeaders
-    metadata: MetadataCache
-    grants: Grants
+    answers: ModelAnswers
     time_left_ms: TimeLeft
+    offload: Offload
+    budget: ByteBudget
     max_body_bytes: int
     max_json_bytes: int
     stream_above_bytes: int
     max_v1_body_bytes: int
     max_v1_values: int
-    offload: Offload
-    budget: ByteBudget
-    answers: ModelAnswers
-    observe: Observe
+    streams: bool
+    log: AccessLog | None = None

@@ -68,7 +68,7 @@ class ShardStack(cdk.NestedStack):
 
 
 def _logged_sessions(group: logs.LogGroup, *, is_encrypted: bool) -> ecs.CfnCluster.ClusterConfigurationProperty:
-    """Sessions of people in a shard's containers are written into a log of their own."""
+    """Log the sessions of people in a shard's containers."""
     of = ecs.CfnCluster
     return of.ClusterConfigurationProperty(
         execute_command_configuration=of.ExecuteCommandConfigurationProperty(

@@ -26,7 +26,7 @@ IN_CLEAR = (
 
 
 def balancer_name(stage: Stage, label: str) -> str:
-    """The balancer's name, cut to the 32 characters that it may have."""
+    """Return the balancer's name, cut to 32 characters."""
     name = stage.called(label)
     if len(name) <= MAX_NAME:
         return name
@@ -59,10 +59,12 @@ class Balancer(Construct):
     @property
     def dimensions(self) -> dict[str, str]:
         """The dimensions of the balancer's metrics about its servers."""
-        return {
-            "LoadBalancer": self.load_balancer.attr_load_balancer_full_name,
-            "TargetGroup": self.target_group.attr_target_group_full_name,
-        }
+        return {**self.whole_dimensions, "TargetGroup": self.target_group.attr_target_group_full_name}
+
+    @property
+    def whole_dimensions(self) -> dict[str, str]:
+        """The dimensions of the balancer's metrics about all requests, also those without a server."""
+        return {"LoadBalancer": self.load_balancer.attr_load_balancer_full_name}
 
     def _load_balancer(self, storage: StorageStack) -> elb.CfnLoadBalancer:
         of = elb.CfnLoadBalancer

@@ -37,7 +37,7 @@ sed -i 's/^OPTIONS="/OPTIONS="--default-runtime nvidia /' /etc/sysconfig/docker 
 
 
 def has_exporter(stage: Stage, shard: Shard) -> bool:
-    """Whether the DCGM exporter runs beside a shard's servers."""
+    """Return whether the DCGM exporter runs beside a shard's servers."""
     return shard.gpus > 0 and stage.settings.triton.dcgm_exporter_tag is not None
 
 

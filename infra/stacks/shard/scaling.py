@@ -1,4 +1,4 @@
-"""How a shard follows its load: the time requests wait in Triton's queue per time they compute.
+"""Scales a shard with its load: the time requests wait in Triton's queue per time they compute.
 
 A `scale_to_zero` shard has no queue to measure while it has no server. Requests that find none wake it, and minutes without
 a request put it to sleep.
@@ -12,33 +12,15 @@ from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_cloudwatch_actions as actions
 from constructs import Construct
 
-from infra.contract import QUEUE_TIME_RATIO, SERVICE_DIMENSION, SHARD_DIMENSION
 from infra.setting_groups import Scaling
 from infra.shards import Shard
+from infra.stacks.metrics import MINUTE, of_balancer, queue_time_ratio
 from infra.stacks.parts import Stage
 from infra.stacks.shard.balancer import Balancer
 from infra.stacks.shard.servers import Servers
 
-BALANCER = "AWS/ApplicationELB"
-MINUTE = cdk.Duration.minutes(1)
 IDLE_QUEUE_SHARE = 0.1
 """A shard that keeps its queue below this share of the target has a server too many."""
-
-
-def probe_dimensions(shard: str) -> dict[str, str]:
-    """The dimensions of what the probe publishes of a shard; CloudWatch finds a metric by all of its dimensions only."""
-    return {SHARD_DIMENSION: shard, SERVICE_DIMENSION: "probe"}
-
-
-def queue_time_ratio(stage: Stage, shard: str) -> cloudwatch.Metric:
-    """The metric that the probe publishes for a shard."""
-    return cloudwatch.Metric(
-        namespace=stage.settings.metrics_namespace,
-        metric_name=QUEUE_TIME_RATIO,
-        dimensions_map=probe_dimensions(shard),
-        statistic="Average",
-        period=MINUTE,
-    )
 
 
 def add_scaling(scope: Construct, *, stage: Stage, shard: Shard, servers: Servers, balancer: Balancer) -> None:
@@ -68,7 +50,7 @@ def add_scaling(scope: Construct, *, stage: Stage, shard: Shard, servers: Server
 
 
 class _ToZero:
-    """The three steps that tracking a metric cannot take: from none to one, from several to fewer, to none."""
+    """The scaling steps that target tracking cannot take: from 0 to 1, from several to fewer, and to 0."""
 
     def __init__(
         self,
@@ -83,11 +65,11 @@ class _ToZero:
         self._target, self._balancer, self._settings = target, balancer, settings
 
     def add(self) -> None:
-        whole = {"LoadBalancer": self._balancer.dimensions["LoadBalancer"]}
-        requests = self._metric("RequestCount", whole, "Sum")
+        whole = self._balancer.whole_dimensions
+        requests = of_balancer("RequestCount", whole, "Sum")
         # A request that finds no server is counted here and nowhere else.
-        refused = self._metric("HTTPCode_ELB_503_Count", whole, "Sum")
-        healthy = self._metric("HealthyHostCount", self._balancer.dimensions, "Maximum")
+        refused = of_balancer("HTTPCode_ELB_503_Count", whole, "Sum")
+        healthy = of_balancer("HealthyHostCount", self._balancer.dimensions, "Maximum")
         self._step(
             "Wake",
             "Requests found no server: start one",
@@ -114,22 +96,17 @@ class _ToZero:
         )
         self._step(
             "Sleep",
-            "Nobody asks: take every server away",
+            "No requests: remove every server",
             cloudwatch.MathExpression(
                 expression="IF(FILL(requests, 0) + FILL(refused, 0) > 0, 0, 1)",
                 using_metrics={"requests": requests, "refused": refused},
                 period=MINUTE,
-                label="nobody asks",
+                label="no requests",
             ),
             periods=self._settings.idle_min,
-            # A balancer that nobody asks reports nothing.
+            # A balancer without requests reports nothing.
             missing=cloudwatch.TreatMissingData.BREACHING,
             adjustment=(scaling.AdjustmentType.EXACT_CAPACITY, 0),
-        )
-
-    def _metric(self, name: str, dimensions: dict[str, str], statistic: str) -> cloudwatch.Metric:
-        return cloudwatch.Metric(
-            namespace=BALANCER, metric_name=name, dimensions_map=dimensions, statistic=statistic, period=MINUTE
         )
 
     def _step(

@@ -20,6 +20,7 @@ from infra.contract import (
     HTTP_PORT,
     LIVE,
     METRICS_PORT,
+    SECRET_VARIABLE,
 )
 from infra.images import image_tags
 from infra.settings import process_variables
@@ -33,15 +34,14 @@ from infra.stacks.storage import StorageStack
 
 TASK_READS = (ASSIGNMENTS, CLAIMS, HISTORY, LIVE, MANIFESTS, MODELS, SAMPLES)
 TASK_LISTS = (CLAIMS, HISTORY, MANIFESTS, MODELS, SAMPLES)
-"""What the tasks of a shard read: Triton the models, the agent what its shard must hold, its golden requests, and the files
+"""The data that the tasks of a shard read: Triton the models, the agent what its shard must hold, its golden requests, and the files
 of a model that Triton refuses. Where the pointer is lost, the history says what was live."""
 
-SECRET_VARIABLE = "TIDEGATE_MANAGEMENT_SECRET"  # noqa: S105  # a variable's name
 HEALTH_CHECK = f"curl --silent --fail --max-time 4 http://127.0.0.1:{HTTP_PORT}/v2/health/live"
 
 
 def triton_command(repository: str, *, has_gpus: bool, auto_complete_config: bool, exit_timeout_s: int) -> str:
-    """The shell command that becomes Triton over the model repository `repository` (an S3 address).
+    """Return the shell command that starts Triton over the model repository `repository` (an S3 address).
 
     The management secret comes from the variable TIDEGATE_MANAGEMENT_SECRET, so that no template and no task definition
     holds it.
@@ -71,7 +71,7 @@ def triton_command(repository: str, *, has_gpus: bool, auto_complete_config: boo
 
 
 def sessions_log(stage: Stage, shard: Shard) -> str:
-    """The name of the log group of people's sessions in a shard's containers."""
+    """Return the name of the log group of people's sessions in a shard's containers."""
     return f"/tidegate/{stage.name}/shards/{shard.label}/sessions"
 
 
@@ -291,7 +291,7 @@ class Servers(Construct):
             "Service",
             cluster=cluster.ref,
             task_definition=self.task.task_definition_arn,
-            # How many there are is the scaling's to say, so no desired count stands here.
+            # Scaling decides how many there are, so there is no desired count here.
             capacity_provider_strategy=[
                 of.CapacityProviderStrategyItemProperty(capacity_provider=instances.provider.ref, weight=1)
             ],

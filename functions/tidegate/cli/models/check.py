@@ -1,24 +1,35 @@
-"""`tidegate models check`."""
+"""`tidegate models check|smoke|graph`: models by their files, on a scratch server, and as a picture."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from tidegate.cli.columns import say
-from tidegate.cli.models.options import IMAGES, MODELS, accepted_json, count, open_repository, print_findings
-from tidegate.cli.rules.compiled import sound_program
-from tidegate.cli.rules.options import AS_JSON, DIRECTORY, print_json
-from tidegate.cli.sarif import SARIF, write_sarif
-from tidegate.rules.program import Program
-from tidegate.rules.semantics import resolve_target
-from tidegate.triton.checks import Judged, Repository, judge_models
-from tidegate.triton.checks.blast_radius import BlastRadius, blast_radius
-from tidegate.triton.checks.kinds import KINDS
-from tidegate.triton.images.serving import images_of_models
+from tidegate.cli.columns import count, say
+from tidegate.cli.findings import SARIF, write_sarif
+from tidegate.cli.json_output import AS_JSON, print_json
+from tidegate.cli.models.options import IMAGES, MODELS, judged_json, open_repository, print_findings
+from tidegate.cli.options import DIRECTORY, FORMAT, OUTPUT, deliver
+from tidegate.cli.rules.named import sound_program
+from tidegate.finding_kinds import Severity
+from tidegate.language.program import Program
+from tidegate.language.semantics import resolve_target
+from tidegate.model_layout import CONFIG
+from tidegate.models.images.serving import images_of_models
+from tidegate.models.lint.accepted import Judged, judge
+from tidegate.models.lint.checker import BlastRadius, blast_radius, check_closure, judge_models
+from tidegate.models.lint.folder import Repository
+from tidegate.models.lint.kinds import KINDS, SMOKED
+from tidegate.models.pictures.dag import dag_mermaid, dag_of
+from tidegate.models.pictures.dag_svg import dag_svg
+from tidegate.settings import Settings
+
+if TYPE_CHECKING:
+    from tidegate.models.smoke.runner import ModelSmoke
 
 MOST_OF_A_KIND = 5
 
@@ -47,7 +58,7 @@ def check(
 ) -> None:
     """Check models by their files alone, with everything that they call: all of DIRECTORY, or those named.
 
-    Nothing is started, imported or written. Each finding has its file, line and kind (docs/model-repository.md); errors come
+    Nothing is started, imported or written. Each finding has its file, line and kind (docs/findings.md); errors come
     first, and of many warnings of a kind the first few. What a change of the models that are named, or with --verbose of
     any, would touch is reported too. Exit code 1: there is a finding, be it an error or a warning that
     DIRECTORY/accepted.yaml does not accept.
@@ -56,7 +67,7 @@ def check(
     program = None if rules_directory is None else sound_program(rules_directory, as_json=as_json)
     if program is not None and rules_directory is not None and not images:
         repository = Repository(directory, images_of_models(program.world, rules_directory, directory))
-    names = repository.closure(models or repository.names())
+    names = sorted(repository.closure(models or repository.names()))
     judged = judge_models(repository, models or repository.names(), with_git=True)
     findings = judged.findings
     touched = blast_radius(repository, names, {} if program is None else objectives_by_model(program))
@@ -71,11 +82,11 @@ def check(
 
 
 def objectives_by_model(program: Program) -> Mapping[str, frozenset[str]]:
-    """The objectives whose rules serve, shadow or fall back to each model."""
+    """Return the objectives whose rules serve, shadow or fall back to each model."""
     found: dict[str, set[str]] = {}
     for objective in program.objectives:
         for target in objective.targets:
-            found.setdefault(resolve_target(target, program.world.aliases)[0], set()).add(objective.name)
+            found.setdefault(resolve_target(target, program.world.fleet.aliases)[0], set()).add(objective.name)
     return {model: frozenset(names) for model, names in found.items()}
 
 
@@ -94,11 +105,10 @@ def _show(
         if each.ensembles or (with_rules and each.objectives):
             say(_words(each, with_rules))
     if not judged.findings:
-        ensembles = sum(1 for name in names if (model := repository.model(name)) is not None and model.is_ensemble)
-        versions = sum(len(model.versions) for name in names if (model := repository.model(name)) is not None)
-        say(
-            f"ok: {count(len(names), 'model')} ({count(ensembles, 'ensemble')}), {count(versions, 'version')}, no findings"
-        )
+        known = [model for name in names if (model := repository.model(name)) is not None]
+        ensembles = count(sum(model.is_ensemble for model in known), "ensemble")
+        versions = count(sum(len(model.versions) for model in known), "version")
+        say(f"ok: {count(len(names), 'model')} ({ensembles}), {versions}, no findings")
 
 
 def _words(touched: BlastRadius, with_rules: bool) -> str:
@@ -124,9 +134,95 @@ def _as_dict(repository: Repository, judged: Judged, touched: Sequence[BlastRadi
                 "objectives": list(each.objectives),
             }
         )
-    return {
-        "ok": not judged.findings,
-        "findings": [finding.as_dict() for finding in judged.findings],
-        "accepted": accepted_json(judged),
-        "models": described,
-    }
+    return {"ok": not judged.findings, **judged_json(judged), "models": described}
+
+
+@click.command("smoke")
+@click.argument("directory", type=DIRECTORY)
+@MODELS
+@click.option(
+    "--rules", "rules_directory", type=DIRECTORY, help="In place of MODEL: the models that these rules serve."
+)
+@click.option(
+    "--timeout-s",
+    type=click.FloatRange(0.1, 3600),
+    default=60.0,
+    show_default=True,
+    help="Longest load of one model, and longest answer, in seconds.",
+)
+@AS_JSON
+def smoke_(
+    directory: Path, models: tuple[str, ...], rules_directory: Path | None, timeout_s: float, as_json: bool
+) -> None:
+    """Load models with everything that they call on a scratch Triton, and judge their answers to their golden requests: all
+    of DIRECTORY, those named, or those that rules serve.
+
+    Sends every row of DIRECTORY/MODEL/samples/*.json alone and in a batch of 3, to the steps of an ensemble too, and checks
+    what Triton does not: declared types and shapes, one output row per input row, finite numbers, and that a row's answer
+    does not depend on the other rows. Without samples, inputs are generated from the config. The server is always stopped
+    afterwards. Exit code 1: there is a finding that DIRECTORY/accepted.yaml does not accept.
+    """
+    from tidegate.models.smoke.runner import smoke
+    from tidegate.triton.installation import find_installation
+
+    if models and rules_directory is not None:
+        raise click.UsageError("name models, or the rules that serve them, not both")
+    repository = open_repository(directory, models)
+    if rules_directory is not None:
+        served = objectives_by_model(sound_program(rules_directory, as_json=as_json))
+        models = tuple(name for name in repository.names() if name in served)
+    else:
+        models = models or tuple(repository.names())
+    settings = Settings.from_environment()
+    installation = find_installation(settings.triton_home, settings.cache_dir)
+    report = asyncio.run(smoke(directory, tuple(dict.fromkeys(models)), installation, timeout_s))
+    tried = {seen.model for seen in report.models}
+    judged = judge(directory, sorted(report.findings), tried, [kind.name for kind in SMOKED])
+    if as_json:
+        smoked = [seen.as_dict() for seen in report.models]
+        print_json({"ok": not judged.findings, **judged_json(judged), "models": smoked})
+    else:
+        for seen in report.models:
+            say(_smoke_words(seen))
+        print_findings(judged, len(report.models))
+    if judged.findings:
+        raise click.exceptions.Exit(1)
+
+
+def _smoke_words(seen: ModelSmoke) -> str:
+    if seen.load_ms is None:
+        return f"{seen.model}: not loaded"
+    parts = [f"loaded in {seen.load_ms / 1000:.1f} s", f"{seen.samples} sample{'' if seen.samples == 1 else 's'}"]
+    if seen.requests:
+        parts.append(f"{seen.requests} requests")
+    if seen.p50_ms is not None:
+        parts.append(f"p50 {seen.p50_ms:.1f} ms")
+    return f"{seen.model}: {', '.join([*parts, *seen.notes])}"
+
+
+@click.command()
+@click.argument("directory", type=DIRECTORY)
+@click.argument("model", metavar="MODEL")
+@FORMAT
+@OUTPUT
+@AS_JSON
+def graph(directory: Path, model: str, form: str | None, output: Path | None, as_json: bool) -> None:
+    """Draw MODEL, its inputs, steps and outputs, as Mermaid text or as an SVG picture.
+
+    A model whose config has errors is not drawn: they are printed instead. Exit code 1: there are errors.
+    """
+    repository = open_repository(directory, (model,))
+    errors = [
+        finding
+        for finding in check_closure(repository, (model,))
+        if finding.severity is Severity.ERROR and finding.file == f"{model}/{CONFIG}"
+    ]
+    folder = repository.model(model)
+    if errors or folder is None:
+        if as_json:
+            print_json({"ok": False, "findings": [finding.as_dict() for finding in errors]})
+        else:
+            print_findings(Judged(tuple(errors)), 1, err=True)
+        raise click.exceptions.Exit(1)
+    dag = dag_of(folder, repository)
+    deliver({"svg": lambda: dag_svg(dag), "mermaid": lambda: dag_mermaid(dag)}, form, output, as_json=as_json)

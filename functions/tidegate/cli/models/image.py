@@ -6,26 +6,26 @@ from pathlib import Path
 
 import click
 
-from tidegate.cli.rules.options import DIRECTORY
+from tidegate.cli.options import DIRECTORY, FILE, write_file
 from tidegate.errors import StackError
-from tidegate.triton.images.describe import describe as described
+from tidegate.models.images.describe import describe as described
 
 
 @click.group()
 def image() -> None:
-    """Say what the image of a shard's servers holds, so that models are checked against it."""
+    """Describe what the image of a shard's servers holds, so that models are checked against it."""
 
 
 @image.command("describe")
 @click.option(
     "--root",
     type=DIRECTORY,
-    default=Path("/"),
+    default="/",
     show_default=True,
     help="Where the image's file system is; / inside it.",
 )
 @click.option("--name", required=True, help="The image's full name, with its tag.")
-@click.option("--output", "-o", type=click.Path(dir_okay=False, path_type=Path), help="File for the manifest.")
+@click.option("--output", "-o", type=FILE, help="File for the manifest.")
 def describe(root: Path, name: str, output: Path | None) -> None:
     """Print the manifest of an image: its backends and Python modules, from its file system.
 
@@ -38,8 +38,5 @@ def describe(root: Path, name: str, output: Path | None) -> None:
         raise StackError(f"{root} cannot be described: {error}") from error
     if output is None:
         click.echo(text, nl=False)
-        return
-    try:
-        output.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise click.BadParameter(f"{output} cannot be written: {error.strerror}", param_hint="--output") from error
+    else:
+        write_file(output, text, "--output")

@@ -1,29 +1,29 @@
-"""What the models commands share: arguments, and how findings are printed."""
+"""Shared by the models commands: arguments, and printing of findings."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from tidegate.cli.columns import say
+from tidegate.cli.columns import count, say
 from tidegate.errors import ModelConfigError
-from tidegate.rules.shape import did_you_mean
-from tidegate.triton.checks import Judged, Repository
-from tidegate.triton.checks.accepted import FILE
-from tidegate.triton.checks.findings import ModelFinding
-from tidegate.triton.images.manifest import find_image
-from tidegate.triton.model_config import CONFIG
+from tidegate.finding_kinds import Severity
+from tidegate.language.shape_words import did_you_mean
+from tidegate.model_layout import CONFIG, version_of
+from tidegate.models.images.image import find_image
+from tidegate.models.lint.accepted import FILE, Judged
+from tidegate.models.lint.findings import ModelFinding
+from tidegate.models.lint.folder import Repository
+from tidegate.settings import Settings
+
+if TYPE_CHECKING:
+    from tidegate.aws.bundle_store import S3BundleStore
+    from tidegate.aws.model_store import S3ModelStore
 
 MODELS = click.argument("models", nargs=-1, metavar="[MODEL]...")
-IN_MODELS = click.option(
-    "--models",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    default=Path("triton_models"),
-    show_default=True,
-    help="The Triton model repository.",
-)
 IMAGES = click.option(
     "--image",
     "images",
@@ -34,7 +34,7 @@ IMAGES = click.option(
 
 
 def open_repository(directory: Path, models: Iterable[str] = (), images: Iterable[str] = ()) -> Repository:
-    """The repository in a directory; a directory that is none, or that lacks one of `models`, is wrong usage.
+    """Return the repository in a directory; a directory that is none, or that lacks one of `models`, is wrong usage.
 
     `images` name what will serve its models: see `find_image`.
     """
@@ -75,7 +75,7 @@ def print_findings(judged: Judged, checked: int, *, err: bool = False, most: int
         say(str(finding), err=err)
     kinds: dict[str, list[ModelFinding]] = {}
     for finding in judged.findings:
-        if finding.severity == "warning":
+        if finding.severity is Severity.WARNING:
             kinds.setdefault(finding.kind, []).append(finding)
     for kind, warnings in kinds.items():
         for finding in warnings[:most]:
@@ -90,11 +90,30 @@ def print_findings(judged: Judged, checked: int, *, err: bool = False, most: int
         say(f"{count(len(judged.accepted), 'warning')} accepted in {FILE}", err=err)
 
 
-def accepted_json(judged: Judged) -> list[dict[str, object]]:
-    """The accepted warnings as plain JSON values, each with the reason."""
-    return [{**finding.as_dict(), "reason": reason} for finding, reason in judged.accepted]
+def judged_json(judged: Judged) -> dict[str, Any]:
+    """Return the findings, and the accepted warnings with the reason of each, as members of a JSON object."""
+    return {
+        "findings": [finding.as_dict() for finding in judged.findings],
+        "accepted": [{**finding.as_dict(), "reason": reason} for finding, reason in judged.accepted],
+    }
 
 
-def count(number: int, noun: str) -> str:
-    """A number of things in words, such as `1 model`."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+def parse_model(text: str) -> tuple[str, int | None]:
+    """Return the model and the version (None: left out) that an argument names."""
+    name, slash, version = text.partition("/")
+    number = version_of(version)
+    if slash and number is None:
+        raise click.BadParameter(f"{text!r}: a version is a number from 1; write {name}/1", param_hint="MODEL")
+    return name, number
+
+
+def open_stores(settings: Settings) -> tuple[S3ModelStore, S3BundleStore]:
+    """Return the stores in the bucket that the settings name."""
+    from tidegate.aws.bundle_store import S3BundleStore
+    from tidegate.aws.clients import AwsClients, AwsConfig
+    from tidegate.aws.model_store import S3ModelStore
+    from tidegate.aws.objects import Objects
+
+    assert settings.bucket is not None
+    objects = Objects(AwsClients(AwsConfig.from_settings(settings)), settings.bucket)
+    return S3ModelStore(objects), S3BundleStore(objects)

@@ -5,64 +5,32 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from tidegate.cli.columns import say
-from tidegate.cli.control import STORE_OPTIONS, StoreOptions, resolve_settings
-from tidegate.cli.models.options import IMAGES, MODELS, accepted_json, open_repository, print_findings
-from tidegate.cli.models.stores import open_stores
-from tidegate.cli.rules.options import AS_JSON, DIRECTORY, print_json
-from tidegate.control.drafts import claimed_units
+from tidegate.cli.columns import count, say
+from tidegate.cli.json_output import AS_JSON, print_json
+from tidegate.cli.models.options import IMAGES, MODELS, judged_json, open_repository, open_stores, print_findings
+from tidegate.cli.options import DIRECTORY
+from tidegate.cli.stacks import STORE_OPTIONS, StoreOptions, resolve_settings
+from tidegate.control.claims import claimed_units
 from tidegate.errors import ConflictError, ImmutableError, ModelConfigError, StoreError, TidegateError
+from tidegate.models.lint.checker import judge_models
 from tidegate.settings import Settings
-from tidegate.triton.checks import Repository, judge_models
 
 if TYPE_CHECKING:
     from tidegate.aws.model_store import S3ModelStore
-    from tidegate.ports import PushPlan, Unit
-
-ModelProgress = Callable[[str, str, int], None]
-"""Callback with a model, the path of one of its files, and how many of the model's bytes have been sent."""
+    from tidegate.ports import PushPlan, PushProgress, Unit
 
 PLANS_AT_ONCE = 8
-
-
-@dataclass(frozen=True, slots=True)
-class Pushed:
-    """What came of one model: the versions that were (or would be) added, what was (or would be) sent, and the drafts that
-    it took the place of (None: the config)."""
-
-    model: str
-    versions: tuple[int, ...]
-    files: tuple[str, ...]
-    size_bytes: int
-    replaced: tuple[int | None, ...] = ()
-
-    @classmethod
-    def of(cls, plan: PushPlan) -> Pushed:
-        """What a plan would do."""
-        files = tuple(file.path for file in plan.files)
-        return cls(plan.model, plan.versions, files, plan.size_bytes, plan.replaced)
-
-    def as_dict(self) -> dict[str, Any]:
-        """As plain JSON values."""
-        return {
-            "name": self.model,
-            "versions_added": list(self.versions),
-            "files_sent": list(self.files),
-            "sent_bytes": self.size_bytes,
-            "replaced": ["config" if version is None else version for version in self.replaced],
-        }
 
 
 @click.command()
 @click.argument("directory", type=DIRECTORY)
 @MODELS
-@click.option("--dry-run", is_flag=True, help="Say what would be sent, or why it is refused; change nothing.")
+@click.option("--dry-run", is_flag=True, help="Show what would be sent, or why it is refused; change nothing.")
 @IMAGES
 @STORE_OPTIONS
 @AS_JSON
@@ -77,21 +45,17 @@ def push(
     """Push models, with everything that they call, to the bucket: all of DIRECTORY, or those named.
 
     Models with errors that `tidegate models check` finds are refused, and so is a config or a version that was live with
-    other files. Then nothing is sent at all. One that was pushed and never live is replaced. What is there already is not
-    sent again, so an interrupted push goes on where it ended when it is run again.
+    other files. Then nothing is sent at all. One that was pushed and never live is replaced. What is already there is not
+    sent again, so run an interrupted push again to continue it.
     """
     repository = open_repository(directory, models, images)
     settings = resolve_settings(stores, registry=False)
-    names = _steps_first(repository, models or repository.names())
+    # Steps first: no ensemble is there without what it calls.
+    names = [model.name for model in repository.closure_of(*(models or repository.names()))]
     judged = judge_models(repository, models or repository.names())
     if not as_json:
         print_findings(judged, len(names))
-    result: dict[str, Any] = {
-        "bucket": settings.bucket,
-        "dry_run": dry_run,
-        "findings": [finding.as_dict() for finding in judged.findings],
-        "accepted": accepted_json(judged),
-    }
+    result: dict[str, Any] = {"bucket": settings.bucket, "dry_run": dry_run, **judged_json(judged)}
     if judged.errors:
         _refuse(as_json, result, "nothing was pushed: the models have errors", [])
     asyncio.run(_push(settings, {name: directory / name for name in names}, result, as_json=as_json))
@@ -107,22 +71,33 @@ async def _push(settings: Settings, folders: Mapping[str, Path], result: dict[st
     if not result["dry_run"]:
         try:
             with _progress(plans, shown=not as_json) as progress:
-                await _send(store, folders, plans, held, progress)
+                for plan in plans:
+                    if not plan.is_done:
+                        await store.push(plan.model, folders[plan.model], progress(plan.model), held)
         except (ImmutableError, ConflictError):
             raise
         except StoreError as error:
-            raise StoreError(f"{error}\nwhat was sent stays: push again, and it goes on from there") from error
-    pushed = [Pushed.of(plan) for plan in plans]
+            raise StoreError(f"{error}\nwhat was sent is kept: push again to continue") from error
     if as_json:
-        print_json({"ok": True, **result, "refused": [], "models": [each.as_dict() for each in pushed]})
+        print_json({"ok": True, **result, "refused": [], "models": [_as_dict(plan) for plan in plans]})
     else:
-        _show(pushed, settings.bucket, dry_run=result["dry_run"])
+        _show(plans, settings.bucket, dry_run=result["dry_run"])
+
+
+def _as_dict(plan: PushPlan) -> dict[str, Any]:
+    return {
+        "name": plan.model,
+        "versions_added": list(plan.versions),
+        "files_sent": [file.path for file in plan.files],
+        "sent_bytes": plan.size_bytes,
+        "replaced": ["config" if version is None else version for version in plan.replaced],
+    }
 
 
 async def _plan(
     store: S3ModelStore, folders: Mapping[str, Path], held: Collection[Unit]
 ) -> tuple[list[PushPlan], list[TidegateError]]:
-    """What there is to do for each model, and why models are refused."""
+    """Return what there is to do for each model, and why models are refused."""
     turns = asyncio.Semaphore(PLANS_AT_ONCE)
 
     async def plan(model: str, folder: Path) -> PushPlan | TidegateError:
@@ -138,25 +113,9 @@ async def _plan(
     return [each for each in found if not isinstance(each, TidegateError)], refused
 
 
-async def _send(
-    store: S3ModelStore,
-    folders: Mapping[str, Path],
-    plans: Sequence[PushPlan],
-    held: Collection[Unit],
-    progress: ModelProgress,
-) -> None:
-    for plan in plans:
-        if not plan.is_done:
-
-            def sent(path: str, sent_bytes: int, _total: int, model: str = plan.model) -> None:
-                progress(model, path, sent_bytes)
-
-            await store.push(plan.model, folders[plan.model], sent, held)
-
-
 @contextlib.contextmanager
-def _progress(plans: Sequence[PushPlan], *, shown: bool) -> Iterator[ModelProgress]:
-    """A progress bar over all bytes on standard error, where that is a terminal."""
+def _progress(plans: Sequence[PushPlan], *, shown: bool) -> Iterator[Callable[[str], PushProgress]]:
+    """Show a bar over all bytes on standard error, if that is a terminal. Yields what makes the callback of a model."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
@@ -175,31 +134,17 @@ def _progress(plans: Sequence[PushPlan], *, shown: bool) -> Iterator[ModelProgre
     ) as bar:
         task = bar.add_task("pushing", total=sum(sizes.values()))
 
-        def progress(model: str, path: str, sent_bytes: int) -> None:
-            sent[model] = sent_bytes
-            bar.update(task, completed=sum(sent.values()), description=f"{model}/{path}")
+        def of_model(model: str) -> PushProgress:
+            def progress(path: str, sent_bytes: int, _total: int) -> None:
+                sent[model] = sent_bytes
+                bar.update(task, completed=sum(sent.values()), description=f"{model}/{path}")
 
-        yield progress
+            return progress
 
-
-def _steps_first(repository: Repository, names: Sequence[str]) -> tuple[str, ...]:
-    """The models with everything that they call, each after what it calls: no ensemble is there without its steps."""
-    ordered: dict[str, None] = {}
-
-    def add(name: str, above: tuple[str, ...]) -> None:
-        if name in ordered or name in above or repository.model(name) is None:
-            return
-        for step in repository.steps(name):
-            add(step, (*above, name))
-        ordered[name] = None
-
-    for name in names:
-        add(name, ())
-    return tuple(ordered)
+        yield of_model
 
 
 def _refuse(as_json: bool, result: Mapping[str, Any], words: str, refused: Sequence[TidegateError]) -> None:
-    """End with exit code 1 and say why."""
     if as_json:
         reasons = [
             {
@@ -217,30 +162,21 @@ def _refuse(as_json: bool, result: Mapping[str, Any], words: str, refused: Seque
     raise click.exceptions.Exit(1)
 
 
-def _show(pushed: Sequence[Pushed], bucket: str, *, dry_run: bool) -> None:
-    done = [each for each in pushed if each.files or each.versions or each.replaced]
+def _show(plans: Sequence[PushPlan], bucket: str, *, dry_run: bool) -> None:
+    from rich.filesize import decimal
+
+    done = [each for each in plans if each.files or each.versions or each.replaced]
     verb = "would push" if dry_run else "pushed"
     for each in done:
         versions = ", ".join(map(str, each.versions))
         added = f"version{'' if len(each.versions) == 1 else 's'} {versions}" if versions else "no new version"
-        say(f"{verb} {each.model}: {added}; {_files(len(each.files))}, {_size(each.size_bytes)}")
+        say(f"{verb} {each.model}: {added}; {count(len(each.files), 'file')}, {decimal(each.size_bytes)}")
         if each.replaced:
             units = ["its config" if version is None else f"version {version}" for version in each.replaced]
             say(f"  in place of what was never live: {', '.join(units)}")
-    same = len(pushed) - len(done)
-    total = sum(each.size_bytes for each in done)
-    count = sum(len(each.files) for each in done)
+    files = count(sum(len(each.files) for each in done), "file")
+    size = decimal(sum(each.size_bytes for each in done))
     say(
-        f"bucket {bucket}: {_files(count)} of {len(done)} model{'' if len(done) == 1 else 's'} "
-        f"{'to send' if dry_run else 'sent'}, {_size(total)}; {same} there already"
+        f"bucket {bucket}: {files} of {count(len(done), 'model')} {'to send' if dry_run else 'sent'}, {size}; "
+        f"{len(plans) - len(done)} there already"
     )
-
-
-def _files(count: int) -> str:
-    return f"{count} file{'' if count == 1 else 's'}"
-
-
-def _size(size_bytes: int) -> str:
-    from rich.filesize import decimal
-
-    return decimal(size_bytes)

@@ -1,21 +1,28 @@
-"""`tidegate rules check`."""
+"""`tidegate rules check|compile|graph`: what is wrong with rules, and rules as a bundle and as a picture."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from tidegate.cli.columns import say
-from tidegate.cli.rules.options import AS_JSON, AT, DIRECTORY, print_json
-from tidegate.cli.sarif import SARIF, write_sarif
+from tidegate.analysis.pictures.graph import graph_of
+from tidegate.analysis.pictures.graph_svg import graph_svg
+from tidegate.analysis.pictures.mermaid import mermaid
+from tidegate.analysis.reach.findings import KINDS, author_error
+from tidegate.analysis.reach.report import DEFAULT_BUDGET, Analysis, analyse
+from tidegate.cli.columns import count, say
+from tidegate.cli.findings import SARIF, check_objective, write_sarif
+from tidegate.cli.json_output import AS_JSON, print_json
+from tidegate.cli.options import AT, DIRECTORY, FILE, FORMAT, OUTPUT, deliver, write_file
+from tidegate.cli.rules.named import named_rules
+from tidegate.cli.stacks import STACK
+from tidegate.language.compiler import emit
+from tidegate.language.directory import places, read_directory
 from tidegate.rules import Engine, load_bundle
-from tidegate.rules.analysis import DEFAULT_BUDGET, KINDS, Analysis, CheckFinding, analyse, author_error
-from tidegate.rules.compiler import emit
-from tidegate.rules.directory import places, read_directory
+from tidegate.rules.bundle import revision_json, short_revision
 from tidegate.rules.times import utc_text
 
 
@@ -27,15 +34,15 @@ from tidegate.rules.times import utc_text
     type=click.IntRange(min=1),
     default=DEFAULT_BUDGET,
     show_default=True,
-    help="How many steps the analysis may take; what is undecided then is reported as an error.",
+    help="How many steps the analysis may take. What is undecided then is an error.",
 )
 @click.option("--strict", is_flag=True, help="Exit with 1 on warnings too.")
 @SARIF
 @AS_JSON
 def check(directory: Path, at: float | None, budget: int, strict: bool, sarif_file: Path | None, as_json: bool) -> None:
-    """Check the rules: an author's errors, rules that no request can reach, contexts that no rule serves, what is unused.
+    """Check the rules: errors, rules that no request can reach, contexts that no rule serves, what is unused.
 
-    Every finding has its file, line and kind (docs/checking.md). Exit code 1: there is an error, or with --strict a
+    Every finding has its file, line and kind (docs/findings.md). Exit code 1: there is an error, or with --strict a
     warning.
     """
     moment = time.time() if at is None else at
@@ -59,22 +66,14 @@ def check(directory: Path, at: float | None, budget: int, strict: bool, sarif_fi
 def _show(analysis: Analysis, engine: Engine | None) -> None:
     for finding in analysis.findings:
         say(str(finding))
-    counts = _counts(analysis.findings)
+    errors, warnings = len(analysis.errors), len(analysis.findings) - len(analysis.errors)
+    counts = f"{count(errors, 'error')}, {count(warnings, 'warning')}"
     if engine is None:
         say(f"{counts}; nothing else is checked until the rules compile")
         return
     served = sum(coverage.served is True for coverage in analysis.coverage.values())
     say(f"{served} of {len(analysis.coverage)} objectives proved to serve every context")
-    say(f"{counts}, revision {engine.rules[:12]}")
-
-
-def _counts(findings: Sequence[CheckFinding]) -> str:
-    errors = sum(finding.severity == "error" for finding in findings)
-    return f"{_noun(errors, 'error')}, {_noun(len(findings) - errors, 'warning')}"
-
-
-def _noun(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+    say(f"{counts}, revision {short_revision(engine.rules)}")
 
 
 def _as_dict(analysis: Analysis, engine: Engine | None, *, ok: bool) -> dict[str, Any]:
@@ -95,3 +94,44 @@ def _as_dict(analysis: Analysis, engine: Engine | None, *, ok: bool) -> dict[str
             for name, coverage in sorted(analysis.coverage.items())
         ],
     }
+
+
+@click.command(name="compile")
+@click.argument("rules")
+@click.option("-o", "--output", type=FILE, required=True, help="The bundle's file.")
+@STACK
+@AS_JSON
+def compile_(rules: str, output: Path, stack: str | None, as_json: bool) -> None:
+    """Compile RULES to a bundle.
+
+    RULES is a rules directory, one in a git revision (HEAD~1:routing_rules), or `live:`, what is live, with the versions of
+    its models. Equal rules give equal bytes; the revision is their SHA-256. Nothing is written if the rules have errors.
+    """
+    found = named_rules(rules, stack, as_json=as_json)
+    write_file(output, found.bundle, "--output")
+    if as_json:
+        print_json({"file": str(output), "size_bytes": len(found.bundle), **revision_json(found.engine.revision)})
+    else:
+        say(f"{output}: {len(found.bundle)} bytes, revision {found.engine.rules}")
+
+
+@click.command()
+@click.argument("rules")
+@click.option("--objective", help="Draw this objective only.")
+@FORMAT
+@OUTPUT
+@STACK
+@AS_JSON
+def graph(
+    rules: str, objective: str | None, form: str | None, output: Path | None, stack: str | None, as_json: bool
+) -> None:
+    """Draw objectives, rules, targets and shards of RULES, as Mermaid text or as an SVG picture.
+
+    RULES is a rules directory, a compiled bundle, either in a git revision (HEAD~1:routing_rules), or `live:`, what is live.
+    If an objective has more than 40 rules, neighbours that serve the same are drawn as one.
+    """
+    program = named_rules(rules, stack, as_json=as_json).program
+    if objective is not None:
+        check_objective(objective, {each.name for each in program.objectives})
+    draw = {"svg": lambda: graph_svg(graph_of(program, objective)), "mermaid": lambda: mermaid(program, objective)}
+    deliver(draw, form, output, as_json=as_json)

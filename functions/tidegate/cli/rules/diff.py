@@ -1,37 +1,43 @@
-"""`tidegate rules diff`."""
+"""`tidegate rules diff`: per objective what moves and from where to where, then what changed."""
 
 from __future__ import annotations
 
+import shlex
 import time
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import click
 
-from tidegate.cli.control import STACK
-from tidegate.cli.rules.compiled import check_objective
-from tidegate.cli.rules.live import check_stack
-from tidegate.cli.rules.log_file import LOG, open_log, progress
-from tidegate.cli.rules.options import AS_JSON, at_option, print_json
-from tidegate.cli.rules.revisions import as_files, read_revision
-from tidegate.cli.rules.skipped import Skipped
-from tidegate.rules.bundle import resolution_of
-from tidegate.rules.compare.report import FORMAT_VERSION, Diff, LoggedComparison, compare
-from tidegate.rules.replay.records import records
+from tidegate.analysis.compare.report import Diff, LoggedComparison, compare
+from tidegate.analysis.compare.shares import ObjectiveShares
+from tidegate.analysis.figures import percent
+from tidegate.analysis.pictures.flows_svg import flows_svg, headline
+from tidegate.analysis.replay.records import records
+from tidegate.cli.columns import first, say, show_table
+from tidegate.cli.findings import check_objective
+from tidegate.cli.json_output import AS_JSON, print_json
+from tidegate.cli.options import FILE, at_option, write_file
+from tidegate.cli.rules.log import LOG, Skipped, open_log, progress
+from tidegate.cli.rules.named import comparable, read_revision, refuse_idle_stack
+from tidegate.cli.stacks import STACK
+from tidegate.rules.bundle import short_revision
 from tidegate.rules.times import utc_text
+from tidegate.rules.values import json_line
 
 OTHER_OBJECTIVE = "of no objective that is compared"
+SHOWN_FLOWS = 20
+SHOWN_CHANGES = 50
 
 
 @click.command()
 @click.argument("old")
 @click.argument("new")
-@click.option(
-    "--log", type=LOG, help="Weigh contexts as this log has them: JSON lines, plain or gzip; - is standard input."
-)
-@click.option("--objective", help="Compare this objective alone; it is also that of lines of the log which name none.")
-@at_option("Compare at this time, ISO 8601 (UTC where it has no offset); now where left out.")
-@click.option("--svg", type=click.Path(dir_okay=False, path_type=Path), help="Draw the flows into this file.")
+@click.option("--log", type=LOG, help="Weigh contexts by this log: JSON lines, plain or gzip; - is standard input.")
+@click.option("--objective", help="Compare this objective only; also the objective of log lines that name none.")
+@at_option("Compare at this time, ISO 8601 (UTC if it has no offset). Default: now.")
+@click.option("--svg", type=FILE, help="Draw the flows into this file.")
 @STACK
 @AS_JSON
 def diff(
@@ -44,18 +50,16 @@ def diff(
     stack: str | None,
     as_json: bool,
 ) -> None:
-    """Tell what changed from OLD to NEW, and exactly which share of the traffic moves to another target.
+    """Show what changed from OLD to NEW, and exactly which share of the traffic moves to another target.
 
-    OLD and NEW are rules directories, compiled bundles, either in a git revision (HEAD~1:routing_rules), or what is
-    live (`live:`, and `live:~1` before that). The share is
-    exact over members; over contexts every case of every attribute counts alike, or each context as often as the log has
-    it. Exit code 1: something changed, or the rules of one side have errors.
+    OLD and NEW are rules directories, compiled bundles, either in a git revision (HEAD~1:routing_rules), or what is live
+    (`live:`, and `live:~1` before that). The share is exact over members; over contexts every case of every attribute has the
+    same weight, or each context as often as it is in the log. Exit code 1: something changed, or one side has errors.
     """
-    check_stack(stack, old, new)
+    refuse_idle_stack(stack, old, new)
     before = read_revision(old, "OLD", as_json=as_json, stack=stack)
     after = read_revision(new, "NEW", as_json=as_json, stack=stack)
-    if any(resolution_of(each.bundle.revision) is None for each in (before, after)):
-        before, after = as_files(before), as_files(after)
+    before, after = comparable(before, after)
     if objective is not None:
         check_objective(objective, {*before.objectives, *after.objectives})
     if log is None:
@@ -66,11 +70,10 @@ def diff(
     if as_json:
         print_json(_as_dict(found, (old, new), at, skipped))
     else:
-        from tidegate.cli.rules.diff_tables import show_diff
-
-        show_diff(found, old, new, skipped)
+        _show(found, old, new, skipped)
     if svg is not None:
-        _draw(svg, found, as_json=as_json)
+        write_file(svg, flows_svg(found.shares), "--svg")
+        click.echo(f"{svg}: written", err=as_json)
     if not found.is_empty:
         raise click.exceptions.Exit(1)
 
@@ -96,21 +99,65 @@ def _with_log(
     return comparison.diff(), skipped
 
 
-def _draw(file: Path, found: Diff, *, as_json: bool) -> None:
-    from tidegate.rules.pictures.flows_svg import flows_svg
+def _show(found: Diff, old: str, new: str, skipped: Skipped | None) -> None:
+    say(f"{old} ({short_revision(found.old_revision)}) → {new} ({short_revision(found.new_revision)})")
+    if skipped is not None and skipped.words():
+        say(skipped.words())
+    if found.is_empty:
+        say("nothing changed")
+        return
+    still = [each.objective for each in found.shares if not each.moved and not each.retuned]
+    for shares in found.shares:
+        if shares.objective not in still:
+            _show_shares(shares, new)
+    if still:
+        say("")
+        say(f"nothing moves: {', '.join(still)}")
+    if found.unseen:
+        say("")
+        say(f"no context of the log: {', '.join(found.unseen)}")
+    _show_changes(found)
 
-    try:
-        file.write_text(flows_svg(found.shares), encoding="utf-8")
-    except OSError as error:
-        raise click.BadParameter(f"{file} cannot be written: {error.strerror}", param_hint="--svg") from error
-    click.echo(f"{file}: written", err=as_json)
+
+def _show_shares(shares: ObjectiveShares, new: str) -> None:
+    say("")
+    say(f"{shares.objective}: {headline(shares)}", style="bold")
+    rows = []
+    changing = [flow for flow in shares.flows if flow.moved or flow.retuned]
+    for flow in changing[:SHOWN_FLOWS]:
+        rules = flow.old_rule or "-"
+        if flow.new_rule != flow.old_rule:
+            rules += f" → {flow.new_rule or '-'}"
+        how = "moved" if flow.moved else "retuned"
+        rows.append((percent(flow.share), flow.old_target, flow.new_target, rules, how))
+    if len(changing) > SHOWN_FLOWS:
+        rest = sum(flow.share for flow in changing[SHOWN_FLOWS:])
+        rows.append((percent(rest), f"{len(changing) - SHOWN_FLOWS:,} smaller flows; --json has all", "", "", ""))
+    rows.append((percent(shares.unchanged), "unchanged", "", "", ""))
+    show_table(("share", "from", "to", "rules", ""), rows, ("share",))
+    if shares.undecided is not None:
+        say(shares.undecided)
+    for flow in changing[:SHOWN_FLOWS]:
+        if flow.example is not None:
+            context = shlex.quote(json_line(flow.example.context))
+            at = f" --at {utc_text(flow.example.at)}" if flow.example.has_windows else ""
+            rules = shlex.quote(new)
+            say(f"{flow.old_target} → {flow.new_target}, for example:")
+            say(f"  tidegate rules explain {rules} --objective {shares.objective}{at} --context {context}")
+
+
+def _show_changes(found: Diff) -> None:
+    for objective, group in groupby(found.changes, key=lambda change: change.objective):
+        say("")
+        say(f"changes of {objective}" if objective else "changes of the fleet, layers and callers", style="bold")
+        for line in first([change.text for change in group], SHOWN_CHANGES):
+            say(f"  {line}")
 
 
 def _as_dict(found: Diff, names: tuple[str, str], at_s: float | None, skipped: Skipped | None) -> dict[str, Any]:
     revisions = (found.old_revision, found.new_revision)
     old, new = ({"name": name, "revision": revision} for name, revision in zip(names, revisions, strict=True))
     return {
-        "format_version": FORMAT_VERSION,
         "ok": True,
         "old": old,
         "new": new,

@@ -1,4 +1,4 @@
-"""Rules as they stand in a git revision, read from git's objects: the work tree and the index stay untouched."""
+"""Reads rules of a git revision from git's objects; the work tree and the index stay untouched."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from tidegate.rules.layout import FOLDERS, Use, use_of
+from tidegate.language.layout import FOLDERS, Use, use_of
 
 SYMBOLIC_LINK, SUBMODULE, FOLDER = "120000", "160000", "040000"
 
@@ -19,7 +19,7 @@ _NOT_FILES = {SYMBOLIC_LINK: "a symbolic link", SUBMODULE: "a submodule", FOLDER
 
 @dataclass(frozen=True, slots=True)
 class GitObject:
-    """What `REVISION:PATH` names: a folder (`tree`) or a file (`blob`), by the digest of its content."""
+    """The object of `REVISION:PATH`: a folder (`tree`) or a file (`blob`), with the digest of its content."""
 
     name: str
     kind: str
@@ -27,12 +27,10 @@ class GitObject:
 
 
 def find(name: str) -> GitObject:
-    """Look up `REVISION:PATH`, of the repository of the working directory.
-
-    Raises:
-        click.UsageError: there is no such thing.
-    """
-    revision, path = _taken_apart(name)
+    """Look up `REVISION:PATH`, of the repository of the working directory."""
+    # A revision may have colons within braces: HEAD@{10:00}.
+    at = name.find(":", name.rfind("}") + 1)
+    revision, path = (name, None) if at < 0 else (name[:at], name[at + 1 :])
     if not name or name.startswith("-"):
         raise click.UsageError(f"{name!r} names no git revision: write REVISION:PATH, such as HEAD~1:routing_rules")
     found = _git("rev-parse", "--verify", "--quiet", name)
@@ -48,16 +46,12 @@ def find(name: str) -> GitObject:
 
 
 def content(found: GitObject) -> bytes:
-    """The bytes of a file."""
+    """Read a file."""
     return _output("cat-file", "blob", found.digest)
 
 
 def write_rules(found: GitObject, folder: Path) -> None:
-    """Write the files that rules are read from into an empty folder, and an empty file for each that is refused there.
-
-    Raises:
-        click.UsageError: one of them is not a file, or this clone does not have its content.
-    """
+    """Write the files of rules into an empty folder, and an empty file for each file that a rules directory refuses."""
     files = {}
     for path, digest in _files_of_rules(found):
         if use_of(path) is Use.READ:
@@ -80,7 +74,7 @@ def write_rules(found: GitObject, folder: Path) -> None:
 
 
 def _files_of_rules(found: GitObject) -> Iterator[tuple[str, str]]:
-    """The path and the digest of each file below a folder that a rules directory reads or refuses."""
+    """Yield the path and the digest of each file that a rules directory reads or refuses."""
     listed = _output("ls-tree", "-r", "-t", "-z", "--full-tree", found.digest)
     for line in listed.decode(errors="surrogateescape").split("\0"):
         if not line:
@@ -95,25 +89,18 @@ def _files_of_rules(found: GitObject) -> Iterator[tuple[str, str]]:
             yield path, digest
 
 
-def _taken_apart(name: str) -> tuple[str, str | None]:
-    # A revision may itself have colons within braces: HEAD@{10:00}.
-    start = name.rfind("}") + 1
-    at = name.find(":", start)
-    return (name, None) if at < 0 else (name[:at], name[at + 1 :])
-
-
 def _not_found(name: str, revision: str, path: str | None) -> click.UsageError:
     place = _git("rev-parse", "--show-prefix")
     if place.returncode:
-        return click.UsageError(f"{name!r} is no directory and no bundle, and git says here: {_complaint(place)}")
+        return click.UsageError(f"{name!r} is neither a directory nor a bundle, and git says here: {_complaint(place)}")
     if _git("rev-parse", "--verify", "--quiet", f"{revision}^{{object}}").returncode:
-        message = f"{name!r} is no directory and no bundle, and git knows no revision {revision!r}"
+        message = f"{name!r} is neither a directory nor a bundle, and git knows no revision {revision!r}"
         if _git("rev-parse", "--is-shallow-repository").stdout.strip() == b"true":
             message += "; this clone is shallow: fetch its history first (git fetch --unshallow)"
         return click.UsageError(message)
     prefix = place.stdout.decode().strip()
     if path is None:
-        return click.UsageError(f"{name!r} is no directory and no bundle; for a git revision write {name}:PATH")
+        return click.UsageError(f"{name!r} is neither a directory nor a bundle; for a git revision write {name}:PATH")
     message = f"git revision {revision!r} has no path {path!r}"
     if prefix and path and not _git("rev-parse", "--verify", "--quiet", f"{revision}:{prefix}{path}").returncode:
         message += f"; paths count from the root of the repository: write {revision}:{prefix}{path}"
@@ -128,7 +115,7 @@ def _output(*arguments: str, given: bytes = b"") -> bytes:
 
 
 def _git(*arguments: str, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    # In English, since its complaints are handed on.
+    # In English, since its messages are passed on.
     environment = os.environ | {"LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0"}
     try:
         return subprocess.run(  # noqa: S603  # no shell, and a revision cannot be an option

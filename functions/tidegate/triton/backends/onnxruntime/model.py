@@ -22,20 +22,12 @@ import triton_python_backend_utils as pb_utils
 Tensors = dict[str, npt.NDArray[Any]]
 
 ELEMENT_TYPES = {
-    "tensor(bool)": "TYPE_BOOL",
-    "tensor(double)": "TYPE_FP64",
-    "tensor(float)": "TYPE_FP32",
-    "tensor(float16)": "TYPE_FP16",
-    "tensor(int16)": "TYPE_INT16",
-    "tensor(int32)": "TYPE_INT32",
-    "tensor(int64)": "TYPE_INT64",
-    "tensor(int8)": "TYPE_INT8",
-    "tensor(string)": "TYPE_STRING",
-    "tensor(uint16)": "TYPE_UINT16",
-    "tensor(uint32)": "TYPE_UINT32",
-    "tensor(uint64)": "TYPE_UINT64",
+    "tensor(bool)": "TYPE_BOOL", "tensor(double)": "TYPE_FP64", "tensor(float)": "TYPE_FP32",
+    "tensor(float16)": "TYPE_FP16", "tensor(int16)": "TYPE_INT16", "tensor(int32)": "TYPE_INT32",
+    "tensor(int64)": "TYPE_INT64", "tensor(int8)": "TYPE_INT8", "tensor(string)": "TYPE_STRING",
+    "tensor(uint16)": "TYPE_UINT16", "tensor(uint32)": "TYPE_UINT32", "tensor(uint64)": "TYPE_UINT64",
     "tensor(uint8)": "TYPE_UINT8",
-}
+}  # fmt: skip
 
 
 class TritonPythonModel:

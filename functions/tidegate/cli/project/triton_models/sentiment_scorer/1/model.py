@@ -1,4 +1,4 @@
-"""The second step: a score from 0 (meant badly) to 1 (meant well). Put a model of your own here."""
+"""The second step: a score from 0 (negative) to 1 (positive). Put a model of your own here."""
 
 from __future__ import annotations
 

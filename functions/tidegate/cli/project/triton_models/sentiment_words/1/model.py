@@ -1,4 +1,4 @@
-"""The first step: how many words of a text are meant well, how many badly."""
+"""The first step: how many words of a text are positive, and how many negative."""
 
 from __future__ import annotations
 

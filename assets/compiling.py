@@ -1,0 +1,127 @@
+"""`make compiled`: compile the modules that a request passes with mypyc, into a copy of the package.
+
+The gateway of a local stack runs that copy; see `tidegate.bootstrap.compiled` and docs/performance.md.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from pathlib import Path
+
+import click
+from tidegate.bootstrap.compiled import PACKAGE, compiled_folder, copied_files
+
+MODULES = (
+    "byte_budget", "strict_json",
+    "gateway/bindings", "gateway/call", "gateway/candidates", "gateway/choice", "gateway/concurrency", "gateway/config",
+    "gateway/cut_off",
+    "gateway/dispatcher", "gateway/failures", "gateway/fair_queue", "gateway/faults", "gateway/grants", "gateway/hedging",
+    "gateway/latencies", "gateway/load", "gateway/metadata", "gateway/model_checks", "gateway/outliers", "gateway/places",
+    "gateway/quarantine", "gateway/quotas", "gateway/retry_budget", "gateway/sender", "gateway/sequences",
+    "gateway/request", "gateway/service", "gateway/shadowing",
+    "gateway/streams", "gateway/verdict", "gateway/watch",
+    "listener/answer", "listener/body", "listener/chunked", "listener/connection", "listener/exchange", "listener/head",
+    "listener/owner", "listener/sending",
+    "oip/error_texts", "oip/events", "oip/infer_message", "oip/json_walk", "oip/protobuf", "oip/request_json", "oip/shapes",
+    "rules/conditions", "rules/decision", "rules/engine", "rules/index", "rules/masks", "rules/resolved", "rules/sticky",
+    "rules/values",
+    "shadows/copy", "shadows/counts", "shadows/exchange",
+    "triton/answer_body", "triton/connection", "triton/pool", "triton/request_bytes", "triton/transport",
+    "web/bodies", "web/context", "web/decided", "web/head", "web/http", "web/model_answers", "web/streams",
+    "web/v2", "web/v2_generate", "web/v2_infer",
+)  # fmt: skip
+"""The compiled modules, without `.py`: those that run for every inference."""
+
+KEPT = 3
+"""The number of copies that are kept, the newest ones: branches of a repository share an environment."""
+
+# Above -O1 the compiler takes twice as long for no measurable gain: the generated code calls into the interpreter.
+SETUP = """
+import sys
+from mypyc.build import mypycify
+from setuptools import setup
+
+flags = ["--strict", "--ignore-missing-imports", "--cache-dir=/dev/null"]
+setup(
+    name="tidegate",
+    packages=[],
+    ext_modules=mypycify([*flags, *sys.argv[1:]], opt_level="1", debug_level="0"),
+    script_args=["build_ext", "--inplace", "--parallel=2"],
+)
+"""
+
+
+@click.command()
+def compile_package() -> None:
+    """Compile the gateway's modules, unless that is done already or this machine has no C compiler or Python headers."""
+    root = compiled_folder()
+    if root.is_dir():
+        return
+    if not can_compile():
+        click.echo(
+            "No C compiler with Python's headers was found: the gateway will run as plain Python, which takes more CPU time "
+            "under load. On Debian: apt-get install gcc python3-dev, then make compiled",
+            err=True,
+        )
+        return
+    click.echo("Compiling the gateway's modules: about half a minute", err=True)
+    compile_into(root)
+
+
+def can_compile() -> bool:
+    """Return whether a C file that includes Python.h compiles here."""
+    compiler = (sysconfig.get_config_var("CC") or "cc").split()
+    include = f"-I{sysconfig.get_paths()['include']}"
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "probe.c"
+        source.write_text("#include <Python.h>\n")
+        try:
+            done = subprocess.run(
+                [*compiler, include, "-c", str(source), "-o", str(source.with_suffix(".o"))],
+                capture_output=True,
+                check=False,
+            )
+        except OSError:
+            return False
+        return done.returncode == 0
+
+
+def compile_into(root: Path) -> None:
+    """Build the copy, and move it to `root` once it is complete.
+
+    Raises:
+        click.ClickException: mypyc or the C compiler failed.
+    """
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=root.parent, prefix=".building-") as folder:
+        for path in copied_files():
+            copy = Path(folder) / PACKAGE.name / path
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(PACKAGE / path, copy)
+        modules = [f"{PACKAGE.name}/{module}.py" for module in MODULES]
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", SETUP, *modules],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            shown = "\n".join((done.stdout + done.stderr).splitlines()[-40:])
+            raise click.ClickException(f"the gateway's modules cannot be compiled:\n{shown}")
+        shutil.rmtree(Path(folder) / "build")
+        if not root.exists():
+            Path(folder).rename(root)
+    copies = sorted(
+        (each for each in root.parent.iterdir() if each.name[0] != "."), key=lambda each: each.stat().st_mtime
+    )
+    for old in copies[:-KEPT]:
+        shutil.rmtree(old)
+
+
+if __name__ == "__main__":
+    compile_package()

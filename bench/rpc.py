@@ -1,0 +1,135 @@
+"""What the gateway adds to a unary inference over gRPC, beside Envoy, in one run."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import statistics
+import struct
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import grpc
+from tidegate.aws.clients import AwsClients, AwsConfig
+from tidegate.aws.registry import DynamoRegistry
+from tidegate.cli.stacks import read_fleet
+from tidegate.settings import Settings
+from tritonclient.grpc import service_pb2
+
+from bench.envoy import ROUTING_HEADER, envoy
+from bench.gateway import CONTEXT, VALUES
+from bench.stack import stack
+
+ROUNDS = 9
+REQUESTS = 400
+SECONDS = 2.0
+CONCURRENT = 8
+METHOD = "/inference.GRPCInferenceService/ModelInfer"
+
+
+class Peer(NamedTuple):
+    """Where to send a request, and its metadata."""
+
+    name: str
+    address: str
+    metadata: tuple[tuple[str, str], ...] = ()
+
+
+def run() -> str:
+    """Measure, and give the section of the report as Markdown."""
+    with stack("bench/rules", "bench/models", "--grpc-port", "0") as url:
+        fleet = read_fleet(url)
+        triton = asyncio.run(_triton(fleet["control"]))
+        with envoy(f"http://{triton}", "alpha", over_http2=True) as envoy_port:
+            peers = [
+                Peer("direct", triton),
+                Peer("envoy", f"127.0.0.1:{envoy_port}", ((ROUTING_HEADER, "alpha"),)),
+                Peer("tidegate", fleet["gateway"]["grpc"], (("tidegate-context", json.dumps(CONTEXT)),)),
+            ]
+            p50: dict[str, list[float]] = {peer.name: [] for peer in peers}
+            rate: dict[str, list[float]] = {peer.name: [] for peer in peers}
+            for peer in peers:
+                _latencies_ms(peer, REQUESTS)
+            for turn in range(ROUNDS):
+                order = peers[turn % 3 :] + peers[: turn % 3]
+                for peer in order:
+                    p50[peer.name].append(statistics.median(_latencies_ms(peer, REQUESTS)))
+                for peer in order:
+                    rate[peer.name].append(_throughput_per_s(peer))
+    return _report(p50, rate)
+
+
+async def _triton(control: dict[str, Any]) -> str:
+    """The gRPC address of the stack's one Triton server, as it is registered."""
+    settings = Settings(aws_endpoint_url=control["endpoint_url"], aws_region=control["region"])
+    registry = DynamoRegistry(AwsClients(AwsConfig.from_settings(settings)), control["registry_table"])
+    (entry,) = await registry.endpoints()
+    return f"{entry.endpoint.host}:{entry.grpc_port}"
+
+
+def _message() -> bytes:
+    request = service_pb2.ModelInferRequest(model_name="echo")
+    request.inputs.add(name="INPUT", datatype="FP32", shape=[VALUES])
+    request.raw_input_contents.append(struct.pack(f"<{VALUES}f", *range(VALUES)))
+    message: bytes = request.SerializeToString()
+    return message
+
+
+def _latencies_ms(peer: Peer, requests: int) -> list[float]:
+    message = _message()
+    with grpc.insecure_channel(peer.address) as channel:
+        ask = channel.unary_unary(METHOD)
+        ask(message, metadata=peer.metadata, timeout=10)
+        taken = []
+        for _ in range(requests):
+            start = time.perf_counter()
+            ask(message, metadata=peer.metadata, timeout=10)
+            taken.append((time.perf_counter() - start) * 1e3)
+    return taken
+
+
+def _throughput_per_s(peer: Peer) -> float:
+    """Answers per second to `CONCURRENT` threads. The client is Python too, and limits it."""
+    message, end = _message(), time.perf_counter() + SECONDS
+
+    def ask(_number: int) -> int:
+        answered = 0
+        with grpc.insecure_channel(peer.address, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
+            method = channel.unary_unary(METHOD)
+            while time.perf_counter() < end:
+                method(message, metadata=peer.metadata, timeout=10)
+                answered += 1
+        return answered
+
+    with ThreadPoolExecutor(CONCURRENT) as threads:
+        return sum(threads.map(ask, range(CONCURRENT))) / SECONDS
+
+
+def _report(p50: dict[str, list[float]], rate: dict[str, list[float]]) -> str:
+    direct, by_envoy, ours = (statistics.median(p50[name]) for name in ("direct", "envoy", "tidegate"))
+    added = [
+        statistics.median(mine - bare for mine, bare in zip(p50[name], p50["direct"], strict=True))
+        for name in ("envoy", "tidegate")
+    ]
+    rates = {name: statistics.median(values) for name, values in rate.items()}
+    lines = [
+        "## Over gRPC",
+        "",
+        f"The same request as in the path, as a unary RPC with raw contents (FP32, {VALUES} values). Envoy 1.40 speaks HTTP/2 on",
+        "both sides. The client is grpcio without decoding; at 8 connections it limits the rate. Client, proxies and Triton share",
+        f"this machine. Medians of {ROUNDS} interleaved rounds.",
+        "",
+        "| | direct | Envoy | Tidegate | Tidegate / Envoy |",
+        "|---|---:|---:|---:|---:|",
+        f"| p50 at 1 connection, ms | {direct:.3f} | {by_envoy:.3f} | {ours:.3f} | {ours / by_envoy:.2f} |",
+        f"| added to direct, ms | | {added[0]:.3f} | {added[1]:.3f} | {added[1] / added[0]:.2f} |",
+        f"| answers/s at {CONCURRENT} connections | {rates['direct']:,.0f} | {rates['envoy']:,.0f} "
+        f"| {rates['tidegate']:,.0f} | {rates['tidegate'] / rates['envoy']:.2f} |",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(run())

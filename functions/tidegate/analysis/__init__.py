@@ -1,0 +1,1 @@
+"""Analyses of rules before a publish: reachability, coverage, differences, replay, cases."""

@@ -1,0 +1,1 @@
+"""Cases: contexts with their expected decisions, written beside the rules and run before the rules are live."""

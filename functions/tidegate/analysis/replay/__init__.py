@@ -1,0 +1,1 @@
+"""Replays recorded requests: streams in, counts and statistical tests out. Pure but for reading the given stream."""

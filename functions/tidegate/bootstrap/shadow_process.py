@@ -1,0 +1,199 @@
+"""The process that sends copies of requests to shadows and has their answers compared, beside a local gateway:
+
+    python -P -m tidegate.bootstrap.shadow_process FD PARENT LIMITS
+
+It reads copies from its socket and reports counts and tallies on it, once a second. It ends with the other end of the socket,
+and with its parent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+import logging
+import os
+import socket
+import sys
+from collections import Counter
+from collections.abc import Mapping
+
+import uvloop
+
+from tidegate.bootstrap.frames import SIZE, frame
+from tidegate.bootstrap.parent import end_with_parent
+from tidegate.bootstrap.workers import Workers
+from tidegate.byte_budget import ByteBudget, ByteLease
+from tidegate.errors import EventError, TidegateError
+from tidegate.gateway.shadow_lanes import ShadowLanes, ShadowLimits
+from tidegate.ports import Offload
+from tidegate.shadows.copy import read_copy
+from tidegate.shadows.counts import Drop
+from tidegate.shadows.exchange import Answer, Exchange, NoAnswer, worker_parts
+from tidegate.shadows.tallies import Tallies
+from tidegate.shadows.tensors import MOST_BYTES
+from tidegate.triton.connection import ResponseLimits
+from tidegate.triton.transport import PooledTransport
+from tidegate.web.heavy import result
+
+REFUSING_S = 0.05
+"""How often the gateway hears which shadows take no copies now, so that it makes none for them."""
+
+TICKS_OF_A_REPORT = 20
+NICENESS = 15
+"""The gateway and the model servers go first where there are too few cores."""
+
+MOST_COMPARED = 32
+"""Pairs of answers that a worker compares at a time."""
+
+MOST_COMPARED_BYTES = 2 * MOST_BYTES
+"""Bytes of the answers that a worker compares at a time, decompressed: seconds, of the 30 s after which it is ended."""
+
+MOST_UNCOMPARED = 512
+_BUFFER_BYTES = 1024 * 1024
+_MOST_INFLATION = 1032
+"""The most bytes that a byte of deflate can become: https://zlib.net/zlib_tech.html."""
+
+_Leased = tuple[Exchange, ByteLease | None]
+_log = logging.getLogger(__name__)
+
+
+class Comparer:
+    """Has answers compared in another process, and keeps the tallies. Those for which there is no time are only counted."""
+
+    def __init__(self, offload: Offload) -> None:
+        self.tallies = Tallies()
+        self.counts: Counter[str] = Counter()
+        self._offload = offload
+        self._waiting: list[_Leased] = []
+        self._work = asyncio.Event()
+
+    def add(self, exchange: Exchange, lease: ByteLease | None) -> None:
+        if isinstance(exchange.shadow, NoAnswer):
+            self.tallies.add(exchange)
+        elif lease is not None and len(self._waiting) < MOST_UNCOMPARED:
+            self._waiting.append((exchange, lease))
+            self._work.set()
+        else:
+            self.counts["not compared"] += 1
+
+    async def run(self) -> None:
+        try:
+            while True:
+                await self._work.wait()
+                await self._compare(self._next())
+        finally:
+            self.counts["not compared"] += len(self._waiting)
+
+    def _next(self) -> list[_Leased]:
+        """Take the pairs of the next piece of work: at least one, and as many as are compared in seconds."""
+        sizes = itertools.accumulate(_most_bytes(exchange) for exchange, _ in self._waiting[:MOST_COMPARED])
+        count = max(1, sum(size_bytes <= MOST_COMPARED_BYTES for size_bytes in sizes))
+        batch, self._waiting = self._waiting[:count], self._waiting[count:]
+        if not self._waiting:
+            self._work.clear()
+        return batch
+
+    async def _compare(self, batch: list[_Leased]) -> None:
+        missing = len(batch)
+        try:
+            found = await self._offload.run("compare_shadows", *worker_parts(exchange for exchange, _ in batch))
+            self.tallies.merge(Tallies.from_json(result(found)))
+            missing = 0
+        except (OSError, TidegateError) as error:
+            _log.warning("answers of shadows were not compared: %s: %s", type(error).__name__, error)
+        finally:
+            self.counts["not compared"] += missing
+            # The leases end here, whatever still holds this list, such as the traceback of a failure.
+            batch.clear()
+
+    def take(self) -> bytes:
+        """Return the tallies since the last time; empty: there are none."""
+        taken, self.tallies = self.tallies, Tallies()
+        return taken.to_json() if taken.pairs or taken.left_out else b""
+
+
+def _most_bytes(exchange: Exchange) -> int:
+    """Return the most bytes that the answers to compare can have, decompressed."""
+    answers = [each for each in (exchange.primary, exchange.shadow) if isinstance(each, Answer)]
+    return sum(
+        min(MOST_BYTES, len(each.body) * (1 if each.header(b"content-encoding") is None else _MOST_INFLATION))
+        for each in answers
+    )
+
+
+async def serve(connection: socket.socket, limits: ShadowLimits, connect_timeout_ms: int, most_bytes: int) -> None:
+    reader, writer = await asyncio.open_connection(sock=connection, limit=_BUFFER_BYTES)
+    budget = ByteBudget(limits.buffered_bytes)
+    transport = PooledTransport(
+        connect_timeout_s=connect_timeout_ms / 1000,
+        max_idle_per_endpoint=limits.in_flight,
+        limits=ResponseLimits(most_bytes, budget),
+    )
+    workers = Workers(1)
+    comparer = Comparer(workers)
+    lanes = ShadowLanes(transport, limits, budget, comparer.add)
+
+    def tell(counts: Counter[str], refusing: Mapping[str, Drop], tallies: bytes) -> None:
+        parts = [json.dumps([counts, refusing]).encode(), tallies]
+        writer.writelines([frame(parts), *parts])
+
+    def counted() -> Counter[str]:
+        counts = lanes.counts + comparer.counts
+        lanes.counts.clear()
+        comparer.counts.clear()
+        return counts
+
+    async def report() -> None:
+        refusing: dict[str, Drop] = {}
+        for tick in itertools.count(1):
+            await asyncio.sleep(REFUSING_S)
+            before, refusing = refusing, lanes.refusing()
+            counts: Counter[str] = Counter()
+            tallies = b""
+            if tick % TICKS_OF_A_REPORT == 0:
+                counts, tallies = counted(), comparer.take()
+            if counts or tallies or refusing != before:
+                tell(counts, refusing, tallies)
+
+    try:
+        # Whichever of them fails, the process ends, and the gateway starts another.
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(comparer.run()), group.create_task(report())]
+            await _read(reader, lanes)
+            for task in tasks:
+                task.cancel()
+        with contextlib.suppress(OSError):
+            tell(counted(), {}, comparer.take())
+            await writer.drain()
+            writer.close()
+            await writer.wait_closed()
+    finally:
+        await workers.aclose()
+
+
+async def _read(reader: asyncio.StreamReader, lanes: ShadowLanes) -> None:
+    """Take copies until the gateway sends no more."""
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            (size_bytes,) = SIZE.unpack(await reader.readexactly(SIZE.size))
+            data = await reader.readexactly(size_bytes)
+            try:
+                lanes.offer(read_copy(data))
+            except EventError as error:
+                print(error, file=sys.stderr, flush=True)
+                lanes.counts["failed: other"] += 1
+
+
+def main(descriptor: str, parent: str, arguments: str) -> None:
+    end_with_parent(int(parent))
+    os.nice(NICENESS)
+    timeout_s, in_flight, waiting, buffered_bytes, connect_timeout_ms, most_bytes = json.loads(arguments)
+    limits = ShadowLimits(timeout_s, in_flight, waiting, buffered_bytes)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve(socket.socket(fileno=int(descriptor)), limits, connect_timeout_ms, most_bytes))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,1 @@
+"""Run and fill Triton servers: directory, supervisor, probe, healing."""

@@ -1,0 +1,191 @@
+"""Sends copies of requests to shadows: a few at a time to each, never twice, each within its own time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from tidegate.byte_budget import ByteBudget, ByteLease
+from tidegate.errors import (
+    EndpointAnswerTooLargeError,
+    EndpointError,
+    EndpointRefusedError,
+    EndpointResetError,
+    EndpointTimeoutError,
+)
+from tidegate.ports import Endpoint, HttpRequest, Transport
+from tidegate.shadows.copy import ShadowCopy
+from tidegate.shadows.counts import Drop, dropped
+from tidegate.shadows.exchange import Answer, Exchange, NoAnswer
+from tidegate.tasks import spawn
+
+FAILURES = 3
+"""Failures in a row after which a shadow gets no copies for a while."""
+
+FIRST_PAUSE_S = 1.0
+LONGEST_PAUSE_S = 30.0
+
+_WHY: tuple[tuple[type[EndpointError], NoAnswer], ...] = (
+    (EndpointRefusedError, NoAnswer.REFUSED),
+    (EndpointResetError, NoAnswer.RESET),
+    (EndpointTimeoutError, NoAnswer.TIMEOUT),
+    (EndpointAnswerTooLargeError, NoAnswer.TOO_LARGE),
+)
+
+
+class ShadowLimits(NamedTuple):
+    """The limits of a process that sends copies.
+
+    Attributes:
+        timeout_s: how long a copy may wait, and again how long its answer may take.
+        in_flight: the most copies that each shadow has at a time, among them those whose answer did not come, for another `timeout_s`.
+        waiting: the most copies that wait for each shadow.
+        buffered_bytes: the most bytes of copies, answers included.
+    """
+
+    timeout_s: float
+    in_flight: int
+    waiting: int
+    buffered_bytes: int
+
+
+Finished = Callable[[Exchange, ByteLease | None], None]
+"""Gets each copy with its answer, or why there is none, and the lease of its bytes; None if there was no room for both answers, or
+none was sent."""
+
+
+class _Waiting(NamedTuple):
+    copy: ShadowCopy
+    lease: ByteLease
+    until_s: float
+
+
+@dataclass(slots=True, eq=False)
+class _Lane:
+    """One shadow: the copies that wait, and how many are with the endpoints."""
+
+    waiting: deque[_Waiting] = field(default_factory=deque)
+    in_flight: int = 0
+    failures: int = 0
+    closed_until_s: float = 0.0
+
+    def is_full(self, limits: ShadowLimits) -> bool:
+        return self.in_flight >= limits.in_flight and len(self.waiting) >= limits.waiting
+
+    def is_used(self, now_s: float) -> bool:
+        return bool(self.waiting or self.in_flight or now_s < self.closed_until_s)
+
+
+class ShadowLanes:
+    """Sends copies on one event loop.
+
+    Args:
+        transport: connections that no request uses.
+        limits: see `ShadowLimits`.
+        budget: counts the bytes of copies.
+        finished: see `Finished`.
+    """
+
+    def __init__(self, transport: Transport, limits: ShadowLimits, budget: ByteBudget, finished: Finished) -> None:
+        self.counts: Counter[str] = Counter()
+        self._transport = transport
+        self._limits = limits
+        self._budget = budget
+        self._finished = finished
+        self._lanes: dict[str, _Lane] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._loop = asyncio.get_running_loop()
+
+    def refusing(self) -> dict[str, Drop]:
+        """Return the shadows, by their models, that take no copy now, and why."""
+        now_s = self._loop.time()
+        return {
+            name: Drop.FAILING if now_s < lane.closed_until_s else Drop.QUEUE_FULL
+            for name, lane in self._lanes.items()
+            if now_s < lane.closed_until_s or lane.is_full(self._limits)
+        }
+
+    def offer(self, copy: ShadowCopy) -> None:
+        """Send a copy now or in turn, or drop it."""
+        name, now_s = copy.pair.shadow_model, self._loop.time()
+        lane = self._lanes.get(name)
+        if lane is None:
+            self._lanes = {key: each for key, each in self._lanes.items() if each.is_used(now_s)}
+            lane = self._lanes[name] = _Lane()
+        if now_s < lane.closed_until_s:
+            self._drop(copy, Drop.FAILING)
+        elif lane.is_full(self._limits):
+            self._drop(copy, Drop.QUEUE_FULL)
+        elif (lease := self._budget.lease(copy.size_bytes)) is None:
+            self._drop(copy, Drop.MEMORY)
+        else:
+            lane.waiting.append(_Waiting(copy, lease, now_s + self._limits.timeout_s))
+            self._send_waiting(lane)
+
+    def _send_waiting(self, lane: _Lane) -> None:
+        while lane.waiting and lane.in_flight < self._limits.in_flight:
+            waiting = lane.waiting.popleft()
+            now_s = self._loop.time()
+            if now_s < lane.closed_until_s:
+                self._drop(waiting.copy, Drop.FAILING)
+            elif now_s >= waiting.until_s:
+                self._drop(waiting.copy, Drop.LATE)
+            else:
+                lane.in_flight += 1
+                spawn(self._tasks, self._sent(lane, waiting))
+
+    async def _sent(self, lane: _Lane, waiting: _Waiting) -> None:
+        copy, timeout_s = waiting.copy, self._limits.timeout_s
+        self.counts["sent"] += 1
+        try:
+            shadow = await send_copy(self._transport, copy, timeout_s)
+        except asyncio.CancelledError:
+            lane.in_flight -= 1
+            raise
+        self._note(lane, shadow)
+        if shadow is NoAnswer.TIMEOUT:
+            # The server may still work on it. A shadow that hangs must not collect ever more copies.
+            self._loop.call_later(timeout_s, self._leave, lane)
+        else:
+            self._leave(lane)
+        lease: ByteLease | None = waiting.lease
+        if isinstance(shadow, Answer) and not waiting.lease.grow(copy.size_bytes + len(shadow.body)):
+            lease = None
+        self._finished(copy.exchange(shadow), lease)
+
+    def _leave(self, lane: _Lane) -> None:
+        lane.in_flight -= 1
+        self._send_waiting(lane)
+
+    def _note(self, lane: _Lane, shadow: Answer | NoAnswer) -> None:
+        if isinstance(shadow, Answer):
+            self.counts["answered" if shadow.status == 200 else f"failed: status {shadow.status}"] += 1
+            lane.failures = 0
+            return
+        self.counts[f"failed: {shadow}"] += 1
+        lane.failures += 1
+        if lane.failures >= FAILURES:
+            pause_s = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(lane.failures - FAILURES, 10))
+            lane.closed_until_s = self._loop.time() + pause_s
+
+    def _drop(self, copy: ShadowCopy, reason: Drop) -> None:
+        self.counts[dropped(reason)] += 1
+        self._finished(copy.exchange(NoAnswer.DROPPED), None)
+
+
+async def send_copy(transport: Transport, copy: ShadowCopy, timeout_s: float) -> Answer | NoAnswer:
+    """Send a copy once, and return the answer or why there is none."""
+    loop = asyncio.get_running_loop()
+    request = HttpRequest("POST", copy.path, copy.headers, copy.body, True)
+    began_s = loop.time()
+    try:
+        response = await transport.send(Endpoint(copy.shard, *copy.address), request, timeout_s)
+    except EndpointError as error:
+        return next((why for kind, why in _WHY if isinstance(error, kind)), NoAnswer.OTHER)
+    except ValueError:
+        # A header that cannot be sent.
+        return NoAnswer.OTHER
+    return Answer(response.status, response.headers, response.body, (loop.time() - began_s) * 1000.0)

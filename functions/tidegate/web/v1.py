@@ -1,0 +1,161 @@
+"""`/v1`: the domain-independent API.
+
+A caller sends a context and plain JSON values; shapes and datatypes come from the model's own metadata. Errors are problem
+documents (RFC 9457).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.routing import BaseRoute, Route
+
+from tidegate.errors import DispatchError, ModelAnswerError, ModelRefusedError, malformed
+from tidegate.gateway.request import Ask, Limits
+from tidegate.oip.metadata import ModelMetadata
+from tidegate.ports import FleetStatus
+from tidegate.rules.contract import Objective
+from tidegate.web.bodies import ClientGoneError
+from tidegate.web.callers import Operators
+from tidegate.web.errors import from_status, not_found, problem
+from tidegate.web.http import LEASE, RECORD, Answer, Receive, Scope, Send, json_answer, json_bytes_answer
+from tidegate.web.openapi import openapi_document
+from tidegate.web.parts import HandlerParts
+from tidegate.web.streams import StreamedAnswer
+from tidegate.web.v1_infer import METADATA_MAX_AGE_S, JsonInference
+from tidegate.web.v1_stream import JsonStream
+
+Endpoint = Callable[[Request], Awaitable[Answer | StreamedAnswer]]
+Response = Answer | StreamedAnswer | Callable[[Scope, Receive, Send], Awaitable[None]]
+
+_EXPLAIN = ("explain",)
+_LONGEST_SHOWN = 64
+
+
+class V1Handler:
+    """The routes of `/v1`, and `/openapi.json`."""
+
+    def __init__(
+        self, parts: HandlerParts, fleet: FleetStatus | None, operators: Operators, decision_ttl_ms: int
+    ) -> None:
+        self._parts = parts
+        self._fleet = fleet
+        self._operators = operators
+        self._inference = JsonInference(parts, decision_ttl_ms)
+        self._stream = JsonStream(parts, self._inference)
+
+    def routes(self) -> list[BaseRoute]:
+        """Return the route table of `/v1`."""
+        infer, resolve = self._inference.infer, self._inference.resolve
+        return [
+            Route("/v1/objectives", self._guarded(self._list)),
+            Route("/v1/objectives/{objective}", self._guarded(self._describe)),
+            Route("/v1/objectives/{objective}/infer", self._guarded(infer, _EXPLAIN), methods=["POST"]),
+            Route("/v1/objectives/{objective}/stream", self._guarded(self._stream.stream, _EXPLAIN), methods=["POST"]),
+            Route("/v1/objectives/{objective}/resolve", self._guarded(resolve, _EXPLAIN), methods=["POST"]),
+            Route("/v1/fleet", self._guarded(self._fleet_status)),
+            Route("/openapi.json", self._guarded(self._openapi)),
+        ]
+
+    def exception_handlers(self) -> dict[Any, Any]:
+        """Return the handlers of Starlette's own errors: unknown paths and wrong methods."""
+        return {HTTPException: _no_route}
+
+    def _guarded(self, endpoint: Endpoint, query: tuple[str, ...] = ()) -> Callable[[Request], Awaitable[Response]]:
+        """Wrap `endpoint` so that errors become problem documents; `query` lists the query parameters that it takes."""
+
+        async def answer(request: Request) -> Response:
+            try:
+                if request.scope["query_string"]:
+                    _check_query(request, query)
+                return await endpoint(request)
+            except ClientGoneError:
+                return _unanswered
+            except Exception as error:  # noqa: BLE001  # problem() renders any error, and logs the unexpected
+                if (record := request.scope.get(RECORD)) is not None:
+                    record.fail(error)
+                return problem(error)
+
+        return answer
+
+    async def _list(self, request: Request) -> Answer:
+        service = self._parts.service
+        engine = service.engines.engine()
+        objectives = [
+            {"name": objective.name, "summary": objective.summary, "owner": objective.owner}
+            for objective in service.grants.usable(engine, request.scope)
+        ]
+        return json_answer({"objectives": objectives, "revision": engine.rules})
+
+    async def _describe(self, request: Request) -> Answer:
+        service, scope = self._parts.service, request.scope
+        admitted = await service.admit(
+            Ask(request.path_params["objective"], scope[LEASE], scope, record=scope.get(RECORD))
+        )
+        objective = admitted.objective
+        metadata: ModelMetadata | None = None
+        try:
+            limits = Limits(None, self._parts.time_left_ms(scope))
+            decided = service.represent(admitted, service.now_s(), limits)
+            metadata = await service.metadata.get(decided.decision, decided.deadline_s, METADATA_MAX_AGE_S)
+        except (DispatchError, ModelAnswerError, ModelRefusedError):
+            # The rest of the contract does not depend on the model: only its tensors are null while it is unavailable.
+            metadata = None
+        document = {
+            "name": objective.name,
+            "summary": objective.summary,
+            "owner": objective.owner,
+            "attributes": _attributes(objective),
+            "unknown_attributes": "refuse" if objective.refuses_unknown else "ignore",
+            "allocations": list(objective.allocations),
+            "sticky_key": list(objective.sticky_key),
+            "timeout_ms": objective.timeout_ms,
+            "responses": objective.responses,
+            "inputs": None if metadata is None else [tensor.as_dict() for tensor in metadata.inputs],
+            "outputs": None if metadata is None else [tensor.as_dict() for tensor in metadata.outputs],
+            "revision": admitted.engine.rules,
+        }
+        return json_answer(document)
+
+    async def _fleet_status(self, request: Request) -> Answer:
+        if self._fleet is None:
+            raise not_found("this gateway does not describe its fleet")
+        self._operators.check(request.scope["headers"])
+        return json_answer(dict(await self._fleet.status()), ((b"cache-control", b"no-store"),))
+
+    async def _openapi(self, _request: Request) -> Answer:
+        return json_bytes_answer(await asyncio.to_thread(openapi_document))
+
+
+async def _unanswered(_scope: Scope, _receive: Receive, _send: Send) -> None:
+    """Send nothing to a caller that has left."""
+
+
+def _check_query(request: Request, known: tuple[str, ...]) -> None:
+    for name in request.query_params:
+        if name not in known:
+            right = f"the path takes only {', '.join(known)}" if known else "the path takes no query"
+            raise malformed(f"unknown name {name[:_LONGEST_SHOWN]!r} in the query: {right}")
+
+
+async def _no_route(_request: Request, error: Exception) -> Answer:
+    assert isinstance(error, HTTPException)
+    return problem(from_status(error.status_code, (error.headers or {}).get("Allow")))
+
+
+def _attributes(objective: Objective) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": attribute.name,
+            "type": attribute.type,
+            "required": attribute.required,
+            "values": None if attribute.values is None else list(attribute.values),
+            "default": attribute.default,
+            "header": attribute.header,
+        }
+        for attribute in objective.attributes.values()
+    ]

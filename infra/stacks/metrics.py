@@ -1,0 +1,73 @@
+"""The CloudWatch metrics that alarms, dashboards and scaling look at, a figure a minute."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import aws_cdk as cdk
+from aws_cdk import aws_cloudwatch as cloudwatch
+from tidegate.metrics import Dimension, Metric
+
+from infra.stacks.parts import Stage
+
+MINUTE = cdk.Duration.minutes(1)
+
+
+def emitted(stage: Stage, metric: Metric, function: str, statistic: str) -> cloudwatch.Metric:
+    """Return a metric that a function emits."""
+    return _own(stage, metric, statistic, {Dimension.SERVICE: function})
+
+
+def probed(stage: Stage, metric: Metric, shard: str, statistic: str) -> cloudwatch.Metric:
+    """Return a metric of a shard that the probe emits."""
+    return _own(stage, metric, statistic, {Dimension.SERVICE: "probe", Dimension.SHARD: shard})
+
+
+def queue_time_ratio(stage: Stage, shard: str) -> cloudwatch.Metric:
+    """Return the metric by which a shard scales."""
+    return probed(stage, Metric.QUEUE_TIME_RATIO, shard, "Average")
+
+
+def of_function(
+    stage: Stage, function: str, name: str, statistic: str, period: cdk.Duration = MINUTE
+) -> cloudwatch.Metric:
+    """Return Lambda's metric of a function."""
+    return _metric("AWS/Lambda", name, {"FunctionName": stage.called(function.replace("_", "-"))}, statistic, period)
+
+
+def of_api(api_id: str, name: str, statistic: str) -> cloudwatch.Metric:
+    """Return API Gateway's metric of the HTTP API."""
+    return _metric("AWS/ApiGateway", name, {"ApiId": api_id}, statistic)
+
+
+def waiting_messages(stage: Stage, queue: str) -> cloudwatch.Metric:
+    """Return the metric of the waiting messages of a queue."""
+    return _metric("AWS/SQS", "ApproximateNumberOfMessagesVisible", {"QueueName": stage.called(queue)}, "Maximum")
+
+
+def oldest_message_s(stage: Stage, queue: str) -> cloudwatch.Metric:
+    """Return the metric of how long the oldest message of a queue has waited."""
+    return _metric("AWS/SQS", "ApproximateAgeOfOldestMessage", {"QueueName": stage.called(queue)}, "Maximum")
+
+
+def of_balancer(
+    name: str, dimensions: Mapping[str, str], statistic: str, period: cdk.Duration = MINUTE
+) -> cloudwatch.Metric:
+    """Return a load balancer's metric, for all of it or one target group."""
+    return _metric("AWS/ApplicationELB", name, dimensions, statistic, period)
+
+
+def _own(stage: Stage, metric: Metric, statistic: str, dimensions: Mapping[Dimension, str]) -> cloudwatch.Metric:
+    # An alarm on a figure that nothing emits never goes off.
+    assert dimensions[Dimension.SERVICE] in metric.functions, metric
+    assert tuple(dimensions) in metric.dimensions, metric
+    named = {str(dimension): value for dimension, value in dimensions.items()}
+    return _metric(stage.settings.metrics_namespace, metric.metric_name, named, statistic)
+
+
+def _metric(
+    namespace: str, name: str, dimensions: Mapping[str, str], statistic: str, period: cdk.Duration = MINUTE
+) -> cloudwatch.Metric:
+    return cloudwatch.Metric(
+        namespace=namespace, metric_name=name, dimensions_map=dict(dimensions), statistic=statistic, period=period
+    )

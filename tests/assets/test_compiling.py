@@ -1,0 +1,92 @@
+"""`make compiled`: the compiled copy behaves as the sources do, and only a copy of the same sources is found."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from tidegate.bootstrap.compiled import PACKAGE, compiled_folder, copied_files
+
+from assets import compiling
+from tests.support.stack import ROOT
+
+SUITES = ("tests/oip", "tests/gateway", "tests/web")
+# What these test is not compiled: the follower, an environment without the copy, and a client.
+LEFT_OUT = ("tests/gateway/test_follower.py", "tests/web/test_footprint.py", "tests/web/test_kserve_client.py")
+
+
+def compile_here() -> Path | None:
+    """Compile as `make compiled` does; return the copy's folder, or None where this machine cannot compile."""
+    done = subprocess.run(
+        [sys.executable, "-m", "assets.compiling"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    if compiling.can_compile():
+        return compiled_folder()
+    assert "plain Python" in done.stderr
+    assert not compiled_folder().exists()
+    return None
+
+
+def test_the_gateways_tests_pass_on_its_compiled_copy(tmp_path: Path) -> None:
+    copy = compile_here()
+    if copy is None:
+        return
+    shutil.copytree(copy, tmp_path / "copy")
+    left_out = {path.name for path in PACKAGE.iterdir()} - {path.name for path in (copy / PACKAGE.name).iterdir()}
+    for name in left_out - {"__pycache__"}:
+        (tmp_path / "copy" / PACKAGE.name / name).symlink_to(PACKAGE / name)
+    environment = os.environ | {"PYTHONPATH": str(tmp_path / "copy")}
+    environment = {name: value for name, value in environment.items() if not name.startswith("PYTEST_")}
+    script = "from tidegate.gateway import dispatcher; print(dispatcher.__file__)"
+    shown = subprocess.run(
+        [sys.executable, "-P", "-c", script], env=environment, capture_output=True, check=True
+    ).stdout
+    assert shown.endswith(b".so\n")
+    options = ["-q", "-x", "-m", "not patches", "-p", "no:cacheprovider", "--basetemp", str(tmp_path / "tests")]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *options, *(f"--ignore={each}" for each in LEFT_OUT), *SUITES],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-6000:]
+
+
+def test_a_copy_of_other_sources_is_not_found(tmp_path: Path) -> None:
+    package = tmp_path / "tidegate"
+    for path in copied_files():
+        (package / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(PACKAGE / path, package / path)
+    same = compiled_folder(package, tmp_path)
+    assert same.name == compiled_folder().name
+    module = package / "gateway" / "dispatcher.py"
+    module.write_text(module.read_text() + "\n")
+    assert compiled_folder(package, tmp_path) != same
+    shutil.copyfile(PACKAGE / "gateway" / "dispatcher.py", module)
+    assert compiled_folder(package, tmp_path) == same
+    module.rename(module.with_name("other.py"))
+    assert compiled_folder(package, tmp_path) != same
+
+
+def test_without_a_compiler_it_says_what_that_means_and_fails_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiling, "compiled_folder", lambda: tmp_path / "copy")
+    monkeypatch.setattr(sysconfig, "get_config_var", lambda name: "no-such-compiler")
+    done = CliRunner().invoke(compiling.compile_package)
+    assert done.exit_code == 0
+    assert "plain Python" in done.output
+    assert not (tmp_path / "copy").exists()
+
+
+def test_every_compiled_module_is_one() -> None:
+    assert [each for each in compiling.MODULES if not (PACKAGE / f"{each}.py").is_file()] == []
