@@ -6,14 +6,13 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 import pytest
 
 from tests.isolation.conftest import Bystander
-from tests.isolation.place import SERVERS, Order, Place, infer
+from tests.isolation.place import Order, Place, infer
 from tests.support.stack import eventually
 from tests.support.wire import Wire, ask
 
