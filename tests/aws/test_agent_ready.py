@@ -30,7 +30,7 @@ from tests.control.rules import bundle
 from tests.support.aws import LocalAws
 from tests.support.fake_servers import FakeServer, fake_server
 from tests.support.parts import need
-from tests.support.processes import free_port
+from tests.support.processes import reserve_port
 from tests.support.stack import ROOT, eventually
 from tests.triton.dying import EXIT, SOUND, request, write_mortal
 
@@ -87,7 +87,7 @@ def running_agent(aws: LocalAws, log: Path, held: ModelLoad, *doors: str, **sett
         "PYTHONPATH": str(ROOT / "functions"),
     } | {f"TIDEGATE_{name.upper()}": value for name, value in settings.items()}
     others = {name: value for name, value in os.environ.items() if not name.startswith("TIDEGATE_")}
-    port = free_port()
+    port = reserve_port()
     command = [sys.executable, "-m", "tidegate.cli", "shard-agent", "--host", "127.0.0.1", "--port", str(port)]
     with log.open("wb") as errors:
         process = subprocess.Popen([*command, *doors], env=others | variables, stderr=errors)

@@ -20,7 +20,7 @@ import pytest
 
 from tests.cli.test_eighty_columns import assert_fits
 from tests.support.commands import tidegate
-from tests.support.processes import free_port
+from tests.support.processes import refusing_port
 from tests.support.stack import ROOT, RunningStack, eventually, make_repository, running_stack, write_rules
 
 TIMES = {"TIDEGATE_DRAIN_TIMEOUT_S": "0", "TIDEGATE_POLL_INTERVAL_S": "0.2", "TIDEGATE_KEEP_REVISIONS": "1"}
@@ -450,7 +450,7 @@ def test_without_stores_it_says_how_to_name_them(command: str) -> None:
 
 @pytest.mark.parametrize("command", ["publish", "rollback", "status"])
 def test_stores_that_do_not_answer_are_an_error_that_names_them(command: str, served: Cli) -> None:
-    url = f"http://127.0.0.1:{free_port()}"
+    url = f"http://127.0.0.1:{refusing_port()}"
     options = ["--bucket", "nowhere", "--registry-table", "nowhere", "--endpoint-url", url]
     more = ["--rules", str(served.rules), "--models", str(served.models)] if command == "publish" else []
     done = run(command, *more, *options)

@@ -23,6 +23,7 @@ from tidegate.analysis.replay.records import records
 
 from tests.docs.blocks import ROOT, blocks
 from tests.support.parts import need
+from tests.support.processes import reserve_port
 
 PAGE = blocks("docs/replay.md")
 FILES = {
@@ -101,9 +102,7 @@ def without_revisions(text: str) -> list[str]:
 @contextmanager
 def envoy(folder: Path) -> Iterator[str]:
     """Envoy with the page's access log, answering every request itself; gives its address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = reserve_port()
     types = "type.googleapis.com/envoy.extensions.filters"
     route = {"match": {"prefix": "/"}, "direct_response": {"status": 200}}
     manager = {

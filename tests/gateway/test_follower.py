@@ -27,7 +27,7 @@ from tidegate.testing import MemoryBundleStore, MemoryEndpointDirectory, MemoryR
 
 from tests.support import virtual_time
 from tests.support.aws import LocalAws, local_server, names
-from tests.support.processes import free_port
+from tests.support.processes import reserve_port
 from tests.support.stack import ROOT, eventually, write_rules
 from tests.web.conftest import AS_OPERATOR, OPERATOR, Host, serving
 
@@ -638,7 +638,7 @@ asyncio.run(main())
 
 def test_a_server_that_was_stopped_decides_by_what_is_live_now() -> None:
     with local_server() as url:
-        aws, port = names(url), free_port()
+        aws, port = names(url), reserve_port()
         asyncio.run(provision(aws.clients(), aws.bucket, aws.table))
         store = S3BundleStore(aws.objects())
         asyncio.run(publish(store, 1))

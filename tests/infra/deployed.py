@@ -23,7 +23,7 @@ from tidegate.triton.server import reserved_ports
 from infra.contract import AGENT_READY_PATH, SECRET_VARIABLE
 from tests.docs.blocks import ROOT
 from tests.support.parts import need
-from tests.support.processes import free_port
+from tests.support.processes import reserve_port
 
 AWS_VARIABLES = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_DEFAULT_REGION": "us-east-1"}
 
@@ -85,7 +85,7 @@ def deployed_agent(
 ) -> Iterator[list[int]]:
     """The shard agent beside a server, as the container definition `described` starts it; it is ready. What its health check
     answered until then."""
-    port = free_port()
+    port = reserve_port()
     program, *arguments = described["Command"]
     assert program == "python"
     arguments += [f"--http-port={triton.http_port}", f"--grpc-port={triton.grpc_port}", "--host=127.0.0.1"]

@@ -22,7 +22,7 @@ from tests.infra.conftest import Made
 from tests.infra.deployed import AWS_VARIABLES, Triton, ask, deployed_agent, deployed_triton, running, wait_for
 from tests.infra.test_templates import container, text_of
 from tests.support.aws import local_server, names
-from tests.support.processes import free_port
+from tests.support.processes import reserve_port
 
 SECRET = "a-secret-of-the-test-0123456789"
 MODELS = ROOT / "tests" / "repositories" / "small"
@@ -107,7 +107,7 @@ def test_a_first_deployment_is_healthy_before_anything_is_published(
 
 
 def test_an_agent_that_is_told_to_end_takes_its_server_out_of_the_registry(server: Triton, tmp_path: Path) -> None:
-    port = free_port()
+    port = reserve_port()
     with local_server() as url:
         local = names(url)
         asyncio.run(provision(local.clients(), local.bucket, local.table))

@@ -13,7 +13,7 @@ from tidegate.control.guard import BLAMELESS_S
 
 from tests.lambdas.conftest import EVENTS, Deployment, Starter, alarm_event
 from tests.support.lambda_runtime import Environment, FunctionError
-from tests.support.processes import free_port
+from tests.support.processes import refusing_port
 from tests.support.stack import RunningStack, eventually, make_repository, running_stack, write_rules
 
 NOT_BY_ITSELF = {"TIDEGATE_RECONCILE_INTERVAL_S": "86400"}
@@ -160,7 +160,7 @@ def test_an_event_that_a_function_does_not_know_is_an_error(stack: RunningStack,
 
 
 def test_a_store_that_is_down_is_an_error_that_the_platform_repeats(start: Starter, stack: RunningStack) -> None:
-    down = variables(stack) | {"TIDEGATE_AWS_ENDPOINT_URL": f"http://127.0.0.1:{free_port()}"}
+    down = variables(stack) | {"TIDEGATE_AWS_ENDPOINT_URL": f"http://127.0.0.1:{refusing_port()}"}
     reconcile = start("reconcile", down)
     with pytest.raises(FunctionError) as caught:
         reconcile.invoke(recorded("schedule"))

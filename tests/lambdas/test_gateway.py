@@ -18,7 +18,7 @@ from tidegate.rules import compile_directory
 
 from tests.lambdas.conftest import Deployment, Starter, ask
 from tests.support.lambda_runtime import Environment
-from tests.support.processes import free_port
+from tests.support.processes import refusing_port
 from tests.web.conftest import AS_OPERATOR, Host
 from tests.web.conftest import HERE as WEB
 
@@ -228,7 +228,7 @@ def test_logs_and_metrics_are_structured_and_hold_no_value_of_a_context(
     deployment: Deployment, start: Starter, shards: dict[str, int]
 ) -> None:
     deployment.publish(RULES)
-    gateway = start("gateway", deployment.variables({**shards, "main": free_port()}))
+    gateway = start("gateway", deployment.variables({**shards, "main": refusing_port()}))
     context = {"member_id": "a-secret-member", "device": "mobile"}
     answer = ask(gateway, "/v2/models/guarded/infer", b"{}", {"tidegate-context": json.dumps(context)})
     assert answer.status >= 400
@@ -260,7 +260,7 @@ def test_an_answer_tells_its_times_and_a_fallback_its_breaker(
         "fallback: [pair_sum]\nrules: [{id: only, serve: echo}]\n"
     )
     deployment.publish(compile_directory(rules))
-    variables = deployment.variables({**shards, "main": free_port()})
+    variables = deployment.variables({**shards, "main": refusing_port()})
     gateway = start("gateway", {**variables, "TIDEGATE_BREAKER_FAILURES": "1", "TIDEGATE_BREAKER_OPEN_MS": "600000"})
     answer = ask(gateway, "/v2/models/guarded/infer", PAIR)
     assert (answer.status, answer.headers["tidegate-model"]) == (200, "pair_sum"), answer.body
@@ -285,7 +285,7 @@ def test_metrics_name_so_many_objectives_and_no_more(deployment: Deployment, sta
         (rules / "objectives" / f"{name}.yaml").write_text(f"{text}rules: [{{id: only, serve: pair_sum}}]\n")
     deployment.publish(compile_directory(rules))
     # No server is needed: an inference that fails was decided, and counts.
-    gateway = start("gateway", deployment.variables({"main": free_port()}))
+    gateway = start("gateway", deployment.variables({"main": refusing_port()}))
     for name in names:
         assert ask(gateway, f"/v2/models/{name}/infer", PAIR).status == 503
     named = {line["Objective"] for line in metric_lines(gateway) if "Objective" in line}
@@ -351,7 +351,7 @@ def test_a_caller_is_who_the_authorizer_says(
 @pytest.mark.parametrize("kind", ["http_api", "function_url"])
 def test_the_resolver_decides_and_reaches_no_server(deployment: Deployment, start: Starter, kind: str) -> None:
     deployment.publish(RULES)
-    resolver = start("resolve", deployment.variables({"main": free_port()}))
+    resolver = start("resolve", deployment.variables({"main": refusing_port()}))
     answer = ask(resolver, "/v1/objectives/adding/resolve", {"context": {"country": "NL"}}, kind=kind)
     assert answer.status == 200, answer.body
     assert answer.json["decision"]["rule"] == "pinned"

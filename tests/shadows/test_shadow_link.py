@@ -12,7 +12,7 @@ from tidegate.shadows.copy import ShadowCopy
 from tidegate.shadows.exchange import Answer, Pair
 from tidegate.shadows.tallies import Tallies
 
-from tests.support.processes import free_port
+from tests.support.processes import refusing_port
 
 LIMITS = ShadowLimits(timeout_s=5.0, in_flight=1, waiting=8, buffered_bytes=1024 * 1024)
 
@@ -33,7 +33,7 @@ def test_an_orderly_end_loses_nothing_that_was_counted() -> None:
             tallies.merge(Tallies.from_json(data))
 
     async def work() -> None:
-        shadows, copy = LinkedShadows(LIMITS, 1000, 1024 * 1024, report), copy_to(free_port())
+        shadows, copy = LinkedShadows(LIMITS, 1000, 1024 * 1024, report), copy_to(refusing_port())
         for _ in range(FAILURES):
             shadows.offer(copy)
         async with asyncio.timeout(30):

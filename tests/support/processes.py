@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import socket
 from pathlib import Path
 
+from tidegate.triton.server import reserved_ports
+
 PROC = Path("/proc")
 _LISTENS = "0A"
+_kept = contextlib.ExitStack()
+"""The sockets that keep ports, until this process ends."""
 
 
-def free_port() -> int:
-    """A port of 127.0.0.1 that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def reserve_port() -> int:
+    """A port of 127.0.0.1 for a server that is told to listen on it: nobody else gets it while this process runs.
+
+    The server must set `SO_REUSEADDR`, as most do.
+    """
+    (port,) = _kept.enter_context(reserved_ports(1))
+    return port
+
+
+@functools.cache
+def refusing_port(number: int = 0) -> int:
+    """A port of 127.0.0.1 that refuses connections while this process runs; each number has another."""
+    taken = _kept.enter_context(socket.socket())
+    taken.bind(("127.0.0.1", 0))
+    return int(taken.getsockname()[1])
 
 
 def listener_pid(port: int) -> int:

@@ -25,7 +25,7 @@ from tidegate.aws.fact_files import find_fact_files
 from tidegate.triton.installation import Installation, find_installation
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
-from tests.support.processes import free_port
+from tests.support.processes import reserve_port
 from tests.support.aws import LocalAws, local_server
 from tests.support.examples import ENSEMBLES, MODELS
 from tests.support.once import made_once
@@ -132,7 +132,7 @@ def server(
     folder = tmp_path_factory.mktemp("triton")
     need("pytriton", "onnxruntime")
     prefix = f"tidegate_test_{uuid.uuid4().hex[:8]}_"
-    port, metrics_port = free_port(), free_port()
+    port, metrics_port = reserve_port(), reserve_port()
     installation = find_installation(cache_dir=ROOT / ".cache" / "tidegate")
     command = _command(installation, [artefacts, extra_models], prefix, port, metrics_port)
     log_path = folder / "triton.log"

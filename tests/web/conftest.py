@@ -29,7 +29,7 @@ from tidegate.web.model_answers import ModelErrors
 
 from tests.support.listening import listening
 from tests.support.parts import need
-from tests.support.processes import free_port
+from tests.support.processes import refusing_port, reserve_port
 
 HERE = Path(__file__).parent
 START_TIMEOUT_S = 300
@@ -224,7 +224,7 @@ def gateway_app(
 def scripted(scripted_server: tuple[Any, Host], fake: FakeTriton, engine: Engine) -> Host:
     """A new gateway in front of the scripted Triton; the shard `spare` refuses connections."""
     slot, host = scripted_server
-    slot.app = gateway_app(engine, {"main": fake.port, "spare": free_port()})
+    slot.app = gateway_app(engine, {"main": fake.port, "spare": refusing_port()})
     return host
 
 
@@ -248,7 +248,7 @@ def triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     """A real Triton with the models in tests/web/models."""
     need("pytriton")
     installation = find_installation()
-    port, metrics_port = free_port(), free_port()
+    port, metrics_port = reserve_port(), reserve_port()
     prefix = f"tidegate-web-{uuid.uuid4().hex[:8]}"
     log = tmp_path_factory.mktemp("triton") / "log"
     command = [

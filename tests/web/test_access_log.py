@@ -20,8 +20,9 @@ from tidegate.web import create_app
 from tidegate.web.access_log import AccessLog
 
 from tests.support import virtual_time
+from tests.support.processes import refusing_port
 from tests.support.stack import eventually, write_rules
-from tests.web.conftest import FakeTriton, Host, Received, free_port
+from tests.web.conftest import FakeTriton, Host, Received
 
 INFER, V1 = "/v2/models/echoing/infer", "/v1/objectives/echoing/infer"
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -65,7 +66,7 @@ def logging_gateway(server: tuple[Any, Host], fake: FakeTriton, folder: Path, pe
     lines: list[dict[str, Any]] = []
     endpoints = {
         "main": (Endpoint("main", "127.0.0.1", fake.port),),
-        "gone": (Endpoint("gone", "127.0.0.1", free_port()),),
+        "gone": (Endpoint("gone", "127.0.0.1", refusing_port()),),
     }
     slot.app = create_app(
         engines=MemoryEngineSource(load_bundle(compile_directory(rules))),

@@ -19,7 +19,7 @@ from tidegate.triton.transport import PooledTransport
 from tidegate.web import create_app
 
 from tests.docs.blocks import ROOT, Block, blocks
-from tests.support.processes import free_port
+from tests.support.processes import refusing_port
 from tests.web.conftest import HERE, FakeTriton, Host, Received, Reply, gateway_app
 
 CALLERS = """\
@@ -447,7 +447,7 @@ def test_new_grants_hold_from_the_next_request_on(
 
 def test_a_pinned_model_really_answers(scripted_server: tuple[Any, Host], triton: Host, granting: Engine) -> None:
     slot, host = scripted_server
-    slot.app = gateway_app(granting, {"main": triton.port, "spare": free_port()})
+    slot.app = gateway_app(granting, {"main": triton.port, "spare": refusing_port()})
     inputs = {"INPUT0": [list(range(16))], "INPUT1": [[1] * 16]}
     sent = {"Content-Type": "application/json", "Tidegate-Caller": "home"}
     for pin, version in (("pair_sum/1", "1"), ("pair_sum/2", "2"), ("pair_sum", None)):

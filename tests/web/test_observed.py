@@ -14,7 +14,7 @@ from tidegate.testing import MemoryEndpointDirectory, MemoryEngineSource
 from tidegate.triton.transport import PooledTransport
 from tidegate.web import create_app
 
-from tests.support.processes import free_port
+from tests.support.processes import refusing_port
 from tests.web.conftest import FakeTriton, Host, Received, serving
 
 KNOWN = {"member_id": "m-1", "device": "mobile"}
@@ -24,7 +24,7 @@ KNOWN = {"member_id": "m-1", "device": "mobile"}
 def watched(scripted_server: tuple[Any, Host], fake: FakeTriton, engine: Engine) -> tuple[Host, list[Served]]:
     """A gateway in front of the scripted Triton, and the reports to its observer."""
     seen: list[Served] = []
-    shards = {"main": fake.port, "spare": free_port()}
+    shards = {"main": fake.port, "spare": refusing_port()}
     endpoints = {shard: (Endpoint(shard, "127.0.0.1", port),) for shard, port in shards.items()}
     dispatcher = Dispatcher(PooledTransport(), MemoryEndpointDirectory(endpoints))
     slot, host = scripted_server

@@ -21,7 +21,7 @@ from tidegate.testing import MemoryEndpointDirectory, MemoryEngineSource
 from tidegate.web import create_app
 from tidegate.web.decided import header_value
 
-from tests.support.processes import free_port
+from tests.support.processes import refusing_port
 from tests.web.conftest import MAX_BODY_BYTES, FakeTriton, Host, gateway_app, serving
 
 TV = {"Tidegate-Context": '{"member_id": "1", "device": "tv"}'}
@@ -46,7 +46,7 @@ def test_a_fallback_answers_and_says_so(with_spare: Host, fake: FakeTriton) -> N
 
 
 def test_nobody_answers(engine: Engine) -> None:
-    with serving(gateway_app(engine, {"main": free_port(), "spare": free_port()})) as host:
+    with serving(gateway_app(engine, {"main": refusing_port(), "spare": refusing_port(1)})) as host:
         reply = host.ask("POST", GUARDED, b"{}", TV)
     assert (reply.status, reply.headers["retry-after"]) == (503, "1")
     assert "absent on main" in reply.error
