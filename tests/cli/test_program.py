@@ -183,6 +183,39 @@ def test_an_early_interrupt_ends_with_130_and_no_traceback(command: str, after_s
     assert process.returncode == 130 or command in ("at once", "rules"), "it had ended"
 
 
+INTERRUPTED_WITHIN = """
+import os, signal
+import click
+
+class Field:
+    def __set_name__(self, owner, name):
+        os.kill(os.getpid(), signal.SIGINT)
+
+class Interrupted:
+    field = Field()
+
+@click.command()
+def late():
+    click.echo("it ran")
+"""
+
+
+def test_an_interrupt_that_an_import_would_turn_into_another_error_ends_with_130(tmp_path: Path) -> None:
+    """`__set_name__` is called from C: Python 3.11 reports a RuntimeError instead."""
+    (tmp_path / "late.py").write_text(INTERRUPTED_WITHIN)
+    named = "from tidegate.cli import COMMANDS; COMMANDS['late'] = ('late:late', 'Is interrupted.'); "
+    done = subprocess.run(
+        [sys.executable, "-c", named + ENTRY, "late"],
+        env=os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT / 'functions'}"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "error: interrupted\n")
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -13,6 +13,7 @@ import click
 from tidegate.cli.columns import columns, say, wrapped
 from tidegate.cli.json_output import note_arguments, write_failure
 from tidegate.errors import InterruptedWorkError, TidegateError
+from tidegate.interrupts import held_back
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -93,7 +94,8 @@ class LazyGroup(ReportingGroup):
         if cmd_name not in self._commands:
             return None
         module, _, name = self._commands[cmd_name][0].partition(":")
-        command: click.Command = getattr(importlib.import_module(module), name)
+        with held_back():
+            command: click.Command = getattr(importlib.import_module(module), name)
         return command
 
     def resolve_command(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from tidegate.cli.columns import columns, say, wrapped
 from tidegate.cli.json_output import write_json
 from tidegate.errors import InterruptedWorkError, PublishError, RulesError, TidegateError
+from tidegate.interrupts import held_back
 from tidegate.rules.bundle import short_revision
 
 if TYPE_CHECKING:
@@ -39,8 +40,9 @@ def run_on_plane(settings: Settings, work: Callable[[ControlPlane], Awaitable[T]
 
     SIGTERM and Ctrl-C end the work in order, so that it gives up its claim.
     """
-    from tidegate.bootstrap import build_transport
-    from tidegate.bootstrap.control import build_control_plane
+    with held_back():
+        from tidegate.bootstrap import build_transport
+        from tidegate.bootstrap.control import build_control_plane
 
     async def main() -> T:
         task = asyncio.current_task()

@@ -15,6 +15,7 @@ from tidegate.cli.json_output import EVENTS_AS_JSON
 from tidegate.cli.options import BY, DIRECTORY, WHY
 from tidegate.cli.plane import run_steps, show_activated
 from tidegate.cli.stacks import STORE_OPTIONS, StoreOptions, resolve_settings
+from tidegate.interrupts import held_back
 from tidegate.rules.bundle import short_revision
 from tidegate.settings import Settings
 
@@ -79,9 +80,10 @@ def publish(
     if (archive is None) != (sha256 is None):
         raise click.UsageError("--archive and --sha256 go together: the digest says which content was validated")
     settings = resolve_settings(stores)
-    from tidegate.bootstrap.control import author  # these load NumPy and more, which help and completion do without
-    from tidegate.bootstrap.model_sources import FolderModels
-    from tidegate.control.publish import PublishRequest, publish_rules
+    with held_back():  # these load NumPy and more, which help and completion do without
+        from tidegate.bootstrap.control import author
+        from tidegate.bootstrap.model_sources import FolderModels
+        from tidegate.control.publish import PublishRequest, publish_rules
 
     async def work(plane: ControlPlane, announce: Announce) -> PublishResult:
         with _source(settings, rules, archive, sha256) as source:

@@ -11,6 +11,7 @@ import click
 
 from tidegate.cli.logs import LOG_OPTIONS, log_to_stderr
 from tidegate.errors import StackError
+from tidegate.interrupts import held_back
 
 OF_EXTRA = ("moto", "numpy", "onnx", "onnxruntime", "uvloop", "watchfiles")
 
@@ -65,14 +66,16 @@ def up(rules: Path, models: Path, port: int, grpc_port: int | None, follow: str,
     import dataclasses
     import logging
 
-    from tidegate.settings import Settings
+    with held_back():
+        from tidegate.settings import Settings
 
     log_to_stderr("info")
     _need_extra()
     logging.getLogger(__name__).info("starting a stack of %s and %s", rules, models)
-    # Imported late: it takes a second.
-    from tidegate.cli.serve import Ports, run
-    from tidegate.control.following import FollowMode
+    with held_back():
+        # Imported late: it takes a second.
+        from tidegate.cli.serve import Ports, run
+        from tidegate.control.following import FollowMode
 
     settings = Settings.from_environment()
     if load_timeout_s is not None:
