@@ -257,6 +257,12 @@ def test_a_model_with_decoupled_responses_needs_an_objective_of_streams() -> Non
         assert plane.held("b") == [set()]
         streamed = "[{id: default, serve: talker, fallback: popular}]\nresponses: stream"
         assert (await plane.publish(main=streamed, placement=where)).status == "published"
+        needless = "[{id: default, serve: popular}]\nresponses: stream"
+        assert (await plane.publish(main=needless, placement=where)).status == "published"
+        notes = [event.text for event in plane.events if "one response" in event.text]
+        assert notes == [
+            "objective 'main': callers must ask for a stream, though each of its models gives one response"
+        ]
 
     run(work())
 

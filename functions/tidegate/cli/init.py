@@ -34,7 +34,7 @@ def init(directory: Path, as_json: bool) -> None:
             raise not_written(target, error, "DIRECTORY") from error
     rules, models = (shlex.quote(str(directory / name)) for name in ("routing_rules", "triton_models"))
     steps = [
-        f"tidegate rules check {rules}",
+        f"tidegate rules check {rules} --models {models}",
         f"tidegate rules test {rules}",
         f"tidegate models check {models}",
         "tidegate up" if directory == Path() else f"tidegate up --rules {rules} --models {models}",

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from tidegate.analysis.responses import NEEDLESS_STREAM, STREAM_INSTEAD, needless_streams, refused_by_infer
 from tidegate.control.desired import Desired
 from tidegate.control.plane import ControlPlane
 from tidegate.control.plans import Plan, merge
@@ -14,7 +15,6 @@ from tidegate.placement import Move, PlacementPlan
 from tidegate.ports import ModelCatalog, Resolution
 from tidegate.ports.sources import CheckedRules, ModelsSource
 from tidegate.rules import Engine, Target, load_bundle
-from tidegate.rules.contract import Responses
 from tidegate.rules.resolved import resolve_bundle
 
 BYTES_PER_MB = 1_000_000
@@ -69,7 +69,7 @@ async def assign(
         if (targets := tuple(target for target in engine.targets() if shard in target.shards))
     }
     moves = () if placed is None else tuple(placed.moves)
-    notes = (*resolution.notes, *_ranking_notes(engine, resolution))
+    notes = (*resolution.notes, *_ranking_notes(engine, resolution), *_stream_notes(engine, resolution))
     return Assignment(bundle, engine.revision, plans, notes, moves)
 
 
@@ -79,17 +79,20 @@ def _check_responses(engine: Engine, resolution: Resolution) -> None:
     Raises:
         PublishError: there are such objectives; it names them and their models.
     """
-    found = []
-    for name, objective in engine.objectives.items():
-        models = sorted({each.model for each in engine.targets(name)} & resolution.decoupled)
-        if models and objective.responses is Responses.ONE:
-            found.append(f"{name} serves {', '.join(models)}")
-    if found:
-        raise PublishError(
-            "assign",
-            f"models with decoupled responses, which infer refuses: {'; '.join(found)}; write `responses: stream` in the file of "
-            "the objective, and have its callers ask for a stream",
+    refused = refused_by_infer(engine, resolution.decoupled)
+    if refused:
+        found = (
+            f"{name} serves {', '.join(sorted({each.model for each in targets}))}" for name, targets in refused.items()
         )
+        raise PublishError(
+            "assign", f"models with decoupled responses, which infer refuses: {'; '.join(found)}; {STREAM_INSTEAD}"
+        )
+
+
+def _stream_notes(engine: Engine, resolution: Resolution) -> Iterator[str]:
+    """Yield the objectives that make their callers ask for a stream without need."""
+    for name in needless_streams(engine, resolution.decoupled):
+        yield f"objective {name!r}: {NEEDLESS_STREAM}"
 
 
 def _ranking_notes(engine: Engine, resolution: Resolution) -> Iterator[str]:

@@ -89,7 +89,10 @@ class Planner:
                 f"{asker} needs model {model!r}: Triton hangs on a name with a blank; rename the model"
             )
         if model not in self._folders:
-            raise ModelConfigError(f"{asker} needs model {model!r}, but {self._where} has none of that name")
+            raise ModelConfigError(
+                f"{asker} needs model {model!r}, but {self._where} has none of that name (correct the name, or add the folder "
+                f"{model})"
+            )
         return self._folders[model]
 
     def _version(self, folder: ModelFolder, version: int | None, asker: str) -> int:

@@ -33,10 +33,12 @@ IMAGES = click.option(
 )
 
 
-def open_repository(directory: Path, models: Iterable[str] = (), images: Iterable[str] = ()) -> Repository:
+def open_repository(
+    directory: Path, models: Iterable[str] = (), images: Iterable[str] = (), *, hint: str = "DIRECTORY"
+) -> Repository:
     """Return the repository in a directory; a directory that is none, or that lacks one of `models`, is wrong usage.
 
-    `images` name what will serve its models: see `find_image`.
+    `images` name what will serve its models: see `find_image`. `hint` is the parameter that named the directory.
     """
     try:
         repository = Repository(directory, image=tuple(map(find_image, images)))
@@ -45,17 +47,17 @@ def open_repository(directory: Path, models: Iterable[str] = (), images: Iterabl
     try:
         names = repository.names()
     except OSError as error:
-        raise click.BadParameter(f"{directory} cannot be read: {error.strerror}", param_hint="DIRECTORY") from error
+        raise click.BadParameter(f"{directory} cannot be read: {error.strerror}", param_hint=hint) from error
     if (directory / CONFIG).is_file():
-        hint = f"give the repository around it: {directory.resolve().parent}"
-        raise click.BadParameter(f"{directory} is a model, not a model repository; {hint}", param_hint="DIRECTORY")
+        around = f"give the repository around it: {directory.resolve().parent}"
+        raise click.BadParameter(f"{directory} is a model, not a model repository; {around}", param_hint=hint)
     if not any(_holds_model(directory / name) for name in names):
-        hint = "a model repository has one folder for each model"
-        raise click.BadParameter(f"{directory} holds no model; {hint}", param_hint="DIRECTORY")
+        message = f"{directory} holds no model; a model repository has one folder for each model"
+        raise click.BadParameter(message, param_hint=hint)
     for name in models:
         if name not in names:
-            hint = did_you_mean(name, set(names), "model")
-            raise click.BadParameter(f"unknown model {name!r}: {hint}", param_hint="MODEL")
+            meant = did_you_mean(name, set(names), "model")
+            raise click.BadParameter(f"unknown model {name!r}: {meant}", param_hint="MODEL")
     return repository
 
 

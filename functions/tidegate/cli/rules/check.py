@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,15 +38,34 @@ from tidegate.rules.times import utc_text
     show_default=True,
     help="How many steps the analysis may take. What is undecided then is an error.",
 )
+@click.option(
+    "--models",
+    type=DIRECTORY,
+    help="Triton model repository with every model that the rules serve: check that it has each target, too.",
+)
 @click.option("--strict", is_flag=True, help="Exit with 1 on warnings too.")
 @SARIF
 @AS_JSON
-def check(directory: Path, at: float | None, budget: int, strict: bool, sarif_file: Path | None, as_json: bool) -> None:
+def check(
+    directory: Path,
+    at: float | None,
+    budget: int,
+    models: Path | None,
+    strict: bool,
+    sarif_file: Path | None,
+    as_json: bool,
+) -> None:
     """Check the rules: errors, rules that no request can reach, contexts that no rule serves, what is unused.
 
+    With --models also targets that the folder of models cannot serve, or that answer in another way than callers ask.
     Every finding has its file, line and kind (docs/findings.md). Exit code 1: there is an error, or with --strict a
     warning.
     """
+    if models is not None:
+        # It loads Triton's client, which a check of the rules alone does without.
+        from tidegate.cli.models.options import open_repository
+
+        open_repository(models, hint="--models")
     moment = time.time() if at is None else at
     program, errors = read_directory(directory)
     engine: Engine | None = None
@@ -52,6 +73,11 @@ def check(directory: Path, at: float | None, budget: int, strict: bool, sarif_fi
     if not errors:
         engine = load_bundle(emit(program))
         analysis = analyse(program, engine, at=moment, places=places(directory), budget=budget)
+        if models is not None:
+            from tidegate.models.rule_targets import check_targets
+
+            found = asyncio.run(check_targets(program, engine, directory, models))
+            analysis = replace(analysis, findings=tuple(sorted((*analysis.findings, *found))))
     failed = bool(analysis.findings if strict else analysis.errors)
     if sarif_file is not None:
         write_sarif(sarif_file, "rules check", KINDS, analysis.findings, directory)
