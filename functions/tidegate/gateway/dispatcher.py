@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 from tidegate.errors import EndpointError, QuarantinedError, SequenceLostError, UnavailableError
 from tidegate.gateway.call import Attempt, Call, Outcome
@@ -13,7 +14,7 @@ from tidegate.gateway.candidates import candidates, sequence_candidates
 from tidegate.gateway.choice import Choice
 from tidegate.gateway.config import DispatchConfig
 from tidegate.gateway.failures import Failure, Kind, Next, result
-from tidegate.gateway.hedging import Hedging, Tried, Trying, answered, decisive, may_hedge, race
+from tidegate.gateway.hedging import Hedging, Race, Tried, Trying, answered, decisive, may_hedge
 from tidegate.gateway.places import Place, Places
 from tidegate.gateway.quarantine import Quarantine
 from tidegate.gateway.retry_budget import RetryBudget
@@ -233,7 +234,7 @@ class Dispatcher:
         if after_s is None:
             tries = [await first]
         else:
-            tries = await race(first, lambda: self._hedge(plan, call, deadline_s), after_s)
+            tries = await Race(first, partial(self._hedge, plan, call, deadline_s)).run(after_s)
         self._hedging.record(decision, tries[0], self._clock() - began_s)
         failed = [tried for tried in tries if isinstance(tried, Failure)]
         found = answered(tries)

@@ -74,53 +74,70 @@ def may_hedge(call: Call) -> bool:
     return call.infers and not call.once and not call.generates and call.stream_above_bytes is None
 
 
-async def race(first: Trying, hedge: Callable[[], Trying | None], after_s: float) -> list[Tried | None]:
-    """Make the first attempt, and the hedge beside it if the first has not ended after `after_s` seconds.
+class Race:
+    """The first attempt of a request, and the hedge beside it if the first has not ended in time.
 
-    The hedge gives None if none can be sent then. As soon as one attempt has an answer, the other is cancelled; a failure waits
-    for the other attempt. The first attempt runs in the caller's own task, so that it counts at its endpoint before the next
-    request chooses one.
+    An object, and no functions within one: compiled, those would be a reference cycle, which keeps each request until the collector
+    runs.
 
-    Returns:
-        The result of the first attempt and, if it was sent, of the hedge; None for the one that was cancelled.
+    Args:
+        first: the first attempt.
+        hedge: returns the hedge, or None if none can be sent then.
     """
-    loop, own = asyncio.get_running_loop(), asyncio.current_task()
-    assert own is not None
-    second: asyncio.Task[Tried] | None = None
-    has_won = has_ended = False
 
-    def begin() -> None:
-        nonlocal second
-        trying = hedge()
-        if trying is not None:
-            second = loop.create_task(trying)
-            second.add_done_callback(end)
+    __slots__ = ("_first", "_has_ended", "_has_won", "_hedge", "_own", "_second")
 
-    def end(task: asyncio.Task[Tried]) -> None:
-        nonlocal has_won
-        # Asks for the result in any case: else asyncio would log the error of an abandoned hedge.
-        if isinstance(_result(task), Outcome) and not has_ended:
-            has_won = True
-            own.cancel()
+    def __init__(self, first: Trying, hedge: Callable[[], Trying | None]) -> None:
+        self._first = first
+        self._hedge = hedge
+        self._own: asyncio.Task[Any] | None = None
+        self._second: asyncio.Task[Tried] | None = None
+        self._has_won = False
+        self._has_ended = False
 
-    timer = loop.call_later(after_s, begin)
-    tries: list[Tried | None] = [None]
-    try:
+    async def run(self, after_s: float) -> list[Tried | None]:
+        """Make the first attempt, and the hedge if the first has not ended after `after_s` seconds.
+
+        As soon as one attempt has an answer, the other is cancelled; a failure waits for the other attempt. The first attempt runs
+        in the caller's own task, so that it counts at its endpoint before the next request chooses one.
+
+        Returns:
+            The result of the first attempt and, if it was sent, of the hedge; None for the one that was cancelled.
+        """
+        self._own = own = asyncio.current_task()
+        assert own is not None
+        timer = asyncio.get_running_loop().call_later(after_s, self._begin)
+        tries: list[Tried | None] = [None]
         try:
-            tries[0] = await first
-        except asyncio.CancelledError:
-            # As `asyncio.timeout` does: the cancellation may be the caller's, and not the hedge's.
-            if not has_won or own.uncancel() > 0:
-                raise
+            try:
+                tries[0] = await self._first
+            except asyncio.CancelledError:
+                # As `asyncio.timeout` does: the cancellation may be the caller's, and not the hedge's.
+                if not self._has_won or own.uncancel() > 0:
+                    raise
+            finally:
+                self._has_ended = True
+                timer.cancel()
+            second = self._second
+            if second is not None:
+                tries.append(_result(second) if isinstance(tries[0], Outcome) else await second)
+            return tries
         finally:
-            has_ended = True
-            timer.cancel()
-        if second is not None:
-            tries.append(_result(second) if isinstance(tries[0], Outcome) else await second)
-        return tries
-    finally:
-        if second is not None:
-            second.cancel()
+            self._own = None
+            if self._second is not None:
+                self._second.cancel()
+
+    def _begin(self) -> None:
+        trying = self._hedge()
+        if trying is not None:
+            self._second = asyncio.get_running_loop().create_task(trying)
+            self._second.add_done_callback(self._end)
+
+    def _end(self, task: asyncio.Task[Tried]) -> None:
+        # Asks for the result in any case: else asyncio would log the error of an abandoned hedge.
+        if isinstance(_result(task), Outcome) and not self._has_ended and self._own is not None:
+            self._has_won = True
+            self._own.cancel()
 
 
 def answered(tries: Sequence[Tried | None]) -> tuple[int, Outcome] | None:

@@ -134,6 +134,9 @@ class Exchange:
         else:
             if self._answer is not _Answer.COMPLETE:
                 self._fail("returned without a whole answer", None)
+        finally:
+            # A task keeps the error that it ended with, and so all that the app had in hand, such as the request's body.
+            self.task = None
 
     async def receive(self) -> Message:
         """Return the next part of the body, or `http.disconnect` (ASGI)."""

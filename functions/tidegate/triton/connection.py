@@ -28,6 +28,8 @@ from tidegate.triton.request_bytes import write_paced
 _MOST_HEAD_BYTES = 65_536
 _BODILESS = frozenset({204, 304})
 _FRAMING = frozenset({b"content-length", b"transfer-encoding"})
+_SPENT = httptools.HttpResponseParser(None)
+"""The parser of all connections that are closed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +113,9 @@ class Connection(asyncio.Protocol):
         except asyncio.CancelledError:
             self._leave()
             raise
+        finally:
+            # It keeps the error that it ended with, whose traceback keeps this frame.
+            del waiter
 
     async def _write(self, data: list[bytes], request: HttpRequest) -> None:
         assert self._transport is not None
@@ -192,6 +197,8 @@ class Connection(asyncio.Protocol):
                 self._fail(EndpointResetError("the connection ended before any of the response had come", stale=True))
             else:
                 self._fail(EndpointResetError("the connection ended before a whole response had come"))
+        # The parser refers to its connection, which is a cycle.
+        self._parser = _SPENT
         self._owner.lost(self)
 
     def on_message_begin(self) -> None:
