@@ -208,6 +208,12 @@ def test_whoever_publishes_again_by_hand_has_it_tried_again_and_whoever_follows_
             assert [await tries(retries=retries) for retries in (False, False, True, False)] == [1, 0, 1, 0]
             await asyncio.sleep(TRY_KEPT_S)
             assert await tries(retries=False) == 1, "what was wrong may have been the machine"
+            assert len(process.failed_tries) == 1
+            await asyncio.sleep(TRY_KEPT_S)
+            request = PublishRequest(rules=GivenRules(bundle(ON_ALL, main="bad", spare="bad")), by="ana")
+            with pytest.raises(PublishError, match="'bad' on a scratch server"):
+                await publish_rules(process, request, plane.events.append)
+            assert len(process.failed_tries) == 1, "one that is too old to count is forgotten"
             misbehave(plane, "")
             request = PublishRequest(rules=GivenRules(bundle(ON_ALL, main="bad")), by="ana")
             assert (await publish_rules(process, request, plane.events.append)).status == "published"

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tidegate.errors import LimitedError
-from tidegate.gateway.quotas import Lease, Quotas, as_window
+from tidegate.gateway.quotas import MOST_PAIRS, Lease, Quotas, as_window
 from tidegate.rules import Engine, compile_directory, load_bundle
 
 S = 1_000_000_000
@@ -239,3 +239,12 @@ def test_processes_that_share_a_concurrency_have_no_more_than_their_share_under_
 )
 def test_a_rate_as_a_window(rate: float, window: tuple[int, int]) -> None:
     assert as_window(rate) == window
+
+
+def test_many_callers_take_bounded_memory_and_keep_their_limits(tmp_path: Path) -> None:
+    callers = {f"caller-{number}": {"objectives": "*", "rate_per_s": 1} for number in range(MOST_PAIRS // 2 + 100)}
+    gate = Gate(rules(tmp_path, callers))
+    assert all(gate.admits(name, "ranking") for name in callers)
+    assert not any(gate.admits(name, "search") for name in callers)
+    assert len(gate.quotas._applying) <= MOST_PAIRS
+    assert not any(gate.admits(name, "ranking") for name in callers)

@@ -16,7 +16,7 @@ from tidegate.control.plans import closures
 from tidegate.control.rollout import LATER, REPAIR, Rollout, Untried, find_untried, label
 from tidegate.control.steps import Note, Steps
 from tidegate.errors import EndpointError, EndpointTimeoutError, ModelLoadError, PublishError, StackError
-from tidegate.ports import GoldenOutcome, Loaded, ModelLoad, ModelServer, RegisteredEndpoint, ScratchServers
+from tidegate.ports import GoldenOutcome, Loaded, ModelLoad, ModelServer, RegisteredEndpoint, ScratchServers, Unit
 from tidegate.rules import Target
 
 STEP = "try"
@@ -61,10 +61,18 @@ async def try_models(rollout: Rollout, steps: Steps) -> None:
                 await _try_on_scratch(plane, plane.ports.scratch, rollout.untried, step.note)
         except PublishError as error:
             # The model is to blame; that no server could be started, or none answered, says nothing of it.
-            plane.failed_tries[content] = FailedTry(plane.ports.clock(), str(error))
+            _remember(plane, content, str(error))
             raise
         count = len(rollout.untried.models)
         step.outcome = f"{count} {'models do' if count > 1 else 'model does'} no harm"
+
+
+def _remember(plane: ControlPlane, content: tuple[str, frozenset[tuple[Unit, str]]], reason: str) -> None:
+    """Note a failed try, and forget those that have become too old to count."""
+    now = plane.ports.clock()
+    for each in [each for each, failed in plane.failed_tries.items() if now >= failed.at + TRY_KEPT_S]:
+        del plane.failed_tries[each]
+    plane.failed_tries[content] = FailedTry(now, reason)
 
 
 async def _try_on_fleet(rollout: Rollout, note: Note) -> None:

@@ -16,6 +16,9 @@ from tidegate.errors import LimitedError
 from tidegate.gateway.load import LoadLimit
 from tidegate.rules import Caller, Engine, Limit, Objective
 
+MOST_PAIRS: Final = 4096
+"""Pairs of a caller and an objective for which the limits that apply are kept; others are looked up again."""
+
 _S: Final = 1_000_000_000
 _BUSY_BURST_NS: Final = _S
 """How much time of service a caller may use at once, where a concurrency limit is shared; see `Quota`."""
@@ -200,6 +203,8 @@ class Quotas:
         key = (None if caller is None else caller.name, objective.name)
         quotas = self._applying.get(key)
         if quotas is None:
+            if len(self._applying) >= MOST_PAIRS:
+                self._applying.clear()
             quotas = self._applying[key] = self._of(caller, objective)
         if not quotas:
             return
