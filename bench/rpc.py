@@ -19,13 +19,13 @@ from tritonclient.grpc import service_pb2
 
 from bench.envoy import ROUTING_HEADER, envoy
 from bench.gateway import CONTEXT, VALUES
+from bench.rpc_proxy import METHOD, bare_proxy
 from bench.stack import stack
 
 ROUNDS = 9
 REQUESTS = 400
 SECONDS = 2.0
 CONCURRENT = 8
-METHOD = "/inference.GRPCInferenceService/ModelInfer"
 
 
 class Peer(NamedTuple):
@@ -41,10 +41,16 @@ def run() -> str:
     with stack("bench/rules", "bench/models", "--grpc-port", "0") as url:
         fleet = read_fleet(url)
         triton = asyncio.run(_triton(fleet["control"]))
-        with envoy(f"http://{triton}", "alpha", over_http2=True) as envoy_port:
+        with (
+            envoy(f"http://{triton}", "alpha", over_http2=True) as envoy_port,
+            bare_proxy("aio", triton) as aio,
+            bare_proxy("sync", triton) as sync,
+        ):
             peers = [
                 Peer("direct", triton),
                 Peer("envoy", f"127.0.0.1:{envoy_port}", ((ROUTING_HEADER, "alpha"),)),
+                Peer("aio", aio),
+                Peer("sync", sync),
                 Peer("tidegate", fleet["gateway"]["grpc"], (("tidegate-context", json.dumps(CONTEXT)),)),
             ]
             p50: dict[str, list[float]] = {peer.name: [] for peer in peers}
@@ -52,7 +58,7 @@ def run() -> str:
             for peer in peers:
                 _latencies_ms(peer, REQUESTS)
             for turn in range(ROUNDS):
-                order = peers[turn % 3 :] + peers[: turn % 3]
+                order = peers[turn % len(peers) :] + peers[: turn % len(peers)]
                 for peer in order:
                     p50[peer.name].append(statistics.median(_latencies_ms(peer, REQUESTS)))
                 for peer in order:
@@ -107,28 +113,34 @@ def _throughput_per_s(peer: Peer) -> float:
 
 
 def _report(p50: dict[str, list[float]], rate: dict[str, list[float]]) -> str:
-    direct, by_envoy, ours = (statistics.median(p50[name]) for name in ("direct", "envoy", "tidegate"))
-    added = [
-        statistics.median(mine - bare for mine, bare in zip(p50[name], p50["direct"], strict=True))
-        for name in ("envoy", "tidegate")
-    ]
+    named = {
+        "direct": "direct",
+        "envoy": "Envoy",
+        "tidegate": "Tidegate",
+        "aio": "bare proxy, `grpc.aio`",
+        "sync": "bare proxy, threads",
+    }
+    added = {
+        name: statistics.median(mine - bare for mine, bare in zip(p50[name], p50["direct"], strict=True))
+        for name in named
+    }
     rates = {name: statistics.median(values) for name, values in rate.items()}
     lines = [
         "## Over gRPC",
         "",
         f"The same request as in the path, as a unary RPC with raw contents (FP32, {VALUES} values). Envoy 1.40 speaks HTTP/2 on",
-        "both sides. The client is grpcio without decoding; at 8 connections it limits the rate. Client, proxies and Triton share",
-        f"this machine. Medians of {ROUNDS} interleaved rounds.",
+        "both sides. The bare proxies pass bytes on over grpcio and do nothing else, so they bound what a gateway over grpcio can",
+        f"reach. The client is grpcio without decoding; at {CONCURRENT} connections it limits the rate. Client, proxies and Triton",
+        f"share this machine. Medians of {ROUNDS} interleaved rounds.",
         "",
-        "| | direct | Envoy | Tidegate | Tidegate / Envoy |",
+        f"| | p50 at 1 connection, ms | added to direct, ms | added / Envoy's | answers/s at {CONCURRENT} connections |",
         "|---|---:|---:|---:|---:|",
-        f"| p50 at 1 connection, ms | {direct:.3f} | {by_envoy:.3f} | {ours:.3f} | {ours / by_envoy:.2f} |",
-        f"| added to direct, ms | | {added[0]:.3f} | {added[1]:.3f} | {added[1] / added[0]:.2f} |",
-        f"| answers/s at {CONCURRENT} connections | {rates['direct']:,.0f} | {rates['envoy']:,.0f} "
-        f"| {rates['tidegate']:,.0f} | {rates['tidegate'] / rates['envoy']:.2f} |",
-        "",
     ]
-    return "\n".join(lines)
+    for name, shown in named.items():
+        more = "" if name == "direct" else f"{added[name]:.3f}"
+        ratio = f"{added[name] / added['envoy']:.2f}" if name not in ("direct", "envoy") else ""
+        lines.append(f"| {shown} | {statistics.median(p50[name]):.3f} | {more} | {ratio} | {rates[name]:,.0f} |")
+    return "\n".join([*lines, ""])
 
 
 if __name__ == "__main__":
