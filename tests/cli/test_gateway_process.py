@@ -210,7 +210,7 @@ def test_a_stopped_control_plane_delays_no_request_and_accuses_nobody_afterwards
     try:
         with Callers(stack, "own") as callers:
             time.sleep(6)  # longer than a poll of the rules, and than the gateway may be silent
-            held_up = stack.get("/v1/fleet")
+            held_up = stack.get("/v1/fleet", late=True)
     finally:
         os.kill(stack.process.pid, signal.SIGCONT)
     assert callers.failures == []

@@ -149,7 +149,7 @@ def test_a_store_that_hangs_is_told_and_changes_nothing_for_callers(
 
 def in_state(stack: RunningStack, state: str) -> Any:
     """The fleet, where the gateway's source is in a state."""
-    fleet = stack.get("/v1/fleet")
+    fleet = stack.get("/v1/fleet", late=True)
     return fleet if fleet["source"]["state"] == state else None
 
 
