@@ -39,7 +39,7 @@ class App:
         self.events.append("returned")
 
     async def _echo(self, scope: Any, receive: Any, send: Any) -> None:
-        body, more = b"", True
+        body, more = bytearray(), True
         while more:
             message = await receive()
             if message["type"] == "http.disconnect":
@@ -47,8 +47,8 @@ class App:
                 return
             body += message["body"]
             more = message["more_body"]
-        self.bodies.append(body)
-        await answer(send, body)
+        self.bodies.append(bytes(body))
+        await answer(send, bytes(body))
 
     async def _scope(self, scope: Any, receive: Any, send: Any) -> None:
         shown = {key: value for key, value in scope.items() if key != "asgi"}
