@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import queue
-import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
@@ -126,10 +125,9 @@ def test_a_decoupled_model_answers_as_often_as_it_likes(channel: grpc.Channel) -
 
 
 def test_an_answer_is_passed_on_when_it_comes(channel: grpc.Channel) -> None:
-    began_s = time.monotonic()
-    stream = open_stream(channel, iter([counting(10, "slow")]), timeout=30)
+    # The last of its answers comes after the deadline.
+    stream = open_stream(channel, iter([counting(200, "slow")]), timeout=20)
     next(stream)
-    assert time.monotonic() - began_s < 1.0
     stream.cancel()
 
 
@@ -173,19 +171,25 @@ def cancelled(channel: grpc.Channel) -> int:
 @pytest.mark.parametrize("how", ["cancelled", "deadline"])
 def test_a_caller_that_leaves_cancels_its_requests_at_the_model(channel: grpc.Channel, how: str) -> None:
     before = cancelled(channel)
-    stream = open_stream(channel, iter([counting(200, "slow")]), timeout=0.7 if how == "deadline" else 30)
+    stream = open_stream(channel, iter([counting(200, "slow")]), timeout=3 if how == "deadline" else 30)
     next(stream)
     if how == "cancelled":
         stream.cancel()
     with pytest.raises(grpc.RpcError):
         list(stream)
-    assert eventually(lambda: cancelled(channel) == before + 1, timeout_s=20)
+    assert eventually(lambda: cancelled(channel) == before + 1)
 
 
 def test_a_request_is_late_when_it_has_no_answer_in_time(channel: grpc.Channel) -> None:
-    late, good = answers(channel, sleepy_request(2_000), echo_request(), metadata=(("tidegate-timeout-ms", "300"),))
-    assert "deadline" in late.error_message
-    assert not good.error_message
+    metadata = (("tidegate-timeout-ms", "300"),)
+
+    def next_is_answered() -> bool:
+        late, good = answers(channel, sleepy_request(2_000), echo_request(), metadata=metadata)
+        assert "deadline" in late.error_message
+        return not good.error_message
+
+    # On a busy machine that may be late as well.
+    assert eventually(next_is_answered)
 
 
 def test_more_requests_than_are_under_way_at_once_are_all_answered(channel: grpc.Channel) -> None:

@@ -32,6 +32,7 @@ AT = Endpoint("alpha", "127.0.0.1", 8000)
 PATH = "/a.Service/Method"
 UNARY = HttpRequest("POST", PATH, ((b"traceparent", b"00-1"),), b"message", send_once=True, is_rpc=True)
 STREAM = UNARY._replace(stream_above_bytes=0)
+CONNECT = UNARY._replace(path="/a.Service/Connect")
 MOST_BYTES = 200_000
 
 Behave = Callable[[Any], Awaitable[None]]
@@ -41,18 +42,25 @@ Behave = Callable[[Any], Awaitable[None]]
 async def server(
     behave: Behave, *, cancels: bool = True
 ) -> AsyncIterator[tuple[RpcTransport, grpc.aio.Server, ByteBudget]]:
-    """A server whose one method does what `behave` says, and the transport to it."""
+    """A server whose one method does what `behave` says, and the transport to it, which is connected: how long that takes
+    is no part of the time of any request."""
 
     async def answer(_requests: Any, context: Any) -> None:
         await behave(context)
 
+    async def connect(_requests: Any, context: Any) -> None:
+        await context.write(b"")
+
     started = grpc.aio.server()
-    handler = grpc.stream_stream_rpc_method_handler(answer)
-    started.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("a.Service", {"Method": handler})])
+    methods = {
+        name: grpc.stream_stream_rpc_method_handler(each) for name, each in (("Method", answer), ("Connect", connect))
+    }
+    started.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("a.Service", methods)])
     port = started.add_insecure_port("127.0.0.1:0")
     await started.start()
     async with transport_to(port, cancels=cancels) as (transport, budget):
         try:
+            await transport.send(AT, CONNECT, 60.0)
             yield transport, started, budget
         finally:
             await started.stop(0)
@@ -84,8 +92,19 @@ def answers(*messages: bytes, error: tuple[grpc.StatusCode, str] | None = None, 
     return behave
 
 
-async def silent(_context: Any) -> None:
-    await asyncio.sleep(60)
+class Silent:
+    """Answers nothing. `began` is set when it is asked, `ended` when nobody waits any more."""
+
+    def __init__(self) -> None:
+        self.began = asyncio.Event()
+        self.ended = asyncio.Event()
+
+    async def __call__(self, _context: Any) -> None:
+        self.began.set()
+        try:
+            await asyncio.sleep(600)
+        finally:
+            self.ended.set()
 
 
 def test_an_answer_and_the_time_that_it_took() -> None:
@@ -156,9 +175,10 @@ def test_an_endpoint_without_a_port_is_not_taken_for_one_that_refuses(request_: 
 @pytest.mark.parametrize("request_", [UNARY, STREAM])
 def test_a_server_that_ends_resets(request_: HttpRequest) -> None:
     async def run() -> None:
+        silent = Silent()
         async with server(silent) as (transport, started, _):
             asking = asyncio.create_task(transport.send(AT, request_, 30.0))
-            await asyncio.sleep(0.2)
+            await silent.began.wait()
             await started.stop(0)
             with pytest.raises(EndpointResetError):
                 await asking
@@ -170,46 +190,32 @@ def test_a_server_that_ends_resets(request_: HttpRequest) -> None:
 @pytest.mark.parametrize("how", ["late", "hung up"])
 def test_a_silent_server_is_late_and_its_rpc_cancelled(request_: HttpRequest, how: str) -> None:
     async def run() -> None:
-        ended = asyncio.Event()
-
-        async def behave(_context: Any) -> None:
-            try:
-                await asyncio.sleep(60)
-            finally:
-                ended.set()
-
-        async with server(behave) as (transport, _, _):
+        silent = Silent()
+        async with server(silent) as (transport, _, _):
             asking = asyncio.create_task(transport.send(AT, request_, 30.0 if how == "hung up" else 0.3))
             if how == "hung up":
-                await asyncio.sleep(0.3)
+                await silent.began.wait()
                 transport.hang_up(AT)
             with pytest.raises(EndpointTimeoutError) as late:
                 await asking
             assert late.value.sent
-            async with asyncio.timeout(10):
-                await ended.wait()
+            async with asyncio.timeout(60):
+                await silent.ended.wait()
 
     asyncio.run(run())
 
 
 def test_a_caller_that_leaves_cancels_the_rpc() -> None:
     async def run() -> None:
-        ended = asyncio.Event()
-
-        async def behave(_context: Any) -> None:
-            try:
-                await asyncio.sleep(60)
-            finally:
-                ended.set()
-
-        async with server(behave) as (transport, _, _):
+        silent = Silent()
+        async with server(silent) as (transport, _, _):
             asking = asyncio.create_task(transport.send(AT, UNARY, 30.0))
-            await asyncio.sleep(0.3)
+            await silent.began.wait()
             asking.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await asking
-            async with asyncio.timeout(10):
-                await ended.wait()
+            async with asyncio.timeout(60):
+                await silent.ended.wait()
 
     asyncio.run(run())
 
@@ -219,9 +225,12 @@ def test_an_rpc_that_nobody_waits_for_goes_on(how: str) -> None:
     async def run() -> None:
         ended: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
 
+        began, nobody_waits = asyncio.Event(), asyncio.Event()
+
         async def behave(context: Any) -> None:
             try:
-                await asyncio.sleep(0.6)
+                began.set()
+                await nobody_waits.wait()
                 await context.write(b"answer")
                 ended.set_result(context.time_remaining() is None)
             except BaseException:
@@ -231,11 +240,12 @@ def test_an_rpc_that_nobody_waits_for_goes_on(how: str) -> None:
         async with server(behave, cancels=False) as (transport, _, _):
             asking = asyncio.create_task(transport.send(AT, UNARY, 0.2 if how == "late" else 30.0))
             if how == "left":
-                await asyncio.sleep(0.2)
+                await began.wait()
                 asking.cancel()
             with pytest.raises(EndpointTimeoutError if how == "late" else asyncio.CancelledError):
                 await asking
-            async with asyncio.timeout(10):
+            nobody_waits.set()
+            async with asyncio.timeout(60):
                 assert await ended
 
     asyncio.run(run())
@@ -346,22 +356,15 @@ def test_what_never_had_a_connection_was_not_sent(request_: HttpRequest, cancels
 
 def test_an_rpc_that_goes_on_is_counted_and_can_be_hung_up() -> None:
     async def run() -> None:
-        ended = asyncio.Event()
-
-        async def behave(_context: Any) -> None:
-            try:
-                await asyncio.sleep(60)
-            finally:
-                ended.set()
-
-        async with server(behave, cancels=False) as (transport, _, budget):
+        silent = Silent()
+        async with server(silent, cancels=False) as (transport, _, budget):
             with pytest.raises(EndpointTimeoutError) as late:
                 await transport.send(AT, UNARY, 0.3)
             assert late.value.sent
             assert budget.used_bytes == len(UNARY.body)
             transport.hang_up(AT)
-            async with asyncio.timeout(10):
-                await ended.wait()
+            async with asyncio.timeout(60):
+                await silent.ended.wait()
             await asyncio.sleep(0.1)
             assert budget.used_bytes == 0
 
@@ -370,13 +373,15 @@ def test_an_rpc_that_goes_on_is_counted_and_can_be_hung_up() -> None:
 
 def test_an_endpoint_that_is_gone_keeps_its_connection_as_long_as_an_rpc_goes_on() -> None:
     async def run() -> None:
-        answered: list[int] = []
+        asked, answered = asyncio.Semaphore(0), asyncio.Semaphore(0)
+        nobody_waits = asyncio.Event()
 
         async def behave(context: Any) -> None:
             await context.read()
-            await asyncio.sleep(0.5)
+            asked.release()
+            await nobody_waits.wait()
             await context.write(b"answer")
-            answered.append(1)
+            answered.release()
 
         async with server(behave, cancels=False) as (transport, _, _):
             port_of = transport._port_of
@@ -384,7 +389,13 @@ def test_an_endpoint_that_is_gone_keeps_its_connection_as_long_as_an_rpc_goes_on
                 await transport.send(AT, UNARY, 0.2)
             transport._port_of = lambda endpoint: None if endpoint == AT else port_of(endpoint)
             # Another endpoint's new connection is when unused ones are closed.
-            await transport.send(Endpoint("beta", "127.0.0.1", 8001), UNARY, 5.0)
-            assert len(answered) == 2
+            other = asyncio.create_task(transport.send(Endpoint("beta", "127.0.0.1", 8001), UNARY, 60.0))
+            async with asyncio.timeout(60):
+                for _ in range(2):
+                    await asked.acquire()
+                nobody_waits.set()
+                await other
+                for _ in range(2):
+                    await answered.acquire()
 
     asyncio.run(run())
