@@ -350,17 +350,21 @@ def test_a_late_response_answers_nobody(run: Any) -> None:
 
 
 def test_a_cancelled_request_leaves_no_connection_behind(run: Any) -> None:
+    came = asyncio.Event()
+
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> None:
         while True:
             _, body = await read_request(reader)
-            await asyncio.sleep(0.5 if body == b"slow" else 0)
+            if body == b"slow":
+                came.set()
+                await asyncio.sleep(0.5)
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
 
     async def main() -> None:
         async with Scripted(script) as server:
             transport = PooledTransport()
             task = asyncio.create_task(transport.send(server.endpoint, HttpRequest("POST", "/", (), b"slow"), 5))
-            await asyncio.sleep(0.03)
+            await came.wait()
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
