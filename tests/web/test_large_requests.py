@@ -173,7 +173,7 @@ def test_an_idle_worker_that_ends_costs_no_request(working: Host) -> None:
 
 
 _GATEWAY = """
-import asyncio, contextlib
+import asyncio, contextlib, sys
 from tidegate.bootstrap.workers import Workers
 from tidegate.errors import OverloadedError
 
@@ -181,6 +181,7 @@ async def main():
     workers = Workers(1)
     await workers.run("read", b'["context"]', b"{}")
     print("working", flush=True)
+    sys.stdin.readline()
     with contextlib.suppress(OverloadedError):
         await workers.run("value-of-a-request")
     print("failed", flush=True)
@@ -198,7 +199,7 @@ def has_ended(pid: int) -> bool:
 
 
 def test_a_worker_ends_with_a_gateway_that_is_killed_whatever_it_does() -> None:
-    gateway = subprocess.Popen([sys.executable, "-c", _GATEWAY], stdout=subprocess.PIPE)
+    gateway = subprocess.Popen([sys.executable, "-c", _GATEWAY], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
         assert gateway.stdout is not None
         assert gateway.stdout.readline() == b"working\n"
@@ -219,7 +220,11 @@ def test_a_worker_ends_with_a_gateway_that_is_killed_whatever_it_does() -> None:
 def test_a_worker_imports_nothing_of_the_folder_that_it_is_started_in_and_tells_no_values(tmp_path: Path) -> None:
     (tmp_path / "struct.py").write_text("raise SystemExit('the wrong module')")
     gateway = subprocess.Popen(
-        [sys.executable, "-P", "-c", _GATEWAY], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path
+        [sys.executable, "-P", "-c", _GATEWAY],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=tmp_path,
     )
     assert gateway.stdout is not None
     lines = [gateway.stdout.readline() for _ in range(2)]

@@ -330,7 +330,7 @@ def test_a_shadow_of_a_whole_percent_has_no_point(fake: FakeTriton, tmp_path: Pa
     rules = tmp_path / "rules"
     shutil.copytree(HERE / "rules", rules)
     file = rules / "objectives/guarded.yaml"
-    file.write_text(file.read_text().replace("timeout_ms: 200", f"shadow: {{echo: {percent}}}"))
+    file.write_text(file.read_text().replace("timeout_ms: 10000", f"shadow: {{echo: {percent}}}"))
     with serving(gateway_app(load_bundle(compile_directory(rules)), {"main": fake.port})) as host:
         body = {"context": {"member_id": "7", "device": "tv"}}
         reply = host.ask("POST", "/v1/objectives/guarded/resolve", body, JSON)
