@@ -82,10 +82,11 @@ def test_a_pointer_that_is_deleted_takes_nothing_down_and_is_recovered(stack: Ru
     assert reconciled.returncode == 1
     assert "tidegate recover" in reconciled.stdout
     time.sleep(LOOKS_S)
-    assert held(stack) == before
+    # A server that is too busy to answer for its health is left out for a moment.
+    assert eventually(lambda: held(stack) == before)
     assert not is_well(stack)
-    assert eventually(lambda: "tidegate recover" in problems(stack)), problems(stack)
-    assert "claims/damaged.json is damaged" in problems(stack)
+    told = ("tidegate recover", "claims/damaged.json is damaged")
+    assert eventually(lambda: all(each in problems(stack) for each in told)), problems(stack)
     recovered = run("recover", "--stack", stack.url, "--yes", "--json")
     assert recovered.returncode == 0, recovered.stdout + recovered.stderr
     assert json.loads(recovered.stdout)["status"] == "recovered"
@@ -101,7 +102,7 @@ def test_an_emptied_bucket_takes_nothing_down(
     before = held(stack)
     Bucket(stack).empty()
     time.sleep(LOOKS_S)
-    assert held(stack) == before
+    assert eventually(lambda: held(stack) == before)
     assert not is_well(stack)
     rules = write_rules(tmp_path / "rules", SHARDS, ON, main="versioned/1")
     arguments = ["publish", "--rules", str(rules), "--models", str(models), "--stack", stack.url]
