@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -397,5 +398,109 @@ def test_an_endpoint_that_is_gone_keeps_its_connection_as_long_as_an_rpc_goes_on
                 await other
                 for _ in range(2):
                     await answered.acquire()
+
+    asyncio.run(run())
+
+
+@asynccontextmanager
+async def relay(port: int) -> AsyncIterator[tuple[int, asyncio.Event]]:
+    """A port that leads to `port`, and an event for when a connection to it has been closed by its client."""
+    closed = asyncio.Event()
+    writers: list[asyncio.StreamWriter] = []
+
+    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65_536):
+            writer.write(data)
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        back_reader, back_writer = await asyncio.open_connection("127.0.0.1", port)
+        writers.extend((writer, back_writer))
+        back = asyncio.create_task(copy(back_reader, writer))
+        with contextlib.suppress(OSError):
+            await copy(reader, back_writer)
+        closed.set()
+        back.cancel()
+
+    listening = await asyncio.start_server(connected, "127.0.0.1", 0)
+    try:
+        yield listening.sockets[0].getsockname()[1], closed
+    finally:
+        for writer in writers:
+            writer.close()
+        listening.close()
+
+
+@pytest.mark.parametrize("request_", [UNARY, STREAM])
+def test_a_connection_to_a_port_that_has_changed_ends_with_its_last_rpc(request_: HttpRequest) -> None:
+    async def run() -> None:
+        finish = asyncio.Event()
+        first, second = field(2, b"\x0a\x01m"), field(2, b"\x0a\x01n")
+
+        async def behave(context: Any) -> None:
+            await context.read()
+            if request_ is STREAM:
+                await context.write(first)
+            asked.set()
+            await finish.wait()
+            await context.write(second)
+
+        asked = asyncio.Event()
+        async with server(behave) as (transport, _, _), server(answers(first)) as (other, _, _):
+            port, other_port = transport._port_of(AT), other._port_of(AT)
+            async with relay(port) as (relayed, closed):
+                transport._port_of = lambda _endpoint: relayed
+                asking = asyncio.create_task(transport.send(AT, request_, 60.0))
+                async with asyncio.timeout(60):
+                    await asked.wait()
+                transport._port_of = lambda _endpoint: other_port
+                assert (await transport.send(AT, UNARY, 60.0)).body == first, "the server at the new port is asked"
+                assert not closed.is_set()
+                finish.set()
+                response = await asking
+                if response.stream is None:
+                    assert response.body == second
+                else:
+                    assert [await response.stream.next(60.0) for _ in range(3)] == [first, second, b""]
+                del response, asking
+                async with asyncio.timeout(60):
+                    await closed.wait()
+                assert (await transport.send(AT, UNARY, 60.0)).body == first, "the new connection stays"
+
+    asyncio.run(run())
+
+
+def test_an_unused_connection_ends_when_its_port_has_changed() -> None:
+    async def run() -> None:
+        async with server(answers(b"old")) as (transport, _, _), server(answers(b"new")) as (other, _, _):
+            port, other_port = transport._port_of(AT), other._port_of(AT)
+            async with relay(port) as (relayed, closed):
+                transport._port_of = lambda _endpoint: relayed
+                assert (await transport.send(AT, UNARY, 60.0)).body == b"old"
+                transport._port_of = lambda _endpoint: other_port
+                assert (await transport.send(AT, UNARY, 60.0)).body == b"new"
+                async with asyncio.timeout(60):
+                    await closed.wait()
+
+    asyncio.run(run())
+
+
+def test_an_rpc_at_the_port_before_can_still_be_hung_up() -> None:
+    async def run() -> None:
+        asked = asyncio.Event()
+
+        async def behave(_context: Any) -> None:
+            asked.set()
+            await asyncio.sleep(3_600)
+
+        async with server(behave) as (transport, _, _), server(answers(b"new")) as (other, _, _):
+            other_port = other._port_of(AT)
+            asking = asyncio.create_task(transport.send(AT, UNARY, 3_600.0))
+            async with asyncio.timeout(60):
+                await asked.wait()
+                transport._port_of = lambda _endpoint: other_port
+                assert (await transport.send(AT, UNARY, 60.0)).body == b"new"
+                transport.hang_up(AT)
+                with pytest.raises(EndpointTimeoutError):
+                    await asking
 
     asyncio.run(run())

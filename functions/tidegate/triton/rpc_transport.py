@@ -36,13 +36,20 @@ _OPTIONS = (
 
 
 class _Channel:
-    """The connection to one server, and the calls that are under way on it."""
+    """The connection to one server, and the calls that are under way on it.
 
-    def __init__(self, address: str, most_bytes: int) -> None:
+    Args:
+        address: host and port of the server.
+        most_bytes: the largest answer.
+        unused: called when a call has ended, and no other is under way.
+    """
+
+    def __init__(self, address: str, most_bytes: int, unused: Callable[[_Channel], None]) -> None:
         options = [*_OPTIONS, ("grpc.max_receive_message_length", most_bytes)]
         self.channel = grpc.aio.insecure_channel(address, options=options)
         self.address = address
         self.calls: set[Any] = set()
+        self._unused = unused
         self._methods: dict[str, Any] = {}
 
     def method(self, path: str, *, streams: bool) -> Any:
@@ -52,6 +59,12 @@ class _Channel:
             make = self.channel.stream_stream if streams else self.channel.unary_unary
             method = self._methods[path] = make(path)
         return method
+
+    def ended(self, call: Any) -> None:
+        """Note the end of a call."""
+        self.calls.discard(call)
+        if not self.calls:
+            self._unused(self)
 
     @property
     def is_connected(self) -> bool:
@@ -82,6 +95,7 @@ class RpcTransport:
         self._limits = limits
         self._cancels = cancels
         self._channels: dict[Endpoint, _Channel] = {}
+        self._retired: dict[_Channel, Endpoint] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
     async def send(
@@ -106,14 +120,16 @@ class RpcTransport:
     def hang_up(self, endpoint: Endpoint) -> None:
         self._http.hang_up(endpoint)
         found = self._channels.get(endpoint)
-        if found is not None:
-            for call in tuple(found.calls):
+        retired = [each for each, of in self._retired.items() if of == endpoint]
+        for channel in retired if found is None else (found, *retired):
+            for call in tuple(channel.calls):
                 call.cancel()
 
     async def aclose(self) -> None:
         """Close every connection for RPCs."""
-        channels, self._channels = self._channels, {}
-        for each in channels.values():
+        channels = [*self._channels.values(), *self._retired]
+        self._channels, self._retired = {}, {}
+        for each in channels:
             await each.channel.close()
 
     def _channel(self, endpoint: Endpoint) -> _Channel:
@@ -122,21 +138,31 @@ class RpcTransport:
         Raises:
             EndpointError: the endpoint has no port for gRPC.
         """
-        port = self._port_of(endpoint)
-        if port is None:
+        address = self._address(endpoint)
+        if address is None:
             raise EndpointError("the server has no port for gRPC")
-        address = f"{endpoint.host}:{port}"
         found = self._channels.get(endpoint)
         if found is None or found.address != address:
-            self._close_unused()
-            found = self._channels[endpoint] = _Channel(address, self._limits.most_bytes)
+            self._retire()
+            found = self._channels[endpoint] = _Channel(address, self._limits.most_bytes, self._close_retired)
         return found
 
-    def _close_unused(self) -> None:
+    def _address(self, endpoint: Endpoint) -> str | None:
+        port = self._port_of(endpoint)
+        return None if port is None else f"{endpoint.host}:{port}"
+
+    def _retire(self) -> None:
+        """Give up the connections to addresses that endpoints no longer have. Each is closed once its last call has ended."""
         for endpoint, each in list(self._channels.items()):
-            if not each.calls and self._port_of(endpoint) is None:
+            if each.address != self._address(endpoint):
                 del self._channels[endpoint]
-                spawn(self._closing, each.channel.close())
+                self._retired[each] = endpoint
+                if not each.calls:
+                    self._close_retired(each)
+
+    def _close_retired(self, channel: _Channel) -> None:
+        if self._retired.pop(channel, None) is not None:
+            spawn(self._closing, channel.channel.close())
 
     async def _stream(
         self, endpoint: Endpoint, request: HttpRequest, timeout_s: float, done: Done | None
@@ -151,7 +177,7 @@ class RpcTransport:
         channel.calls.add(call)
 
         def ended(took_s: float | None) -> None:
-            channel.calls.discard(call)
+            channel.ended(call)
             if done is not None:
                 done(took_s)
 
@@ -165,7 +191,7 @@ class RpcTransport:
         call = channel.method(request.path, streams=False)(request.body, timeout=limit_s, metadata=metadata)
         channel.calls.add(call)
         # Not before: one that goes on can still be hung up, and keeps its connection.
-        call.add_done_callback(channel.calls.discard)
+        call.add_done_callback(channel.ended)
         try:
             if self._cancels:
                 body = await call
