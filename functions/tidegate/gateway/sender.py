@@ -188,6 +188,11 @@ class Sender:
                     place.limit.shrink(self._clock())
                     self._note_failure(place, call, None if call.may_wait_for_sequences else SuspectKind.HUNG)
                 return Failure(text, self._unless_once(call, Next.RATIONED), Kind.LATE)
+            case EndpointAnswerError():
+                # The server, or a proxy before it, is to blame, and the model may have worked on the request.
+                self._watch.suspect(place.server)
+                self._note_failure(place, call)
+                return Failure(text, self._unless_once(call, Next.RATIONED))
             case _:
                 self._watch.suspect(place.server)
                 return Failure(text, Next.FREE)

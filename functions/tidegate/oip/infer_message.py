@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
-from tidegate.errors import RefusedError, malformed
+from tidegate.errors import EndpointAnswerError, RefusedError, malformed
 from tidegate.oip.protobuf import FIXED64, LENGTH, VARINT, Reader, field, signed
 from tidegate.oip.request_json import check_reserved
 from tidegate.oip.shapes import MOST_DIMENSIONS, MOST_SHAPES, check_declared, count_elements
@@ -124,11 +124,19 @@ def read_id(message: bytes) -> str:
 
 
 def stream_error(message: bytes) -> str | None:
-    """Return the error in a `ModelStreamInferResponse`; None if it has none."""
+    """Return the error in a `ModelStreamInferResponse`; None if it has none.
+
+    Raises:
+        EndpointAnswerError: the server's message cannot be read.
+    """
     reader = Reader(message)
-    for number, wire_type, start, end in reader.fields(0, len(message)):
-        if number == _ERROR_MESSAGE and wire_type == LENGTH and end > start:
-            return message[start:end].decode(errors="replace")
+    try:
+        for number, wire_type, start, end in reader.fields(0, len(message)):
+            if number == _ERROR_MESSAGE and wire_type == LENGTH and end > start:
+                return message[start:end].decode(errors="replace")
+    except RefusedError:
+        # The reader blames the caller, whose message this is not.
+        raise EndpointAnswerError("the answer is not a message of the protocol", sent=True) from None
     return None
 
 

@@ -115,7 +115,11 @@ class InferenceService:
         outcome = await service.dispatcher.dispatch(decision, call, service.dispatcher.deadline_s(decision))
         if outcome.response.status >= 400:
             raise UnavailableError("no server describes itself")
-        message = _offered(outcome.response.body)
+        try:
+            message = _offered(outcome.response.body)
+        except RefusedError as error:
+            # The reader blames the caller, whose message this is not.
+            raise UnavailableError("no server describes itself") from error
         self._server = (now_s, message)
         return RpcAnswer(message)
 

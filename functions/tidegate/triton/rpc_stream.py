@@ -37,6 +37,7 @@ class RpcStream:
         self._ended: Done | None = ended
         self._lease: ByteLease | None = None
         self._first: bytes | None = None
+        self._error: str | None = None
         self._took_s: float | None = None
 
     async def start(self, message: bytes, timeout_s: float) -> HttpResponse:
@@ -58,9 +59,8 @@ class RpcStream:
             raise EndpointTimeoutError("no answer within the attempt's time", sent=self._is_connected()) from None
         except grpc.aio.AioRpcError as error:
             return error_response(error, self._is_connected())
-        text = stream_error(self._first)
-        if text:
-            return streamed_error(text)
+        if self._error is not None:
+            return streamed_error(self._error)
         self._took_s = loop.time() - began_s
         return HttpResponse(200, (), b"", stream=self)
 
@@ -95,7 +95,11 @@ class RpcStream:
             ended(self._took_s)
 
     async def _read(self) -> bytes:
-        """Return the next message; nothing once the stream has ended."""
+        """Return the next message; nothing once the stream has ended.
+
+        Raises:
+            EndpointError: the server answers nothing, or no message of the protocol, or more than there is room for.
+        """
         self._lease = None
         try:
             message = await self._call.read()
@@ -108,6 +112,7 @@ class RpcStream:
             self._lease = self._budget.lease(len(message))
             if self._lease is None:
                 raise EndpointBusyError("answers hold as many bytes as they may (max_buffered_bytes)", sent=True)
+        self._error = stream_error(message)
         return bytes(message)
 
 

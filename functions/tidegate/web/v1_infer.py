@@ -31,6 +31,7 @@ METADATA_MAX_AGE_S = 60.0
 REFUSAL_MAX_AGE_S = 1.0
 INFER_MEMBERS = ("context", "inputs")
 _RESOLVE_MEMBERS = ("context",)
+_LONGEST_LENGTH = 18
 
 
 class Asked(NamedTuple):
@@ -239,6 +240,7 @@ def json_length(response: HttpResponse) -> int | None:
             raise ModelAnswerError(f"the model's server answered {response.status} without an error text")
         raise ModelRefusedError(response.status, text)
     length = response.header(b"inference-header-content-length")
-    if length is not None and not length.isdigit():
+    # int() raises for more than 4 300 digits.
+    if length is not None and not (length.isdigit() and len(length) <= _LONGEST_LENGTH):
         raise ModelAnswerError("the answer's Inference-Header-Content-Length is not a number")
     return None if length is None else int(length)
