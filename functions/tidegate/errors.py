@@ -112,6 +112,7 @@ class Refusal(StrEnum):
     FORBIDDEN = "forbidden"
     NOT_GRANTED = "not-granted"
     UNKNOWN_TARGET = "unknown-target"
+    OTHER_TARGET = "other-target"
     JSON_TOO_LARGE = "json-too-large"
     TOO_MANY_VALUES = "too-many-values"
 

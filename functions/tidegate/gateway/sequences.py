@@ -1,4 +1,5 @@
-"""Checks of a request's `sequence_id`, so that none reaches Triton that crashes it.
+"""Checks of a request of a sequence: of the target that it pins, and of its `sequence_id`, so that none reaches Triton that crashes
+it.
 
 Triton 2.51 writes a text id, after 4 bytes for its length, into the 4 or 8 bytes of a numeric CORRID control, and overruns
 them. The allocator's padding absorbs 20 bytes of text; 21 crash the server. A longer id, such as a UUID, is sent only if
@@ -13,11 +14,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from tidegate.errors import ModelAnswerError, malformed
+from tidegate.errors import ModelAnswerError, Refusal, RefusedError, malformed
 from tidegate.gateway.call import Call
 from tidegate.gateway.dispatcher import Dispatcher
 from tidegate.oip.paths import model_path
-from tidegate.rules.decision import Decision
+from tidegate.rules.decision import Decision, Target
 
 LONGEST_SEQUENCE_ID_BYTES = 128
 """Triton's own limit."""
@@ -41,6 +42,26 @@ def check_sequence_id(text: str) -> None:
         raise malformed("the sequence_id holds half of a surrogate pair, which is not text") from None
     if size_bytes > LONGEST_SEQUENCE_ID_BYTES:
         raise malformed(f"the sequence_id is a text of more than {LONGEST_SEQUENCE_ID_BYTES} bytes")
+
+
+def check_sequence_target(pinned: Target, target: Target) -> None:
+    """Check that a request pins the target that its sequence has: its state is nowhere else. A pin without a version names
+    whichever version the sequence has.
+
+    Raises:
+        RefusedError: it is another one.
+    """
+    is_any_version = pinned.name == pinned.model
+    if pinned.model == target.model and (is_any_version or pinned.version == target.version):
+        return
+    has = target.model if target.version is None else f"{target.model}/{target.version}"
+    raise RefusedError(
+        Refusal.OTHER_TARGET,
+        f"the request pins '{pinned.name}', but its sequence began on '{has}', which alone has its state: pin that or nothing, or "
+        "start the sequence again, with sequence_start",
+        pinned=pinned.name,
+        target=has,
+    )
 
 
 class NumericIds:

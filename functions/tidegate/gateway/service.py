@@ -31,7 +31,7 @@ from tidegate.gateway.metadata import MetadataCache
 from tidegate.gateway.model_checks import check_classes, check_pinned_version
 from tidegate.gateway.quotas import Quotas
 from tidegate.gateway.request import Admitted, Ask, Decided, Limits
-from tidegate.gateway.sequences import NumericIds
+from tidegate.gateway.sequences import NumericIds, check_sequence_target
 from tidegate.gateway.shadowing import Shadowing
 from tidegate.gateway.streams import AnswerReader
 from tidegate.ports import EngineSource, Observe, Served, StreamEnd
@@ -207,10 +207,16 @@ class Service:
     def join(
         self, admitted: Admitted, decided: Decided, sequence: Sequence, limits: Limits
     ) -> tuple[Decided, Sequence]:
-        """Return a decided request of a sequence with the decision and the endpoint that the sequence has, if it has begun."""
+        """Return a decided request of a sequence with the decision and the endpoint that the sequence has, if it has begun.
+
+        Raises:
+            RefusedError: the request pins another target than the sequence has.
+        """
         bound = self._bindings.find(decided.decision.objective, decided.caller, sequence)
         if bound is None:
             return decided, sequence
+        if admitted.pinned is not None:
+            check_sequence_target(admitted.pinned, bound.decision.target)
         deadline_s = self._deadline_s(admitted, bound.decision, limits)
         if decided.record is not None:
             decided.record.decision = bound.decision

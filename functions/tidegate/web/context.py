@@ -36,7 +36,8 @@ class OipContext(NamedTuple):
 def name_to_read(objective: Objective, head: RequestHead) -> JsonName:
     """Return the name that makes the gateway parse the JSON of a request to `/v2` that contains it."""
     reads = (objective.attributes or objective.allocations) and not head.values(_CONTEXT)
-    return PARAMETERS if reads else SEQUENCE_ID
+    # A sequence that only the header names may still say in the body that it starts or ends.
+    return PARAMETERS if reads or head.values(_SEQUENCE) else SEQUENCE_ID
 
 
 def oip_context(

@@ -265,6 +265,7 @@ _REFUSALS = {
     Refusal.FORBIDDEN: (403, "Not for callers"),
     Refusal.NOT_GRANTED: (403, "Not granted"),
     Refusal.UNKNOWN_TARGET: (404, "Unknown target"),
+    Refusal.OTHER_TARGET: (409, "The sequence has another target"),
     Refusal.JSON_TOO_LARGE: (413, "The request has too much JSON"),
     Refusal.TOO_MANY_VALUES: (413, "The inputs have too many values"),
 }
