@@ -78,13 +78,12 @@ def test_the_context_is_read_from_the_parameters(gateway: Host) -> None:
 
 
 def test_events_come_as_the_model_sends_them(gateway: Host) -> None:
-    began_s = time.monotonic()
-    with opened(gateway, STREAM, {"COUNT": 6, "SCRIPT": "slow"}) as response:
+    with opened(gateway, STREAM, {"COUNT": 20, "SCRIPT": "slow"}) as response:
         first = response.readline()
-        first_s = time.monotonic() - began_s
+        first_s = time.monotonic()
         rest = response.read()
-    assert numbers(first + rest) == list(range(6))
-    assert time.monotonic() - began_s - first_s > 0.5 > first_s
+    assert numbers(first + rest) == list(range(20))
+    assert time.monotonic() - first_s > 0.5, "the model takes three seconds for the rest"
 
 
 def test_a_stream_without_responses_is_empty(gateway: Host) -> None:
@@ -106,9 +105,8 @@ def test_a_caller_that_leaves_cancels_the_model(gateway: Host) -> None:
     before = cancelled()
     with opened(gateway, STREAM, {"COUNT": 200, "SCRIPT": "slow"}) as response:
         assert response.readline()
-    began_s = time.monotonic()
-    assert cancelled() == before + 1, "the model's one instance works on this request"
-    assert time.monotonic() - began_s < 5
+    # The model's one instance works on this request, too. What was left would take it longer than this may wait.
+    assert cancelled() == before + 1
 
 
 def test_an_error_within_a_stream_is_redacted_like_any_other(gateway: Host, redacting: Host, triton: Host) -> None:
