@@ -130,17 +130,21 @@ def test_a_thawed_function_decides_by_what_is_live_now(
         function, {**deployment.variables(shards), "TIDEGATE_POLL_INTERVAL_S": "0.2", "TIDEGATE_FRESH_WAIT_MS": "10000"}
     )
     path = "/v1/objectives/adding/resolve"
+    frozen_s = []
     for number in range(1, 4):
         assert ask(environment, path, {"context": {}}).status == 200
         environment.freeze()
+        began = time.monotonic()
         revision = deployment.publish(bundles[number % 2])
         time.sleep(2)
+        frozen_s.append(time.monotonic() - began)
         environment.thaw()
         answer = ask(environment, path, {"context": {}})
         assert (answer.status, answer.json["revision"]) == (200, revision), "the first request already"
     ages = [line["BundleAgeSeconds"][0] for line in metric_lines(environment) if "BundleAgeSeconds" in line]
     assert len(ages) == 6
-    assert max(ages) < 1.8, "nothing that the alarm on old rules would see"
+    thawed = zip(ages[1::2], frozen_s, strict=True)
+    assert all(age_s < each_s for age_s, each_s in thawed), "nothing that the alarm on old rules would see"
 
 
 def test_a_thawed_function_serves_what_it_knows_while_the_store_hangs(
@@ -154,23 +158,29 @@ def test_a_thawed_function_serves_what_it_knows_while_the_store_hangs(
     ask(environment, "/v1/objectives/adding/resolve", {"context": {}})
     proxy.hang()
     time.sleep(0.7)
-    began = time.monotonic()
-    answers = [ask(environment, "/v1/objectives/adding/resolve", {"context": {}}) for _ in range(5)]
-    assert [answer.json["revision"] for answer in answers] == [revision] * 5
-    assert 1.5 <= time.monotonic() - began < 7.5, "one of them waited, and not each of the five"
+    took_s = []
+    for _ in range(5):
+        began = time.monotonic()
+        assert ask(environment, "/v1/objectives/adding/resolve", {"context": {}}).json["revision"] == revision
+        took_s.append(time.monotonic() - began)
+    assert min(took_s) < 1.5 <= max(took_s), "one of them waited, and not each of the five"
 
 
 def test_the_time_that_the_function_has_left_is_the_deadline(
-    deployment: Deployment, start: Starter, silent_server: int
+    deployment: Deployment, start: Starter, silent_server: int, tmp_path: Path
 ) -> None:
-    deployment.publish(RULES)
+    rules = tmp_path / "rules"
+    shutil.copytree(WEB / "rules", rules)
+    file = rules / "objectives" / "adding.yaml"
+    file.write_text(file.read_text().replace("timeout_ms: 5000", "timeout_ms: 120000"))
+    deployment.publish(compile_directory(rules))
     gateway = start("gateway", deployment.variables({"main": silent_server, "spare": silent_server}))
     ask(gateway, "/v2/health/live", method="GET")
     before = time.monotonic()
     answer = ask(gateway, "/v2/models/adding/infer", PAIR, remaining_ms=600)
     assert answer.status == 504
     assert set(answer.json) == {"error"}
-    assert time.monotonic() - before < 4, "not the objective's own 5 s"
+    assert time.monotonic() - before < 100, "not the objective's own 120 s"
 
 
 def test_what_a_function_cannot_carry_is_refused_with_what_to_do(
