@@ -82,7 +82,7 @@ def running_agent(aws: LocalAws, log: Path, held: ModelLoad, *doors: str, **sett
         "TIDEGATE_AWS_ENDPOINT_URL": aws.url,
         "TIDEGATE_AWS_REGION": "us-east-1",
         "TIDEGATE_REPORT_INTERVAL_S": "0.2",
-        "TIDEGATE_STORE_TIMEOUT_S": "0.2",
+        "TIDEGATE_STORE_TIMEOUT_S": "5",
         "TIDEGATE_SELF_TEST_INTERVAL_S": "0",
         "PYTHONPATH": str(ROOT / "functions"),
     } | {f"TIDEGATE_{name.upper()}": value for name, value in settings.items()}
