@@ -315,6 +315,11 @@ class Settings:
         "Token that opens `GET /v1/fleet` of a gateway, as `Authorization: Bearer` or `Tidegate-Operator`; unset: `tidegate up` "
         "makes one, which commands of the same user find, and a function refuses every request for it.",
     )
+    sequence_key: str | None = kinds.secret(
+        "key",
+        "Key that keeps the sequence ids which callers have at the models' servers unpredictable; the same for all gateways before "
+        "the same servers. Unset: `tidegate up` makes one, and a function has none.",
+    )
     management_secret_arn: str | None = kinds.text(
         None,
         "ARN in Secrets Manager of the management secret, for the functions that need it.",

@@ -10,7 +10,7 @@ from google.protobuf.message import DecodeError
 from hypothesis import given
 from hypothesis import strategies as st
 from tidegate.errors import RefusedError
-from tidegate.oip.infer_message import InferMessage, named, parameter_fields, read_infer, read_name
+from tidegate.oip.infer_message import InferMessage, named, parameter_fields, read_infer, read_name, sequence_id_field
 from tidegate.oip.protobuf import MOST_FIELDS, field
 from tritonclient.grpc import service_pb2
 
@@ -234,3 +234,33 @@ def _number(value: int) -> bytes:
         digits.append(value & 0x7F | 0x80)
         value >>= 7
     return bytes([*digits, value])
+
+
+@pytest.mark.parametrize("sent", [1, 2**63 - 1, "a-text"])
+def test_the_sequence_id_that_is_appended_overrides_the_callers_whatever_its_kind(sent: int | str) -> None:
+    for kind, given_id in (("int64_param", 7), ("string_param", "seven"), ("uint64_param", 7)):
+        request = service_pb2.ModelInferRequest(model_name="m")
+        setattr(request.parameters["sequence_id"], kind, given_id)
+        request.parameters["sequence_start"].bool_param = True
+        message = request.SerializeToString() + sequence_id_field(sent)
+        decoded = service_pb2.ModelInferRequest.FromString(message)
+        found = decoded.parameters["sequence_id"]
+        assert found.WhichOneof("parameter_choice") == ("string_param" if isinstance(sent, str) else "int64_param")
+        assert (found.string_param if isinstance(sent, str) else found.int64_param) == sent
+        assert decoded.parameters["sequence_start"].bool_param
+        assert len(decoded.parameters) == 2
+
+
+def test_a_negative_sequence_id_is_the_number_that_triton_takes_it_for() -> None:
+    request = service_pb2.ModelInferRequest(model_name="m")
+    request.parameters["sequence_id"].int64_param = -1
+    request.parameters["other"].int64_param = -1
+    assert read_infer(request.SerializeToString()).parameters == {"sequence_id": 2**64 - 1, "other": -1}
+
+
+@pytest.mark.parametrize(("kind", "value"), [("bool_param", True), ("double_param", 7.0)])
+def test_a_sequence_id_of_another_kind_is_refused(kind: str, value: object) -> None:
+    request = service_pb2.ModelInferRequest(model_name="m")
+    setattr(request.parameters["sequence_id"], kind, value)
+    with pytest.raises(RefusedError, match="expected int64_param or string_param"):
+        read_infer(request.SerializeToString())

@@ -204,6 +204,7 @@ def gateway_app(
     fleet: FleetStatus | None = None,
     model_errors: ModelErrors = ModelErrors.PASSED,
     streams: bool = True,
+    sequence_key: str = "",
     **config: Any,
 ) -> Any:
     """Create the gateway in front of one local port per shard; `OPERATOR` is its operators' token."""
@@ -217,6 +218,7 @@ def gateway_app(
         model_errors=model_errors,
         streams=streams,
         operator_token=OPERATOR,
+        sequence_key=sequence_key,
     )
 
 

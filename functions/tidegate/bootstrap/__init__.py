@@ -129,6 +129,7 @@ def build_gateway(
         observe=observe,
         shadowing=shadowing,
         operator_token=settings.operator_token,
+        sequence_key=settings.sequence_key or "",
         max_active_requests=settings.max_active_requests,
         limit_shares=settings.limit_shares,
         log=None if write_line is None else AccessLog(write_line, settings.access_log_percent),

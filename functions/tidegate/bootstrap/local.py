@@ -127,6 +127,8 @@ def _with_secrets(settings: Settings) -> Settings:
         settings,
         operator_token=settings.operator_token or secrets.token_urlsafe(32),
         management_secret=settings.management_secret or secrets.token_urlsafe(32),
+        # Its servers are new, and have no sequence that another key would lose.
+        sequence_key=settings.sequence_key or secrets.token_urlsafe(32),
     )
 
 

@@ -26,12 +26,16 @@ class Sequence(NamedTuple):
         starts: whether this is its first request.
         ends: whether this is its last request.
         endpoint: where it lives; None where that is not known.
+        given: the id in the request itself, a number or a text; None where only a header names the sequence.
+        sent: what Triton gets in place of `given`; None: the request stays as it is.
     """
 
     id: str
     starts: bool = False
     ends: bool = False
     endpoint: Endpoint | None = None
+    given: int | str | None = None
+    sent: int | str | None = None
 
 
 class Binding(NamedTuple):
@@ -42,18 +46,19 @@ class Binding(NamedTuple):
 
 
 class Bindings:
-    """The sequences that this process has served, each by its objective, its caller and its id."""
+    """The sequences that this process has served, each by its objective, its caller and its id, of which Triton distinguishes a
+    number from a text."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[str, str | None, str], Binding] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, str | None, str, bool], Binding] = OrderedDict()
 
     def find(self, objective: str, caller: str | None, sequence: Sequence) -> Binding | None:
         """Return the binding of a sequence that has begun; None if it is not known here."""
-        return None if sequence.starts else self._kept.get((objective, caller, sequence.id))
+        return None if sequence.starts else self._kept.get(_key(objective, caller, sequence))
 
     def bind(self, decision: Decision, caller: str | None, sequence: Sequence, endpoint: Endpoint) -> None:
         """Keep the endpoint that answered a request of a sequence, until the sequence ends."""
-        key = (decision.objective, caller, sequence.id)
+        key = _key(decision.objective, caller, sequence)
         if sequence.ends:
             self._kept.pop(key, None)
             return
@@ -64,4 +69,8 @@ class Bindings:
 
     def lose(self, objective: str, caller: str | None, sequence: Sequence) -> None:
         """Forget a sequence whose state is gone."""
-        self._kept.pop((objective, caller, sequence.id), None)
+        self._kept.pop(_key(objective, caller, sequence), None)
+
+
+def _key(objective: str, caller: str | None, sequence: Sequence) -> tuple[str, str | None, str, bool]:
+    return objective, caller, sequence.id, isinstance(sequence.given, str)

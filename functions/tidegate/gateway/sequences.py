@@ -30,7 +30,22 @@ _MOST_KEPT = 1024
 _MOST_STEPS = 256
 
 
-def check_sequence_id(text: str) -> None:
+def check_sequence_id(given: Any) -> int | str:
+    """Return an id that Triton accepts: a number that is not negative and has at most 64 bits, or a text.
+
+    Raises:
+        RefusedError: it is neither, or a text that is not valid Unicode, or too long.
+    """
+    if isinstance(given, str):
+        check_text_id(given)
+        return given
+    if type(given) is not int or not 0 < given < 1 << 64:
+        # In Triton's words.
+        raise malformed("Unable to parse 'sequence_id': attempt to access JSON non-string as string")
+    return given
+
+
+def check_text_id(text: str) -> None:
     """Refuse a text id that Triton accepts for no model.
 
     Raises:
@@ -77,15 +92,15 @@ class NumericIds:
         self._clock = clock
         self._kept: dict[str, tuple[float, bool]] = {}
 
-    async def check(self, decision: Decision, sequence_id: str, deadline_s: float) -> None:
-        """Refuse an id that could crash the server of the decision's target. Short ids need no request to the model.
+    async def check(self, decision: Decision, sequence_id: int | str | None, deadline_s: float) -> None:
+        """Refuse an id that could crash the server of the decision's target. Numbers and short texts need no request to the model.
 
         Raises:
             DispatchError: no target answered.
             ModelAnswerError: a configuration cannot be read.
             RefusedError: the model, or a step of it, takes numbers, and the id is a long text.
         """
-        if len(sequence_id.encode()) <= HARMLESS_SEQUENCE_ID_BYTES:
+        if not isinstance(sequence_id, str) or len(sequence_id.encode()) <= HARMLESS_SEQUENCE_ID_BYTES:
             return
         if await self._takes_numbers(decision, deadline_s):
             raise malformed(

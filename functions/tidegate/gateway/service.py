@@ -29,6 +29,7 @@ from tidegate.gateway.grants import Grants, pinned_target, traffic_of
 from tidegate.gateway.load import LoadLimit
 from tidegate.gateway.metadata import MetadataCache
 from tidegate.gateway.model_checks import check_classes, check_pinned_version
+from tidegate.gateway.private_ids import PrivateIds
 from tidegate.gateway.quotas import Quotas
 from tidegate.gateway.request import Admitted, Ask, Decided, Limits
 from tidegate.gateway.sequences import NumericIds, check_sequence_target
@@ -52,6 +53,7 @@ class Service:
         quotas: holds callers and objectives to their limits.
         load: limits the requests under way in the process; None: no limit.
         shadowing: makes the copies for shadows; None for no copies.
+        private_ids: replaces the sequence ids of named callers; by default without a key.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Service:
         quotas: Quotas | None = None,
         load: LoadLimit | None = None,
         shadowing: Shadowing | None = None,
+        private_ids: PrivateIds | None = None,
     ) -> None:
         self.engines = engines
         self.dispatcher = dispatcher
@@ -70,6 +73,7 @@ class Service:
         self.metadata = MetadataCache(dispatcher)
         self._numeric_ids = NumericIds(dispatcher)
         self._bindings = Bindings()
+        self._private_ids = private_ids or PrivateIds()
         self._observe = observe
         self._quotas = quotas or Quotas()
         self._load = load
@@ -207,12 +211,16 @@ class Service:
     def join(
         self, admitted: Admitted, decided: Decided, sequence: Sequence, limits: Limits
     ) -> tuple[Decided, Sequence]:
-        """Return a decided request of a sequence with the decision and the endpoint that the sequence has, if it has begun.
+        """Return a decided request of a sequence with the decision and the endpoint that the sequence has, if it has begun, and
+        with the id that is the caller's alone, if it has a name.
 
         Raises:
             RefusedError: the request pins another target than the sequence has.
         """
-        bound = self._bindings.find(decided.decision.objective, decided.caller, sequence)
+        objective, caller = decided.decision.objective, decided.caller
+        if caller is not None and sequence.given is not None:
+            sequence = sequence._replace(sent=self._private_ids.of(objective, caller, sequence.given))
+        bound = self._bindings.find(objective, caller, sequence)
         if bound is None:
             return decided, sequence
         if admitted.pinned is not None:
@@ -246,7 +254,7 @@ class Service:
         """
         decision, deadline_s = decided.decision, decided.deadline_s
         if sequence is not None:
-            await self._numeric_ids.check(decision, sequence.id, deadline_s)
+            await self._numeric_ids.check(decision, sequence.given, deadline_s)
         if classified:
             decision = await check_classes(self.metadata, decision, classified, deadline_s)
         if decided.is_pinned:

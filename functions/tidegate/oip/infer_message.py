@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from tidegate.errors import EndpointAnswerError, RefusedError, malformed
-from tidegate.oip.protobuf import FIXED64, LENGTH, VARINT, Reader, field, signed
+from tidegate.oip.protobuf import FIXED64, LENGTH, VARINT, Reader, field, number_field, signed
 from tidegate.oip.request_json import check_reserved
 from tidegate.oip.shapes import MOST_DIMENSIONS, MOST_SHAPES, check_declared, count_elements
 
@@ -26,6 +26,7 @@ _BOOL, _INT64, _STRING, _DOUBLE, _UINT64 = 1, 2, 3, 4, 5
 _KINDS = {_BOOL: VARINT, _INT64: VARINT, _STRING: LENGTH, _DOUBLE: FIXED64, _UINT64: VARINT}
 _DOUBLE_VALUE = struct.Struct("<d")
 _MOST_PARAMETER_BYTES = 128 * 1024
+_SEQUENCE_ID = "sequence_id"
 
 Parameter = bool | int | float | str
 
@@ -99,7 +100,7 @@ def read_infer(message: bytes) -> InferMessage:
             key, value = _entry(reader, start, end)
             check_reserved((key,))
             if value is not None:
-                parameters[key] = value
+                parameters[key] = _as_id(value) if key == _SEQUENCE_ID else value
         elif number == _MODEL_NAME:
             model = reader.text(start, end)
         elif number == _MODEL_VERSION:
@@ -156,6 +157,26 @@ def parameter_fields(parameters: Sequence[tuple[bytes, bytes]]) -> bytes:
     """Return what adds parameters of type text when it is appended to a `ModelInferRequest`."""
     entries = (field(_KEY, name) + field(_VALUE, field(_STRING, value)) for name, value in parameters)
     return b"".join([field(_PARAMETERS, entry) for entry in entries])
+
+
+def sequence_id_field(sequence_id: int | str) -> bytes:
+    """Return what replaces the `sequence_id` of a `ModelInferRequest` when it is appended: a text, or a number below 2^63."""
+    key = field(_KEY, _SEQUENCE_ID.encode())
+    if isinstance(sequence_id, str):
+        return field(_PARAMETERS, key + field(_VALUE, field(_STRING, sequence_id.encode())))
+    return field(_PARAMETERS, key + field(_VALUE, number_field(_INT64, sequence_id)))
+
+
+def _as_id(value: Parameter) -> int | str:
+    """Return a `sequence_id` as Triton takes it: a negative number as the unsigned one with the same bits.
+
+    Raises:
+        RefusedError: it is neither a number nor a text.
+    """
+    if isinstance(value, (bool, float)):
+        # In Triton's words.
+        raise malformed("invalid value type for 'sequence_id' parameter, expected int64_param or string_param.")
+    return value + (1 << 64) if isinstance(value, int) and value < 0 else value
 
 
 def _shape(reader: Reader, start: int, end: int) -> list[int]:

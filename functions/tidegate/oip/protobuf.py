@@ -106,6 +106,11 @@ def field(number: int, value: bytes) -> bytes:
     return _varint(number << 3 | LENGTH) + _varint(len(value)) + value
 
 
+def number_field(number: int, value: int) -> bytes:
+    """Serialize an integer that is not negative."""
+    return _varint(number << 3 | VARINT) + _varint(value)
+
+
 def _varint(value: int) -> bytes:
     found = bytearray()
     while value >= 0x80:

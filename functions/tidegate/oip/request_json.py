@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from tidegate.errors import Refusal, RefusedError, malformed
 from tidegate.oip.inflating import inflated
 from tidegate.oip.json_walk import UnwalkableError, check_nesting, top_members
+from tidegate.oip.sequence_id import sequence_id_at
 from tidegate.oip.shapes import check_shapes
 from tidegate.rules.contract import RESERVED_PARAMETERS
 from tidegate.strict_json import UnreadableError, parse
@@ -52,11 +53,12 @@ class RequestJson(NamedTuple):
     """The parts of a request besides its tensors.
 
     `parameters` are the request's, if they were looked for and are an object; `classified` names the outputs that it wants as
-    classes.
+    classes. `sequence_id_at` is where the uncompressed JSON has the value of the parameter `sequence_id`, if that names a sequence.
     """
 
     parameters: Mapping[str, Any]
     classified: tuple[str, ...] = ()
+    sequence_id_at: tuple[int, int] | None = None
 
 
 _NOTHING = RequestJson({})
@@ -154,13 +156,19 @@ def examine(text: bytes, end: int, size_bytes: int, wanted: JsonName) -> Request
     has_empty = check_shapes(text, end, has_escapes, size_bytes)
     is_wanted = wanted.is_in(text, end, has_escapes)
     if is_wanted and end <= MOST_PARSED_BYTES:
-        return _of(_parsed(text[:end]), has_empty)
+        return _located(_of(_parsed(text[:end]), has_empty), text, end)
     # Few names begin with this letter, and two plain searches cost less than one that ignores case.
     has_t = text.find(b'"t', 0, end) >= 0 or text.find(b'"T', 0, end) >= 0
     is_reserved = has_t and _RESERVED.search(text, 0, end) is not None
     if is_wanted or has_escapes or is_reserved or text.find(_CLASSES, 0, end) >= 0:
-        return _of(_walked(text, end, is_wanted), has_empty)
+        return _located(_of(_walked(text, end, is_wanted), has_empty), text, end)
     return _NOTHING
+
+
+def _located(found: RequestJson, text: bytes, end: int) -> RequestJson:
+    if not found.parameters.get("sequence_id"):
+        return found
+    return found._replace(sequence_id_at=sequence_id_at(text, end))
 
 
 def _parsed(text: bytes) -> Mapping[str, Any]:

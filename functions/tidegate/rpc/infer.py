@@ -9,7 +9,7 @@ from tidegate.errors import OverloadedError, malformed
 from tidegate.gateway.call import Call
 from tidegate.gateway.model_checks import with_version
 from tidegate.gateway.request import Decided
-from tidegate.oip.infer_message import InferMessage, parameter_fields, read_infer
+from tidegate.oip.infer_message import InferMessage, parameter_fields, read_infer, sequence_id_field
 from tidegate.rpc.exchange import Exchange, RpcAnswer, failed, passed_on
 from tidegate.rules.contract import Responses
 from tidegate.web.context import context_header, oip_context
@@ -82,7 +82,9 @@ async def decide(
     sequence = context.sequence
     if sequence is not None:
         decided, sequence = service.join(admitted, decided, sequence, limits)
-    given = [*shown.parameters(decided.decision), *shown.origin(decided.caller, decided.traffic)]
+    appended = parameter_fields([*shown.parameters(decided.decision), *shown.origin(decided.caller, decided.traffic)])
+    if sequence is not None and sequence.sent is not None:
+        appended += sequence_id_field(sequence.sent)
     call = Call(
         "POST",
         headers=head.tracing(),
@@ -91,7 +93,7 @@ async def decide(
         sequence=sequence,
         flow=decided.flow,
         stream_above_bytes=0 if path == STREAM_INFER else None,
-        appended=parameter_fields(given),
+        appended=appended,
     )
     return decided, call
 

@@ -13,6 +13,7 @@ from tidegate.byte_budget import ByteBudget
 from tidegate.gateway import Dispatcher
 from tidegate.gateway.grants import CallerOf, Grants
 from tidegate.gateway.load import LoadLimit
+from tidegate.gateway.private_ids import PrivateIds
 from tidegate.gateway.quotas import Lease, Quotas
 from tidegate.gateway.record import Record
 from tidegate.gateway.service import Service
@@ -120,6 +121,7 @@ def create_app(
     observe: Observe | None = None,
     shadowing: Shadowing | None = None,
     operator_token: str | None = None,
+    sequence_key: str = "",
     max_active_requests: int = 1024,
     limit_shares: int = 1,
     log: AccessLog | None = None,
@@ -147,6 +149,7 @@ def create_app(
         observe: callback for every decided inference, called before its answer is sent; None for no callback.
         shadowing: makes the copies for shadows; None for no copies.
         operator_token: the token that operators send; None: the operators' endpoints answer 401 to everyone.
+        sequence_key: keeps the sequence ids that callers get at the models' servers unpredictable; see `PrivateIds`.
         max_active_requests: the most requests under way at a time (> 0); the limit falls while the event loop is late.
         limit_shares: how many processes share the limits of callers and objectives (at least 1).
         log: logs each request that names an objective; None for no log.
@@ -155,7 +158,14 @@ def create_app(
     grants = Grants(caller_of, _HOW_TO_SEND if caller_of is header_caller else "no authorizer gave it")
     parts = HandlerParts(
         service=Service(
-            engines, dispatcher, grants, observe, Quotas(limit_shares), LoadLimit(max_active_requests), shadowing
+            engines,
+            dispatcher,
+            grants,
+            observe,
+            Quotas(limit_shares),
+            LoadLimit(max_active_requests),
+            shadowing,
+            PrivateIds(sequence_key),
         ),
         decided=DecisionHeaders(),
         answers=ModelAnswers(model_errors),

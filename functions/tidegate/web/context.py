@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from tidegate.errors import ContextError, malformed
 from tidegate.gateway.bindings import Sequence
-from tidegate.gateway.sequences import check_sequence_id
+from tidegate.gateway.sequences import check_sequence_id, check_text_id
 from tidegate.oip.request_json import PARAMETERS, SEQUENCE_ID, JsonName
 from tidegate.rules.contract import Objective
 from tidegate.rules.text import parse_text
@@ -113,15 +113,15 @@ def _from_parameters(objective: Objective, parameters: Mapping[str, Any]) -> dic
 
 def _sequence(head: RequestHead, parameters: Mapping[str, Any]) -> Sequence | None:
     sequence_id = parameters.get("sequence_id")
-    if isinstance(sequence_id, str):
-        check_sequence_id(sequence_id)
     # Triton reads 0 and the empty string as "no sequence".
-    name = str(sequence_id) if sequence_id else None
+    given = check_sequence_id(sequence_id) if sequence_id else None
+    name = None if given is None else str(given)
     if named := head.values(_SEQUENCE):
         name = _named(named, name)
     if name is None:
         return None
-    return Sequence(name, parameters.get("sequence_start") is True, parameters.get("sequence_end") is True)
+    starts, ends = parameters.get("sequence_start") is True, parameters.get("sequence_end") is True
+    return Sequence(name, starts, ends, given=given)
 
 
 def _named(named: ItemSequence[bytes], in_body: str | None) -> str:
@@ -129,7 +129,7 @@ def _named(named: ItemSequence[bytes], in_body: str | None) -> str:
     name = _text(named[0])
     if len(named) > 1 or not name:
         raise malformed("the header Tidegate-Sequence must be sent once, with an id", header="Tidegate-Sequence")
-    check_sequence_id(name)
+    check_text_id(name)
     if in_body is not None and in_body != name:
         detail = "the header Tidegate-Sequence names another sequence than the request's sequence_id"
         raise malformed(detail, header="Tidegate-Sequence")

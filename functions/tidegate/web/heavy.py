@@ -11,7 +11,7 @@ from typing import Any
 
 from tidegate.errors import ModelAnswerError, Refusal, RefusedError
 from tidegate.oip.generate_json import encode_generate, read_generate
-from tidegate.oip.inflating import MOST_INFLATED_BYTES, too_inflated
+from tidegate.oip.inflating import MOST_INFLATED_BYTES, inflated_whole, too_inflated
 from tidegate.oip.metadata import ModelMetadata, Tensor
 from tidegate.oip.request_json import PARAMETERS, SEQUENCE_ID, JsonName, RequestJson, examine_request
 from tidegate.oip.values import decode_outputs, encode_inputs
@@ -67,8 +67,8 @@ def examine_parts(
 
 def examined(answer: bytes) -> RequestJson:
     """Decode the result of `examine`."""
-    parameters, classified = json.loads(result(answer))
-    return RequestJson(parameters, tuple(classified))
+    parameters, classified, at = json.loads(result(answer))
+    return RequestJson(parameters, tuple(classified), None if at is None else (at[0], at[1]))
 
 
 def encode_parts(metadata: ModelMetadata, members: Sequence[str], most_values: int) -> bytes:
@@ -93,7 +93,14 @@ def _examine(head: bytes, body: bytes) -> bytes:
     )
     if found is None:
         raise too_inflated()
-    return _json([dict(found.parameters), list(found.classified)])
+    return _json([dict(found.parameters), list(found.classified), found.sequence_id_at])
+
+
+def _inflate(body: bytes) -> bytes:
+    text = inflated_whole(body, MOST_INFLATED_BYTES)
+    if text is None:
+        raise too_inflated()
+    return text
 
 
 def _read(members: bytes, body: bytes) -> bytes:
@@ -138,6 +145,7 @@ def _generate(body: bytes) -> bytes:
 
 _WORKS: dict[str, Callable[..., bytes]] = {
     "examine": _examine,
+    "inflate": _inflate,
     "read": _read,
     "encode": _encode,
     "decode": _decode,

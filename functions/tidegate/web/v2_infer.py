@@ -6,6 +6,7 @@ from tidegate.errors import UnknownObjectiveError
 from tidegate.gateway.call import Call, Outcome
 from tidegate.gateway.model_checks import with_version
 from tidegate.gateway.request import Ask, Decided, Limits
+from tidegate.oip.inflating import inflated_whole
 from tidegate.oip.request_json import (
     MOST_PARSED_BYTES,
     JsonName,
@@ -14,14 +15,15 @@ from tidegate.oip.request_json import (
     examine_request,
     json_end,
 )
+from tidegate.oip.sequence_id import with_sequence_id
 from tidegate.ports import HttpResponse
 from tidegate.rules.contract import Responses
 from tidegate.web.bodies import Body, ClientGoneError
 from tidegate.web.context import context_header, name_to_read, oip_context
 from tidegate.web.errors import not_found, oip_failure, streams_only, unknown_model
 from tidegate.web.head import RequestHead
-from tidegate.web.heavy import examine_parts, examined
-from tidegate.web.http import LEASE, RECORD, Answer, Receive, Scope, response_headers
+from tidegate.web.heavy import examine_parts, examined, result
+from tidegate.web.http import LEASE, RECORD, Answer, RawHeaders, Receive, Scope, response_headers
 from tidegate.web.parts import HandlerParts
 from tidegate.web.streams import StreamedAnswer, streamed
 
@@ -64,6 +66,12 @@ class Inference:
                 sequence = context.sequence
                 if sequence is not None:
                     decided, sequence = service.join(admitted, decided, sequence, limits)
+                    if sequence.sent is not None:
+                        assert found.sequence_id_at is not None
+                        body = await self._plain(incoming, head, body)
+                        size_bytes = len(body)
+                        body = with_sequence_id(body, found.sequence_id_at, sequence.sent)
+                        forwarded = resized(forwarded, len(body) - size_bytes)
                 decision = decided.decision
                 # Even a large answer is held to compare it with a shadow's, or while two attempts race for it.
                 held = decided.shadows or decision.hedge_after_ms is not None or decision.hedge_at is not None
@@ -132,6 +140,21 @@ class Inference:
             return begun, incoming.rest_bytes
         return await incoming.whole(begun), 0
 
+    async def _plain(self, incoming: Body, head: RequestHead, body: bytes) -> bytes:
+        """Return a body, or the start of one, decompressed.
+
+        Raises:
+            OverloadedError: the byte budget has no room for it.
+            RefusedError: it is not compressed as its headers say.
+        """
+        if not head.codings:
+            return body
+        text = inflated_whole(body, MOST_PARSED_BYTES) if len(body) <= MOST_PARSED_BYTES else None
+        if text is None:
+            text = result(await self._parts.offload.run("inflate", body))
+        incoming.hold(len(text))
+        return text
+
     async def _examined(self, head: RequestHead, body: bytes, size_bytes: int, wanted: JsonName) -> RequestJson:
         """Examine the JSON of a request. Large JSON is offloaded, so that it does not block other requests."""
         lengths, most_bytes = head.json_lengths, self._parts.max_json_bytes
@@ -140,6 +163,17 @@ class Inference:
             return found
         parts = examine_parts(lengths, head.codings, wanted, size_bytes, most_bytes)
         return examined(await self._parts.offload.run("examine", parts, body))
+
+
+def resized(headers: RawHeaders, added_bytes: int) -> list[tuple[bytes, bytes]]:
+    """Return the headers of a request that is forwarded uncompressed, whose JSON has become longer by `added_bytes`."""
+    kept = []
+    for name, value in headers:
+        if name == b"inference-header-content-length":
+            kept.append((name, b"%d" % (int(value) + added_bytes)))
+        elif name != b"content-encoding":
+            kept.append((name, value))
+    return kept
 
 
 def ask(scope: Scope, head: RequestHead, objective: str) -> Ask:
