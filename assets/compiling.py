@@ -31,7 +31,7 @@ MODULES = (
     "oip/shapes",
     "rules/conditions", "rules/decision", "rules/engine", "rules/index", "rules/masks", "rules/resolved", "rules/sticky",
     "rules/values",
-    "shadows/copy", "shadows/counts", "shadows/exchange",
+    "shadows/copy", "shadows/counts", "shadows/exchange", "shadows/sampled",
     "triton/answer_body", "triton/connection", "triton/pool", "triton/request_bytes", "triton/transport",
     "web/bodies", "web/context", "web/decided", "web/head", "web/http", "web/model_answers", "web/streams",
     "web/v2", "web/v2_generate", "web/v2_infer",

@@ -75,6 +75,12 @@ class Metric(Enum):
         (_SERVICE, _REASON),
         "Copies that were dropped under pressure.",
     )
+    SHADOWS_REPEATED = (
+        Unit.COUNT,
+        ("shadow",),
+        (_SERVICE,),
+        "Messages that were delivered again, and not carried out again.",
+    )
     SHADOWS_SENT = Unit.COUNT, ("shadow",), (_SERVICE,), "Copies that were sent to their shadow."
     SHADOWS_FAILED = Unit.COUNT, ("shadow",), (_SERVICE,), "Copies without an answer of status 200."
     QUEUE_TIME_RATIO = Unit.NONE, _PROBE, (_SHARD, _MODEL), "Time in queues per time of compute."

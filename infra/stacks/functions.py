@@ -17,6 +17,7 @@ from aws_cdk import aws_sns as sns
 from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 from tidegate.aws.layout import MANIFESTS, RULES
+from tidegate.aws.provision import MAX_COPY_RECEIVES
 
 from infra.contract import DCGM_PORT, HANDLER, LIVE
 from infra.function_assets import Assets
@@ -173,7 +174,7 @@ class FunctionsStack(cdk.Stack):
                 ),
             )
         ]
-        return http + events + ([self._shadow_spec(assets, bucket | endpoints)] if settings.shadows else [])
+        return http + events + ([self._shadow_spec(assets, bucket | registry | endpoints)] if settings.shadows else [])
 
     def _shadow_spec(self, assets: Assets, variables: Mapping[str, str]) -> Spec:
         control = self.stage.settings.control
@@ -371,8 +372,8 @@ class FunctionsStack(cdk.Stack):
             key,
             visibility=cdk.Duration.seconds(control.shadow_timeout_s + 60),
             dead=failed,
-            # A copy is never sent again: what failed is kept to be looked at.
-            max_receives=1,
+            # No copy is sent again: the function knows those that it has sent. What it did not get through is counted as late.
+            max_receives=MAX_COPY_RECEIVES,
             retention=COPIES_RETENTION,
         )
         if not stage.settings.shadows:

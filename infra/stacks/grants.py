@@ -99,7 +99,7 @@ MARKS_WEDGED = Items(("dynamodb:UpdateItem",), (f"{ENDPOINTS}*",))
 
 
 def once(function: str) -> Items:
-    """Return the rights on the records of Powertools' idempotency."""
+    """Return the rights on a function's records of what it has handled."""
     actions = ("dynamodb:DeleteItem", "dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem")
     return Items(actions, (f"{ONCE}{function}",))
 
@@ -120,6 +120,7 @@ GRANTS: Mapping[str, Grant] = {
         reads=(SHADOW_COPIES,),
         writes=(SHADOW_TALLIES,),
         deletes=(SHADOW_COPIES,),
+        registry=(once("shadow"),),
         opens=("sqs", *VARIABLES),
     ),
     "validate_rules": Grant(

@@ -26,7 +26,7 @@ def tallies(shadows: int) -> Tallies:
 
 
 def shadows_in(store: S3ShadowTallies, since: float) -> int:
-    return sum(each.shadows for each in asyncio.run(store.read(since)).tallies.pairs.values())
+    return sum(each.sent for each in asyncio.run(store.read(since)).tallies.pairs.values())
 
 
 def test_a_writer_replaces_its_own_hour_and_readers_get_every_writer_since_an_hour(aws: LocalAws) -> None:

@@ -38,7 +38,8 @@ def test_the_tallies_of_all_writers_are_reported_together(aws: LocalAws, tmp_pat
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)
     assert set(found) - {"format_version"} == documented("shadow report")
-    assert [pair["shadows"] for pair in found["pairs"]] == [400, 401]
+    assert [pair["sent"] for pair in found["pairs"]] == [400, 391]
+    assert [pair["sampled"] for pair in found["pairs"]] == [400, 412]
     assert "damaged" in found["unreadable"][0]
     assert "warning: tallies of shadows" in result.stderr
     assert (tmp_path / "r.svg").read_text().startswith("<?xml")

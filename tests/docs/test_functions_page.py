@@ -58,7 +58,7 @@ def test_a_metric_is_named_by_its_member_alone_and_emitted(metric: Metric) -> No
     assert [path.name for path, text in code.items() if f'"{metric.metric_name}"' in text] == [], (
         "it is derived from the member"
     )
-    emitting = [text for path, text in code.items() if path.parent.name in ("aws", "lambdas")]
+    emitting = [text for path, text in code.items() if path.parent.name in ("aws", "bootstrap", "lambdas")]
     assert any(f"Metric.{metric.name}:" in text or f"Metric.{metric.name}]" in text for text in emitting)
 
 

@@ -33,7 +33,7 @@ def test_a_command_of_the_page_works(
     result = CliRunner().invoke(main, [*shlex.split(command)[1:], *options], catch_exceptions=False)
     assert result.exit_code == int("--fail-above" in command), result.output
     if command == "tidegate shadow report":
-        shown = next(block.text for block in PAGE if block.text.startswith("purchase_propensity, rule"))
+        shown = next(block.text for block in PAGE if "\npurchase_propensity, rule" in block.text)
         assert [line.rstrip() for line in result.stdout.splitlines()] == shown.splitlines()
 
 

@@ -15,7 +15,7 @@ import pytest
 from tidegate.aws.clients import AwsClients, AwsConfig
 from tidegate.aws.objects import Objects
 from tidegate.aws.shadow_tallies import S3ShadowTallies
-from tidegate.shadows.tallies import PairTally
+from tidegate.shadows.pair_tally import PairTally
 
 from tests.support.model_folders import write_model
 from tests.support.stack import RunningStack, eventually, running_stack, write_rules
@@ -113,7 +113,7 @@ def test_every_request_is_copied_marked_and_compared(stack: RunningStack, notes:
     tally = tallied(stack, "ahead")
     assert tally is not None
     assert (tally.pair.objective, tally.pair.rule, tally.pair.primary) == ("main", "rest", "base")
-    assert (tally.identical, tally.dropped, tally.shadow_failed) == (0, 0, {})
+    assert (tally.identical, tally.dropped, tally.shadow_failed) == (0, {}, {})
     assert tally.outputs["Y"].absolute.quantile(0.5) == pytest.approx(0.5, rel=0.05)
 
 
@@ -135,6 +135,13 @@ def test_a_shadow_that_hangs_is_bounded(stack: RunningStack) -> None:
     assert counted(stack)["sampled"] == before["sampled"] + 100
     # Two at a time, each of which counts for two seconds; after three failures none for a while.
     assert 2 <= ended()[1] < 50
+    # The report of the pair has every one, also those of which the gateway made no copy.
+    assert eventually(lambda: (found := tallied(stack, "stuck")) is not None and found.missing == 0), counted(stack)
+    tally = tallied(stack, "stuck")
+    assert tally is not None
+    assert tally.sampled == 100
+    assert sum(tally.dropped.values()) == ended()[0]
+    assert (tally.sent, tally.shadow_failed) == (ended()[1], {"timeout": ended()[1]})
 
 
 def test_the_process_that_sends_them_may_end(stack: RunningStack) -> None:

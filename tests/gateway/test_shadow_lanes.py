@@ -83,7 +83,7 @@ def test_a_burst_is_sent_a_few_at_a_time_and_the_rest_is_dropped() -> None:
     lanes = run(work())
     assert lanes.most == 2
     assert lanes.counts == {"sent": 5, "answered": 5, "dropped: queue full": 5}
-    assert [each.shadow for each in lanes.finished].count(NoAnswer.DROPPED) == 5
+    assert [each.shadow for each in lanes.finished].count(Drop.QUEUE_FULL) == 5
     latencies = [each.shadow.latency_ms for each in lanes.finished if isinstance(each.shadow, Answer)]
     assert latencies == [pytest.approx(500.0)] * 5, "the time in the queue is not the shadow's"
     lanes.finished.clear()

@@ -89,6 +89,10 @@ class Gateway:
     def counts(self) -> dict[str, int]:
         return dict(self.shadowing.counts)
 
+    def pairs(self) -> dict[tuple[str, str, str], dict[str, int]]:
+        """What was counted since the last time of each rule, primary and shadow."""
+        return {(pair[1], pair[2], pair[4]): counts for pair, _, _, _, counts in self.shadowing.pairs.take()}
+
 
 @pytest.fixture
 def gateway(tmp_path: Path) -> Gateway:
@@ -105,6 +109,8 @@ def test_a_copy_is_the_request_marked_and_goes_to_each_shadow(gateway: Gateway) 
     assert first.pair == ("ranking", "us", "ranker", "ranker", "fresh/2", "fresh/2")
     assert len(gateway.world.sent) == 1, "the gateway itself sends no copy"
     assert gateway.counts() == {"sampled": 2}
+    assert gateway.pairs() == {("us", "ranker", each): {"sampled": 1} for each in ("fresh/2", "popular")}
+    assert gateway.pairs() == {}
 
 
 def test_a_copy_crosses_to_another_process_or_a_queue_as_it_is(gateway: Gateway) -> None:
@@ -143,17 +149,21 @@ async def _nothing() -> Any:
 def test_what_a_shadow_must_not_get_is_left_out(gateway: Gateway, call: Call, reason: str) -> None:
     asyncio.run(gateway.infer(call, "US"))
     assert (gateway.copies, gateway.counts()) == ([], {"sampled": 2, f"left out: {reason}": 2})
+    counts = {"sampled": 1, f"left out: {reason}": 1}
+    assert gateway.pairs() == {("us", "ranker", each): counts for each in ("fresh/2", "popular")}
 
 
 def test_a_pinned_request_is_left_out(gateway: Gateway) -> None:
     asyncio.run(gateway.infer(Call("POST", "/infer"), "US", pins=(b"popular",)))
     assert (gateway.copies, gateway.counts()) == ([], {"sampled": 2, "left out: pinned": 2})
+    assert gateway.pairs() == {}, "what callers may pin is no pair of a rule"
 
 
 def test_what_nobody_answered_is_left_out(gateway: Gateway) -> None:
     gateway.world.answers = {"a1": answer(503), "a2": answer(503)}
     asyncio.run(gateway.infer(Call("POST", "/infer"), "US"))
     assert (gateway.copies, gateway.counts()) == ([], {"sampled": 2, "left out: no answer": 2})
+    assert gateway.pairs()["us", "ranker", "popular"] == {"sampled": 1, "left out: no answer": 1}
 
 
 def test_what_is_not_taken_is_counted(gateway: Gateway) -> None:
@@ -164,6 +174,12 @@ def test_what_is_not_taken_is_counted(gateway: Gateway) -> None:
     asyncio.run(gateway.infer(Call("POST", "/infer"), "US"))
     counts = {"sampled": 5, "dropped: memory": 2, "dropped: no endpoint": 1, "dropped: failing": 2}
     assert gateway.counts() == counts
+    each = {"sampled": 2, "dropped: memory": 1, "dropped: failing": 1}
+    assert gateway.pairs() == {
+        ("us", "ranker", "fresh/2"): each,
+        ("us", "ranker", "popular"): each,
+        ("lost", "ranker", "lonely"): {"sampled": 1, "dropped: no endpoint": 1},
+    }
 
 
 def test_a_server_at_which_requests_wait_gets_no_copies(gateway: Gateway) -> None:

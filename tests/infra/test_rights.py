@@ -8,6 +8,7 @@ policy without any one of its statements is seen to be too little.
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import hashlib
 import io
@@ -27,9 +28,11 @@ import pytest
 from click.testing import CliRunner, Result
 from tidegate.aws.provision import provision, provision_facts
 from tidegate.aws.registry import DynamoRegistry
+from tidegate.aws.shadow_claims import ShadowClaims
 from tidegate.cli import main
 from tidegate.control.guard import BLAMELESS_S
-from tidegate.ports import Endpoint, EndpointState, RegisteredEndpoint
+from tidegate.ports import Endpoint, EndpointState, RegisteredEndpoint, ShadowPause
+from tidegate.shadows.copy import read_copy
 
 from infra.assembly import Assembly, Resource
 from tests.infra.conftest import Made
@@ -384,14 +387,27 @@ def shadowing(stage: Stage) -> None:
             assert read(gateway.invoke(http_event("/v2/models/main/infer", body), 30_000)).status == 200
     forget_gateways(stage)
     messages = sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10)["Messages"]
-    assert [list(json.loads(each["Body"])) for each in messages] == [["copy"], ["object"]]
+    assert [sorted(json.loads(each["Body"])) for each in messages] == [
+        ["copy", "counts", "id"],
+        ["counts", "id", "object"],
+    ]
     with stage.function("shadow") as shadow:
         event = queued(*(json.loads(each["Body"]) for each in messages))
         assert shadow.invoke(event, 60_000) == {"batchItemFailures": []}
-        # A copy that is gone is told from one that must not be read.
-        assert shadow.invoke(event, 60_000) == {"batchItemFailures": [{"itemIdentifier": "1"}]}
+        # They were carried out. A copy that is gone is told from one that must not be read.
+        assert shadow.invoke(event, 60_000) == {"batchItemFailures": []}
+        gone = queued({"id": "0" * 32, "object": "shadows/copies/gone"})
+        assert len(shadow.invoke(gone, 60_000)["batchItemFailures"]) == 1
+        # A shadow whose pause is over is tried again, and its answer ends the pause.
+        claims = ShadowClaims(stage.aws.clients(), stage.aws.table)
+        copy = read_copy(base64.b64decode(json.loads(messages[0]["Body"])["copy"]))
+        asyncio.run(claims.pause(copy.pair.shadow_model, ShadowPause(3, 1.0)))
+        data = b"".join(copy._replace(at=time.time() + 600).parts())
+        again = queued({"id": "1" * 32, "copy": base64.b64encode(data).decode()})
+        assert shadow.invoke(again, 60_000) == {"batchItemFailures": []}
+        assert asyncio.run(claims.pause_of(copy.pair.shadow_model)) is None
     report = json.loads(stage.command("Publishers", "shadow", "report", "--json").stdout)
-    assert [pair["shadow"] for pair in report["pairs"]] == ["two"]
+    assert [(pair["shadow"], pair["sampled"]) for pair in report["pairs"]] == [("two", 2)]
 
 
 def forget_gateways(stage: Stage) -> None:

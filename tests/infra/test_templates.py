@@ -42,7 +42,7 @@ TO_DEAD_LETTERS = {"kms:GenerateDataKey", "sqs:SendMessage", "sqs:GetQueueAttrib
 
 ACTIONS: dict[str, set[str]] = {
     "Gateway": RUNTIME | READS | {"dynamodb:PutItem", "kms:GenerateDataKey", "s3:PutObject", "sqs:SendMessage"},
-    "Shadow": RUNTIME | READS | {"kms:GenerateDataKey", "s3:DeleteObject", "s3:PutObject"} | FROM_A_QUEUE,
+    "Shadow": RUNTIME | READS | ONCE | {"kms:GenerateDataKey", "s3:DeleteObject", "s3:PutObject"} | FROM_A_QUEUE,
     "Resolve": RUNTIME | READS | {"dynamodb:PutItem"},
     "ValidateRules": RUNTIME | READS | ONCE | {"s3:PutObject"} | FROM_A_QUEUE | TO_DEAD_LETTERS,
     "Reconcile": RUNTIME
@@ -730,10 +730,16 @@ def test_events_reach_the_functions_through_queues_with_dead_letters(project: Ma
         assert queues[name]["RedrivePolicy"]["maxReceiveCount"] == 5
 
 
-def test_copies_for_shadows_are_received_once_and_are_soon_gone(project: Made) -> None:
+def test_copies_for_shadows_end_as_dead_letters_and_are_soon_gone(project: Made) -> None:
     queues = {each.properties["QueueName"]: each.properties for each in project.assembly.resources("AWS::SQS::Queue")}
     queue, dead = queues["tidegate-prod-shadow"], queues["tidegate-prod-shadow-dead"]
-    assert queue["RedrivePolicy"]["maxReceiveCount"] == 1
+    assert queue["RedrivePolicy"]["maxReceiveCount"] == 3
+    (source,) = [
+        each.properties
+        for each in project.assembly.resources("AWS::Lambda::EventSourceMapping")
+        if "ScalingConfig" in each.properties and "Shadow" in json.dumps(each.properties["FunctionName"])
+    ]
+    assert source["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
     assert [each["MessageRetentionPeriod"] for each in (queue, dead)] == [3600, 3600]
     (rule,) = [
         rule

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import time
 from base64 import b64encode
 from pathlib import Path
@@ -11,11 +12,13 @@ from typing import Any
 
 import pytest
 from tidegate.aws.layout import SHADOW_COPIES
+from tidegate.aws.shadow_claims import ShadowClaims
 from tidegate.aws.shadow_tallies import S3ShadowTallies
+from tidegate.gateway.shadow_lanes import FAILURES
 from tidegate.rules import compile_directory
 from tidegate.shadows.copy import ShadowCopy
 from tidegate.shadows.exchange import Answer, Pair
-from tidegate.shadows.tallies import PairTally
+from tidegate.shadows.pair_tally import PairTally
 
 from tests.lambdas.conftest import EVENTS, Deployment, Starter, ask
 from tests.support.lambda_runtime import Environment, FunctionError
@@ -56,10 +59,19 @@ class Queue:
     def event(self) -> dict[str, Any]:
         """The messages that wait, as Lambda gives them to a function."""
         found = self._sqs.receive_message(QueueUrl=self.url, MaxNumberOfMessages=10).get("Messages", [])
-        (record,) = json.loads((EVENTS / "queue.json").read_text())["Records"][:1]
-        return {
-            "Records": [record | {"messageId": each["MessageId"], "body": each["Body"]} for each in found],
-        }
+        return event_of(*(json.loads(each["Body"]) for each in found))
+
+
+def event_of(*messages: Any) -> dict[str, Any]:
+    """Messages as Lambda gives them to a function; each has its place as its id."""
+    record = json.loads((EVENTS / "queue.json").read_text())["Records"][0]
+    return {
+        "Records": [record | {"messageId": str(n), "body": json.dumps(each)} for n, each in enumerate(messages)],
+    }
+
+
+def message_of(copy: ShadowCopy) -> dict[str, str]:
+    return {"id": os.urandom(16).hex(), "copy": b64encode(b"".join(copy.parts())).decode()}
 
 
 def body(values: int) -> dict[str, Any]:
@@ -90,7 +102,8 @@ def test_a_copy_goes_through_the_queue_to_the_shadow(
     event = queue.event()
     assert len(event["Records"]) == 1
     is_large = values > 4
-    assert ("object" in json.loads(event["Records"][0]["body"])) == is_large
+    message = json.loads(event["Records"][0]["body"])
+    assert set(message) == {"id", "object" if is_large else "copy", "counts"}
     assert len(asyncio.run(deployment.aws.objects().list(SHADOW_COPIES))) == is_large
     assert (metrics(gateway, "ShadowsSampled"), metrics(gateway, "ShadowsQueued")) == (2, 1)
     assert metrics(gateway, "ShadowsDropped") == 1, "the shadow without an endpoint"
@@ -104,10 +117,33 @@ def test_a_copy_goes_through_the_queue_to_the_shadow(
     assert tally.outputs["PARAMETERS"].identical == 0
     assert (metrics(shadow, "ShadowsSent"), metrics(shadow, "ShadowsFailed")) == (1, 0)
     assert len(asyncio.run(deployment.aws.objects().list(SHADOW_COPIES))) == 0
-    if is_large:
-        # It was sent once: the object is gone.
-        failed = [{"itemIdentifier": event["Records"][0]["messageId"]}]
-        assert shadow.invoke(event) == {"batchItemFailures": failed}
+    # SQS delivers a message at least once: the same environment gets it again, and so does another one.
+    assert shadow.invoke(event) == {"batchItemFailures": []}
+    other = start("shadow", variables | PATIENT)
+    assert other.invoke(event) == {"batchItemFailures": []}
+    assert [metrics(each, "ShadowsRepeated") for each in (shadow, other)] == [1, 1]
+    assert (metrics(shadow, "ShadowsSent"), metrics(other, "ShadowsSent")) == (1, 0)
+    tally = tally_of(deployment, "echo/1")
+    assert (tally.sampled, tally.sent, tally.compared, tally.dropped, tally.missing) == (1, 1, 1, {}, 0)
+    gone = tally_of(deployment, "gone")
+    assert (gone.sampled, gone.sent, gone.dropped) == (1, 0, {"no endpoint": 1}), (
+        "it went with the message of the other"
+    )
+
+
+def test_counts_without_a_copy_have_a_message_of_their_own(
+    deployment: Deployment, start: Starter, shards: dict[str, int]
+) -> None:
+    pair = ["echoing", "all", "echo", "echo/1", "gone", "gone"]
+    counts = [[pair, "r", 5.0, 9.0, {"sampled": 7, "dropped: unreachable": 4, "left out: sequence": 3}]]
+    message = {"id": os.urandom(16).hex(), "counts": counts}
+    shadow = start("shadow", deployment.variables(shards))
+    damaged = {"id": os.urandom(16).hex(), "counts": [[pair, "r", 5.0, 9.0, {"sampled": "7"}]]}
+    failed = [{"itemIdentifier": "1"}]
+    assert shadow.invoke(event_of(message, damaged, message)) == {"batchItemFailures": failed}
+    tally = tally_of(deployment, "gone")
+    assert (tally.sampled, tally.dropped, tally.left_out) == (7, {"unreachable": 4}, {"sequence": 3})
+    assert metrics(shadow, "ShadowsRepeated") == 1
 
 
 def test_a_queue_that_does_not_answer_costs_callers_little_and_no_answer(
@@ -140,19 +176,56 @@ def test_a_copy_that_is_late_or_has_no_endpoint_is_dropped_and_not_sent(
     deployment: Deployment, start: Starter, shards: dict[str, int]
 ) -> None:
     shadow = start("shadow", deployment.variables(shards) | PATIENT)
-    (record,) = json.loads((EVENTS / "queue.json").read_text())["Records"][:1]
     now = time.time()
     copies = [copy_of("late", "main", now - 16), copy_of("nowhere", "nowhere", now), copy_of("gone", "main", now)]
-    records = [
-        record | {"messageId": str(number), "body": json.dumps({"copy": b64encode(b"".join(each.parts())).decode()})}
-        for number, each in enumerate(copies)
-    ]
-    assert shadow.invoke({"Records": records}) == {"batchItemFailures": []}
+    assert shadow.invoke(event_of(*map(message_of, copies))) == {"batchItemFailures": []}
     assert (metrics(shadow, "ShadowsSent"), metrics(shadow, "ShadowsFailed")) == (1, 1), "the model that is not there"
     assert metrics(shadow, "ShadowsDropped") == 2
     lines = [json.loads(line) for line in shadow.log.splitlines() if '"Reason"' in line]
     assert {line["Reason"]: line["ShadowsDropped"] for line in lines} == {"late": [1], "no endpoint": [1]}
-    assert [tally_of(deployment, each).dropped for each in ("late", "nowhere", "gone")] == [1, 1, 0]
+    dropped = [tally_of(deployment, each).dropped for each in ("late", "nowhere", "gone")]
+    assert dropped == [{"late": 1}, {"no endpoint": 1}, {}]
+
+
+def test_a_shadow_that_hangs_holds_up_one_environment_and_no_other_shadow(
+    deployment: Deployment, start: Starter, shards: dict[str, int], silent_server: int
+) -> None:
+    variables = deployment.variables(shards | {"mute": silent_server}) | {"TIDEGATE_SHADOW_TIMEOUT_MS": "3000"}
+    later = time.time() + 600
+    """No copy is late, however long it takes to start a function."""
+
+    def event(*shadows: str) -> dict[str, Any]:
+        copies = (copy_of(each, "mute" if each == "hung" else "main", later) for each in shadows)
+        return event_of(*map(message_of, copies))
+
+    def counted(shadow: str) -> tuple[int, dict[str, int]]:
+        tally = tally_of(deployment, shadow)
+        return tally.sent, tally.dropped
+
+    first, second = (start("shadow", variables) for _ in range(2))
+    assert first.invoke(event("hung", "hung", "hung", "echo")) == {"batchItemFailures": []}
+    assert (counted("hung"), counted("echo")) == ((3, {}), (1, {}))
+    claims = ShadowClaims(deployment.aws.clients(), deployment.aws.table)
+    pause = asyncio.run(claims.pause_of("hung"))
+    assert pause is not None, "the third failure in a row pauses it for all environments"
+    assert pause.failures == FAILURES
+
+    asyncio.run(claims.pause("hung", pause._replace(until=later)))
+    assert second.invoke(event("hung", "hung", "echo")) == {"batchItemFailures": []}
+    assert (counted("hung"), counted("echo")) == ((3, {"failing": 2}), (2, {}))
+
+    asyncio.run(claims.pause("hung", pause._replace(until=1.0)))
+    assert second.invoke(event("hung", "hung")) == {"batchItemFailures": []}
+    assert counted("hung") == (4, {"failing": 3}), "after the pause one copy is tried"
+    again = asyncio.run(claims.pause_of("hung"))
+    assert again is not None
+    assert again.failures == FAILURES + 1
+
+    asyncio.run(claims.pause("echo", pause._replace(until=1.0)))
+    assert first.invoke(event("echo", "echo")) == {"batchItemFailures": []}
+    assert first.invoke(event("echo", "echo")) == {"batchItemFailures": []}
+    assert counted("echo") == (5, {"failing": 1}), "an answer ends a pause"
+    assert asyncio.run(claims.pause_of("echo")) is None
 
 
 def copy_of(shadow: str, shard: str, at: float) -> ShadowCopy:
@@ -161,14 +234,29 @@ def copy_of(shadow: str, shard: str, at: float) -> ShadowCopy:
     return ShadowCopy(pair, "r", at, None, shard, ("127.0.0.1", 1), path, [], json.dumps(body(1)).encode(), answer)
 
 
-@pytest.mark.parametrize("message", [{}, {"copy": 7}, {"copy": "AAAA"}, {"object": "models/x"}, {"object": 7}, []])
+ID = {"id": "0123456789abcdef" * 2}
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        ID,
+        ID | {"copy": 7},
+        ID | {"copy": "AAAA"},
+        ID | {"object": "models/x"},
+        ID | {"object": 7},
+        ID | {"object": f"{SHADOW_COPIES}gone"},
+        [],
+        {"counts": []},
+        {"id": "1", "counts": []},
+    ],
+)
 def test_a_message_that_cannot_be_read_goes_to_the_dead_letter_queue(
     deployment: Deployment, start: Starter, shards: dict[str, int], message: Any
 ) -> None:
     shadow = start("shadow", deployment.variables(shards))
-    event = json.loads((EVENTS / "queue.json").read_text())
-    event["Records"] = [event["Records"][0] | {"body": json.dumps(message)}]
-    failed = [{"itemIdentifier": event["Records"][0]["messageId"]}]
-    assert shadow.invoke(event) == {"batchItemFailures": failed}
+    failed = {"batchItemFailures": [{"itemIdentifier": "0"}]}
+    # Each time: it is not taken for one that was carried out.
+    assert [shadow.invoke(event_of(message)) for _ in range(2)] == [failed, failed]
     with pytest.raises(FunctionError):
         shadow.invoke({"source": "aws.events"})

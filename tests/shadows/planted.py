@@ -8,7 +8,9 @@ import time
 import numpy as np
 from tidegate.aws.shadow_tallies import S3ShadowTallies, hour_of
 from tidegate.rules.contract import Ranking
+from tidegate.shadows.counts import Drop, LeftOut, dropped, left_out
 from tidegate.shadows.exchange import NoAnswer, Pair
+from tidegate.shadows.sampled import SAMPLED, PairCounts
 from tidegate.shadows.tallies import Tallies
 
 from tests.shadows.answers import answer, exchange
@@ -37,7 +39,12 @@ NOON = 1_795_953_600.0
 
 def tallies() -> Tallies:
     """Two pairs: a ranking by another model, and the same numbers in half precision."""
-    found = Tallies()
+    found, counted = Tallies(), PairCounts()
+    counted.add(SVD, "5f2c", NOON, SAMPLED, 412)
+    counted.add(SVD, "5f2c", NOON + 399, dropped(Drop.OVERLOADED), 7)
+    counted.add(SVD, "5f2c", NOON + 399, left_out(LeftOut.STREAMED), 3)
+    counted.add(FP16, "5f2c", NOON, SAMPLED, 400)
+    found.count(counted.take())
     for number in range(400):
         at, ids = NOON + number, np.arange(20)
         scores = np.linspace(1.0, 0.05, 20, dtype=np.float32) * (1 + number % 7)
@@ -52,7 +59,7 @@ def tallies() -> Tallies:
             "TITLES": ("BYTES", np.array([[b"Fargo"]], object)),
         }
         shadow = answer(other, latency_ms=2.0 + number % 11 / 3)
-        failed = NoAnswer.TIMEOUT if number % 100 == 7 else NoAnswer.DROPPED if number % 40 == 9 else shadow
+        failed = NoAnswer.TIMEOUT if number % 100 == 7 else Drop.LATE if number % 40 == 9 else shadow
         found.add(exchange(primary, failed, RANKING, SVD, at))
         score = np.array([[1 / (2 + number)]])
         found.add(

@@ -86,7 +86,9 @@ def test_pairs_that_cannot_be_compared_are_counted_and_the_next_ones_are_tried(f
                 await asyncio.sleep(0)
             assert budget.used_bytes == 0
 
-    assert compared(work, worker).counts == {"not compared": 2}
+    comparer = compared(work, worker)
+    assert comparer.counts == {"not compared": 2}
+    assert [(each.sent, each.not_compared) for each in comparer.take().pairs.values()] == [(2, 2)]
     assert worker.pieces == [1, 1]
 
 

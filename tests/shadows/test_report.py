@@ -9,11 +9,13 @@ from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
+from tidegate.shadows.counts import Drop
 from tidegate.shadows.exchange import NoAnswer
 from tidegate.shadows.page import shadows_html
+from tidegate.shadows.pair_tally import PairTally
 from tidegate.shadows.pictures import shadows_svg
-from tidegate.shadows.report import different_share, heading, number, output_rows, pair_json, sentences
-from tidegate.shadows.tallies import PairTally, Tallies
+from tidegate.shadows.report import count_rows, different_share, heading, number, output_rows, pair_json, sentences
+from tidegate.shadows.tallies import Tallies
 
 from tests.shadows.answers import PAIR, answer, exchange, tensor
 from tests.shadows.planted import FP16, RANKING, SVD, tallies
@@ -27,7 +29,9 @@ def planted_pairs() -> dict[object, PairTally]:
 def test_the_figures_are_those_of_the_answers(pairs):
     found = json.loads(json.dumps(pair_json(pairs[SVD]), allow_nan=False))
     assert (found["rule"], found["shadow_model"]) == ("svd-canary", "title_ranking_svd/1")
-    assert (found["shadows"], found["copies_dropped"], found["compared"]) == (400, 10, 386)
+    assert (found["sampled"], found["sent"], found["compared"]) == (412, 390, 386)
+    assert (found["dropped"], found["left_out"]) == ({"late": 10, "overloaded": 7}, {"streamed": 3})
+    assert (found["missing"], found["not_compared"]) == (2, 0)
     assert (found["shadow_failed"], found["primary_failed"]) == ({"timeout": 4}, {})
     assert found["different_share"] == 1.0
     assert found["first_at"] == "2026-11-29T12:00:00+00:00"
@@ -65,7 +69,7 @@ def test_failures_and_dropped_copies_are_said():
     tally = tally_of(
         *[exchange(same, NoAnswer.TIMEOUT)] * 2,
         exchange(same, NoAnswer.RESET),
-        exchange(same, NoAnswer.DROPPED),
+        exchange(same, Drop.LATE),
         exchange(same._replace(status=500), same),
         exchange(same._replace(status=500), NoAnswer.RESET),
         exchange(same, answer({"y": tensor("FP32", [1.0])}), RANKING),
@@ -74,12 +78,20 @@ def test_failures_and_dropped_copies_are_said():
     assert "failures of the shadow alone: 3 (50.00 %): timeout 2, reset 1" in text
     assert "failures of the primary: 2 (33.33 %): status 500 2" in text
     assert "the shadow failed, too: 1" in text
-    assert "copies dropped: 1" in text
+    assert "sampled: 0, of which sent 6, dropped 1 (late 1)" in text
     assert "without two rankings to compare: 1" in text
     assert different_share(tally) == 3 / 4
-    assert (
-        different_share(tally_of(exchange(same, NoAnswer.DROPPED), exchange(same._replace(status=400), same))) is None
-    )
+    assert different_share(tally_of(exchange(same, Drop.LATE), exchange(same._replace(status=400), same))) is None
+
+
+def test_each_pair_has_a_row_of_what_became_of_its_shadows(pairs):
+    rows = {row[0]: row[1:] for row in count_rows(list(pairs.values()))}
+    counts = rows["title_ranking, rule svd-canary: title_ranking_svd of title_ranking@champion"]
+    assert counts == ("412", "390", "386", "17", "3", "2", "late 10, overloaded 7; streamed 3")
+    page = shadows_html(list(pairs.values()))
+    assert "".join(f"<td>{each}</td>" for each in counts) in page
+    facts = "sampled: 412, of which sent 390, dropped 17 (late 10, overloaded 7), left out 3 (streamed 3), missing 2"
+    assert facts in page
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
+from typing import Any
 
 from tidegate.bootstrap.shadow_link import LinkedShadows
 from tidegate.gateway.shadow_lanes import FAILURES, ShadowLimits
 from tidegate.shadows.copy import ShadowCopy
 from tidegate.shadows.exchange import Answer, Pair
+from tidegate.shadows.sampled import PairCounts
 from tidegate.shadows.tallies import Tallies
 
 from tests.support.processes import refusing_port
@@ -25,7 +27,7 @@ def copy_to(port: int) -> ShadowCopy:
 
 def test_an_orderly_end_loses_nothing_that_was_counted() -> None:
     counts: Counter[str] = Counter()
-    tallies = Tallies()
+    tallies, lost = Tallies(), PairCounts()
 
     def report(found: Counter[str], data: bytes) -> None:
         counts.update(found)
@@ -33,7 +35,7 @@ def test_an_orderly_end_loses_nothing_that_was_counted() -> None:
             tallies.merge(Tallies.from_json(data))
 
     async def work() -> None:
-        shadows, copy = LinkedShadows(LIMITS, 1000, 1024 * 1024, report), copy_to(refusing_port())
+        shadows, copy = LinkedShadows(LIMITS, 1000, 1024 * 1024, report, lost), copy_to(refusing_port())
         for _ in range(FAILURES):
             shadows.offer(copy)
         async with asyncio.timeout(30):
@@ -46,3 +48,31 @@ def test_an_orderly_end_loses_nothing_that_was_counted() -> None:
     assert counts == {"sent": FAILURES, "failed: refused": FAILURES}
     (tally,) = tallies.pairs.values()
     assert tally.shadow_failed == {"refused": FAILURES}
+    assert not lost
+
+
+def test_the_copies_of_a_process_that_is_killed_are_lost_in_their_pairs() -> None:
+    counts: Counter[str] = Counter()
+
+    async def work() -> list[Any]:
+        lost = PairCounts()
+        shadows = LinkedShadows(LIMITS, 1000, 1024 * 1024, lambda found, _: counts.update(found), lost)
+        silent = await asyncio.start_server(lambda reader, writer: asyncio.sleep(3600), "127.0.0.1", 0)
+        copy = copy_to(silent.sockets[0].getsockname()[1])
+        for _ in range(2):
+            assert shadows.offer(copy) is None
+        async with asyncio.timeout(30):
+            while counts["sent"] == 0:
+                await asyncio.sleep(0.01)
+        assert shadows._process is not None
+        shadows._process.kill()
+        async with asyncio.timeout(30):
+            while not lost:
+                await asyncio.sleep(0.01)
+        await shadows.aclose()
+        silent.close()
+        return lost.take()
+
+    ((pair, revision, _, _, counted),) = asyncio.run(work())
+    assert (pair[-1], revision, counted) == ("ahead/1", "r", {"dropped: lost": 2})
+    assert counts["dropped: lost"] == 2

@@ -11,9 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tidegate.errors import StoreError
 from tidegate.rules.contract import Ranking
+from tidegate.shadows.counts import Drop, LeftOut, dropped, left_out
 from tidegate.shadows.exchange import Answer, NoAnswer, worker_parts
+from tidegate.shadows.pair_tally import MOST_OUTPUTS
+from tidegate.shadows.sampled import MOST_PAIRS as MOST_COUNTED
+from tidegate.shadows.sampled import SAMPLED, PairCounts
 from tidegate.shadows.sketch import MOST_BINS, SKETCH, Grid, Sketch
-from tidegate.shadows.tallies import MOST_OUTPUTS, MOST_PAIRS, Tallies
+from tidegate.shadows.tallies import MOST_PAIRS, Tallies
 from tidegate.shadows.tensors import MOST_BYTES, MOST_TENSORS, Unreadable
 from tidegate.web.heavy import perform, result
 
@@ -101,7 +105,7 @@ ANSWERS = st.one_of(
 EXCHANGES = st.builds(
     exchange,
     ANSWERS,
-    ANSWERS | st.sampled_from(NoAnswer),
+    ANSWERS | st.sampled_from(NoAnswer) | st.sampled_from(Drop),
     ranking=st.none() | st.just(Ranking("ids", 2)),
     pair=st.sampled_from([PAIR, PAIR._replace(rule="kids")]),
     at=st.integers(0, 3),
@@ -119,7 +123,7 @@ def test_merged_tallies_are_the_tallies_of_all_shadows(placed):
         parts = worker_parts([each for each, place in placed if place == part])
         merged.merge(Tallies.from_json(result(perform("compare_shadows", parts))))
     assert by_pair(merged) == by_pair(whole)
-    assert {pair: each.shadows for pair, each in merged.pairs.items()} == {
+    assert {pair: each.carried_out for pair, each in merged.pairs.items()} == {
         pair: sum(each.pair == pair for each, _ in placed) for pair in whole.pairs
     }
 
@@ -146,7 +150,7 @@ def test_answers_that_differ_in_known_ways():
         latency_ms=3.0,
     )
     tally = tally_of(*[exchange(primary, shadow, Ranking("ids", 3))] * 3, exchange(primary, primary, Ranking("ids", 3)))
-    assert (tally.shadows, tally.compared, tally.identical) == (4, 4, 1)
+    assert (tally.sent, tally.compared, tally.identical) == (4, 4, 1)
     score, ids = tally.outputs["score"], tally.outputs["ids"]
     assert (score.elements, score.equal, score.identical) == (12, 9, 1)
     assert (score.absolute.quantile(0.5), score.relative.largest) == (pytest.approx(0.25, rel=0.01), 0.5)
@@ -162,7 +166,7 @@ def test_failures_are_counted_by_their_reason():
         exchange(SAME, SAME),
         exchange(SAME, NoAnswer.TIMEOUT),
         exchange(SAME, NoAnswer.TIMEOUT),
-        exchange(SAME, NoAnswer.DROPPED),
+        exchange(SAME, Drop.LATE),
         exchange(SAME, SAME._replace(status=503)),
         exchange(SAME._replace(status=400), SAME._replace(status=400)),
         exchange(SAME._replace(status=400), SAME),
@@ -171,7 +175,66 @@ def test_failures_are_counted_by_their_reason():
     )
     assert tally.shadow_failed == {"timeout": 2, "status 503": 1, "reset": 1, Unreadable.MALFORMED: 1}
     assert (tally.primary_failed, tally.both_failed) == ({"status 400": 2}, 1)
-    assert (tally.shadows, tally.dropped, tally.compared, tally.ratio.count) == (9, 1, 1, 2)
+    assert (tally.sent, tally.dropped, tally.compared, tally.ratio.count) == (8, {"late": 1}, 1, 2)
+
+
+def counted(*counts, pair=PAIR, at=1000.0):
+    made = PairCounts()
+    for name, count in counts:
+        made.add(pair, "5f2c", at, name, count)
+    return json.loads(json.dumps(made.take()))
+
+
+def test_nothing_that_a_shadow_sampled_is_lost_silently():
+    """What the gateway counted and what the copies had add up, whichever is heard of first."""
+    records = counted((SAMPLED, 9), (dropped(Drop.MEMORY), 2), (left_out(LeftOut.SEQUENCE), 1), at=500.0)
+    for first in (True, False):
+        tallies = Tallies()
+        if first:
+            tallies.count(records)
+        for each in (SAME, NoAnswer.TIMEOUT, Drop.LATE):
+            tallies.add(exchange(SAME, each))
+        tallies.add_uncompared(exchange(SAME, SAME))
+        if not first:
+            tallies.count(records)
+        (tally,) = Tallies.from_json(tallies.to_json()).pairs.values()
+        assert (tally.sampled, tally.sent, tally.compared, tally.not_compared) == (9, 3, 1, 1)
+        assert (tally.dropped, tally.left_out) == ({"memory": 2, "late": 1}, {"sequence": 1})
+        assert tally.missing == 2, "under way or lost"
+        assert (tally.first_at, tally.last_at) == (500.0, 1000.0)
+
+
+def test_counts_of_a_pair_are_taken_once_merged_and_bounded():
+    made = PairCounts()
+    for number in range(MOST_COUNTED + 3):
+        made.add(PAIR._replace(rule=f"rule-{number}"), "r", 1.0, SAMPLED)
+    records = made.take()
+    assert (len(records), bool(made), made.take()) == (MOST_COUNTED, False, [])
+    made.merge(records[:1])
+    made.add(PAIR._replace(rule="rule-0"), "s", 3.0, SAMPLED)
+    assert made.take() == [[list(PAIR._replace(rule="rule-0")), "s", 1.0, 3.0, {SAMPLED: 2}]]
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        None,
+        7,
+        [[]],
+        [["pair", "r", 1.0, 1.0, {}]],
+        [[[*PAIR], "r", "now", 1.0, {}]],
+        [[[*PAIR], "r", 1.0, 1.0, {"sampled": -1}]],
+        [[[*PAIR], "r", 1.0, 1.0, {"sampled": True}]],
+        [[[*PAIR], "r", 1.0, 1.0, {"sent": 1}]],
+        [[[*PAIR], "r", 1.0, 1.0, {"dropped: because": 1}]],
+        [[[*PAIR][:-1], "r", 1.0, 1.0, {}]],
+    ],
+)
+def test_only_counts_that_a_gateway_makes_are_added(records):
+    tallies = Tallies()
+    with pytest.raises(StoreError, match="counts of shadows"):
+        tallies.count(records)
+    assert tallies.pairs == {}
 
 
 def json_answer(*outputs):
@@ -275,9 +338,9 @@ def changed(path, value):
         b"",
         b"[]",
         b"{}",
-        changed(["format"], 2),
-        changed(["pairs", 0, "shadows"], -1),
-        changed(["pairs", 0, "shadows"], True),
+        changed(["format"], 1),
+        changed(["pairs", 0, "sampled"], -1),
+        changed(["pairs", 0, "sent"], True),
         changed(["pairs", 0, "new"], 1),
         changed(["pairs", 0, "pair"], ["ranking"]),
         changed(["pairs", 0, "outputs", "y", "compared"], 1.0),

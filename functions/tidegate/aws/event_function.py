@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
 from aws_lambda_powertools import Tracer
@@ -57,5 +57,31 @@ class EventFunction:
         def one(record: Mapping[str, Any]) -> object:
             return work(json.loads(record["body"]))
 
+        return self._partial(event, context, one)
+
+    def all_messages(
+        self,
+        event: Event,
+        context: Any,
+        work: Callable[[Sequence[str]], Coroutine[Any, Any, Sequence[Exception | None]]],
+    ) -> dict[str, Any]:
+        """Run `work` with the bodies of all messages of a queue together. It returns why each one failed, or None; see `each_message`.
+
+        Raises:
+            EventError: a message has no id.
+        """
+        require_message_ids(event)
+        records = event["Records"]
+        found = self.run(lambda: work([str(record.get("body")) for record in records]))
+        errors = {record["messageId"]: error for record, error in zip(records, found, strict=True)}
+
+        def one(record: Mapping[str, Any]) -> None:
+            error = errors[record["messageId"]]
+            if error is not None:
+                raise error
+
+        return self._partial(event, context, one)
+
+    def _partial(self, event: Event, context: Any, one: Callable[[Mapping[str, Any]], object]) -> dict[str, Any]:
         processor = BatchProcessor(event_type=EventType.SQS, raise_on_entire_batch_failure=False)
         return dict(process_partial_response(dict(event), one, processor, context))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from tidegate.aws.clients import LOCAL_REGION, AwsClients, error_code
@@ -9,6 +10,12 @@ from tidegate.aws.layout import EXPIRY, PARTITION_KEY, SORT_KEY
 
 KEPT_PARTS_DAYS = 7
 """How long the parts of an interrupted upload are kept, in days."""
+
+MAX_COPY_RECEIVES = 3
+"""After these, a message that cannot be read, or whose batches did not end, goes to the dead letters."""
+
+COPY_VISIBILITY_S = 180
+COPY_RETENTION_S = 3600
 
 WAIT = {"Delay": 1, "MaxAttempts": 30}
 
@@ -22,6 +29,23 @@ async def provision(clients: AwsClients, bucket: str, table: str) -> None:
 async def provision_facts(clients: AwsClients, table: str) -> None:
     """Create the table of facts, if it is missing. Raises `StoreError`."""
     await clients.call("dynamodb", f"table {table}", lambda dynamodb: _create_table(dynamodb, table))
+
+
+async def provision_copies(clients: AwsClients, name: str) -> str:
+    """Create the queue of copies for shadows and its dead-letter queue, if they are missing, and return the queue's address. Raises
+    `StoreError`."""
+    return await clients.call("sqs", f"queue {name}", lambda sqs: _create_copies(sqs, name))
+
+
+def _create_copies(sqs: Any, name: str) -> str:
+    dead = sqs.create_queue(QueueName=f"{name}-dead")["QueueUrl"]
+    arn = sqs.get_queue_attributes(QueueUrl=dead, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    attributes = {
+        "RedrivePolicy": json.dumps({"deadLetterTargetArn": arn, "maxReceiveCount": MAX_COPY_RECEIVES}),
+        "VisibilityTimeout": str(COPY_VISIBILITY_S),
+        "MessageRetentionPeriod": str(COPY_RETENTION_S),
+    }
+    return str(sqs.create_queue(QueueName=name, Attributes=attributes)["QueueUrl"])
 
 
 def _create_bucket(s3: Any, bucket: str) -> None:

@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from tidegate.aws.layout import SHADOW_TALLIES
@@ -88,6 +88,12 @@ class TallyWriter:
         held here, would be replaced."""
         self._latest = max(self._latest, hour_of(self._clock()))
         return self._latest
+
+    def count(self, records: Any) -> None:
+        """Add what a gateway counted of each pair; see `Tallies.count`. Raises `StoreError`: it is something else."""
+        counted = Tallies()
+        counted.count(records)
+        self.add(counted)
 
     def add(self, tallies: Tallies) -> None:
         hour = self._hour()

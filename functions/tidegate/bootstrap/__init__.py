@@ -21,6 +21,7 @@ from tidegate.ports import (
     Transport,
 )
 from tidegate.settings import Settings
+from tidegate.shadows.sampled import PairCounts
 from tidegate.triton.connection import ResponseLimits
 from tidegate.triton.transport import PooledTransport
 
@@ -32,13 +33,14 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class Gateway:
     """A wired gateway: `app` is the ASGI app, `close` ends its connections to Triton, and `dispatcher` knows the state of
-    the endpoints. `shadow_counts` counts the requests that shadows sampled; see
+    the endpoints. `shadow_counts` counts the requests that shadows sampled, `shadow_pairs` those of each pair; see
     `tidegate.shadows.counts`."""
 
     app: Any
     close: Callable[[], Awaitable[None]]
     dispatcher: Dispatcher
     shadow_counts: Counter[str]
+    shadow_pairs: PairCounts
 
 
 def build_transport(settings: Settings, budget: ByteBudget | None = None) -> PooledTransport:
@@ -141,4 +143,5 @@ def build_gateway(
             await rpc.aclose()
         await http.aclose()
 
-    return Gateway(app, close, dispatcher, Counter() if shadowing is None else shadowing.counts)
+    counts, pairs = (Counter[str](), PairCounts()) if shadowing is None else (shadowing.counts, shadowing.pairs)
+    return Gateway(app, close, dispatcher, counts, pairs)

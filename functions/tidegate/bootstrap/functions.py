@@ -15,16 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from tidegate.aws.authorizer import authorized_caller
-from tidegate.aws.container_credentials import TOKEN_VARIABLE, URL_VARIABLE, ContainerCredentials
 from tidegate.aws.edge_headers import EdgeKeys
 from tidegate.aws.gateway_stores import WireBundleSource, WireGatewayReports
 from tidegate.aws.http_function import MOST_REQUEST_BYTES, App, HttpFunction, Scope
-from tidegate.aws.shadow_queue import ShadowQueue
 from tidegate.aws.shard_names import label_of
-from tidegate.aws.signing import Credentials, Signer
 from tidegate.aws.telemetry import Telemetry
-from tidegate.aws.wire import Wire
 from tidegate.bootstrap import build_gateway
+from tidegate.bootstrap.wires import shadow_queue_of, wire_to
 from tidegate.errors import BundleError, SettingsError
 from tidegate.files import read_regular
 from tidegate.gateway.follower import EngineFollower, FollowerConfig, KnownRules
@@ -104,7 +101,7 @@ def build_http_function(
     """
     telemetry = Telemetry(service, settings.log_level)
     follower = build_follower(settings, environment, fallback)
-    shadows = _shadow_queue(settings, environment)
+    shadows = shadow_queue_of(settings, environment)
     gateway = build_gateway(
         replace(settings, max_body_bytes=min(settings.max_body_bytes, MOST_REQUEST_BYTES)),
         follower,
@@ -123,22 +120,12 @@ def build_http_function(
     def flush_shadows() -> Counter[str]:
         counts = gateway.shadow_counts.copy()
         gateway.shadow_counts.clear()
-        return counts if shadows is None else counts + shadows.flush()
+        return counts if shadows is None else counts + shadows.flush(gateway.shadow_pairs)
 
     function = HttpFunction(
         app, follower, telemetry, gateway.dispatcher.open_breakers, _edge_keys(settings), flush_shadows
     )
     return function, follower
-
-
-def _shadow_queue(settings: Settings, environment: Mapping[str, str]) -> ShadowQueue | None:
-    if settings.shadow_queue_url is None:
-        return None
-    if settings.bucket is None:
-        raise SettingsError("TIDEGATE_BUCKET must be set where TIDEGATE_SHADOW_QUEUE_URL is: it takes large copies")
-    timeout_s = settings.shadow_send_timeout_ms / 1000
-    queue, store = (_wire(service, settings, environment, timeout_s) for service in ("sqs", "s3"))
-    return ShadowQueue(queue, settings.shadow_queue_url, store, settings.bucket)
 
 
 def _edge_keys(settings: Settings) -> EdgeKeys | None:
@@ -220,10 +207,10 @@ def build_follower(
     if initial is None and settings.bundle_file is not None:
         # When these were live is unknown: their age counts from the start of the process.
         initial = KnownRules(_engine_of(settings.bundle_file), time.time())
-    source = WireBundleSource(_wire("s3", settings, environment), settings.bucket)
+    source = WireBundleSource(wire_to("s3", settings, environment), settings.bucket)
     reports = None
     if settings.registry_table is not None:
-        wire = _wire("dynamodb", settings, environment)
+        wire = wire_to("dynamodb", settings, environment)
         reports = WireGatewayReports(wire, settings.registry_table, settings.silence_timeout_s)
     # The name of the log stream is the one name that an execution environment has.
     name = environment.get("AWS_LAMBDA_LOG_STREAM_NAME") or f"environment-{os.urandom(8).hex()}"
@@ -251,28 +238,6 @@ def _read_first(follower: EngineFollower) -> None:
         loop = asyncio.new_event_loop()
         asyncio.set_event_loop(loop)
     loop.run_until_complete(follower.poll())
-
-
-def _wire(service: str, settings: Settings, environment: Mapping[str, str], timeout_s: float | None = None) -> Wire:
-    region = settings.aws_region or environment.get("AWS_REGION")
-    if not region:
-        raise SettingsError("AWS_REGION must be set, as Lambda sets it")
-    credentials = _credentials(environment, settings.store_timeout_s)
-    url = settings.aws_endpoint_url or f"https://{service}.{region}.amazonaws.com"
-    return Wire(url, Signer(credentials, region, service), timeout_s or settings.store_timeout_s)
-
-
-def _credentials(environment: Mapping[str, str], timeout_s: float) -> Credentials | ContainerCredentials:
-    """Return the credentials of the variables, or those of the endpoint beside the process, as in a snapshot."""
-    key, secret = environment.get("AWS_ACCESS_KEY_ID"), environment.get("AWS_SECRET_ACCESS_KEY")
-    if key and secret:
-        return Credentials(key, secret, environment.get("AWS_SESSION_TOKEN"))
-    url, token = environment.get(URL_VARIABLE), environment.get(TOKEN_VARIABLE)
-    if url and token:
-        return ContainerCredentials(url, token, timeout_s)
-    raise SettingsError(
-        f"AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or {URL_VARIABLE} and {TOKEN_VARIABLE}, must be set, as Lambda sets them"
-    )
 
 
 def _endpoint(shard: str, address: Any) -> Endpoint:

@@ -19,6 +19,7 @@ from tidegate.gateway.follower import EngineFollower, FollowerConfig
 from tidegate.gateway.shadow_lanes import ShadowLimits
 from tidegate.ports import Endpoint, EndpointLoad, GatewayReport, Pointer, Suspect
 from tidegate.settings import Settings
+from tidegate.shadows.sampled import PairCounts
 from tidegate.tasks import wait_at_most
 
 BEAT_S = 1.0
@@ -105,7 +106,9 @@ class GatewayChannel:
         self._follower: EngineFollower
         self._fleet: Mapping[str, Any] | None = None
         self.gateway_shadows: Counter[str] = Counter()
+        self.gateway_pairs = PairCounts()
         self._process_shadows: Counter[str] = Counter()
+        self._lost_pairs = PairCounts()
 
     def shadows(self, settings: Settings) -> LinkedShadows:
         limits = ShadowLimits(
@@ -114,7 +117,9 @@ class GatewayChannel:
             settings.shadow_waiting,
             settings.shadow_buffered_bytes,
         )
-        return LinkedShadows(limits, settings.connect_timeout_ms, settings.max_response_bytes, self._shadows_done)
+        return LinkedShadows(
+            limits, settings.connect_timeout_ms, settings.max_response_bytes, self._shadows_done, self._lost_pairs
+        )
 
     def _shadows_done(self, counts: Counter[str], tallies: bytes) -> None:
         self._process_shadows += counts
@@ -125,10 +130,15 @@ class GatewayChannel:
 
     async def end_shadows(self, shadows: LinkedShadows) -> None:
         await shadows.aclose()
-        if self._process_shadows:
+        self._send_pairs()
+        if self.gateway_shadows or self._process_shadows:
             # The last tallies are handled before this is answered.
             with contextlib.suppress(StoreError):
                 await self._link.ask(Message(MessageKind.SHADOWS), SHADOWS_WAIT_S)
+
+    def _send_pairs(self) -> None:
+        if records := self.gateway_pairs.take() + self._lost_pairs.take():
+            self._link.send(Message(MessageKind.SAMPLED, {"pairs": records}))
 
     async def handle(self, message: Message) -> Message | None:
         members = message.members
@@ -189,6 +199,7 @@ class GatewayChannel:
                 "loads": [each.as_dict() for each in self.loads()],
             }
             self._link.send(Message(MessageKind.BEAT, members))
+            self._send_pairs()
 
     async def status(self) -> Mapping[str, Any]:
         """See `FleetStatus`: what the control plane says; where it does not answer in time, what it said last.

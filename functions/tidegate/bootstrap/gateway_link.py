@@ -48,6 +48,7 @@ class MessageKind(StrEnum):
     SUSPECT = "suspect"
     LOG = "log"
     SHADOWS = "shadows"
+    SAMPLED = "sampled"
 
 
 @dataclass(frozen=True, slots=True)

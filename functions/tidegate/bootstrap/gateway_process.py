@@ -95,7 +95,7 @@ async def _run(control: GatewayChannel, link: GatewayLink, listener: socket.sock
         write_line=None if log is None else log.write,
         rpc_port_of=None if start["rpc_port"] is None else control.directory.rpc_port,
     )
-    control.gateway_shadows = gateway.shadow_counts
+    control.gateway_shadows, control.gateway_pairs = gateway.shadow_counts, gateway.shadow_pairs
     control.loads = gateway.dispatcher.loads
     work = (follower.run(), control.beat(), gateway.dispatcher.watch_queues(QUEUES_S))
     async with contextlib.AsyncExitStack() as ending:

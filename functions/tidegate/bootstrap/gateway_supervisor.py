@@ -89,6 +89,7 @@ class GatewayContact:
         registry: gets its reports of the revision that it serves.
         suspect: gets each model that callers cannot use, and where.
         tally: gets the tallies of shadows, as JSON that is not trusted.
+        count: gets what the gateway counted of each pair, as JSON values that are not trusted.
         rpc_port: its port for gRPC; None: it serves none.
         rpc_port_of: returns the gRPC port of an endpoint, or None if it has none.
     """
@@ -100,6 +101,7 @@ class GatewayContact:
     report: Report
     suspect: Callable[[Suspect], None]
     tally: Callable[[bytes], None]
+    count: Callable[[Any], None]
     rpc_port: int | None
     rpc_port_of: Callable[[Endpoint], int | None]
 
@@ -320,6 +322,8 @@ class GatewaySupervisor:
                 self._contact.suspect(Suspect(place, str(members["model"]), SuspectKind(members["what"])))
             case MessageKind.SHADOWS if message.payload:
                 self._contact.tally(message.payload)
+            case MessageKind.SAMPLED:
+                self._contact.count(members["pairs"])
             case MessageKind.LOG:
                 _log(members)
         return None

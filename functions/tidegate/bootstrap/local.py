@@ -225,6 +225,7 @@ async def _start_gateway(
         report=stack.status,
         suspect=stack.fleet.healer.suspect,
         tally=lambda data: tallies.add(Tallies.from_json(data)),
+        count=tallies.count,
         rpc_port=rpc_port,
         rpc_port_of=stack.fleet.directory.rpc_port,
     )

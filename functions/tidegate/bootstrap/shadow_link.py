@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from tidegate.bootstrap.frames import COUNT, SIZE
 from tidegate.bootstrap.parent import environment_without_secrets
@@ -22,6 +22,7 @@ from tidegate.gateway.shadow_lanes import ShadowLimits
 from tidegate.shadows.copy import ShadowCopy
 from tidegate.shadows.counts import Drop, dropped
 from tidegate.shadows.exchange import Pair
+from tidegate.shadows.sampled import PairCounts
 from tidegate.tasks import cancel
 
 _log = logging.getLogger(__name__)
@@ -44,14 +45,23 @@ class LinkedShadows:
         connect_timeout_ms: the longest that it waits for a connection.
         most_response_bytes: the largest answer that it takes.
         report: see `OnReport`.
+        lost: counts the copies of each pair that the process had, and that are in no tallies, when it ended.
     """
 
     def __init__(
-        self, limits: ShadowLimits, connect_timeout_ms: int, most_response_bytes: int, report: OnReport
+        self,
+        limits: ShadowLimits,
+        connect_timeout_ms: int,
+        most_response_bytes: int,
+        report: OnReport,
+        lost: PairCounts,
     ) -> None:
         self._limits = limits
         self._arguments = [*limits, connect_timeout_ms, most_response_bytes]
         self._report = report
+        self._lost = lost
+        self._untold: Counter[Pair] = Counter()
+        self._revision = ""
         self._process: subprocess.Popen[bytes] | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._running: asyncio.Task[None] | None = None
@@ -81,6 +91,8 @@ class LinkedShadows:
         self._pending += [SIZE.pack(size_bytes), *parts]
         self._pending_bytes += size_bytes
         self._unfinished += 1
+        self._untold[copy.pair] += 1
+        self._revision = copy.revision
         if self._flushing is None and self._writer is not None:
             self._flushing = asyncio.get_running_loop().call_later(_FLUSH_S, self._flush)
         return None
@@ -109,10 +121,10 @@ class LinkedShadows:
             self._flush()
             while True:
                 told, tallies = await read_frame(reader)
-                counts, refusing = json.loads(told)
+                counts, refusing, done = json.loads(told)
                 self._refusing = {model: Drop(reason) for model, reason in refusing.items()}
                 if counts or tallies:
-                    self._finished(Counter(counts), tallies)
+                    self._finished(Counter(counts), {Pair(*pair): count for pair, count in done}, tallies)
         except (OSError, EOFError, ValueError) as error:
             if not self._is_ending:
                 _log.error("the process that sends shadows ended (%s)", type(error).__name__)
@@ -138,7 +150,10 @@ class LinkedShadows:
             )
         return await asyncio.open_connection(sock=ours)
 
-    def _finished(self, counts: Counter[str], tallies: bytes) -> None:
+    def _finished(self, counts: Counter[str], done: Mapping[Pair, int], tallies: bytes) -> None:
+        self._untold = Counter(
+            {pair: left for pair, count in self._untold.items() if (left := count - done.get(pair, 0)) > 0}
+        )
         self._unfinished -= sum(
             count for name, count in counts.items() if name == "answered" or name.startswith(("failed", "dropped"))
         )
@@ -157,6 +172,9 @@ class LinkedShadows:
             self._flushing = None
         lost, self._unfinished, self._refusing = self._unfinished, 0, {}
         self._pending, self._pending_bytes = [], 0
+        for pair, count in self._untold.items():
+            self._lost.add(pair, self._revision, time.time(), dropped(Drop.LOST), count)
+        self._untold.clear()
         if lost:
             self._report(Counter({dropped(Drop.LOST): lost}), b"")
 

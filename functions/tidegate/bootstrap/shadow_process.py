@@ -17,7 +17,7 @@ import os
 import socket
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import uvloop
 
@@ -30,7 +30,7 @@ from tidegate.gateway.shadow_lanes import ShadowLanes, ShadowLimits
 from tidegate.ports import Offload
 from tidegate.shadows.copy import read_copy
 from tidegate.shadows.counts import Drop
-from tidegate.shadows.exchange import Answer, Exchange, NoAnswer, worker_parts
+from tidegate.shadows.exchange import Answer, Exchange, worker_parts
 from tidegate.shadows.tallies import Tallies
 from tidegate.shadows.tensors import MOST_BYTES
 from tidegate.triton.connection import ResponseLimits
@@ -70,13 +70,19 @@ class Comparer:
         self._work = asyncio.Event()
 
     def add(self, exchange: Exchange, lease: ByteLease | None) -> None:
-        if isinstance(exchange.shadow, NoAnswer):
+        if not isinstance(exchange.shadow, Answer):
             self.tallies.add(exchange)
         elif lease is not None and len(self._waiting) < MOST_UNCOMPARED:
             self._waiting.append((exchange, lease))
             self._work.set()
         else:
-            self.counts["not compared"] += 1
+            self._leave([exchange])
+
+    def _leave(self, exchanges: Sequence[Exchange]) -> None:
+        """Count answers that are not compared."""
+        self.counts["not compared"] += len(exchanges)
+        for each in exchanges:
+            self.tallies.add_uncompared(each)
 
     async def run(self) -> None:
         try:
@@ -84,7 +90,7 @@ class Comparer:
                 await self._work.wait()
                 await self._compare(self._next())
         finally:
-            self.counts["not compared"] += len(self._waiting)
+            self._leave([exchange for exchange, _ in self._waiting])
 
     def _next(self) -> list[_Leased]:
         """Take the pairs of the next piece of work: at least one, and as many as are compared in seconds."""
@@ -96,22 +102,23 @@ class Comparer:
         return batch
 
     async def _compare(self, batch: list[_Leased]) -> None:
-        missing = len(batch)
+        left = [exchange for exchange, _ in batch]
         try:
-            found = await self._offload.run("compare_shadows", *worker_parts(exchange for exchange, _ in batch))
+            found = await self._offload.run("compare_shadows", *worker_parts(left))
             self.tallies.merge(Tallies.from_json(result(found)))
-            missing = 0
+            left.clear()
         except (OSError, TidegateError) as error:
             _log.warning("answers of shadows were not compared: %s: %s", type(error).__name__, error)
         finally:
-            self.counts["not compared"] += missing
-            # The leases end here, whatever still holds this list, such as the traceback of a failure.
+            self._leave(left)
+            # The leases and the answers end here, whatever still holds these lists, such as the traceback of a failure.
             batch.clear()
+            left.clear()
 
-    def take(self) -> bytes:
-        """Return the tallies since the last time; empty: there are none."""
+    def take(self) -> Tallies:
+        """Return the tallies since the last time."""
         taken, self.tallies = self.tallies, Tallies()
-        return taken.to_json() if taken.pairs or taken.left_out else b""
+        return taken
 
 
 def _most_bytes(exchange: Exchange) -> int:
@@ -135,8 +142,10 @@ async def serve(connection: socket.socket, limits: ShadowLimits, connect_timeout
     comparer = Comparer(workers)
     lanes = ShadowLanes(transport, limits, budget, comparer.add)
 
-    def tell(counts: Counter[str], refusing: Mapping[str, Drop], tallies: bytes) -> None:
-        parts = [json.dumps([counts, refusing]).encode(), tallies]
+    def tell(counts: Counter[str], refusing: Mapping[str, Drop], tallies: Tallies) -> None:
+        done = [[pair, tally.carried_out] for pair, tally in tallies.pairs.items()]
+        data = tallies.to_json() if tallies.pairs or tallies.left_out else b""
+        parts = [json.dumps([counts, refusing, done]).encode(), data]
         writer.writelines([frame(parts), *parts])
 
     def counted() -> Counter[str]:
@@ -151,10 +160,10 @@ async def serve(connection: socket.socket, limits: ShadowLimits, connect_timeout
             await asyncio.sleep(REFUSING_S)
             before, refusing = refusing, lanes.refusing()
             counts: Counter[str] = Counter()
-            tallies = b""
+            tallies = Tallies()
             if tick % TICKS_OF_A_REPORT == 0:
                 counts, tallies = counted(), comparer.take()
-            if counts or tallies or refusing != before:
+            if counts or tallies.pairs or refusing != before:
                 tell(counts, refusing, tallies)
 
     try:

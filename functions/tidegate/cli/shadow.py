@@ -17,7 +17,7 @@ from tidegate.cli.options import FILE, write_file
 from tidegate.cli.stacks import STORE_OPTIONS, StoreOptions, resolve_settings
 
 if TYPE_CHECKING:
-    from tidegate.shadows.tallies import PairTally
+    from tidegate.shadows.pair_tally import PairTally
 
 SHOWN_OUTPUTS = 12
 _MOST_HOURS = 90 * 24
@@ -91,12 +91,14 @@ def report(
 
 
 def _show(pairs: Sequence[PairTally], hours: int) -> None:
-    from tidegate.shadows.report import HEADS, heading, output_rows, sentences
+    from tidegate.shadows.report import COUNT_HEADS, HEADS, count_rows, heading, output_rows, sentences
 
     if not pairs:
         say(f"there were no shadows in the last {count(hours, 'hour')}")
-    for place, tally in enumerate(pairs):
-        say(f"{chr(10) * bool(place)}{heading(tally)}", style="bold")
+    else:
+        show_table(COUNT_HEADS, list(count_rows(pairs)), COUNT_HEADS[1:-1])
+    for tally in pairs:
+        say(f"\n{heading(tally)}", style="bold")
         for sentence in sentences(tally):
             say(f"  {sentence}")
         rows = list(output_rows(tally))

@@ -368,5 +368,7 @@ class Service:
     def _without_shadows(self, decided: Decided, reason: LeftOut) -> Decided:
         if not decided.shadows or self._shadowing is None:
             return decided
-        self._shadowing.leave_out(decided.shadows, reason)
+        # A caller may pin any version that there is: such targets are no pair of the rule's.
+        decision = None if decided.is_pinned else decided.decision
+        self._shadowing.leave_out(decided.shadows, reason, decision)
         return decided._replace(shadows=())

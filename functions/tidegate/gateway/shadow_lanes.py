@@ -168,12 +168,16 @@ class ShadowLanes:
         self.counts[f"failed: {shadow}"] += 1
         lane.failures += 1
         if lane.failures >= FAILURES:
-            pause_s = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(lane.failures - FAILURES, 10))
-            lane.closed_until_s = self._loop.time() + pause_s
+            lane.closed_until_s = self._loop.time() + pause_s(lane.failures)
 
     def _drop(self, copy: ShadowCopy, reason: Drop) -> None:
         self.counts[dropped(reason)] += 1
-        self._finished(copy.exchange(NoAnswer.DROPPED), None)
+        self._finished(copy.exchange(reason), None)
+
+
+def pause_s(failures: int) -> float:
+    """Return how long a shadow gets no copies after so many failures in a row, in seconds."""
+    return min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(failures - FAILURES, 10))
 
 
 async def send_copy(transport: Transport, copy: ShadowCopy, timeout_s: float) -> Answer | NoAnswer:

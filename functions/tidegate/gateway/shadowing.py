@@ -18,12 +18,13 @@ from tidegate.rules.decision import Decision, Shadow, Target
 from tidegate.shadows.copy import ShadowCopy
 from tidegate.shadows.counts import Drop, LeftOut, dropped, left_out
 from tidegate.shadows.exchange import Answer, Pair
+from tidegate.shadows.sampled import SAMPLED, PairCounts
 
 _MOST_KEPT = 4096
 
 
 class Shadowing:
-    """Makes copies, and counts the sampled requests by how they ended.
+    """Makes copies, and counts the sampled requests by how they ended: `counts` all together, `pairs` those of each pair.
 
     Args:
         dispatcher: knows the endpoints, and which of them have room.
@@ -33,40 +34,64 @@ class Shadowing:
 
     def __init__(self, dispatcher: Dispatcher, sink: ShadowSink, clock: Callable[[], float] = time.time) -> None:
         self.counts: Counter[str] = Counter()
+        self.pairs = PairCounts()
         self._dispatcher = dispatcher
         self._sink = sink
         self._clock = clock
         self._pairs: dict[tuple[int, int, int], tuple[Decision, Target, Pair]] = {}
 
-    def leave_out(self, shadows: Sequence[Shadow], reason: LeftOut) -> None:
-        """Count a request that is not copied."""
-        self.counts["sampled"] += len(shadows)
+    def leave_out(
+        self, shadows: Sequence[Shadow], reason: LeftOut, decision: Decision | None, primary: Target | None = None
+    ) -> None:
+        """Count a request that is not copied, in the pairs of `primary`, or else of the decision's own target; without a decision in no
+        pair."""
+        self.counts[SAMPLED] += len(shadows)
         self.counts[left_out(reason)] += len(shadows)
+        if decision is not None:
+            at = self._clock()
+            for shadow in shadows:
+                self._count(
+                    self._pair(decision, primary or decision.target, shadow.target), decision, at, left_out(reason)
+                )
+
+    def _count(self, pair: Pair, decision: Decision, at: float, how: str | None) -> None:
+        self.pairs.add(pair, decision.revision, at, SAMPLED)
+        if how is not None:
+            self.pairs.add(pair, decision.revision, at, how)
 
     def copy(
         self, shadows: Sequence[Shadow], decision: Decision, ranking: Ranking | None, call: Call, outcome: Outcome
     ) -> None:
         """Copy a request that was answered for each of the shadows that sampled it."""
         if call.sequence is not None:
-            self.leave_out(shadows, LeftOut.SEQUENCE)
+            self.leave_out(shadows, LeftOut.SEQUENCE, decision, outcome.target)
             return
         if call.path is not None:
-            self.leave_out(shadows, LeftOut.GRPC)
+            self.leave_out(shadows, LeftOut.GRPC, decision, outcome.target)
             return
         if call.rest is not None or call.suffix != "/infer" or outcome.response.stream is not None:
-            self.leave_out(shadows, LeftOut.STREAMED)
+            self.leave_out(shadows, LeftOut.STREAMED, decision, outcome.target)
             return
-        self.counts["sampled"] += len(shadows)
+        self.counts[SAMPLED] += len(shadows)
+        at = self._clock()
         for shadow in shadows:
-            reason = self._offer(shadow, decision, ranking, call, outcome)
+            pair = self._pair(decision, outcome.target, shadow.target)
+            reason = self._offer(shadow.target, pair, at, decision, ranking, call, outcome)
             if reason is not None:
                 self.counts[dropped(reason)] += 1
+            self._count(pair, decision, at, None if reason is None else dropped(reason))
 
     def _offer(
-        self, shadow: Shadow, decision: Decision, ranking: Ranking | None, call: Call, outcome: Outcome
+        self,
+        target: Target,
+        pair: Pair,
+        at: float,
+        decision: Decision,
+        ranking: Ranking | None,
+        call: Call,
+        outcome: Outcome,
     ) -> Drop | None:
-        target, dispatcher = shadow.target, self._dispatcher
-        pair = self._pair(decision, outcome.target, target)
+        dispatcher = self._dispatcher
         reason = self._sink.refusal(pair)
         if reason is not None:
             return reason
@@ -79,7 +104,7 @@ class Shadowing:
         copy = ShadowCopy(
             pair,
             decision.revision,
-            self._clock(),
+            at,
             ranking,
             endpoint.shard,
             (endpoint.host, endpoint.port),

@@ -154,6 +154,29 @@ class ShadowSink(Protocol):
         """Take a copy, without waiting; return why not, if it is not taken."""
 
 
+class ShadowPause(NamedTuple):
+    """A shadow that failed several times in a row gets no copies until a time in Unix seconds, and then one."""
+
+    failures: int
+    until: float
+
+
+class ShadowPauses(Protocol):
+    """The pauses of shadows, by their models, that several processes share. Every method raises `StoreError`."""
+
+    async def pause_of(self, shadow: str) -> ShadowPause | None:
+        """Return the pause of a shadow, which may be over; None: it has none."""
+
+    async def pause(self, shadow: str, pause: ShadowPause) -> None:
+        """Replace the pause of a shadow."""
+
+    async def try_again(self, shadow: str, pause: ShadowPause, until: float) -> bool:
+        """Take the one attempt after a pause, which then lasts `until`; return False if another process took it."""
+
+    async def resume(self, shadow: str) -> None:
+        """End the pause of a shadow."""
+
+
 class EndpointDirectory(Protocol):
     def endpoints(self, shard: str) -> Sequence[Endpoint]:
         """Return the endpoints of a shard that take requests; empty for an unknown shard."""

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from tidegate.errors import EventError
 from tidegate.rules.contract import Ranking
+from tidegate.shadows.counts import Drop
 from tidegate.shadows.exchange import COMPARED_HEADERS, Answer, Exchange, NoAnswer, Pair
 
 FORMAT = 1
@@ -47,7 +48,7 @@ class ShadowCopy(NamedTuple):
     def size_bytes(self) -> int:
         return len(self.body) + len(self.primary.body)
 
-    def exchange(self, shadow: Answer | NoAnswer) -> Exchange:
+    def exchange(self, shadow: Answer | NoAnswer | Drop) -> Exchange:
         return Exchange(self.pair, self.revision, self.at, self.primary, shadow, self.ranking)
 
     def parts(self) -> list[bytes]:

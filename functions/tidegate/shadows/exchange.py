@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from tidegate.rules.contract import Ranking
 from tidegate.rules.decision import Target
+from tidegate.shadows.counts import Drop
 
 COMPARED_HEADERS = (b"content-encoding", b"inference-header-content-length")
 """The only headers that a comparison reads."""
@@ -43,10 +44,8 @@ class Answer(NamedTuple):
 
 
 class NoAnswer(StrEnum):
-    """Why a shadow has no answer."""
+    """Why a shadow that was sent has no answer."""
 
-    DROPPED = "dropped"
-    """It was never sent, as too many were under way."""
     REFUSED = "refused"
     """The endpoint could not be reached."""
     RESET = "reset"
@@ -58,14 +57,14 @@ class NoAnswer(StrEnum):
 
 
 class Exchange(NamedTuple):
-    """One shadow and what it shadowed; `at` is in Unix seconds. The body of the primary may be left out where there is no
-    answer to compare it with."""
+    """One shadow and what it shadowed; `at` is in Unix seconds. `shadow` is a `Drop` if it was not sent. The body of the primary
+    may be left out where there is no answer to compare it with."""
 
     pair: Pair
     revision: str
     at: float
     primary: Answer
-    shadow: Answer | NoAnswer
+    shadow: Answer | NoAnswer | Drop
     ranking: Ranking | None = None
 
 
@@ -75,11 +74,11 @@ def worker_parts(exchanges: Iterable[Exchange]) -> list[bytes]:
     for each in exchanges:
         shadow, body = each.shadow, b""
         described: list[Any] = [each.pair, each.revision, each.at, _described(each.primary)]
-        if isinstance(shadow, NoAnswer):
-            described.append(shadow)
-        else:
+        if isinstance(shadow, Answer):
             described.append(_described(shadow))
             body = shadow.body
+        else:
+            described.append(shadow)
         parts += [json.dumps([*described, each.ranking]).encode(), each.primary.body, body]
     return parts
 
@@ -94,13 +93,20 @@ def exchanges_of(parts: Sequence[bytes]) -> Iterator[Exchange]:
             revision,
             at,
             _answer(primary, primary_body),
-            NoAnswer(shadow) if isinstance(shadow, str) else _answer(shadow, shadow_body),
+            _reason(shadow) if isinstance(shadow, str) else _answer(shadow, shadow_body),
             None if ranking is None else Ranking(*ranking),
         )
 
 
 def _model(target: Target) -> str:
     return target.model if target.version is None else f"{target.model}/{target.version}"
+
+
+def _reason(text: str) -> NoAnswer | Drop:
+    try:
+        return NoAnswer(text)
+    except ValueError:
+        return Drop(text)
 
 
 def _described(answer: Answer) -> list[Any]:

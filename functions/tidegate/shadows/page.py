@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 
+from tidegate.shadows.pair_tally import PairTally
 from tidegate.shadows.pictures import shadows_svg
-from tidegate.shadows.report import HEADS, heading, output_rows, sentences
-from tidegate.shadows.tallies import PairTally
+from tidegate.shadows.report import COUNT_HEADS, HEADS, count_rows, heading, output_rows, sentences
 
 _STYLE = """
 :root{color-scheme:light dark}
@@ -22,11 +22,12 @@ th{font-weight:600}th:first-child,td:first-child,th:last-child,td:last-child{tex
 
 def shadows_html(tallies: Sequence[PairTally]) -> str:
     _, _, picture = shadows_svg(tallies).partition("?>\n")
+    counts = "\n".join(_table(COUNT_HEADS, count_rows(tallies))) if tallies else ""
     sections = "\n".join(part for tally in tallies for part in _section(tally))
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>Shadows</title>\n'
         '<meta name="viewport" content="width=device-width">\n'
-        f"<style>{_STYLE}</style></head><body>\n<h1>Shadows</h1>\n{sections}\n{picture}</body></html>\n"
+        f"<style>{_STYLE}</style></head><body>\n<h1>Shadows</h1>\n{counts}\n{sections}\n{picture}</body></html>\n"
     )
 
 
@@ -34,9 +35,13 @@ def _section(tally: PairTally) -> Iterator[str]:
     yield f"<h2>{escape(heading(tally))}</h2>"
     yield f"<p>{'<br>'.join(map(escape, sentences(tally)))}</p>"
     if tally.outputs:
-        yield f"<table><tr>{_cells('th', HEADS)}</tr>"
-        yield from (f"<tr>{_cells('td', row)}</tr>" for row in output_rows(tally))
-        yield "</table>"
+        yield from _table(HEADS, output_rows(tally))
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    yield f"<table><tr>{_cells('th', heads)}</tr>"
+    yield from (f"<tr>{_cells('td', row)}</tr>" for row in rows)
+    yield "</table>"
 
 
 def _cells(element: str, texts: Sequence[str]) -> str:

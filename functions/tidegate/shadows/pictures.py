@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from tidegate.analysis.pictures.svg import BOLD, Picture, shortened
+from tidegate.shadows.pair_tally import PairTally
 from tidegate.shadows.report import number, targets, worst_first
 from tidegate.shadows.sketch import Distribution
-from tidegate.shadows.tallies import PairTally
 
 MOST_OUTPUTS = 6
 """Outputs of a pair that are drawn, the worst first."""

@@ -10,17 +10,20 @@ from typing import Any
 from tidegate.analysis.figures import percent
 from tidegate.analysis.pictures.svg import printable
 from tidegate.rules.bundle import short_revision
+from tidegate.shadows.pair_tally import Counts, OutputTally, PairTally
 from tidegate.shadows.sketch import Distribution
-from tidegate.shadows.tallies import Counts, OutputTally, PairTally
 
 HEADS = ("output", "equal", "error p50", "p99", "max", "relative p50", "p99", "max", "")
 """The heads of the rows of `output_rows`."""
 
+COUNT_HEADS = ("shadow", "sampled", "sent", "compared", "dropped", "left out", "missing", "why")
+"""The heads of the rows of `count_rows`."""
+
 
 def different_share(tally: PairTally) -> float | None:
-    """Return the share of the shadows that failed, or whose answer is not identical, of those sent whose primary did not fail;
-    None if there is none."""
-    answered = tally.shadows - tally.dropped - sum(tally.primary_failed.values())
+    """Return the share of the shadows that failed, or whose answer is not identical, of those sent whose primary did not fail and
+    whose answer was not left uncompared; None if there is none."""
+    answered = tally.sent - tally.not_compared - sum(tally.primary_failed.values())
     different = sum(tally.shadow_failed.values()) + tally.compared - tally.identical
     return different / answered if answered else None
 
@@ -39,8 +42,12 @@ def pair_json(tally: PairTally) -> Mapping[str, Any]:
         "revision": tally.revision,
         "first_at": _time(tally.first_at),
         "last_at": _time(tally.last_at),
-        "shadows": tally.shadows,
-        "copies_dropped": tally.dropped,
+        "sampled": tally.sampled,
+        "left_out": tally.left_out,
+        "dropped": tally.dropped,
+        "sent": tally.sent,
+        "missing": tally.missing,
+        "not_compared": tally.not_compared,
         "primary_failed": tally.primary_failed,
         "both_failed": tally.both_failed,
         "shadow_failed": tally.shadow_failed,
@@ -68,20 +75,37 @@ def targets(tally: PairTally) -> str:
     return f"{shadow} as a shadow of {primary}"
 
 
+def count_rows(tallies: Sequence[PairTally]) -> Iterator[tuple[str, ...]]:
+    """Yield a row of texts for each pair: how many requests its shadow sampled, and what became of them."""
+    for tally in tallies:
+        pair = tally.pair
+        dropped, left_out = sum(tally.dropped.values()), sum(tally.left_out.values())
+        counts = (tally.sampled, tally.sent, tally.compared, dropped, left_out, tally.missing)
+        reasons = "; ".join(_counts(each) for each in (tally.dropped, tally.left_out) if each)
+        name = f"{pair.objective}, rule {pair.rule}: {pair.shadow} of {pair.primary}"
+        yield name, *(f"{each:,}" for each in counts), reasons
+
+
 def sentences(tally: PairTally) -> Iterator[str]:
     """Yield what a researcher has to know of a pair, apart from its outputs."""
+    parts = [f"sent {tally.sent:,}"]
+    for what, reasons in (("dropped", tally.dropped), ("left out", tally.left_out)):
+        if reasons:
+            parts.append(f"{what} {sum(reasons.values()):,} ({_counts(reasons)})")
+    if tally.missing:
+        parts.append(f"missing {tally.missing:,}")
+    yield f"sampled: {tally.sampled:,}, of which {', '.join(parts)}"
     times = f"from {_time(tally.first_at)} to {_time(tally.last_at)}"
-    yield f"shadows: {tally.shadows:,}, {times}, the last by revision {short_revision(tally.revision)}"
+    yield f"{times}, the last by revision {short_revision(tally.revision)}"
     facts = f"compared: {tally.compared:,}"
     if tally.compared:
         facts += f", of which {tally.identical:,} are identical ({percent(tally.identical / tally.compared)})"
     yield facts
-    if tally.dropped:
-        yield f"copies dropped: {tally.dropped:,}"
-    sent = tally.shadows - tally.dropped
+    if tally.not_compared:
+        yield f"answers for which there was no time or memory to compare them: {tally.not_compared:,}"
     for who, failed in (("shadow alone", tally.shadow_failed), ("primary", tally.primary_failed)):
         if count := sum(failed.values()):
-            yield f"failures of the {who}: {count:,} ({percent(count / sent)}): {_counts(failed)}"
+            yield f"failures of the {who}: {count:,} ({percent(count / tally.sent)}): {_counts(failed)}"
     if tally.both_failed:
         yield f"of these, the shadow failed, too: {tally.both_failed:,}"
     if tally.ratio.count:
