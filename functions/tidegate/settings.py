@@ -198,10 +198,17 @@ class Settings:
         "Most bytes of copies for shadows and of their answers that a gateway holds at one time; further ones are dropped and counted.",
         1024 * 1024,
     )
+    shadow_carrier: str = kinds.text(
+        "process",
+        "What carries copies for shadows out in a local stack: process (one beside the gateway) or queue (SQS and S3 in memory and the "
+        "function `shadow`, as on AWS).",
+        "process|queue",
+        "process or queue",
+    )
     shadow_queue_url: str | None = kinds.text(
         None,
-        "Address of the queue in SQS that a function sends copies for shadows to; unset: it makes none. The local stack has no use for it: it "
-        "sends copies from a process of its own.",
+        "Address of the queue in SQS that a function sends copies for shadows to; unset: it makes none. A local stack makes its own queue: see "
+        "`shadow_carrier`.",
         r"https?://[!-~]{1,1000}",
         "an http:// or https:// address",
     )

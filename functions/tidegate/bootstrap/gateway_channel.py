@@ -8,7 +8,7 @@ import logging
 import traceback
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tidegate.aws.formats import decode_pointer
 from tidegate.bootstrap.fallbacks import FallbackCounter
@@ -21,6 +21,9 @@ from tidegate.ports import Endpoint, EndpointLoad, GatewayReport, Pointer, Suspe
 from tidegate.settings import Settings
 from tidegate.shadows.sampled import PairCounts
 from tidegate.tasks import wait_at_most
+
+if TYPE_CHECKING:
+    from tidegate.bootstrap.shadow_sender import QueuedShadows
 
 BEAT_S = 1.0
 """How often the control plane hears from the gateway."""
@@ -109,8 +112,11 @@ class GatewayChannel:
         self.gateway_pairs = PairCounts()
         self._process_shadows: Counter[str] = Counter()
         self._lost_pairs = PairCounts()
+        self._counts_are_queued = False
 
-    def shadows(self, settings: Settings) -> LinkedShadows:
+    def shadows(self, settings: Settings) -> LinkedShadows | QueuedShadows:
+        if settings.shadow_carrier == "queue":
+            return self._queued_shadows(settings)
         limits = ShadowLimits(
             settings.shadow_timeout_ms / 1000,
             settings.shadow_in_flight,
@@ -121,6 +127,21 @@ class GatewayChannel:
             limits, settings.connect_timeout_ms, settings.max_response_bytes, self._shadows_done, self._lost_pairs
         )
 
+    def _queued_shadows(self, settings: Settings) -> QueuedShadows:
+        # Imported here, since most gateways have no queue.
+        from tidegate.bootstrap.shadow_function import LOCAL_CREDENTIALS
+        from tidegate.bootstrap.shadow_sender import QueuedShadows
+        from tidegate.bootstrap.wires import shadow_queue_of
+
+        queue = shadow_queue_of(settings, LOCAL_CREDENTIALS)
+        assert queue is not None
+        self._counts_are_queued = True
+        most_bytes = settings.shadow_buffered_bytes
+        return QueuedShadows(queue, most_bytes, lambda: self.gateway_pairs.take(), self._shadows_queued)
+
+    def _shadows_queued(self, counts: Counter[str]) -> None:
+        self._process_shadows += counts
+
     def _shadows_done(self, counts: Counter[str], tallies: bytes) -> None:
         self._process_shadows += counts
         if tallies and self._link.is_behind:
@@ -128,7 +149,7 @@ class GatewayChannel:
         elif tallies:
             self._link.send(Message(MessageKind.SHADOWS, payload=tallies))
 
-    async def end_shadows(self, shadows: LinkedShadows) -> None:
+    async def end_shadows(self, shadows: LinkedShadows | QueuedShadows) -> None:
         await shadows.aclose()
         self._send_pairs()
         if self.gateway_shadows or self._process_shadows:
@@ -137,6 +158,9 @@ class GatewayChannel:
                 await self._link.ask(Message(MessageKind.SHADOWS), SHADOWS_WAIT_S)
 
     def _send_pairs(self) -> None:
+        """Tell what was counted of each pair, unless it goes with the copies to the queue."""
+        if self._counts_are_queued:
+            return
         if records := self.gateway_pairs.take() + self._lost_pairs.take():
             self._link.send(Message(MessageKind.SAMPLED, {"pairs": records}))
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from tidegate import stack_file
 from tidegate.aws.clients import LOCAL_REGION, AwsClients, AwsConfig
 from tidegate.aws.local_server import LocalAws
-from tidegate.aws.provision import provision
+from tidegate.aws.provision import provision, provision_copies
 from tidegate.aws.shadow_tallies import TallyWriter
 from tidegate.bootstrap import build_transport
 from tidegate.bootstrap.compiled import find_compiled
@@ -24,11 +24,12 @@ from tidegate.bootstrap.control import build_launcher, control_config, control_p
 from tidegate.bootstrap.gateway_supervisor import GatewayContact, GatewaySupervisor
 from tidegate.bootstrap.incidents import Incidents
 from tidegate.bootstrap.local_stack import LocalStack
-from tidegate.bootstrap.local_stores import LocalStores, seed_local_facts
+from tidegate.bootstrap.local_stores import SHADOW_QUEUE, LocalStores, seed_local_facts
 from tidegate.bootstrap.log_file import OFF, check_log
 from tidegate.bootstrap.model_sources import ModelErrors, check_served
 from tidegate.bootstrap.operator_socket import operator_socket
 from tidegate.bootstrap.rules_sources import GivenRules
+from tidegate.bootstrap.shadow_function import ShadowFunction, require_parts
 from tidegate.control.following import FollowMode, describe_pause, pause_of
 from tidegate.control.plane import ControlPlane
 from tidegate.control.status import read_status
@@ -89,6 +90,13 @@ async def local_stack(
     """
     if settings.access_log not in (None, OFF):
         check_log(settings.access_log)
+    if settings.shadow_carrier == "queue":
+        require_parts()
+        if settings.bucket is not None and settings.registry_table is not None:
+            raise StackError(
+                "TIDEGATE_SHADOW_CARRIER=queue makes a queue in the stack's own AWS in memory, which it has none of with "
+                "TIDEGATE_BUCKET and TIDEGATE_REGISTRY_TABLE: unset these, or set it to process"
+            )
     # First, since nothing can start without it, and the next steps take seconds.
     await asyncio.to_thread(find_installation, settings.triton_home, settings.cache_dir)
     if settings.bucket is None:
@@ -175,7 +183,12 @@ async def _with_aws(settings: Settings, started: contextlib.AsyncExitStack) -> t
         )
         assert settings.bucket is not None
         assert settings.registry_table is not None
-        await provision(AwsClients(AwsConfig.from_settings(settings)), settings.bucket, settings.registry_table)
+        clients = AwsClients(AwsConfig.from_settings(settings))
+        await provision(clients, settings.bucket, settings.registry_table)
+        if settings.shadow_carrier == "queue":
+            settings = replace(settings, shadow_queue_url=await provision_copies(clients, SHADOW_QUEUE))
+            function = asyncio.create_task(ShadowFunction(settings).run())
+            started.push_async_callback(cancel, function)
     return settings, aws
 
 

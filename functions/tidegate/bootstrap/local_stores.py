@@ -20,7 +20,7 @@ from tidegate.aws.facts import seed_facts
 from tidegate.aws.local_server import LocalAws
 from tidegate.aws.model_store import S3ModelStore
 from tidegate.aws.objects import Objects
-from tidegate.aws.provision import provision, provision_facts
+from tidegate.aws.provision import provision, provision_copies, provision_facts
 from tidegate.control.desired import rollback_revisions
 from tidegate.control.plane import ControlPlane
 from tidegate.control.plans import Plan, units_of
@@ -34,6 +34,9 @@ logger = logging.getLogger(__name__)
 
 REMEMBER_S = 1.0
 RETRY_S = 1.0
+
+SHADOW_QUEUE = "tidegate-shadow"
+"""The queue of copies, where the stack has one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +113,8 @@ async def fill_stores(bundles: BundleStore, settings: Settings, models: Path, sn
         raise StackError("the stack has no stores of its own")
     clients = AwsClients(AwsConfig.from_settings(settings))
     await provision(clients, settings.bucket, settings.registry_table)
+    if settings.shadow_queue_url is not None:
+        await provision_copies(clients, SHADOW_QUEUE)
     # A store with empty caches.
     store = S3ModelStore(Objects(clients, settings.bucket))
     try:
