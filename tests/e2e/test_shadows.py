@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import tritonclient.grpc as triton
 from tidegate.aws.clients import AwsClients, AwsConfig
 from tidegate.aws.objects import Objects
 from tidegate.aws.shadow_tallies import S3ShadowTallies
@@ -70,8 +72,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory, notes: Path) -> Iterator[Run
     placement = {name: ["a"] for name in ("base", "ahead", "stuck")}
     rules = write_rules(tmp_path_factory.mktemp("rules"), {"a": 1}, placement, main=json.dumps(RULES))
     log = tmp_path_factory.mktemp("log") / "errors"
-    limits = {"TIDEGATE_SHADOW_TIMEOUT_MS": "1000", "TIDEGATE_SHADOW_IN_FLIGHT": "2", "TIDEGATE_SHADOW_WAITING": "32"}
-    with running_stack(rules, models, log, variables=limits) as running:
+    limits = {"TIDEGATE_SHADOW_TIMEOUT_MS": "3000", "TIDEGATE_SHADOW_IN_FLIGHT": "2", "TIDEGATE_SHADOW_WAITING": "32"}
+    with running_stack(rules, models, log, "--grpc-port", "0", variables=limits) as running:
         yield running
 
 
@@ -117,6 +119,27 @@ def test_every_request_is_copied_marked_and_compared(stack: RunningStack, notes:
     assert tally.outputs["Y"].absolute.quantile(0.5) == pytest.approx(0.5, rel=0.05)
 
 
+def test_requests_over_grpc_are_copied_marked_and_compared(stack: RunningStack, notes: Path) -> None:
+    noted, tally = traffic(notes, "ahead"), tallied(stack, "ahead")
+    compared = 0 if tally is None else tally.compared
+    values = np.array([1.0, 2.0], np.float32)
+    given = triton.InferInput("X", [2], "FP32")
+    given.set_data_from_numpy(values)
+    with triton.InferenceServerClient(stack.get("/v1/fleet")["gateway"]["grpc"]) as client:
+        for _ in range(20):
+            answer = client.infer("main", [given], headers={"tidegate-context": '{"country": "DE"}'})
+            assert answer.as_numpy("Y").tolist() == values.tolist()
+    assert eventually(lambda: (found := tallied(stack, "ahead")) is not None and found.compared == compared + 20), (
+        counted(stack),
+        stack.errors,
+    )
+    assert traffic(notes, "ahead") == noted + ["shadow"] * 20
+    tally = tallied(stack, "ahead")
+    assert tally is not None
+    assert (tally.identical, tally.shadow_failed, tally.left_out) == (0, {}, {})
+    assert tally.outputs["Y"].absolute.quantile(0.5) == pytest.approx(0.5, rel=0.05)
+
+
 def test_a_shadow_that_hangs_is_bounded(stack: RunningStack) -> None:
     """How much it holds up callers, `python -m bench.shadows` measures."""
     before = counted(stack)
@@ -131,15 +154,16 @@ def test_a_shadow_that_hangs_is_bounded(stack: RunningStack) -> None:
             now["failed"].get("timeout", 0) - before["failed"].get("timeout", 0),
         )
 
-    assert eventually(lambda: sum(ended()) == 100, 30), counted(stack)
+    assert eventually(lambda: sum(ended()) == 100, 60), counted(stack)
     assert counted(stack)["sampled"] == before["sampled"] + 100
-    # Two at a time, each of which counts for two seconds; after three failures none for a while.
+    # Two at a time, each of which counts for six seconds; after three failures none for a while.
     assert 2 <= ended()[1] < 50
     # The report of the pair has every one, also those of which the gateway made no copy.
-    assert eventually(lambda: (found := tallied(stack, "stuck")) is not None and found.missing == 0), counted(stack)
+    assert eventually(
+        lambda: (found := tallied(stack, "stuck")) is not None and (found.sampled, found.missing) == (100, 0)
+    ), counted(stack)
     tally = tallied(stack, "stuck")
     assert tally is not None
-    assert tally.sampled == 100
     assert sum(tally.dropped.values()) == ended()[0]
     assert (tally.sent, tally.shadow_failed) == (ended()[1], {"timeout": ended()[1]})
 

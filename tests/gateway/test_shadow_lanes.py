@@ -11,7 +11,7 @@ from tidegate.byte_budget import ByteBudget, ByteLease
 from tidegate.errors import EndpointAnswerTooLargeError, EndpointRefusedError, EndpointResetError, EventError
 from tidegate.gateway.shadow_lanes import ShadowLanes, ShadowLimits
 from tidegate.ports import Endpoint, HttpRequest, HttpResponse
-from tidegate.shadows.copy import ShadowCopy, read_copy
+from tidegate.shadows.copy import FORMAT, ShadowCopy, read_copy
 from tidegate.shadows.counts import Drop
 from tidegate.shadows.exchange import Answer, Exchange, NoAnswer, Pair
 from tidegate.testing import MemoryTransport
@@ -187,6 +187,6 @@ def test_what_is_no_copy_is_refused(data: bytes) -> None:
 
 def test_a_copy_of_another_format_is_refused() -> None:
     parts: list[Any] = copy().parts()
-    parts[1] = parts[1].replace(b"[1,", b"[2,", 1)
+    parts[1] = parts[1].replace(b"[%d," % FORMAT, b"[%d," % (FORMAT + 1), 1)
     with pytest.raises(EventError):
         read_copy(b"".join(parts))

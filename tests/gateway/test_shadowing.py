@@ -17,12 +17,14 @@ from tidegate.gateway.quotas import Lease
 from tidegate.gateway.request import Ask, Limits
 from tidegate.gateway.service import Service
 from tidegate.gateway.shadowing import Shadowing
+from tidegate.oip.infer_message import parameter_fields
 from tidegate.ports import HttpResponse
 from tidegate.rules import compile_directory, load_bundle
 from tidegate.shadows.copy import ShadowCopy, read_copy
 from tidegate.shadows.counts import Drop
 from tidegate.shadows.exchange import Pair
 from tidegate.testing import MemoryEngineSource
+from tritonclient.grpc import service_pb2
 
 from tests.gateway.world import World, answer
 
@@ -40,12 +42,15 @@ OBJECTIVE = {
     ],
 }
 MODELS = {"ranker": ["a"], "fresh": ["b"], "popular": ["c"], "lonely": ["nowhere"]}
+SERVICE = "/inference.GRPCInferenceService/"
 HEADERS = ((b"content-type", b"application/json"), (b"Tidegate-Param-tidegate_traffic", b"real"))
 RESPONSE = HttpResponse(200, [(b"content-type", b"x"), (b"inference-header-content-length", b"3")], b"an answer")
 
 
 class Gateway:
     """A service on a world with scripted endpoints; `copies` is what a sink took, which `refuses` makes refuse."""
+
+    takes_rpcs = True
 
     def __init__(self, folder: Path) -> None:
         (folder / "objectives").mkdir()
@@ -61,7 +66,10 @@ class Gateway:
         self.refuses: Drop | None = None
         self.is_full = False
         self.dispatcher = self.world.dispatcher(most_in_flight=1, initial_in_flight=1, queue_ms=60_000)
-        self.shadowing = Shadowing(self.dispatcher, self, lambda: 1_796_000_000.0)
+        self.rpc_ports: Mapping[str, int] = {"b1": 8001, "c1": 8002}
+        self.shadowing = Shadowing(
+            self.dispatcher, self, lambda: 1_796_000_000.0, lambda each: self.rpc_ports.get(each.host)
+        )
         engines = MemoryEngineSource(load_bundle(compile_directory(folder)))
         self.service = Service(engines, self.dispatcher, Grants(lambda _: "shop", "send it"), shadowing=self.shadowing)
 
@@ -132,6 +140,42 @@ def test_members_are_copied_always_or_never(gateway: Gateway) -> None:
     assert set(copied.values()) == {0, 2}
 
 
+RPC = Call(
+    "POST",
+    headers=((b"traceparent", b"00-a-b-01"),),
+    body=service_pb2.ModelInferRequest(model_name="ranking", id="7").SerializeToString(),
+    path=f"{SERVICE}ModelInfer",
+    appended=parameter_fields([(b"Tidegate-Param-tidegate_traffic", b"real"), (b"Tidegate-Param-boost", b"2")]),
+)
+
+
+def test_a_unary_rpc_is_copied_without_decoding_it(gateway: Gateway) -> None:
+    asyncio.run(gateway.infer(RPC, "US"))
+    first, second = gateway.copies
+    assert (first.path, first.address, first.primary.is_rpc) == (RPC.path, ("b1", 8001), True)
+    assert second.address == ("c1", 8002)
+    assert first.headers == RPC.headers
+    assert first.body.startswith(RPC.body)
+    read = service_pb2.ModelInferRequest.FromString(first.body)
+    assert (read.model_name, read.model_version, read.id) == ("fresh", "2", "7")
+    parameters = {name: each.string_param for name, each in read.parameters.items()}
+    assert parameters == {"Tidegate-Param-tidegate_traffic": "shadow", "Tidegate-Param-boost": "2"}
+    assert gateway.counts() == {"sampled": 2}
+
+
+def test_an_rpc_whose_shadow_has_no_port_for_it_is_dropped(gateway: Gateway) -> None:
+    gateway.rpc_ports = {"b1": 8001}
+    asyncio.run(gateway.infer(RPC, "US"))
+    assert [copy.pair.shadow for copy in gateway.copies] == ["fresh/2"]
+    assert gateway.counts() == {"sampled": 2, "dropped: no endpoint": 1}
+
+
+def test_an_rpc_is_left_out_where_copies_go_over_http_alone(gateway: Gateway) -> None:
+    gateway.shadowing._rpc_port_of = None
+    asyncio.run(gateway.infer(RPC, "US"))
+    assert (gateway.copies, gateway.counts()) == ([], {"sampled": 2, "left out: grpc": 2})
+
+
 async def _nothing() -> Any:
     for each in ():
         yield each
@@ -143,7 +187,7 @@ async def _nothing() -> Any:
         (Call("POST", "/infer", sequence=Sequence("7")), "sequence"),
         (Call("POST", "/infer", rest=_nothing(), rest_bytes=1), "streamed"),
         (Call("POST", "/generate"), "streamed"),
-        (Call("POST", path="/inference.GRPCInferenceService/ModelInfer"), "grpc"),
+        (Call("POST", path=f"{SERVICE}ModelStreamInfer", appended=b"", stream_above_bytes=0), "streamed"),
     ],
 )
 def test_what_a_shadow_must_not_get_is_left_out(gateway: Gateway, call: Call, reason: str) -> None:

@@ -51,6 +51,8 @@ class ShadowQueue:
         clock: seconds that never run backwards.
     """
 
+    takes_rpcs = False
+
     def __init__(
         self, queue: Wire, queue_url: str, store: Wire, bucket: str, clock: Callable[[], float] = time.monotonic
     ) -> None:

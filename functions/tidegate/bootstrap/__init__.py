@@ -113,7 +113,9 @@ def build_gateway(
         stream_most_ms=settings.stream_most_ms,
     )
     dispatcher = Dispatcher(transport, directory, config, suspects=suspects)
-    shadowing = None if shadows is None else Shadowing(dispatcher, shadows)
+    shadowing = None
+    if shadows is not None:
+        shadowing = Shadowing(dispatcher, shadows, rpc_port_of=rpc_port_of if shadows.takes_rpcs else None)
     app = create_app(
         engines=engines,
         dispatcher=dispatcher,

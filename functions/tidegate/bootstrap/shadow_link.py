@@ -48,6 +48,8 @@ class LinkedShadows:
         lost: counts the copies of each pair that the process had, and that are in no tallies, when it ended.
     """
 
+    takes_rpcs = True
+
     def __init__(
         self,
         limits: ShadowLimits,

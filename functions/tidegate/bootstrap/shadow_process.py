@@ -27,7 +27,7 @@ from tidegate.bootstrap.workers import Workers
 from tidegate.byte_budget import ByteBudget, ByteLease
 from tidegate.errors import EventError, TidegateError
 from tidegate.gateway.shadow_lanes import ShadowLanes, ShadowLimits
-from tidegate.ports import Offload
+from tidegate.ports import Done, Endpoint, HttpRequest, HttpResponse, Offload, Transport
 from tidegate.shadows.copy import read_copy
 from tidegate.shadows.counts import Drop
 from tidegate.shadows.exchange import Answer, Exchange, worker_parts
@@ -130,14 +130,43 @@ def _most_bytes(exchange: Exchange) -> int:
     )
 
 
+class CopyTransport:
+    """A `Transport` of copies: over HTTP, and with the first one that came over gRPC over that, too. The port of an endpoint is the one
+    that a copy goes to."""
+
+    def __init__(self, http: Transport, limits: ResponseLimits) -> None:
+        self._http = http
+        self._limits = limits
+        self._rpc: Transport | None = None
+
+    async def send(
+        self, endpoint: Endpoint, request: HttpRequest, timeout_s: float, done: Done | None = None
+    ) -> HttpResponse:
+        if not request.is_rpc:
+            return await self._http.send(endpoint, request, timeout_s, done)
+        if self._rpc is None:
+            # Nothing else needs grpc, which takes 50 ms to import.
+            from tidegate.triton.rpc_transport import RpcTransport
+
+            self._rpc = RpcTransport(self._http, lambda each: each.port, self._limits)
+        return await self._rpc.send(endpoint, request, timeout_s, done)
+
+    def hang_up(self, endpoint: Endpoint) -> None:
+        self._http.hang_up(endpoint)
+        if self._rpc is not None:
+            self._rpc.hang_up(endpoint)
+
+
 async def serve(connection: socket.socket, limits: ShadowLimits, connect_timeout_ms: int, most_bytes: int) -> None:
     reader, writer = await asyncio.open_connection(sock=connection, limit=_BUFFER_BYTES)
     budget = ByteBudget(limits.buffered_bytes)
-    transport = PooledTransport(
+    response_limits = ResponseLimits(most_bytes, budget)
+    http = PooledTransport(
         connect_timeout_s=connect_timeout_ms / 1000,
         max_idle_per_endpoint=limits.in_flight,
-        limits=ResponseLimits(most_bytes, budget),
+        limits=response_limits,
     )
+    transport = CopyTransport(http, response_limits)
     workers = Workers(1)
     comparer = Comparer(workers)
     lanes = ShadowLanes(transport, limits, budget, comparer.add)

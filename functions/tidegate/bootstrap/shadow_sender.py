@@ -27,6 +27,8 @@ class QueuedShadows:
         report: gets how many copies the queue took, and how many were dropped.
     """
 
+    takes_rpcs = False
+
     def __init__(
         self,
         queue: ShadowQueue,

@@ -86,10 +86,10 @@ class Call(NamedTuple):
             return self.path
         return model_path(target.model, self._version_of(target, first), self.suffix)
 
-    def message_for(self, target: Target, first: bool) -> bytes:
-        """Return the serialized message of a call over gRPC for a target."""
+    def message_for(self, target: Target, first: bool, more: bytes = b"") -> bytes:
+        """Return the serialized message of a call over gRPC for a target; `more` goes over what was appended."""
         assert self.appended is not None
-        return b"".join((self.body, self.appended, named(target.model, self._version_of(target, first))))
+        return b"".join((self.body, self.appended, more, named(target.model, self._version_of(target, first))))
 
     def _version_of(self, target: Target, first: bool) -> int | None:
         return self.version if first and self.version is not None else target.version

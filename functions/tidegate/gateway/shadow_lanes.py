@@ -183,7 +183,8 @@ def pause_s(failures: int) -> float:
 async def send_copy(transport: Transport, copy: ShadowCopy, timeout_s: float) -> Answer | NoAnswer:
     """Send a copy once, and return the answer or why there is none."""
     loop = asyncio.get_running_loop()
-    request = HttpRequest("POST", copy.path, copy.headers, copy.body, True)
+    is_rpc = copy.primary.is_rpc
+    request = HttpRequest("POST", copy.path, copy.headers, copy.body, True, is_rpc=is_rpc)
     began_s = loop.time()
     try:
         response = await transport.send(Endpoint(copy.shard, *copy.address), request, timeout_s)
@@ -192,4 +193,4 @@ async def send_copy(transport: Transport, copy: ShadowCopy, timeout_s: float) ->
     except ValueError:
         # A header that cannot be sent.
         return NoAnswer.OTHER
-    return Answer(response.status, response.headers, response.body, (loop.time() - began_s) * 1000.0)
+    return Answer(response.status, response.headers, response.body, (loop.time() - began_s) * 1000.0, is_rpc)

@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 
 from tidegate.gateway.call import TRAFFIC_HEADER, Call, Outcome
 from tidegate.gateway.dispatcher import Dispatcher
-from tidegate.ports import Headers, ShadowSink
+from tidegate.oip.infer_message import parameter_fields
+from tidegate.ports import Endpoint, Headers, ShadowSink
 from tidegate.rules.contract import Ranking, Traffic
 from tidegate.rules.decision import Decision, Shadow, Target
 from tidegate.shadows.copy import ShadowCopy
@@ -21,6 +22,8 @@ from tidegate.shadows.exchange import Answer, Pair
 from tidegate.shadows.sampled import SAMPLED, PairCounts
 
 _MOST_KEPT = 4096
+_MARK = parameter_fields([(TRAFFIC_HEADER, Traffic.SHADOW.value.encode())])
+"""What tells the model of a serialized request that it is a shadow's."""
 
 
 class Shadowing:
@@ -30,14 +33,22 @@ class Shadowing:
         dispatcher: knows the endpoints, and which of them have room.
         sink: takes the copies.
         clock: Unix time in seconds.
+        rpc_port_of: returns the gRPC port of an endpoint, or None if it has none; None where no copy is sent over gRPC.
     """
 
-    def __init__(self, dispatcher: Dispatcher, sink: ShadowSink, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        sink: ShadowSink,
+        clock: Callable[[], float] = time.time,
+        rpc_port_of: Callable[[Endpoint], int | None] | None = None,
+    ) -> None:
         self.counts: Counter[str] = Counter()
         self.pairs = PairCounts()
         self._dispatcher = dispatcher
         self._sink = sink
         self._clock = clock
+        self._rpc_port_of = rpc_port_of
         self._pairs: dict[tuple[int, int, int], tuple[Decision, Target, Pair]] = {}
 
     def leave_out(
@@ -66,10 +77,12 @@ class Shadowing:
         if call.sequence is not None:
             self.leave_out(shadows, LeftOut.SEQUENCE, decision, outcome.target)
             return
-        if call.path is not None:
+        is_rpc = call.appended is not None
+        if is_rpc and call.stream_above_bytes is None and self._rpc_port_of is None:
             self.leave_out(shadows, LeftOut.GRPC, decision, outcome.target)
             return
-        if call.rest is not None or call.suffix != "/infer" or outcome.response.stream is not None:
+        is_whole = call.stream_above_bytes is None if is_rpc else call.rest is None and call.suffix == "/infer"
+        if not is_whole or outcome.response.stream is not None:
             self.leave_out(shadows, LeftOut.STREAMED, decision, outcome.target)
             return
         self.counts[SAMPLED] += len(shadows)
@@ -100,19 +113,24 @@ class Shadowing:
             directory = dispatcher.directory
             is_known = any(directory.endpoints(shard) for shard in target.shards)
             return Drop.OVERLOADED if is_known else Drop.NO_ENDPOINT
-        response = outcome.response
+        is_rpc, port, response = call.appended is not None, endpoint.port, outcome.response
+        if is_rpc:
+            rpc_port = None if self._rpc_port_of is None else self._rpc_port_of(endpoint)
+            if rpc_port is None:
+                return Drop.NO_ENDPOINT
+            port = rpc_port
         copy = ShadowCopy(
             pair,
             decision.revision,
             at,
             ranking,
             endpoint.shard,
-            (endpoint.host, endpoint.port),
+            (endpoint.host, port),
             call.path_for(target, False),
-            _marked(call.headers),
-            call.body,
+            call.headers if is_rpc else _marked(call.headers),
+            call.message_for(target, False, _MARK) if is_rpc else call.body,
             # Without the lease, which counts in the budget of requests.
-            Answer(response.status, response.headers, response.body, outcome.triton_ms),
+            Answer(response.status, response.headers, response.body, outcome.triton_ms, is_rpc),
         )
         return self._sink.offer(copy)
 

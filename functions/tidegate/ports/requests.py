@@ -145,7 +145,9 @@ class Offload(Protocol):
 
 
 class ShadowSink(Protocol):
-    """Takes copies of requests for shadows, and has them sent."""
+    """Takes copies of requests for shadows, and has them sent: over HTTP, and with `takes_rpcs` over gRPC."""
+
+    takes_rpcs: bool
 
     def refusal(self, pair: Pair) -> Drop | None:
         """Return why no copy of a pair is taken now, or None, so that none has to be made."""

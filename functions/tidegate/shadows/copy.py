@@ -12,7 +12,7 @@ from tidegate.rules.contract import Ranking
 from tidegate.shadows.counts import Drop
 from tidegate.shadows.exchange import COMPARED_HEADERS, Answer, Exchange, NoAnswer, Pair
 
-FORMAT = 1
+FORMAT = 2
 _LENGTHS = struct.Struct(">IQ")
 _to_json = json.JSONEncoder(separators=(",", ":")).encode
 
@@ -27,10 +27,10 @@ class ShadowCopy(NamedTuple):
         ranking: the output of the objective that is a ranking, if any.
         shard: where the shadow is served.
         address: the host and port of its endpoint there.
-        path: the path of the request.
-        headers: its headers.
-        body: its body.
-        primary: the primary's answer.
+        path: the path of the request; over gRPC the full name of the method.
+        headers: its headers, or its metadata.
+        body: its body, or the serialized message.
+        primary: the primary's answer, which came over gRPC if the request did.
     """
 
     pair: Pair
@@ -67,6 +67,7 @@ class ShadowCopy(NamedTuple):
             primary.status,
             _text([each for each in primary.headers if each[0] in COMPARED_HEADERS]),
             primary.latency_ms,
+            primary.is_rpc,
         ]
         described = _to_json(head).encode()
         return [_LENGTHS.pack(len(described), len(self.body)), described, self.body, primary.body]
@@ -81,11 +82,10 @@ def read_copy(data: bytes | memoryview) -> ShadowCopy:
     try:
         head_bytes, body_bytes = _LENGTHS.unpack_from(data)
         start = _LENGTHS.size + head_bytes
-        form, pair, revision, at, ranking, shard, (host, port), path, headers, status, answered, latency_ms = (
-            json.loads(bytes(data[_LENGTHS.size : start]))
-        )
+        form, *head = json.loads(bytes(data[_LENGTHS.size : start]))
         if form != FORMAT or len(data) < start + body_bytes:
             raise ValueError("format or length")
+        pair, revision, at, ranking, shard, (host, port), path, headers, status, answered, latency_ms, is_rpc = head
         body, primary_body = bytes(data[start : start + body_bytes]), bytes(data[start + body_bytes :])
         return ShadowCopy(
             Pair(*map(str, pair)),
@@ -97,7 +97,7 @@ def read_copy(data: bytes | memoryview) -> ShadowCopy:
             str(path),
             _bytes(headers),
             body,
-            Answer(int(status), _bytes(answered), primary_body, float(latency_ms)),
+            Answer(int(status), _bytes(answered), primary_body, float(latency_ms), is_rpc is True),
         )
     except (ValueError, TypeError, struct.error, RecursionError) as error:
         raise EventError(f"the copy of a request for a shadow cannot be read: {type(error).__name__}") from error

@@ -23,7 +23,7 @@ class LeftOut(StrEnum):
     """The gateway did not hold the whole body, or the answer is a stream."""
 
     GRPC = "grpc"
-    """It came over gRPC: its message is not the body that HTTP has."""
+    """It came over gRPC, and copies go through a queue, whose function speaks HTTP."""
 
     CLASSES = "classes"
     """It asks for classes, for which every model has to be checked first."""

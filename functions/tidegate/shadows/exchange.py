@@ -32,12 +32,14 @@ class Pair(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """A whole answer: header names in lower case, `body` not decompressed; `latency_ms` is how long it took."""
+    """A whole answer: header names in lower case, `body` not decompressed; `latency_ms` is how long it took. With `is_rpc` it came over
+    gRPC, and `body` is the serialized message."""
 
     status: int
     headers: Sequence[tuple[bytes, bytes]]
     body: bytes
     latency_ms: float
+    is_rpc: bool = False
 
     def header(self, name: bytes) -> bytes | None:
         return next((value for key, value in self.headers if key == name), None)
@@ -111,9 +113,9 @@ def _reason(text: str) -> NoAnswer | Drop:
 
 def _described(answer: Answer) -> list[Any]:
     headers = [[key.decode(), value.decode("latin-1")] for key, value in answer.headers if key in COMPARED_HEADERS]
-    return [answer.status, headers, answer.latency_ms]
+    return [answer.status, headers, answer.latency_ms, answer.is_rpc]
 
 
 def _answer(described: list[Any], body: bytes) -> Answer:
-    status, headers, latency_ms = described
-    return Answer(status, [(key.encode(), value.encode("latin-1")) for key, value in headers], body, latency_ms)
+    status, headers, latency_ms, is_rpc = described
+    return Answer(status, [(key.encode(), value.encode("latin-1")) for key, value in headers], body, latency_ms, is_rpc)

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 from tidegate.oip.framing import HEAD_LENGTH, RawTensor, read_answer, split_bytes
+from tidegate.oip.infer_answer import read_infer_answer
 from tidegate.oip.inflating import inflated
 from tidegate.oip.shapes import MOST_DIMENSIONS
 from tidegate.oip.values import flattened, numbers_of, rounded_numbers
@@ -56,8 +57,11 @@ def read_tensors(answer: Answer) -> Mapping[str, Tensor]:
     """
     body = _plain(answer)
     try:
-        length = answer.header(HEAD_LENGTH)
-        tensors = read_answer(body, None if length is None else int(length))
+        if answer.is_rpc:
+            tensors = read_infer_answer(body)
+        else:
+            length = answer.header(HEAD_LENGTH)
+            tensors = read_answer(body, None if length is None else int(length))
         if len(tensors) > MOST_TENSORS:
             raise UnreadableAnswerError(Unreadable.TOO_LARGE)
         found: dict[str, Tensor] = {}
@@ -89,7 +93,7 @@ def _tensor(raw: RawTensor) -> Tensor:
     if len(shape) > MOST_DIMENSIONS or not all(type(size) is int and size >= 0 for size in shape):
         raise ValueError("a shape is not a short list of whole numbers")
     data = raw.data if isinstance(raw.data, bytes) else None
-    values = _of_json(raw.datatype, flattened(raw.data)) if data is None else _of_binary(raw.datatype, data)
+    values = _of_elements(raw.datatype, flattened(raw.data)) if data is None else _of_binary(raw.datatype, data)
     if len(values) != math.prod(shape):
         raise ValueError("the elements do not fit the shape")
     return Tensor(raw.datatype, shape, values, data)
@@ -101,9 +105,10 @@ def _of_binary(datatype: str, data: bytes) -> Sequence[Any]:
     return bytes(map(bool, data)) if datatype == "BOOL" else numbers_of(datatype, data)
 
 
-def _of_json(datatype: str, flat: list[Any]) -> Sequence[Any]:
+def _of_elements(datatype: str, flat: list[Any]) -> Sequence[Any]:
     if datatype == "BYTES":
-        return [text.encode() for text in flat]
+        # Over gRPC they are bytes.
+        return [each if isinstance(each, bytes) else each.encode() for each in flat]
     if datatype == "BOOL":
         if not all(type(value) is bool for value in flat):
             raise TypeError("an element is neither true nor false")
