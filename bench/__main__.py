@@ -50,8 +50,7 @@ HEAD = """\
 
 Written by `make bench`; run it to repeat every figure. Ratios hold better across machines than times do.
 
-How Python was built counts too: these are of CPython as pyenv builds it by default, without profile-guided optimization. The
-README has the gateway's figures on one that is built with it.
+These are of CPython as pyenv builds it by default, without profile-guided optimization: how Python was built counts, too.
 """
 
 
