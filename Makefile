@@ -24,7 +24,7 @@ SHORT_SUITE := tests/rules tests/language tests/placement tests/analysis tests/o
 	tests/assets tests/docs/test_documented_commands.py
 CDK := infra/cdk
 # The examples' own models. ruff excludes the rest of triton_models/: what a user drops in there is theirs to format.
-LINTED := . $(wildcard $(addprefix triton_models/,offer_decision order_features query_grams query_tokenizer title_history title_topk))
+LINTED := . $(wildcard $(addprefix triton_models/,offer_decision order_features query_grams query_tokenizer title_generator title_history title_topk))
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c

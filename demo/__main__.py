@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.status import Status
 
 from demo import publishing, recording
-from demo.caller import Answered, Refused, ask, ask_with_tritonclient, fleet, resolve
+from demo.caller import Answered, Refused, ask, ask_for_stream, ask_with_tritonclient, fleet, resolve
 
 WIDTH = 80
 MEMBER = {"member_id": "196"}
@@ -47,6 +47,14 @@ class Demonstration:
         headers = answer.headers
         place = " @ ".join(headers[name] for name in ("tidegate-model", "tidegate-shard") if name in headers)
         self._print(f"{what:<27} {headers.get('tidegate-reason', ''):<11}{place:<33}{answer.took_ms:>5.0f} ms")
+
+    def show_stream(self, what: str, objective: str, context: Mapping[str, Any], inputs: Mapping[str, Any]) -> None:
+        """Have the answer to one request streamed, and print its line and the titles that came."""
+        answer = ask_for_stream(self.url, objective, context, inputs)
+        self.add(what, answer)
+        titles = answer.outputs.get("TITLE", []) if isinstance(answer, Answered) else []
+        self._print(f"    {' → '.join(titles)}")
+        self.expect(len(titles) > 1, f"several titles are streamed, not {len(titles)}")
 
     def expect(self, holds: bool, what: str) -> None:
         """Report a promise that was not kept."""
@@ -133,6 +141,7 @@ def _tour(demo: Demonstration) -> None:
         "an unmodified tritonclient",
         ask_with_tritonclient(demo.url, "title_search", {"intent": "theme"}, "robots and space ships"),
     )
+    demo.show_stream("a stream, title by title", "title_playlist", {**MEMBER, "mood": "surprise"}, member)
     customer = {"customer_id": "c-7", "tier": 3, "lifetime_value": 900.5}
     demo.show("another domain, pinned", "purchase_propensity", customer, ORDERS)
     demo.show("a wrong type is refused", "title_ranking", {"member_id": 196}, member)

@@ -44,6 +44,24 @@ def ask(url: str, objective: str, context: Mapping[str, Any], inputs: Mapping[st
     return Answered(document["outputs"], headers, (time.perf_counter() - start) * 1e3)
 
 
+def ask_for_stream(
+    url: str, objective: str, context: Mapping[str, Any], inputs: Mapping[str, Any]
+) -> Answered | Refused:
+    """Call `/v1/objectives/{objective}/stream`: each output has the values of all responses, in order."""
+    start = time.perf_counter()
+    outputs: dict[str, list[Any]] = {}
+    try:
+        with _post(f"{url}/v1/objectives/{objective}/stream", {"context": context, "inputs": inputs}) as response:
+            headers = {name.lower(): value for name, value in response.headers.items()}
+            for line in response:
+                if line.startswith(b"data: "):
+                    for name, value in json.loads(line.removeprefix(b"data: ")).get("outputs", {}).items():
+                        outputs.setdefault(name, []).append(value)
+    except urllib.error.HTTPError as error:
+        return Refused(error.code, json.load(error)["detail"])
+    return Answered(outputs, headers, (time.perf_counter() - start) * 1e3)
+
+
 def ask_with_tritonclient(url: str, objective: str, context: Mapping[str, Any], query: str) -> Answered:
     """Call `/v2` with the unmodified `tritonclient.http`; the context travels in a header."""
     client = triton.InferenceServerClient(url.removeprefix("http://"))

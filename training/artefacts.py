@@ -18,7 +18,12 @@ from typing import Any
 STEPS = Path(__file__).parents[1] / "triton_models"
 """The folder of the committed step code; training imports the code that serves."""
 
-STEP_CODE = ("order_features/1/features.py", "query_grams/1/grams.py", "query_tokenizer/1/wordpiece.py")
+STEP_CODE = (
+    "order_features/1/features.py",
+    "query_grams/1/grams.py",
+    "query_tokenizer/1/wordpiece.py",
+    "title_generator/1/playlist.py",
+)
 STAMP = ".artefacts.json"
 
 _PACKAGES = ("numpy", "onnx", "onnxruntime", "scikit-learn", "skl2onnx")

@@ -9,7 +9,7 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits
 
-from training import movielens, purchase, title_ranking, title_search
+from training import movielens, purchase, title_playlist, title_ranking, title_search
 from training.artefacts import Artefacts
 from training.wheels import fetch
 
@@ -27,6 +27,7 @@ def build(wheels_folder: Path, out: Path, *, forced: bool = False) -> tuple[Arte
     data = movielens.load(wheels)
     parts: dict[str, Callable[[], dict[str, Any]]] = {
         "title_ranking": lambda: title_ranking.build(data, artefacts),
+        "title_playlist": lambda: title_playlist.build(data, artefacts),
         "title_search": lambda: title_search.build(data, wheels, artefacts),
         "purchase_propensity": lambda: purchase.build(wheels, artefacts),
     }

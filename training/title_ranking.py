@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,8 +53,12 @@ class Cases:
         return order[:, :CUTOFF]
 
     def recall(self, scores: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-        """Recall at 10 of each member: titles found, of those that could be."""
-        hits = np.take_along_axis(self.hidden, self.best(scores), axis=1).sum(axis=1)
+        """Recall at 10 of each member, of titles by their scores."""
+        return self.found(self.best(scores))
+
+    def found(self, best: npt.NDArray[np.intp]) -> npt.NDArray[np.float64]:
+        """Recall at 10 of each member: titles found among the `best`, of those that could be."""
+        hits = np.take_along_axis(self.hidden, best, axis=1).sum(axis=1)
         result: npt.NDArray[np.float64] = hits / np.minimum(CUTOFF, self.hidden.sum(axis=1))
         return result
 
@@ -64,9 +69,9 @@ def build(data: MovieLens, out: Artefacts) -> dict[str, Any]:
     out.write("title_history/1/titles.npz", _title_ids(data))
     out.write("title_history/facts/member_history.jsonl", _histories(data))
 
-    histories, tested = _split(data)
+    histories, tested = split(data)
     titles = len(data.titles)
-    train, cases = _rows(histories, titles), _cases(tested, titles)
+    train, cases = _rows(histories, titles), as_cases(tested, titles)
     popularity = train.mean(axis=0, dtype=np.float64).astype(np.float32)
     penalty = _best_penalty(histories, titles)
     item_weights = _ease(train, penalty)
@@ -107,7 +112,7 @@ def _sorted(ids: npt.NDArray[np.int64]) -> list[int]:
     return found
 
 
-def _split(data: MovieLens) -> tuple[list[History], list[History]]:
+def split(data: MovieLens) -> tuple[list[History], list[History]]:
     """The histories of members to train on, and of members to test with, whom training never sees."""
     members, likes = np.unique(data.member[data.is_liked], return_counts=True)
     members = members[likes >= MIN_LIKES]
@@ -123,7 +128,8 @@ def _history(data: MovieLens, member: int) -> History:
     return history
 
 
-def _cases(histories: list[History], titles: int) -> Cases:
+def as_cases(histories: Sequence[History], titles: int) -> Cases:
+    """Show the earlier likes of members, and hide the later ones."""
     cuts = [max(1, int(len(history) * SHOWN_SHARE)) for history in histories]
     shown = [history[:cut] for history, cut in zip(histories, cuts, strict=True)]
     hidden = [history[cut:] for history, cut in zip(histories, cuts, strict=True)]
@@ -149,7 +155,7 @@ def _ease(likes: Matrix, penalty: float) -> Matrix:
 def _best_penalty(train: list[History], titles: int) -> int:
     """The penalty with the best recall on members that are held out of *training*; tested members play no part."""
     held_out = len(train) // HELD_OUT_SHARE
-    cases, kept = _cases(train[:held_out], titles), _rows(train[held_out:], titles)
+    cases, kept = as_cases(train[:held_out], titles), _rows(train[held_out:], titles)
     recalls = [cases.recall(cases.shown @ _ease(kept, penalty)).mean() for penalty in EASE_PENALTIES]
     return EASE_PENALTIES[int(np.argmax(recalls))]
 

@@ -41,7 +41,7 @@ def repository(tmp_path: Path) -> Path:
 def test_a_clean_repository_is_ok_with_counts() -> None:
     result = models("check", MODELS, *ENSEMBLES)
     assert result.exit_code == 0
-    assert result.stdout.splitlines()[-1] == "ok: 21 models (7 ensembles), 21 versions, no findings"
+    assert result.stdout.splitlines()[-1] == "ok: 23 models (8 ensembles), 23 versions, no findings"
     assert result.stderr == ""
 
 

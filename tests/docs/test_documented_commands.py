@@ -100,6 +100,7 @@ def test_make_demo_shows_every_kind_of_rule_and_survives_a_killed_shard() -> Non
         "split",
         "fallback",
         "title_search_semantic",
+        "title_playlist",
     )
     for shown in (*promised, "purchase_propensity_gbdt", "@ beta"):
         assert shown in " ".join(done.stdout.split()), shown

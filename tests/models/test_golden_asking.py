@@ -228,6 +228,29 @@ def test_decoupled_responses_are_proved_by_a_stream(
     assert json.loads(server.asked[-1].body) == {"X": [1.0, 2.0], "parameters": {"top_k": 2}}
 
 
+ENSEMBLE_CONFIG = """
+name: "asked" platform: "ensemble" max_batch_size: 4
+input [ { name: "X" data_type: TYPE_FP32 dims: [ 2 ] } ]
+output [ { name: "Y" data_type: TYPE_FP32 dims: [ 1 ] } ]
+ensemble_scheduling { step [ { model_name: "step" model_version: 1
+  input_map { key: "X" value: "X" } output_map { key: "Y" value: "Y" } } ] }
+"""
+
+
+def test_an_ensemble_with_a_decoupled_step_is_proved_by_a_stream_too(tmp_path: Path) -> None:
+    """Triton writes the members of a sequence into its responses: they are no outputs."""
+    server = Server(ENSEMBLE_CONFIG, 501, DECOUPLED)
+    event = EVENT.replace(b"}", b',"sequence_end":false,"sequence_id":0,"sequence_start":false}')
+    server.stream = HttpResponse(200, [], event % b"2.0" + event % b"4.0" + event % b"8.0")
+    sample = {"inputs": {"X": [[1.0, 2.0]]}, "outputs": {"Y": [2.0, 4.0, 8.0]}}
+    (tmp_path / "step/1").mkdir(parents=True)
+    (tmp_path / "step/1/model.py").write_text("")
+    (tmp_path / "step/config.pbtxt").write_text(DECOUPLED_CONFIG.replace('"asked"', '"step"'))
+    store = MemoryModelStore()
+    asyncio.run(store.push("step", tmp_path / "step", lambda *_: None))
+    assert ask(tmp_path, server, sample, store=store) == PROVED
+
+
 def test_a_sequence_with_text_ids_is_asked_with_a_text(tmp_path: Path) -> None:
     server = Server(PLAIN + TEXT_IDS, 200, ANSWER)
     assert ask(tmp_path, server, SAMPLE) == PROVED

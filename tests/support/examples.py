@@ -10,8 +10,9 @@ from tests.support.parts import ROOT
 RULES = ROOT / "routing_rules"
 MODELS = ROOT / "triton_models"
 
-OBJECTIVES = ("purchase_propensity", "title_ranking", "title_search")
+OBJECTIVES = ("purchase_propensity", "title_playlist", "title_ranking", "title_search")
 RANKING = ("title_ranking_popularity", "title_ranking_svd", "title_ranking_ease")
 SEARCH = ("title_search_lexical", "title_search_semantic")
 PURCHASE = ("purchase_propensity_base", "purchase_propensity_gbdt")
-ENSEMBLES = RANKING + SEARCH + PURCHASE
+PLAYLIST = ("title_playlist",)
+ENSEMBLES = RANKING + SEARCH + PURCHASE + PLAYLIST

@@ -42,12 +42,14 @@ FACTS_TIMEOUT_MS = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A running Triton, spoken to with the stock client; `log_path` is its log, `metrics_url` where its metrics are."""
+    """A running Triton, spoken to with the stock client; `log_path` is its log, `metrics_url` where its metrics are, and
+    `grpc_url` where it takes streams of requests."""
 
     url: str
     client: triton.InferenceServerClient
     log_path: Path = Path(os.devnull)
     metrics_url: str = ""
+    grpc_url: str = ""
 
     def load(self, *models: str) -> None:
         """Load models; raises InferenceServerException where Triton refuses one."""
@@ -132,9 +134,9 @@ def server(
     folder = tmp_path_factory.mktemp("triton")
     need("pytriton", "onnxruntime")
     prefix = f"tidegate_test_{uuid.uuid4().hex[:8]}_"
-    port, metrics_port = reserve_port(), reserve_port()
+    port, metrics_port, grpc_port = reserve_port(), reserve_port(), reserve_port()
     installation = find_installation(cache_dir=ROOT / ".cache" / "tidegate")
-    command = _command(installation, [artefacts, extra_models], prefix, port, metrics_port)
+    command = _command(installation, [artefacts, extra_models], prefix, port, metrics_port, grpc_port)
     log_path = folder / "triton.log"
     with log_path.open("wb") as log:
         process = subprocess.Popen(
@@ -144,7 +146,7 @@ def server(
     client = new_client(url)
     try:
         _await_live(client, process, log_path)
-        running = Server(url, client, log_path, f"http://127.0.0.1:{metrics_port}/metrics")
+        running = Server(url, client, log_path, f"http://127.0.0.1:{metrics_port}/metrics", f"127.0.0.1:{grpc_port}")
         running.load(*ENSEMBLES)
         yield running
     finally:
@@ -155,7 +157,7 @@ def server(
 
 
 def _command(
-    installation: Installation, repositories: list[Path], prefix: str, port: int, metrics_port: int
+    installation: Installation, repositories: list[Path], prefix: str, port: int, metrics_port: int, grpc_port: int
 ) -> list[str]:
     flags = {
         "backend-directory": installation.backend_directory,
@@ -164,7 +166,8 @@ def _command(
         "http-address": "127.0.0.1",
         "http-port": port,
         "http-header-forward-pattern": "(?i)tidegate-param-.*",
-        "allow-grpc": "false",
+        "grpc-address": "127.0.0.1",
+        "grpc-port": grpc_port,
         "metrics-address": "127.0.0.1",
         "metrics-port": metrics_port,
     }

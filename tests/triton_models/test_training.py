@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from threadpoolctl import threadpool_limits
 
-from training import movielens, title_ranking
+from training import movielens, title_playlist, title_ranking
 from training.__main__ import main
 from training.artefacts import STAMP, Artefacts
 from training.measures import differences
@@ -42,6 +42,15 @@ def test_a_rebuild_gives_the_recorded_metrics(rebuilt: tuple[Artefacts, dict[str
     assert differences(rebuilt[1], METRICS["title_ranking"]) == []
 
 
+def test_a_rebuilt_playlist_has_the_same_bytes_and_the_recorded_metrics(artefacts: Path, tmp_path: Path) -> None:
+    out = Artefacts(tmp_path)
+    with threadpool_limits(limits=1):
+        metrics = title_playlist.build(movielens.load(fetch(WHEELS)), out)
+    stamp = json.loads((artefacts / STAMP).read_text("utf-8"))
+    assert out.digests == {path: stamp["artefacts"][path] for path in ("title_generator/1/chain.npz",)}
+    assert differences(metrics, METRICS["title_playlist"]) == []
+
+
 def test_metrics_that_moved_are_named() -> None:
     moved = {"ease": {"recall10": 0.25}, "likes": 10}
     recorded = {"ease": {"recall10": 0.17}, "likes": 10, "svd": 0.1}
@@ -59,6 +68,9 @@ def test_personal_ranking_beats_popularity_and_ties_are_ties() -> None:
     assert search["semantic"]["intent_precision10"] > search["lexical"]["intent_precision10"]
     assert purchase["auc_gbdt_minus_base"]["low"] < 0 < purchase["auc_gbdt_minus_base"]["high"]
     assert 0.78 < purchase["base"]["auc"] < 0.85
+    playlist = METRICS["title_playlist"]
+    assert playlist["perplexity"] < playlist["perplexity_likes_alone"] < playlist["perplexity_popularity"]
+    assert ranking["popularity"]["recall10"] < playlist["recall10"] < ranking["svd"]["recall10"]
 
 
 def test_nothing_is_built_when_all_is_up_to_date(artefacts: Path, capsys: pytest.CaptureFixture[str]) -> None:

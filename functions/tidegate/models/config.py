@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ast
 from codecs import BOM_UTF8
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from google.protobuf import text_format
@@ -67,6 +67,18 @@ def data_type(tensor: Any) -> str:
     """Return the name of a declared data type, such as `TYPE_FP32`; `NO_TYPE` if it has none."""
     known = tensor.DESCRIPTOR.fields_by_name["data_type"].enum_type.values_by_number
     return str(known[tensor.data_type].name) if tensor.data_type in known else NO_TYPE
+
+
+def is_decoupled(closure: Iterable[ModelConfig]) -> bool:
+    """Return whether a model has decoupled responses, so that Triton refuses `infer`: whether it, or a step of it, says so.
+
+    `closure` has the configs of the model and of everything that it calls. An ensemble's own policy has no effect.
+    """
+    return any(
+        config.model_transaction_policy.decoupled
+        for config in closure
+        if config.platform != "ensemble" and not config.HasField("ensemble_scheduling")
+    )
 
 
 def has_text_ids(config: ModelConfig) -> bool:

@@ -19,6 +19,9 @@ from tidegate.oip.request_json import check_reserved
 from tidegate.oip.values import encode_inputs, flattened
 from tidegate.strict_json import UnreadableError, parse
 
+BESIDE_OUTPUTS = frozenset({"id", "model_name", "model_version", "sequence_id", "sequence_start", "sequence_end"})
+"""The members of a response that are not outputs. Triton 2.51 writes those of a sequence into every response of an ensemble."""
+
 _BLANKS = b" \t\r\n"
 
 

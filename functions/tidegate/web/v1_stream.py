@@ -11,7 +11,7 @@ from tidegate.gateway.call import Call, Outcome
 from tidegate.gateway.streams import AnswerReader
 from tidegate.oip.error_texts import is_ended_stub
 from tidegate.oip.events import MEDIA_TYPE, data_event, error_of, event_data
-from tidegate.oip.generate_json import encode_generate, with_parameters
+from tidegate.oip.generate_json import BESIDE_OUTPUTS, encode_generate, with_parameters
 from tidegate.oip.metadata import ModelMetadata
 from tidegate.strict_json import UnreadableError, parse
 from tidegate.web.errors import no_streams, problem
@@ -33,8 +33,6 @@ from tidegate.web.v2_infer import server_timing
 
 MOST_EVENT_BYTES = 1024 * 1024
 """The largest event: its JSON is parsed on the event loop."""
-
-_NOT_OUTPUTS = ("id", "model_name", "model_version")
 
 
 class JsonStream:
@@ -149,7 +147,7 @@ class _Events:
 
 def _outputs(event: bytes) -> dict[str, Any]:
     document: dict[str, Any] = parse(event_data(event))
-    return {name: value for name, value in document.items() if name not in _NOT_OUTPUTS}
+    return {name: value for name, value in document.items() if name not in BESIDE_OUTPUTS}
 
 
 def _end(asked: Asked, outcome: Outcome) -> bytes:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tidegate.models.lint.checker import check_closure, check_models
+from tidegate.models.lint.checker import check_closure, check_models, judge_models
 from tidegate.models.lint.folder import Repository
 
 from tests.models.lint.base import copy_base, onnx_bytes, save_onnx, write_base
@@ -292,7 +292,9 @@ def test_the_repositories_of_the_project_are_clean(directory: str) -> None:
 
 
 def test_the_examples_are_clean() -> None:
-    assert [str(finding) for finding in check_closure(Repository(examples.MODELS), examples.ENSEMBLES)] == []
+    judged = judge_models(Repository(examples.MODELS), examples.ENSEMBLES)
+    assert [str(finding) for finding in judged.findings] == []
+    assert {finding.kind for finding, _ in judged.accepted} == {"decoupled"}, "the playlist is meant to stream"
 
 
 def test_open_steps_and_a_model_that_streams_are_all_that_is_found_in_the_gateways_models() -> None:

@@ -12,7 +12,7 @@ from tidegate.errors import EndpointAnswerError, EndpointTimeoutError, ModelConf
 from tidegate.model_layout import CONFIG, SAMPLES
 from tidegate.model_units import MAX_PATH_BYTES, is_below
 from tidegate.models.closure import read_closure
-from tidegate.models.config import parse_config
+from tidegate.models.config import is_decoupled, parse_config
 from tidegate.models.folder import ModelFolder
 from tidegate.models.golden.answers import UNEXPECTED, reason_of, validate_answer
 from tidegate.models.golden.requests import GoldenRequest, in_sequence, made_up_request
@@ -62,11 +62,11 @@ class StoredGoldenRequests:
         if not samples or text is None:
             return await self._ask_made_up(endpoint, target)
         config = _parsed(text, target.model)
+        closure = await self._closure(config)
         try:
-            requests = await asyncio.to_thread(_read, config, samples)
+            requests = await asyncio.to_thread(_read, config, samples, streams=is_decoupled(closure))
         except ModelConfigError as error:
             return _wrong(str(error), UNTESTED)
-        closure = await self._closure(config)
         for request in requests:
             try:
                 http = in_sequence(request, closure).http(target.version)
@@ -197,7 +197,7 @@ def _is_decoupled(response: HttpResponse) -> bool:
     return response.status != 200 and DECOUPLED in reason_of(response)
 
 
-def _read(config: ModelConfig, samples: Mapping[str, bytes]) -> tuple[GoldenRequest, ...]:
+def _read(config: ModelConfig, samples: Mapping[str, bytes], *, streams: bool) -> tuple[GoldenRequest, ...]:
     report, texts = Report(config.name), dict[str, str]()
     for name, content in sorted(samples.items()):
         file = f"{SAMPLES}/{name}"
@@ -208,7 +208,7 @@ def _read(config: ModelConfig, samples: Mapping[str, bytes]) -> tuple[GoldenRequ
             raise ModelConfigError(f"{config.name}/{file} is larger than {MAX_SAMPLE_BYTES:,} bytes")
         text = decode_text(content, file, report)
         texts |= {} if text is None else {file: text}
-    requests = parse_samples(ModelFolder(config.name, config, ()), texts, report)
+    requests = parse_samples(ModelFolder(config.name, config, ()), texts, report, streams=streams)
     if report.findings:
         raise ModelConfigError("\n".join(map(str, report.findings)))
     return requests

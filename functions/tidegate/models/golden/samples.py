@@ -41,8 +41,11 @@ class _SampleError(Exception):
         super().__init__(message)
 
 
-def read_samples(model: CheckedFolder) -> tuple[GoldenRequest, ...]:
-    """Return the golden requests of a model; one that cannot be sent is reported and left out."""
+def read_samples(model: CheckedFolder, *, streams: bool) -> tuple[GoldenRequest, ...]:
+    """Return the golden requests of a model; one that cannot be sent is reported and left out.
+
+    `streams` says whether its responses are decoupled: `tidegate.models.config.is_decoupled`.
+    """
     folder = model.path / SAMPLES
     texts: dict[str, str] = {}
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
@@ -52,15 +55,17 @@ def read_samples(model: CheckedFolder) -> tuple[GoldenRequest, ...]:
             texts |= {} if text is None else {file: text}
         elif path.name[0] != ".":
             model.report("sample", f"{path.name} is not a sample", "a sample is a file that ends in .json", file=file)
-    return parse_samples(model, texts, model.found)
+    return parse_samples(model, texts, model.found, streams=streams)
 
 
-def parse_samples(model: ModelFolder, texts: Mapping[str, str], report: Report) -> tuple[GoldenRequest, ...]:
-    """Return the golden requests in texts by file; one that cannot be sent is reported and left out."""
+def parse_samples(
+    model: ModelFolder, texts: Mapping[str, str], report: Report, *, streams: bool
+) -> tuple[GoldenRequest, ...]:
+    """Return the golden requests in texts by file, as `read_samples` does."""
     found = []
     for file, text in texts.items():
         try:
-            found.append(_request(model, text, file))
+            found.append(_request(model, text, file, streams))
         except _SampleError as error:
             report("sample", str(error), error.hint, file=file, line=_line(text, error.key))
         except DuplicateNameError as error:
@@ -78,7 +83,7 @@ def parse_samples(model: ModelFolder, texts: Mapping[str, str], report: Report) 
     return tuple(found)
 
 
-def _request(model: ModelFolder, text: str, file: str) -> GoldenRequest:
+def _request(model: ModelFolder, text: str, file: str, streams: bool) -> GoldenRequest:
     document = json.loads(text, object_pairs_hook=unique_names, parse_constant=refuse_constant)
     if not isinstance(document, dict):
         raise _SampleError("a sample is one JSON object", 'write {"inputs": {"NAME": …}}; one file for each sample')
@@ -88,11 +93,11 @@ def _request(model: ModelFolder, text: str, file: str) -> GoldenRequest:
     if "inputs" not in document:
         raise _SampleError("there are no inputs", 'write "inputs": {"NAME": …}')
     batches = model.config.max_batch_size > 0
-    inputs = _arrays(model, document["inputs"], "input", batches)
+    inputs = _arrays(model, document["inputs"], "input", batches=batches)
     for tensor in model.config.input:
         if tensor.name not in inputs and not tensor.optional:
             raise _SampleError(f"input {tensor.name!r} is missing", "give every input that is not optional", "inputs")
-    expected = _arrays(model, document.get("outputs", {}), "output", batches)
+    expected = _arrays(model, document.get("outputs", {}), "output", batches=batches, streams=streams)
     absolute, relative = _tolerance(document.get("tolerance", {}))
     request = GoldenRequest(
         model=model.name,
@@ -105,11 +110,11 @@ def _request(model: ModelFolder, text: str, file: str) -> GoldenRequest:
         absolute=absolute,
         relative=relative,
     )
-    _check_rows(model, request)
+    _check_rows(model, request, streams=streams)
     return in_sequence(request, [model.config])
 
 
-def _arrays(model: ModelFolder, given: Any, kind: str, batches: bool) -> Mapping[str, Array]:
+def _arrays(model: ModelFolder, given: Any, kind: str, *, batches: bool, streams: bool = False) -> Mapping[str, Array]:
     declared = {tensor.name: tensor for tensor in getattr(model.config, kind)}
     values: dict[str, Any] = {}
     if isinstance(given, list):
@@ -125,9 +130,8 @@ def _arrays(model: ModelFolder, given: Any, kind: str, batches: bool) -> Mapping
     for name, value in values.items():
         if name not in declared:
             raise _SampleError(f"the config has no {kind} {name!r}", did_you_mean(name, set(declared), kind), name)
-        is_stream = kind == "output" and model.config.model_transaction_policy.decoupled
-        dims = [-1] if is_stream else list(declared[name].dims)
-        arrays[name] = _array(name, value, declared[name], dims, kind, batches and not is_stream)
+        dims = [-1] if streams else list(declared[name].dims)
+        arrays[name] = _array(name, value, declared[name], dims, kind, batches and not streams)
     return arrays
 
 
@@ -215,10 +219,10 @@ def _shaped(tensor: Mapping[str, Any]) -> Any:
     return flat
 
 
-def _check_rows(model: ModelFolder, request: GoldenRequest) -> None:
+def _check_rows(model: ModelFolder, request: GoldenRequest, *, streams: bool) -> None:
     if not request.batches:
         return
-    expected = {} if model.config.model_transaction_policy.decoupled else request.expected
+    expected = {} if streams else request.expected
     counts = {name: len(array) for name, array in (*request.inputs.items(), *expected.items())}
     if len(set(counts.values())) > 1:
         words = ", ".join(f"{name!r} {count}" for name, count in counts.items())

@@ -20,11 +20,9 @@ from tidegate.models.lint.findings import ModelFinding
 from tidegate.oip.arrays import Array
 from tidegate.oip.error_texts import error_text
 from tidegate.oip.events import EventReader, event_data
-from tidegate.oip.generate_json import generated_shape
+from tidegate.oip.generate_json import BESIDE_OUTPUTS, generated_shape
 from tidegate.oip.paths import model_path
 from tidegate.ports import HttpRequest, HttpResponse
-
-_MEMBERS = frozenset({"id", "model_name", "model_version"})
 
 
 def stream_request(config: ModelConfig, request: GoldenRequest, version: int | None) -> HttpRequest:
@@ -58,6 +56,7 @@ def validate_stream(config: ModelConfig, request: GoldenRequest, response: HttpR
         return (request.finding(kind, f"status {response.status}: {why}"),)
     reader = EventReader()
     found: dict[str, list[Any]] = {}
+    others = BESIDE_OUTPUTS - {tensor.name for tensor in config.output}
     events = reader.feed(response.body)
     for event in events:
         data = event_data(event)
@@ -65,7 +64,7 @@ def validate_stream(config: ModelConfig, request: GoldenRequest, response: HttpR
             return (request.finding("answer-failed", f"the stream ended with an error: {text}"),)
         try:
             outputs = json.loads(data)
-            for name in outputs.keys() - _MEMBERS:
+            for name in outputs.keys() - others:
                 value = outputs[name]
                 found.setdefault(name, []).extend(value if isinstance(value, list) else [value])
         except (ValueError, AttributeError):

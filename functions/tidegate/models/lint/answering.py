@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterable, Mapping
 
-from tidegate.models.config import has_text_ids
+from tidegate.models.config import has_text_ids, is_decoupled
 from tidegate.models.lint.folder import CheckedFolder, Repository
 from tidegate.models.lint.python_source import Module, Sources
 from tidegate.models.lint.tensors import completes
@@ -26,21 +26,13 @@ def check_answering(
     _check_completion(model, completed)
 
 
-def is_decoupled(name: str, repository: Repository) -> bool:
-    """Return whether a model, or a step of it, has decoupled responses: Triton refuses `infer` then. The policy of an ensemble
-    itself has no effect."""
-    return any(
-        each.config.model_transaction_policy.decoupled for each in repository.closure_of(name) if not each.is_ensemble
-    )
-
-
 def check_decoupled(model: CheckedFolder, repository: Repository) -> None:
-    if not is_decoupled(model.name, repository):
+    if not is_decoupled(repository.configs_of(model.name)):
         return
     at: Place = ("model_transaction_policy",)
     reason = "its responses are decoupled"
     for number, step in enumerate(model.config.ensemble_scheduling.step):
-        if is_decoupled(step.model_name, repository):
+        if is_decoupled(repository.configs_of(step.model_name)):
             at = ("ensemble_scheduling", 0, "step", number)
             reason = f"the responses of step {number + 1} ({step.model_name}) are decoupled"
     hint = "write `responses: stream` in the objectives that serve it, or answer each request once and set decoupled: false"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tidegate.model_layout import SAMPLES
 from tidegate.models.closure import closure
+from tidegate.models.config import is_decoupled
 from tidegate.models.lint.accepted import Judged, judge
 from tidegate.models.lint.answering import check_answering, completed_names
 from tidegate.models.lint.backend import check_backend
@@ -138,7 +139,7 @@ def _check(model: CheckedFolder, repository: Repository) -> None:
         # Only samples need numpy.
         from tidegate.models.golden.samples import read_samples
 
-        read_samples(model)
+        read_samples(model, streams=is_decoupled(repository.configs_of(model.name)))
 
 
 def _python_code(model: CheckedFolder) -> list[tuple[Sources, Module]]:

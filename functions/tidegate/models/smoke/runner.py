@@ -14,10 +14,11 @@ from tidegate.errors import EndpointError, ModelConfigError, ModelHangsError, Mo
 from tidegate.finding_kinds import Severity
 from tidegate.model_layout import CONFIG
 from tidegate.models.catalog import plan_directory
+from tidegate.models.config import is_decoupled
 from tidegate.models.folder import are_complete
 from tidegate.models.golden.requests import GoldenRequest, in_sequence, made_up_request
 from tidegate.models.golden.samples import read_samples
-from tidegate.models.lint.answering import check_decoupled, is_decoupled
+from tidegate.models.lint.answering import check_decoupled
 from tidegate.models.lint.checker import called_by_code, check_closure
 from tidegate.models.lint.findings import ModelFinding
 from tidegate.models.lint.folder import CheckedFolder, Repository
@@ -175,7 +176,7 @@ class _Run:
         server = await self._running()
         asker = Asker(self._transport, server.endpoint, self._timeout_s)
         try:
-            if is_decoupled(model.name, self._repository):
+            if is_decoupled(self._repository.configs_of(model.name)):
                 for request in requests:
                     await asker.ask_stream(model, request)
                 return
@@ -197,10 +198,11 @@ class _Run:
 
     def _requests(self, model: CheckedFolder, seen: ModelSmoke) -> tuple[GoldenRequest, ...]:
         before = len(model.found.findings)
-        samples = read_samples(model)
+        streams = is_decoupled(self._repository.configs_of(model.name))
+        samples = read_samples(model, streams=streams)
         seen.samples = len(samples)
         self.report.add(*model.found.findings[before:])
-        if is_decoupled(model.name, self._repository):
+        if streams:
             check_decoupled(model, self._repository)
             self.report.add(*(each for each in model.found.findings[before:] if each.kind == "decoupled"))
             if not samples:
