@@ -156,12 +156,14 @@ def test_requests_under_way_end_before_the_gateway_does(models: Path, tmp_path: 
         answers: list[int] = []
         slow = threading.Thread(target=lambda: answers.append(stack.version("own", sleep_ms=4000)))
         slow.start()
+        assert eventually(lambda: in_flight(stack) + len(answers) >= 1, most_s=0.1)
         client = grpc.InferenceServerClient(stack.get("/v1/fleet")["gateway"]["grpc"])
         tensor = grpc.InferInput("SLEEP_MS", [1], "INT32")
         tensor.set_data_from_numpy(np.array([20_000], np.int32))
         client.start_stream(lambda result, error: None)
         client.async_stream_infer("own", [tensor])
-        time.sleep(2)  # they are under way by now
+        assert eventually(lambda: in_flight(stack) + len(answers) >= 2, most_s=0.1)
+        time.sleep(1.5)  # what is left of the first one is shorter than what a gateway waits for
         assert stack.stop() == 0
         slow.join()
         assert answers == [3]
@@ -169,6 +171,12 @@ def test_requests_under_way_end_before_the_gateway_does(models: Path, tmp_path: 
         outcomes = [json.loads(line)["outcome"] for line in log.read_text().splitlines()]
         assert {"answered", "left"} <= set(outcomes)
         assert "SIGKILL" not in stack.errors
+
+
+def in_flight(stack: RunningStack) -> int:
+    """How many requests are under way at the servers."""
+    endpoints = stack.get("/v1/fleet")["gateway"]["endpoints"]
+    return sum(place["in_flight"] for each in endpoints for place in each["places"])
 
 
 @pytest.mark.parametrize("is_stopped", [False, True])
@@ -191,8 +199,8 @@ def test_a_stopped_gateway_is_reported_and_no_server_is_replaced(stack: RunningS
     gateway, servers = gateway_of(stack), {each.pid for each in stack.servers()}
     os.kill(gateway, signal.SIGSTOP)
     try:
-        told = eventually(lambda: status_problem(stack.url))
-        assert f"the gateway (process {gateway}) does not answer: nothing was heard of it for" in told
+        words = f"the gateway (process {gateway}) does not answer: nothing was heard of it for"
+        assert eventually(lambda: words in status_problem(stack.url)), status_problem(stack.url)
         time.sleep(5)  # what judged servers by the gateway's loop would have replaced them by now
     finally:
         os.kill(gateway, signal.SIGCONT)
@@ -259,7 +267,7 @@ def test_a_token_of_the_users_own_is_taken(models: Path, tmp_path: Path, monkeyp
         with pytest.raises(UnavailableError, match="is for operators: set TIDEGATE_OPERATOR_TOKEN"):
             read_fleet(stack.url)
         monkeypatch.setenv("TIDEGATE_OPERATOR_TOKEN", token["TIDEGATE_OPERATOR_TOKEN"])
-        assert read_fleet(stack.url)["healthy"]
+        assert eventually(lambda: read_fleet(stack.url)["healthy"])
 
 
 @pytest.mark.parametrize(

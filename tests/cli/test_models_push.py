@@ -210,7 +210,10 @@ def test_a_terminal_shows_a_progress_bar(aws: LocalAws, repository: Path) -> Non
     assert "━".encode() in shown
 
 
-def test_wrong_usage_is_told(repository: Path) -> None:
+def test_wrong_usage_is_told(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A user's own stack may be at the usual port.
+    monkeypatch.setattr("tidegate.cli.stacks.LOCAL_STACK", "http://127.0.0.1:9")
+
     def usage(*arguments: str) -> str:
         done = tidegate("models", "push", *arguments)
         assert done.returncode == 2, done.stderr

@@ -45,7 +45,7 @@ UNLOADED_SOON = {"TIDEGATE_KEEP_REVISIONS": "0", "TIDEGATE_DRAIN_TIMEOUT_S": "2"
 """No revision is kept for a rollback, so that what no rule reaches is seen to go."""
 
 TRIED = "publish: try done"
-UNDER_WAY_MS = 9_000
+UNDER_WAY_MS = 15_000
 """A request that takes longer than it takes to make a model live once it was tried, and less than a server that seems to hang is
 given."""
 
@@ -96,19 +96,22 @@ def test_it_says_ready_in_one_line_and_serves_every_objective(stack: RunningStac
 
 
 def test_each_shard_holds_what_its_targets_need_and_nothing_else(stack: RunningStack) -> None:
-    assert stack.models("a") == [{"simple/1", "versioned/2"}] * 2
-    assert stack.models("b") == [{"simple/1", "simple_pipeline/1", "versioned/2"}]
+    # A server that is too busy to answer for its health is left out for a moment.
+    assert eventually(lambda: stack.models("a") == [{"simple/1", "versioned/2"}] * 2)
+    assert eventually(lambda: stack.models("b") == [{"simple/1", "simple_pipeline/1", "versioned/2"}])
 
 
 def test_the_fleet_shows_how_the_gateway_sees_its_endpoints(stack: RunningStack) -> None:
     assert stack.post("/v2/models/pipeline/infer", PAIR)[0] == 200
     servers = {endpoint["url"] for endpoint in (*stack.fleet()["a"], *stack.fleet()["b"])}
-    for _ in range(100):
-        seen = stack.get("/v1/fleet")["gateway"]["endpoints"]
-        # A queue is known from the second look, two seconds after the first one.
-        if any(each["queue"] is not None for each in seen):
-            break
-        time.sleep(0.1)
+
+    def looked_at() -> list[dict[str, Any]]:
+        """The endpoints once their queues are known, from the second look on, two seconds after the first one."""
+        found: list[dict[str, Any]] = stack.get("/v1/fleet")["gateway"]["endpoints"]
+        return found if all(each["queue"] is not None for each in found) else []
+
+    seen = eventually(looked_at)
+    assert seen
     assert {each["url"] for each in seen} <= servers
     (place,) = [place for each in seen for place in each["places"] if place["model"] == "simple_pipeline"]
     assert place["usual_ms"] > 0
@@ -155,7 +158,7 @@ def test_a_server_that_is_killed_comes_back_with_its_models(stack: RunningStack)
         )
     assert callers.answers
     assert callers.failures == []
-    assert server.leftovers() == []
+    assert eventually(lambda: not server.leftovers()), server.leftovers()
     fleet = eventually(lambda: (found := stack.get("/v1/fleet"))["healthy"] and found)
     (restarted,) = fleet["since_start"]["restarts"]
     assert (restarted["shard"], restarted["count"]) == ("a", 1)
@@ -421,8 +424,8 @@ def test_shards_and_replicas_come_and_go(fresh: RunningStack, edited: Path) -> N
     with Callers(fresh, "picked", sleep_ms=5) as callers:
         write_rules(edited, {"b": 2, "c": 1}, {"versioned": ["c", "b"]}, picked="versioned/2")
         assert eventually(lambda: set(fresh.fleet()) == {"b", "c"})
-        assert fresh.models("c") == [{"versioned/2"}]
-        assert fresh.models("b") == [{"versioned/2"}] * 2
+        assert eventually(lambda: fresh.models("c") == [{"versioned/2"}])
+        assert eventually(lambda: fresh.models("b") == [{"versioned/2"}] * 2)
         assert eventually(lambda: len(fresh.servers()) == 3)
     assert callers.failures == []
-    assert fresh.models("c") == [{"versioned/2"}]
+    assert eventually(lambda: fresh.models("c") == [{"versioned/2"}])

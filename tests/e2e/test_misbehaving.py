@@ -121,8 +121,9 @@ def test_a_model_that_misbehaves_harms_nothing_that_is_live_and_its_reason_is_to
     assert {name: reason for name, (_, reason) in CASES.items() if reason not in told[name]} == {}
     assert all(name in told[name] for name in CASES)
     assert {(each["url"], each["pid"]) for shard in stack.fleet().values() for each in shard} == fleet
-    assert stack.models("a") == [{"versioned/3"}] * 2
-    assert stack.models("b") == [{"versioned/3"}]
+    # A server that is too busy to answer for its health is left out for a moment.
+    assert eventually(lambda: stack.models("a") == [{"versioned/3"}] * 2)
+    assert eventually(lambda: stack.models("b") == [{"versioned/3"}])
 
 
 def test_without_a_scratch_server_one_of_the_fleet_is_lost_and_is_back_before_the_next_publish_needs_it(
@@ -144,7 +145,7 @@ def test_without_a_scratch_server_one_of_the_fleet_is_lost_and_is_back_before_th
         assert eventually(lambda: len(servers()) == 3 and len(servers() & before) >= 1)
         assert stack.get("/v1/fleet")["revision"] == live
     assert callers.failures == []
-    assert stack.models("b") == [{"versioned/3"}]
+    assert eventually(lambda: stack.models("b") == [{"versioned/3"}])
 
 
 def test_a_sound_model_is_tried_and_then_goes_live(stack: RunningStack, models: Path, tmp_path: Path) -> None:
@@ -153,7 +154,7 @@ def test_a_sound_model_is_tried_and_then_goes_live(stack: RunningStack, models: 
         took_s = {event.step: event.took_s for event in events if event.state == "done"}
         print("a publish with one new model:", {step: round(each, 1) for step, each in took_s.items()})
         assert took_s["try"] > 0
-        assert stack.models("b") == [{"versioned/3", "sound/1"}]
+        assert eventually(lambda: stack.models("b") == [{"versioned/3", "sound/1"}])
         # The same models again, under other rules: nothing is left to try.
         write_rules(tmp_path, SHARDS, {"versioned": ["a", "b"], "sound": ["b", "a"]}, main="versioned/3", more="sound")
         events = publish(stack, tmp_path, models)
