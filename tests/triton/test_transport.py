@@ -374,6 +374,68 @@ def test_a_cancelled_request_leaves_no_connection_behind(run: Any) -> None:
     run(main())
 
 
+def test_a_request_that_is_cancelled_as_its_answer_comes_leaves_the_connection_to_the_next_one(run: Any) -> None:
+    async def work() -> None:
+        async with Scripted(always(OK)) as server:
+            transport = PooledTransport()
+            is_answered = asyncio.Event()
+            sending: list[asyncio.Task[Any]] = []
+
+            async def following() -> Any:
+                # It goes on once the first answer is parsed, before the first request does.
+                await is_answered.wait()
+                sending[0].cancel()
+                return await transport.send(server.endpoint, POST, 60)
+
+            second = asyncio.create_task(following())
+            await asyncio.sleep(0)
+            sending.append(asyncio.create_task(transport.send(server.endpoint, POST, 60, lambda _: is_answered.set())))
+            assert (await second).body == b"ok"
+            with pytest.raises(asyncio.CancelledError):
+                await sending[0]
+            assert server.count == 1
+            await transport.aclose()
+
+    run(work())
+
+
+def test_a_stream_that_is_cancelled_while_it_begins_is_closed(run: Any) -> None:
+    ends: asyncio.Queue[None] = asyncio.Queue()
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, _: int) -> None:
+        try:
+            await read_request(reader)
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok")
+            assert await reader.read(1) == b""
+        finally:
+            ends.put_nowait(None)
+
+    async def work() -> None:
+        async with Scripted(script) as server:
+            transport = PooledTransport()
+            for turns in range(40):
+                count = server.count
+                request = HttpRequest("POST", "/", (), b"payload", stream_above_bytes=0)
+                sending = asyncio.create_task(transport.send(server.endpoint, request, 60))
+                while server.count == count:
+                    await asyncio.sleep(0)
+                # Somewhere around the first byte of the answer.
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                sending.cancel()
+                try:
+                    response = await sending
+                except asyncio.CancelledError:
+                    pass
+                else:
+                    assert response.stream is not None
+                    response.stream.close()
+                await asyncio.wait_for(ends.get(), 60)
+            await transport.aclose()
+
+    run(work())
+
+
 def test_bytes_that_nobody_asked_for_spoil_the_connection(run: Any) -> None:
     async def main() -> None:
         async with Scripted(always(OK + OK)) as server:

@@ -111,7 +111,7 @@ class Connection(asyncio.Protocol):
         try:
             return await waiter
         except asyncio.CancelledError:
-            self._leave()
+            self._leave(waiter)
             raise
         finally:
             # It keeps the error that it ended with, whose traceback keeps this frame.
@@ -255,11 +255,18 @@ class Connection(asyncio.Protocol):
             self._expiry = None
         waiter.set_result(HttpResponse(status, self._headers, b"", None, self._stream))
 
-    def _leave(self) -> None:
-        """Close the connection, by which a server that can cancels the request. A response that is complete needs no closing."""
-        if self._under_way:
+    def _leave(self, waiter: asyncio.Future[HttpResponse]) -> None:
+        """Close the connection if it still works on the exchange of `waiter`, by which a server that can cancels the request.
+
+        Once that response was complete, the connection may work on another request.
+        """
+        if self._waiter is waiter:
             self._fail(EndpointTimeoutError("the caller no longer waits for the response"))
             self.abort()
+        elif waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+            stream = waiter.result().stream
+            if stream is not None:
+                stream.close()
 
     def _cut_off(self) -> None:
         """End the exchange in progress, as the rest of its response is not wanted."""
