@@ -447,6 +447,67 @@ def test_bytes_that_nobody_asked_for_spoil_the_connection(run: Any) -> None:
     run(main())
 
 
+@pytest.mark.parametrize(("surplus", "connections"), [(b"", 1), (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", 3)])
+def test_large_answers_follow_each_other_on_a_connection_however_they_arrive(
+    run: Any, surplus: bytes, connections: int
+) -> None:
+    body = bytes(range(256)) * 1200
+    response = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nX: y\r\n\r\n" % len(body) + body + surplus
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> None:
+        for piece in (7_000, 100_000, len(response)):
+            await read_request(reader)
+            for at in range(0, len(response), piece):
+                writer.write(response[at : at + piece])
+                await writer.drain()
+
+    async def main() -> None:
+        async with Scripted(script) as server:
+            transport = PooledTransport()
+            for _ in range(3):
+                answer = await transport.send(server.endpoint, POST, 30)
+                assert (answer.status, answer.body, answer.header(b"x")) == (200, body, b"y")
+            assert server.count == connections
+
+    run(main())
+
+
+def test_a_large_answer_that_breaks_off_is_a_reset(run: Any) -> None:
+    async def main() -> None:
+        async with Scripted(answering(b"HTTP/1.1 200 OK\r\nContent-Length: 400000\r\n\r\n" + bytes(399_999))) as server:
+            with pytest.raises(EndpointResetError, match="before a whole response"):
+                await PooledTransport().send(server.endpoint, POST, 30)
+
+    run(main())
+
+
+def test_a_request_has_the_time_that_it_was_given_whatever_the_one_before_had(run: Any) -> None:
+    answer = asyncio.Event()
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> None:
+        while True:
+            head, _ = await read_request(reader)
+            if b"/slow" in head:
+                await answer.wait()
+            if b"/never" not in head:
+                writer.write(OK)
+
+    async def main() -> None:
+        async with Scripted(script) as server:
+            transport = PooledTransport()
+            await transport.send(server.endpoint, HttpRequest("GET", "/"), 0.2)
+            # The time of the first request passes while the second one waits.
+            asyncio.get_running_loop().call_later(0.5, answer.set)
+            assert (await transport.send(server.endpoint, HttpRequest("GET", "/slow"), 1000)).body == b"ok"
+            with pytest.raises(EndpointTimeoutError, match="attempt's time"):
+                await transport.send(server.endpoint, HttpRequest("GET", "/never"), 0.1)
+            # On the second connection, as a request after a time-out does not find the first one.
+            await transport.send(server.endpoint, HttpRequest("GET", "/"), 0.2)
+            assert server.count == 2
+
+    run(main())
+
+
 def test_idle_connections_are_bounded(run: Any) -> None:
     async def main() -> None:
         async with Scripted(always(OK)) as server:

@@ -52,29 +52,39 @@ class AnswerFrame:
         """
         if not 200 <= status <= 999:
             raise RuntimeError(f"{status} is not the status of a final answer")
-        lines = [STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status]
+        parts = [STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status]
+        lines = 1
         length: bytes | None = None
         date = b""
         for name, value in headers:
             if name not in _OWN:
-                lines.append(b"%b: %b\r\n" % (name, value))
+                # Joining the parts of all lines takes half as long as formatting each line.
+                parts.append(name)
+                parts.append(b": ")
+                parts.append(value)
+                parts.append(b"\r\n")
+                lines += 1
             elif name == b"content-length":
                 length = value
             elif name == b"date":
                 date = b"date: %b\r\n" % value
             elif name == b"connection" and b"close" in value.lower():
                 self.keep = False
-        lines.append(date or _clock.header())
+        parts.append(date or _clock.header())
+        lines += 1
         self._bodiless = self._head_only or status in _BODILESS
         if framing := self._framing(length, whole_bytes, status):
-            lines.append(framing)
+            parts.append(framing)
+            lines += 1
         elif not self._bodiless:
             self.keep = False
         if not self.keep:
-            lines.append(b"connection: close\r\n")
+            parts.append(b"connection: close\r\n")
+            lines += 1
         elif self._http_10:
-            lines.append(b"connection: keep-alive\r\n")
-        return _checked(lines)
+            parts.append(b"connection: keep-alive\r\n")
+            lines += 1
+        return _checked(parts, lines)
 
     @property
     def ends_with_connection(self) -> bool:
@@ -116,9 +126,10 @@ class AnswerFrame:
         return b"transfer-encoding: chunked\r\n"
 
 
-def _checked(lines: list[bytes]) -> bytes:
-    lines.append(b"\r\n")
-    head = b"".join(lines)
-    if head.count(b"\n") != len(lines) or head.count(b"\r") != len(lines) or b"\0" in head:
+def _checked(parts: list[bytes], lines: int) -> bytes:
+    """Return the head, whose `parts` should be that many lines, with the empty line after them."""
+    parts.append(b"\r\n")
+    head = b"".join(parts)
+    if head.count(b"\n") != lines + 1 or head.count(b"\r") != lines + 1 or b"\0" in head:
         raise RuntimeError("a header of the answer holds a line break or NUL")
     return head

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 
 from tidegate.byte_budget import ByteLease
 from tidegate.errors import EndpointError, EndpointTimeoutError
 
 PAUSE_ABOVE_BYTES = 262_144
+_JOIN_BELOW_BYTES = 65_536
 
 
 class AnswerBody:
@@ -46,7 +48,7 @@ class AnswerBody:
         self._transport = transport
         self._abort = abort
         self._lease = lease
-        self._parts: list[bytes] = []
+        self._parts: deque[bytes] = deque()
         self._size_bytes = 0
         self._paused = False
         self._ended = False
@@ -85,10 +87,7 @@ class AnswerBody:
                 timer.cancel()
                 self._waiter = None
         if self._parts:
-            parts, self._parts = self._parts, []
-            self._size_bytes = 0
-            self._resume()
-            return parts[0] if len(parts) == 1 else b"".join(parts)
+            return self._taken()
         if not self._ended:
             raise EndpointTimeoutError(f"nothing more of the answer came within {within_s:g} s")
         if self._error is not None:
@@ -97,10 +96,22 @@ class AnswerBody:
 
     def close(self) -> None:
         """See `AnswerStream.close`."""
-        self._parts = []
+        self._parts.clear()
         self._lease = None
         if not self._ended:
             self._abort()
+
+    def _taken(self) -> bytes:
+        """Return all that has arrived; of much, the first part, since joining it would cost more than another write."""
+        if len(self._parts) == 1 or self._size_bytes > _JOIN_BELOW_BYTES:
+            part = self._parts.popleft()
+        else:
+            part = b"".join(self._parts)
+            self._parts.clear()
+        self._size_bytes -= len(part)
+        if not self._parts:
+            self._resume()
+        return part
 
     def _resume(self) -> None:
         if self._paused:

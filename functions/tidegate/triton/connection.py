@@ -7,6 +7,7 @@ llhttp parses the responses, through httptools. They are framed by Content-Lengt
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
 from dataclasses import dataclass
 from typing import Protocol
@@ -23,10 +24,12 @@ from tidegate.errors import (
 )
 from tidegate.ports import Done, HttpRequest, HttpResponse
 from tidegate.triton.answer_body import AnswerBody
-from tidegate.triton.request_bytes import write_paced
+from tidegate.triton.request_bytes import SLICE_BYTES, write_paced
 
 _MOST_HEAD_BYTES = 65_536
+_PARSED_BELOW_BYTES = 65_536
 _BODILESS = frozenset({204, 304})
+_NOTHING = memoryview(b"")
 _FRAMING = frozenset({b"content-length", b"transfer-encoding"})
 _SPENT = httptools.HttpResponseParser(None)
 """The parser of all connections that are closed."""
@@ -71,10 +74,13 @@ class Connection(asyncio.Protocol):
         self._done: Done | None = None
         self._under_way = False
         self._started_s = 0.0
+        self._deadline_s = math.inf
         self._expiry: asyncio.TimerHandle | None = None
+        self._expiry_at_s = math.inf
         self._headers: list[tuple[bytes, bytes]] = []
         self._head_bytes = 0
         self._body: list[bytes] = []
+        self._body_left = 0
         self._size_bytes = 0
         self._lease: ByteLease | None = None
         self._stream_above: int | None = None
@@ -103,11 +109,10 @@ class Connection(asyncio.Protocol):
         self._started_s = self.loop.time()
         self._bodiless = request.method == "HEAD"
         self._stream_above = request.stream_above_bytes
-        self._expiry = self.loop.call_at(deadline_s, self._expire)
-        if len(data) == 1 and request.rest is None:
-            self._transport.write(data[0])
-        else:
-            self._writer = self.loop.create_task(self._write(data, request))
+        self._expire_at(deadline_s)
+        left = self._write_first(data)
+        if left or request.rest is not None:
+            self._writer = self.loop.create_task(self._write_rest(left, request))
         try:
             return await waiter
         except asyncio.CancelledError:
@@ -117,10 +122,21 @@ class Connection(asyncio.Protocol):
             # It keeps the error that it ended with, whose traceback keeps this frame.
             del waiter
 
-    async def _write(self, data: list[bytes], request: HttpRequest) -> None:
+    def _write_first(self, data: list[bytes]) -> memoryview:
+        """Write a serialized request, or the beginning of a larger one in one piece with its head; return what is left of it."""
+        assert self._transport is not None
+        if len(data) == 1:
+            self._transport.write(data[0])
+            return _NOTHING
+        head, body = data
+        view = memoryview(body)
+        self._transport.writelines((head, view[:SLICE_BYTES]))
+        return view[SLICE_BYTES:]
+
+    async def _write_rest(self, left: memoryview, request: HttpRequest) -> None:
         assert self._transport is not None
         try:
-            await write_paced(self._transport.write, self._drain, data, request)
+            await write_paced(self._transport.write, self._drain, left, request)
         except EndpointError as error:
             self._fail(error)
             self.abort()
@@ -167,7 +183,10 @@ class Connection(asyncio.Protocol):
             return
         self._started = True
         try:
-            self._parser.feed_data(data)
+            if self._body_left:
+                self._pass_by(data)
+            else:
+                self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             if not self._bodiless:
                 self._fail(EndpointResetError(f"the answer is not HTTP/1.1 ({type(error).__name__})"))
@@ -183,12 +202,27 @@ class Connection(asyncio.Protocol):
         else:
             self.abort()
 
+    def _pass_by(self, data: bytes) -> None:
+        """Receive a part of a large body whose length is known. The parser would copy it; another reads the next response."""
+        left = self._body_left
+        self.on_body(data if len(data) <= left else data[:left])
+        if not self._under_way or len(data) < left:
+            return
+        if len(data) > left:
+            # A late or unsolicited response must not answer the next request.
+            self.usable = False
+        self.on_message_complete()
+        self._parser = httptools.HttpResponseParser(self)
+
     def eof_received(self) -> bool | None:
         self.usable = False
         return None
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.usable = False
+        if self._expiry is not None:
+            self._expiry.cancel()
+            self._expiry = None
         self.resume_writing()
         if self._under_way:
             if self._until_close and exc is None:
@@ -234,6 +268,8 @@ class Connection(asyncio.Protocol):
                     # llhttp has checked that it is a number.
                     length = int(value)
         self._until_close = not framed and status not in _BODILESS
+        if length > _PARSED_BELOW_BYTES and status not in _BODILESS:
+            self._body_left = length
         above = self._stream_above
         if above is not None and status < 300 and (not above or above < length <= self._limits.most_bytes):
             self._stream_bytes = length
@@ -250,9 +286,7 @@ class Connection(asyncio.Protocol):
         self._stream = AnswerBody(self.loop, self._transport, self._cut_off, lease)
         self._first_s = self.loop.time()
         self._waiter = None
-        if self._expiry is not None:
-            self._expiry.cancel()
-            self._expiry = None
+        self._deadline_s = math.inf
         waiter.set_result(HttpResponse(status, self._headers, b"", None, self._stream))
 
     def _leave(self, waiter: asyncio.Future[HttpResponse]) -> None:
@@ -276,6 +310,8 @@ class Connection(asyncio.Protocol):
     def on_body(self, body: bytes) -> None:
         if not self._under_way:
             return
+        if self._body_left:
+            self._body_left -= len(body)
         if self._stream_bytes is not None:
             self._begin_stream(self._stream_bytes)
         if self._stream is not None:
@@ -342,21 +378,37 @@ class Connection(asyncio.Protocol):
         self._started = False
         self._until_close = False
         self._stream_bytes = None
+        self._body_left = 0
         self._body = []
         self._lease = None
-        if self._expiry is not None:
-            self._expiry.cancel()
-            self._expiry = None
+        self._deadline_s = math.inf
+        if self._drained is not None:
+            # The server answered before it read the whole request. Perhaps it never will, and the next one is behind it.
+            self.usable = False
         if self._writer is not None:
             if not self._writer.done():
-                # The server answered before it read the whole request; the next request must not follow the partial one.
+                # The next request must not follow a partial one.
                 self.usable = False
                 self._writer.cancel()
             self._writer = None
         if done is not None:
             done(took_s)
 
-    def _expire(self) -> None:
+    def _expire_at(self, deadline_s: float) -> None:
+        """Set the deadline of the exchange. A timer that comes before it is left as it is, and is then set again: deadlines are
+        much later than answers, so a timer for each exchange would be started and cancelled for nothing."""
+        self._deadline_s = deadline_s
+        if self._expiry is not None:
+            if self._expiry_at_s <= deadline_s:
+                return
+            self._expiry.cancel()
+        self._expiry_at_s = deadline_s
+        self._expiry = self.loop.call_at(deadline_s, self._look_for_expiry)
+
+    def _look_for_expiry(self) -> None:
         self._expiry = None
-        self._fail(EndpointTimeoutError("no whole response within the attempt's time"))
-        self.abort()
+        if self._expiry_at_s >= self._deadline_s:
+            self._fail(EndpointTimeoutError("no whole response within the attempt's time"))
+            self.abort()
+        elif self._deadline_s < math.inf:
+            self._expire_at(self._deadline_s)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 from tidegate.errors import EndpointResetError
 from tidegate.ports import Endpoint, HttpRequest
 
 _JOIN_BELOW_BYTES = 65_536
-_SLICE_BYTES = 262_144
+SLICE_BYTES = 262_144
 
 
 def serialize(endpoint: Endpoint, request: HttpRequest) -> list[bytes]:
@@ -19,15 +18,20 @@ def serialize(endpoint: Endpoint, request: HttpRequest) -> list[bytes]:
         ValueError: the method, the path or a header contains a line break.
     """
     body = request.body
-    lines: list[Any] = [f"{request.method} {request.path} HTTP/1.1\r\nhost: {endpoint.host}:{endpoint.port}".encode()]
+    parts = [f"{request.method} {request.path} HTTP/1.1\r\nhost: {endpoint.host}:{endpoint.port}".encode()]
+    breaks = 3
     for name, value in request.headers:
-        lines.append(b"%b: %b" % (name, value))
+        parts.append(b"\r\n")
+        parts.append(name)
+        parts.append(b": ")
+        parts.append(value)
+        breaks += 1
     size_bytes = len(body) + request.rest_bytes
     if size_bytes or request.method in ("POST", "PUT", "PATCH"):
-        lines.append(b"content-length: %d" % size_bytes)
-    lines.append(b"\r\n")
-    head = b"\r\n".join(lines)
-    breaks = len(lines) + 1
+        parts.append(b"\r\ncontent-length: %d" % size_bytes)
+        breaks += 1
+    parts.append(b"\r\n\r\n")
+    head = b"".join(parts)
     if head.count(b"\n") != breaks or head.count(b"\r") != breaks:
         raise ValueError("a request's method, path and headers may not hold line breaks")
     if len(body) > _JOIN_BELOW_BYTES:
@@ -38,19 +42,18 @@ def serialize(endpoint: Endpoint, request: HttpRequest) -> list[bytes]:
 async def write_paced(
     write: Callable[[bytes | memoryview], None],
     drained: Callable[[], Awaitable[None]],
-    data: list[bytes],
+    left: memoryview,
     request: HttpRequest,
 ) -> None:
-    """Write a serialized request and its `rest`, and wait until each piece is `drained`.
+    """Write what is `left` of a request whose beginning was written, and its `rest`, each piece once those before are `drained`.
 
     Raises:
         EndpointResetError: `rest` is not as long as announced.
     """
-    for piece in data:
-        view = memoryview(piece)
-        for start in range(0, len(view), _SLICE_BYTES):
-            write(view[start : start + _SLICE_BYTES])
-            await drained()
+    await drained()
+    for start in range(0, len(left), SLICE_BYTES):
+        write(left[start : start + SLICE_BYTES])
+        await drained()
     if request.rest is None:
         return
     sent_bytes = 0
