@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import AsyncIterator
 
 from tidegate.byte_budget import FULL, ByteBudget
@@ -48,6 +49,7 @@ class Body:
     """
 
     __slots__ = (
+        "_ahead",
         "_budget",
         "_expected_s",
         "_held_bytes",
@@ -73,6 +75,7 @@ class Body:
         self._setting = setting
         self._held_bytes = 0
         self._seen_bytes = 0
+        self._ahead: deque[bytes] = deque()
         self._is_complete = False
         self._expected_s = 0.0
         self.announced_bytes = announced_bytes
@@ -102,33 +105,33 @@ class Body:
             ClientGoneError: the caller closed the connection.
             OverloadedError: the budget has no room for it.
         """
-        if self._is_complete:
-            return begun
-        chunk, is_last = await self.next()
-        self.hold(len(chunk))
-        if is_last and not begun:
-            return chunk
-        chunks = [begun, chunk]
-        while not is_last:
-            chunk, is_last = await self.next()
+        chunks = [begun, *self._ahead] if begun else []
+        self._ahead.clear()
+        while not self._is_complete:
+            chunk, _ = await self.next()
             self.hold(len(chunk))
             chunks.append(chunk)
-        return b"".join(chunks)
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
-    async def start(self, size_bytes: int) -> bytes:
-        """Read and return at least the first `size_bytes` of the body, or all of a shorter one.
+    async def start(self, size_bytes: int, needed_bytes: int) -> bytes:
+        """Read at least the first `size_bytes` of the body, or all of a shorter one. Return all of a complete one, else at least the
+        first `needed_bytes`: `rest` yields what was read after them as it came, since joining it would copy it.
 
         Raises:
             BodyTooLargeError, ClientGoneError, OverloadedError: as `whole` does.
         """
         started_s = time.monotonic()
-        chunks: list[bytes] = []
+        ahead = self._ahead
         while self._seen_bytes < size_bytes and not self._is_complete:
             chunk, _ = await self.next()
             self.hold(len(chunk))
-            chunks.append(chunk)
-        self._expected_s = (time.monotonic() - started_s) * self.rest_bytes / max(self._seen_bytes, 1)
-        return b"".join(chunks)
+            ahead.append(chunk)
+        self._expected_s = (time.monotonic() - started_s) * self._unread_bytes / max(self._seen_bytes, 1)
+        begun = ahead.popleft()
+        if self._is_complete or len(begun) < needed_bytes:
+            begun = b"".join((begun, *ahead))
+            ahead.clear()
+        return begun
 
     @property
     def is_fast(self) -> bool:
@@ -139,7 +142,7 @@ class Body:
         return self._expected_s <= _SOON_S
 
     def rest(self) -> AsyncIterator[bytes]:
-        """Return an iterator over the rest of the body as it arrives, which holds none of it.
+        """Return an iterator over the rest of the body as it arrives, after what `start` has read; it holds none of it.
 
         Each step raises:
             BodyTooSlowError: the caller takes much longer than its first part suggested. Time that the consumer of this
@@ -151,12 +154,20 @@ class Body:
 
     @property
     def rest_bytes(self) -> int:
-        """The bytes that a body with an announced length has still to send.
+        """The bytes of `rest`, of a body with an announced length.
 
-        0 once the body is complete, whatever was announced: in a Lambda event, nothing has compared the body with its
-        `Content-Length`.
+        0 once the body is complete and returned, whatever was announced: in a Lambda event, nothing has compared the body with
+        its `Content-Length`.
         """
+        return sum([len(chunk) for chunk in self._ahead]) + self._unread_bytes
+
+    @property
+    def _unread_bytes(self) -> int:
         return 0 if self._is_complete else max(0, (self.announced_bytes or 0) - self._seen_bytes)
+
+    def take_ahead(self) -> bytes | None:
+        """Return the next part of what `start` has read and not returned; None after the last one."""
+        return self._ahead.popleft() if self._ahead else None
 
     def check_announced(self) -> None:
         """Check the announced size against the limit.
@@ -206,6 +217,9 @@ class _Rest:
         return self
 
     async def __anext__(self) -> bytes:
+        read = self._body.take_ahead()
+        if read is not None:
+            return read
         loop = asyncio.get_running_loop()
         while not self._body.is_complete:
             began_s = loop.time()

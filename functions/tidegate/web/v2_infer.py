@@ -27,6 +27,10 @@ from tidegate.web.http import LEASE, RECORD, Answer, RawHeaders, Receive, Scope,
 from tidegate.web.parts import HandlerParts
 from tidegate.web.streams import StreamedAnswer, streamed
 
+_LEAST_JUDGED_BYTES = 131_072
+"""A body is passed on from this size, if it has come fast enough; from an eighth of a larger body, since what comes at once may
+have been sent long before it was read."""
+
 
 class Inference:
     """Answers inferences of `/v2`."""
@@ -59,7 +63,9 @@ class Inference:
                 started_s = service.now_s()
                 admitted = service.admit_again(admitted)
                 wanted = name_to_read(admitted.objective, head)
-                found = await self._examined(head, body, len(body) + rest_bytes, wanted)
+                found = self._examined(head, body, len(body) + rest_bytes, wanted)
+                if found is None:
+                    found = await self._examined_elsewhere(head, body, len(body) + rest_bytes, wanted)
                 context = oip_context(admitted.objective, head, values, found.parameters)
                 limits = Limits(caller_ms, parts.time_left_ms(scope))
                 decided = service.decide(admitted, context.values, started_s, limits)
@@ -135,7 +141,8 @@ class Inference:
         check_json_size(end, self._parts.max_json_bytes)
         if announced_bytes <= self._parts.stream_above_bytes or end > MOST_PARSED_BYTES:
             return await incoming.whole(), 0
-        begun = await incoming.start(max(end, self._parts.stream_above_bytes))
+        judged_bytes = min(self._parts.stream_above_bytes, max(_LEAST_JUDGED_BYTES, announced_bytes // 8))
+        begun = await incoming.start(max(end, judged_bytes), end)
         if incoming.is_fast:
             return begun, incoming.rest_bytes
         return await incoming.whole(begun), 0
@@ -155,13 +162,15 @@ class Inference:
         incoming.hold(len(text))
         return text
 
-    async def _examined(self, head: RequestHead, body: bytes, size_bytes: int, wanted: JsonName) -> RequestJson:
-        """Examine the JSON of a request. Large JSON is offloaded, so that it does not block other requests."""
-        lengths, most_bytes = head.json_lengths, self._parts.max_json_bytes
-        found = examine_request(lengths, head.codings, body, size_bytes, wanted, most_bytes)
-        if found is not None:
-            return found
-        parts = examine_parts(lengths, head.codings, wanted, size_bytes, most_bytes)
+    def _examined(self, head: RequestHead, body: bytes, size_bytes: int, wanted: JsonName) -> RequestJson | None:
+        """Examine the JSON of a request; return None if it is so large that it would block other requests."""
+        return examine_request(head.json_lengths, head.codings, body, size_bytes, wanted, self._parts.max_json_bytes)
+
+    async def _examined_elsewhere(
+        self, head: RequestHead, body: bytes, size_bytes: int, wanted: JsonName
+    ) -> RequestJson:
+        """Examine large JSON in another process."""
+        parts = examine_parts(head.json_lengths, head.codings, wanted, size_bytes, self._parts.max_json_bytes)
         return examined(await self._parts.offload.run("examine", parts, body))
 
 
