@@ -28,12 +28,12 @@ MODULES = (
     "listener/answer", "listener/body", "listener/chunked", "listener/connection", "listener/exchange", "listener/head",
     "listener/owner", "listener/sending",
     "oip/error_texts", "oip/events", "oip/infer_message", "oip/json_walk", "oip/protobuf", "oip/request_json", "oip/sequence_id",
-    "oip/shapes",
+    "oip/shapes", "ports/requests",
     "rules/conditions", "rules/decision", "rules/engine", "rules/index", "rules/masks", "rules/resolved", "rules/sticky",
     "rules/values",
     "shadows/copy", "shadows/counts", "shadows/exchange", "shadows/sampled",
     "triton/answer_body", "triton/connection", "triton/pool", "triton/request_bytes", "triton/transport",
-    "web/bodies", "web/context", "web/decided", "web/head", "web/http", "web/model_answers", "web/streams",
+    "web/bodies", "web/context", "web/decided", "web/entry", "web/head", "web/http", "web/model_answers", "web/streams",
     "web/v2", "web/v2_generate", "web/v2_infer",
 )  # fmt: skip
 """The compiled modules, without `.py`: those that run for every inference."""

@@ -31,9 +31,10 @@ from tidegate.triton.rpc_transport import RpcTransport
 
 AT = Endpoint("alpha", "127.0.0.1", 8000)
 PATH = "/a.Service/Method"
-UNARY = HttpRequest("POST", PATH, ((b"traceparent", b"00-1"),), b"message", send_once=True, is_rpc=True)
-STREAM = UNARY._replace(stream_above_bytes=0)
-CONNECT = UNARY._replace(path="/a.Service/Connect")
+HEADERS = ((b"traceparent", b"00-1"),)
+UNARY = HttpRequest("POST", PATH, HEADERS, b"message", send_once=True, is_rpc=True)
+STREAM = HttpRequest("POST", PATH, HEADERS, b"message", send_once=True, stream_above_bytes=0, is_rpc=True)
+CONNECT = HttpRequest("POST", "/a.Service/Connect", HEADERS, b"message", send_once=True, is_rpc=True)
 MOST_BYTES = 200_000
 
 Behave = Callable[[Any], Awaitable[None]]
@@ -168,7 +169,7 @@ def test_an_endpoint_without_a_port_is_not_taken_for_one_that_refuses(request_: 
                 await transport.send(AT, request_, 5.0, ended.append)
             assert type(failed.value) is EndpointError
             assert ended == [None]
-            assert (await transport.send(AT, UNARY._replace(is_rpc=False), 5.0)).body == b"over HTTP"
+            assert (await transport.send(AT, HttpRequest("POST", PATH, (), UNARY.body), 5.0)).body == b"over HTTP"
 
     asyncio.run(run())
 

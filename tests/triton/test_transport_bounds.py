@@ -381,7 +381,7 @@ def test_a_request_that_is_cancelled_at_any_moment_leaves_the_bound_as_it_was(
                 cancelled.cancel()
                 await asyncio.wait((cancelled,))
                 most = 0
-                counted = POST._replace(body=b"counted")
+                counted = HttpRequest(POST.method, POST.path, POST.headers, b"counted")
                 await asyncio.gather(*(transport.send(server.endpoint, counted, 60) for _ in range(3)))
                 assert most == 1, turns
                 await transport.aclose()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Hashable
-from typing import Final, NamedTuple
+from typing import Final
 
 from tidegate.gateway.bindings import Sequence
 from tidegate.oip.infer_message import named
@@ -15,7 +15,7 @@ TRAFFIC_HEADER: Final = b"Tidegate-Param-tidegate_traffic"
 """The header that tells a model the class of a request."""
 
 
-class Call(NamedTuple):
+class Call:
     """One request to the model that a decision picks.
 
     Attributes:
@@ -35,19 +35,53 @@ class Call(NamedTuple):
             is the full name of the RPC's method. None for a call over HTTP.
     """
 
-    method: str
-    suffix: str = ""
-    headers: Headers = ()
-    body: bytes = b""
-    rest: AsyncIterator[bytes] | None = None
-    rest_bytes: int = 0
-    version: int | None = None
-    path: str | None = None
-    sequence: Sequence | None = None
-    flow: Hashable = None
-    final: bool = False
-    stream_above_bytes: int | None = None
-    appended: bytes | None = None
+    def __init__(
+        self,
+        method: str,
+        suffix: str = "",
+        headers: Headers = (),
+        body: bytes = b"",
+        rest: AsyncIterator[bytes] | None = None,
+        rest_bytes: int = 0,
+        version: int | None = None,
+        path: str | None = None,
+        sequence: Sequence | None = None,
+        flow: Hashable = None,
+        final: bool = False,
+        stream_above_bytes: int | None = None,
+        appended: bytes | None = None,
+    ) -> None:
+        self.method: Final = method
+        self.suffix: Final = suffix
+        self.headers: Final = headers
+        self.body: Final = body
+        self.rest: Final = rest
+        self.rest_bytes: Final = rest_bytes
+        self.version: Final = version
+        self.path: Final = path
+        self.sequence: Final = sequence
+        self.flow: Final = flow
+        self.final: Final = final
+        self.stream_above_bytes: Final = stream_above_bytes
+        self.appended: Final = appended
+
+    def with_version(self, version: int, final: bool = False) -> Call:
+        """Return the call to a version of the decision's own target."""
+        return Call(
+            self.method,
+            self.suffix,
+            self.headers,
+            self.body,
+            self.rest,
+            self.rest_bytes,
+            version,
+            self.path,
+            self.sequence,
+            self.flow,
+            final,
+            self.stream_above_bytes,
+            self.appended,
+        )
 
     @property
     def infers(self) -> bool:
@@ -103,14 +137,15 @@ class Call(NamedTuple):
         return HttpRequest(self.method, path, self.headers, self.body, True, self.rest, self.rest_bytes, False, streams)
 
 
-class Attempt(NamedTuple):
+class Attempt:
     """One place to send a call to. `first` marks the decision's own target, `objective` is the requested one."""
 
-    target: Target
-    shard: str
-    endpoint: Endpoint
-    first: bool
-    objective: str
+    def __init__(self, target: Target, shard: str, endpoint: Endpoint, first: bool, objective: str) -> None:
+        self.target: Final = target
+        self.shard: Final = shard
+        self.endpoint: Final = endpoint
+        self.first: Final = first
+        self.objective: Final = objective
 
     @property
     def name(self) -> str:
@@ -118,18 +153,30 @@ class Attempt(NamedTuple):
         return f"{self.target.name} on {self.shard}"
 
 
-class Outcome(NamedTuple):
+class Outcome:
     """The answer to a call.
 
     `attempt` is the one that succeeded and `triton_ms` its duration. `failures` describes the failed attempts before it, in
     order: target, shard and kind of failure. `hedge` says whether the request's hedge won; None: it had none.
     """
 
-    response: HttpResponse
-    attempt: Attempt
-    triton_ms: float
-    failures: tuple[str, ...] = ()
-    hedge: Hedge | None = None
+    def __init__(
+        self,
+        response: HttpResponse,
+        attempt: Attempt,
+        triton_ms: float,
+        failures: tuple[str, ...] = (),
+        hedge: Hedge | None = None,
+    ) -> None:
+        self.response: Final = response
+        self.attempt: Final = attempt
+        self.triton_ms: Final = triton_ms
+        self.failures: Final = failures
+        self.hedge: Final = hedge
+
+    def after(self, failures: tuple[str, ...], hedge: Hedge | None) -> Outcome:
+        """Return the outcome of a call of which other attempts have failed, or that was hedged."""
+        return Outcome(self.response, self.attempt, self.triton_ms, failures, hedge)
 
     @property
     def target(self) -> Target:

@@ -160,7 +160,7 @@ class Dispatcher:
             else:
                 tried = await self._attempt(plan, position, call, deadline_s)
             if isinstance(tried, Outcome):
-                return tried._replace(failures=_texts(failures)) if failures else tried
+                return tried.after(_texts(failures), tried.hedge) if failures else tried
             failed = [tried] if isinstance(tried, Failure) else tried
             failures += failed
             failure = decisive(failed)
@@ -243,7 +243,7 @@ class Dispatcher:
         index, outcome = found
         if len(tries) == 1:
             return outcome
-        return outcome._replace(failures=_texts(failed), hedge=Hedge.WON if index else Hedge.LOST)
+        return outcome.after(_texts(failed), Hedge.WON if index else Hedge.LOST)
 
     def _hedge(self, plan: list[Attempt], call: Call, deadline_s: float) -> Trying | None:
         """Move the best other endpoint of the first attempt's target to the second place of the plan, and return the attempt on

@@ -59,9 +59,9 @@ async def with_version(
         return call
     known = await metadata.get(decision, deadline_s, _MAX_AGE_S, all_versions=True)
     if number not in known.versions:
-        return call._replace(version=number, final=True)
+        return call.with_version(number, final=True)
     if decision.version is None and number == max(known.versions):
-        return call._replace(version=number)
+        return call.with_version(number)
     raise RefusedError(
         Refusal.FORBIDDEN,
         f"objective '{decision.objective}' does not serve version {number}: its rules pick the version, ask without one",

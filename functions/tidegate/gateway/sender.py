@@ -118,7 +118,7 @@ class Sender:
             return self._dead_stub(attempt, place, call)
         if response.status >= 500:
             response = with_callers_status(response)
-            outcome = outcome._replace(response=response)
+            outcome = Outcome(response, attempt, outcome.triton_ms)
         verdict = Verdict.ANSWER if call.final else judge(response, attempt.target.model)
         if verdict is Verdict.ANSWER or (verdict is Verdict.MODEL_FAILED and not call.infers):
             self._answered(outcome, place, call)

@@ -123,7 +123,8 @@ class Service:
         waited_s = self.now_s() - began_s
         if record is not None:
             record.waited_s = waited_s
-        return admitted._replace(waited_s=waited_s)
+        admitted.waited_s = waited_s
+        return admitted
 
     def _acquire(self, admitted: Admitted) -> None:
         engine, name = admitted.engine, admitted.caller
@@ -144,7 +145,9 @@ class Service:
         """
         if self.engines.engine() is admitted.engine:
             return admitted
-        return self._admit(admitted.ask)._replace(waited_s=admitted.waited_s)
+        again = self._admit(admitted.ask)
+        again.waited_s = admitted.waited_s
+        return again
 
     def _admit(self, ask: Ask) -> Admitted:
         engine = self.engines.engine()
@@ -228,8 +231,7 @@ class Service:
         deadline_s = self._deadline_s(admitted, bound.decision, limits)
         if decided.record is not None:
             decided.record.decision = bound.decision
-        joined = decided._replace(decision=bound.decision, deadline_s=deadline_s)
-        return joined, sequence._replace(endpoint=bound.endpoint)
+        return decided.with_decision(bound.decision, deadline_s), sequence._replace(endpoint=bound.endpoint)
 
     def _deadline_s(self, admitted: Admitted, decision: Decision, limits: Limits) -> float:
         return self.dispatcher.deadline_s(decision, limits.caller_ms, limits.function_ms) - admitted.waited_s
@@ -259,7 +261,7 @@ class Service:
             decision = await check_classes(self.metadata, decision, classified, deadline_s)
         if decided.is_pinned:
             await check_pinned_version(self.metadata, decided.engine, decision, deadline_s)
-        sent = decided._replace(decision=decision)
+        sent = decided.with_decision(decision)
         # No shadow has been checked for classes.
         return self._without_shadows(sent, LeftOut.CLASSES) if classified else sent
 
@@ -371,4 +373,4 @@ class Service:
         # A caller may pin any version that there is: such targets are no pair of the rule's.
         decision = None if decided.is_pinned else decided.decision
         self._shadowing.leave_out(decided.shadows, reason, decision)
-        return decided._replace(shadows=())
+        return decided.without_shadows()

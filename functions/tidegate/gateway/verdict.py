@@ -70,7 +70,7 @@ def generated(response: HttpResponse) -> HttpResponse:
     status, body = response.status, response.body
     if status < 400:
         is_error = response.stream is None and error_text(body) == NOT_ONE_RESPONSE
-        return response._replace(status=400) if is_error else response
+        return response.with_head(400, response.headers) if is_error else response
     if body.startswith(b"data:"):
         body = event_data(body)
     text = error_text(body) or ""
@@ -85,7 +85,7 @@ def with_callers_status(response: HttpResponse) -> HttpResponse:
     The whole text has to be Triton's: an error that a model raised keeps its status.
     """
     if response.status == 500 and is_malformed_request(error_text(response.body) or ""):
-        return response._replace(status=400)
+        return response.with_head(400, response.headers)
     if response.status == 501 and error_text(response.body) == UNKNOWN_CODING:
-        return response._replace(status=415, headers=[*response.headers, _CODINGS])
+        return response.with_head(415, [*response.headers, _CODINGS])
     return response

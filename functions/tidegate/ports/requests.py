@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from tidegate.byte_budget import ByteLease
 from tidegate.rules import Engine, Traffic
@@ -33,7 +33,7 @@ class Endpoint(NamedTuple):
         return f"{self.url} of shard {self.shard!r}"
 
 
-class HttpRequest(NamedTuple):
+class HttpRequest:
     """A request to one endpoint; `path` is percent-encoded.
 
     `send_once` forbids sending it again when a pooled connection turns out dead. `rest` yields the `rest_bytes` bytes that
@@ -45,16 +45,29 @@ class HttpRequest(NamedTuple):
     its response is a message.
     """
 
-    method: str
-    path: str
-    headers: Headers = ()
-    body: bytes = b""
-    send_once: bool = False
-    rest: AsyncIterator[bytes] | None = None
-    rest_bytes: int = 0
-    apart: bool = False
-    stream_above_bytes: int | None = None
-    is_rpc: bool = False
+    def __init__(
+        self,
+        method: str,
+        path: str,
+        headers: Headers = (),
+        body: bytes = b"",
+        send_once: bool = False,
+        rest: AsyncIterator[bytes] | None = None,
+        rest_bytes: int = 0,
+        apart: bool = False,
+        stream_above_bytes: int | None = None,
+        is_rpc: bool = False,
+    ) -> None:
+        self.method: Final = method
+        self.path: Final = path
+        self.headers: Final = headers
+        self.body: Final = body
+        self.send_once: Final = send_once
+        self.rest: Final = rest
+        self.rest_bytes: Final = rest_bytes
+        self.apart: Final = apart
+        self.stream_above_bytes: Final = stream_above_bytes
+        self.is_rpc: Final = is_rpc
 
 
 Done = Callable[[float | None], None]
@@ -77,7 +90,7 @@ class AnswerStream(Protocol):
         """Drop the rest of the body. One that has not ended is cut off at once, which Triton takes as a cancellation."""
 
 
-class HttpResponse(NamedTuple):
+class HttpResponse:
     """A response: header names in lower case, `body` not decompressed.
 
     The answer to an RPC has the status that Triton gives the same answer over HTTP, and an error of it the same body; its
@@ -86,11 +99,23 @@ class HttpResponse(NamedTuple):
     and `body` is empty.
     """
 
-    status: int
-    headers: Headers
-    body: bytes
-    lease: ByteLease | None = None
-    stream: AnswerStream | None = None
+    def __init__(
+        self,
+        status: int,
+        headers: Headers,
+        body: bytes,
+        lease: ByteLease | None = None,
+        stream: AnswerStream | None = None,
+    ) -> None:
+        self.status: Final = status
+        self.headers: Final = headers
+        self.body: Final = body
+        self.lease: Final = lease
+        self.stream: Final = stream
+
+    def with_head(self, status: int, headers: Headers) -> HttpResponse:
+        """Return the response with another status and other headers."""
+        return HttpResponse(status, headers, self.body, self.lease, self.stream)
 
     def header(self, name: bytes) -> bytes | None:
         """Return the first value of a header, by its name in lower case."""
@@ -215,7 +240,7 @@ class Hedge(StrEnum):
     """The first attempt's."""
 
 
-class Served(NamedTuple):
+class Served:
     """One decided request, its HTTP `status`, its origin, and the target and shard that answered it: never a value of the
     context.
 
@@ -224,19 +249,35 @@ class Served(NamedTuple):
     `stream_ms` how long after its first byte. `hedge` is None for a request without a hedge, or without an answer.
     """
 
-    decision: Decision
-    status: int
-    target: Target | None = None
-    shard: str | None = None
-    failed_attempts: int = 0
-    decide_ms: float = 0.0
-    dispatch_ms: float = 0.0
-    triton_ms: float = 0.0
-    caller: str | None = None
-    traffic: Traffic = Traffic.REAL
-    stream_end: StreamEnd | None = None
-    stream_ms: float = 0.0
-    hedge: Hedge | None = None
+    def __init__(
+        self,
+        decision: Decision,
+        status: int,
+        target: Target | None = None,
+        shard: str | None = None,
+        failed_attempts: int = 0,
+        decide_ms: float = 0.0,
+        dispatch_ms: float = 0.0,
+        triton_ms: float = 0.0,
+        caller: str | None = None,
+        traffic: Traffic = Traffic.REAL,
+        stream_end: StreamEnd | None = None,
+        stream_ms: float = 0.0,
+        hedge: Hedge | None = None,
+    ) -> None:
+        self.decision: Final = decision
+        self.status: Final = status
+        self.target: Final = target
+        self.shard: Final = shard
+        self.failed_attempts: Final = failed_attempts
+        self.decide_ms: Final = decide_ms
+        self.dispatch_ms: Final = dispatch_ms
+        self.triton_ms: Final = triton_ms
+        self.caller: Final = caller
+        self.traffic: Final = traffic
+        self.stream_end: Final = stream_end
+        self.stream_ms: Final = stream_ms
+        self.hedge: Final = hedge
 
     @property
     def is_fallback(self) -> bool:

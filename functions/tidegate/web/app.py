@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tidegate.byte_budget import ByteBudget
 from tidegate.gateway import Dispatcher
 from tidegate.gateway.grants import CallerOf, Grants
 from tidegate.gateway.load import LoadLimit
 from tidegate.gateway.private_ids import PrivateIds
-from tidegate.gateway.quotas import Lease, Quotas
-from tidegate.gateway.record import Record
+from tidegate.gateway.quotas import Quotas
 from tidegate.gateway.service import Service
 from tidegate.gateway.shadowing import Shadowing
 from tidegate.ports import EngineSource, FleetStatus, Observe, Offload
 from tidegate.web.access_log import AccessLog
 from tidegate.web.callers import Operators, header_caller
 from tidegate.web.decided import DecisionHeaders
+from tidegate.web.entry import served
 from tidegate.web.errors import encoded_path, oip_failure, problem
 from tidegate.web.heavy import InlineOffload
-from tidegate.web.http import LEASE, RECORD
 from tidegate.web.model_answers import ModelAnswers, ModelErrors
 from tidegate.web.parts import HandlerParts, TimeLeft
 from tidegate.web.v1 import V1Handler
@@ -41,42 +40,16 @@ class Gateway(Starlette):
     v2: V2Handler
     parts: HandlerParts
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one connection (ASGI)."""
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
+        """Answer one connection (ASGI). No coroutine itself, as the one that it returns is compiled."""
         if scope["type"] != "http":
-            await super().__call__(scope, receive, send)
-            return
+            return super().__call__(scope, receive, send)
         path: str = scope["path"]
         # The server has decoded `path` once; `raw_path` is the path as it was sent.
         if "%" in path or b"%" in (scope.get("raw_path") or b""):
-            await _refuse_encoded(scope, receive, send)
-            return
+            return _refuse_encoded(scope, receive, send)
         app: ASGIApp = self.v2 if path.startswith("/v2/") or path == "/v2" else super().__call__
-        # However the request ends, what it holds of its limits is given back.
-        lease = scope[LEASE] = Lease()
-        try:
-            if self.parts.log is None:
-                await app(scope, receive, send)
-            else:
-                await _logged(self.parts.log, app, scope, receive, send)
-        finally:
-            lease.release()
-
-
-async def _logged(log: AccessLog, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
-    began_s, status = time.perf_counter(), None
-    record = scope[RECORD] = Record()
-
-    async def noted(message: Message) -> None:
-        nonlocal status
-        if message["type"] == "http.response.start":
-            status = message["status"]
-        await send(message)
-
-    try:
-        await app(scope, receive, noted)
-    finally:
-        log.ended(record, scope["headers"], status, time.perf_counter() - began_s)
+        return served(app, self.parts.log, scope, receive, send)
 
 
 async def _refuse_encoded(scope: Scope, receive: Receive, send: Send) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from collections.abc import Sequence as ItemSequence
-from typing import Any, NamedTuple
+from typing import Any, Final
 
 from tidegate.errors import ContextError, malformed
 from tidegate.gateway.bindings import Sequence
@@ -26,11 +26,12 @@ _SEQUENCE = b"tidegate-sequence"
 _ALLOCATIONS = "allocations"
 
 
-class OipContext(NamedTuple):
+class OipContext:
     """A request's context, and its place in a sequence (None for most)."""
 
-    values: Mapping[str, Any]
-    sequence: Sequence | None
+    def __init__(self, values: Mapping[str, Any], sequence: Sequence | None) -> None:
+        self.values: Final = values
+        self.sequence: Final = sequence
 
 
 def name_to_read(objective: Objective, head: RequestHead) -> JsonName:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final
 from urllib.parse import quote
 
 from tidegate.byte_budget import ByteLease
@@ -13,6 +13,7 @@ from tidegate.byte_budget import ByteLease
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
 RawHeaders = Sequence[tuple[bytes, bytes]]
 HeaderList = tuple[tuple[bytes, bytes], ...]
 
@@ -33,13 +34,16 @@ _UNPRINTABLE = re.compile(rb"[^ -~]")
 _PRINTABLE = "".join(chr(code) for code in range(0x20, 0x7F))
 
 
-class Answer(NamedTuple):
+class Answer:
     """A whole response, ready to be sent. `lease` keeps a large body counted in the byte budget until then."""
 
-    status: int
-    headers: Sequence[tuple[bytes, bytes]]
-    body: bytes
-    lease: ByteLease | None = None
+    def __init__(
+        self, status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes, lease: ByteLease | None = None
+    ) -> None:
+        self.status: Final = status
+        self.headers: Final = headers
+        self.body: Final = body
+        self.lease: Final = lease
 
     async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
         """Send the response (ASGI)."""
@@ -47,14 +51,14 @@ class Answer(NamedTuple):
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else self.body})
 
 
-def json_answer(document: Any, headers: RawHeaders = ()) -> Answer:
-    """Return a 200 response with a document as JSON."""
-    return json_bytes_answer(compact(document), headers)
+def json_answer(document: Any, headers: RawHeaders = (), status: int = 200) -> Answer:
+    """Return a response with a document as JSON."""
+    return json_bytes_answer(compact(document), headers, status)
 
 
-def json_bytes_answer(body: bytes, headers: RawHeaders = ()) -> Answer:
-    """Return a 200 response with a body that is JSON already."""
-    return Answer(200, (*json_headers(body), *headers), body)
+def json_bytes_answer(body: bytes, headers: RawHeaders = (), status: int = 200) -> Answer:
+    """Return a response with a body that is JSON already."""
+    return Answer(status, (*json_headers(body), *headers), body)
 
 
 def json_headers(body: bytes, media_type: bytes = b"application/json") -> HeaderList:

@@ -79,7 +79,7 @@ class ModelAnswers:
         text = error_text(response.body) or response.body[:_LONGEST_LOGGED].decode("utf-8", "replace")
         body = json.dumps({"error": self._redacted(outcome, text)}).encode()
         headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-        return response._replace(headers=headers, body=body)
+        return HttpResponse(response.status, headers, body)
 
     def text(self, outcome: Outcome, text: str) -> str:
         """Return the text of an error within a stream as the caller gets it."""

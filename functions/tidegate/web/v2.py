@@ -159,4 +159,4 @@ def _require(scope: Scope, method: str) -> None:
 
 def _health(what: str, healthy: bool) -> Answer:
     # Triton leaves out the body of the protocol, but KServe's client reads it. The protocol asks for a 4xx if unhealthy.
-    return json_answer({what: healthy})._replace(status=200 if healthy else 400)
+    return json_answer({what: healthy}, status=200 if healthy else 400)

@@ -51,7 +51,7 @@ def validate_stream(config: ModelConfig, request: GoldenRequest, response: HttpR
     """Check that a stream has at least one response and no error, the declared outputs, and the values that the sample expects."""
     body = event_data(response.body)
     if response.status != 200:
-        why = reason_of(response._replace(body=body))
+        why = reason_of(HttpResponse(response.status, response.headers, body))
         kind = "model-crashed" if "Stub process" in why else "answer-failed"
         return (request.finding(kind, f"status {response.status}: {why}"),)
     reader = EventReader()
