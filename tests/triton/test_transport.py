@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import socket
 import struct
 import threading
@@ -17,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tidegate.errors import EndpointRefusedError, EndpointResetError, EndpointTimeoutError
 from tidegate.ports import Endpoint, HttpRequest
+from tidegate.triton.connection import Connection
 from tidegate.triton.transport import PooledTransport
 
 Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter, int], Awaitable[None]]
@@ -285,6 +287,24 @@ def test_nobody_listens(run: Any) -> None:
         endpoint = Endpoint("shard", "127.0.0.1", reserved.getsockname()[1])
         with pytest.raises(EndpointRefusedError):
             run(PooledTransport().send(endpoint, POST, 5))
+
+
+def test_a_connection_that_is_refused_is_freed_without_the_collector(run: Any) -> None:
+    async def main() -> list[Any]:
+        with socket.socket() as bound:
+            bound.bind(("127.0.0.1", 0))
+            endpoint = Endpoint("shard", "127.0.0.1", bound.getsockname()[1])
+            with contextlib.suppress(EndpointRefusedError):
+                await PooledTransport().send(endpoint, POST, 5)
+        await asyncio.sleep(0)
+        return [each for each in gc.get_objects() if isinstance(each, Connection)]
+
+    gc.collect()
+    gc.disable()
+    try:
+        assert run(main()) == []
+    finally:
+        gc.enable()
 
 
 def test_a_connection_that_is_closed_as_soon_as_it_is_open_is_refused(run: Any) -> None:

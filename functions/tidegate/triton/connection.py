@@ -32,7 +32,7 @@ _BODILESS = frozenset({204, 304})
 _NOTHING = memoryview(b"")
 _FRAMING = frozenset({b"content-length", b"transfer-encoding"})
 _SPENT = httptools.HttpResponseParser(None)
-"""The parser of all connections that are closed."""
+"""The parser of all connections that are not open."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class Connection(asyncio.Protocol):
         self._owner = owner
         self._limits = limits
         self._transport: asyncio.Transport | None = None
-        self._parser = httptools.HttpResponseParser(self)
+        self._parser = _SPENT
         self._waiter: asyncio.Future[HttpResponse] | None = None
         self._done: Done | None = None
         self._under_way = False
@@ -171,6 +171,8 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]  # create_connection makes a stream transport
+        # It refers to its connection, which is a cycle until the connection is lost.
+        self._parser = httptools.HttpResponseParser(self)
         self.usable = True
         sock = transport.get_extra_info("socket")
         if sock is not None:
@@ -231,7 +233,6 @@ class Connection(asyncio.Protocol):
                 self._fail(EndpointResetError("the connection ended before any of the response had come", stale=True))
             else:
                 self._fail(EndpointResetError("the connection ended before a whole response had come"))
-        # The parser refers to its connection, which is a cycle.
         self._parser = _SPENT
         self._owner.lost(self)
 

@@ -114,6 +114,9 @@ class PooledTransport:
                 reason = error.strerror or type(error).__name__
                 raise EndpointRefusedError(f"connection failed: {reason}") from error
             raise
+        finally:
+            # A task keeps the error that it ended with, whose traceback keeps this frame.
+            del opening
         if not connection.usable:
             raise EndpointRefusedError("the connection was closed as soon as it was open")
         return connection
