@@ -72,7 +72,7 @@ def settled(stack: RunningStack, shadow: str, sampled: int) -> dict[str, Any]:
         pair = report(stack).get(shadow)
         return pair if pair is not None and pair["sampled"] == sampled and pair["missing"] == 0 else None
 
-    pair = eventually(found, 60)
+    pair = eventually(found)
     assert pair, (report(stack), stack.get("/v1/fleet")["gateway"]["shadows"], stack.errors)
     return dict(pair)
 
