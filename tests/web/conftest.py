@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import http.client
 import json
@@ -27,7 +28,7 @@ from tidegate.triton.transport import PooledTransport
 from tidegate.web import create_app
 from tidegate.web.model_answers import ModelErrors
 
-from tests.support.listening import listening
+from tests.support.listening import Listening, listening
 from tests.support.parts import need
 from tests.support.processes import refusing_port, reserve_port
 
@@ -236,13 +237,37 @@ def scripted_server() -> Iterator[tuple[Any, Host]]:
         """Holds the app of the current test, so that one server is enough for all tests."""
 
         app: Any = None
+        served: Listening
 
         async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
             await self.app(scope, receive, send)
 
     slot = Slot()
-    with serving(slot) as host:
-        yield slot, host
+    with listening(slot) as served:
+        slot.served = served
+        yield slot, Host(served.port)
+
+
+@pytest.fixture(autouse=True)
+def left_to_no_other_test(request: pytest.FixtureRequest) -> Iterator[None]:
+    """End what a test's gateway does in the loop of all tests, such as looking for servers that are gone."""
+    if "scripted_server" not in request.fixturenames:
+        yield
+        return
+    slot, _ = request.getfixturevalue("scripted_server")
+
+    async def others() -> set[asyncio.Task[Any]]:
+        return asyncio.all_tasks() - {asyncio.current_task()}
+
+    async def end(tasks: set[asyncio.Task[Any]]) -> None:
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    before = slot.served.run(others())
+    yield
+    slot.served.run(end(slot.served.run(others()) - before))
 
 
 @pytest.fixture(scope="session")
