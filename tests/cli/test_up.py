@@ -106,9 +106,10 @@ def test_the_fleet_shows_how_the_gateway_sees_its_endpoints(stack: RunningStack)
     servers = {endpoint["url"] for endpoint in (*stack.fleet()["a"], *stack.fleet()["b"])}
 
     def looked_at() -> list[dict[str, Any]]:
-        """The endpoints once their queues are known, from the second look on, two seconds after the first one."""
+        """The endpoints once their queues are known, from the second look on, and a second after the request's answer."""
         found: list[dict[str, Any]] = stack.get("/v1/fleet")["gateway"]["endpoints"]
-        return found if all(each["queue"] is not None for each in found) else []
+        answered = any(place["usual_ms"] > 0 and not place["in_flight"] for each in found for place in each["places"])
+        return found if answered and all(each["queue"] is not None for each in found) else []
 
     seen = eventually(looked_at)
     assert seen
