@@ -240,5 +240,11 @@ def _parameter(reader: Reader, start: int, end: int) -> Parameter | None:
             found = float(_DOUBLE_VALUE.unpack_from(reader.message, value)[0])
         else:
             whole = reader.varint(value, stop)[0]
-            found = whole != 0 if number == _BOOL else signed(whole) if number == _INT64 else whole
+            # Not one conditional expression: compiled, its type would be that of the numbers, and a boolean one of them.
+            if number == _BOOL:
+                found = whole != 0
+            elif number == _INT64:
+                found = signed(whole)
+            else:
+                found = whole
     return found
