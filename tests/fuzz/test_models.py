@@ -50,7 +50,7 @@ def check_repository(files: dict[str, bytes], folder: Path) -> None:
     with no_hang():
         scorer = Repository(root).model("scorer")
         assert scorer is not None
-        read_samples(scorer)
+        read_samples(scorer, streams=False)
     with no_hang(), contextlib.suppress(ModelConfigError):
         check_python(files["scorer/1/model.py"], "scorer/1/model.py")
 
