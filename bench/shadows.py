@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -10,6 +11,7 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from tidegate.cli.stacks import read_fleet
@@ -47,10 +49,7 @@ def run() -> str:
         rules, models = _write(Path(folder))
         with stack(str(rules), str(models)) as url:
             port = urlsplit(url).port or 80
-            (beta,) = [shard for shard in read_fleet(url)["shards"] if shard["name"] == "beta"]
-            server = beta["endpoints"][0]
             peers = {name: _peer(port, f"/v2/models/{name}/infer") for name in SHADOWS}
-            twin = _peer(urlsplit(server["url"]).port or 80, "/v2/models/twin/infer")
             per_s: dict[str, list[float]] = {"plain": [], "beside the model's work": [], "copied": []}
             p99_ms: dict[str, list[float]] = {"plain": [], "copied": [], "hung": [], "stopped": []}
             gateway = read_fleet(url)["gateway"]["pid"]
@@ -65,17 +64,32 @@ def run() -> str:
                         per_s[name].append(found)
                 time.sleep(SETTLE_S)
                 copies_per_s = (_sent(url) - before) / THROUGHPUT_S
+                server = _shadows_server(url)
+                twin = _peer(urlsplit(server["url"]).port or 80, "/v2/models/twin/infer")
                 per_s["beside the model's work"].append(_beside(peers["plain"], twin, copies_per_s))
                 for name, peer in peers.items():
                     p99_ms[name].append(_p99_ms(peer))
+                server = _shadows_server(url)
                 os.kill(server["pid"], signal.SIGSTOP)
                 try:
                     p99_ms["stopped"].append(_p99_ms(peers["copied"]))
                 finally:
-                    os.kill(server["pid"], signal.SIGCONT)
+                    # One that was stopped for too long was replaced.
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(server["pid"], signal.SIGCONT)
                 time.sleep(SETTLE_S)
             counts = read_fleet(url)["gateway"]["shadows"]
     return _report(per_s, cpu_us, p99_ms, counts)
+
+
+def _shadows_server(url: str) -> dict[str, Any]:
+    """The server of the shadows, once it is ready: one that hangs is replaced."""
+    while True:
+        (beta,) = [shard for shard in read_fleet(url)["shards"] if shard["name"] == "beta"]
+        found: list[dict[str, Any]] = [each for each in beta["endpoints"] if each["state"] == "ready"]
+        if found:
+            return found[0]
+        time.sleep(SETTLE_S)
 
 
 def _write(folder: Path) -> tuple[Path, Path]:
