@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from botocore.exceptions import ClientError
@@ -45,3 +47,19 @@ def test_modules_of_the_current_folder_are_not_imported(tmp_path: Path, monkeypa
         await (await local_server.LocalAws.start()).stop()
 
     asyncio.run(work())
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [b"Content-Length: 10\r\n\r\nhalf", b"Transfer-Encoding: chunked\r\n\r\na\r\nhalf"],
+    ids=["length", "chunks"],
+)
+def test_a_write_whose_sender_is_killed_is_none(aws: LocalAws, capfd: pytest.CaptureFixture[str], cut: bytes) -> None:
+    address = urlsplit(aws.url)
+    with socket.create_connection((address.hostname, address.port)) as sender:
+        sender.sendall(b"PUT /%b/cut HTTP/1.1\r\nHost: a\r\n%b" % (aws.bucket.encode(), cut))
+        sender.shutdown(socket.SHUT_WR)
+        assert sender.recv(1024) == b""
+    with pytest.raises(ClientError, match="NoSuchKey"):
+        aws.s3().get_object(Bucket=aws.bucket, Key="cut")
+    assert "Traceback" not in capfd.readouterr().err

@@ -159,6 +159,16 @@ def _whole(app: WsgiApp, environ: dict[str, Any]) -> tuple[str, list[tuple[str, 
     return status, headers, body
 
 
+def _body(environ: dict[str, Any]) -> bytes | None:
+    """Return the whole body of a request; None if its sender was gone before the end, as moto would store the rest."""
+    read, size = environ["wsgi.input"].read, int(environ.get("CONTENT_LENGTH") or 0)
+    try:
+        body: bytes = read() if "wsgi.input_terminated" in environ else read(size)
+    except OSError:
+        return None
+    return body if len(body) >= size else None
+
+
 def main(port: int) -> None:
     """Serve until standard input ends."""
     import functools
@@ -182,9 +192,11 @@ def main(port: int) -> None:
 
         def run_wsgi(self) -> None:
             environ = self.make_environ()
-            read = environ["wsgi.input"].read
             # All of it, as what is left would be taken for the next request.
-            body = read() if "wsgi.input_terminated" in environ else read(int(environ.get("CONTENT_LENGTH") or 0))
+            body = _body(environ)
+            if body is None:
+                self.close_connection = True
+                return
             environ |= {"wsgi.input": BytesIO(body), "CONTENT_LENGTH": str(len(body))}
             status, headers, content = _whole(self.server.app, environ)
             lines = [f"{self.protocol_version} {status}", f"Date: {self.date_time_string()}"]
