@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from tests.support.aws import LocalAws, closed_port, silent_server
+from tests.support.stack import eventually
 
 from .conftest import Server
 from .test_title_ranking import UNKNOWN, members
@@ -95,6 +96,12 @@ def test_a_malformed_history_is_none_and_counted(server: Server, facts: LocalAws
     assert lookups(server, model) == {"read": 1, "degraded": 1}
 
 
+def logged(server: Server, words: str) -> list[str]:
+    """The lines of the log that hold these words. A model's process hands them to the server beside its answers."""
+    lines: list[str] = eventually(lambda: [each for each in server.log_path.read_text().splitlines() if words in each])
+    return lines
+
+
 @pytest.mark.parametrize("outage", [closed_port, silent_server])
 def test_without_its_table_the_step_answers_as_for_members_without_a_history(
     server: Server, variant: Variant, outage: Callable[[], Any]
@@ -105,9 +112,8 @@ def test_without_its_table_the_step_answers_as_for_members_without_a_history(
             answer = server.infer(model, members("42", "943"))
             assert not answer["HISTORY"].any() and not answer["SEEN"].any()
     assert lookups(server, model) == {"degraded": 10}
-    log = server.log_path.read_text()
-    assert f"{model}: table facts cannot be read yet" in log
-    told = [line for line in log.splitlines() if f"{model}: 2 members answered without a read of their history" in line]
+    assert logged(server, f"{model}: table facts cannot be read yet")
+    told = logged(server, f"{model}: 2 members answered without a read of their history")
     assert len(told) == 1, "the rest is held back for a while"
     assert "943" not in told[0].partition(model)[2]
 
@@ -115,7 +121,7 @@ def test_without_its_table_the_step_answers_as_for_members_without_a_history(
 def test_an_unknown_table_does_not_fail_the_load(server: Server, variant: Variant) -> None:
     model = variant(facts_table="nowhere")
     assert not server.infer(model, members("42"))["SEEN"].any()
-    assert f"{model}: table nowhere cannot be read yet (ResourceNotFoundException)" in server.log_path.read_text()
+    assert logged(server, f"{model}: table nowhere cannot be read yet (ResourceNotFoundException)")
 
 
 def test_a_malformed_parameter_is_told_and_costs_the_histories_alone(server: Server, variant: Variant) -> None:
@@ -124,4 +130,4 @@ def test_a_malformed_parameter_is_told_and_costs_the_histories_alone(server: Ser
     told = (
         f"{model}: every member is answered as one without a history: facts_timeout_ms must be a number from 1 to 60000"
     )
-    assert told in server.log_path.read_text()
+    assert logged(server, told)
