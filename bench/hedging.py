@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from tidegate.cli.stacks import read_fleet
 
 from bench.load import infer_request
-from bench.stack import stack
+from bench.stack import model_config, stack
 from tests.support.quiet_client import quiet_client
 
 ROUNDS = 3
@@ -26,15 +26,6 @@ WORK_MS = 10
 STALL_MS = 300
 STALLS = 0.02
 HERE = Path("bench")
-
-CONFIG = """\
-name: "stalling"
-backend: "python"
-max_batch_size: 0
-input [ { name: "INPUT" data_type: TYPE_FP32 dims: [ -1 ] } ]
-output [ { name: "OUTPUT" data_type: TYPE_FP32 dims: [ -1 ] } ]
-instance_group [ { kind: KIND_CPU count: 4 } ]
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +62,7 @@ def _write(folder: Path) -> tuple[Path, Path]:
             head.replace("objective: echo", f"objective: {name}") + f"rules: [{{id: default, serve: stalling{more}}}]\n"
         )
     (models / "stalling" / "1").mkdir(parents=True)
-    (models / "stalling" / "config.pbtxt").write_text(CONFIG)
+    (models / "stalling" / "config.pbtxt").write_text(model_config("stalling", instances=4))
     code = (models / "echo_step" / "1" / "model.py").read_text()
     code = code.replace("import triton_python", "import random\nimport time\n\nimport triton_python")
     wait = f"time.sleep({STALL_MS / 1e3} if random.random() < {STALLS} else {WORK_MS / 1e3})"

@@ -18,7 +18,7 @@ from tidegate.cli.stacks import read_fleet
 
 from bench.envoy import ROUTING_HEADER, envoy
 from bench.load import Crowd, Peer, crowd, infer_request
-from bench.stack import stack
+from bench.stack import model_config, stack
 from tests.support.quiet_client import QuietReport, quiet_client
 
 ROUNDS = 5
@@ -43,15 +43,6 @@ OVERLOAD_CONNECTIONS = 200
 GOOD_MS = 3 * SLOW_MS
 CONTEXT = {"member_id": "1138", "country": "US", "device": "tv"}
 HERE = Path("bench")
-
-SLOW_CONFIG = """\
-name: "slow"
-backend: "python"
-max_batch_size: 0
-input [ { name: "INPUT" data_type: TYPE_FP32 dims: [ -1 ] } ]
-output [ { name: "OUTPUT" data_type: TYPE_FP32 dims: [ -1 ] } ]
-instance_group [ { kind: KIND_CPU count: 1 } ]
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +94,7 @@ def _write(folder: Path) -> tuple[Path, Path]:
         objective.replace("objective: echo", "objective: slow") + "rules: [{id: default, serve: slow}]\n"
     )
     (models / "slow" / "1").mkdir(parents=True)
-    (models / "slow" / "config.pbtxt").write_text(SLOW_CONFIG)
+    (models / "slow" / "config.pbtxt").write_text(model_config("slow"))
     code = (models / "echo_step" / "1" / "model.py").read_text()
     code = code.replace("import triton_python", "import time\n\nimport triton_python")
     code = code.replace("        return [", f"        time.sleep({SLOW_MS / 1e3} * len(requests))\n        return [")

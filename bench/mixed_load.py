@@ -41,7 +41,7 @@ _OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.use_local_subchannel
 
 
 class Line:
-    """A kept connection, opened anew after an answer that closes it and every `REQUESTS_OF_A_CONNECTION` requests."""
+    """A kept connection, replaced after an answer that closes it and every `REQUESTS_OF_A_CONNECTION` requests."""
 
     def __init__(self, port: int) -> None:
         self._port = port

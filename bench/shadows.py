@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from tidegate.cli.stacks import read_fleet
 
 from bench.load import Peer, infer_request, throughput_per_s
-from bench.stack import stack
+from bench.stack import model_config, stack
 from tests.support.quiet_client import quiet_client
 
 ROUNDS = 5
@@ -32,15 +32,6 @@ CONTEXT = json.dumps({"member_id": "1138", "country": "US", "device": "tv"})
 HERE = Path("bench")
 SHADOWS = {"plain": None, "copied": "twin", "hung": "hangs"}
 """The objectives, and the shadow of each."""
-
-CONFIG = """\
-name: "hangs"
-backend: "python"
-max_batch_size: 0
-input [ { name: "INPUT" data_type: TYPE_FP32 dims: [ -1 ] } ]
-output [ { name: "OUTPUT" data_type: TYPE_FP32 dims: [ -1 ] } ]
-instance_group [ { kind: KIND_CPU count: 1 } ]
-"""
 
 
 def run() -> str:
@@ -101,7 +92,7 @@ def _write(folder: Path) -> tuple[Path, Path]:
         config = models / name / "config.pbtxt"
         config.write_text(config.read_text().replace("echo", "twin"))
     shutil.copytree(models / "echo_step", models / "hangs")
-    (models / "hangs" / "config.pbtxt").write_text(CONFIG)
+    (models / "hangs" / "config.pbtxt").write_text(model_config("hangs"))
     code = (models / "hangs" / "1" / "model.py").read_text()
     code = code.replace("import triton_python", "import time\n\nimport triton_python")
     code = code.replace(

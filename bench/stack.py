@@ -10,6 +10,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
+def model_config(name: str, instances: int = 1) -> str:
+    """The `config.pbtxt` of a Python model that takes and gives one tensor of any number of FP32 values."""
+    return f"""\
+name: "{name}"
+backend: "python"
+max_batch_size: 0
+input [ {{ name: "INPUT" data_type: TYPE_FP32 dims: [ -1 ] }} ]
+output [ {{ name: "OUTPUT" data_type: TYPE_FP32 dims: [ -1 ] }} ]
+instance_group [ {{ kind: KIND_CPU count: {instances} }} ]
+"""
+
+
 @contextmanager
 def stack(rules: str, models: str, *options: str) -> Iterator[str]:
     """Start the local stack on a free port and give its address; it is stopped when the block ends."""

@@ -55,7 +55,7 @@ def test_a_documented_tidegate_command_succeeds(command: str) -> None:
 
 
 def shown_output(block: Block, command: str) -> list[str]:
-    """The pieces of what a block shows below a command; `…` stands for what is left out between them."""
+    """The pieces of what a block shows below a command; `…` is what is left out between them."""
     below = block.text.partition(f"$ {command}\n")[2].partition("$ ")[0]
     return [text for piece in below.replace("\n", "…").split("…") if (text := piece.strip())]
 

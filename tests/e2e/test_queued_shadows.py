@@ -16,6 +16,7 @@ from tidegate.cli import main
 
 from tests.e2e.test_shadows import CONFIG, MODEL
 from tests.support.model_folders import write_model
+from tests.support.processes import children_running
 from tests.support.stack import RunningStack, eventually, running_stack, started_stack, write_rules
 
 RULES = [
@@ -119,16 +120,7 @@ def test_the_process_that_carries_them_out_may_end(stack: RunningStack) -> None:
 
 def functions(stack: RunningStack) -> list[int]:
     """The processes that carry copies out."""
-    parent = str(stack.process.pid).encode()
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            arguments = (entry / "cmdline").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if b"tidegate.bootstrap.shadow_function" in arguments and parent in arguments:
-            found.append(int(entry.name))
-    return found
+    return children_running("tidegate.bootstrap.shadow_function", stack.process.pid)
 
 
 def test_a_queue_needs_stores_of_the_stacks_own(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from tidegate.aws.shadow_tallies import S3ShadowTallies
 from tidegate.shadows.pair_tally import PairTally
 
 from tests.support.model_folders import write_model
+from tests.support.processes import children_running
 from tests.support.stack import RunningStack, eventually, running_stack, write_rules
 
 MODEL = '''"""Adds a number, notes the traffic class of each request, and takes its time for shadows."""
@@ -184,13 +185,4 @@ def test_the_process_that_sends_them_may_end(stack: RunningStack) -> None:
 
 
 def shadow_processes(stack: RunningStack) -> list[int]:
-    gateway = str(stack.get("/v1/fleet")["gateway"]["pid"]).encode()
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            arguments = (entry / "cmdline").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if b"tidegate.bootstrap.shadow_process" in arguments and gateway in arguments:
-            found.append(int(entry.name))
-    return found
+    return children_running("tidegate.bootstrap.shadow_process", stack.get("/v1/fleet")["gateway"]["pid"])

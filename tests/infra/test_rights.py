@@ -394,7 +394,7 @@ def shadowing(stage: Stage) -> None:
     with stage.function("shadow") as shadow:
         event = queued(*(json.loads(each["Body"]) for each in messages))
         assert shadow.invoke(event, 60_000) == {"batchItemFailures": []}
-        # They were carried out. A copy that is gone is told from one that must not be read.
+        # They were carried out. A copy that is gone differs from one that must not be read.
         assert shadow.invoke(event, 60_000) == {"batchItemFailures": []}
         gone = queued({"id": "0" * 32, "object": "shadows/copies/gone"})
         assert len(shadow.invoke(gone, 60_000)["batchItemFailures"]) == 1

@@ -39,7 +39,7 @@ def test_an_orderly_end_loses_nothing_that_was_counted() -> None:
         for _ in range(FAILURES):
             shadows.offer(copy)
         async with asyncio.timeout(30):
-            # All failed: that is told at once, the counts once a second.
+            # All failed: that is logged at once, the counts once a second.
             while shadows.refusal(copy.pair) is None:
                 await asyncio.sleep(0.01)
         await shadows.aclose()

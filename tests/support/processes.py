@@ -16,7 +16,7 @@ _kept = contextlib.ExitStack()
 
 
 def reserve_port() -> int:
-    """A port of 127.0.0.1 for a server that is told to listen on it: nobody else gets it while this process runs.
+    """A port of 127.0.0.1 for a server to listen on: no other program gets it while this process runs.
 
     The server must set `SO_REUSEADDR`, as most do.
     """
@@ -44,6 +44,17 @@ def listener_pid(port: int) -> int:
 def pids() -> list[int]:
     """Every process."""
     return [int(path.name) for path in PROC.iterdir() if path.name.isdecimal()]
+
+
+def children_running(module: str, parent: int) -> list[int]:
+    """The processes that run a module and name their parent's process id among its arguments."""
+    found = []
+    for pid in pids():
+        with contextlib.suppress(OSError):
+            arguments = (PROC / str(pid) / "cmdline").read_bytes().split(b"\0")
+            if module.encode() in arguments and str(parent).encode() in arguments:
+                found.append(pid)
+    return found
 
 
 def resident_mib(pid: int) -> float:

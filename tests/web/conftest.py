@@ -7,6 +7,7 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -329,3 +330,20 @@ def gateway(engine: Engine, triton: Host) -> Iterator[Host]:
     """The gateway in front of the real Triton."""
     with serving(gateway_app(engine, {"main": triton.port})) as host:
         yield host
+
+
+@pytest.fixture
+def guarded(scripted_server: tuple[Any, Host], fake: FakeTriton, granting: Engine) -> Host:
+    """The gateway with the callers of a module's `granting`, in front of the scripted Triton on both shards."""
+    slot, host = scripted_server
+    slot.app = gateway_app(granting, {"main": fake.port, "spare": fake.port})
+    fake.script = sound_model
+    return host
+
+
+def sound_model(request: Received) -> tuple[int, Mapping[str, str], bytes]:
+    """Describe every model as serving versions 1 and 2; answer everything else without outputs."""
+    if request.method == "GET" and re.fullmatch(r"/v2/models/\w+(/versions/\d+)?", request.path):
+        document = {"name": "m", "versions": ["1", "2"], "inputs": [], "outputs": []}
+        return 200, {"Content-Type": "application/json"}, json.dumps(document).encode()
+    return 200, {"Content-Type": "application/json"}, b'{"outputs":[]}'

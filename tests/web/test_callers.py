@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,7 @@ from tidegate.web import create_app
 
 from tests.docs.blocks import ROOT, Block, blocks
 from tests.support.processes import refusing_port
-from tests.web.conftest import HERE, FakeTriton, Host, Received, Reply, gateway_app
+from tests.web.conftest import HERE, FakeTriton, Host, Reply, gateway_app, sound_model
 
 CALLERS = """\
 callers:
@@ -45,23 +43,6 @@ def compiled(root: Path, rules: Path, callers: str) -> Engine:
 @pytest.fixture(scope="module")
 def granting(tmp_path_factory: pytest.TempPathFactory) -> Engine:
     return compiled(tmp_path_factory.mktemp("rules"), HERE / "rules", CALLERS)
-
-
-@pytest.fixture
-def guarded(scripted_server: tuple[Any, Host], fake: FakeTriton, granting: Engine) -> Host:
-    """The gateway with callers, in front of the scripted Triton on both shards."""
-    slot, host = scripted_server
-    slot.app = gateway_app(granting, {"main": fake.port, "spare": fake.port})
-    fake.script = model
-    return host
-
-
-def model(request: Received) -> tuple[int, Mapping[str, str], bytes]:
-    """Describe every model as serving versions 1 and 2; answer everything else with `{}`."""
-    if request.method == "GET" and re.fullmatch(r"/v2/models/\w+(/versions/\d+)?", request.path):
-        document = {"name": "m", "versions": ["1", "2"], "inputs": [], "outputs": []}
-        return 200, {"Content-Type": "application/json"}, json.dumps(document).encode()
-    return 200, {"Content-Type": "application/json"}, b'{"outputs":[]}'
 
 
 def post(host: Host, path: str, caller: str | None = None, pin: str | None = None, **headers: str) -> Reply:
@@ -339,7 +320,7 @@ def test_a_version_that_is_not_loaded_names_those_that_are(guarded: Host) -> Non
 
 
 def test_without_callers_everybody_may_call_and_nobody_may_pin(scripted: Host, fake: FakeTriton) -> None:
-    fake.script = model
+    fake.script = sound_model
     for headers in ({}, {"Tidegate_Caller": "anybody"}):
         assert post(scripted, ADD, None, None, **headers).status == 200
     twice = [("Tidegate-Caller", "a"), ("Tidegate-Caller", "b")]
@@ -490,7 +471,7 @@ def test_an_exchange_of_the_page(
 ) -> None:
     slot, host = scripted_server
     slot.app = gateway_app(pages_engine, {"alpha": fake.port, "beta": fake.port})
-    fake.script = model
+    fake.script = sound_model
     asked, _, answered = block.text.partition("\n\n")
     (request, *sent), (status, *received) = asked.splitlines(), answered.splitlines()
     method, path = request.split()

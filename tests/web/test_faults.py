@@ -11,8 +11,8 @@ import pytest
 from tidegate.rules import compile_directory, load_bundle
 
 from tests.support.stack import write_rules
-from tests.web.conftest import FakeTriton, Host, gateway_app, serving
-from tests.web.test_callers import model, post
+from tests.web.conftest import FakeTriton, Host, gateway_app, serving, sound_model
+from tests.web.test_callers import post
 
 CALLERS = """\
 callers:
@@ -30,7 +30,7 @@ def serve(fake: FakeTriton, tmp_path: Path) -> Serve:
 
     @contextmanager
     def serve(fault: str, callers: str | None = CALLERS, timeout_ms: int = 20_000) -> Iterator[Host]:
-        fake.script = model
+        fake.script = sound_model
         rule = f"[{{id: default, serve: pair_sum, timeout_ms: {timeout_ms}, fault: {fault}}}]"
         rules = write_rules(tmp_path / "rules", {"main": 1}, {"pair_sum": ["main"]}, main=rule)
         (rules / "callers.yaml").unlink(missing_ok=True)

@@ -148,7 +148,7 @@ def test_generate_says_that_the_model_gives_more_than_one_response(redacting: Ho
 def test_malformed_requests_are_the_callers_mistake(redacting: Host, action: str, body: bytes) -> None:
     reply = redacting.ask("POST", f"/v2/models/tallying/{action}", body)
     assert reply.status == 400
-    assert "correlation id" not in reply.error, "the caller is told what is wrong"
+    assert "correlation id" not in reply.error, "the error names what is wrong"
 
 
 def test_a_compressed_body_is_refused(gateway: Host) -> None:

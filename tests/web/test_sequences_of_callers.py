@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import re
 import zlib
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import pytest
 from tidegate.rules import Engine
 
-from tests.web.conftest import HERE, FakeTriton, Host, Received, Reply, gateway_app
+from tests.web.conftest import HERE, FakeTriton, Host, Received, Reply, gateway_app, sound_model
 from tests.web.test_callers import compiled
 
 CALLERS = """\
@@ -28,23 +27,6 @@ FORMS = ["json", "binary", "gzip", "deflate", "header"]
 @pytest.fixture(scope="module")
 def granting(tmp_path_factory: pytest.TempPathFactory) -> Engine:
     return compiled(tmp_path_factory.mktemp("rules"), HERE / "rules", CALLERS)
-
-
-@pytest.fixture
-def guarded(scripted_server: tuple[Any, Host], fake: FakeTriton, granting: Engine) -> Host:
-    """The gateway with callers, in front of the scripted Triton on both shards."""
-    slot, host = scripted_server
-    slot.app = gateway_app(granting, {"main": fake.port, "spare": fake.port})
-    fake.script = model
-    return host
-
-
-def model(request: Received) -> tuple[int, Mapping[str, str], bytes]:
-    """Describe every model as serving versions 1 and 2; answer everything else without outputs."""
-    document: dict[str, Any] = {"outputs": []}
-    if request.method == "GET" and re.fullmatch(r"/v2/models/\w+(/versions/\d+)?", request.path):
-        document = {"name": "m", "versions": ["1", "2"], "inputs": [], "outputs": []}
-    return 200, {"Content-Type": "application/json"}, json.dumps(document).encode()
 
 
 def ask(
@@ -193,7 +175,7 @@ def test_so_it_is_in_large_requests(guarded: Host, fake: FakeTriton, form: str, 
 
 
 def configured(request: Received) -> tuple[int, Mapping[str, str], bytes]:
-    return (200, {}, b'{"name":"m"}') if request.path.endswith("/config") else model(request)
+    return (200, {}, b'{"name":"m"}') if request.path.endswith("/config") else sound_model(request)
 
 
 def test_objectives_have_sequences_of_their_own(guarded: Host, fake: FakeTriton) -> None:
@@ -210,7 +192,7 @@ def test_another_process_gives_the_same_ids_if_it_has_the_same_key(
     scripted_server: tuple[Any, Host], fake: FakeTriton, granting: Engine
 ) -> None:
     slot, host = scripted_server
-    fake.script = model
+    fake.script = sound_model
     found = []
     for key in ("", "a-key-of-the-tests", "a-key-of-the-tests", "another-key-of-the-tests"):
         slot.app = gateway_app(granting, {"main": fake.port, "spare": fake.port}, sequence_key=key)

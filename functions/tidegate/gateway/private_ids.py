@@ -1,6 +1,6 @@
 """Sequence ids of callers as Triton gets them, so that callers that choose the same id have different sequences.
 
-Triton has one sequence for an id of a model, whoever sends it. So the id of a named caller is replaced by another one that follows
+To Triton, an id of a model is one sequence, for all callers. So the id of a named caller is replaced by another one that follows
 from the objective, the caller and the id alone: every process of the gateway replaces it by the same one, and none keeps a table.
 A number becomes a number, and a text a text, as a model that reads its ids expects.
 """

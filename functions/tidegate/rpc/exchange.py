@@ -91,7 +91,7 @@ class UnreadError(TidegateError):
 class Exchange:
     """One RPC. The metadata of a caller has the names and the meaning of its headers over HTTP, in lower case.
 
-    Whoever answers it, or a request of its stream, calls `end`.
+    What answers it, or a request of its stream, calls `end`.
     """
 
     __slots__ = ("_began_s", "_context", "head", "identity", "lease", "peer", "record")

@@ -4,8 +4,8 @@ A rule's parameter reaches a step as the request parameter `Tidegate-Param-<name
 header of that name: text, in the header's own case. A caller's is `<name>` in the request's own `parameters`. Where
 both are sent, the rule's counts. A value that does not fit is refused, never repaired.
 
-Triton gives each model a folder of its own, so this file stands in title_topk/1 and in offer_decision/1, byte for byte
-the same; a test compares them.
+Triton gives each model a folder of its own, so each step that has parameters has a copy of this file, byte for byte the
+same; a test compares them.
 """
 
 from __future__ import annotations
