@@ -70,7 +70,7 @@ def compile_package() -> None:
             err=True,
         )
         return
-    click.echo("Compiling the gateway's modules: about half a minute", err=True)
+    click.echo("Compiling the gateway's modules: one to three minutes", err=True)
     compile_into(root)
 
 
