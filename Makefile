@@ -20,6 +20,7 @@ PYTEST = PREPARATION_S=$$(($$(date +%s) - $(BEGAN))) $(BIN)/python -m pytest
 WORKERS ?= 5
 CHECKOV := .venv-checkov
 KSERVE := .venv-kserve
+AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo -n)
 SHORT_SUITE := tests/rules tests/language tests/placement tests/analysis tests/oip tests/web tests/lambdas tests/triton/test_server.py tests/triton/test_numpy_abi.py tests/triton_models \
 	tests/assets tests/docs/test_documented_commands.py
 CDK := infra/cdk
@@ -29,7 +30,7 @@ LINTED := . $(wildcard $(addprefix triton_models/,offer_decision order_features 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help env compiled models images demo recording up prepared parts test test-full test-python short-suite lint format package bench chaos infra infra-check infra-amis infra-bootstrap infra-destroy lock clean
+.PHONY: help env compiled models images demo recording up prepared parts chromium test test-full test-python short-suite lint format package bench chaos infra infra-check infra-amis infra-bootstrap infra-destroy lock clean
 
 help: ## Show what can be made.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -93,7 +94,13 @@ test-full: prepared ## Run every example of the property tests and what is slow 
 prepared: env
 	@$(MAKE) --no-print-directory --jobs 3 parts
 
-parts: models $(CHECKOV)/.installed $(KSERVE)/.installed $(if $(ONLY),,compiled)
+parts: models $(CHECKOV)/.installed $(KSERVE)/.installed chromium $(if $(ONLY),,compiled)
+
+# The tests of the console drive Debian's browser: pip has none.
+chromium:
+	@command -v chromium > /dev/null || { echo "Installing Chromium: about half a minute the first time" >&2 \
+		&& $(AS_ROOT) apt-get update -qq && $(AS_ROOT) env DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends chromium > /dev/null; } \
+		|| { echo "The tests of the console need Chromium on the PATH: apt-get install chromium" >&2; exit 1; }
 
 test-python: ## Run a short suite on another Python, in an environment of its own: make test-python PYTHON=python3.13
 	@$(MAKE) --no-print-directory short-suite VENV=.venv-$(notdir $(PYTHON)) PYTHON=$(PYTHON) GOAL=$@
@@ -153,7 +160,7 @@ NOT_IMPORTED := $(addprefix --no-emit-package ,aiohappyeyeballs aiohttp aiohttp-
 	grpcio-tools httptools multidict pillow propcache pyasn1 pycparser pyjwt python-dotenv setuptools uvloop websockets yarl)
 
 lock: ## Resolve the requirements again, for each Python that is supported (needs uv on the PATH).
-	$(LOCK) --extra local --extra lambda --extra infra --extra training --extra dev -o requirements/dev.lock pyproject.toml
+	$(LOCK) --extra local --extra lambda --extra infra --extra training --extra tracing --extra dev -o requirements/dev.lock pyproject.toml
 	for each in gateway control; do $(LOCK) $(LEFT_TO_LAMBDA) -o requirements/$$each.lock requirements/$$each.in; done
 	$(LOCK) $(NOT_IMPORTED) -o requirements/kserve.lock requirements/kserve.in
 	for each in checkov agent triton; do $(LOCK) -o requirements/$$each.lock requirements/$$each.in; done
