@@ -246,7 +246,8 @@ class Served:
 
     `decide_ms` includes reading the context, `dispatch_ms` is all after it, and `triton_ms` the answering attempt (0: none); for
     an answer that was passed on as it arrived, until its first byte. `stream_end` says how such an answer ended, and
-    `stream_ms` how long after its first byte. `hedge` is None for a request without a hedge, or without an answer.
+    `stream_ms` how long after its first byte. `hedge` is None for a request without a hedge, or without an answer. `trace_id` is
+    that of its trace, 32 hexadecimal digits, if that is recorded.
     """
 
     def __init__(
@@ -264,6 +265,7 @@ class Served:
         stream_end: StreamEnd | None = None,
         stream_ms: float = 0.0,
         hedge: Hedge | None = None,
+        trace_id: str | None = None,
     ) -> None:
         self.decision: Final = decision
         self.status: Final = status
@@ -278,6 +280,7 @@ class Served:
         self.stream_end: Final = stream_end
         self.stream_ms: Final = stream_ms
         self.hedge: Final = hedge
+        self.trace_id: Final = trace_id
 
     @property
     def is_fallback(self) -> bool:
