@@ -115,6 +115,12 @@ class Refusal(StrEnum):
     OTHER_TARGET = "other-target"
     JSON_TOO_LARGE = "json-too-large"
     TOO_MANY_VALUES = "too-many-values"
+    UNKNOWN_REVISION = "unknown-revision"
+    UNKNOWN_MODEL = "unknown-model"
+    READ_ONLY = "read-only"
+    CROSS_ORIGIN = "cross-origin"
+    NOT_ROLLED_BACK = "not-rolled-back"
+    TOOK_TOO_LONG = "took-too-long"
 
 
 class RefusedError(RequestError):

@@ -322,6 +322,13 @@ class Settings:
         "Token that opens `GET /v1/fleet` of a gateway, as `Authorization: Bearer` or `Tidegate-Operator`; unset: `tidegate up` "
         "makes one, which commands of the same user find, and a function refuses every request for it.",
     )
+    console: bool = kinds.switch(
+        "Whether a local stack serves the console at `/console`, and the operators' paths beside `GET /v1/fleet`.",
+        default=True,
+    )
+    console_writes: bool = kinds.switch(
+        "Whether the console may change what is live: roll back. Everything else in it only reads.", default=False
+    )
     sequence_key: str | None = kinds.secret(
         "key",
         "Key that keeps the sequence ids which callers have at the models' servers unpredictable; the same for all gateways before "

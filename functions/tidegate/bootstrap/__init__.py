@@ -27,6 +27,7 @@ from tidegate.triton.transport import PooledTransport
 
 if TYPE_CHECKING:
     from tidegate.gateway.grants import CallerOf
+    from tidegate.ports.console import ConsoleBackend
     from tidegate.web.access_log import WriteLine
 
 
@@ -70,6 +71,7 @@ def build_gateway(
     rpc_port_of: Callable[[Endpoint], int | None] | None = None,
     shadows: ShadowSink | None = None,
     write_line: WriteLine | None = None,
+    console: ConsoleBackend | None = None,
 ) -> Gateway:
     """The gateway over the engine of `engines` and the endpoints of `directory`; `fleet` answers `GET /v1/fleet` to
     operators.
@@ -78,7 +80,7 @@ def build_gateway(
     strangers reach is given one that asks its authorizer. `observe` gets every decided inference, `suspects` every model that
     callers cannot use on an endpoint, and `shadows` the copies of requests; None: no request is copied. `write_line` gets a
     line for the log of each request that names an objective. `streams` is false where
-    the app's server sends only whole answers. `rpc_port_of` gives an endpoint's port for gRPC, where the gateway serves that.
+    the app's server sends only whole answers. `console` answers the console and the operators' paths; None: they are 404. `rpc_port_of` gives an endpoint's port for gRPC, where the gateway serves that.
     """
     # Here, as the control plane's functions are wired in this package too, and have no web framework.
     from tidegate.gateway.shadowing import Shadowing
@@ -136,6 +138,7 @@ def build_gateway(
         sequence_key=settings.sequence_key or "",
         max_active_requests=settings.max_active_requests,
         limit_shares=settings.limit_shares,
+        console=console,
         log=None if write_line is None else AccessLog(write_line, settings.access_log_percent),
     )
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tidegate.aws.formats import decode_pointer
+from tidegate.bootstrap.console_link import LinkedConsole
 from tidegate.bootstrap.fallbacks import FallbackCounter
 from tidegate.bootstrap.gateway_link import GatewayLink, Message, MessageKind
 from tidegate.bootstrap.shadow_link import LinkedShadows
@@ -193,6 +194,10 @@ class GatewayChannel:
         self._follower = EngineFollower(bundles, gateway_id, bundles, config=config, swapped=self._news.set)
         self._following.set()
         return self._follower
+
+    def console(self, settings: Settings) -> LinkedConsole | None:
+        """Return what answers the console, unless it is off. Only after `follow`."""
+        return LinkedConsole(self._link) if settings.console else None
 
     def suspect(self, suspect: Suspect) -> None:
         """Report a model that callers cannot use; the dispatcher does so at most once a second for each."""

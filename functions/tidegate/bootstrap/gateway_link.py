@@ -49,6 +49,7 @@ class MessageKind(StrEnum):
     LOG = "log"
     SHADOWS = "shadows"
     SAMPLED = "sampled"
+    CONSOLE = "console"
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,6 +93,7 @@ async def _run(control: GatewayChannel, link: GatewayLink, listener: socket.sock
         offload=workers,
         shadows=shadows,
         write_line=None if log is None else log.write,
+        console=control.console(settings),
         rpc_port_of=None if start["rpc_port"] is None else control.directory.rpc_port,
     )
     control.gateway_shadows, control.gateway_pairs = gateway.shadow_counts, gateway.shadow_pairs

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from tidegate.aws.formats import encode_pointer
+from tidegate.bootstrap.console_link import answered
 from tidegate.bootstrap.fallbacks import FallbackCount
 from tidegate.bootstrap.gateway_link import GatewayLink, Message, MessageKind
 from tidegate.bootstrap.incidents import GatewayRestarts, Incidents
@@ -90,6 +91,7 @@ class GatewayContact:
         suspect: gets each model that callers cannot use, and where.
         tally: gets the tallies of shadows, as JSON that is not trusted.
         count: gets what the gateway counted of each pair, as JSON values that are not trusted.
+        console: the console's ASGI app; None: it is off.
         rpc_port: its port for gRPC; None: it serves none.
         rpc_port_of: returns the gRPC port of an endpoint, or None if it has none.
     """
@@ -102,6 +104,7 @@ class GatewayContact:
     suspect: Callable[[Suspect], None]
     tally: Callable[[bytes], None]
     count: Callable[[Any], None]
+    console: Any
     rpc_port: int | None
     rpc_port_of: Callable[[Endpoint], int | None]
 
@@ -324,6 +327,8 @@ class GatewaySupervisor:
                 self._contact.tally(message.payload)
             case MessageKind.SAMPLED:
                 self._contact.count(members["pairs"])
+            case MessageKind.CONSOLE if self._contact.console is not None:
+                return await answered(self._contact.console, message)
             case MessageKind.LOG:
                 _log(members)
         return None

@@ -20,6 +20,7 @@ from tidegate.aws.provision import provision, provision_copies
 from tidegate.aws.shadow_tallies import TallyWriter
 from tidegate.bootstrap import build_transport
 from tidegate.bootstrap.compiled import find_compiled
+from tidegate.bootstrap.console import build_console, local_sources
 from tidegate.bootstrap.control import build_launcher, control_config, control_ports, shadow_tallies_of
 from tidegate.bootstrap.gateway_supervisor import GatewayContact, GatewaySupervisor
 from tidegate.bootstrap.incidents import Incidents
@@ -239,6 +240,7 @@ async def _start_gateway(
         suspect=stack.fleet.healer.suspect,
         tally=lambda data: tallies.add(Tallies.from_json(data)),
         count=tallies.count,
+        console=None if not settings.console else build_console(local_sources(stack), settings.operator_token),
         rpc_port=rpc_port,
         rpc_port_of=stack.fleet.directory.rpc_port,
     )

@@ -18,8 +18,10 @@ from tidegate.gateway.quotas import Quotas
 from tidegate.gateway.service import Service
 from tidegate.gateway.shadowing import Shadowing
 from tidegate.ports import EngineSource, FleetStatus, Observe, Offload
+from tidegate.ports.console import ConsoleBackend
 from tidegate.web.access_log import AccessLog
 from tidegate.web.callers import Operators, header_caller
+from tidegate.web.console.forwarding import Forwarder
 from tidegate.web.decided import DecisionHeaders
 from tidegate.web.entry import served
 from tidegate.web.errors import encoded_path, oip_failure, problem
@@ -98,6 +100,7 @@ def create_app(
     max_active_requests: int = 1024,
     limit_shares: int = 1,
     log: AccessLog | None = None,
+    console: ConsoleBackend | None = None,
     routes: Sequence[BaseRoute] = (),
 ) -> Gateway:
     """Create the gateway's ASGI app.
@@ -126,6 +129,7 @@ def create_app(
         max_active_requests: the most requests under way at a time (> 0); the limit falls while the event loop is late.
         limit_shares: how many processes share the limits of callers and objectives (at least 1).
         log: logs each request that names an objective; None for no log.
+        console: answers the console and operators' paths; None: they are 404.
         routes: further routes, after the gateway's own.
     """
     grants = Grants(caller_of, _HOW_TO_SEND if caller_of is header_caller else "no authorizer gave it")
@@ -153,8 +157,9 @@ def create_app(
         log=log,
         streams=streams,
     )
+    forwarded = () if console is None else Forwarder(console, parts.budget).routes()
     v1 = V1Handler(parts, fleet, Operators(operator_token), decision_ttl_ms)
-    app = Gateway(routes=[*v1.routes(), *routes], exception_handlers=v1.exception_handlers())
+    app = Gateway(routes=[*v1.routes(), *forwarded, *routes], exception_handlers=v1.exception_handlers())
     # A redirect would send the caller, with its context, to the host in its `Host` header.
     app.router.redirect_slashes = False
     app.parts = parts

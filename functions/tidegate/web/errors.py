@@ -102,6 +102,14 @@ def too_large(error: BodyTooLargeError) -> WebError:
     return WebError(Failure(413, "body-too-large", "The request body is too large", detail, members))
 
 
+def console_body_too_large(limit_bytes: int) -> WebError:
+    """Return the error for a body to the console above the limit (413)."""
+    detail = f"the request body is larger than {limit_bytes} bytes; send fewer or shorter files"
+    return WebError(
+        Failure(413, "body-too-large", "The request body is too large", detail, {"limit_bytes": limit_bytes})
+    )
+
+
 def wrong_media_type(detail: str) -> WebError:
     """Return the error for a body of an unsupported media type (415)."""
     return WebError(Failure(415, "unsupported-media-type", "The body's media type is not supported", detail))
@@ -268,6 +276,12 @@ _REFUSALS = {
     Refusal.OTHER_TARGET: (409, "The sequence has another target"),
     Refusal.JSON_TOO_LARGE: (413, "The request has too much JSON"),
     Refusal.TOO_MANY_VALUES: (413, "The inputs have too many values"),
+    Refusal.UNKNOWN_REVISION: (404, "Unknown revision"),
+    Refusal.UNKNOWN_MODEL: (404, "Unknown model"),
+    Refusal.READ_ONLY: (403, "The console changes nothing here"),
+    Refusal.CROSS_ORIGIN: (403, "The request comes from another site"),
+    Refusal.NOT_ROLLED_BACK: (409, "Nothing was rolled back"),
+    Refusal.TOOK_TOO_LONG: (422, "The work took too long"),
 }
 _DISPATCH_FAILURES: tuple[tuple[type[DispatchError], int, str, str, Sequence[tuple[bytes, bytes]]], ...] = (
     (DeadlineError, 504, "deadline", "The deadline passed", ()),

@@ -1,0 +1,1 @@
+"""What operators see and do in the console, as plain JSON values; `web/console/` makes HTTP of it."""
