@@ -28,6 +28,7 @@ from infra.setting_groups import (
     InstanceType,
     ResolveFunction,
     Scaling,
+    SecretVersion,
     Throttling,
     Triton,
 )
@@ -117,6 +118,10 @@ class Settings(Group):
     control: ControlFunctions = Field(
         default_factory=_all_defaults(ControlFunctions),
         description="The functions that are not in the path of requests.",
+    )
+    sequence_key_version: SecretVersion | None = Field(
+        None,
+        description="Version of the secret `SequenceKeyArn` that the gateway's function uses; unset: the current one.",
     )
     shadows: StrictBool = Field(
         True,

@@ -332,7 +332,17 @@ class Settings:
     sequence_key: str | None = kinds.secret(
         "key",
         "Key that keeps the sequence ids which callers have at the models' servers unpredictable; the same for all gateways before "
-        "the same servers. Unset: `tidegate up` makes one, and a function has none.",
+        "the same servers. Unset: `tidegate up` makes one, and a function reads that of `sequence_key_arn`.",
+    )
+    sequence_key_arn: str | None = kinds.text(
+        None,
+        "ARN in Secrets Manager of the sequence key, which a function reads with its first sequence of a named caller; unset: it has "
+        "none.",
+        r"arn:[!-~]{1,2000}",
+        "an ARN",
+    )
+    sequence_key_version: str | None = kinds.text(
+        None, "Version of that secret; unset: the current one.", r"[A-Za-z0-9-]{32,64}", "the id of a version"
     )
     management_secret_arn: str | None = kinds.text(
         None,

@@ -126,7 +126,7 @@ class FunctionsStack(cdk.Stack):
                     "Decides, and calls the model",
                     settings.gateway,
                     network.gateway_group,
-                    bucket | registry | endpoints | claim | edge | self._queue_variable(),
+                    bucket | registry | endpoints | claim | edge | self._queue_variable() | self._sequence_variables(),
                 ),
                 (
                     "resolve",
@@ -196,6 +196,12 @@ class FunctionsStack(cdk.Stack):
             return {}
         name = self.stage.called(SHADOW_QUEUE)
         return {"TIDEGATE_SHADOW_QUEUE_URL": f"https://sqs.{self.region}.{self.url_suffix}/{self.account}/{name}"}
+
+    def _sequence_variables(self) -> dict[str, str]:
+        """Return the variables of the gateway about the key of sequence ids: where it is, never the key."""
+        version = self.stage.settings.sequence_key_version
+        pinned = {} if version is None else {"TIDEGATE_SEQUENCE_KEY_VERSION": version}
+        return {"TIDEGATE_SEQUENCE_KEY_ARN": self._storage.sequence_key.secret_arn} | pinned
 
     def _edge_variables(self) -> dict[str, str]:
         """Return the variables of the HTTP functions about CloudFront."""

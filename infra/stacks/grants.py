@@ -64,6 +64,7 @@ class Grant:
         versions: prefixes of the bucket with objects whose older versions it lists and reads.
         registry: what of the registry.
         management_secret: whether it reads the management secret.
+        sequence_key: whether it reads the key of sequence ids.
         sends: services that take the role's messages, encrypted with the stage's key.
         opens: further services that decrypt something for the role, beside those that the rest implies.
     """
@@ -76,13 +77,15 @@ class Grant:
     versions: tuple[str, ...] = ()
     registry: tuple[Items, ...] = ()
     management_secret: bool = False
+    sequence_key: bool = False
     sends: tuple[str, ...] = ()
     opens: tuple[str, ...] = ()
 
     def key_uses(self) -> dict[str, tuple[str, ...]]:
         """The services through which the role uses the stage's key, by action. SQS and SNS decrypt the data key that they
         keep for a while, S3 what was written in parts."""
-        read = {"s3": self.reads, "dynamodb": self.registry, "secretsmanager": self.management_secret}
+        has_secret = self.management_secret or self.sequence_key
+        read = {"s3": self.reads, "dynamodb": self.registry, "secretsmanager": has_secret}
         opens = {*self.opens, *self.sends, *(name for name, used in read.items() if used)}
         seals = {*self.sends, *(("s3",) if self.writes else ())}
         uses = {"kms:Decrypt": opens, "kms:GenerateDataKey": seals}
@@ -113,7 +116,12 @@ def agent_items(shard: str) -> tuple[Items, ...]:
 
 GRANTS: Mapping[str, Grant] = {
     "gateway": Grant(
-        reads=(BUNDLES, LIVE), writes=(SHADOW_COPIES,), registry=(REPORTS,), sends=("sqs",), opens=VARIABLES
+        reads=(BUNDLES, LIVE),
+        writes=(SHADOW_COPIES,),
+        registry=(REPORTS,),
+        sequence_key=True,
+        sends=("sqs",),
+        opens=VARIABLES,
     ),
     "resolve": Grant(reads=(BUNDLES, LIVE), registry=(REPORTS,), opens=VARIABLES),
     "shadow": Grant(
@@ -219,6 +227,8 @@ def statements(grant: Grant, storage: StorageStack) -> Iterator[iam.PolicyStatem
         yield items_statement(items, storage)
     if grant.management_secret:
         yield statement(["secretsmanager:GetSecretValue"], [storage.management_secret.secret_arn])
+    if grant.sequence_key:
+        yield statement(["secretsmanager:GetSecretValue"], [storage.sequence_key.secret_arn])
     if storage.key is not None:
         for action, services in grant.key_uses().items():
             yield key_statement(storage, action, services)

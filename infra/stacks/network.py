@@ -123,7 +123,7 @@ class NetworkStack(cdk.Stack):
         if self.stage.settings.triton.dcgm_exporter_tag is not None:
             _allow(self.control_group, self.servers_group, ec2.Port.tcp(DCGM_PORT), "metrics of GPUs")
         https = ec2.Port.tcp(443)
-        for group in (self.control_group, self.servers_group, self.instances_group):
+        for group in (self.gateway_group, self.control_group, self.servers_group, self.instances_group):
             self._endpoints_group.connections.allow_from(group, https, "AWS services")
         anywhere = "AWS services: the addresses of S3 and DynamoDB are not known here, and there is no other way out"
         for group in (

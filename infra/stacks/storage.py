@@ -1,4 +1,4 @@
-"""The resources that outlive all others: models, bundles, the registry, facts, the management secret, images, the alarm topic."""
+"""The resources that outlive all others: models, bundles, the registry, facts, secrets, images, the alarm topic."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class StorageStack(cdk.Stack):
             scope,
             construct_id,
             stack_name=stage.called("storage"),
-            description="Tidegate: models, bundles, registry, facts, secret, images, alarm topic",
+            description="Tidegate: models, bundles, registry, facts, secrets, images, alarm topic",
             termination_protection=stage.settings.termination_protection,
         )
         self.stage = stage
@@ -55,12 +55,22 @@ class StorageStack(cdk.Stack):
             "What CloudFront proves to the gateway that a request came through it",
             "CloudFront and the gateway must have the same: docs/operations.md has the steps of a rotation.",
         )
+        self.sequence_key = self._secret(
+            "SequenceKey",
+            "What keeps the ids of callers' sequences at the models' servers unpredictable",
+            "Another key ends the running sequences of named callers: docs/operations.md has the steps of a rotation.",
+        )
         self.triton_images = self._images("TritonImages", "triton")
         self.agent_images = self._images("AgentImages", "agent")
         # There whether it is used or not: a repository that goes takes its images with it.
         self.dcgm_images = self._images("DcgmImages", "dcgm-exporter")
         self.topic = self._topic()
-        names = (self.logs_bucket.bucket_name, self.topic.topic_arn, self.edge_key.secret_arn)
+        names = (
+            self.logs_bucket.bucket_name,
+            self.topic.topic_arn,
+            self.edge_key.secret_arn,
+            self.sequence_key.secret_arn,
+        )
         for value in (*names, *([self.key.key_arn] if self.key else [])):
             publish(self, value)
         fixed = json.dumps(fixed_settings(stage.settings), sort_keys=True)
@@ -72,6 +82,7 @@ class StorageStack(cdk.Stack):
             ("FactsTableName", self.facts.table_name, "TIDEGATE_FACTS_TABLE"),
             ("ManagementSecretArn", self.management_secret.secret_arn, "TIDEGATE_MANAGEMENT_SECRET_ARN"),
             ("EdgeKeyArn", self.edge_key.secret_arn, "Its versions are the setting cloudfront.key_versions"),
+            ("SequenceKeyArn", self.sequence_key.secret_arn, "A version of it may be the setting sequence_key_version"),
             ("TritonImagesUri", self.triton_images.repository_uri, "Push Triton here"),
             ("DcgmImagesUri", self.dcgm_images.repository_uri, "Push the DCGM exporter here"),
             ("AgentImagesUri", self.agent_images.repository_uri, "Push the agent here"),

@@ -45,7 +45,8 @@ def test_the_rights_are_those_that_are_granted() -> None:
     for name, *kinds, secret in told:
         grant = GRANTS[name.strip("`")]
         assert [prefixes(kind) for kind in kinds] == [grant.reads, grant.writes, grant.deletes], name
-        assert (secret == "yes") is grant.management_secret, name
+        assert (secret == "of management") is grant.management_secret, name
+        assert (secret == "of sequences") is grant.sequence_key, name
 
 
 def test_the_metrics_are_those_of_the_code() -> None:

@@ -16,12 +16,13 @@ PSEUDO = {"AWS::Region": REGION, "AWS::AccountId": ACCOUNT, "AWS::Partition": "a
 
 @dataclass(frozen=True, slots=True)
 class Deployed:
-    """What only a deployment knows of a stage: the names of its bucket and tables, the ARN of its secret."""
+    """What only a deployment knows of a stage: the names of its bucket and tables, the ARNs of its secrets."""
 
     bucket: str
     registry: str
     facts: str
     secret_arn: str
+    sequence_key_arn: str = ""
 
     def reference(self, resource: Resource, attribute: str) -> str:
         """What `Ref` (an empty `attribute`) or `Fn::GetAtt` gives for a resource."""
@@ -33,7 +34,7 @@ class Deployed:
             table = self.registry if name.startswith("Registry") else self.facts
             return table_arn(table) if attribute == "Arn" else table
         if kind == "AWS::SecretsManager::Secret":
-            return self.secret_arn
+            return self.sequence_key_arn if name.startswith("SequenceKey") else self.secret_arn
         if kind == "AWS::KMS::Key":
             return KEY_ARN
         if kind == "AWS::Logs::LogGroup":

@@ -232,7 +232,8 @@ def stage(project: Made, aws_url: str, tmp_path_factory: pytest.TempPathFactory)
         aws_secret_access_key="b",
     )
     arn = secrets.create_secret(Name=aws.bucket, SecretString=SECRET)["ARN"]
-    templates = Templates(project.assembly, Deployed(aws.bucket, aws.table, facts, arn))
+    key_arn = secrets.create_secret(Name=f"{aws.bucket}-sequences", SecretString=SECRET)["ARN"]
+    templates = Templates(project.assembly, Deployed(aws.bucket, aws.table, facts, arn, key_arn))
     with fake_server() as server:
         server.infer = ANSWER
         made = Stage(templates, aws, folder, server, write_models(folder / "models", "one", "two"))
@@ -241,6 +242,7 @@ def stage(project: Made, aws_url: str, tmp_path_factory: pytest.TempPathFactory)
             asking_too_early,
             publishing,
             asking,
+            continuing,
             shadowing,
             validating,
             running_the_job,
@@ -371,6 +373,19 @@ def asking(stage: Stage) -> None:
             answer = read(function.invoke(http_event("/v1/objectives/main/resolve", {"context": {}}), 30_000))
             assert answer.status == 200, answer.body
             assert eventually(lambda: has_reported(stage)), "beside the answers"
+    forget_gateways(stage)
+
+
+def continuing(stage: Stage) -> None:
+    """A named caller begins a sequence, for which the gateway needs the key of its ids."""
+    rules = stage.rules(main="one")
+    (rules / "callers.yaml").write_text('callers: {home-screen: {objectives: "*"}}\n')
+    stage.command("Publishers", "publish", "--rules", str(rules), "--why", "a caller")
+    tensor = {"name": "X", "shape": [1], "datatype": "FP32", "data": [0.25]}
+    body = {"parameters": {"sequence_id": 7, "sequence_start": True}, "inputs": [tensor]}
+    with stage.function("gateway") as gateway:
+        answer = read(gateway.invoke(http_event("/v2/models/main/infer", body), 30_000))
+        assert answer.status == 200, answer.body
     forget_gateways(stage)
 
 

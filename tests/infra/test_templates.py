@@ -41,7 +41,9 @@ FROM_A_QUEUE = {
 TO_DEAD_LETTERS = {"kms:GenerateDataKey", "sqs:SendMessage", "sqs:GetQueueAttributes", "sqs:GetQueueUrl"}
 
 ACTIONS: dict[str, set[str]] = {
-    "Gateway": RUNTIME | READS | {"dynamodb:PutItem", "kms:GenerateDataKey", "s3:PutObject", "sqs:SendMessage"},
+    "Gateway": RUNTIME
+    | READS
+    | {"dynamodb:PutItem", "kms:GenerateDataKey", "s3:PutObject", "secretsmanager:GetSecretValue", "sqs:SendMessage"},
     "Shadow": RUNTIME | READS | ONCE | {"kms:GenerateDataKey", "s3:DeleteObject", "s3:PutObject"} | FROM_A_QUEUE,
     "Resolve": RUNTIME | READS | {"dynamodb:PutItem"},
     "ValidateRules": RUNTIME | READS | ONCE | {"s3:PutObject"} | FROM_A_QUEUE | TO_DEAD_LETTERS,
@@ -175,6 +177,7 @@ def test_the_variables_of_functions_and_agents_are_settings(project: Made) -> No
         "TIDEGATE_REGISTRY_TABLE": "a-table",
         "TIDEGATE_FACTS_TABLE": "a-table",
         "TIDEGATE_MANAGEMENT_SECRET_ARN": "arn:aws:secretsmanager:eu-west-1:111122223333:secret:a",
+        "TIDEGATE_SEQUENCE_KEY_ARN": "arn:aws:secretsmanager:eu-west-1:111122223333:secret:b",
         "TIDEGATE_SHADOW_QUEUE_URL": "https://sqs.eu-west-1.amazonaws.com/111122223333/tidegate-prod-shadow",
     }
     found: list[dict[str, Any]] = [
@@ -250,6 +253,35 @@ def test_no_task_definition_holds_the_management_secret(project: Made) -> None:
         (secret,) = container(project.assembly, name)["Secrets"]
         assert secret["Name"] == "TIDEGATE_MANAGEMENT_SECRET"
         assert "ManagementSecret" in as_text(secret["ValueFrom"])
+
+
+def test_the_gateway_alone_reads_the_key_of_sequences_which_no_template_holds(project: Made, other: Made) -> None:
+    (secret,) = [
+        each for each in project.assembly.resources("AWS::SecretsManager::Secret") if each.id.startswith("SequenceKey")
+    ]
+    assert secret.properties["GenerateSecretString"] == {"ExcludePunctuation": True, "PasswordLength": 48}
+    told = {
+        each.properties["FunctionName"]: each.properties["Environment"]["Variables"]["TIDEGATE_SEQUENCE_KEY_ARN"]
+        for each in project.assembly.resources("AWS::Lambda::Function")
+        if "TIDEGATE_SEQUENCE_KEY_ARN" in each.properties["Environment"]["Variables"]
+    }
+    assert list(told) == ["tidegate-prod-gateway"]
+    readers = {
+        policy.id.partition("RoleDefaultPolicy")[0]
+        for policy in project.assembly.resources("AWS::IAM::Policy", "AWS::IAM::ManagedPolicy")
+        for statement in policy.properties["PolicyDocument"]["Statement"]
+        if as_text(told["tidegate-prod-gateway"]) in as_text(statement["Resource"])
+    }
+    assert readers == {"Gateway"}
+    for made in (project, other):
+        assert "TIDEGATE_SEQUENCE_KEY" not in {
+            name
+            for each in made.assembly.resources("AWS::Lambda::Function")
+            for name in each.properties["Environment"]["Variables"]
+        }
+    gateway = named(other.assembly, "AWS::Lambda::Function", FunctionName="tidegate-test-gateway")
+    version = gateway.properties["Environment"]["Variables"]["TIDEGATE_SEQUENCE_KEY_VERSION"]
+    assert version == "0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0", "another version is another version of the function"
 
 
 def test_a_server_takes_requests_only_once_its_agent_says_so(project: Made) -> None:
@@ -330,6 +362,7 @@ def test_who_may_speak_to_whom(project: Made) -> None:
         ("Control", "Servers", 8000),
         ("Control", "Servers", 8001),
         ("Control", "Servers", 8002),
+        ("Gateway", "Endpoints", 443),
         ("Control", "Endpoints", 443),
         ("Servers", "Endpoints", 443),
         ("Instances", "Endpoints", 443),

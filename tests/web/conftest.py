@@ -220,7 +220,7 @@ def gateway_app(
         model_errors=model_errors,
         streams=streams,
         operator_token=OPERATOR,
-        sequence_key=sequence_key,
+        sequence_key=lambda: sequence_key,
     )
 
 

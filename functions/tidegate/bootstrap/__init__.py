@@ -72,6 +72,7 @@ def build_gateway(
     shadows: ShadowSink | None = None,
     write_line: WriteLine | None = None,
     console: ConsoleBackend | None = None,
+    sequence_key: Callable[[], str] | None = None,
 ) -> Gateway:
     """The gateway over the engine of `engines` and the endpoints of `directory`; `fleet` answers `GET /v1/fleet` to
     operators.
@@ -80,7 +81,9 @@ def build_gateway(
     strangers reach is given one that asks its authorizer. `observe` gets every decided inference, `suspects` every model that
     callers cannot use on an endpoint, and `shadows` the copies of requests; None: no request is copied. `write_line` gets a
     line for the log of each request that names an objective. `streams` is false where
-    the app's server sends only whole answers. `console` answers the console and the operators' paths; None: they are 404. `rpc_port_of` gives an endpoint's port for gRPC, where the gateway serves that.
+    the app's server sends only whole answers. `console` answers the console and the operators' paths; None: they are 404.
+    `rpc_port_of` gives an endpoint's port for gRPC, where the gateway serves that. `sequence_key` returns the key of sequence ids,
+    where it is not that of the settings.
     """
     # Here, as the control plane's functions are wired in this package too, and have no web framework.
     from tidegate.gateway.shadowing import Shadowing
@@ -135,7 +138,7 @@ def build_gateway(
         observe=observe,
         shadowing=shadowing,
         operator_token=settings.operator_token,
-        sequence_key=settings.sequence_key or "",
+        sequence_key=sequence_key or (lambda: settings.sequence_key or ""),
         max_active_requests=settings.max_active_requests,
         limit_shares=settings.limit_shares,
         console=console,

@@ -18,6 +18,7 @@ from tidegate.aws.authorizer import authorized_caller
 from tidegate.aws.edge_headers import EdgeKeys
 from tidegate.aws.gateway_stores import WireBundleSource, WireGatewayReports
 from tidegate.aws.http_function import MOST_REQUEST_BYTES, App, HttpFunction, Scope
+from tidegate.aws.secrets import read_sequence_key
 from tidegate.aws.shard_names import label_of
 from tidegate.aws.telemetry import Telemetry
 from tidegate.bootstrap import build_gateway
@@ -112,6 +113,7 @@ def build_http_function(
         shadows=shadows,
         write_line=None if settings.access_log == "off" else telemetry.log_request,
         streams=False,
+        sequence_key=_sequence_key(settings, environment),
     )
     if follower.revision is None or fallback is not None:
         _read_first(follower)
@@ -133,6 +135,19 @@ def _edge_keys(settings: Settings) -> EdgeKeys | None:
         return None
     keys = (settings.edge_key, settings.edge_key_before)
     return EdgeKeys(tuple(each for each in keys if each is not None), settings.edge_key_enforced)
+
+
+def _sequence_key(settings: Settings, environment: Mapping[str, str]) -> Callable[[], str] | None:
+    """Return what reads the key of sequence ids from Secrets Manager; None: the settings have it, or there is none.
+
+    It is read with the first sequence of a named caller: an environment without one waits for nothing, and a snapshot does not
+    hold it. An environment has one request at a time, so nobody else waits meanwhile.
+    """
+    arn = settings.sequence_key_arn
+    if settings.sequence_key is not None or arn is None:
+        return None
+    wire = wire_to("secretsmanager", settings, environment)
+    return lambda: read_sequence_key(wire, arn, settings.sequence_key_version)
 
 
 def _only(app: App, offers: Offers) -> App:

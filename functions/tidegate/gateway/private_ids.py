@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from base64 import urlsafe_b64encode
+from collections.abc import Callable
 
 from tidegate.gateway.sequences import HARMLESS_SEQUENCE_ID_BYTES
 
@@ -25,11 +26,13 @@ class PrivateIds:
     """Replaces the sequence ids of callers.
 
     Args:
-        key: makes the ids unpredictable for callers, if nobody else knows it. All gateways before the same servers need the same.
+        read_key: returns what makes the ids unpredictable for callers, if nobody else knows it: the same for all gateways before the
+            same servers. It is called with the first id, again after an exception, and not after it has returned.
     """
 
-    def __init__(self, key: str = "") -> None:
-        self._key = key
+    def __init__(self, read_key: Callable[[], str] = str) -> None:
+        self._read_key = read_key
+        self._key: str | None = None
         self._shuffles: dict[tuple[str, str], tuple[int, int]] = {}
 
     def of(self, objective: str, caller: str, given: int | str) -> int | str:
@@ -39,6 +42,9 @@ class PrivateIds:
             objective: the request's objective.
             caller: the name of its caller.
             given: the id that the caller chose.
+
+        Raises:
+            UnavailableError: the key cannot be read now.
         """
         if isinstance(given, str):
             size = max(len(given.encode()), HARMLESS_SEQUENCE_ID_BYTES)
@@ -67,5 +73,7 @@ class PrivateIds:
         return factor, offset
 
     def _digest(self, kind: str, objective: str, caller: str, given: str, size: int) -> bytes:
+        if self._key is None:
+            self._key = self._read_key()
         # None but the last part can hold the separator.
         return hashlib.shake_256("\x1f".join((self._key, kind, objective, caller, given)).encode()).digest(size)

@@ -219,6 +219,7 @@ class Service:
 
         Raises:
             RefusedError: the request pins another target than the sequence has.
+            UnavailableError: the key of the ids cannot be read now.
         """
         objective, caller = decided.decision.objective, decided.caller
         if caller is not None and sequence.given is not None:

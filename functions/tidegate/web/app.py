@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from starlette.applications import Starlette
@@ -96,7 +96,7 @@ def create_app(
     observe: Observe | None = None,
     shadowing: Shadowing | None = None,
     operator_token: str | None = None,
-    sequence_key: str = "",
+    sequence_key: Callable[[], str] = str,
     max_active_requests: int = 1024,
     limit_shares: int = 1,
     log: AccessLog | None = None,
@@ -125,7 +125,7 @@ def create_app(
         observe: callback for every decided inference, called before its answer is sent; None for no callback.
         shadowing: makes the copies for shadows; None for no copies.
         operator_token: the token that operators send; None: the operators' endpoints answer 401 to everyone.
-        sequence_key: keeps the sequence ids that callers get at the models' servers unpredictable; see `PrivateIds`.
+        sequence_key: returns what keeps the sequence ids that callers get at the models' servers unpredictable; see `PrivateIds`.
         max_active_requests: the most requests under way at a time (> 0); the limit falls while the event loop is late.
         limit_shares: how many processes share the limits of callers and objectives (at least 1).
         log: logs each request that names an objective; None for no log.
