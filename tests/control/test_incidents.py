@@ -7,10 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tidegate.bootstrap.fallbacks import FallbackCount, FallbackCounter
 from tidegate.bootstrap.incidents import LOG_EVERY_S, RECENT_S, GatewayRestarts, Incidents
+from tidegate.console.traffic import TrafficHistory
 from tidegate.fleet.healing import Reloads
 from tidegate.fleet.slot import Restarts
+from tidegate.gateway.traffic import TrafficCounter
 from tidegate.ports import Endpoint, Served
 from tidegate.rules import Decision, compile_directory, load_bundle
 
@@ -25,12 +26,13 @@ def decision(tmp_path: Path) -> Decision:
 
 def test_only_what_a_fallback_answered_is_counted(decision: Decision, caplog: pytest.LogCaptureFixture) -> None:
     now = 1000.0
-    incidents, counter = Incidents(clock=lambda: now), FallbackCounter(clock=lambda: now)
-    other = replace(decision.target, name="second")
+    incidents, counter = Incidents(clock=lambda: now), TrafficCounter(clock=lambda: now)
+    history = TrafficHistory()
+    other = replace(decision.target, name="second", model="second")
 
     def report() -> None:
-        for each in counter.take():
-            incidents.count(FallbackCount.from_dict(each.as_dict()))
+        for key, tally in history.add(counter.take(), 1.0, now):
+            incidents.count(key, tally)
 
     with caplog.at_level(logging.WARNING):
         for served in (Served(decision, 200, decision.target), Served(decision, 503), Served(decision, 200, other)):
@@ -42,7 +44,9 @@ def test_only_what_a_fallback_answered_is_counted(decision: Decision, caplog: py
         now += LOG_EVERY_S
         counter.observe(Served(decision, 200, other))
         report()
-    assert [record.getMessage() for record in caplog.records][1].endswith("3 such requests since the start")
+    warning = caplog.records[1].getMessage()
+    assert "the fallback second answered instead of scorer (rule default)" in warning
+    assert warning.endswith("3 such requests since the start")
     found = incidents.as_dict((), (), GatewayRestarts())
     assert found["since_start"]["fallbacks"] == [
         {"objective": "main", "count": 3, "last_at": "1970-01-01T00:16:50+00:00"}
@@ -53,7 +57,10 @@ def test_only_what_a_fallback_answered_is_counted(decision: Decision, caplog: py
 def test_what_happened_long_ago_is_counted_and_degrades_nothing(decision: Decision) -> None:
     now = 1000.0
     incidents = Incidents(clock=lambda: now)
-    incidents.count(FallbackCount("main", 1, now, "second", decision.target.name, decision.rule))
+    counter = TrafficCounter(clock=lambda: now)
+    counter.observe(Served(decision, 200, replace(decision.target, name="second", model="second")))
+    for key, tally in TrafficHistory().add(counter.take(), 1.0, now):
+        incidents.count(key, tally)
     gateway = GatewayRestarts(1, now, "was ended by SIGKILL")
     restarts = (Restarts("a", "http://127.0.0.1:1", 2, now, "ended with signal 9"),)
     reloads = (

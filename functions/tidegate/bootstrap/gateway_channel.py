@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from tidegate.aws.formats import decode_pointer
 from tidegate.bootstrap.console_link import LinkedConsole
-from tidegate.bootstrap.fallbacks import FallbackCounter
 from tidegate.bootstrap.gateway_link import GatewayLink, Message, MessageKind
 from tidegate.bootstrap.shadow_link import LinkedShadows
 from tidegate.errors import StoreError, UnavailableError
 from tidegate.gateway.follower import EngineFollower, FollowerConfig
 from tidegate.gateway.shadow_lanes import ShadowLimits
+from tidegate.gateway.traffic import TrafficCounter
 from tidegate.ports import Endpoint, EndpointLoad, GatewayReport, Pointer, Suspect
 from tidegate.settings import Settings
 from tidegate.shadows.sampled import PairCounts
@@ -99,7 +99,7 @@ class GatewayChannel:
 
     def __init__(self) -> None:
         self.directory = PushedDirectory()
-        self.fallbacks = FallbackCounter()
+        self.traffic = TrafficCounter()
         self.loads: Callable[[], Sequence[EndpointLoad]] = tuple
         self.stopping = asyncio.Event()
         self.grace_s = 0.0
@@ -208,8 +208,9 @@ class GatewayChannel:
         self._link.send(Message(MessageKind.SUSPECT, {**members, "what": suspect.kind.value}))
 
     async def beat(self) -> None:
-        """Report how late this event loop was, what is served, what fell back, and the state of the endpoints."""
+        """Report how late this event loop was, what is served, what was counted, and the state of the endpoints."""
         loop = asyncio.get_running_loop()
+        taken_s = loop.time()
         while True:
             due = loop.time() + BEAT_S
             self._news.clear()
@@ -217,16 +218,18 @@ class GatewayChannel:
             lag_ms = max(0.0, loop.time() - due) * 1000
             if self._link.is_behind:
                 continue
-            fallbacks = [each.as_dict() for each in self.fallbacks.take()]
             follower = await self._follower.status()
             shadows = self.gateway_shadows + self._process_shadows
+            now_s = loop.time()
             members = {
                 "lag_ms": lag_ms,
                 "follower": follower,
-                "fallbacks": fallbacks,
+                "traffic": self.traffic.take(),
+                "covered_s": now_s - taken_s,
                 "shadows": shadows,
                 "loads": [each.as_dict() for each in self.loads()],
             }
+            taken_s = now_s
             self._link.send(Message(MessageKind.BEAT, members))
             self._send_pairs()
 

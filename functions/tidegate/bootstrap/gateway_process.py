@@ -88,7 +88,7 @@ async def _run(control: GatewayChannel, link: GatewayLink, listener: socket.sock
         follower,
         control.directory,
         control,
-        observe=control.fallbacks.observe,
+        observe=control.traffic.observe,
         suspects=control.suspect,
         offload=workers,
         shadows=shadows,

@@ -22,11 +22,11 @@ from typing import Any
 
 from tidegate.aws.formats import encode_pointer
 from tidegate.bootstrap.console_link import answered
-from tidegate.bootstrap.fallbacks import FallbackCount
 from tidegate.bootstrap.gateway_link import GatewayLink, Message, MessageKind
 from tidegate.bootstrap.incidents import GatewayRestarts, Incidents
 from tidegate.bootstrap.log_file import STDOUT
 from tidegate.bootstrap.parent import environment_without_secrets
+from tidegate.console.traffic import TrafficHistory
 from tidegate.errors import StackError, StoreError
 from tidegate.ports import (
     BundleSource,
@@ -140,6 +140,7 @@ class GatewaySupervisor:
         self.state = GatewayState.STARTING
         self.restarts = GatewayRestarts()
         self.follower: Mapping[str, Any] = NOT_HEARD
+        self.traffic = TrafficHistory()
 
     async def run(self) -> None:
         """Run until cancelled; then requests under way have `REQUEST_GRACE_S`, and the process is gone."""
@@ -345,11 +346,12 @@ class GatewaySupervisor:
             if not self._ready.done():
                 self._ready.set_result(None)
         if message.kind is MessageKind.BEAT:
-            self._lag_ms = float(message.members["lag_ms"])
-            self._loads = [EndpointLoad.from_dict(each) for each in message.members["loads"]]
-            self._shadows = {str(name): int(count) for name, count in message.members["shadows"].items()}
-            for each in message.members["fallbacks"]:
-                self._incidents.count(FallbackCount.from_dict(each))
+            members = message.members
+            self._lag_ms = float(members["lag_ms"])
+            self._loads = [EndpointLoad.from_dict(each) for each in members["loads"]]
+            self._shadows = {str(name): int(count) for name, count in members["shadows"].items()}
+            for key, tally in self.traffic.add(members["traffic"], float(members["covered_s"]), time.time()):
+                self._incidents.count(key, tally)
 
     def _take_follower(self, members: Mapping[str, Any]) -> None:
         if isinstance(follower := members.get("follower"), dict):

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tidegate.bootstrap.fallbacks import FallbackCount
 from tidegate.fleet.healing import UNDER_WAY, Reloads
 from tidegate.fleet.slot import Restarts
 from tidegate.ports.bundle_store import iso_time
+from tidegate.ports.traffic import SeriesKey, Tally
 
 logger = logging.getLogger(__name__)
 
@@ -50,14 +50,18 @@ class Incidents:
         self._started_at = clock()
         self._fallbacks: dict[str, Fallbacks] = {}
 
-    def count(self, counted: FallbackCount) -> None:
-        found = self._fallbacks.setdefault(counted.objective, Fallbacks())
-        found.count, found.last_at = found.count + counted.count, counted.last_at
+    def count(self, key: SeriesKey, tally: Tally) -> None:
+        """Count what a fallback answered in a part of a series."""
+        if not tally.fallbacks:
+            return
+        found = self._fallbacks.setdefault(key.objective, Fallbacks())
+        found.count, found.last_at = found.count + tally.fallbacks, tally.last_at
         if (now := self._clock()) - found.logged_at >= LOG_EVERY_S:
             found.logged_at = now
+            version = "" if key.version is None else f" (version {key.version})"
             logger.warning(
-                "objective %s: the fallback %s answered instead of %s (rule %s); %d such requests since the start",
-                counted.objective, counted.answered_by, counted.decided, counted.rule, found.count,
+                "objective %s: the fallback %s%s answered instead of %s (rule %s); %d such requests since the start",
+                key.objective, key.model, version, tally.decided, key.rule, found.count,
             )  # fmt: skip
 
     def as_dict(

@@ -1,0 +1,83 @@
+"""Counts every decided request by what it was, for the metrics and the console. Nothing is rendered here."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from tidegate.ports.requests import Hedge, Served, StreamEnd
+from tidegate.ports.traffic import OTHER, SeriesKey, Tally, latency_bucket
+
+MOST_SERIES: Final = 4_000
+"""Series that are counted between two reports; requests of further ones count as `OTHER`."""
+
+
+class TrafficCounter:
+    """An observer of the gateway that counts the decided requests of each series until they are taken."""
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._series: dict[Any, Tally] = {}
+
+    def observe(self, served: Served) -> None:
+        """Count a request."""
+        decision, target = served.decision, served.target
+        counted = decision.target if target is None else target
+        key: Any = (
+            decision.objective,
+            decision.rule,
+            decision.variant,
+            served.traffic,
+            counted.model,
+            counted.version,
+            served.shard,
+        )
+        tally = self._series.get(key)
+        if tally is None:
+            if len(self._series) >= MOST_SERIES:
+                key = (OTHER.objective, "", None, "", "", None, None)
+                tally = self._series.get(key)
+            if tally is None:
+                tally = self._series[key] = Tally(decision.target.name)
+        status = served.status
+        if status >= 500:
+            tally.server_errors += 1
+        elif status >= 400:
+            tally.client_errors += 1
+        elif target is not None and target is not decision.target and target != decision.target:
+            tally.fallbacks += 1
+        else:
+            tally.answered += 1
+        took_ms = served.decide_ms + served.dispatch_ms + served.stream_ms
+        tally.took_s += took_ms / 1000.0
+        tally.decide_s += served.decide_ms / 1000.0
+        tally.triton_s += served.triton_ms / 1000.0
+        bucket = latency_bucket(took_ms)
+        tally.latencies[bucket] = tally.latencies.get(bucket, 0) + 1
+        if served.failed_attempts:
+            tally.failed_attempts += served.failed_attempts
+        if served.hedge is not None:
+            tally.hedges += 1
+            tally.hedges_won += int(served.hedge is Hedge.WON)
+        if served.stream_end is not None:
+            tally.streams += 1
+            tally.streams_left += int(served.stream_end is StreamEnd.CALLER_LEFT)
+            tally.streams_broken += int(served.stream_end is StreamEnd.BROKEN)
+        if served.trace_id is not None:
+            tally.trace_id = served.trace_id
+            tally.trace_took_s = took_ms / 1000.0
+
+    def take(self) -> list[Any]:
+        """Return what was counted since the last time, as JSON values that `TrafficHistory.add` reads: for each series that changed a
+        list of its key (`SeriesKey`) and its tally (`Tally.as_dict`)."""
+        taken, self._series = self._series, {}
+        now = self._clock()
+        for tally in taken.values():
+            tally.last_at = now
+        return [[_shown(key), tally.as_dict()] for key, tally in taken.items()]
+
+
+def _shown(key: Any) -> list[Any]:
+    objective, rule, variant, traffic, model, version, shard = key
+    return list(SeriesKey(objective, rule, variant or "", str(traffic), model, version, shard or ""))
