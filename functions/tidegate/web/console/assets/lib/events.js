@@ -1,0 +1,87 @@
+// The overview, kept current: a stream of server-sent events read with fetch, as EventSource sends no Authorization;
+// where the stream fails, the overview is polled, and the stream is tried again later.
+import { Problem, getJson, send, token } from "./api.js";
+import { store } from "./store.js";
+
+const POLL_MS = 2000;
+const STREAM_AGAIN_MS = 30_000;
+const SILENT_MS = 10_000;
+
+export const overview = store(null);
+export const connection = store({ state: "connecting", error: null }); // connecting, live, polling, lost, signed-out
+
+let generation = 0;
+
+export function start() {
+  const mine = ++generation;
+  const live = () => mine === generation;
+  overview.set(null);
+  connection.set({ state: token.get() ? "connecting" : "signed-out", error: null });
+  if (token.get()) run(live);
+}
+
+async function run(live) {
+  while (live()) {
+    const error = await follow(live).catch((cause) => cause);
+    if (!live()) return;
+    if (error instanceof Problem && error.status === 401) {
+      connection.set({ state: "signed-out", error });
+      return;
+    }
+    await poll(live, Date.now() + STREAM_AGAIN_MS);
+  }
+}
+
+// Read events until the stream ends, fails, or is silent for too long.
+async function follow(live) {
+  const abort = new AbortController();
+  let watchdog = setTimeout(() => abort.abort(), SILENT_MS);
+  try {
+    const response = await send("/v1/events", { signal: abort.signal });
+    if (!response.headers.get("content-type")?.startsWith("text/event-stream")) throw new Error("no stream");
+    const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+    let text = "";
+    while (live()) {
+      const { done, value } = await reader.read();
+      if (done) return null;
+      clearTimeout(watchdog);
+      watchdog = setTimeout(() => abort.abort(), SILENT_MS);
+      const events = (text + value).split(/\r?\n\r?\n/);
+      text = events.pop();
+      for (const event of events) receive(event);
+    }
+    return null;
+  } finally {
+    clearTimeout(watchdog);
+    abort.abort();
+  }
+}
+
+function receive(event) {
+  const lines = event.split(/\r?\n/);
+  const kind = lines.find((line) => line.startsWith("event:"))?.slice(6).trim();
+  const data = lines.filter((line) => line.startsWith("data:")).map((line) => line.slice(5)).join("\n");
+  if (kind !== "overview" || !data) return;
+  overview.set(JSON.parse(data));
+  connection.set({ state: "live", error: null });
+}
+
+async function poll(live, until) {
+  while (live() && Date.now() < until) {
+    if (!document.hidden) {
+      try {
+        const read = await getJson("/v1/overview");
+        if (!live()) return;
+        overview.set(read);
+        connection.set({ state: "polling", error: null });
+      } catch (error) {
+        if (!live()) return;
+        connection.set({ state: error.status === 401 ? "signed-out" : "lost", error });
+        if (error.status === 401) return;
+        // A gateway that is back has its stream back.
+        until = Math.min(until, Date.now() + POLL_MS);
+      }
+    }
+    await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+  }
+}
