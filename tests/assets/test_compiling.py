@@ -17,8 +17,13 @@ from assets import compiling
 from tests.support.stack import ROOT
 
 SUITES = ("tests/oip", "tests/gateway", "tests/web")
-# What these test is not compiled: the follower, an environment without the copy, and a client.
-LEFT_OUT = ("tests/gateway/test_follower.py", "tests/web/test_footprint.py", "tests/web/test_kserve_client.py")
+# What these test is not compiled: the follower, an environment without the copy, and clients.
+LEFT_OUT = (
+    "tests/gateway/test_follower.py",
+    "tests/web/test_footprint.py",
+    "tests/web/test_generated_clients.py",
+    "tests/web/test_kserve_client.py",
+)
 
 
 def compile_here() -> Path | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.docs.blocks import ROOT, Block, blocks
-from tests.support.parts import need
+from tests.support.parts import PARTS, need
 from tests.support.stack import RunningStack
 
 PAGES = ("README.md", "docs/gateway.md")
@@ -26,6 +26,7 @@ OFFLINE = [command for _, command in COMMANDS if command.startswith("tidegate ")
 REQUESTS = [(block, command) for block, command in COMMANDS if command.startswith("curl ")]
 MAKE = [command.partition("#")[0].strip() for _, command in COMMANDS if command.startswith("make ")]
 PYTHON = [block for block in BLOCKS if block.language == "python"]
+(CLIENT,) = (block for block in BLOCKS if block.language == "sh" and "openapi-python-client" in block.text)
 
 
 def run(command: str, timeout_s: float = 300) -> subprocess.CompletedProcess[str]:
@@ -87,6 +88,25 @@ def test_a_documented_client_is_answered(block: Block, example_stack: RunningSta
     )
     assert done.returncode == 0, done.stderr
     assert "(19" in done.stdout, "titles with their years are printed"
+
+
+def test_the_documented_client_is_generated_and_answered(example_stack: RunningStack, tmp_path: Path) -> None:
+    need("openapi-python-client")
+    path = f"{PARTS['openapi-python-client'].path.parent}:{os.environ['PATH']}"
+    script = CLIENT.text.replace("http://127.0.0.1:8080", example_stack.url)
+    done = subprocess.run(
+        ["bash", "-euc", script],
+        cwd=tmp_path,
+        env=os.environ | {"PATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    rule, _, title = done.stdout.splitlines()[-1].partition(" ")
+    assert rule == "default"
+    assert "(19" in title
+    assert (tmp_path / "title_models.py").exists()
 
 
 def test_make_demo_shows_every_kind_of_rule_and_survives_a_killed_shard() -> None:

@@ -52,6 +52,9 @@ PARTS: dict[str, Part] = {
     "pytriton": Part("Triton", "run `make env`, or pip install --no-deps -r requirements/tritonserver.lock"),
     "checkov": Part("checkov", "run `make infra-check`", ROOT / ".venv-checkov" / "bin" / "checkov"),
     "kserve": Part("kserve", "run `make test`", ROOT / ".venv-kserve" / "bin" / "python"),
+    "openapi-python-client": Part(
+        "openapi-python-client", "run `make test`", ROOT / ".venv-clients" / "bin" / "python"
+    ),
     "example models": Part("example models", "run `make models`", ROOT / "triton_models" / ".artefacts.json"),
 }
 

@@ -17,8 +17,6 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from openapi_spec_validator import validate
-from tidegate import __version__
 from tidegate.gateway import Dispatcher
 from tidegate.rules import Engine, compile_directory, load_bundle
 from tidegate.testing import MemoryEndpointDirectory, MemoryEngineSource
@@ -505,34 +503,6 @@ def test_a_gateway_without_a_token_has_no_operators(engine: Engine) -> None:
     with serving(create_app(engines=MemoryEngineSource(engine), dispatcher=dispatcher, fleet=Fleet())) as host:
         for token in ("", "None"):
             assert host.ask("GET", "/v1/fleet", None, {"Authorization": f"Bearer {token}"}).status == 401
-
-
-def test_the_openapi_document_is_valid(scripted: Host) -> None:
-    reply = scripted.get("/openapi.json")
-    assert (reply.status, reply.headers["content-type"]) == (200, "application/json")
-    document = reply.json
-    validate(document)
-    assert document["openapi"].startswith("3.1")
-    assert document["info"]["version"] == __version__
-
-
-def test_the_openapi_document_has_the_routes_of_the_app(scripted: Host, engine: Engine) -> None:
-    documented = {
-        (method.upper(), path)
-        for path, item in scripted.get("/openapi.json").json["paths"].items()
-        for method in item.keys() & {"get", "post", "put", "delete", "patch"}
-    }
-    routes = {
-        (method, route.path) for route in gateway_app(engine, {}).routes for method in route.methods - {"HEAD"}
-    }  # fmt: skip
-    assert {(method, path) for method, path in documented if path.startswith("/v1")} == routes - {
-        ("GET", "/openapi.json")
-    }
-    for method, path in documented:
-        asked = path.format(objective="echoing", version=1)
-        if path != "/v1/fleet":
-            assert scripted.ask(method, asked).status not in (404, 405), f"{method} {path}"
-        assert scripted.ask("GET" if method == "POST" else "POST", asked).status == 405, f"{method} {path}"
 
 
 class Model:

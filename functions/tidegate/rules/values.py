@@ -21,7 +21,8 @@ SHOWN_VALUES = 20
 SHOWN_CHARACTERS = 60
 """Limits of the part of a closed domain that a message shows."""
 
-_VERSION = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,18})*)(?:-([0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*))?(?:\+[0-9A-Za-z.-]+)?")
+VERSION_PATTERN = r"([0-9]{1,18}(?:\.[0-9]{1,18})*)(?:-([0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*))?(?:\+[0-9A-Za-z.-]+)?"
+_VERSION = re.compile(VERSION_PATTERN)
 _RELEASE: tuple[Any, ...] = (1,)
 
 EXPECTED: dict[AttributeType, str] = {

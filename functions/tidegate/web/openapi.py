@@ -1,12 +1,51 @@
-"""The OpenAPI 3.1 description of both APIs (https://spec.openapis.org/oas/v3.1.1.html), stored beside this module."""
+"""The OpenAPI 3.1 descriptions (https://spec.openapis.org/oas/v3.1.1.html): of both APIs, and of one objective with its types.
+
+The first is stored beside this module. The second is made from it when it is asked for, so `tidegate.web.openapi_typed` is not
+imported before.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import functools
 from pathlib import Path
+
+from tidegate.oip.metadata import ModelMetadata
+from tidegate.rules.contract import Objective
+
+_MOST_KEPT = 64
 
 
 @functools.cache
 def openapi_document() -> bytes:
-    """Return the description as JSON. The first call reads it from disk."""
+    """Return the description of both APIs as JSON. The first call reads it from disk."""
     return Path(__file__).with_name("openapi.json").read_bytes()
+
+
+class ObjectiveDocuments:
+    """The descriptions of single objectives, of which the 64 that were asked for last are kept."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[str, str], tuple[ModelMetadata | None, bytes]] = {}
+
+    async def get(self, objective: Objective, metadata: ModelMetadata | None, revision: str) -> bytes:
+        """Return the description of an objective as JSON, made in a thread.
+
+        Args:
+            objective: the objective of the rules `revision`.
+            metadata: the metadata of its model; None while it is unavailable, which leaves tensors without types.
+        """
+        key = (revision, objective.name)
+        kept = self._kept.pop(key, None)
+        if kept is None or kept[0] != metadata:
+            kept = metadata, await asyncio.to_thread(_typed, objective, metadata, revision)
+        self._kept[key] = kept
+        while len(self._kept) > _MOST_KEPT:
+            del self._kept[next(iter(self._kept))]
+        return kept[1]
+
+
+def _typed(objective: Objective, metadata: ModelMetadata | None, revision: str) -> bytes:
+    from tidegate.web.openapi_typed import typed_document
+
+    return typed_document(openapi_document(), objective, metadata, revision)

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.routing import BaseRoute, Route
 
 from tidegate.errors import DispatchError, ModelAnswerError, ModelRefusedError, malformed
-from tidegate.gateway.request import Ask, Limits
+from tidegate.gateway.request import Admitted, Ask, Limits
 from tidegate.oip.metadata import ModelMetadata
 from tidegate.ports import FleetStatus
 from tidegate.rules.contract import Objective
@@ -23,7 +23,7 @@ from tidegate.web.bodies import ClientGoneError
 from tidegate.web.callers import Operators
 from tidegate.web.errors import from_status, not_found, problem
 from tidegate.web.http import LEASE, RECORD, Answer, Receive, Scope, Send, json_answer, json_bytes_answer
-from tidegate.web.openapi import openapi_document
+from tidegate.web.openapi import ObjectiveDocuments, openapi_document
 from tidegate.web.parts import HandlerParts
 from tidegate.web.streams import StreamedAnswer
 from tidegate.web.v1_infer import METADATA_MAX_AGE_S, JsonInference
@@ -33,6 +33,7 @@ Endpoint = Callable[[Request], Awaitable[Answer | StreamedAnswer]]
 Response = Answer | StreamedAnswer | Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _EXPLAIN = ("explain",)
+_OBJECTIVE = ("objective",)
 _LONGEST_SHOWN = 64
 
 
@@ -47,6 +48,7 @@ class V1Handler:
         self._operators = operators
         self._inference = JsonInference(parts, decision_ttl_ms)
         self._stream = JsonStream(parts, self._inference)
+        self._documents = ObjectiveDocuments()
 
     def routes(self) -> list[BaseRoute]:
         """Return the route table of `/v1`."""
@@ -58,7 +60,7 @@ class V1Handler:
             Route("/v1/objectives/{objective}/stream", self._guarded(self._stream.stream, _EXPLAIN), methods=["POST"]),
             Route("/v1/objectives/{objective}/resolve", self._guarded(resolve, _EXPLAIN), methods=["POST"]),
             Route("/v1/fleet", self._guarded(self._fleet_status)),
-            Route("/openapi.json", self._guarded(self._openapi)),
+            Route("/openapi.json", self._guarded(self._openapi, _OBJECTIVE)),
         ]
 
     def exception_handlers(self) -> dict[Any, Any]:
@@ -91,20 +93,23 @@ class V1Handler:
         ]
         return json_answer({"objectives": objectives, "revision": engine.rules})
 
-    async def _describe(self, request: Request) -> Answer:
+    async def _contract(self, request: Request, name: str) -> tuple[Admitted, ModelMetadata | None]:
+        """Admit a request for the contract of an objective, and return the metadata of its model; None while it is unavailable.
+
+        The rest of the contract does not depend on the model.
+        """
         service, scope = self._parts.service, request.scope
-        admitted = await service.admit(
-            Ask(request.path_params["objective"], scope[LEASE], scope, record=scope.get(RECORD))
-        )
-        objective = admitted.objective
-        metadata: ModelMetadata | None = None
+        admitted = await service.admit(Ask(name, scope[LEASE], scope, record=scope.get(RECORD)))
         try:
             limits = Limits(None, self._parts.time_left_ms(scope))
             decided = service.represent(admitted, service.now_s(), limits)
-            metadata = await service.metadata.get(decided.decision, decided.deadline_s, METADATA_MAX_AGE_S)
+            return admitted, await service.metadata.get(decided.decision, decided.deadline_s, METADATA_MAX_AGE_S)
         except (DispatchError, ModelAnswerError, ModelRefusedError):
-            # The rest of the contract does not depend on the model: only its tensors are null while it is unavailable.
-            metadata = None
+            return admitted, None
+
+    async def _describe(self, request: Request) -> Answer:
+        admitted, metadata = await self._contract(request, request.path_params["objective"])
+        objective = admitted.objective
         document = {
             "name": objective.name,
             "summary": objective.summary,
@@ -127,8 +132,14 @@ class V1Handler:
         self._operators.check(request.scope["headers"])
         return json_answer(dict(await self._fleet.status()), ((b"cache-control", b"no-store"),))
 
-    async def _openapi(self, _request: Request) -> Answer:
-        return json_bytes_answer(await asyncio.to_thread(openapi_document))
+    async def _openapi(self, request: Request) -> Answer:
+        named = request.query_params.getlist("objective")
+        if not named:
+            return json_bytes_answer(await asyncio.to_thread(openapi_document))
+        if len(named) > 1:
+            raise malformed("'objective' in the query must be sent once: a document describes one objective")
+        admitted, metadata = await self._contract(request, named[0])
+        return json_bytes_answer(await self._documents.get(admitted.objective, metadata, admitted.engine.rules))
 
 
 async def _unanswered(_scope: Scope, _receive: Receive, _send: Send) -> None:
