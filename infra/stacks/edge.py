@@ -20,6 +20,7 @@ from infra.stacks.parts import Stage, explain, log_group, statement
 from infra.stacks.storage import StorageStack
 
 ROUTES = (
+    ("gateway", "/", (api.HttpMethod.GET, api.HttpMethod.HEAD)),
     ("gateway", "/v2", (api.HttpMethod.GET,)),
     ("gateway", "/v2/{path+}", (api.HttpMethod.GET, api.HttpMethod.POST)),
     ("gateway", "/v1/{path+}", (api.HttpMethod.GET, api.HttpMethod.POST)),

@@ -636,6 +636,8 @@ def routes(assembly: Assembly) -> dict[str, dict[str, Any]]:
 def test_every_route_asks_for_a_signature_by_default(project: Made) -> None:
     found = routes(project.assembly)
     assert set(found) == {
+        "GET /",
+        "HEAD /",
         "GET /v2",
         "GET /v2/{path+}",
         "POST /v2/{path+}",

@@ -247,7 +247,7 @@ ODD = st.sampled_from(
     [None, "", " ", "é", "\ud800", "\r\n", "\0", "443, 443", "[::1]:80", "host:", "%2F", "%", "//", "@@@", "YQ==", 0, -1,
      1.5, True, False, [], [None], ["a"], {}, {"a": None}, {"a": []}, "x" * 300, "1e400", "POST", "HEAD", "2.0"]
 )  # fmt: skip
-SERVED = [("GET", path) for path in ("/v2", "/v2/health/ready", "/v2/models/adding", "/v2/models/adding/ready", "/v1/fleet",
+SERVED = [("GET", path) for path in ("/", "/v2", "/v2/health/ready", "/v2/models/adding", "/v2/models/adding/ready", "/v1/fleet",
                                      "/v1/objectives", "/v1/objectives/adding", "/openapi.json")] + [
           ("POST", path) for path in ("/v2/models/adding/infer", "/v2/models/echoing/infer", "/v2/models/adding/versions/1/infer",
                                       "/v1/objectives/adding/infer", "/v1/objectives/echoing/resolve")]  # fmt: skip
@@ -257,7 +257,7 @@ ANY = st.lists(
 ).map(lambda parts: "/" + "/".join(parts))  # fmt: skip
 ROUTES = (
     st.sampled_from(SERVED * 4)
-    | st.sampled_from(SERVED[8:])
+    | st.sampled_from(SERVED[9:])
     | st.tuples(st.sampled_from(["POST", "GET", "HEAD", "PUT"]), ANY)
 )
 TEXTS = st.sampled_from(["", " ", "identity", "gzip", "0", "2", "443, 443", "[::1]:80", "host:", "keep-alive", "baggage",

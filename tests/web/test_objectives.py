@@ -464,7 +464,7 @@ def test_context_errors_name_the_attribute_and_not_the_value(scripted: Host) -> 
 
 
 def test_paths_and_methods(scripted: Host) -> None:
-    for path in ("/", "/v1", "/v1/objectives/", "/v1/objectives/echoing/foo", "/favicon.ico", "/v1/fleet", "/v22"):
+    for path in ("/v1", "/v1/objectives/", "/v1/objectives/echoing/foo", "/favicon.ico", "/v1/fleet", "/v22"):
         assert scripted.get(path).problem["status"] == 404
     refused = scripted.get("/v1/objectives/echoing/infer")
     assert (refused.problem["status"], refused.headers["allow"]) == (405, "POST")

@@ -154,7 +154,8 @@ def test_the_document_has_the_routes_of_the_app(scripted: Host, engine: Engine) 
         (method, route.path) for route in gateway_app(engine, {}).routes for method in route.methods - {"HEAD"}
     }  # fmt: skip
     assert {(method, path) for method, path in documented if path.startswith("/v1")} == routes - {
-        ("GET", "/openapi.json")
+        ("GET", "/openapi.json"),
+        ("GET", "/"),
     }
     for method, path in documented:
         asked = path.format(objective="echoing", version=1)

@@ -158,7 +158,7 @@ def create_app(
         streams=streams,
     )
     forwarded = () if console is None else Forwarder(console, parts.budget).routes()
-    v1 = V1Handler(parts, fleet, Operators(operator_token), decision_ttl_ms)
+    v1 = V1Handler(parts, fleet, Operators(operator_token), decision_ttl_ms, console is not None)
     app = Gateway(routes=[*v1.routes(), *forwarded, *routes], exception_handlers=v1.exception_handlers())
     # A redirect would send the caller, with its context, to the host in its `Host` header.
     app.router.redirect_slashes = False

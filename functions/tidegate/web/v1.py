@@ -22,6 +22,7 @@ from tidegate.rules.contract import Objective
 from tidegate.web.bodies import ClientGoneError
 from tidegate.web.callers import Operators
 from tidegate.web.errors import from_status, not_found, problem
+from tidegate.web.front_page import FrontPage
 from tidegate.web.http import LEASE, RECORD, Answer, Receive, Scope, Send, json_answer, json_bytes_answer
 from tidegate.web.openapi import ObjectiveDocuments, openapi_document
 from tidegate.web.parts import HandlerParts
@@ -38,10 +39,15 @@ _LONGEST_SHOWN = 64
 
 
 class V1Handler:
-    """The routes of `/v1`, and `/openapi.json`."""
+    """The routes of `/v1`, `/openapi.json`, and the page at `/`."""
 
     def __init__(
-        self, parts: HandlerParts, fleet: FleetStatus | None, operators: Operators, decision_ttl_ms: int
+        self,
+        parts: HandlerParts,
+        fleet: FleetStatus | None,
+        operators: Operators,
+        decision_ttl_ms: int,
+        has_console: bool,
     ) -> None:
         self._parts = parts
         self._fleet = fleet
@@ -49,6 +55,7 @@ class V1Handler:
         self._inference = JsonInference(parts, decision_ttl_ms)
         self._stream = JsonStream(parts, self._inference)
         self._documents = ObjectiveDocuments()
+        self._front_page = FrontPage(has_console)
 
     def routes(self) -> list[BaseRoute]:
         """Return the route table of `/v1`."""
@@ -60,6 +67,7 @@ class V1Handler:
             Route("/v1/objectives/{objective}/stream", self._guarded(self._stream.stream, _EXPLAIN), methods=["POST"]),
             Route("/v1/objectives/{objective}/resolve", self._guarded(resolve, _EXPLAIN), methods=["POST"]),
             Route("/v1/fleet", self._guarded(self._fleet_status)),
+            Route("/", self._guarded(self._front_page.answer)),
             Route("/openapi.json", self._guarded(self._openapi, _OBJECTIVE)),
         ]
 
