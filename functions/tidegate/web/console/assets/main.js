@@ -10,6 +10,9 @@ const PAGES = [
   ["", "Overview", () => import("./pages/overview.js"), "M2 9h5V2H2Zm7 5h5V7H9ZM2 14h5v-3H2ZM9 2v3h5V2Z"],
   ["objectives", "Objectives", () => import("./pages/objective.js"), "M8 1.5a6.5 6.5 0 1 0 0 13 6.5 6.5 0 0 0 0-13Zm0 3.4a3.1 3.1 0 1 1 0 6.2 3.1 3.1 0 0 1 0-6.2Z"],
   ["playground", "Playground", () => import("./pages/playground.js"), "M4 2v12l10-6Z"],
+  ["rules", "Rules", () => import("./pages/rules.js"), "M4 2v9.2M12 4.8V7c0 2-8 1.6-8 4.2M4 2.2a1.6 1.6 0 1 1 0 .1Zm0 10.4a1.6 1.6 0 1 1 0 .1ZM12 3a1.6 1.6 0 1 1 0 .1Z"],
+  ["models", "Models", () => import("./pages/models.js"), "M8 1.4 14 4.6v6.8L8 14.6 2 11.4V4.6Zm0 6.5L2.3 4.8M8 7.9l5.7-3.1M8 7.9v6.4"],
+  ["fleet", "Fleet", () => import("./pages/fleet.js"), "M2 2.5h12v4H2Zm0 7h12v4H2Zm2-5h1.4M4 11.5h1.4"],
 ];
 const OPEN = new Set(["playground"]);
 const CONNECTIONS = {

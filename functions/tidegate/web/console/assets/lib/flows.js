@@ -5,8 +5,8 @@ import { Status, Table } from "./ui.js";
 
 const WIDTH = 640;
 const SIDE = 190;
-const ROW = 26;
-const LEAST = 0.004;
+const LINE = 14;
+const ROW = 40;
 
 // Stack the shares of each side in the order of their size; a band joins its two places.
 function layout(flows, height) {
@@ -15,24 +15,25 @@ function layout(flows, height) {
     for (const flow of flows) sums.set(flow[side], (sums.get(flow[side]) ?? 0) + flow.share);
     return [...sums].sort(([, one], [, other]) => other - one);
   });
-  const gap = 8;
+  const gap = 4;
   const places = sides.map((side) => {
-    const free = height - gap * (side.length - 1);
-    const total = side.reduce((sum, [, part]) => sum + Math.max(part, LEAST), 0) || 1;
+    // Each name has room for its text; what is left of the height is shared in proportion.
+    const free = height - side.length * (LINE + gap);
+    const total = side.reduce((sum, [, part]) => sum + part, 0) || 1;
     let top = 0;
     return new Map(side.map(([name, part]) => {
-      const size = (Math.max(part, LEAST) / total) * free;
-      const place = { name, part, top, size, used: 0, scale: size / Math.max(part, LEAST) };
-      top += size + gap;
+      const thick = Math.max((part / total) * free, 1);
+      const place = { name, top, size: thick + LINE, start: top + LINE / 2, thick, part };
+      top += place.size + gap;
       return [name, place];
     }));
   });
   const bands = flows.map((flow) => {
     const [start, end] = [places[0].get(flow.from), places[1].get(flow.to)];
-    const [left, right] = [flow.share * start.scale, flow.share * end.scale];
-    const band = { ...flow, y0: start.top + start.used, h0: Math.max(left, 1), y1: end.top + end.used, h1: Math.max(right, 1) };
-    start.used += left;
-    end.used += right;
+    const [left, right] = [start, end].map((place) => (flow.share / (place.part || 1)) * place.thick);
+    const band = { ...flow, y0: start.start, h0: Math.max(left, 1), y1: end.start, h1: Math.max(right, 1) };
+    start.start += left;
+    end.start += right;
     return band;
   });
   return { places, bands };
@@ -48,7 +49,7 @@ const cut = (text) => (text.length > 26 ? `${text.slice(0, 25)}…` : text);
 export function Flows({ objective }) {
   const flows = [...objective.flows].sort((one, other) => other.share - one.share);
   const most = Math.max(new Set(flows.map((flow) => flow.from)).size, new Set(flows.map((flow) => flow.to)).size);
-  const height = Math.max(most * (ROW + 8), 60);
+  const height = Math.max(most * ROW, 90);
   const { places, bands } = layout(flows, height);
   const moves = flows.filter((flow) => flow.from !== flow.to);
   const labels = (side, x, anchor) => [...places[side].values()].map((place) => html`<text key=${place.name} x=${x} y=${place.top + place.size / 2} text-anchor=${anchor} dominant-baseline="central">${cut(place.name ?? "refused")}<title>${place.name}</title></text>`);
