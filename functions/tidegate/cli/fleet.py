@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -15,11 +13,10 @@ from tidegate.cli.json_output import AS_JSON, print_json
 from tidegate.cli.options import DIRECTORY
 from tidegate.cli.rules.named import sound_program
 from tidegate.files import read_regular
-from tidegate.placement import FleetDemand, PlacementPlan, ShardPlan
+from tidegate.models.fleet_plan import plan_fleet, plan_json
+from tidegate.placement import PlacementPlan, ShardPlan
 from tidegate.rules import compile_directory, load_bundle
 from tidegate.rules.bundle import MAX_BYTES
-
-SHOWN = 4
 
 
 @click.group(cls=ReportingGroup)
@@ -47,11 +44,10 @@ def plan(rules: Path, models: Path | None, current: Path | None, as_json: bool) 
     something moves against --current, or not everything fits.
     """
     demand = sound_program(rules, as_json=as_json).world.demand
-    closures, notes = _closures(demand, models)
-    planned = demand.plan(closures, None if current is None else _placement(current))
+    planned, notes = plan_fleet(demand, models, None if current is None else _placement(current))
     moved = current is not None and bool(planned.moves)
     if as_json:
-        print_json(_as_dict(planned, notes, compared=current is not None))
+        print_json(plan_json(planned, notes, compared=current is not None))
     else:
         _show(planned, compared=current is not None)
         for note in notes:
@@ -68,43 +64,6 @@ def _placement(current: Path) -> Mapping[str, Sequence[str]]:
     except OSError as error:
         raise click.BadParameter(f"{current} cannot be read: {error.strerror}", param_hint="--current") from error
     return load_bundle(data).fleet.models
-
-
-def _closures(demand: FleetDemand, models: Path | None) -> tuple[Mapping[str, Mapping[str, int]], list[str]]:
-    """Return the closures of all models, and notes on their sizes."""
-    if models is None:
-        undeclared = [model for model in demand.models if demand.declared_mb(model) is None]
-        return {}, _note("no memory_mb and no --models, so that it counts nothing and its steps neither", undeclared)
-    from tidegate.models.footprint import read_footprints
-
-    read = read_footprints(models, demand.models)
-    parts = sorted({part for closure in read.closures.values() for part in closure})
-    guessed = [part for part in parts if demand.declared_mb(part) is None]
-    notes = _note("no memory_mb, so that it counts by the size of its files, the least that it takes", guessed)
-    return read.closures, notes + _note(f"no folder in {models}, so that it counts by what is declared", read.missing)
-
-
-def _note(what: str, models: Sequence[str]) -> list[str]:
-    more = f" and {len(models) - SHOWN} more" if len(models) > SHOWN else ""
-    return [f"{what}: {', '.join(models[:SHOWN])}{more}"] if models else []
-
-
-def _as_dict(planned: PlacementPlan, notes: list[str], *, compared: bool) -> dict[str, Any]:
-    return {
-        "ok": not planned.problems and not (compared and planned.moves),
-        "fits": not planned.problems,
-        "problems": [dataclasses.asdict(each) for each in planned.problems],
-        "placement": {model: list(shards) for model, shards in planned.placement.items()},
-        "reasons": {each.model: each.reason for each in planned.decisions},
-        "moves": [dataclasses.asdict(move) for move in planned.moves] if compared else [],
-        "load_mb": planned.load_mb if compared else 0,
-        "shards": [
-            dataclasses.asdict(shard.capacity)
-            | {"before": dataclasses.asdict(shard.before), "after": dataclasses.asdict(shard.after)}
-            for shard in planned.shards
-        ],
-        "notes": notes,
-    }
 
 
 def _show(planned: PlacementPlan, *, compared: bool) -> None:

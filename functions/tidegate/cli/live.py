@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,7 +13,7 @@ from tidegate.cli.options import BY, WHY
 from tidegate.cli.plane import run_on_plane, run_steps, show_activated
 from tidegate.cli.stacks import STORE_OPTIONS, StoreOptions, resolve_settings
 from tidegate.errors import StoreError
-from tidegate.rules.bundle import revision_json, rules_of, short_revision
+from tidegate.rules.bundle import short_revision
 
 if TYPE_CHECKING:
     from tidegate.control.observe import Action
@@ -134,7 +133,7 @@ def history(stores: StoreOptions, limit: int, as_json: bool) -> None:
 
     A revision that was rolled back is marked bad, and is made live again only with --even-if-bad.
     """
-    from tidegate.control.desired import rollback_revisions
+    from tidegate.control.history import history as history_of
 
     settings = resolve_settings(stores)
 
@@ -145,38 +144,13 @@ def history(stores: StoreOptions, limit: int, as_json: bool) -> None:
         return pointer
 
     pointer = run_on_plane(settings, work)
-    kept = rollback_revisions(pointer, settings.keep_revisions)
-    rows: list[dict[str, Any]] = [
-        {
-            "flip": entry.sequence,
-            "at": datetime.fromtimestamp(entry.at, UTC).isoformat(timespec="seconds"),
-            "action": entry.action,
-            **revision_json(entry.revision),
-            "by": entry.by,
-            "why": entry.why,
-            "live": pointer is not None and entry == pointer.live,
-            "bad": _mark(pointer, entry.revision),
-            "marked_bad": entry.marked_bad and rules_of(entry.marked_bad),
-            "cleared": entry.cleared,
-            "follows": entry.follows,
-            "loaded": pointer is not None and entry.revision in (pointer.live.revision, *kept),
-        }
-        for entry in (() if pointer is None else pointer.entries[:limit])
-    ]
+    rows = history_of(pointer, settings.keep_revisions, limit)
     if as_json:
         print_json({"history": rows})
     elif not rows:
         click.echo("nothing was ever published here")
     else:
         _show_history(rows)
-
-
-def _mark(pointer: Pointer | None, revision: str) -> dict[str, str] | None:
-    mark = None if pointer is None else pointer.mark(revision)
-    if mark is None:
-        return None
-    at = datetime.fromtimestamp(mark.at, UTC).isoformat(timespec="seconds")
-    return {"by": mark.by, "at": at, "why": mark.why}
 
 
 def _show_history(rows: list[dict[str, Any]]) -> None:

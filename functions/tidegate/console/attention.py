@@ -193,11 +193,12 @@ async def _unmatched(sources: ConsoleSources, opened: OpenedRules, pointer: Poin
     """Return the rules that no request reached since they are live, as far as the counts go back."""
     if sources.traffic is None:
         return []
-    live_s = time.time() - pointer.arrival.at
-    objectives, rules = await sources.traffic.objectives(live_s), await sources.traffic.rules(live_s)
-    busy = [
-        name for name, figures in objectives.items() if figures.requests >= FEWEST_REQUESTS and name in opened.rules
-    ]
+    live_at = pointer.arrival.at
+    last_at = await sources.traffic.last_at()
+    if last_at is None:
+        return []
+    objectives = await sources.traffic.objectives(time.time() - live_at)
+    busy = [name for name, each in objectives.items() if each.requests >= FEWEST_REQUESTS and name in opened.rules]
     return [
         Item(
             Kind.RULE_UNMATCHED,
@@ -209,7 +210,7 @@ async def _unmatched(sources: ConsoleSources, opened: OpenedRules, pointer: Poin
         )
         for name in sorted(busy)
         for rule in opened.rules[name]
-        if (name, rule.id) not in rules
+        if last_at.get((name, rule.id), 0.0) < live_at
     ]
 
 

@@ -28,11 +28,14 @@ POINTER_S = 2.0
 class OpenedRules:
     """A revision with what the console asks of it again and again.
 
-    `windows` has the objective, the id and the end (Unix seconds) of each rule that ends.
+    Attributes:
+        windows: the objective, the id and the end (Unix seconds) of each rule that ends.
+        moments: when a rule of each objective begins or ends.
     """
 
     revision: Revision
     windows: tuple[tuple[str, str, float], ...]
+    moments: Mapping[str, tuple[float, ...]]
 
     @property
     def rules(self) -> Mapping[str, Sequence[Rule]]:
@@ -95,18 +98,19 @@ class LiveRules:
 
     async def _open(self, revision: str) -> OpenedRules:
         bundle = await self._plane.reader.bundle(revision)
-        return await asyncio.to_thread(_opened, bundle.data)
+        return await asyncio.to_thread(open_rules, bundle.data)
 
 
-def _opened(data: bytes) -> OpenedRules:
+def open_rules(data: bytes) -> OpenedRules:
+    """Open a bundle. Raises `BundleError`: it is none."""
     revision = open_revision(data)
-    ends = (
-        (objective, rule.id, rule.active[1])
-        for objective, rules in revision.rules.items()
-        for rule in rules
-        if rule.active is not None
-    )
-    return OpenedRules(revision, tuple((objective, rule, end) for objective, rule, end in ends if end is not None))
+    windows: list[tuple[str, str, float]] = []
+    moments: dict[str, tuple[float, ...]] = {}
+    for objective, rules in revision.rules.items():
+        active = [(rule.id, *rule.active) for rule in rules if rule.active is not None]
+        windows += [(objective, rule, end) for rule, _, end in active if end is not None]
+        moments[objective] = tuple(moment for _, *both in active for moment in both if moment is not None)
+    return OpenedRules(revision, tuple(windows), moments)
 
 
 def named(pointer: Pointer, name: str) -> LiveEntry:

@@ -11,7 +11,8 @@ from tidegate import __version__
 from tidegate.console.attention import attention
 from tidegate.console.live_rules import LiveRules, OpenedRules
 from tidegate.console.sources import ConsoleSources
-from tidegate.console.traffic_reads import Figures
+from tidegate.console.traffic import Figures
+from tidegate.console.traffic_reads import figures_json
 from tidegate.control.status import ServerState
 from tidegate.errors import BundleError, StoreError
 from tidegate.ports import Pointer
@@ -59,10 +60,10 @@ async def overview(sources: ConsoleSources, live: LiveRules) -> dict[str, Any]:
         ],
         "traffic": {"window_s": WINDOW_S, **_rated(whole)},
         "objectives": [
-            _objective(objective, None if traffic is None else by_objective.get(name, Figures()))
+            _objective(objective, None if whole is None else by_objective.get(name, Figures(covered_s=whole.covered_s)))
             for name, objective in sorted(objectives.items())
         ],
-        "history": None if traffic is None else (await traffic.history()).as_dict(),
+        "history": None if traffic is None else (await traffic.history())._asdict(),
         "shards": list(_shards(status)),
         "attention": await attention(sources, status, opened, pointer),
     }
@@ -81,10 +82,9 @@ def _live(pointer: Pointer | None) -> dict[str, Any] | None:
     }
 
 
-def _rated(figures: Figures | None, window_s: float = WINDOW_S) -> dict[str, Any]:
-    if figures is None:
-        return {"requests_per_s": None, **Figures().as_dict()}
-    return {"requests_per_s": figures.requests / window_s, **figures.as_dict()}
+def _rated(figures: Figures | None) -> dict[str, Any]:
+    found = figures or Figures()
+    return {"requests_per_s": found.requests_per_s, **figures_json(found)}
 
 
 def _objective(objective: Objective, figures: Figures | None) -> dict[str, Any]:

@@ -2,79 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-
-@dataclass(frozen=True, slots=True)
-class Figures:
-    """Decided requests of a window. Latencies are in milliseconds, `last_at` in Unix seconds; None: unknown, or no request.
-
-    `errors` are the requests that no target answered soundly, `fallbacks` those that another target than the decided one answered.
-    """
-
-    requests: int = 0
-    errors: int = 0
-    fallbacks: int = 0
-    p50_ms: float | None = None
-    p99_ms: float | None = None
-    last_at: float | None = None
-
-    @property
-    def error_share(self) -> float | None:
-        return self.errors / self.requests if self.requests else None
-
-    @property
-    def fallback_share(self) -> float | None:
-        return self.fallbacks / self.requests if self.requests else None
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the shares and the latencies, as each answer with figures has them."""
-        return {
-            "error_share": self.error_share,
-            "fallback_share": self.fallback_share,
-            "p50_ms": self.p50_ms,
-            "p99_ms": self.p99_ms,
-        }
+from tidegate.console.traffic import Figures, TrafficHistory, TrafficSeries
+from tidegate.ports.traffic import SeriesKey
 
 
 @dataclass(frozen=True, slots=True)
 class RuleFigures:
     """The requests that a rule decided, and those of each variant of its split or cell of its experiment, by its name."""
 
-    whole: Figures = Figures()
+    whole: Figures = Figures()  # noqa: RUF009  # immutable
     variants: Mapping[str, Figures] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class History:
-    """A figure for each step of `step_s` seconds, the oldest first; the last step ended at `end` (Unix seconds)."""
-
-    step_s: float
-    end: float
-    requests_per_s: Sequence[float]
-    error_share: Sequence[float | None]
-    p50_ms: Sequence[float | None]
-    p99_ms: Sequence[float | None]
-
-    def as_dict(self) -> dict[str, Any]:
-        return {
-            "step_s": self.step_s,
-            "end": self.end,
-            "requests_per_s": list(self.requests_per_s),
-            "error_share": list(self.error_share),
-            "p50_ms": list(self.p50_ms),
-            "p99_ms": list(self.p99_ms),
-        }
 
 
 class TrafficReads(Protocol):
     """Reads what was counted. Each method may raise `StoreError`."""
-
-    @property
-    def since(self) -> float | None:
-        """Return when counting began, in Unix seconds; None: unknown."""
 
     async def whole(self, window_s: float) -> Figures:
         """Return the figures of all requests of the last `window_s` seconds."""
@@ -82,11 +28,59 @@ class TrafficReads(Protocol):
     async def objectives(self, window_s: float) -> Mapping[str, Figures]:
         """Return the figures of each objective that had a request."""
 
-    async def rules(self, window_s: float) -> Mapping[tuple[str, str], RuleFigures]:
-        """Return the figures of each rule that decided a request, by objective and rule."""
+    async def rules(self, objective: str, window_s: float) -> Mapping[str, RuleFigures]:
+        """Return the figures of each rule of an objective that decided a request."""
 
     async def models(self, window_s: float) -> Mapping[str, Figures]:
         """Return the figures of each model that answered a request itself, and not as the step of an ensemble."""
 
-    async def history(self, objective: str | None = None) -> History:
+    async def history(self, objective: str | None = None) -> TrafficSeries:
         """Return the history of an objective, or of all requests."""
+
+    async def last_at(self) -> Mapping[tuple[str, str], float] | None:
+        """Return when each rule decided a request last, in Unix seconds, by objective and rule; None: unknown."""
+
+
+class HistoryReads:
+    """A `TrafficReads` of the history in this process, which `history` returns."""
+
+    def __init__(self, history: Callable[[], TrafficHistory], clock: Callable[[], float] = time.time) -> None:
+        self._history = history
+        self._clock = clock
+
+    async def whole(self, window_s: float) -> Figures:
+        return self._history().figures(window_s, self._clock())
+
+    async def objectives(self, window_s: float) -> Mapping[str, Figures]:
+        return self._history().by_objective(window_s, self._clock())
+
+    async def rules(self, objective: str, window_s: float) -> Mapping[str, RuleFigures]:
+        history, now = self._history(), self._clock()
+
+        def is_own(key: SeriesKey) -> bool:
+            return key.objective == objective
+
+        wholes = history.by(lambda key: key.rule, window_s, now, is_own)
+        variants: dict[str, dict[str, Figures]] = {}
+        for (rule, variant), figures in history.by(lambda key: (key.rule, key.variant), window_s, now, is_own).items():
+            variants.setdefault(rule, {})[variant] = figures
+        return {rule: RuleFigures(whole, variants.get(rule, {})) for rule, whole in wholes.items()}
+
+    async def models(self, window_s: float) -> Mapping[str, Figures]:
+        return self._history().by(lambda key: key.model, window_s, self._clock())
+
+    async def history(self, objective: str | None = None) -> TrafficSeries:
+        return self._history().series(self._clock(), objective)
+
+    async def last_at(self) -> Mapping[tuple[str, str], float]:
+        return self._history().last_at(lambda key: (key.objective, key.rule))
+
+
+def figures_json(figures: Figures) -> dict[str, Any]:
+    """Return the shares and the latencies, as each answer with figures has them."""
+    return {
+        "error_share": figures.error_share,
+        "fallback_share": figures.fallback_share,
+        "p50_ms": figures.p50_ms,
+        "p99_ms": figures.p99_ms,
+    }

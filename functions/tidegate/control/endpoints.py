@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from tidegate.control.plane import ControlPlane
@@ -25,6 +25,7 @@ from tidegate.ports import (
     Loaded,
     ModelLoad,
     ModelRepository,
+    ModelTimes,
     RegisteredEndpoint,
 )
 from tidegate.rules import Target
@@ -63,6 +64,14 @@ async def loaded_on(plane: ControlPlane, entry: RegisteredEndpoint) -> Loaded:
     """Return the models that are READY on an endpoint. Raises `EndpointError`."""
     try:
         return await _bounded(entry.endpoint, plane.ports.repository_of(entry).loaded(), plane.config.call_timeout_s)
+    except StackError as error:
+        raise EndpointError(str(error)) from error
+
+
+async def times_on(plane: ControlPlane, entry: RegisteredEndpoint) -> Mapping[tuple[str, int], ModelTimes]:
+    """Return what the models of an endpoint took. Raises `EndpointError`."""
+    try:
+        return await _bounded(entry.endpoint, plane.ports.repository_of(entry).times(), plane.config.call_timeout_s)
     except StackError as error:
         raise EndpointError(str(error)) from error
 

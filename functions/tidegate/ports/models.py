@@ -25,6 +25,30 @@ class ModelLoad:
     steps: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class ModelTimes:
+    """What a version of a model took on one server since it was loaded: successful requests, their time with and in its queue, in
+    nanoseconds."""
+
+    requests: int
+    total_ns: int
+    queue_ns: int
+
+    @property
+    def mean_ms(self) -> float | None:
+        return self.total_ns / self.requests / 1e6 if self.requests else None
+
+    @property
+    def mean_queue_ms(self) -> float | None:
+        return self.queue_ns / self.requests / 1e6 if self.requests else None
+
+    def plus(self, other: ModelTimes) -> ModelTimes:
+        """Return the sums of two servers."""
+        return ModelTimes(
+            self.requests + other.requests, self.total_ns + other.total_ns, self.queue_ns + other.queue_ns
+        )
+
+
 Loaded = Mapping[str, frozenset[int]]
 """The READY versions of an endpoint by model; a model without any is left out."""
 
@@ -81,6 +105,9 @@ class ModelRepository(Protocol):
 
     async def finished(self) -> Mapping[str, int]:
         """Return the number of requests that each READY model has finished since it was loaded, failed ones included."""
+
+    async def times(self) -> Mapping[tuple[str, int], ModelTimes]:
+        """Return what each READY version of a model took since it was loaded, by model and version; as the step of an ensemble, too."""
 
     async def model_ready(self, model: str, version: int | None = None) -> bool:
         """Return whether a model (a version of it) can be called, its steps included."""

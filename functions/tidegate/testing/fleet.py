@@ -20,7 +20,7 @@ from tidegate.errors import (
     ModelLoadError,
     StackError,
 )
-from tidegate.ports.models import GoldenOutcome, GoldenResult, Loaded, ModelLoad, SelfTestState
+from tidegate.ports.models import GoldenOutcome, GoldenResult, Loaded, ModelLoad, ModelTimes, SelfTestState
 from tidegate.ports.requests import Endpoint
 from tidegate.rules import Target
 from tidegate.testing.models import pinned_steps
@@ -102,6 +102,15 @@ class MemoryModelRepository:
     async def finished(self) -> Mapping[str, int]:
         await self._reach()
         return dict(self.done)
+
+    async def times(self) -> Mapping[tuple[str, int], ModelTimes]:
+        await self._reach()
+        # The time of a request in memory is none.
+        return {
+            (name, version): ModelTimes(self.done.get(name, 0), 0, 0)
+            for name, load in self.holds.items()
+            for version in load.versions
+        }
 
     async def model_ready(self, model: str, version: int | None = None) -> bool:
         await self._reach()

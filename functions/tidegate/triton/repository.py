@@ -33,7 +33,7 @@ from tidegate.oip.paths import (
     model_path,
     unload_path,
 )
-from tidegate.ports import Endpoint, HttpRequest, HttpResponse, Loaded, ModelLoad, Transport
+from tidegate.ports import Endpoint, HttpRequest, HttpResponse, Loaded, ModelLoad, ModelTimes, Transport
 from tidegate.strict_json import member
 
 T = TypeVar("T")
@@ -123,6 +123,10 @@ class TritonRepository:
 
     async def finished(self) -> Mapping[str, int]:
         return self._read(await self._send("GET", STATISTICS), "statistics of models", _finished)
+
+    async def times(self) -> Mapping[tuple[str, int], ModelTimes]:
+        """See `ModelRepository.times`: https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_statistics.md"""
+        return self._read(await self._send("GET", STATISTICS), "statistics of models", _times)
 
     async def load(self, load: ModelLoad, timeout_s: float) -> None:
         """See `ModelRepository.load`; a loaded model that has not changed costs a few milliseconds.
@@ -221,6 +225,17 @@ def _finished(value: Any) -> Mapping[str, int]:
             int(member(stats, each, dict).get("count", 0)) for each in ("success", "fail")
         )
     return counts
+
+
+def _times(value: Any) -> Mapping[tuple[str, int], ModelTimes]:
+    found = {}
+    for entry in member(value, "model_stats", list):
+        version, stats = version_of(member(entry, "version", str)), member(entry, "inference_stats", dict)
+        success, queue = (member(stats, each, dict) for each in ("success", "queue"))
+        if version is not None:
+            count, total_ns, queue_ns = success.get("count", 0), success.get("ns", 0), queue.get("ns", 0)
+            found[member(entry, "name", str), version] = ModelTimes(int(count), int(total_ns), int(queue_ns))
+    return found
 
 
 def logged_reason(text: str, model: str) -> str:

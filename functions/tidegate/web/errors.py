@@ -33,6 +33,7 @@ from tidegate.errors import (
     RefusedError,
     RequestError,
     SequenceLostError,
+    StoreError,
     TidegateError,
     UnavailableError,
     UnknownObjectiveError,
@@ -191,8 +192,8 @@ def failure_of(error: Exception) -> Failure:
             return Failure(431, "header-too-long", "A header is too long", str(error), {"header": error.name})
         case EndpointAnswerTooLargeError():
             return _bad_model_answer(error, {})
-        case BundleError():
-            return Failure(503, "no-rules", "No rules are loaded", str(error), {}, _RETRY_LATER)
+        case BundleError() | StoreError():
+            return _unread(error)
         case _:
             return _unforeseen(error)
 
@@ -238,6 +239,12 @@ def problem(error: Exception, decided: Sequence[tuple[bytes, bytes]] = ()) -> An
 
 def _bad_model_answer(error: Exception, details: Mapping[str, Any]) -> Failure:
     return Failure(502, "bad-model-answer", "The model's answer cannot be passed on", str(error), details)
+
+
+def _unread(error: BundleError | StoreError) -> Failure:
+    if isinstance(error, StoreError):
+        return Failure(503, "stores", "A store does not answer", str(error), {}, _RETRY_LATER)
+    return Failure(503, "no-rules", "No rules are loaded", str(error), {}, _RETRY_LATER)
 
 
 def _limited(error: LimitedError) -> Failure:

@@ -95,7 +95,7 @@ def _there(
 def _changed(subject: Subject, name: str, objective: str | None, field: str, old: Any, new: Any) -> Change:
     text = f"{subject} {name}: {field} {_in_words(field, old)} → {_in_words(field, new)}"
     return Change(
-        ChangeKind.CHANGED, subject, name, objective, field, _author_form(field, old), _author_form(field, new), text
+        ChangeKind.CHANGED, subject, name, objective, field, author_form(field, old), author_form(field, new), text
     )
 
 
@@ -209,7 +209,7 @@ def _members(rule: Rule) -> dict[str, Any]:
 
 def _rule(kind: ChangeKind, rule: Rule, objective: str, place: int) -> Change:
     members = _members(rule)
-    written = {field: _author_form(field, value) for field, value in members.items()}
+    written = {field: author_form(field, value) for field, value in members.items()}
     parts = "; ".join(f"{field} {_in_words(field, value)}" for field, value in members.items())
     old, new = (None, written) if kind is ChangeKind.ADDED else (written, None)
     return Change(
@@ -241,7 +241,7 @@ def _in_place(old: Sequence[str], new: Sequence[str], names: Mapping[str, str], 
     return {rule for rule in stayed if order[names[rule]] in kept}
 
 
-def _author_form(field: str, value: Any) -> Any:
+def author_form(field: str, value: Any) -> Any:
     """Return a field of a rule as JSON in the form of the rule language; anything else as JSON."""
     if value is None:
         return None
@@ -267,19 +267,19 @@ def _in_words(field: str, value: Any) -> str:
         case _ if value is None or value == ():
             return "none"
         case "when":
-            return _condition(value)
+            return condition_text(value)
         case "split":
             return ", ".join(f"{name} {weight}" for name, weight in value)
         case "shadow":
             return ", ".join(f"{name} {plain(percent)} %" for name, percent in value)
         case "active":
-            return " ".join(f"{key} {moment}" for key, moment in _author_form(field, value).items())
+            return " ".join(f"{key} {moment}" for key, moment in author_form(field, value).items())
         case "experiment":
             return _experiment(value)
         case _ if isinstance(value, tuple) and field not in ("default", "fault"):
             return ", ".join(map(json_text, value))
         case _:
-            form = _author_form(field, value)
+            form = author_form(field, value)
             return printable(form if isinstance(form, str) and form else json.dumps(form, ensure_ascii=False))
 
 
@@ -293,11 +293,12 @@ def _experiment(experiment: Experiment) -> str:
     return f"{experiment.id} {where}; cells {', '.join(cells)}"
 
 
-def _condition(conjunction: Conjunction) -> str:
+def condition_text(conjunction: Conjunction) -> str:
+    """Return conditions in one line; empty where there is none."""
     parts = []
     for term in conjunction:
         if isinstance(term, AnyOf):
-            parts.append("(" + " or ".join(_condition(each) or "always" for each in term.alternatives) + ")")
+            parts.append("(" + " or ".join(condition_text(each) or "always" for each in term.alternatives) + ")")
         else:
             parts.append(f"{term.attribute} {term.words()}")
     return " and ".join(parts)

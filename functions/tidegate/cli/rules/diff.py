@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from tidegate.analysis.compare.comparable import comparable
 from tidegate.analysis.compare.report import Diff, LoggedComparison, compare
 from tidegate.analysis.compare.shares import ObjectiveShares
 from tidegate.analysis.figures import percent
@@ -20,7 +21,7 @@ from tidegate.cli.findings import check_objective
 from tidegate.cli.json_output import AS_JSON, print_json
 from tidegate.cli.options import FILE, at_option, write_file
 from tidegate.cli.rules.log import LOG, Skipped, open_log, progress
-from tidegate.cli.rules.named import comparable, read_revision, refuse_idle_stack
+from tidegate.cli.rules.named import read_revision, refuse_idle_stack
 from tidegate.cli.stacks import STACK
 from tidegate.rules.bundle import short_revision
 from tidegate.rules.times import utc_text

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tidegate.analysis.compare.comparable import as_files
 from tidegate.analysis.compare.revision import Revision, decompiled, open_revision
 from tidegate.cli.findings import end_with_findings, findings_json
 from tidegate.cli.json_output import print_json
@@ -24,8 +25,7 @@ from tidegate.language.compiler import emit
 from tidegate.language.directory import read_directory
 from tidegate.language.program import Program
 from tidegate.rules import Engine, compile_directory, load_bundle
-from tidegate.rules.bundle import MAX_BYTES, resolution_of
-from tidegate.rules.resolved import rules_bundle
+from tidegate.rules.bundle import MAX_BYTES
 
 if TYPE_CHECKING:
     from tidegate.control.plane import ControlPlane
@@ -73,19 +73,6 @@ def refuse_idle_stack(stack: str | None, *names: str | None) -> None:
     """Refuse `--stack` where no argument names what is live, since it would have no effect."""
     if stack is not None and not any(name is not None and name.startswith(LIVE) for name in names):
         raise click.UsageError("--stack says where to find `live:`, and no argument names that: leave it out")
-
-
-def comparable(before: Revision, after: Revision) -> tuple[Revision, Revision]:
-    """Return both revisions as their files compile, unless the targets of both are resolved."""
-    if any(resolution_of(each.bundle.revision) is None for each in (before, after)):
-        return as_files(before), as_files(after)
-    return before, after
-
-
-def as_files(revision: Revision) -> Revision:
-    """Return a revision as its files compile: with its targets as written."""
-    is_resolved = resolution_of(revision.bundle.revision) is not None
-    return open_revision(rules_bundle(revision.bundle.data)) if is_resolved else revision
 
 
 def read_revision(name: str, argument: str, *, as_json: bool, stack: str | None = None) -> Revision:

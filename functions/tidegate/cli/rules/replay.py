@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from tidegate.analysis.compare.comparable import comparable
 from tidegate.analysis.figures import percent
 from tidegate.analysis.pictures.shares_svg import shares_svg
 from tidegate.analysis.replay.races import races_of
@@ -21,7 +22,7 @@ from tidegate.cli.group import INTERRUPTED
 from tidegate.cli.json_output import AS_JSON, print_json
 from tidegate.cli.options import FILE, FOLDER, at_option, not_written, write_file
 from tidegate.cli.rules.log import LOG, STANDARD_INPUT, open_log, progress
-from tidegate.cli.rules.named import comparable, read_revision, refuse_idle_stack
+from tidegate.cli.rules.named import read_revision, refuse_idle_stack
 from tidegate.cli.stacks import STACK
 from tidegate.rules.bundle import short_revision
 

@@ -5,7 +5,8 @@ In a stack the gateway passes requests on to it (`forwarding.py`); on AWS a func
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import re
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,16 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.routing import BaseRoute, Route
 
-from tidegate.console.console import Console
-from tidegate.errors import malformed
+from tidegate.console.console import MOST_WINDOW_S, Console
+from tidegate.errors import Refusal, RefusedError, malformed
+from tidegate.strict_json import UnreadableError, parse
 from tidegate.web.console import paths
 from tidegate.web.console.assets import FOLDER, INDEX, assets
-from tidegate.web.errors import from_status, no_streams, not_found, problem
+from tidegate.web.console.forwarding import MOST_BODY_BYTES
+from tidegate.web.errors import console_body_too_large, from_status, no_streams, not_found, problem, wrong_media_type
+from tidegate.web.head import RequestHead
 from tidegate.web.http import Answer, HeaderList, RawHeaders, Scope, header_values, json_answer
+from tidegate.web.json_body import check_media
 
 Admit = Callable[[RawHeaders], None]
 """Checks that a request is an operator's. Raises `WebError` where it is not."""
@@ -29,6 +34,7 @@ AuthorOf = Callable[[Scope], str]
 
 NO_STORE: HeaderList = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
 _LONGEST_SHOWN = 64
+_SECONDS = re.compile(r"[0-9]{1,6}(\.[0-9]{1,3})?")
 
 
 def create_console(console: Console, *, admit: Admit, author_of: AuthorOf, folder: Path = FOLDER) -> Starlette:
@@ -55,13 +61,24 @@ class _Handler:
         self._author_of = author_of
 
     def routes(self) -> list[BaseRoute]:
-        get = self._get
+        get, console = self._get, self._console
         return [
             Route(paths.PAGE, _guarded(self._page)),
             Route(paths.BELOW_PAGE, _guarded(self._page)),
             Route(paths.EVENTS, _guarded(_events)),
             Route(paths.METRICS, _guarded(self._metrics)),
-            Route(paths.OVERVIEW, get(self._overview)),
+            Route(paths.OVERVIEW, get(lambda _: console.overview())),
+            Route(paths.TRAFFIC, get(self._traffic, ("window_s",))),
+            Route(paths.CASES, get(lambda request: console.cases(_objective(request)))),
+            Route(paths.SOURCE, get(lambda request: console.source(_objective(request)))),
+            Route(paths.DRAFTS, self._post(lambda body, _: console.draft(body)), methods=["POST"]),
+            Route(paths.GRAPH, get(self._graph, ("revision", "objective"))),
+            Route(paths.REVISIONS, get(lambda _: console.revisions())),
+            Route(paths.DIFF, get(self._diff, ("old", "new", "objective"))),
+            Route(paths.ROLLBACK, self._post(console.roll_back), methods=["POST"]),
+            Route(paths.MODELS, get(lambda _: console.models())),
+            Route(paths.MODEL, get(lambda request: console.model(request.path_params["model"]))),
+            Route(paths.PLACEMENT, get(lambda _: console.placement())),
         ]
 
     def _get(
@@ -89,8 +106,34 @@ class _Handler:
             asset = found[INDEX]
         return asset.answer(known[0] if known else None)
 
-    async def _overview(self, _request: Request) -> Any:
-        return await self._console.overview()
+    def _post(self, act: Callable[[Mapping[str, Any], str], Awaitable[Any]]) -> Callable[[Request], Awaitable[Answer]]:
+        """Wrap what an operator does with the body of a request, a JSON object, in its own name."""
+
+        async def answer(request: Request) -> Answer:
+            headers = request.scope["headers"]
+            self._admit(headers)
+            _check_query(request, ())
+            _check_origin(headers)
+            body = _object(headers, await request.body())
+            return json_answer(await act(body, self._author_of(request.scope)), NO_STORE)
+
+        return _guarded(answer)
+
+    async def _traffic(self, request: Request) -> Any:
+        text = request.query_params.get("window_s", f"{MOST_WINDOW_S:g}")
+        window_s = float(text) if _SECONDS.fullmatch(text) else 0.0
+        if not 1.0 <= window_s <= MOST_WINDOW_S:
+            raise malformed(f"window_s must be a number of seconds from 1 to {MOST_WINDOW_S:g}")
+        return await self._console.traffic(_objective(request), window_s)
+
+    async def _graph(self, request: Request) -> Any:
+        query = request.query_params
+        return await self._console.graph(query.get("revision") or "live", query.get("objective") or None)
+
+    async def _diff(self, request: Request) -> Any:
+        query = request.query_params
+        old, new = query.get("old") or "live~1", query.get("new") or "live"
+        return await self._console.diff(old, new, query.get("objective") or None)
 
     async def _metrics(self, request: Request) -> Answer:
         self._admit(request.scope["headers"])
@@ -112,6 +155,40 @@ def _guarded(endpoint: Callable[[Request], Awaitable[Answer]]) -> Callable[[Requ
             return _uncached(problem(error))
 
     return answer
+
+
+def _objective(request: Request) -> str:
+    return str(request.path_params["objective"])
+
+
+def _object(headers: RawHeaders, body: bytes) -> Mapping[str, Any]:
+    """Return a body as the JSON object that it must be. Raises `WebError` or `RefusedError`.
+
+    Without its media type a form of another site could send it, which asks no leave of the browser.
+    """
+    head = RequestHead(headers)
+    if not head.values(b"content-type"):
+        raise wrong_media_type("the body must be application/json: send it with that Content-Type")
+    check_media(head)
+    if len(body) > MOST_BODY_BYTES:
+        raise console_body_too_large(MOST_BODY_BYTES)
+    try:
+        document = parse(body)
+    except UnreadableError as error:
+        raise malformed(f"the body is not JSON that can be read: {error}") from None
+    if not isinstance(document, dict):
+        raise malformed("the body must be a JSON object")
+    return document
+
+
+def _check_origin(headers: RawHeaders) -> None:
+    """Refuse what a page of another site sends. Raises `RefusedError`."""
+    hosts = header_values(headers, b"host")
+    for origin in header_values(headers, b"origin"):
+        if origin.partition(b"://")[2] not in hosts:
+            raise RefusedError(
+                Refusal.CROSS_ORIGIN, "the request has the Origin of another site; open the console at this address"
+            )
 
 
 async def _events(_request: Request) -> Answer:

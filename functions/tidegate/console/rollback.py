@@ -1,0 +1,95 @@
+"""`POST /v1/rollback`: makes an earlier revision live, as `tidegate rollback` does."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+from tidegate.control.plane import ControlPlane
+from tidegate.control.rollback import RollbackRequest, RollbackResult, roll_back
+from tidegate.control.steps import StepEvent, StepState
+from tidegate.errors import PublishError, Refusal, RefusedError, malformed
+from tidegate.rules.bundle import revision_json, rules_of, short_revision
+
+audit = logging.getLogger("tidegate.audit")
+
+WAIT_S = 60.0
+"""The longest wait for the flip; a revision that is not loaded is loaded and validated first."""
+
+LONGEST = 500
+
+
+class Rollbacks:
+    """Rolls back, one at a time. A rollback goes on after its flip, until requests of what was live before have drained."""
+
+    def __init__(self, plane: ControlPlane) -> None:
+        self._plane = plane
+        self._under_way: asyncio.Task[RollbackResult] | None = None
+
+    async def roll_back(self, to: str, why: str, by: str) -> dict[str, Any]:
+        """Make the revision `to` live: its first digits, or `live~1` for the last one before the live one that is not marked bad.
+
+        Raises:
+            RefusedError: there is no such revision, it is marked bad, a step failed, or another rollback is under way.
+        """
+        _check_text("to", to, 1)
+        _check_text("why", why, 1)
+        if self._under_way is not None and not self._under_way.done():
+            raise RefusedError(Refusal.NOT_ROLLED_BACK, "a rollback is under way; look at the history once it is done")
+        before = await self._live()
+        flipped = asyncio.Event()
+
+        def announce(event: StepEvent) -> None:
+            if event.step == "flip" and event.state is StepState.DONE:
+                flipped.set()
+
+        revision = None if to == "live~1" else to
+        request = RollbackRequest(by=by, why=why, revision=revision, leaving=None if revision is not None else before)
+        audit.info("rollback to %s asked for by %s: %s", to, by, why)
+        work = self._under_way = asyncio.create_task(roll_back(self._plane, request, announce))
+        waiting = asyncio.create_task(flipped.wait())
+        try:
+            await asyncio.wait([work, waiting], timeout=WAIT_S, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            waiting.cancel()
+        if work.done():
+            return self._ended(work, by)
+        work.add_done_callback(lambda task: self._log(task, by))
+        if not flipped.is_set():
+            return {"ok": True, "status": "under way", **revision_json(None), "before": before and rules_of(before)}
+        live = await self._live()
+        return {"ok": True, "status": "rolled back", **revision_json(live), "before": before and rules_of(before)}
+
+    async def _live(self) -> str | None:
+        pointer = await self._plane.reader.pointer()
+        return None if pointer is None else pointer.live.revision
+
+    def _ended(self, work: asyncio.Task[RollbackResult], by: str) -> dict[str, Any]:
+        self._log(work, by)
+        try:
+            result = work.result()
+        except PublishError as error:
+            raise RefusedError(Refusal.NOT_ROLLED_BACK, str(error), step=error.step) from error
+        return {"ok": True, **result.as_dict()}
+
+    @staticmethod
+    def _log(work: asyncio.Task[RollbackResult], by: str) -> None:
+        if work.cancelled():
+            audit.warning("the rollback of %s was cut off", by)
+        elif (error := work.exception()) is not None:
+            audit.warning("the rollback of %s failed: %s", by, error)
+        else:
+            result = work.result()
+            audit.info(
+                "the rollback of %s is done (%s): revision %s is live, before it was %s",
+                by,
+                result.status,
+                short_revision(result.revision),
+                short_revision(result.before),
+            )
+
+
+def _check_text(name: str, text: Any, least: int) -> None:
+    if not isinstance(text, str) or not least <= len(text) <= LONGEST or not text.isprintable():
+        raise malformed(f"the member '{name}' must be a printable text of {least} to {LONGEST} characters")
