@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from enum import StrEnum
 from typing import Any
 
 import yaml
@@ -48,9 +49,9 @@ def _layers(revision: Revision) -> dict[str, Any]:
 
 def _objective(revision: Revision, name: str) -> dict[str, Any]:
     contract = revision.manifest.objectives[name].contract
-    members = {
-        key: value for key, value in OBJECTIVE.write(contract).items() if key not in ("context", "allocations", "name")
-    }
+    written = OBJECTIVE.write(contract)
+    left_out = ("context", "allocations", "name")
+    members = {key: value for key, value in written.items() if key not in left_out and value not in (None, [], (), {})}
     context = {each.name: _attribute(ATTRIBUTE.write(each)) for each in contract.attributes.values()}
     times = _times_run(revision)
     return {
@@ -99,11 +100,14 @@ def _experiment(experiment: Experiment, times_run: Mapping[str, int]) -> dict[st
     return {"id": experiment.id, **place, **shared, "cells": cells}
 
 
-class _Dumper(yaml.SafeDumper):
+class _Dumper(yaml.CSafeDumper):
     """Writes a value that stands in two places out twice: rules know no anchors."""
 
     def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002  # PyYAML's
         return True
+
+
+_Dumper.add_multi_representer(StrEnum, lambda dumper, value: dumper.represent_str(value.value))
 
 
 def _yaml(document: Any) -> str:
