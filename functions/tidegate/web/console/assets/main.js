@@ -3,7 +3,7 @@ import { html, render, useEffect, useErrorBoundary, useRef, useState } from "./l
 import { signIn, signOut, token } from "./lib/api.js";
 import { connection, overview, start } from "./lib/events.js";
 import { short } from "./lib/format.js";
-import { BASE, Link, place, to } from "./lib/router.js";
+import { BASE, Link, go, place, to } from "./lib/router.js";
 import { Empty, Failure, Status, Time } from "./lib/ui.js";
 
 const PAGES = [
@@ -91,6 +91,9 @@ function Page({ section, parts }) {
   const [broken, mend] = useErrorBoundary();
   const [loaded, setLoaded] = useState({});
   const page = PAGES.find(([key]) => key === section);
+  useEffect(() => {
+    if (section === "history") go(to("rules", "history"), { replace: true });
+  }, [section]);
   useEffect(() => {
     mend();
     if (page) page[2]().then((module) => setLoaded({ section, View: module.default }), (error) => setLoaded({ section, error }));

@@ -1,6 +1,7 @@
 // Requests, errors and latency over time, by uPlot, which is loaded with the first chart.
 import { html, useEffect, useMemo, useRef, useState } from "./dom.js";
 import { ms, rate, share } from "./format.js";
+import { Empty } from "./ui.js";
 
 let loading = null;
 
@@ -108,6 +109,11 @@ function Panel({ panel, columns }) {
 
 // A history of the API: `end` (Unix time), `step_s`, and a list of figures for each key.
 export function Chart({ history }) {
+  if (!history?.requests_per_s?.length) return html`<${Empty} title="Nothing is counted yet">The chart begins with the first figures.<//>`;
+  return html`<${Panels} history=${history} />`;
+}
+
+function Panels({ history }) {
   const data = useMemo(() => {
     const length = history.requests_per_s.length;
     const times = Array.from({ length }, (_, index) => history.end - (length - 1 - index) * history.step_s);

@@ -8,8 +8,11 @@ const HEIGHT = 58;
 const ACROSS = 84;
 const DOWN = 18;
 
-// A node's column is the longest way to it from a node without a predecessor.
-function layout({ nodes, edges }) {
+// The model's own inputs and outputs are ends of edges without a node. A node's column is the longest way to it from a node without a predecessor.
+function layout({ nodes: steps, edges }) {
+  const named = new Set(steps.map((step) => step.id));
+  const ends = [...new Set(edges.flatMap((edge) => [edge.from, edge.to]))].filter((id) => !named.has(id));
+  const nodes = [...steps, ...ends.map((id) => ({ id, model: null }))];
   const depth = new Map(nodes.map((node) => [node.id, 0]));
   for (let round = 0; round < nodes.length; round += 1) {
     let changed = false;
@@ -59,7 +62,7 @@ function Step({ x, y, node, top }) {
   const label = node.model ?? node.id;
   const body = html`<rect x=${x} y=${y} width=${WIDTH} height=${HEIGHT} rx="7" />
     <text x=${x + 12} y=${y + 19} class="dag-name">${cut(label, 24)}<title>${label}</title></text>
-    <text x=${x + 12} y=${y + 37} class="dag-note">${node.model ? `${ms(node.time_ms)}${node.share ? ` · ${share(node.share, 0)}` : ""}` : "input or output"}</text>
+    <text x=${x + 12} y=${y + 37} class="dag-note">${node.model ? `${ms(node.time_ms)}${node.share ? ` · ${share(node.share, 0)}` : ""}` : "of the ensemble"}</text>
     ${node.model && html`<rect class="dag-bar" x=${x + 12} y=${y + 46} width=${WIDTH - 24} height="4" rx="2" /><rect class="dag-time" x=${x + 12} y=${y + 46} width=${(WIDTH - 24) * (top ? (node.time_ms ?? 0) / top : 0)} height="4" rx="2" />`}`;
   return html`<g class=${node.model ? "dag-node" : "dag-node tensor"}>${node.model ? html`<a href=${to("models", node.model)}>${body}</a>` : body}</g>`;
 }

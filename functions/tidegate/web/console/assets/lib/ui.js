@@ -93,7 +93,7 @@ export function ShareBar({ actual, expected, interval }) {
   </span>`;
 }
 
-export function Sparkline({ values, label }) {
+export function Sparkline({ values = [], label }) {
   const path = useMemo(() => {
     const known = values.filter((value) => value !== null && value !== undefined);
     if (known.length < 2) return "";

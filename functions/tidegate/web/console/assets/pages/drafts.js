@@ -68,8 +68,8 @@ function Editor({ source, objective, context, live }) {
       ${checking && html`<p class="note">Checking …</p>`}
       ${checked ? html`<${Verdict} checked=${checked} context=${context} live=${live} />
         ${checked.findings.length > 0 && html`<p class="note">${plural(checked.findings.length, "finding")}</p>`}<${Findings} findings=${checked.findings} show=${show} />
-        ${checked.explanation?.error && html`<${Failure} error=${{ title: "The context is refused", detail: checked.explanation.error.message }} />`}
-        ${checked.decision && html`<div class="card"><${Decision} decision=${checked.decision} /></div>${checked.explanation?.rules && html`<div class="card"><${Steps} explanation=${checked.explanation} /></div>`}`}
+        ${checked.refused && html`<${Failure} error=${{ title: "The context is refused", detail: checked.refused.detail }} />`}
+        ${checked.decision && html`<div class="card"><${Decision} decision=${checked.decision} /></div>${checked.explanation?.rules && html`<div class="card"><${Steps} explanation=${{ ...checked.explanation, decision: checked.decision }} /></div>`}`}
         ${checked.moves && html`<div class="card"><${Moves} diff=${checked.moves} /></div>`}` : !checking && !error && html`<${Empty} title="The rules are as they are live">Edit them: they are checked while you write, and you see what this context would get and which share moves.<//>`}
     </div>
   </div>`;

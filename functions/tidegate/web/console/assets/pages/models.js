@@ -9,7 +9,7 @@ import { Command, Empty, Paged, Read, Section, Status, Table } from "../lib/ui.j
 const joined = (values) => (values?.length ? values.join(", ") : NONE);
 
 const MODELS = [
-  { key: "name", title: "Model", render: (row) => html`<${Link} to=${to("models", row.name)}>${row.name}<//><div class="note">${row.kind}${row.backend ? ` · ${row.backend}` : ""}</div>` },
+  { key: "name", title: "Model", render: (row) => html`<${Link} to=${to("models", row.name)}>${row.name}<//><div class="note">${row.kind}${row.backend && row.backend !== row.kind ? ` · ${row.backend}` : ""}</div>` },
   { key: "versions", title: "Versions", wide: true, render: (row) => joined(row.versions) },
   { key: "shards", title: "Loaded on", render: (row) => (row.shards.length ? html`<span class="tags">${row.shards.map((shard) => html`<span key=${shard} class="tag">${shard}</span>`)}</span>` : html`<${Status} kind="off">nowhere<//>`) },
   { key: "used", title: "Used by", wide: true, render: (row) => (row.used_by.length ? plural(row.used_by.length, "ensemble") : plural(row.objectives.length, "objective")) },
@@ -67,7 +67,7 @@ function Detail({ name }) {
       <div class="card"><dl class="facts">
         ${[["Kind", model.kind], ["Backend", model.backend || NONE], ["Versions", joined(model.versions)], ["Shards", joined(model.shards)], ["Memory", bytes(model.memory_bytes)], ["Requests", rate(model.requests_per_s)], ["p50", ms(model.p50_ms)]].map(([label, value]) => html`<div key=${label}><dt>${label}</dt><dd>${value}</dd></div>`)}
       </dl></div>
-      ${model.dag?.nodes.length > 0 && html`<${Steps} model=${model} />`}
+      ${model.kind === "ensemble" && model.dag?.nodes.length > 0 && html`<${Steps} model=${model} />`}
       <div class="columns even">
         <div>
           <${Section} title="Blast radius"><div class="body">

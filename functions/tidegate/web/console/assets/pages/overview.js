@@ -73,13 +73,15 @@ export default function Overview() {
   if (!seen) {
     return html`<div class="page"><h1>Overview</h1>${error ? html`<${Failure} error=${error} />` : html`<div class="waiting" role="status">Reading …</div>`}</div>`;
   }
-  const { traffic, history } = seen;
+  // Nothing counted yet is no traffic yet.
+  const traffic = seen.traffic ?? { window_s: 60 };
+  const history = seen.history ?? {};
   const unhappy = seen.attention.filter((entry) => entry.severity !== "info").length;
   return html`<div class="page">
     <h1>Overview</h1>
     ${error && html`<${Failure} error=${error} />`}
     <${Publishing} entries=${seen.publishing} />
-    <dl class="stats" aria-label=${`Traffic of the last ${traffic.window_s} s`}>
+    <dl class="stats">
       <${Stat} label="Requests" value=${rate(traffic.requests_per_s)}><${Sparkline} values=${history.requests_per_s} label="Requests per second over 15 minutes" /><//>
       <${Stat} label="Errors" value=${share(traffic.error_share)} kind=${errorKind(traffic.error_share)}><${Sparkline} values=${history.error_share} label="Share of errors over 15 minutes" /><//>
       <${Stat} label="Fallbacks" value=${share(traffic.fallback_share)} />
@@ -92,7 +94,7 @@ export default function Overview() {
           <${Table} caption="Objectives" columns=${OBJECTIVES} rows=${seen.objectives} keyOf=${(row) => row.name}
             empty=${html`<${Empty} title="No objective is live">Write one: <code>tidegate rules new OBJECTIVE</code><//>`} />
         <//>
-        <${Section} title="Traffic" class="later" aside=${html`<span class="note">15 min</span>`}><${Chart} history=${history} /><//>
+        <${Section} title="Traffic" class="later" aside=${html`<span class="note">15 min</span>`}><${Chart} history=${seen.history} /><//>
       </div>
       <div>
         <${Section} title="Needs attention" class="sooner" aside=${unhappy ? html`<${Status} kind="warning">${unhappy}<//>` : null}><${Attention} entries=${seen.attention} /><//>

@@ -1,5 +1,5 @@
 // The live rules as a graph, what differs between two revisions, and the history with roll back.
-import { html, useState } from "../lib/dom.js";
+import { html, useEffect, useState } from "../lib/dom.js";
 import { useRead } from "../lib/api.js";
 import { Moves } from "../lib/flows.js";
 import { Graph, GraphList } from "../lib/graph.js";
@@ -97,12 +97,15 @@ export default function Rules({ parts: [view = ""] }) {
   const { query } = place.use();
   useTitle(view === "history" ? "History of the rules" : view === "diff" ? "Differences of rules" : "Rules");
   const known = VIEWS.some(([key]) => key === view);
+  // Any other name is an objective's, whose rules its own page shows.
+  useEffect(() => {
+    if (!known) go(to("objectives", view), { replace: true });
+  }, [known, view]);
   return html`<div class="page">
     <div class="head"><h1>Rules</h1><p class="note">Objective → rules → targets → shards, and how they became what they are.</p>
       <${Tabs} label="View" items=${VIEWS} current=${view} choose=${(key) => go(key ? to("rules", key) : to("rules"))} /></div>
     ${view === "" && html`<${GraphView} wanted=${query.get("objective")} />`}
     ${view === "history" && html`<${History} />`}
     ${view === "diff" && html`<${Differences} query=${query} />`}
-    ${!known && html`<${Empty} title="No such view of the rules"><a href=${to("rules")}>Go to the graph</a><//>`}
   </div>`;
 }
