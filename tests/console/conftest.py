@@ -68,6 +68,17 @@ cases:
     context: {member_id: "1", tags: [new, old], tier: 3}
     expect: {rule: tagged}
 """
+STORY = """objective: story
+summary: A story, word by word.
+owner: tests
+responses: stream
+context:
+  member_id: {type: string}
+timeout_ms: 60000
+rules:
+  - id: default
+    serve: storyteller
+"""
 LAYERS = """home: {key: member_id, experiments: {"7": [0, 4999]}}
 """
 
@@ -77,7 +88,8 @@ def write_console_rules(folder: Path, main: str = MAIN) -> Path:
     on = {name: ["a", "b"] for name in ("versioned", "versioned_pipeline", "storyteller")}
     rows = [f"{{id: r-{n:04}, when: {{country: C{n}}}, serve: versioned/{1 + n % 3}}}" for n in range(MANY - 1)]
     many = ",\n  ".join([*rows, "{id: default, serve: versioned/1}"])
-    write_rules(folder, {"a": 1, "b": 1}, on, many=f"[{many}]", story="storyteller")
+    write_rules(folder, {"a": 1, "b": 1}, on, many=f"[{many}]")
+    (folder / "objectives" / "story.yaml").write_text(STORY)
     (folder / "cases").mkdir(exist_ok=True)
     (folder / "cases" / "main.yaml").write_text(CASES)
     (folder / "layers.yaml").write_text(LAYERS)

@@ -36,7 +36,7 @@ export function Time({ at }) {
 export function Table({ caption, columns, rows, keyOf, empty }) {
   if (!rows.length && empty) return empty;
   const cell = (column) => `${column.numeric ? "numeric" : ""} ${column.wide ? "wide" : ""} ${column.class ?? ""}`.trim();
-  return html`<div class="scroll" role="region" aria-label=${caption} tabIndex="0"><table>
+  return html`<div class="scroll" role="region" aria-label=${`${caption}: table`} tabIndex="0"><table>
     <caption class="hidden">${caption}</caption>
     <thead><tr>${columns.map((column) => html`<th key=${column.key} scope="col" class=${cell(column)}>${column.title}</th>`)}</tr></thead>
     <tbody>${rows.map((row) => html`<tr key=${keyOf(row)} class=${row.rowClass}>${columns.map((column, index) =>

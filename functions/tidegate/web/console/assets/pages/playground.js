@@ -85,7 +85,9 @@ function Playground({ objective }) {
   const { context, wrong } = useMemo(() => contextOf(objective, form), [form]);
   const text = JSON.stringify(context);
   const valid = !Object.keys(wrong).length;
-  const { answer, error } = useDecision(objective.name, text, valid);
+  const required = objective.attributes.filter((each) => each.required).map((each) => each.name);
+  const untouched = text === "{}" && required.length > 0;
+  const { answer, error } = useDecision(objective.name, text, valid && !untouched);
   const set = (value) => change(textsOf(objective, value));
   const first = useRef(true);
   useEffect(() => {
@@ -115,18 +117,18 @@ function Playground({ objective }) {
           <button type="button" class="small" onClick=${() => set({})}>Clear</button></div>
         </div>
       <//>
-      <${Answer} objective=${objective} context=${context} valid=${valid} inputs=${inputs} setInputs=${setInputs} />
+      <${Answer} objective=${objective} context=${context} valid=${valid && !untouched} inputs=${inputs} setInputs=${setInputs} />
     </div>
     <div>
       <${Section} title="Decision" class="decided"><div aria-live="polite" aria-atomic="true">
-        ${!valid ? html`<${Empty} title="The context has a mistake">It is marked in the form.<//>` : error ? html`<div class="body"><${Failure} error=${error} /></div>` : answer ? html`<${Decision} decision=${answer.decision} />` : html`<div class="waiting">Deciding …</div>`}
+        ${untouched ? html`<${Empty} title="Begin with the context">${required.join(", ")} ${required.length === 1 ? "is" : "are"} required. Fill in the form, or choose an example.<//>` : !valid ? html`<${Empty} title="The context has a mistake">It is marked in the form.<//>` : error ? html`<div class="body"><${Failure} error=${error} /></div>` : answer ? html`<${Decision} decision=${answer.decision} />` : html`<div class="waiting">Deciding …</div>`}
       </div><//>
-      ${valid && explanation && html`<${Ignored} entries=${explanation.ignored} />
+      ${valid && !untouched && explanation && html`<${Ignored} entries=${explanation.ignored} />
         <${Section} title="Rule by rule"><${Steps} explanation=${explanation} /><//>
         <${Section} title="Arithmetic of the sticky choice"><${Arithmetic} explanation=${explanation} /><//>`}
     </div>
   </div>
-  <${Drafts} objective=${objective.name} context=${valid ? context : null} live=${answer?.decision} />`;
+  <${Drafts} objective=${objective.name} context=${valid && !untouched ? context : null} live=${answer?.decision} />`;
 }
 
 export default function Page({ parts: [name] }) {

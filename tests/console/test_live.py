@@ -1,0 +1,27 @@
+"""What happens to the stack is seen without a reload. The last tests of the stack: they harm it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+from tests.console.conftest import Open, Operated
+from tests.support.stack import eventually
+
+
+def test_a_killed_shard_is_seen_on_the_overview_and_in_the_fleet(stack: Operated, open_page: Open) -> None:
+    assert eventually(lambda: stack.ask("/v1/fleet")["healthy"])
+    overview, fleet = open_page("/console"), open_page("/console/fleet")
+    shards = overview.get_by_role("table", name="Shards")
+    shards.get_by_text("1 endpoint ready").first.wait_for()
+    fleet.get_by_text("1 of 1 endpoint ready").first.wait_for()
+    victim = next(each for each in stack.ask("/v1/fleet")["shards"] if each["name"] == "b")["endpoints"][0]
+    began = time.monotonic()
+    os.killpg(victim["pid"], signal.SIGKILL)
+    row = shards.get_by_role("row").filter(has=overview.get_by_role("rowheader", name="b"))
+    row.locator(".status.error").wait_for()
+    print(f"seen after {time.monotonic() - began:.1f} s")
+    fleet.get_by_text("0 of 1 endpoint ready").wait_for()
+    row.locator(".status.ok").wait_for()
+    fleet.get_by_text("0 of 1 endpoint ready").wait_for(state="detached")
