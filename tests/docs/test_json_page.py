@@ -60,6 +60,7 @@ OF_A_STACK: Mapping[str, list[str]] = {
     "history": ["--stack", "{closed}"],
     "shadow report": ["--stack", "{closed}"],
     "status": ["--url", "{closed}"],
+    "console": ["--stack", "{closed}"],
 }
 """Commands that need a stack or Triton, with arguments that fail."""
 

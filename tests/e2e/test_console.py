@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.commands import tidegate
 from tests.support.stack import RunningStack, eventually, make_repository, running_stack, write_rules
 
 OBJECTIVE = """\
@@ -306,6 +307,24 @@ def test_what_a_page_of_another_site_sends_is_refused(stack: RunningStack) -> No
     for media in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"):
         answer = ask(stack, "/v1/rollback", {"to": "live~1", "why": "x"}, headers={"Content-Type": media})
         assert answer.status == 415, media
+
+
+def test_the_link_to_the_console_has_the_token_and_the_log_has_not(stack: RunningStack) -> None:
+    token = stack.known.operator_token
+    link = f"{stack.url}/console#token={token}"
+    said = tidegate("console", "--stack", stack.url)
+    assert (said.returncode, said.stdout) == (0, f"{link}\n")
+    found = json.loads(tidegate("console", "--json", "--stack", stack.url).stdout)
+    assert found == {"format_version": 1, "stack": stack.url, "link": link}
+    page = ask(stack, "/console", token=None)
+    assert (page.status, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert eventually(lambda: f"`tidegate console --stack {stack.url}` prints the link" in stack.errors)
+    assert token not in stack.errors
+    wrong = tidegate(
+        "console", "--stack", stack.url, variables={"XDG_RUNTIME_DIR": "/nowhere", "XDG_CACHE_HOME": "/nowhere"}
+    )
+    assert wrong.returncode == 1
+    assert "set TIDEGATE_OPERATOR_TOKEN" in wrong.stderr
 
 
 def test_a_killed_server_is_in_the_overview_within_seconds(stack: RunningStack) -> None:

@@ -23,7 +23,7 @@ TIMEOUT_S = 5.0
 EXAMPLES: Mapping[str, Any] = {"string": "1", "integer": 1, "number": 1.0, "boolean": True, "version": "1.0", "set": []}
 
 
-def first_steps(url: str, engine: Engine, rules: Path, models: Path) -> list[str]:
+def first_steps(url: str, engine: Engine, rules: Path, models: Path, *, has_console: bool) -> list[str]:
     """Return the lines to print. Their request was sent, and answered with 200: its context is from the cases of the rules
     directory, its inputs are from the golden requests of the model repository."""
     stack = "" if url == LOCAL_STACK else f" --stack {url}"
@@ -34,6 +34,9 @@ def first_steps(url: str, engine: Engine, rules: Path, models: Path) -> list[str
         lines.append(f"  curl -s {address} -H 'content-type: application/json' -d {shlex.quote(body)}")
     lines.append(f"  tidegate status{stack}")
     lines.append(f"  tidegate publish --rules {shlex.quote(str(rules))} --dry-run{stack}")
+    if has_console:
+        # Without its token, which is nobody's who reads a log.
+        lines.append(f"The console, at {url}/console: `tidegate console{stack}` prints the link that opens it.")
     lines.append(f"The fleet as JSON: tidegate status --json{stack}, as {url}/v1/fleet asks for the operators' token.")
     lines.append(f"Changes of {rules} are followed.")
     return lines

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import signal
 import socket
@@ -120,7 +121,8 @@ async def _print_first_steps(url: str, stack: LocalStack, rules: Path, models: P
     """Print on standard error what can be tried now."""
     engine = await stack.live_engine()
     if engine is not None:
-        for line in await asyncio.to_thread(first_steps, url, engine, rules, models):
+        steps = functools.partial(first_steps, has_console=stack.settings.console)
+        for line in await asyncio.to_thread(steps, url, engine, rules, models):
             say(line, err=True)
 
 

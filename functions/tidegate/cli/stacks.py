@@ -230,17 +230,25 @@ def read_fleet(url: str, *, is_guessed: bool = False) -> Mapping[str, Any]:
     found = stack_file.find(url)
     if found is not None and found.socket is not None and (fleet := _asked_directly(found.socket)) is not None:
         return fleet
-    address = url.rstrip("/") + FLEET
+    token = None if found is None and is_guessed else token_of(url)
+    return read_operators(url.rstrip("/") + FLEET, token)
+
+
+def token_of(url: str) -> str | None:
+    """Return the operators' token for a gateway or stack: that of this user's stack at the address, else that of the settings."""
+    found = stack_file.find(url)
+    return Settings.from_environment().operator_token if found is None else found.operator_token
+
+
+def read_operators(address: str, token: str | None) -> Mapping[str, Any]:
+    """Read a path of operators as a JSON object. Raises `UnavailableError`."""
     request = urllib.request.Request(address)  # noqa: S310  # the scheme is checked
-    token = found.operator_token if found is not None else None
-    if found is None and not is_guessed:
-        token = Settings.from_environment().operator_token
     if token is not None:
         # Not to wherever the answer may redirect.
         request.add_unredirected_header("Authorization", f"Bearer {token}")
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:  # noqa: S310  # as above
-            fleet = json.load(response)
+            found = json.load(response)
     except urllib.error.HTTPError as error:
         if error.code == HTTPStatus.UNAUTHORIZED:
             raise OperatorsOnlyError(
@@ -256,9 +264,9 @@ def read_fleet(url: str, *, is_guessed: bool = False) -> Mapping[str, Any]:
         raise UnavailableError(
             f"cannot read {address}: {reason}; is the gateway running, and is this its address? `tidegate up` starts a stack"
         ) from error
-    if not isinstance(fleet, dict):
-        raise UnavailableError(f"{address} gives no fleet; is it a gateway?")
-    return fleet
+    if not isinstance(found, dict):
+        raise UnavailableError(f"{address} gives no JSON object; is it a gateway?")
+    return found
 
 
 def _asked_directly(path: Path) -> Mapping[str, Any] | None:
