@@ -23,7 +23,7 @@ MODULES = (
     "gateway/latencies", "gateway/load", "gateway/metadata", "gateway/model_checks", "gateway/outliers", "gateway/places",
     "gateway/private_ids",
     "gateway/quarantine", "gateway/quotas", "gateway/retry_budget", "gateway/sender", "gateway/sequences",
-    "gateway/request", "gateway/service", "gateway/shadowing",
+    "gateway/request", "gateway/service", "gateway/shadowing", "gateway/spans",
     "gateway/streams", "gateway/traffic", "gateway/verdict", "gateway/watch",
     "listener/answer", "listener/body", "listener/chunked", "listener/connection", "listener/exchange", "listener/head",
     "listener/owner", "listener/sending",

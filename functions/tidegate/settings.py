@@ -133,6 +133,13 @@ class Settings:
         0,
         100,
     )
+    tracing: str = kinds.text(
+        "off",
+        "Whether spans of requests are exported to an OpenTelemetry collector: off or otlp (over HTTP, by OpenTelemetry's own "
+        "variables such as OTEL_EXPORTER_OTLP_ENDPOINT; needs the extra `tracing`).",
+        "off|otlp",
+        "off or otlp",
+    )
     max_active_requests: int = kinds.whole(
         1024,
         "Most requests under way at a time in a gateway's process; the limit falls, to 64 at least, while its event loop is late.",

@@ -17,7 +17,7 @@ from tidegate.oip.infer_message import stream_error
 from tidegate.oip.protobuf import field
 from tidegate.ports import Endpoint, HttpRequest, HttpResponse
 from tidegate.rpc import service
-from tidegate.rpc.infer import Inference
+from tidegate.rpc.infer import INFER, Inference
 from tidegate.rpc.stream import _IDLE_S, StreamInference
 from tidegate.rules import compile_directory, load_bundle
 from tidegate.testing import MemoryEndpointDirectory, MemoryEngineSource, MemoryTransport
@@ -170,7 +170,7 @@ def test_a_unary_request_ends_when_its_answer_is_sent(made: Callable[..., Handle
         lines: list[Any] = []
         context = Context((0.0, request(10)), reads=5.0)
         parts = made(partial(after, 1.0, HttpResponse(200, [], field(2, b"answer"))), lines)
-        answering = asyncio.create_task(service._answered(Inference(parts).__call__, parts.log, None, context))
+        answering = asyncio.create_task(service._answered(Inference(parts).__call__, parts.log, INFER, None, context))
         await asyncio.sleep(3)
         assert lines == []
         assert (Message.held, parts.budget.used_bytes) == (0, 0)
@@ -185,10 +185,10 @@ def test_a_unary_request_whose_caller_leaves_or_does_not_read_has_no_status(made
         lines: list[Any] = []
         parts = made(partial(after, 1.0, HttpResponse(200, [], field(2, b"answer"))), lines)
         slow = Context((0.0, request(10)), reads=100.0)
-        await service._answered(Inference(parts).__call__, parts.log, None, slow)
+        await service._answered(Inference(parts).__call__, parts.log, INFER, None, slow)
         assert slow.code is grpc.StatusCode.RESOURCE_EXHAUSTED
         leaving = Context((0.0, request(10)), reads=100.0)
-        answering = asyncio.create_task(service._answered(Inference(parts).__call__, parts.log, None, leaving))
+        answering = asyncio.create_task(service._answered(Inference(parts).__call__, parts.log, INFER, None, leaving))
         await asyncio.sleep(3)
         answering.cancel()
         await asyncio.wait([answering])
@@ -202,7 +202,7 @@ def test_a_unary_request_to_an_objective_that_streams_is_not_sent(made: Callable
         context = Context((0.0, request(10, "streamed")))
         parts = made(partial(after, 1.0, HttpResponse(200, [], field(2, b"answer"))))
         with pytest.raises(Aborted):
-            await service._answered(Inference(parts).__call__, None, None, context)
+            await service._answered(Inference(parts).__call__, None, INFER, None, context)
         assert context.code is grpc.StatusCode.UNIMPLEMENTED
         streaming = Context((0.0, request(10, "streamed")), is_done=True)
         await StreamInference(made(partial(after, 1.0, REFUSED)))(None, streaming)

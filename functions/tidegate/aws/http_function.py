@@ -55,6 +55,7 @@ class HttpFunction:
         edge_keys: None: CloudFront is not in front.
         flush_shadows: sends the copies of a request before its answer is returned, as nothing runs after that; returns the
             counts of `tidegate.shadows.counts`.
+        flush_traces: exports the spans of a request, for a short while, for the same reason.
     """
 
     def __init__(
@@ -65,9 +66,11 @@ class HttpFunction:
         open_breakers: Callable[[], int] = lambda: 0,
         edge_keys: EdgeKeys | None = None,
         flush_shadows: Callable[[], Counter[str]] = Counter,
+        flush_traces: Callable[[], None] = lambda: None,
     ) -> None:
         self._edge_keys = edge_keys
         self._flush_shadows = flush_shadows
+        self._flush_traces = flush_traces
         self._app = app
         self._freshness = freshness
         self._telemetry = telemetry
@@ -81,6 +84,7 @@ class HttpFunction:
         began_s = time.perf_counter()
         if shadows := self._flush_shadows():
             self._telemetry.shadows(shadows, (time.perf_counter() - began_s) * 1000)
+        self._flush_traces()
         self._telemetry.end(response["statusCode"], self._freshness.measured_age_s, self._open_breakers())
         return response
 

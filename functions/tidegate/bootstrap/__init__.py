@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from tidegate.ports import (
     Offload,
     ShadowSink,
     Suspect,
+    Tracer,
     Transport,
 )
 from tidegate.settings import Settings
@@ -54,6 +56,24 @@ def build_transport(settings: Settings, budget: ByteBudget | None = None) -> Poo
     )
 
 
+def build_tracer(settings: Settings, report: Callable[[str], None]) -> Tracer | None:
+    """Return the tracer of this process, by its environment; None: requests are not traced. `report` gets a text for the log, in
+    another thread.
+
+    Raises:
+        SettingsError: the packages are not installed, or a variable of OpenTelemetry has a value that cannot be used.
+    """
+    if settings.tracing == "off":
+        return None
+    from tidegate.tracing.environment import check_tracing
+
+    check_tracing(os.environ)
+    # Nothing else needs OpenTelemetry's SDK, which takes longer to import than the gateway.
+    from tidegate.tracing.otlp import OtlpTracer
+
+    return OtlpTracer(os.environ, report)
+
+
 def response_limits(settings: Settings, budget: ByteBudget) -> ResponseLimits:
     return ResponseLimits(settings.max_response_bytes, budget)
 
@@ -73,6 +93,7 @@ def build_gateway(
     write_line: WriteLine | None = None,
     console: ConsoleBackend | None = None,
     sequence_key: Callable[[], str] | None = None,
+    tracer: Tracer | None = None,
 ) -> Gateway:
     """The gateway over the engine of `engines` and the endpoints of `directory`; `fleet` answers `GET /v1/fleet` to
     operators.
@@ -80,7 +101,7 @@ def build_gateway(
     `caller_of` gives the name of a request's caller. The default believes the caller's own header, so a gateway that
     strangers reach is given one that asks its authorizer. `observe` gets every decided inference, `suspects` every model that
     callers cannot use on an endpoint, and `shadows` the copies of requests; None: no request is copied. `write_line` gets a
-    line for the log of each request that names an objective. `streams` is false where
+    line for the log of each request that names an objective, and `tracer` records each. `streams` is false where
     the app's server sends only whole answers. `console` answers the console and the operators' paths; None: they are 404.
     `rpc_port_of` gives an endpoint's port for gRPC, where the gateway serves that. `sequence_key` returns the key of sequence ids,
     where it is not that of the settings.
@@ -143,6 +164,7 @@ def build_gateway(
         limit_shares=settings.limit_shares,
         console=console,
         log=None if write_line is None else AccessLog(write_line, settings.access_log_percent),
+        tracer=tracer,
     )
 
     async def close() -> None:

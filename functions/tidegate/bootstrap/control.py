@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import ipaddress
+import os
 import secrets
 import socket
 from collections.abc import Callable, Mapping
@@ -32,6 +33,7 @@ from tidegate.ports import (
     Transport,
 )
 from tidegate.settings import Settings
+from tidegate.tracing.environment import traces_endpoint
 from tidegate.triton.repository import TritonRepository
 
 if TYPE_CHECKING:
@@ -163,6 +165,7 @@ def _launcher(settings: Settings, transport: Transport, auto_complete: Callable[
         settings.server_start_timeout_s,
         server_variables(settings),
         secret=settings.management_secret or secrets.token_urlsafe(32),
+        traces=None if settings.tracing == "off" else traces_endpoint(os.environ),
     )
 
 

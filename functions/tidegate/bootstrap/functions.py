@@ -21,7 +21,7 @@ from tidegate.aws.http_function import MOST_REQUEST_BYTES, App, HttpFunction, Sc
 from tidegate.aws.secrets import read_sequence_key
 from tidegate.aws.shard_names import label_of
 from tidegate.aws.telemetry import Telemetry
-from tidegate.bootstrap import build_gateway
+from tidegate.bootstrap import build_gateway, build_tracer
 from tidegate.bootstrap.wires import shadow_queue_of, wire_to
 from tidegate.errors import BundleError, SettingsError
 from tidegate.files import read_regular
@@ -46,6 +46,9 @@ Build = Callable[[KnownRules | None], tuple[HttpFunction, EngineFollower]]
 """Wires a function around rules that it may fall back on: the function, and the follower that its rules come from."""
 
 EVERY_SHARD = "*"
+
+FLUSH_S = 0.5
+"""How long an invocation waits for its spans to be exported, since nothing runs after it. What is left goes with the next one's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +104,7 @@ def build_http_function(
         SettingsError: a setting is missing or malformed.
     """
     telemetry = Telemetry(service, settings.log_level)
+    tracer = build_tracer(settings, report_traces)
     follower = build_follower(settings, environment, fallback)
     shadows = shadow_queue_of(settings, environment)
     gateway = build_gateway(
@@ -114,6 +118,7 @@ def build_http_function(
         write_line=None if settings.access_log == "off" else telemetry.log_request,
         streams=False,
         sequence_key=_sequence_key(settings, environment),
+        tracer=tracer,
     )
     if follower.revision is None or fallback is not None:
         _read_first(follower)
@@ -124,10 +129,18 @@ def build_http_function(
         gateway.shadow_counts.clear()
         return counts if shadows is None else counts + shadows.flush(gateway.shadow_pairs)
 
-    function = HttpFunction(
-        app, follower, telemetry, gateway.dispatcher.open_breakers, _edge_keys(settings), flush_shadows
-    )
+    def flush_traces() -> None:
+        if tracer is not None:
+            tracer.flush(FLUSH_S)
+
+    breakers = gateway.dispatcher.open_breakers
+    function = HttpFunction(app, follower, telemetry, breakers, _edge_keys(settings), flush_shadows, flush_traces)
     return function, follower
+
+
+def report_traces(text: str) -> None:
+    """Log what became of spans that were lost."""
+    _log.warning("%s", text)
 
 
 def _edge_keys(settings: Settings) -> EdgeKeys | None:

@@ -125,7 +125,12 @@ class GatewayChannel:
             settings.shadow_buffered_bytes,
         )
         return LinkedShadows(
-            limits, settings.connect_timeout_ms, settings.max_response_bytes, self._shadows_done, self._lost_pairs
+            limits,
+            settings.connect_timeout_ms,
+            settings.max_response_bytes,
+            self._shadows_done,
+            self._lost_pairs,
+            settings.tracing,
         )
 
     def _queued_shadows(self, settings: Settings) -> QueuedShadows:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import uvloop
 
-from tidegate.bootstrap import Gateway, build_gateway
+from tidegate.bootstrap import Gateway, build_gateway, build_tracer
 from tidegate.bootstrap.gateway_channel import GatewayChannel, LinkedLog
 from tidegate.bootstrap.gateway_link import GatewayLink, Message, MessageKind
 from tidegate.bootstrap.log_file import OFF, LogFile
@@ -39,8 +39,13 @@ from tidegate.tasks import wait_at_most
 if TYPE_CHECKING:
     from tidegate.rpc.server import RpcConfig, RpcServer
 
+logger = logging.getLogger(__name__)
+
 QUEUES_S = 2.0
 """How often the servers are asked how long their own queues are."""
+
+TRACES_S = 0.7
+"""How long the last spans may take at the end of the process."""
 
 MOST_WORKERS = 2
 LOOK_S = 0.02
@@ -83,6 +88,13 @@ async def _run(control: GatewayChannel, link: GatewayLink, listener: socket.sock
     # The developer of a model reads its errors, on the machine that it runs on.
     settings = replace(settings, model_errors=settings.model_errors or "passed")
     log = None if settings.access_log in (None, OFF) else LogFile(settings.access_log)
+    loop = asyncio.get_running_loop()
+
+    def report(text: str) -> None:
+        # The link belongs to the loop, and spans are exported by a thread.
+        loop.call_soon_threadsafe(logger.warning, "%s", text)
+
+    tracer = build_tracer(settings, report)
     gateway = build_gateway(
         settings,
         follower,
@@ -94,6 +106,7 @@ async def _run(control: GatewayChannel, link: GatewayLink, listener: socket.sock
         shadows=shadows,
         write_line=None if log is None else log.write,
         console=control.console(settings),
+        tracer=tracer,
         rpc_port_of=None if start["rpc_port"] is None else control.directory.rpc_port,
     )
     control.gateway_shadows, control.gateway_pairs = gateway.shadow_counts, gateway.shadow_pairs
@@ -102,6 +115,8 @@ async def _run(control: GatewayChannel, link: GatewayLink, listener: socket.sock
     async with contextlib.AsyncExitStack() as ending:
         if log is not None:
             ending.callback(log.close)
+        if tracer is not None:
+            ending.push_async_callback(asyncio.to_thread, tracer.close, TRACES_S)
         ending.push_async_callback(workers.aclose)
         ending.push_async_callback(control.end_shadows, shadows)
         ending.push_async_callback(gateway.close)

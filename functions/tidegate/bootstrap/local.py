@@ -48,6 +48,7 @@ from tidegate.settings import Settings
 from tidegate.shadows.tallies import Tallies
 from tidegate.stack_file import StackFile
 from tidegate.tasks import cancel
+from tidegate.tracing.environment import check_tracing
 from tidegate.triton.installation import find_installation
 
 logger = logging.getLogger(__name__)
@@ -91,6 +92,8 @@ async def local_stack(
     """
     if settings.access_log not in (None, OFF):
         check_log(settings.access_log)
+    if settings.tracing != "off":
+        check_tracing(os.environ)
     if settings.shadow_carrier == "queue":
         require_parts()
         if settings.bucket is not None and settings.registry_table is not None:

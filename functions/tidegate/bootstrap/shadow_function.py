@@ -93,6 +93,7 @@ def _environment(settings: Settings) -> dict[str, str]:
         max_response_bytes=settings.max_response_bytes,
         shadow_timeout_ms=settings.shadow_timeout_ms,
         shadow_in_flight=settings.shadow_in_flight,
+        tracing=settings.tracing,
         log_level="WARNING",
     )
     return environment_without_secrets() | function.to_environment() | LOCAL_CREDENTIALS | PAYS_NO_METRICS

@@ -22,11 +22,12 @@ from tidegate.aws.objects import Objects
 from tidegate.aws.shadow_claims import ShadowClaims
 from tidegate.aws.shadow_queue import BATCH_SPARE_MS, copy_in, id_in, object_in
 from tidegate.aws.shadow_tallies import S3ShadowTallies, TallyWriter
-from tidegate.bootstrap import build_transport
-from tidegate.bootstrap.functions import shard_directory
+from tidegate.bootstrap import build_tracer, build_transport
+from tidegate.bootstrap.functions import FLUSH_S, report_traces, shard_directory
 from tidegate.errors import EventError, SettingsError, StoreError
 from tidegate.gateway.shadow_batch import BatchLimits, ShadowBatches
 from tidegate.metrics import Dimension, Metric
+from tidegate.ports import Tracer
 from tidegate.settings import Settings
 from tidegate.shadows.copy import ShadowCopy, read_copy
 from tidegate.shadows.counts import Drop
@@ -45,6 +46,7 @@ class _Parts:
     claims: ShadowClaims
     batches: ShadowBatches
     writer: TallyWriter
+    tracer: Tracer | None
 
 
 @dataclass(slots=True)
@@ -79,12 +81,15 @@ def _wired() -> _Parts:
     limits = BatchLimits(settings.shadow_timeout_ms / 1000, settings.shadow_in_flight, BATCH_SPARE_MS / 1000)
     # Larger answers are not compared, and those of a batch are held together.
     transport = build_transport(replace(settings, max_response_bytes=min(settings.max_response_bytes, MOST_BYTES)))
+    function = EventFunction("shadow", settings.log_level)
+    tracer = build_tracer(settings, report_traces)
     return _Parts(
-        EventFunction("shadow", settings.log_level),
+        function,
         objects,
         claims,
-        ShadowBatches(transport, _placed(settings), claims, limits),
+        ShadowBatches(transport, _placed(settings), claims, limits, tracer=tracer),
         TallyWriter(S3ShadowTallies(objects), name),
+        tracer,
     )
 
 
@@ -123,6 +128,8 @@ def handler(event: Any, context: Any) -> dict[str, Any]:
     result = function.all_messages(event, context, work)
     parts.writer.add(done.tallies)
     function.run(parts.writer.store)
+    if parts.tracer is not None:
+        parts.tracer.flush(FLUSH_S)
     function.emit({Metric.SHADOWS_SENT: done.answered + done.failed, Metric.SHADOWS_FAILED: done.failed})
     if done.repeated:
         function.emit({Metric.SHADOWS_REPEATED: done.repeated})

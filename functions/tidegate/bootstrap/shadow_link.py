@@ -46,6 +46,7 @@ class LinkedShadows:
         most_response_bytes: the largest answer that it takes.
         report: see `OnReport`.
         lost: counts the copies of each pair that the process had, and that are in no tallies, when it ended.
+        tracing: the setting of that name.
     """
 
     takes_rpcs = True
@@ -57,9 +58,10 @@ class LinkedShadows:
         most_response_bytes: int,
         report: OnReport,
         lost: PairCounts,
+        tracing: str = "off",
     ) -> None:
         self._limits = limits
-        self._arguments = [*limits, connect_timeout_ms, most_response_bytes]
+        self._arguments = [*limits, connect_timeout_ms, most_response_bytes, tracing]
         self._report = report
         self._lost = lost
         self._untold: Counter[Pair] = Counter()

@@ -21,6 +21,7 @@ from collections.abc import Mapping, Sequence
 
 import uvloop
 
+from tidegate.bootstrap import build_tracer
 from tidegate.bootstrap.frames import SIZE, frame
 from tidegate.bootstrap.parent import end_with_parent
 from tidegate.bootstrap.workers import Workers
@@ -28,6 +29,7 @@ from tidegate.byte_budget import ByteBudget, ByteLease
 from tidegate.errors import EventError, TidegateError
 from tidegate.gateway.shadow_lanes import ShadowLanes, ShadowLimits
 from tidegate.ports import Done, Endpoint, HttpRequest, HttpResponse, Offload, Transport
+from tidegate.settings import Settings
 from tidegate.shadows.copy import read_copy
 from tidegate.shadows.counts import Drop
 from tidegate.shadows.exchange import Answer, Exchange, worker_parts
@@ -43,6 +45,9 @@ REFUSING_S = 0.05
 TICKS_OF_A_REPORT = 20
 NICENESS = 15
 """The gateway and the model servers go first where there are too few cores."""
+
+TRACES_S = 0.3
+"""How long the last spans may take at the end of the process."""
 
 MOST_COMPARED = 32
 """Pairs of answers that a worker compares at a time."""
@@ -157,7 +162,9 @@ class CopyTransport:
             self._rpc.hang_up(endpoint)
 
 
-async def serve(connection: socket.socket, limits: ShadowLimits, connect_timeout_ms: int, most_bytes: int) -> None:
+async def serve(
+    connection: socket.socket, limits: ShadowLimits, connect_timeout_ms: int, most_bytes: int, tracing: str
+) -> None:
     reader, writer = await asyncio.open_connection(sock=connection, limit=_BUFFER_BYTES)
     budget = ByteBudget(limits.buffered_bytes)
     response_limits = ResponseLimits(most_bytes, budget)
@@ -169,7 +176,8 @@ async def serve(connection: socket.socket, limits: ShadowLimits, connect_timeout
     transport = CopyTransport(http, response_limits)
     workers = Workers(1)
     comparer = Comparer(workers)
-    lanes = ShadowLanes(transport, limits, budget, comparer.add)
+    tracer = build_tracer(Settings(tracing=tracing), _report)
+    lanes = ShadowLanes(transport, limits, budget, comparer.add, tracer)
 
     def tell(counts: Counter[str], refusing: Mapping[str, Drop], tallies: Tallies) -> None:
         done = [[pair, tally.carried_out] for pair, tally in tallies.pairs.items()]
@@ -208,7 +216,14 @@ async def serve(connection: socket.socket, limits: ShadowLimits, connect_timeout
             writer.close()
             await writer.wait_closed()
     finally:
+        if tracer is not None:
+            await asyncio.to_thread(tracer.close, TRACES_S)
         await workers.aclose()
+
+
+def _report(text: str) -> None:
+    """Report what became of spans that were lost, as this process does what it cannot read: it has no log."""
+    print(text, file=sys.stderr, flush=True)
 
 
 async def _read(reader: asyncio.StreamReader, lanes: ShadowLanes) -> None:
@@ -227,10 +242,10 @@ async def _read(reader: asyncio.StreamReader, lanes: ShadowLanes) -> None:
 def main(descriptor: str, parent: str, arguments: str) -> None:
     end_with_parent(int(parent))
     os.nice(NICENESS)
-    timeout_s, in_flight, waiting, buffered_bytes, connect_timeout_ms, most_bytes = json.loads(arguments)
+    timeout_s, in_flight, waiting, buffered_bytes, connect_timeout_ms, most_bytes, tracing = json.loads(arguments)
     limits = ShadowLimits(timeout_s, in_flight, waiting, buffered_bytes)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve(socket.socket(fileno=int(descriptor)), limits, connect_timeout_ms, most_bytes))
+        runner.run(serve(socket.socket(fileno=int(descriptor)), limits, connect_timeout_ms, most_bytes, tracing))
 
 
 if __name__ == "__main__":

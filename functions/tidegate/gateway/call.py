@@ -8,7 +8,8 @@ from typing import Final
 from tidegate.gateway.bindings import Sequence
 from tidegate.oip.infer_message import named
 from tidegate.oip.paths import model_path
-from tidegate.ports import Endpoint, Headers, Hedge, HttpRequest, HttpResponse
+from tidegate.ports import Endpoint, Headers, Hedge, HttpRequest, HttpResponse, Span
+from tidegate.ports.tracing import continued
 from tidegate.rules.decision import Target
 
 TRAFFIC_HEADER: Final = b"Tidegate-Param-tidegate_traffic"
@@ -33,6 +34,7 @@ class Call:
             its model produces it; None: none.
         appended: what is appended to `body`, a serialized message, before the model's name; for a call over gRPC, whose `path`
             is the full name of the RPC's method. None for a call over HTTP.
+        span: the span of its dispatch, once that has begun and if the request is traced.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class Call:
         self.final: Final = final
         self.stream_above_bytes: Final = stream_above_bytes
         self.appended: Final = appended
+        self.span: Span | None = None
 
     def with_version(self, version: int, final: bool = False) -> Call:
         """Return the call to a version of the decision's own target."""
@@ -131,14 +134,16 @@ class Call:
     def request(self, attempt: Attempt) -> HttpRequest:
         """Return what the transport sends for an attempt. It must not send it again by itself: the dispatcher decides that."""
         path, streams = self.path_for(attempt.target, attempt.first), self.stream_above_bytes
+        headers = self.headers if attempt.span is None else continued(self.headers, attempt.span)
         if self.appended is not None:
             message = self.message_for(attempt.target, attempt.first)
-            return HttpRequest("POST", path, self.headers, message, True, stream_above_bytes=streams, is_rpc=True)
-        return HttpRequest(self.method, path, self.headers, self.body, True, self.rest, self.rest_bytes, False, streams)
+            return HttpRequest("POST", path, headers, message, True, stream_above_bytes=streams, is_rpc=True)
+        return HttpRequest(self.method, path, headers, self.body, True, self.rest, self.rest_bytes, False, streams)
 
 
 class Attempt:
-    """One place to send a call to. `first` marks the decision's own target, `objective` is the requested one."""
+    """One place to send a call to. `first` marks the decision's own target, `objective` is the requested one. `span` is its span,
+    once it has begun and if the request is traced."""
 
     def __init__(self, target: Target, shard: str, endpoint: Endpoint, first: bool, objective: str) -> None:
         self.target: Final = target
@@ -146,6 +151,7 @@ class Attempt:
         self.endpoint: Final = endpoint
         self.first: Final = first
         self.objective: Final = objective
+        self.span: Span | None = None
 
     @property
     def name(self) -> str:

@@ -20,6 +20,7 @@ from tidegate.gateway.quarantine import Quarantine
 from tidegate.gateway.retry_budget import RetryBudget
 from tidegate.gateway.sender import Sender
 from tidegate.gateway.server_queues import ServerQueues
+from tidegate.gateway.spans import attempt_span, cancelled
 from tidegate.gateway.streams import AnswerReader
 from tidegate.gateway.watch import Watch
 from tidegate.ports import Endpoint, EndpointDirectory, EndpointLoad, Hedge, Suspect, Transport
@@ -235,6 +236,9 @@ class Dispatcher:
             tries = [await first]
         else:
             tries = await Race(first, partial(self._hedge, plan, call, deadline_s)).run(after_s)
+            if len(tries) > 1 and tries[1] is None and plan[1].span is not None:
+                # It learns of its cancellation later than the request's span may end.
+                cancelled(plan[1].span)
         self._hedging.record(decision, tries[0], self._clock() - began_s)
         failed = [tried for tried in tries if isinstance(tried, Failure)]
         found = answered(tries)
@@ -262,9 +266,11 @@ class Dispatcher:
         if best_place is None or not self._retries.withdraw_for_hedge():
             return None
         plan.insert(1, plan.pop(best))
-        return self._attempt(plan, 1, call, deadline_s)
+        return self._attempt(plan, 1, call, deadline_s, is_hedge=True)
 
-    async def _attempt(self, plan: list[Attempt], position: int, call: Call, deadline_s: float) -> Outcome | Failure:
+    async def _attempt(
+        self, plan: list[Attempt], position: int, call: Call, deadline_s: float, is_hedge: bool = False
+    ) -> Outcome | Failure:
         attempt = plan[position]
         place = self._place(attempt)
         limit_s = deadline_s - self._clock()
@@ -278,6 +284,8 @@ class Dispatcher:
                 limit_s *= self._config.attempt_share
             if place.is_on_trial:
                 limit_s = min(limit_s, place.trial_s)
+        if call.span is not None:
+            attempt.span = attempt_span(call.span, call, attempt, position, is_hedge)
         was_suspected = place.server.is_watched
         tried = await self._sender.send(attempt, place, call, limit_s)
         # A server that was already suspected may have ended before it got this request.

@@ -1,12 +1,13 @@
-"""What is known of one request, for its line in the log."""
+"""What is known of one request, for its line in the log and its span."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
 from tidegate.errors import DispatchError
-from tidegate.ports import Served
+from tidegate.ports import Headers, Served, Span
 from tidegate.rules import Traffic
 from tidegate.rules.contract import Objective
 from tidegate.rules.decision import Decision
@@ -16,6 +17,9 @@ class Record:
     """A request, as far as it came. Each step adds what it knows.
 
     Attributes:
+        headers: its headers, which have the ids of its trace and of itself; names in lower case.
+        began_s: when its headers had come, by `time.perf_counter`.
+        span: its span, once it names an objective and if requests are traced.
         objective: the name that was asked for; None for a request that names none.
         caller: its caller's name, once that is admitted.
         traffic: its class, once its caller is admitted.
@@ -27,9 +31,15 @@ class Record:
         has_failed: whether no target answered it, although it was decided.
     """
 
-    __slots__ = ("caller", "context", "decision", "error", "has_failed", "objective", "served", "traffic", "waited_s")
+    __slots__ = (
+        "began_s", "caller", "context", "decision", "error", "has_failed", "headers", "objective", "served", "span", "traffic",
+        "waited_s",
+    )  # fmt: skip
 
-    def __init__(self) -> None:
+    def __init__(self, headers: Headers = ()) -> None:
+        self.headers = headers
+        self.began_s = time.perf_counter()
+        self.span: Span | None = None
         self.objective: str | None = None
         self.caller: str | None = None
         self.traffic: Traffic | None = None

@@ -20,6 +20,7 @@ from tidegate.gateway.call import Attempt, Call, Outcome
 from tidegate.gateway.failures import Failure, Kind, Next
 from tidegate.gateway.places import Place
 from tidegate.gateway.quarantine import Quarantine
+from tidegate.gateway.spans import answered, end_with
 from tidegate.gateway.verdict import Verdict, generated, judge, with_callers_status
 from tidegate.gateway.watch import Watch
 from tidegate.oip.error_texts import ended_stub, error_text
@@ -62,6 +63,7 @@ class Sender:
         clock = self._clock
         started_s = clock()
         stay: _Stay | None = None
+        span = attempt.span
         try:
             if place.takes(limit_s, started_s):
                 place.enter(started_s)
@@ -77,11 +79,15 @@ class Sender:
         except BaseException as error:
             if stay is not None:
                 stay.raised(error, clock() - started_s)
+            if span is not None:
+                end_with(span, error)
             if isinstance(error, EndpointError) and not isinstance(error, EndpointAnswerTooLargeError):
                 return self._failed(attempt, place, call, limit_s, error)
             raise
         if call.generates:
             response = generated(response)
+        if span is not None:
+            answered(span, response, call.appended is not None)
         outcome = Outcome(response, attempt, (clock() - started_s) * 1000.0)
         if response.status >= 400:
             return self._judged(outcome, place, call)

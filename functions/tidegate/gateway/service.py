@@ -34,8 +34,9 @@ from tidegate.gateway.quotas import Quotas
 from tidegate.gateway.request import Admitted, Ask, Decided, Limits
 from tidegate.gateway.sequences import NumericIds, check_sequence_target
 from tidegate.gateway.shadowing import Shadowing
+from tidegate.gateway.spans import end_with
 from tidegate.gateway.streams import AnswerReader
-from tidegate.ports import EngineSource, Observe, Served, StreamEnd
+from tidegate.ports import EngineSource, Observe, Served, Span, StreamEnd, Tracer
 from tidegate.rules.contract import Traffic
 from tidegate.rules.decision import Decision, Fault, Shadow
 from tidegate.rules.nearest import nearest
@@ -54,6 +55,7 @@ class Service:
         load: limits the requests under way in the process; None: no limit.
         shadowing: makes the copies for shadows; None for no copies.
         private_ids: replaces the sequence ids of named callers; by default without a key.
+        tracer: begins the span of each request that has a record; None: requests are not traced.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class Service:
         load: LoadLimit | None = None,
         shadowing: Shadowing | None = None,
         private_ids: PrivateIds | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         self.engines = engines
         self.dispatcher = dispatcher
@@ -78,6 +81,7 @@ class Service:
         self._quotas = quotas or Quotas()
         self._load = load
         self._shadowing = shadowing
+        self._tracer = tracer
         self.now_s = time.perf_counter
 
     def is_ready(self) -> bool:
@@ -106,6 +110,8 @@ class Service:
         record = ask.record
         if record is not None:
             record.objective = ask.objective
+            if self._tracer is not None:
+                record.span = self._tracer.begin(record.headers, record.began_s)
         admitted = self._admit(ask)
         if record is not None:
             record.caller, record.traffic = admitted.caller, admitted.traffic
@@ -173,8 +179,11 @@ class Service:
         copied = decision.shadows and self._shadowing is not None
         shadows = engine.sampled(decision, context, random.random) if copied else ()
         decided = self._decided(admitted, decision, started_s, limits, shadows)
-        if decided.record is not None:
-            decided.record.decide(decided.decision, admitted.objective, context)
+        record = decided.record
+        if record is not None:
+            record.decide(decided.decision, admitted.objective, context)
+            if record.span is not None:
+                record.span.child("decide", started_s).end(decided.decided_s)
         return decided
 
     def represent(self, admitted: Admitted, started_s: float, limits: Limits) -> Decided:
@@ -273,6 +282,23 @@ class Service:
             DispatchError: no target answered, or the rule's fault says so.
             EndpointAnswerTooLargeError: the answer exceeds the transport's limit.
         """
+        if decided.record is not None and decided.record.span is not None:
+            return self._traced(decided.record.span, decided, call)
+        return self._dispatch(decided, call)
+
+    async def _traced(self, span: Span, decided: Decided, call: Call) -> Outcome:
+        call.span = dispatching = span.child("dispatch")
+        try:
+            outcome = await self._dispatch(decided, call)
+        except BaseException as error:
+            end_with(dispatching, error)
+            raise
+        if outcome.response.stream is None:
+            # Else it ends with the request's span, when the stream has ended.
+            dispatching.end()
+        return outcome
+
+    def _dispatch(self, decided: Decided, call: Call) -> Awaitable[Outcome]:
         if decided.decision.fault is not None and decided.traffic is Traffic.SYNTHETIC and call.infers:
             return self._faulted(decided, decided.decision.fault, call)
         if call.sequence is not None:
@@ -331,6 +357,7 @@ class Service:
                 stream_end,
                 0.0 if streamed_s is None else (self.now_s() - streamed_s) * 1000.0,
                 outcome.hedge,
+                _trace_id(decided),
             ),
         )
 
@@ -351,6 +378,7 @@ class Service:
                 dispatch_ms=(self.now_s() - decided.decided_s) * 1000.0,
                 caller=decided.caller,
                 traffic=decided.traffic,
+                trace_id=_trace_id(decided),
             ),
         )
 
@@ -366,7 +394,8 @@ class Service:
         elif self._shadowing is not None:
             decision = decided.decision
             ranking = decided.engine.objectives[decision.objective].ranking
-            self._shadowing.copy(decided.shadows, decision, ranking, call, outcome)
+            span = None if decided.record is None else decided.record.span
+            self._shadowing.copy(decided.shadows, decision, ranking, call, outcome, span)
 
     def _without_shadows(self, decided: Decided, reason: LeftOut) -> Decided:
         if not decided.shadows or self._shadowing is None:
@@ -375,3 +404,8 @@ class Service:
         decision = None if decided.is_pinned else decided.decision
         self._shadowing.leave_out(decided.shadows, reason, decision)
         return decided.without_shadows()
+
+
+def _trace_id(decided: Decided) -> str | None:
+    span = None if decided.record is None else decided.record.span
+    return span.trace_id if span is not None and span.is_recorded else None

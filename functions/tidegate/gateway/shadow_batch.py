@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from tidegate.errors import StoreError
 from tidegate.gateway.shadow_lanes import FAILURES, pause_s, send_copy
-from tidegate.ports import ShadowPause, ShadowPauses, Transport
+from tidegate.ports import ShadowPause, ShadowPauses, Tracer, Transport
 from tidegate.shadows.copy import ShadowCopy
 from tidegate.shadows.counts import Drop
 from tidegate.shadows.exchange import Answer, NoAnswer
@@ -51,6 +51,7 @@ class ShadowBatches:
         pauses: what the processes share. Where it does not answer, copies are sent.
         limits: see `BatchLimits`.
         clock: Unix time in seconds.
+        tracer: continues the traces of the requests that were copied; None: copies are not traced.
     """
 
     def __init__(
@@ -60,12 +61,14 @@ class ShadowBatches:
         pauses: ShadowPauses,
         limits: BatchLimits,
         clock: Callable[[], float] = time.time,
+        tracer: Tracer | None = None,
     ) -> None:
         self._transport = transport
         self._placed = placed
         self._pauses = pauses
         self._limits = limits
         self._clock = clock
+        self._tracer = tracer
         self._failures: Counter[str] = Counter()
 
     async def send(self, copies: Sequence[ShadowCopy], left_s: Callable[[], float]) -> Sequence[Result]:
@@ -113,7 +116,7 @@ class ShadowBatches:
                 ready = self._ready(each, left_s)
                 if is_failing or isinstance(ready, Drop):
                     return Drop.FAILING if is_failing else Drop.LATE
-                result = await send_copy(self._transport, ready, self._limits.timeout_s)
+                result = await send_copy(self._transport, ready, self._limits.timeout_s, self._tracer)
             failures = self._noted(shadow, result, pause)
             if failures is not None and not is_failing:
                 is_failing = True

@@ -16,11 +16,14 @@ from tidegate.errors import (
     EndpointResetError,
     EndpointTimeoutError,
 )
-from tidegate.ports import Endpoint, HttpRequest, Transport
+from tidegate.gateway.spans import answered, copy_span, end_with
+from tidegate.ports import Endpoint, HttpRequest, Tracer, Transport
+from tidegate.ports.tracing import continued
 from tidegate.shadows.copy import ShadowCopy
 from tidegate.shadows.counts import Drop, dropped
 from tidegate.shadows.exchange import Answer, Exchange, NoAnswer
 from tidegate.tasks import spawn
+from tidegate.trace_context import trace_parent
 
 FAILURES = 3
 """Failures in a row after which a shadow gets no copies for a while."""
@@ -87,14 +90,23 @@ class ShadowLanes:
         limits: see `ShadowLimits`.
         budget: counts the bytes of copies.
         finished: see `Finished`.
+        tracer: continues the traces of the requests that were copied; None: copies are not traced.
     """
 
-    def __init__(self, transport: Transport, limits: ShadowLimits, budget: ByteBudget, finished: Finished) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        limits: ShadowLimits,
+        budget: ByteBudget,
+        finished: Finished,
+        tracer: Tracer | None = None,
+    ) -> None:
         self.counts: Counter[str] = Counter()
         self._transport = transport
         self._limits = limits
         self._budget = budget
         self._finished = finished
+        self._tracer = tracer
         self._lanes: dict[str, _Lane] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
@@ -141,7 +153,7 @@ class ShadowLanes:
         copy, timeout_s = waiting.copy, self._limits.timeout_s
         self.counts["sent"] += 1
         try:
-            shadow = await send_copy(self._transport, copy, timeout_s)
+            shadow = await send_copy(self._transport, copy, timeout_s, self._tracer)
         except asyncio.CancelledError:
             lane.in_flight -= 1
             raise
@@ -180,17 +192,28 @@ def pause_s(failures: int) -> float:
     return min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(failures - FAILURES, 10))
 
 
-async def send_copy(transport: Transport, copy: ShadowCopy, timeout_s: float) -> Answer | NoAnswer:
-    """Send a copy once, and return the answer or why there is none."""
+async def send_copy(
+    transport: Transport, copy: ShadowCopy, timeout_s: float, tracer: Tracer | None = None
+) -> Answer | NoAnswer:
+    """Send a copy once, and return the answer or why there is none. Its span continues the trace of the request, if that is recorded."""
     loop = asyncio.get_running_loop()
-    is_rpc = copy.primary.is_rpc
-    request = HttpRequest("POST", copy.path, copy.headers, copy.body, True, is_rpc=is_rpc)
+    is_rpc, headers, span = copy.primary.is_rpc, copy.headers, None
+    if tracer is not None and trace_parent(headers) is not None:
+        span = copy_span(tracer, copy)
+        headers = continued(headers, span)
+    request = HttpRequest("POST", copy.path, headers, copy.body, True, is_rpc=is_rpc)
     began_s = loop.time()
     try:
         response = await transport.send(Endpoint(copy.shard, *copy.address), request, timeout_s)
-    except EndpointError as error:
-        return next((why for kind, why in _WHY if isinstance(error, kind)), NoAnswer.OTHER)
-    except ValueError:
-        # A header that cannot be sent.
-        return NoAnswer.OTHER
+    except BaseException as error:
+        if span is not None:
+            end_with(span, error)
+        if isinstance(error, EndpointError):
+            return next((why for kind, why in _WHY if isinstance(error, kind)), NoAnswer.OTHER)
+        if isinstance(error, ValueError):
+            # A header that cannot be sent.
+            return NoAnswer.OTHER
+        raise
+    if span is not None:
+        answered(span, response, is_rpc)
     return Answer(response.status, response.headers, response.body, (loop.time() - began_s) * 1000.0, is_rpc)

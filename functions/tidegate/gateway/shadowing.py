@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 from tidegate.gateway.call import TRAFFIC_HEADER, Call, Outcome
 from tidegate.gateway.dispatcher import Dispatcher
 from tidegate.oip.infer_message import parameter_fields
-from tidegate.ports import Endpoint, Headers, ShadowSink
+from tidegate.ports import Endpoint, Headers, ShadowSink, Span
+from tidegate.ports.tracing import continued
 from tidegate.rules.contract import Ranking, Traffic
 from tidegate.rules.decision import Decision, Shadow, Target
 from tidegate.shadows.copy import ShadowCopy
@@ -71,9 +72,15 @@ class Shadowing:
             self.pairs.add(pair, decision.revision, at, how)
 
     def copy(
-        self, shadows: Sequence[Shadow], decision: Decision, ranking: Ranking | None, call: Call, outcome: Outcome
+        self,
+        shadows: Sequence[Shadow],
+        decision: Decision,
+        ranking: Ranking | None,
+        call: Call,
+        outcome: Outcome,
+        span: Span | None = None,
     ) -> None:
-        """Copy a request that was answered for each of the shadows that sampled it."""
+        """Copy a request that was answered for each of the shadows that sampled it; the copies continue the trace of `span`."""
         if call.sequence is not None:
             self.leave_out(shadows, LeftOut.SEQUENCE, decision, outcome.target)
             return
@@ -87,9 +94,10 @@ class Shadowing:
             return
         self.counts[SAMPLED] += len(shadows)
         at = self._clock()
+        headers = call.headers if span is None else continued(call.headers, span)
         for shadow in shadows:
             pair = self._pair(decision, outcome.target, shadow.target)
-            reason = self._offer(shadow.target, pair, at, decision, ranking, call, outcome)
+            reason = self._offer(shadow.target, pair, at, decision, ranking, call, headers, outcome)
             if reason is not None:
                 self.counts[dropped(reason)] += 1
             self._count(pair, decision, at, None if reason is None else dropped(reason))
@@ -102,6 +110,7 @@ class Shadowing:
         decision: Decision,
         ranking: Ranking | None,
         call: Call,
+        headers: Headers,
         outcome: Outcome,
     ) -> Drop | None:
         dispatcher = self._dispatcher
@@ -127,7 +136,7 @@ class Shadowing:
             endpoint.shard,
             (endpoint.host, port),
             call.path_for(target, False),
-            call.headers if is_rpc else _marked(call.headers),
+            headers if is_rpc else _marked(headers),
             call.message_for(target, False, _MARK) if is_rpc else call.body,
             # Without the lease, which counts in the budget of requests.
             Answer(response.status, response.headers, response.body, outcome.triton_ms, is_rpc),

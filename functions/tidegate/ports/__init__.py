@@ -67,6 +67,7 @@ from tidegate.ports.requests import (
     SuspectKind,
     Transport,
 )
+from tidegate.ports.tracing import Span, Tracer
 
 __all__ = [
     "AnswerStream",
@@ -122,9 +123,11 @@ __all__ = [
     "ShadowPause",
     "ShadowPauses",
     "ShadowSink",
+    "Span",
     "StreamEnd",
     "Suspect",
     "SuspectKind",
+    "Tracer",
     "Transport",
     "Unit",
 ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple, Protocol
@@ -21,6 +20,7 @@ from tidegate.ports import Headers, HttpResponse
 from tidegate.web.access_log import AccessLog
 from tidegate.web.errors import Failure, failure_of
 from tidegate.web.head import RequestHead
+from tidegate.web.spans import end_rpc, response_header
 
 Code = grpc.StatusCode
 Metadata = tuple[tuple[str, str], ...]
@@ -89,22 +89,22 @@ class UnreadError(TidegateError):
 
 
 class Exchange:
-    """One RPC. The metadata of a caller has the names and the meaning of its headers over HTTP, in lower case.
+    """One RPC of a method, by its full name. The metadata of a caller has the names and the meaning of its headers over HTTP, in lower case.
 
     What answers it, or a request of its stream, calls `end`.
     """
 
-    __slots__ = ("_began_s", "_context", "head", "identity", "lease", "peer", "record")
+    __slots__ = ("_context", "_method", "head", "identity", "lease", "peer", "record")
 
-    def __init__(self, context: Context) -> None:
-        self._began_s = time.perf_counter()
+    def __init__(self, context: Context, method: str) -> None:
         self._context = context
+        self._method = method
         headers = [(_encoded(name), _encoded(value)) for name, value in context.invocation_metadata() or ()]
         self.head = RequestHead(headers)
         self.identity: dict[str, Any] = {"headers": headers}
         self.peer: str = context.peer()
         self.lease = Lease()
-        self.record = Record()
+        self.record = Record(headers)
 
     def ask(self, objective: str) -> Ask:
         """Return the `Ask` of this RPC.
@@ -140,11 +140,13 @@ class Exchange:
         return bytes(message)
 
     def end(self, log: AccessLog | None, answer: RpcAnswer | None) -> None:
-        """Give back what the RPC holds of its limits, and log it; without an answer its caller has left."""
+        """Give back what the RPC holds of its limits, log it, and end its span; without an answer its caller has left."""
         self.lease.release()
+        code = None if answer is None else (answer.code or Code.OK).name
         if log is not None:
-            code = None if answer is None else (answer.code or Code.OK).name
-            log.ended(self.record, self.head.headers, code, time.perf_counter() - self._began_s)
+            log.ended(self.record, code)
+        if self.record.span is not None:
+            end_rpc(self.record.span, self.record, self._method, code)
 
     async def send(self, answer: RpcAnswer) -> None:
         """Send an answer, or end the RPC with its error.
@@ -152,9 +154,12 @@ class Exchange:
         Raises:
             UnreadError: the caller did not read in time, or has left.
         """
-        if answer.metadata:
+        metadata = answer.metadata
+        if self.record.span is not None:
+            metadata = [*metadata, response_header(self.record.span)]
+        if metadata:
             try:
-                await self._context.send_initial_metadata(_decoded(answer.metadata))
+                await self._context.send_initial_metadata(_decoded(metadata))
             except grpc.aio.BaseError:
                 raise UnreadError from None
         if answer.code is not None:

@@ -81,9 +81,11 @@ class InferenceService:
             **{name: partial(_forbidden, name) for name in _MANAGEMENT},
         }
         log = self._parts.log
-        methods = {name: _handler(partial(_answered, answer, log)) for name, answer in answers.items()}
+        methods = {
+            name: _handler(partial(_answered, answer, log, f"{SERVICE}{name}")) for name, answer in answers.items()
+        }
         methods["ModelStreamInfer"] = _handler(StreamInference(self._parts).__call__)
-        check = _handler(partial(_answered, self._check, log))
+        check = _handler(partial(_answered, self._check, log, f"/{_HEALTH}/Check"))
         return (
             grpc.method_handlers_generic_handler(SERVICE.strip("/"), methods),
             grpc.method_handlers_generic_handler(_HEALTH, {"Check": check}),
@@ -154,10 +156,10 @@ class InferenceService:
         return passed_on(outcome.response, outcome.response, outcome_headers(parts, decided, outcome))
 
 
-async def _answered(answer: Answer, log: AccessLog | None, _requests: object, context: Context) -> None:
-    """Answer a unary RPC. On the wire it does not differ from a stream with one message in each direction, whose
+async def _answered(answer: Answer, log: AccessLog | None, method: str, _requests: object, context: Context) -> None:
+    """Answer a unary RPC of a method. On the wire it does not differ from a stream with one message in each direction, whose
     time limits are the server's own."""
-    exchange, found = Exchange(context), None
+    exchange, found = Exchange(context, method), None
     try:
         found = await _found(answer, exchange)
         await exchange.send(found)

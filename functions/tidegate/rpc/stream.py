@@ -107,7 +107,7 @@ class CallerStream:
 
     async def _answer(self, message: bytes, before: asyncio.Event, turn: asyncio.Event) -> None:
         """Answer one request. Its first answer is sent after `before`, and sets `turn`."""
-        exchange, budget = Exchange(self._context), self._parts.budget
+        exchange, budget = Exchange(self._context, STREAM_INFER), self._parts.budget
         size_bytes, answer = len(message), None
         is_held = budget.take(size_bytes)
         try:

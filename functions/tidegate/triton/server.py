@@ -143,6 +143,7 @@ class TritonLauncher:
         limit_bytes: called at every start. A server whose processes use more memory together is ended, before any other
             process if the machine runs out of memory.
         secret: opens the restricted management endpoints of a server.
+        traces: where a server exports its spans over OTLP/HTTP; None: it records none.
     """
 
     installation: Installation
@@ -153,6 +154,7 @@ class TritonLauncher:
     variables: Mapping[str, str] = field(default_factory=dict)
     limit_bytes: Callable[[], int] | None = None
     secret: str = field(default_factory=lambda: secrets.token_urlsafe(32), repr=False)
+    traces: str | None = None
 
     async def launch(self, shard: str) -> TritonServer:
         """See `ServerLauncher.launch`. The message of the error ends with the tail of the log."""
@@ -220,9 +222,10 @@ class TritonLauncher:
             f"--grpc-restricted-protocol={restricted}",
             f"--backend-config=python,shm-region-prefix-name={prefix}",
             "--exit-timeout-secs=3",
-            "--disable-auto-complete-config",
         ]
-        return arguments[:-1] if self.auto_complete() else arguments
+        if self.traces is not None:
+            arguments += trace_arguments(self.traces)
+        return arguments if self.auto_complete() else [*arguments, "--disable-auto-complete-config"]
 
     async def _wait_ready(self, server: TritonServer) -> str | None:
         """Wait until the server is ready, its metrics included, which it opens last. Return None, or what went wrong."""
@@ -240,6 +243,17 @@ class TritonLauncher:
             return f"was not ready within {self.start_timeout_s:g} s"
         finally:
             ended.cancel()
+
+
+def trace_arguments(endpoint: str) -> list[str]:
+    """Return the arguments by which a server joins the traces of the requests that it gets, and begins none of its own.
+
+    With `rate=0`, Triton records exactly the requests with a `traceparent`, whose parent its spans get; it does not look at the
+    flag that says whether the trace is sampled. https://github.com/triton-inference-server/server/blob/r24.10/docs/user_guide/trace.md
+    """
+    config = ("mode=opentelemetry", "rate=0", "level=TIMESTAMPS", f"opentelemetry,url={endpoint}")
+    named = ("opentelemetry,resource=service.name=triton", "opentelemetry,bsp_schedule_delay=1000")
+    return [f"--trace-config={each}" for each in (*config, *named)]
 
 
 def _parent_death() -> list[str]:

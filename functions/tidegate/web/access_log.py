@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import re
 import time
 from collections.abc import Callable
 from enum import StrEnum
@@ -13,15 +12,14 @@ from typing import Any
 from tidegate.gateway.record import Record
 from tidegate.ports import Served, StreamEnd
 from tidegate.rules.decision import Decision
+from tidegate.trace_context import trace_parent
 from tidegate.web.decided import reason_of
-from tidegate.web.http import RawHeaders
 
 Fields = dict[str, Any]
 """A line: JSON values by name, without those that the request does not have."""
 
 WriteLine = Callable[[Fields], None]
 
-_TRACE = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 _LONGEST_TEXT = 256
 _MOST_ELEMENTS = 32
 
@@ -62,24 +60,24 @@ class AccessLog:
         self._write = write
         self._percent = percent
 
-    def ended(self, record: Record, headers: RawHeaders, status: int | str | None, took_s: float) -> None:
+    def ended(self, record: Record, status: int | str | None) -> None:
         """Log a request that has ended.
 
         Args:
             record: what is known of it.
-            headers: its headers, which have the ids of its trace and of itself.
             status: the HTTP status or gRPC code that its caller got; None if it left before.
-            took_s: the time from its headers to the end of its answer, in seconds.
         """
         if record.objective is None:
             return
-        outcome = _outcome(record, status)
+        took_s = time.perf_counter() - record.began_s
+        outcome = outcome_of(record, status)
         if outcome in _SAMPLED and random.random() * 100.0 >= self._percent:  # noqa: S311  # no secret depends on it
             return
-        self._write(_fields(record, outcome, headers, status, took_s))
+        self._write(_fields(record, outcome, status, took_s))
 
 
-def _outcome(record: Record, status: int | str | None) -> RequestOutcome:
+def outcome_of(record: Record, status: int | str | None) -> RequestOutcome:
+    """Return how a request ended by the HTTP status or gRPC code that its caller got; None if it left before."""
     served = record.served
     if served is None:
         if status is None:
@@ -95,9 +93,7 @@ def _outcome(record: Record, status: int | str | None) -> RequestOutcome:
     return RequestOutcome.FALLBACK if served.is_fallback else RequestOutcome.ANSWERED
 
 
-def _fields(
-    record: Record, outcome: RequestOutcome, headers: RawHeaders, status: int | str | None, took_s: float
-) -> Fields:
+def _fields(record: Record, outcome: RequestOutcome, status: int | str | None, took_s: float) -> Fields:
     assert record.objective is not None
     now_s = time.time()
     fields: Fields = {
@@ -108,6 +104,26 @@ def _fields(
     }
     if status is not None:
         fields["status"] = status
+    _add_known(fields, record)
+    trace = record.span or trace_parent(record.headers)
+    if trace is not None:
+        fields["trace_id"] = trace.trace_id
+    for name, value in record.headers:
+        if name == b"x-request-id":
+            fields["request_id"] = value.decode("latin-1")[:_LONGEST_TEXT]
+    if record.context:
+        fields["context"] = {name: _shown(value) for name, value in record.context.items()}
+    return fields
+
+
+def known_fields(record: Record) -> Fields:
+    """Return what a line has of a request's origin, its decision and how that was carried out: no value of its context."""
+    fields: Fields = {}
+    _add_known(fields, record)
+    return fields
+
+
+def _add_known(fields: Fields, record: Record) -> None:
     if record.caller is not None:
         fields["caller"] = record.caller
     if record.traffic is not None:
@@ -121,14 +137,6 @@ def _fields(
         _add_decision(fields, record.decision, served)
     if served is not None:
         _add_served(fields, served)
-    for name, value in headers:
-        if name == b"traceparent" and (trace := _TRACE.fullmatch(value.strip())) is not None:
-            fields["trace_id"] = trace[1].decode()
-        elif name == b"x-request-id":
-            fields["request_id"] = value.decode("latin-1")[:_LONGEST_TEXT]
-    if record.context:
-        fields["context"] = {name: _shown(value) for name, value in record.context.items()}
-    return fields
 
 
 def _add_decision(fields: Fields, decision: Decision, served: Served | None) -> None:

@@ -17,7 +17,7 @@ from tidegate.gateway.private_ids import PrivateIds
 from tidegate.gateway.quotas import Quotas
 from tidegate.gateway.service import Service
 from tidegate.gateway.shadowing import Shadowing
-from tidegate.ports import EngineSource, FleetStatus, Observe, Offload
+from tidegate.ports import EngineSource, FleetStatus, Observe, Offload, Tracer
 from tidegate.ports.console import ConsoleBackend
 from tidegate.web.access_log import AccessLog
 from tidegate.web.callers import Operators, header_caller
@@ -51,7 +51,7 @@ class Gateway(Starlette):
         if "%" in path or b"%" in (scope.get("raw_path") or b""):
             return _refuse_encoded(scope, receive, send)
         app: ASGIApp = self.v2 if path.startswith("/v2/") or path == "/v2" else super().__call__
-        return served(app, self.parts.log, scope, receive, send)
+        return served(app, self.parts.log, self.parts.traces, scope, receive, send)
 
 
 async def _refuse_encoded(scope: Scope, receive: Receive, send: Send) -> None:
@@ -101,6 +101,7 @@ def create_app(
     limit_shares: int = 1,
     log: AccessLog | None = None,
     console: ConsoleBackend | None = None,
+    tracer: Tracer | None = None,
     routes: Sequence[BaseRoute] = (),
 ) -> Gateway:
     """Create the gateway's ASGI app.
@@ -130,6 +131,7 @@ def create_app(
         limit_shares: how many processes share the limits of callers and objectives (at least 1).
         log: logs each request that names an objective; None for no log.
         console: answers the console and operators' paths; None: they are 404.
+        tracer: records each request that names an objective; None for no traces.
         routes: further routes, after the gateway's own.
     """
     grants = Grants(caller_of, _HOW_TO_SEND if caller_of is header_caller else "no authorizer gave it")
@@ -143,6 +145,7 @@ def create_app(
             LoadLimit(max_active_requests),
             shadowing,
             PrivateIds(sequence_key),
+            tracer,
         ),
         decided=DecisionHeaders(),
         answers=ModelAnswers(model_errors),
@@ -156,6 +159,7 @@ def create_app(
         max_v1_values=max_v1_values,
         log=log,
         streams=streams,
+        traces=tracer is not None,
     )
     forwarded = () if console is None else Forwarder(console, parts.budget).routes()
     v1 = V1Handler(parts, fleet, Operators(operator_token), decision_ttl_ms, console is not None)

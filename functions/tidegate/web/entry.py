@@ -1,41 +1,45 @@
-"""What every request has around it: its limits are given back and its line is logged, however it ends."""
+"""What every request has around it: its limits are given back, its line is logged and its span ends, however it ends."""
 
 from __future__ import annotations
-
-import time
 
 from tidegate.gateway.quotas import Lease
 from tidegate.gateway.record import Record
 from tidegate.web.access_log import AccessLog
 from tidegate.web.http import LEASE, RECORD, App, Receive, Scope, Send
+from tidegate.web.spans import end_http, response_header
 
 
-async def served(app: App, log: AccessLog | None, scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer one request by `app` (ASGI), with a `Lease` in the scope, and a `Record` if requests are logged."""
+async def served(app: App, log: AccessLog | None, traces: bool, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer one request by `app` (ASGI), with a `Lease` in the scope, and a `Record` if requests are logged or traced."""
     lease = scope[LEASE] = Lease()
     try:
-        if log is None:
+        if log is None and not traces:
             await app(scope, receive, send)
             return
-        began_s = time.perf_counter()
-        record = scope[RECORD] = Record()
-        noted = _Noted(send)
+        record = scope[RECORD] = Record(scope["headers"])
+        noted = _Noted(send, record)
         try:
             await app(scope, receive, noted)
         finally:
-            log.ended(record, scope["headers"], noted.status, time.perf_counter() - began_s)
+            if log is not None:
+                log.ended(record, noted.status)
+            if record.span is not None:
+                end_http(record.span, record, scope, noted.status)
     finally:
         lease.release()
 
 
 class _Noted:
-    """Sends messages, and notes the status of the answer; None: none has begun."""
+    """Sends messages, with the id of the trace in the head of the answer, and notes its status; None: none has begun."""
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, record: Record) -> None:
         self._send = send
+        self._record = record
         self.status: int | None = None
 
     async def __call__(self, message: Scope) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
+            if self._record.span is not None:
+                message = {**message, "headers": [*message["headers"], response_header(self._record.span)]}
         await self._send(message)

@@ -34,3 +34,4 @@ class HandlerParts:
     max_v1_values: int
     streams: bool
     log: AccessLog | None = None
+    traces: bool = False
