@@ -30,14 +30,22 @@ def test_it_answers_for_the_fleet_alone_and_ends_every_connection(tmp_path: Path
             raise ZeroDivisionError
         return {"healthy": True}
 
+    async def metrics(accepted: str) -> tuple[str, bytes]:
+        return "text/plain", f"asked for {accepted}".encode()
+
     async def work() -> None:
         nonlocal broken
         path = tmp_path / "up.sock"
         path.touch()  # what a stack that was killed has left
-        async with operator_socket(path, status):
+        async with operator_socket(path, status, metrics):
             assert stat.S_IMODE(path.stat().st_mode) == 0o600
             head, _, body = (await ask(path, ASKED)).partition(b"\r\n\r\n")
             assert (head.split(b"\r\n")[0], body) == (b"HTTP/1.1 200 OK", b'{"healthy": true}')
+            scrape = b"GET /metrics HTTP/1.1\r\nAccept: text/plain;q=0.5\r\n\r\n"
+            head, _, body = (await ask(path, scrape)).partition(b"\r\n\r\n")
+            assert b"Content-Type: text/plain\r\n" in head
+            assert body == b"asked for  text/plain;q=0.5"
+            assert (await ask(path, b"POST /metrics HTTP/1.1\r\n\r\n")).startswith(b"HTTP/1.1 404")
             assert (await ask(path, b"GET /elsewhere HTTP/1.1\r\n\r\n")).startswith(b"HTTP/1.1 404")
             assert await ask(path, b"x" * 100_000) == b""
             broken = True

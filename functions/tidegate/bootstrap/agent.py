@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from http import HTTPStatus
+from itertools import chain
 from typing import Any
 
 from tidegate.bootstrap import build_transport
 from tidegate.bootstrap.control import build_control_plane
-from tidegate.errors import SettingsError, StackError
+from tidegate.bootstrap.small_http import REQUEST_BYTES, Reply, answering
+from tidegate.console.metrics import Times, agent_families, process_families, step_families
+from tidegate.console.processes import LoopLag, process_figures
+from tidegate.console.server_times import MOST_S
+from tidegate.errors import EndpointError, SettingsError, StackError
 from tidegate.fleet.directory import RegistryDirectory
 from tidegate.fleet.healing import Healer
 from tidegate.fleet.slot import Turn
 from tidegate.fleet.supervisor import Supervisor
+from tidegate.metrics.exposition import negotiated, render
 from tidegate.settings import Settings
 from tidegate.tasks import cancel
 from tidegate.triton.attached import Addresses, AttachedLauncher
 
 FOLLOW_S = 2.0
+ANSWER_S = 5.0
 READY_PATH = "/ready"
 
 
@@ -35,7 +44,8 @@ async def run_agent(settings: Settings, addresses: Addresses, port: int) -> None
     """Look after the Triton server beside this process until cancelled.
 
     `GET /ready` on `port` answers 200 while the server answers, holds what its shard must hold, as far as is known, and has
-    passed its self-test (see `SelfTest`), else 503. Stores that do not answer leave a ready server ready.
+    passed its self-test (see `SelfTest`), else 503. Stores that do not answer leave a ready server ready. `GET /metrics` answers with
+    the figures of the server's models and of this process.
 
     Raises:
         StackError: the server ended, is wedged or answers nothing: the service that runs both must restart both.
@@ -58,11 +68,15 @@ async def run_agent(settings: Settings, addresses: Addresses, port: int) -> None
         def ready() -> bool:
             return supervisor.serving is not None and (test.passed or not settings.self_test_interval_s)
 
-        server = await asyncio.start_server(_answer(ready), "0.0.0.0", port)  # noqa: S104  # the balancer asks
+        lag = LoopLag()
+        metrics = AgentMetrics(settings.shard, supervisor, healer, ready, lag)
+        answer = answering({READY_PATH: _readiness(ready), "/metrics": metrics.answer}, ANSWER_S)
+        server = await asyncio.start_server(answer, "0.0.0.0", port, limit=REQUEST_BYTES)  # noqa: S104  # the balancer asks
         await started.enter_async_context(server)
         tasks: list[asyncio.Task[Any]] = [
             asyncio.create_task(directory.follow(FOLLOW_S)),
             asyncio.create_task(supervisor.run()),
+            asyncio.create_task(lag.run()),
         ]
         if settings.self_test_interval_s:
             tasks.append(asyncio.create_task(test.run(settings.self_test_interval_s)))
@@ -72,18 +86,44 @@ async def run_agent(settings: Settings, addresses: Addresses, port: int) -> None
         raise StackError("the Triton server ended, hangs, or a load on it does; it is restarted with this process")
 
 
-def _answer(ready: Callable[[], bool]) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:
-
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-            async with asyncio.timeout(5):
-                request = await reader.readuntil(b"\r\n\r\n")
-            path = request.split(b" ", 2)[1:2]
-            status = b"404 Not Found" if path != [READY_PATH.encode()] else b"503 Service Unavailable"
-            if path == [READY_PATH.encode()] and ready():
-                status = b"200 OK"
-            writer.write(b"HTTP/1.1 " + status + b"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
-            await writer.drain()
-        writer.close()
+def _readiness(ready: Callable[[], bool]) -> Callable[[str], Any]:
+    async def answer(_accepted: str) -> Reply:
+        return Reply(HTTPStatus.OK if ready() else HTTPStatus.SERVICE_UNAVAILABLE)
 
     return answer
+
+
+class AgentMetrics:
+    """`GET /metrics` of an agent. The server is asked for its statistics with each scrape."""
+
+    def __init__(
+        self, shard: str, supervisor: Supervisor, healer: Healer, ready: Callable[[], bool], lag: LoopLag
+    ) -> None:
+        self._shard = shard
+        self._supervisor = supervisor
+        self._healer = healer
+        self._ready = ready
+        self._lag = lag
+
+    async def answer(self, accepted: str) -> Reply:
+        """Return the metrics in a format of the header `Accept`."""
+        figures = process_figures(os.getpid())
+        restarts = self._supervisor.restarts
+        reloads = {(each.endpoint, each.model): each.count for each in self._healer.reloads()}
+        families = chain(
+            agent_families(self._shard, self._ready(), 0 if restarts is None else restarts.count, reloads),
+            step_families(await self._times()),
+            process_families({} if figures is None else {"agent": figures}, {"agent": self._lag.seconds}),
+        )
+        form = negotiated(accepted)
+        return Reply(media_type=form.value, body=render(families, form))
+
+    async def _times(self) -> Times:
+        endpoint = self._supervisor.serving
+        repository = None if endpoint is None else self._supervisor.repository_of(endpoint)
+        if endpoint is None or repository is None:
+            return {}
+        with contextlib.suppress(EndpointError, StackError, TimeoutError):
+            async with asyncio.timeout(MOST_S):
+                return {endpoint: await repository.times()}
+        return {}

@@ -24,6 +24,7 @@ def local_sources(stack: LocalStack) -> ConsoleSources:
         plane=stack.plane,
         traffic=HistoryReads(lambda: stack.gateway.traffic),
         pairs=lambda: _pairs(stack.settings),
+        metrics=stack.metrics,
         rules=stack.rules,
         models=stack.models,
         writes=stack.settings.console_writes,

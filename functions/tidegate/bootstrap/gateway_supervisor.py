@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -134,7 +135,9 @@ class GatewaySupervisor:
         self._silent_s = 0.0
         self._lag_ms = 0.0
         self._loads: Sequence[EndpointLoad] = ()
-        self._shadows: dict[str, int] = {}
+        self._shadows: Counter[str] = Counter()
+        # Of the processes before: each one counts from zero.
+        self._shadows_before: Counter[str] = Counter()
         self._why_ended: str | None = None
         self._started_at = time.time()
         self.state = GatewayState.STARTING
@@ -179,6 +182,16 @@ class GatewaySupervisor:
             with contextlib.suppress(StoreError):
                 self._take_follower((await self._link.ask(Message(MessageKind.POLL), POLL_WAIT_S)).members)
 
+    @property
+    def lag_s(self) -> float:
+        """How late the gateway's event loop was when it reported last."""
+        return self._lag_ms / 1000.0
+
+    @property
+    def shadows(self) -> Counter[str]:
+        """What became of the requests that shadows sampled since the start of the stack: see `tidegate.shadows.counts`."""
+        return self._shadows_before + self._shadows
+
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values: see docs/control-plane.md, "Fleet status"."""
         return {
@@ -206,6 +219,7 @@ class GatewaySupervisor:
         """Run one process until it has ended. Return how it ended, in words."""
         self.state, self._was_ready, self._silent_s, self._why_ended = GatewayState.STARTING, False, 0.0, None
         self._pointer, self._loads = None, ()
+        self._shadows_before, self._shadows = self.shadows, Counter()
         near, far = socket.socketpair()
         with far:
             try:
@@ -349,7 +363,7 @@ class GatewaySupervisor:
             members = message.members
             self._lag_ms = float(members["lag_ms"])
             self._loads = [EndpointLoad.from_dict(each) for each in members["loads"]]
-            self._shadows = {str(name): int(count) for name, count in members["shadows"].items()}
+            self._shadows = Counter({str(name): int(count) for name, count in members["shadows"].items()})
             for key, tally in self.traffic.add(members["traffic"], float(members["covered_s"]), time.time()):
                 self._incidents.count(key, tally)
 

@@ -31,6 +31,7 @@ from tidegate.bootstrap.model_sources import ModelErrors, check_served
 from tidegate.bootstrap.operator_socket import operator_socket
 from tidegate.bootstrap.rules_sources import GivenRules
 from tidegate.bootstrap.shadow_function import ShadowFunction, require_parts
+from tidegate.bootstrap.stack_metrics import StackMetrics
 from tidegate.control.following import FollowMode, describe_pause, pause_of
 from tidegate.control.plane import ControlPlane
 from tidegate.control.status import read_status
@@ -153,7 +154,7 @@ async def _make_known(stack: LocalStack, listener: socket.socket, started: conte
         stack_file.prepare()
         path = stack_file.socket_of(port)
         if path is not None:
-            await started.enter_async_context(operator_socket(path, stack.status))
+            await started.enter_async_context(operator_socket(path, stack.status, stack.metrics))
         known = StackFile(
             f"http://{host}:{port}",
             os.getpid(),
@@ -234,6 +235,10 @@ async def _start_gateway(
     tallies = TallyWriter(shadow_tallies_of(settings), f"stack-{secrets.token_hex(8)}")
     storing = asyncio.create_task(_store_tallies(tallies))
     started.push_async_callback(cancel, storing)
+    metrics = StackMetrics(stack)
+    stack.metrics = metrics.answer
+    measuring = asyncio.create_task(metrics.run())
+    started.push_async_callback(cancel, measuring)
     contact = GatewayContact(
         settings=replace(settings, report_interval_s=min(settings.report_interval_s, SILENCE_S / 3)),
         gateway_id=GATEWAY,

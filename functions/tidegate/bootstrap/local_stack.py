@@ -7,7 +7,7 @@ import contextlib
 import logging
 import socket
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -109,6 +109,7 @@ class LocalStack:
     Attributes:
         has_temporary_stores: whether its stores end with it.
         gateway: the gateway's process; set before anything is published.
+        metrics: renders the metrics in a format of a header `Accept`, with their media type; set with the gateway.
         mode: what the rules directory must pass before a change of it goes live.
         last_rejected: the change of it that was refused last; None since one was published.
         unpublished: the last change of it while following was paused.
@@ -129,6 +130,7 @@ class LocalStack:
     _place: str = field(init=False)
     _reports: FleetReports = field(init=False)
     gateway: GatewaySupervisor = field(init=False)
+    metrics: Callable[[str], Awaitable[tuple[str, bytes]]] = field(init=False)
     _supervising: asyncio.Task[None] = field(init=False)
     _serving: asyncio.Task[None] = field(init=False)
 

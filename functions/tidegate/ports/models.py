@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
@@ -27,12 +27,25 @@ class ModelLoad:
 
 @dataclass(frozen=True, slots=True)
 class ModelTimes:
-    """What a version of a model took on one server since it was loaded: successful requests, their time with and in its queue, in
-    nanoseconds."""
+    """What a version of a model did on one server since it was loaded; as the step of an ensemble, too.
+
+    Attributes:
+        requests: requests that succeeded.
+        total_ns: their time, with that in the queue.
+        queue_ns: their time in the queue.
+        failed: requests that failed.
+        executions: the batches that it executed.
+        input_ns, infer_ns, output_ns: time of requests for preparing the inputs, executing the model, and extracting the outputs.
+    """
 
     requests: int
     total_ns: int
     queue_ns: int
+    failed: int = 0
+    executions: int = 0
+    input_ns: int = 0
+    infer_ns: int = 0
+    output_ns: int = 0
 
     @property
     def mean_ms(self) -> float | None:
@@ -44,9 +57,7 @@ class ModelTimes:
 
     def plus(self, other: ModelTimes) -> ModelTimes:
         """Return the sums of two servers."""
-        return ModelTimes(
-            self.requests + other.requests, self.total_ns + other.total_ns, self.queue_ns + other.queue_ns
-        )
+        return ModelTimes(*map(sum, zip(astuple(self), astuple(other), strict=True)))
 
 
 Loaded = Mapping[str, frozenset[int]]

@@ -55,6 +55,7 @@ the limit, by default 16 KiB, is lost as a whole."""
 
 CHANNEL = (("grpc.max_metadata_size", MOST_METADATA_BYTES), ("grpc.absolute_max_metadata_size", MOST_METADATA_BYTES))
 
+_TIMED = ("success", "fail", "queue", "compute_input", "compute_infer", "compute_output")
 _TRAILING = " \n;"
 """Triton appends these to the reasons of several models."""
 
@@ -231,11 +232,22 @@ def _times(value: Any) -> Mapping[tuple[str, int], ModelTimes]:
     found = {}
     for entry in member(value, "model_stats", list):
         version, stats = version_of(member(entry, "version", str)), member(entry, "inference_stats", dict)
-        success, queue = (member(stats, each, dict) for each in ("success", "queue"))
         if version is not None:
-            count, total_ns, queue_ns = success.get("count", 0), success.get("ns", 0), queue.get("ns", 0)
-            found[member(entry, "name", str), version] = ModelTimes(int(count), int(total_ns), int(queue_ns))
+            kinds = {name: member(stats, name, dict) for name in _TIMED}
+            total, failed, queue, *computed = (kinds[name] for name in _TIMED)
+            found[member(entry, "name", str), version] = ModelTimes(
+                _whole(total, "count"),
+                _whole(total, "ns"),
+                _whole(queue, "ns"),
+                _whole(failed, "count"),
+                _whole(entry, "execution_count"),
+                *(_whole(each, "ns") for each in computed),
+            )
     return found
+
+
+def _whole(value: Any, name: str) -> int:
+    return int(value.get(name, 0))
 
 
 def logged_reason(text: str, model: str) -> str:

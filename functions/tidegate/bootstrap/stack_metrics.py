@@ -1,0 +1,63 @@
+"""`GET /metrics` of a local stack. It is rendered in the control plane's process: no request of a caller waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping
+from itertools import chain
+from typing import Any
+
+from tidegate.bootstrap.local_stack import LocalStack
+from tidegate.console.console import Kept
+from tidegate.console.metrics import (
+    Times,
+    process_families,
+    shadow_families,
+    status_families,
+    step_families,
+    traffic_families,
+)
+from tidegate.console.processes import LoopLag, process_figures
+from tidegate.console.server_times import read_times
+from tidegate.metrics.exposition import negotiated, render
+
+READ_S = 2.0
+"""How long what was read of the stores and servers is given to further scrapes."""
+
+
+class StackMetrics:
+    """Reads and renders the metrics of a stack.
+
+    The counts of requests are those that the gateway reported last, a second ago at most. The fleet's status is read as for
+    `GET /v1/fleet`, and the servers are asked for their statistics, both in bounded time.
+    """
+
+    def __init__(self, stack: LocalStack) -> None:
+        self._stack = stack
+        self._lag = LoopLag()
+        self._seen = Kept(self._read, READ_S)
+
+    async def run(self) -> None:
+        """Measure how late the event loop is, until cancelled."""
+        await self._lag.run()
+
+    async def answer(self, accepted: str) -> tuple[str, bytes]:
+        """Return the media type and the text, in a format of the header `Accept`."""
+        status, times = await self._seen.get()
+        gateway = self._stack.gateway
+        pids = {"control": os.getpid(), "gateway": status["gateway"]["pid"]}
+        processes = {name: found for name, pid in pids.items() if pid and (found := process_figures(pid)) is not None}
+        families = chain(
+            traffic_families(gateway.traffic.sums()),
+            status_families(status),
+            shadow_families(gateway.shadows),
+            step_families(times),
+            process_families(processes, {"control": self._lag.seconds, "gateway": gateway.lag_s}),
+        )
+        form = negotiated(accepted)
+        return form.value, render(families, form)
+
+    async def _read(self) -> tuple[Mapping[str, Any], Times]:
+        status, times = await asyncio.gather(self._stack.status(), read_times(self._stack.plane))
+        return status, times
