@@ -11,11 +11,13 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 from tidegate.aws.bundle_store import S3BundleStore
 from tidegate.aws.provision import provision
 from tidegate.aws.registry import DynamoRegistry
@@ -49,6 +51,16 @@ def status(port: int) -> int:
         return error.code
     except OSError:
         return 0
+
+
+def metrics(port: int) -> dict[tuple[str, str], float]:
+    """What `GET /metrics` answers: the sums of the samples by name and model ("" for those without one)."""
+    found: dict[tuple[str, str], float] = defaultdict(float)
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
+        for family in text_string_to_metric_families(answer.read().decode()):
+            for sample in family.samples:
+                found[sample.name, sample.labels.get("model", "")] += sample.value
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +147,7 @@ def test_a_server_that_answers_nothing_is_not_ready_and_is_given_up_with_its_age
     with running_agent(aws, tmp_path / "errors", HELD, f"--http-port={server.port}", hung_after_s="10") as agent:
         server.stopped = True
         assert eventually(lambda: status(agent.port) == 503, most_s=0.1)
+        assert metrics(agent.port)["tidegate_server_ready", ""] == 0
         server.stopped = False
         assert eventually(lambda: status(agent.port) == 200)
         server.stopped = True
@@ -142,7 +155,9 @@ def test_a_server_that_answers_nothing_is_not_ready_and_is_given_up_with_its_age
         assert "answered nothing for " in agent.errors
 
 
-def test_a_model_whose_process_has_ended_is_reloaded_by_the_self_test_alone(aws: LocalAws, tmp_path: Path) -> None:
+def test_a_model_whose_process_has_ended_is_reloaded_by_the_self_test_alone_and_counted(
+    aws: LocalAws, tmp_path: Path
+) -> None:
     need("pytriton")
     models = tmp_path / "models"
     write_mortal(models, "popular")
@@ -173,5 +188,13 @@ def test_a_model_whose_process_has_ended_is_reloaded_by_the_self_test_alone(aws:
             assert eventually(lambda: ask(SOUND) == 200), agent.errors
             assert "its process had ended; reloaded" in agent.errors
             assert eventually(lambda: status(agent.port) == 200)
+            found = eventually(
+                lambda: (seen := metrics(agent.port))["tidegate_model_reloads_total", "popular"] == 1 and seen
+            )
+            # Since the reload: the golden requests, and the one above.
+            assert found["tidegate_model_step_requests_total", "popular"] >= 1
+            assert found["tidegate_model_step_compute_infer_seconds_total", "popular"] > 0
+            assert found["tidegate_server_ready", ""] == 1
+            assert found["tidegate_process_resident_memory_bytes", ""] > 10_000_000
 
     asyncio.run(work())
