@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import pty
 import shutil
 import subprocess
 import sys
@@ -188,26 +187,15 @@ def test_a_store_that_is_down_or_not_there_is_told(aws: LocalAws, repository: Pa
     assert "there is no bucket 'nowhere-at-all'" in push(nowhere, repository, exit_code=1).stderr
 
 
-def test_a_terminal_shows_a_progress_bar(aws: LocalAws, repository: Path) -> None:
-    master, slave = pty.openpty()
-    stores = (f"--endpoint-url={aws.url}", f"--bucket={aws.bucket}")
-    process = subprocess.Popen(
-        command(repository, *stores), stdout=subprocess.PIPE, stderr=slave, env=environment(TERM="xterm", COLUMNS="120")
+def test_a_push_tells_how_much_is_sent(aws: LocalAws, repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    noted: list[tuple[str, float, float | None]] = []
+    monkeypatch.setattr(
+        "tidegate.cli.progress.note", lambda text, done=0, total=None: noted.append((text, done, total))
     )
-    os.close(slave)
-    shown = b""
-    while True:
-        try:
-            read = os.read(master, 65536)
-        except OSError:
-            break
-        shown += read
-        if not read:
-            break
-    process.communicate(timeout=TIMEOUT_S)
-    os.close(master)
-    assert process.returncode == 0
-    assert "━".encode() in shown
+    push(aws, repository)
+    sent = [each for each in noted if each[0].startswith("pushing ")]
+    assert sent[-1][1] == sent[-1][2]
+    assert [done for _, done, _ in sent] == sorted(done for _, done, _ in sent)
 
 
 def test_wrong_usage_is_told(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:

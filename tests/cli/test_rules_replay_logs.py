@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
-import pty
 import random
 import signal
 import subprocess
@@ -13,7 +11,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pytest
 
@@ -317,30 +315,6 @@ def test_standard_input_is_read_plain_and_gzip(tmp_path: Path) -> None:
         assert process.returncode == 0
         assert json.loads(out)["decided"] == 2
         assert err.decode().split()[0] == "peak", "nothing is shown where standard error is no terminal"
-
-
-def test_progress_is_shown_on_a_terminal_and_leaves_standard_output_alone(tmp_path: Path) -> None:
-    root = write_rules(tmp_path / "rules")
-    log = write_log(tmp_path / "log.jsonl", [GOOD.decode()] * 20_000)
-    ours, theirs = pty.openpty()
-    process = start(root, "--log", log, "--json", stderr=theirs)
-    os.close(theirs)
-    shown = b""
-    with os.fdopen(ours, "rb", buffering=0) as terminal:
-        # A terminal whose other side is closed gives an error in place of an end.
-        while chunk := read_terminal(terminal):
-            shown += chunk
-    out, _ = process.communicate(timeout=300)
-    assert json.loads(out)["decided"] == 20_000
-    assert b"MB" in shown
-    assert "━".encode() in shown
-
-
-def read_terminal(terminal: IO[bytes]) -> bytes:
-    try:
-        return terminal.read(4096)
-    except OSError:
-        return b""
 
 
 @pytest.mark.parametrize("as_json", [True, False])

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tidegate.cli import progress
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
@@ -44,6 +46,7 @@ def columns(*, err: bool = False) -> int | None:
 
 def say(text: str, *, err: bool = False, style: str | None = None) -> None:
     """Print text, its lines broken between words, with a deeper indent after a break. A styled text is a result."""
+    progress.quiet()
     width = columns(err=err)
     lines = text.splitlines() or [""] if width is None else list(wrapped(text, width))
     if style is None:
@@ -68,6 +71,7 @@ def first(lines: Sequence[str], most: int, *, rest: str = "--json has all") -> I
 
 def confirmed(question: str) -> bool:
     """Ask for a yes on the terminal, before anything is changed."""
+    progress.end()
     try:
         answer = click.confirm(question)
     except click.Abort as abort:
@@ -105,6 +109,7 @@ def wrapped(text: str, width: int) -> Iterator[str]:
 
 def console() -> Console:
     """Return a console for results that prints text as it is."""
+    progress.quiet()
     from rich.console import Console
 
     return Console(highlight=False, markup=False, emoji=False, soft_wrap=True, width=columns() or PLAIN_WIDTH)

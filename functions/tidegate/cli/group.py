@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import io
 import sys
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from tidegate.cli import progress
 from tidegate.cli.columns import columns, say, wrapped
 from tidegate.cli.json_output import note_arguments, write_failure
 from tidegate.errors import InterruptedWorkError, TidegateError
@@ -57,6 +59,10 @@ class ReportingGroup(click.Group):
 
     def invoke(self, ctx: click.Context) -> object:
         """Run a command; with `--json` a failure is printed as JSON on standard output too."""
+        with contextlib.nullcontext() if ctx.parent else progress.watched():
+            return self._reported(ctx)
+
+    def _reported(self, ctx: click.Context) -> object:
         try:
             return super().invoke(ctx)
         except InterruptedWorkError as error:
@@ -70,6 +76,13 @@ class ReportingGroup(click.Group):
             raise
         except (KeyboardInterrupt, click.Abort):
             self._end(ctx, "interrupted", INTERRUPTED)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        found = super().resolve_command(ctx, args)
+        progress.note(f"{ctx.command_path} {found[0]}")
+        return found
 
     def _end(self, ctx: click.Context, message: str, exit_code: int) -> NoReturn:
         write_failure(ctx, message, exit_code)

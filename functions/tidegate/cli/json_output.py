@@ -12,6 +12,8 @@ from typing import Any
 
 import click
 
+from tidegate.cli import progress
+
 FORMAT_VERSION = 1
 _WANTED = "tidegate.json"
 _DONE = "tidegate.json_done"
@@ -29,6 +31,7 @@ def print_json(value: Mapping[str, Any]) -> None:
 
 def write_json(value: Mapping[str, Any], *, indent: int | None = None, is_last: bool = True) -> None:
     """Print a JSON object with the format version. `is_last`: it is the command's result."""
+    progress.quiet()
     text = json.dumps({"format_version": FORMAT_VERSION, **value}, indent=indent, ensure_ascii=False)
     # A path may not be valid text: Python's escape of a lone surrogate is also JSON's.
     click.echo(text.encode("utf-8", "backslashreplace").decode())

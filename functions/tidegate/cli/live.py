@@ -148,7 +148,7 @@ def history(stores: StoreOptions, limit: int, as_json: bool) -> None:
     if as_json:
         print_json({"history": rows})
     elif not rows:
-        click.echo("nothing was ever published here")
+        say("nothing was ever published here")
     else:
         _show_history(rows)
 

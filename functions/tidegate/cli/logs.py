@@ -10,10 +10,11 @@ import logging
 import sys
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 import click
 
+from tidegate.cli import progress
 from tidegate.cli.columns import columns, wrapped
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -54,7 +55,7 @@ def log_to_stderr(level: str = "warning") -> None:
     logger = logging.getLogger("tidegate")
     handler = meta.get(_HANDLER)
     if handler is None:
-        handler = logging.StreamHandler()
+        handler = _Handler()
         meta[_HANDLER] = handler
         logger.addHandler(handler)
         if context is not None:
@@ -62,6 +63,12 @@ def log_to_stderr(level: str = "warning") -> None:
             context.find_root().call_on_close(lambda: logger.removeHandler(handler))
     handler.setFormatter(JsonFormatter() if meta.get(_FORMAT) == "json" else TextFormatter())
     logger.setLevel(meta.get(_LEVEL, level).upper())
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    def emit(self, record: logging.LogRecord) -> None:
+        progress.quiet()
+        super().emit(record)
 
 
 class TextFormatter(logging.Formatter):

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
+from tidegate.cli import progress
 from tidegate.cli.json_output import print_json
 from tidegate.files import read_regular
 from tidegate.rules.times import EXPECTED_TIME, parse_time
@@ -111,6 +112,7 @@ def deliver(draw: Mapping[str, Callable[[], str]], form: str | None, output: Pat
     if as_json:
         print_json({"format": form, "file": None if output is None else str(output), "text": text})
     elif output is None:
+        progress.quiet()
         click.echo(text, nl=False)
     else:
         click.echo(f"{output}: {form}, {len(text.encode())} bytes")

@@ -7,6 +7,7 @@ import signal
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from tidegate.cli import progress
 from tidegate.cli.columns import columns, say, wrapped
 from tidegate.cli.json_output import write_json
 from tidegate.errors import InterruptedWorkError, PublishError, RulesError, TidegateError
@@ -14,8 +15,6 @@ from tidegate.interrupts import held_back
 from tidegate.rules.bundle import short_revision
 
 if TYPE_CHECKING:
-    from rich.status import Status
-
     from tidegate.control.change import Activated
     from tidegate.control.plane import ControlPlane
     from tidegate.control.steps import Announce, StepEvent
@@ -102,7 +101,13 @@ def failure(error: TidegateError) -> dict[str, Any]:
     return {**step, "error": str(error), **findings}
 
 
+def _note_event(event: StepEvent) -> None:
+    sent, total = event.progress if event.state == "progress" else (0, 0)
+    progress.note(f"{event.step}: {event.text}" if event.text else event.step, sent, total)
+
+
 def _print_event(event: StepEvent) -> None:
+    _note_event(event)
     line: dict[str, Any] = {"event": "step", "step": event.step, "state": event.state}
     if event.text:
         line["text"] = event.text
@@ -114,31 +119,21 @@ def _print_event(event: StepEvent) -> None:
 
 
 class StepLines:
-    """Prints a line for each step that ends and for each note; on a terminal also shows what is under way."""
+    """Prints a line for each step that ends and for each note."""
 
     def __init__(self) -> None:
         from rich.console import Console
 
         self._console = Console(highlight=False, emoji=False, soft_wrap=True)
-        self._status: Status | None = None
 
     def __call__(self, event: StepEvent) -> None:
         """Show an event."""
-        from rich.markup import escape
-
-        if event.state == "begun":
-            self._spin(event.step)
-        elif event.state == "progress":
-            sent, total = event.progress
-            share = f"{sent / total:.0%}" if total else ""
-            self._spin(f"{event.step}: {escape(event.text)} {share}")
+        if event.state in ("begun", "progress"):
+            _note_event(event)
         elif event.state == "note":
             for line in event.text.splitlines():
                 self._print(f"  {line}", "dim")
         else:
-            if self._status is not None:
-                self._status.stop()
-                self._status = None
             took = "" if event.state == "skipped" else f"{event.took_s:.1f} s"
             # The reason of a failure is the command's error, which follows.
             text = "" if event.state == "failed" else event.text
@@ -149,17 +144,10 @@ class StepLines:
         """Print text; `dim` styles all of it, any other style its mark alone."""
         from rich.text import Text
 
+        progress.quiet()
         width = columns()
         for line in [text] if width is None else wrapped(text, width):
             shown = Text(line, "dim" if style == "dim" else "")
             if style != "dim" and line == line.lstrip():
                 shown.stylize(style, 0, 1)
             self._console.print(shown, soft_wrap=True)
-
-    def _spin(self, text: str) -> None:
-        if not self._console.is_terminal:
-            return
-        if self._status is None:
-            self._status = self._console.status(text)
-            self._status.start()
-        self._status.update(text)

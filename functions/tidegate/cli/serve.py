@@ -19,6 +19,7 @@ import uvloop
 from tidegate.bootstrap.local import local_stack
 from tidegate.bootstrap.local_stack import LocalStack
 from tidegate.bootstrap.rules_sources import followed_rules
+from tidegate.cli import progress
 from tidegate.cli.columns import say
 from tidegate.cli.first_steps import first_steps
 from tidegate.control.following import FollowMode
@@ -109,6 +110,7 @@ async def _serve(
         )
         # A second time, so that it is the first to be stopped, before the requests and the fleet.
         started.push_async_callback(cancel, follower)
+        progress.end()
         click.echo(f"ready {url}")
         ready.set()
         serving.set_result(stack)

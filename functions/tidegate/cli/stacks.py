@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 import click
 
 from tidegate import stack_file
+from tidegate.cli.columns import say
 from tidegate.errors import OperatorsOnlyError, SettingsError, UnavailableError
 from tidegate.settings import PREFIX, Settings
 
@@ -168,7 +169,7 @@ def _say_stack(url: str, why: str) -> None:
     context = click.get_current_context(silent=True)
     meta = {} if context is None else context.meta
     if _SAID not in meta:
-        click.echo(f"using the stack {url}: {why}", err=True)
+        say(f"using the stack {url}: {why}", err=True)
     meta[_SAID] = True
 
 

@@ -11,6 +11,7 @@ from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
+from tidegate.cli import progress
 from tidegate.cli.columns import columns, console, count, wrapped
 from tidegate.cli.json_output import print_json, write_json
 from tidegate.cli.plane import run_on_plane
@@ -80,6 +81,7 @@ def _reader(stores: StoreOptions, url: str | None) -> Read:
 
 def _watch(read: Read, interval_s: float, *, models: bool, as_json: bool) -> None:
     """Show the fleet until Ctrl-C; a failed read is reported and repeated."""
+    progress.end()
     out = console()
     live = None if as_json or not out.is_terminal else Live(console=out, auto_refresh=False, screen=True)
     try:

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from tidegate.cli import progress
 from tidegate.cli.logs import LOG_OPTIONS, log_to_stderr
 from tidegate.errors import StackError
 from tidegate.interrupts import held_back
@@ -111,6 +112,7 @@ def shard_agent(
 
     settings = Settings.from_environment()
     log_to_stderr("info")
+    progress.end()
     addresses = Addresses(triton_host, host or own_address(), http_port, grpc_port, metrics_port)
 
     async def until_signal() -> None:

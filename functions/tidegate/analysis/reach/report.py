@@ -39,7 +39,15 @@ class Analysis:
         return tuple(finding for finding in self.findings if finding.severity is Severity.ERROR)
 
 
-def analyse(program: Program, engine: Engine, *, at: float, places: Places, budget: int = DEFAULT_BUDGET) -> Analysis:
+def analyse(
+    program: Program,
+    engine: Engine,
+    *,
+    at: float,
+    places: Places,
+    budget: int = DEFAULT_BUDGET,
+    on_objective: Callable[[str, int], None] | None = None,
+) -> Analysis:
     """Analyse rules that compile.
 
     Args:
@@ -49,11 +57,14 @@ def analyse(program: Program, engine: Engine, *, at: float, places: Places, budg
         places: finds the entries of fleet.yaml and layers.yaml (`tidegate.language.directory.places`).
         budget: how many steps may be taken, at least 1. What is undecided then is reported as undecided. The objectives share
             them equally; what one leaves is the next ones'.
+        on_objective: callback with the name of the objective that comes next, and how many are done.
     """
     findings: list[CheckFinding] = []
     coverage: dict[str, Coverage] = {}
     taken = 0
     for number, objective in enumerate(program.objectives):
+        if on_objective is not None:
+            on_objective(objective.name, number)
         share = max((budget - taken) // (len(program.objectives) - number), 1)
         found, coverage[objective.name], steps = analyse_objective(objective, program.world, engine, at=at, steps=share)
         findings += found

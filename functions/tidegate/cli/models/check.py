@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tidegate.cli import progress
 from tidegate.cli.columns import count, say
 from tidegate.cli.findings import SARIF, write_sarif
 from tidegate.cli.json_output import AS_JSON, print_json
@@ -68,6 +69,7 @@ def check(
     if program is not None and rules_directory is not None and not images:
         repository = Repository(directory, images_of_models(program.world, rules_directory, directory))
     names = sorted(repository.closure(models or repository.names()))
+    progress.note(f"checking {count(len(names), 'model')}")
     judged = judge_models(repository, models or repository.names(), with_git=True)
     findings = judged.findings
     touched = blast_radius(repository, names, {} if program is None else objectives_by_model(program))
@@ -175,7 +177,12 @@ def smoke_(
         models = models or tuple(repository.names())
     settings = Settings.from_environment()
     installation = find_installation(settings.triton_home, settings.cache_dir)
-    report = asyncio.run(smoke(directory, tuple(dict.fromkeys(models)), installation, timeout_s))
+    models = tuple(dict.fromkeys(models))
+
+    def on_model(name: str, done: int) -> None:
+        progress.note(f"trying {name}", done, len(models))
+
+    report = asyncio.run(smoke(directory, models, installation, timeout_s, on_model))
     tried = {seen.model for seen in report.models}
     judged = judge(directory, sorted(report.findings), tried, [kind.name for kind in SMOKED])
     if as_json:

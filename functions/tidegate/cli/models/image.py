@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from tidegate.cli import progress
 from tidegate.cli.options import DIRECTORY, FILE, write_file
 from tidegate.errors import StackError
 from tidegate.models.images.describe import describe as described
@@ -37,6 +38,7 @@ def describe(root: Path, name: str, output: Path | None) -> None:
     except OSError as error:
         raise StackError(f"{root} cannot be described: {error}") from error
     if output is None:
+        progress.quiet()
         click.echo(text, nl=False)
     else:
         write_file(output, text, "--output")

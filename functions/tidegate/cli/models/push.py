@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from tidegate.cli import progress
 from tidegate.cli.columns import count, say
 from tidegate.cli.json_output import AS_JSON, print_json
 from tidegate.cli.models.options import IMAGES, MODELS, judged_json, open_repository, open_stores, print_findings
@@ -70,10 +70,10 @@ async def _push(settings: Settings, folders: Mapping[str, Path], result: dict[st
         _refuse(as_json, result, "nothing was pushed", refused)
     if not result["dry_run"]:
         try:
-            with _progress(plans, shown=not as_json) as progress:
-                for plan in plans:
-                    if not plan.is_done:
-                        await store.push(plan.model, folders[plan.model], progress(plan.model), held)
+            shown = _shown_sending(plans)
+            for plan in plans:
+                if not plan.is_done:
+                    await store.push(plan.model, folders[plan.model], shown(plan.model), held)
         except (ImmutableError, ConflictError):
             raise
         except StoreError as error:
@@ -113,35 +113,19 @@ async def _plan(
     return [each for each in found if not isinstance(each, TidegateError)], refused
 
 
-@contextlib.contextmanager
-def _progress(plans: Sequence[PushPlan], *, shown: bool) -> Iterator[Callable[[str], PushProgress]]:
-    """Show a bar over all bytes on standard error, if that is a terminal. Yields what makes the callback of a model."""
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-
-    console = Console(stderr=True)
-    sizes = {plan.model: plan.size_bytes for plan in plans}
+def _shown_sending(plans: Sequence[PushPlan]) -> Callable[[str], PushProgress]:
+    """Return what makes the callback of a model, which shows how much of all models was sent."""
+    total_bytes = sum(plan.size_bytes for plan in plans)
     sent: dict[str, int] = {}
-    with Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        DownloadColumn(binary_units=True),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not (shown and console.is_terminal and any(sizes.values())),
-    ) as bar:
-        task = bar.add_task("pushing", total=sum(sizes.values()))
 
-        def of_model(model: str) -> PushProgress:
-            def progress(path: str, sent_bytes: int, _total: int) -> None:
-                sent[model] = sent_bytes
-                bar.update(task, completed=sum(sent.values()), description=f"{model}/{path}")
+    def of_model(model: str) -> PushProgress:
+        def show(path: str, sent_bytes: int, _total: int) -> None:
+            sent[model] = sent_bytes
+            progress.note(f"pushing {model}/{path}", sum(sent.values()), total_bytes)
 
-            return progress
+        return show
 
-        yield of_model
+    return of_model
 
 
 def _refuse(as_json: bool, result: Mapping[str, Any], words: str, refused: Sequence[TidegateError]) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from tidegate.cli import progress
 from tidegate.cli.columns import confirmed, say
 from tidegate.cli.json_output import AS_JSON, print_json
 from tidegate.cli.models.options import open_stores, parse_model
@@ -127,6 +128,7 @@ def _show_plan(plan: NextVersion, models: Path) -> None:
     for ensemble, copy in plan.copies.items():
         say(f"{models / ensemble} was live, so it is copied to {models / copy}")
     for line in _diff(plan):
+        progress.quiet()
         click.echo(line, nl=False)
     for note in plan.notes:
         say(f"note: {note}")
@@ -229,7 +231,7 @@ def withdraw(stores: StoreOptions, model: str, dry_run: bool, as_json: bool) -> 
         print_json({"ok": True, "bucket": settings.bucket, "dry_run": dry_run, "model": name, "removed": units})
     else:
         words = ["config" if each is None else f"version {each}" for each in removed]
-        click.echo(f"{'would remove' if dry_run else 'removed'} {name}: {', '.join(words)}")
+        say(f"{'would remove' if dry_run else 'removed'} {name}: {', '.join(words)}")
 
 
 async def _withdraw(settings: Settings, model: str, version: int | None, *, dry_run: bool) -> Sequence[int | None]:

@@ -15,6 +15,7 @@ from tidegate.analysis.pictures.graph_svg import graph_svg
 from tidegate.analysis.pictures.mermaid import mermaid
 from tidegate.analysis.reach.findings import KINDS, author_error
 from tidegate.analysis.reach.report import DEFAULT_BUDGET, Analysis, analyse
+from tidegate.cli import progress
 from tidegate.cli.columns import count, say
 from tidegate.cli.findings import SARIF, check_objective, write_sarif
 from tidegate.cli.json_output import AS_JSON, print_json
@@ -67,15 +68,25 @@ def check(
 
         open_repository(models, hint="--models")
     moment = time.time() if at is None else at
+    progress.note(f"reading {directory}")
     program, errors = read_directory(directory)
     engine: Engine | None = None
     analysis = Analysis(tuple(map(author_error, errors)), {}, moment, 0)
     if not errors:
         engine = load_bundle(emit(program))
-        analysis = analyse(program, engine, at=moment, places=places(directory), budget=budget)
+        objectives = len(program.objectives)
+        analysis = analyse(
+            program,
+            engine,
+            at=moment,
+            places=places(directory),
+            budget=budget,
+            on_objective=lambda name, done: progress.note(f"proving {name}", done, objectives),
+        )
         if models is not None:
             from tidegate.models.rule_targets import check_targets
 
+            progress.note(f"checking the targets in {models}")
             found = asyncio.run(check_targets(program, engine, directory, models))
             analysis = replace(analysis, findings=tuple(sorted((*analysis.findings, *found))))
     failed = bool(analysis.findings if strict else analysis.errors)

@@ -11,6 +11,7 @@ import click
 
 from tidegate.analysis.figures import plain
 from tidegate.analysis.members import Found, Wanted, find_members
+from tidegate.cli import progress
 from tidegate.cli.columns import first, say
 from tidegate.cli.findings import check_objective
 from tidegate.cli.json_output import AS_JSON, print_json
@@ -219,6 +220,7 @@ def find_member(
     found = named_rules(rules, stack, as_json=as_json)
     check_objective(objective, found.engine.objectives)
     _check_names(found, objective, wanted)
+    progress.note(f"trying up to {most:,} members")
     try:
         result = find_members(found.program, found.engine, objective, wanted, context, count=count, most=most, at=at)
     except ContextError as error:

@@ -16,11 +16,12 @@ from tidegate.analysis.compare.shares import ObjectiveShares
 from tidegate.analysis.figures import percent
 from tidegate.analysis.pictures.flows_svg import flows_svg, headline
 from tidegate.analysis.replay.records import records
+from tidegate.cli import progress
 from tidegate.cli.columns import first, say, show_table
 from tidegate.cli.findings import check_objective
 from tidegate.cli.json_output import AS_JSON, print_json
 from tidegate.cli.options import FILE, at_option, write_file
-from tidegate.cli.rules.log import LOG, Skipped, open_log, progress
+from tidegate.cli.rules.log import LOG, Skipped, open_log, shown_reading
 from tidegate.cli.rules.named import read_revision, refuse_idle_stack
 from tidegate.cli.stacks import STACK
 from tidegate.rules.bundle import short_revision
@@ -64,6 +65,7 @@ def diff(
     if objective is not None:
         check_objective(objective, {*before.objectives, *after.objectives})
     if log is None:
+        progress.note("comparing the rules")
         moment = time.time() if at is None else at
         found, skipped = compare(before, after, moment, objective=objective, with_examples=True), None
     else:
@@ -74,7 +76,7 @@ def diff(
         _show(found, old, new, skipped)
     if svg is not None:
         write_file(svg, flows_svg(found.shares), "--svg")
-        click.echo(f"{svg}: written", err=as_json)
+        say(f"{svg}: written", err=as_json)
     if not found.is_empty:
         raise click.exceptions.Exit(1)
 
@@ -83,8 +85,8 @@ def _with_log(
     comparison: LoggedComparison, path: Path, objective: str | None, at_s: float | None
 ) -> tuple[Diff, Skipped]:
     skipped, now_s, contexts = Skipped(), time.time(), 0
-    with open_log(path) as log, progress(log) as on_block:
-        for number, name, context, moment_s in records(log, objective, on_block):
+    with open_log(path) as log:
+        for number, name, context, moment_s in records(log, objective, shown_reading(log)):
             if name is None:
                 skipped.add(number, context)
             elif (add := comparison.add.get(name)) is None:
@@ -97,6 +99,7 @@ def _with_log(
             ": ".join(filter(None, [f"no line of {log.name} is a context that is compared", skipped.words()])),
             param_hint="--log",
         )
+    progress.note("comparing the rules")
     return comparison.diff(), skipped
 
 

@@ -8,7 +8,6 @@ import io
 import os
 import stat
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,12 +15,12 @@ from typing import Any, cast
 
 import click
 
+from tidegate.cli import progress
 from tidegate.cli.columns import count
 
 LOG = click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path)
 STANDARD_INPUT = Path("-")
 
-REFRESH_S = 0.1
 NAMED_LINES_PER_REASON = 5
 _GZIP = b"\x1f\x8b"
 _PIPE = "decompress it into --log -"
@@ -102,27 +101,11 @@ def _unreadable(name: str, error: OSError) -> click.BadParameter:
     return click.BadParameter(f"{name} cannot be read: {error.strerror}", param_hint="--log")
 
 
-@contextlib.contextmanager
-def progress(log: LogFile) -> Iterator[Callable[[], None]]:
-    """Yield a function that shows on standard error, if that is a terminal, how far a log has been read."""
-    if not sys.stderr.isatty():
-        yield lambda: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
-
-    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), auto_refresh=False, transient=True) as bar:
-        task, shown_s = bar.add_task("", total=log.size_bytes), 0.0
-
-        def show() -> None:
-            nonlocal shown_s
-            now_s = time.monotonic()
-            if now_s - shown_s >= REFRESH_S:
-                shown_s = now_s
-                bar.update(task, completed=log.position_bytes(), refresh=True)
-
-        yield show
+def shown_reading(log: LogFile) -> Callable[[], None]:
+    """Return a function that shows how far a log has been read."""
+    return lambda: progress.note(
+        f"reading {log.name}, {log.position_bytes() / 1e6:,.0f} MB", log.position_bytes(), log.size_bytes
+    )
 
 
 class Skipped:

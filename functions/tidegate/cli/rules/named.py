@@ -15,6 +15,8 @@ import click
 
 from tidegate.analysis.compare.comparable import as_files
 from tidegate.analysis.compare.revision import Revision, decompiled, open_revision
+from tidegate.cli import progress
+from tidegate.cli.columns import say
 from tidegate.cli.findings import end_with_findings, findings_json
 from tidegate.cli.json_output import print_json
 from tidegate.cli.rules import git_rules
@@ -60,6 +62,7 @@ def named_rules(name: str, stack: str | None, *, as_json: bool, as_written: bool
     refuse_idle_stack(stack, name)
     path = Path(name)
     if not name.startswith(LIVE) and _exists(path) and path.is_dir():
+        progress.note(f"compiling {name}")
         program = sound_program(path, as_json=as_json)
         bundle = emit(program)
         return NamedRules(program, load_bundle(bundle), bundle, has_files=True)
@@ -81,6 +84,7 @@ def read_revision(name: str, argument: str, *, as_json: bool, stack: str | None 
     Rules that do not compile are printed under the name of their argument, and end the command with exit code 1. `stack` is
     the address that `--stack` gives, if any, for `live:`.
     """
+    progress.note(f"reading {name}")
     try:
         return open_revision(_live_bundle(name, stack) if name.startswith(LIVE) else _bundle(name))
     except RulesError as error:
@@ -88,7 +92,7 @@ def read_revision(name: str, argument: str, *, as_json: bool, stack: str | None 
             side = argument.lstrip("-").lower()
             print_json({"ok": False, "side": side, "findings": findings_json(error.findings)})
         else:
-            click.echo(f"{argument} ({name}): {error}", err=True)
+            say(f"{argument} ({name}): {error}", err=True)
         raise click.exceptions.Exit(1) from error
     except BundleError as error:
         raise click.BadParameter(f"{name}: {error}", param_hint=argument) from error

@@ -21,7 +21,7 @@ from tidegate.cli.findings import check_objective
 from tidegate.cli.group import INTERRUPTED
 from tidegate.cli.json_output import AS_JSON, print_json
 from tidegate.cli.options import FILE, FOLDER, at_option, not_written, write_file
-from tidegate.cli.rules.log import LOG, STANDARD_INPUT, open_log, progress
+from tidegate.cli.rules.log import LOG, STANDARD_INPUT, open_log, shown_reading
 from tidegate.cli.rules.named import read_revision, refuse_idle_stack
 from tidegate.cli.stacks import STACK
 from tidegate.rules.bundle import short_revision
@@ -98,9 +98,9 @@ def _replayed(
     races = races_of(revision)
     replayer = Replayer(revision.engine, races, now=time.time(), at=at, only=objective, against=earlier)
     complete = True
-    with open_log(log) as stream, progress(stream) as on_block:
+    with open_log(log) as stream:
         try:
-            replayer.run(records(stream, objective, on_block))
+            replayer.run(records(stream, objective, shown_reading(stream)))
         except KeyboardInterrupt:
             complete = False
     return report(revision, replayer.tally(), races, None if earlier is None else earlier.rules, complete=complete)

@@ -19,6 +19,7 @@ import click
 
 from tidegate.analysis.cases.reading import read_cases
 from tidegate.analysis.cases.runner import CaseResult, Coverage, Mismatch, coverage, run_cases
+from tidegate.cli import progress
 from tidegate.cli.columns import first, say
 from tidegate.cli.findings import findings_json
 from tidegate.cli.json_output import AS_JSON, print_json
@@ -90,6 +91,7 @@ def test(
         raise click.BadParameter(message, param_hint="--filter")
     sound = [case for case in chosen if case.objective in engine.objectives]
     now = time.time() if at is None else at
+    progress.note(f"running {len(sound):,} cases")
     results = list(run_cases(engine, program, sound, now, is_now_fixed=at is not None))
     covered = coverage(program, results) if wanted is None else ()
     uncovered = [f"{each.objective}: {rule}" for each in covered for rule in each.uncovered]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -71,7 +71,13 @@ class SmokeReport:
         self.findings += [finding for finding in dict.fromkeys(findings) if finding not in self.findings]
 
 
-async def smoke(directory: Path, models: Sequence[str], installation: Installation, timeout_s: float) -> SmokeReport:
+async def smoke(
+    directory: Path,
+    models: Sequence[str],
+    installation: Installation,
+    timeout_s: float,
+    on_model: Callable[[str, int], None] = lambda _name, _done: None,
+) -> SmokeReport:
     """Load models on a scratch Triton, send them their golden requests, and check the answers.
 
     Models share a server until one hangs it or ends it; the next model gets another.
@@ -81,13 +87,15 @@ async def smoke(directory: Path, models: Sequence[str], installation: Installati
         models: names of models that have a folder.
         installation: the Triton to start.
         timeout_s: the longest that one load, or one answer, may take.
+        on_model: callback with the name of the model that comes next, and how many are done.
 
     Raises:
         StackError: no server could be started.
     """
     run = _Run(directory, installation, timeout_s)
     try:
-        for name in models:
+        for done, name in enumerate(models):
+            on_model(name, done)
             await run.try_model(name)
     finally:
         await run.close()
