@@ -376,6 +376,23 @@ def test_a_rollback_is_in_the_history_with_who_and_why(tmp_path: Path) -> None:
         assert {"follow-paused", "guard-tripped"} <= kinds
 
 
+def test_a_viewer_delays_no_end_of_the_stack(tmp_path: Path) -> None:
+    models = make_repository(tmp_path / "models", "versioned")
+    rules = write_rules(tmp_path / "rules", {"a": 1}, {"versioned": ["a"]}, main="versioned")
+    with running_stack(rules, models, tmp_path / "errors") as stack:
+        request = urllib.request.Request(
+            f"{stack.url}/v1/events", headers={"Authorization": f"Bearer {stack.known.operator_token}"}
+        )
+        with urllib.request.urlopen(request, timeout=60) as viewer:
+            seen = [viewer.readline() for _ in range(6)]
+            assert seen[0] == seen[3] == b"event: overview\n"
+            assert json.loads(seen[1].removeprefix(b"data: "))["live"]["flip"] == 1
+            assert stack.stop() == 0
+            # To its end, which is none that was cut off.
+            assert viewer.read().count(b"event: ") <= 3
+        assert "Traceback" not in stack.errors
+
+
 def _attention(stack: RunningStack, kind: str) -> Any:
     found = ask(stack, "/v1/overview").json["attention"]
     return found if kind in {each["kind"] for each in found} else None

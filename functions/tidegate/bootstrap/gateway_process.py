@@ -170,6 +170,9 @@ async def _serve(
         link.send(Message(MessageKind.READY, {"follower": dict(await follower.status())}))
         await control.stopping.wait()
     finally:
+        if gateway.app.forwarder is not None:
+            # Its viewers would use up the grace of requests that end.
+            gateway.app.forwarder.end_streams()
         # At the same time: the control plane waits for the grace of one.
         await asyncio.gather(*(each.stop(control.grace_s) for each in servers))
 

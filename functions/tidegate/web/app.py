@@ -41,6 +41,7 @@ class Gateway(Starlette):
 
     v2: V2Handler
     parts: HandlerParts
+    forwarder: Forwarder | None
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
         """Answer one connection (ASGI). No coroutine itself, as the one that it returns is compiled."""
@@ -161,11 +162,13 @@ def create_app(
         streams=streams,
         traces=tracer is not None,
     )
-    forwarded = () if console is None else Forwarder(console, parts.budget).routes()
+    forwarder = None if console is None else Forwarder(console, parts.budget)
+    forwarded = () if forwarder is None else forwarder.routes()
     v1 = V1Handler(parts, fleet, Operators(operator_token), decision_ttl_ms, console is not None)
     app = Gateway(routes=[*v1.routes(), *forwarded, *routes], exception_handlers=v1.exception_handlers())
     # A redirect would send the caller, with its context, to the host in its `Host` header.
     app.router.redirect_slashes = False
     app.parts = parts
+    app.forwarder = forwarder
     app.v2 = V2Handler(parts)
     return app

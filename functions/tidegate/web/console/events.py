@@ -37,6 +37,7 @@ class Events:
         self._question: ConsoleRequest
         self._polling: asyncio.Task[None] | None = None
         self._next: asyncio.Future[bytes] | None = None
+        self._is_ended = False
 
     async def stream(self, request: Request) -> App:
         """Answer a viewer: with a stream, or with what the control plane says to somebody who may not see it.
@@ -58,15 +59,22 @@ class Events:
 
         return answer
 
+    def end(self) -> None:
+        """End every stream, as its process does: a viewer would keep it waiting."""
+        self._is_ended = True
+        if self._next is not None and not self._next.done():
+            self._next.set_result(b"")
+
     async def _send(self, send: Send, first: bytes) -> None:
         """Send events until the viewer leaves, when the listener cancels this."""
         self._viewers += 1
         try:
             await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
             body = first
-            while True:
+            while body:
                 await send({"type": "http.response.body", "body": body, "more_body": True})
-                body = await asyncio.shield(self._news())
+                body = b"" if self._is_ended else await asyncio.shield(self._news())
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
             self._viewers -= 1
             if not self._viewers and self._polling is not None:

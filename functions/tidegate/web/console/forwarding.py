@@ -43,6 +43,10 @@ class Forwarder:
             route.methods = None
         return [*routes, Route(EVENTS, _guarded(self._events.stream), methods=["GET"])]
 
+    def end_streams(self) -> None:
+        """End every stream of events."""
+        self._events.end()
+
     async def passed_on(self, request: ConsoleRequest) -> ConsoleAnswer:
         """Return the control plane's answer.
 
