@@ -6,6 +6,7 @@ import json
 import re
 from typing import Any
 
+import jsonschema
 from tidegate.console.attention import Kind
 from tidegate.web.console.paths import PATHS
 
@@ -45,6 +46,33 @@ def test_every_question_of_the_page_is_answered(example_stack: RunningStack) -> 
         found = ask(example_stack, path)
         assert found.status == 200, (path, found.body)
         json.loads(found.body)
+
+
+SCHEMAS = {
+    "/v1/overview": "Overview",
+    "/v1/objectives/title_ranking/traffic": "ObjectiveTraffic",
+    "/v1/objectives/title_ranking/cases": "ObjectiveCases",
+    "/v1/objectives/title_ranking/source": "ObjectiveSource",
+    "/v1/graph": "RulesGraph",
+    "/v1/revisions": "Revisions",
+    "/v1/revisions/diff?old=live": "RevisionDiff",
+    "/v1/models": "ConsoleModels",
+    "/v1/models/title_ranking_svd": "ConsoleModelDetails",
+    "/v1/placement": "Placement",
+}
+
+
+def test_answers_are_what_their_description_says(example_stack: RunningStack) -> None:
+    document = ask(example_stack, "/openapi.json").json
+    found = {path: ask(example_stack, path).json for path in SCHEMAS}
+    (block,) = (each for each in blocks("docs/console.md") if each.language == "json")
+    found["draft"] = ask(example_stack, "/v1/drafts", json.loads(block.text)).json
+    assert found["/v1/overview"]["history"]
+    for path, name in {**SCHEMAS, "draft": "Draft"}.items():
+        check = jsonschema.Draft202012Validator({**document, "$ref": f"#/components/schemas/{name}"})
+        assert not [error.message for error in check.iter_errors(found[path])], path
+        known = document["components"]["schemas"][name].get("properties")
+        assert known is None or found[path].keys() == known.keys(), path
 
 
 def test_every_path_is_on_the_page() -> None:

@@ -1,6 +1,6 @@
 """The OpenAPI 3.1 descriptions (https://spec.openapis.org/oas/v3.1.1.html): of both APIs, and of one objective with its types.
 
-The first is stored beside this module. The second is made from it when it is asked for, so `tidegate.web.openapi_typed` is not
+The first is stored beside this module, and the operators' part of it in `console/`. The second is made from it when it is asked for, so `tidegate.web.openapi_typed` is not
 imported before.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import json
 from pathlib import Path
 
 from tidegate.oip.metadata import ModelMetadata
@@ -20,6 +21,18 @@ _MOST_KEPT = 64
 def openapi_document() -> bytes:
     """Return the description of both APIs as JSON. The first call reads it from disk."""
     return Path(__file__).with_name("openapi.json").read_bytes()
+
+
+@functools.cache
+def whole_document(*, has_console: bool) -> bytes:
+    """Return the description of all that a gateway serves as JSON: both APIs, and with a console the operators' paths of that."""
+    if not has_console:
+        return openapi_document()
+    document = json.loads(openapi_document())
+    console = json.loads(Path(__file__).with_name("console").joinpath("openapi.json").read_bytes())
+    document["paths"] |= console["paths"]
+    document["components"]["schemas"] |= console["components"]["schemas"]
+    return json.dumps(document, ensure_ascii=False).encode()
 
 
 class ObjectiveDocuments:

@@ -24,7 +24,7 @@ from tidegate.web.callers import Operators
 from tidegate.web.errors import from_status, not_found, problem
 from tidegate.web.front_page import FrontPage
 from tidegate.web.http import LEASE, RECORD, Answer, Receive, Scope, Send, json_answer, json_bytes_answer
-from tidegate.web.openapi import ObjectiveDocuments, openapi_document
+from tidegate.web.openapi import ObjectiveDocuments, whole_document
 from tidegate.web.parts import HandlerParts
 from tidegate.web.streams import StreamedAnswer
 from tidegate.web.v1_infer import METADATA_MAX_AGE_S, JsonInference
@@ -56,6 +56,7 @@ class V1Handler:
         self._stream = JsonStream(parts, self._inference)
         self._documents = ObjectiveDocuments()
         self._front_page = FrontPage(has_console)
+        self._has_console = has_console
 
     def routes(self) -> list[BaseRoute]:
         """Return the route table of `/v1`."""
@@ -143,7 +144,7 @@ class V1Handler:
     async def _openapi(self, request: Request) -> Answer:
         named = request.query_params.getlist("objective")
         if not named:
-            return json_bytes_answer(await asyncio.to_thread(openapi_document))
+            return json_bytes_answer(await asyncio.to_thread(whole_document, has_console=self._has_console))
         if len(named) > 1:
             raise malformed("'objective' in the query must be sent once: a document describes one objective")
         admitted, metadata = await self._contract(request, named[0])
