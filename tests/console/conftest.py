@@ -136,8 +136,9 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operated]:
         assert "Traceback" not in running.errors
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    """A browser. Not for longer: Playwright keeps an event loop running in the thread of the tests, where none can start another."""
     need("playwright", "chromium")
     from playwright.sync_api import sync_playwright
 
