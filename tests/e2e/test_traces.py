@@ -5,6 +5,8 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import queue
+import re
 import secrets
 import signal
 import time
@@ -19,6 +21,7 @@ import numpy as np
 import pytest
 import tritonclient.grpc as triton
 
+from tests.docs.blocks import blocks
 from tests.support.collector import Collector, Span, collector, outline
 from tests.support.model_folders import write_model
 from tests.support.stack import RunningStack, eventually, make_repository, running_stack, started_stack, write_rules
@@ -47,7 +50,7 @@ instance_group [{ kind: KIND_CPU count: 1 }]
 """
 RULES = {
     "plain": "base",
-    "falling": json.dumps([{"id": "default", "serve": "raiser", "fallback": ["spare"]}]),
+    "falling": json.dumps([{"id": "default", "serve": "raiser", "fallback": ["spare"], "shadow": {"base": 100}}]),
     "copied": json.dumps([{"id": "default", "serve": "base", "shadow": {"spare": 100}}]),
     "hedged": json.dumps([{"id": "default", "serve": "base", "hedge_after_ms": 50}]),
     "sturdy": json.dumps([{"id": "default", "serve": "base", "fallback": ["spare"]}]),
@@ -97,7 +100,7 @@ def traced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Traced]:
     rules = write_rules(root / "rules", {"a": 2, "b": 1}, placement, **RULES)
     log = root / "requests"
     with collector() as found:
-        variables = found.variables(TIDEGATE_ACCESS_LOG=str(log))
+        variables = found.variables(TIDEGATE_ACCESS_LOG=str(log), OTEL_EXPORTER_OTLP_HEADERS="api-key=secret")
         with running_stack(rules, models, root / "errors", "--grpc-port", "0", variables=variables) as stack:
             yield Traced(stack, found, log)
 
@@ -167,20 +170,24 @@ def test_the_log_and_the_headers_have_the_id_of_a_trace_that_begins_here(traced:
     assert eventually(logged) == ["plain"]
 
 
-def test_an_answer_of_a_fallback_shows_the_attempt_before_it(traced: Traced) -> None:
+def test_an_answer_of_a_fallback_shows_the_attempt_before_it_and_the_copy_for_a_shadow(traced: Traced) -> None:
     trace, _, header = parent()
-    assert traced.infer("falling", traceparent=header)[0] == 200
-    spans = traced.collector.wait(trace, INFER, f"{SENT} [first] failed", f"{SENT} [fallback]", "spare")
-    failed, answered = sorted((each for each in spans if each.name == SENT), key=lambda each: each.began_ns)
+    assert traced.infer("falling", 0.01, traceparent=header)[0] == 200
+    spans = traced.collector.wait(trace, INFER, f"{SENT} [first] failed", f"{SENT} [fallback]", f"{SENT} [shadow]")
+    (picture,) = [each.text for each in blocks("docs/tracing.md") if each.text.startswith(INFER)]
+    shown = [re.sub(r" {2,}[▏▎▍▌▋▊▉█].*", "", line) for line in picture.splitlines()]
+    assert eventually(lambda: outline(traced.collector.trace(trace)) == shown), outline(traced.collector.trace(trace))
+    spans = traced.collector.trace(trace)
+    failed, answered, copy = sorted((each for each in spans if each.name == SENT), key=lambda each: each.began_ns)
     assert (failed["tidegate.model"], failed["http.response.status_code"], failed["error.type"]) == (
         "raiser",
         500,
         "500",
     )
     assert (answered["tidegate.model"], answered["http.response.status_code"]) == ("spare", 200)
-    assert one(spans, "spare").parent == one([each for each in spans if each.parent == answered.id], "InferRequest").id
     root = one(spans, INFER)
     assert (root["tidegate.outcome"], root["tidegate.model"], root["tidegate.attempts"]) == ("fallback", "spare", 2)
+    assert (copy.parent, copy["tidegate.model"]) == (root.id, "base")
 
 
 def test_a_hedge_is_a_second_attempt_and_the_other_one_is_cancelled(traced: Traced) -> None:
@@ -205,20 +212,54 @@ def test_a_copy_for_a_shadow_is_a_child_of_the_request(traced: Traced) -> None:
     assert one(spans, "spare").parent == received.id
 
 
-def test_a_request_over_grpc_is_traced_and_continued_over_grpc(traced: Traced) -> None:
-    trace, caller, header = parent()
+def test_the_gateway_and_triton_send_the_headers_that_the_collector_wants(traced: Traced) -> None:
+    trace, _, header = parent()
+    assert traced.infer("plain", traceparent=header)[0] == 200
+    traced.collector.wait(trace, INFER, "InferRequest")
+    agents = {each["user-agent"].split("/")[0]: each.get("api-key") for each in traced.collector.headers}
+    assert agents == {"OTel-OTLP-Exporter-Python": "secret", "OTel-OTLP-Exporter-Cpp": "secret"}
+
+
+def tensor() -> triton.InferInput:
     given = triton.InferInput("X", [1], "FP32")
     given.set_data_from_numpy(np.zeros(1, np.float32))
+    return given
+
+
+def test_a_request_over_grpc_is_traced_and_continued_over_grpc(traced: Traced) -> None:
+    trace, caller, header = parent()
     with triton.InferenceServerClient(traced.stack.get("/v1/fleet")["gateway"]["grpc"]) as client:
-        client.infer("plain", [given], headers={"traceparent": header})
+        client.infer("copied", [tensor()], headers={"traceparent": header})
     name = "inference.GRPCInferenceService/ModelInfer"
-    spans = traced.collector.wait(trace, f"{name} [first]", "decide", "InferRequest", name)
+    spans = traced.collector.wait(trace, f"{name} [first]", f"{name} [shadow]", "decide", "base", "spare", name)
     (root,) = [each for each in spans if each.parent == caller]
     (sent,) = [each for each in spans if each["tidegate.attempt"] == "first"]
-    for each in (root, sent):
+    (copy,) = [each for each in spans if each["tidegate.attempt"] == "shadow"]
+    for each in (root, sent, copy):
         assert (each.name, each["rpc.system.name"], each["rpc.method"]) == (name, "grpc", name)
         assert each["rpc.response.status_code"] == "OK"
-    assert one(spans, "InferRequest").parent == sent.id
+    received = {each.id: each.parent for each in spans if each.name == "InferRequest"}
+    assert received[one(spans, "base").parent] == sent.id
+    assert (received[one(spans, "spare").parent], copy.parent) == (copy.id, root.id)
+
+
+def test_each_request_of_a_grpc_stream_is_a_span_of_the_caller(traced: Traced) -> None:
+    trace, caller, header = parent()
+    answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    with triton.InferenceServerClient(traced.stack.get("/v1/fleet")["gateway"]["grpc"]) as client:
+        client.start_stream(lambda result, error: answers.put(error), headers={"traceparent": header})
+        for _ in range(2):
+            client.async_stream_infer("plain", [tensor()])
+        assert [answers.get(timeout=120) for _ in range(2)] == [None, None]
+        client.stop_stream()
+    name = "inference.GRPCInferenceService/ModelStreamInfer"
+
+    def roots() -> list[Span]:
+        return [each for each in traced.collector.trace(trace) if each.parent == caller]
+
+    assert eventually(lambda: len(roots()) == 2), outline(traced.collector.trace(trace))
+    assert [(each.name, each["tidegate.stream_end"]) for each in roots()] == [(name, "complete")] * 2
+    assert len([each for each in traced.collector.trace(trace) if each.parent in {root.id for root in roots()}]) == 4
 
 
 def test_a_span_of_a_stream_ends_with_the_stream(traced: Traced) -> None:
@@ -227,7 +268,7 @@ def test_a_span_of_a_stream_ends_with_the_stream(traced: Traced) -> None:
     status, _ = traced.post("/v2/models/stories/generate_stream", body, {"traceparent": header})
     assert status == 200
     name, sent = "POST /v2/models/{objective}/generate_stream", "POST /v2/models/{model}/generate_stream"
-    spans = traced.collector.wait(trace, name, f"{sent} [first]", "dispatch")
+    spans = traced.collector.wait(trace, name, f"{sent} [first]", "dispatch", "InferRequest", "storyteller")
     root = one(spans, name)
     assert root["tidegate.stream_end"] == "complete"
     assert one(spans, sent).ended_ns == one(spans, "dispatch").ended_ns
@@ -348,7 +389,7 @@ def test_without_tracing_nothing_is_exported_and_a_trace_passes_unchanged(tmp_pa
             )
             with urllib.request.urlopen(request, timeout=120) as response:
                 assert response.headers["traceresponse"] is None
-        assert found.requests == 0
+        assert found.headers == []
 
 
 @pytest.mark.parametrize(

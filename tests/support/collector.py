@@ -42,12 +42,11 @@ class Span:
 
 @dataclass(slots=True)
 class Collector:
-    """What has come so far. `status` is what it answers; `headers` are those of the last request."""
+    """What has come so far: spans, and the headers of each request. `status` is what it answers."""
 
     url: str = ""
     spans: list[Span] = field(default_factory=list)
-    headers: dict[str, str] = field(default_factory=dict)
-    requests: int = 0
+    headers: list[dict[str, str]] = field(default_factory=list)
     status: int = 200
     _server: ThreadingHTTPServer = field(init=False)
 
@@ -129,8 +128,7 @@ def _handler(found: Collector) -> type[BaseHTTPRequestHandler]:
             data = self.rfile.read(int(self.headers["Content-Length"]))
             if self.headers.get("Content-Encoding") == "gzip":
                 data = gzip.decompress(data)
-            found.requests += 1
-            found.headers = {name.lower(): value for name, value in self.headers.items()}
+            found.headers.append({name.lower(): value for name, value in self.headers.items()})
             assert self.path == "/v1/traces"
             if found.status == 200:
                 found.spans += _spans(data, self.headers["Content-Type"])

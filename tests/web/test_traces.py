@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import socket
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -213,3 +216,21 @@ def test_spans_that_do_not_fit_into_the_queue_are_dropped_and_reported(traced: C
             assert gateway.infer().status == 200
         gateway.tracer.close(10.0)
     assert sum(int(each.partition(" ")[0]) for each in gateway.reports) == 5 * 4
+
+
+def test_a_flush_waits_for_a_collector_that_hangs_no_longer_than_it_is_told(traced: Callable[..., Traced]) -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        gateway = traced(
+            OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{silent.getsockname()[1]}", OTEL_EXPORTER_OTLP_TIMEOUT="600"
+        )
+        assert gateway.infer().status == 200
+        threads = threading.active_count()
+        for _ in range(3):
+            began_s = time.monotonic()
+            gateway.tracer.flush(0.05)
+            assert time.monotonic() - began_s < 60
+        assert threading.active_count() <= threads + 1
+        gateway.tracer.close(0.05)
+    assert [each.partition(" spans")[0] for each in gateway.reports] == ["4"]
