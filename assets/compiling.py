@@ -33,7 +33,8 @@ MODULES = (
     "rules/values",
     "shadows/copy", "shadows/counts", "shadows/exchange", "shadows/sampled",
     "triton/answer_body", "triton/connection", "triton/pool", "triton/request_bytes", "triton/transport",
-    "web/bodies", "web/context", "web/decided", "web/entry", "web/head", "web/http", "web/model_answers", "web/streams",
+    "web/bodies", "web/context", "web/decided", "web/entry", "web/head", "web/http", "web/model_answers", "web/routes",
+    "web/streams",
     "web/v2", "web/v2_generate", "web/v2_infer",
 )  # fmt: skip
 """The compiled modules, without `.py`: those that run for every inference."""

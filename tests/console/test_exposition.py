@@ -87,7 +87,7 @@ def test_names_follow_the_conventions_of_prometheus() -> None:
     exposed = [metric.exposed for metric in Metric if metric.exposed is not None]
     assert len({each.family for each in exposed}) == len(exposed)
     for each in exposed:
-        assert re.fullmatch(r"(tidegate|http_server)_[a-z_]+[a-z]", each.family), each.family
+        assert re.fullmatch(r"(tidegate|http_server|rpc_server)_[a-z_]+[a-z]", each.family), each.family
         assert not each.family.endswith(("_total", "_info", "_count", "_sum", "_bucket", "_created"))
         assert not re.search(r"_(ms|us|ns|milliseconds|minutes|percent|kb|mb)(_|$)", each.family), "base units"
         assert each.kind is not Kind.HISTOGRAM or each.unit, each.family

@@ -15,7 +15,7 @@ from tidegate.console import traffic
 from tidegate.console.traffic import KEPT_S, STEP_S, TrafficHistory
 from tidegate.gateway.traffic import MOST_SERIES, TrafficCounter
 from tidegate.ports import Hedge, Served, StreamEnd
-from tidegate.ports.traffic import LATENCY_BUCKETS, OTHER, Tally, bucket_start_s, latency_bucket
+from tidegate.ports.traffic import LATENCY_BUCKETS, OTHER, Durations, bucket_start_s, latency_bucket
 from tidegate.rules import Decision, compile_directory, load_bundle
 
 from tests.support.stack import write_rules
@@ -113,12 +113,11 @@ def test_the_history_ends_after_its_time_and_the_sums_do_not(decision: Decision)
 
 @pytest.mark.parametrize("share", [0.5, 0.99])
 def test_percentiles_are_exact_to_5_percent(share: float) -> None:
-    chance, tally = random.Random(7), Tally()
+    chance, durations = random.Random(7), Durations()
     taken = sorted(chance.lognormvariate(1.0, 1.5) for _ in range(5_000))
     for took_ms in taken:
-        bucket = latency_bucket(took_ms)
-        tally.latencies[bucket] = tally.latencies.get(bucket, 0) + 1
-    found = tally.percentile_s(share)
+        durations.record(took_ms)
+    found = durations.percentile_s(share)
     assert found == pytest.approx(taken[round(share * len(taken)) - 1] / 1000, rel=0.06)
 
 
@@ -131,11 +130,10 @@ def test_a_latency_is_within_its_bucket() -> None:
 
 
 def test_counts_below_a_bound_are_exact() -> None:
-    tally = Tally()
+    durations = Durations()
     for took_ms in (0.5, 0.9, 1.0, 2.4, 2.5, 99.9, 100.0, 5_000_000.0):
-        bucket = latency_bucket(took_ms)
-        tally.latencies[bucket] = tally.latencies.get(bucket, 0) + 1
-    assert tally.cumulative((0.0001, 0.001, 0.0025, 0.1, 10.0)) == [0, 2, 4, 6, 7]
+        durations.record(took_ms)
+    assert durations.cumulative((0.0001, 0.001, 0.0025, 0.1, 10.0)) == [0, 2, 4, 6, 7, 8]
 
 
 def test_the_last_trace_is_kept(decision: Decision) -> None:
@@ -174,8 +172,9 @@ def test_series_are_bounded_and_no_request_is_lost(decision: Decision, monkeypat
         lambda series: series[0].__setitem__(0, 7),
         lambda series: series[1].update(answered=-1),
         lambda series: series[1].update(answered=1.5),
-        lambda series: series[1].update(took_s=float("nan")),
-        lambda series: series[1].update(latencies=[[LATENCY_BUCKETS, 1]]),
+        lambda series: series[1].update(triton_s=float("nan")),
+        lambda series: series[1].update(took=[0.0, [[LATENCY_BUCKETS, 1]]]),
+        lambda series: series[1].pop("took"),
         lambda series: series[1].update(trace_id=["x"]),
     ],
 )
@@ -183,7 +182,26 @@ def test_a_malformed_report_counts_nothing(decision: Decision, spoil: Callable[[
     found = report(ok(decision), ok(replace(decision, rule="second")))
     spoil(found[1])
     history = TrafficHistory()
-    with pytest.raises((ValueError, TypeError, AttributeError)):
+    with pytest.raises((ValueError, TypeError, KeyError, AttributeError)):
         history.add(found, 1.0, NOW)
     assert not history.sums()
     assert history.figures(60, NOW).covered_s == 0.0
+
+
+def test_requests_of_callers_are_counted_by_route_and_status() -> None:
+    counter, history = TrafficCounter(), TrafficHistory()
+    for status, took_s in ((200, 0.002), (200, 0.004), (429, 0.0001), (None, 1.0)):
+        counter.ended("POST", "/v2/models/{objective}/infer", status, took_s)
+    counter.ended("", "inference.GRPCInferenceService/ModelInfer", "OK", 0.002)
+    history.add_routes(json.loads(json.dumps(counter.take_routes())))
+    assert counter.take_routes() == []
+    found = {(key.method, key.status): durations.count for key, durations in history.routes().items()}
+    assert found == {("POST", "200"): 2, ("POST", "429"): 1, ("POST", ""): 1, ("", "OK"): 1}
+    with pytest.raises((ValueError, TypeError)):
+        history.add_routes([[["POST", "/", 200], [0.0, []]]])
+
+
+def test_routes_are_bounded() -> None:
+    history = TrafficHistory()
+    history.add_routes([[["GET", str(number), "200"], [1.0, [[5, 1]]]] for number in range(traffic.MOST_ROUTES + 9)])
+    assert len(history.routes()) == traffic.MOST_ROUTES

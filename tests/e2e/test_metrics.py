@@ -56,6 +56,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
             (SECRET, [1.0, 2.0, 3.0], 400),
         ):
             assert infer(running, country, values) == status
+        assert running.post("/v2/models/nothing/infer", {"inputs": []})[0] in (400, 404)
         for _ in range(2):
             running.version("timed", sleep_ms=20)
         yield running
@@ -127,6 +128,19 @@ def test_requests_are_counted_by_their_outcome(stack: RunningStack) -> None:
     last = found.value("tidegate_last_request_timestamp_seconds", rule="alone")
     assert last is not None
     assert time.time() - 600 < last <= time.time()
+
+
+def test_requests_over_http_are_counted_by_route_and_status(stack: RunningStack) -> None:
+    name, labels = "http_server_request_duration_seconds_count", {"http_route": "/v2/models/{objective}/infer"}
+    found = eventually(lambda: (seen := scrape(stack)).value(name, **labels, http_request_method="POST") == 10 and seen)
+    statuses = {
+        each.labels["http_response_status_code"]: each.value
+        for each in found.samples
+        if each.name == name and labels.items() <= each.labels.items()
+    }
+    assert (statuses.pop("404", 0) or statuses.pop("400")) >= 1
+    assert statuses["200"] == 7
+    assert statuses["500"] == 1
 
 
 def test_the_steps_of_an_ensemble_are_those_of_the_servers(stack: RunningStack) -> None:

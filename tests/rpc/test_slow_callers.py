@@ -55,7 +55,7 @@ def on_a_quick_clock(work: Callable[[], Awaitable[None]], monkeypatch: pytest.Mo
 
 def test_a_caller_that_sends_no_message_is_late(monkeypatch: pytest.MonkeyPatch) -> None:
     async def work() -> None:
-        answer = await Exchange(SilentContext()).receive()
+        answer = await Exchange(SilentContext(), "/inference.GRPCInferenceService/ModelInfer").receive()
         assert isinstance(answer, RpcAnswer)
         assert answer.code is grpc.StatusCode.DEADLINE_EXCEEDED
 
@@ -65,7 +65,7 @@ def test_a_caller_that_sends_no_message_is_late(monkeypatch: pytest.MonkeyPatch)
 def test_a_caller_that_does_not_read_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     async def work() -> None:
         with pytest.raises(UnreadError):
-            await Exchange(SilentContext()).send(RpcAnswer(b"answer"))
+            await Exchange(SilentContext(), "/inference.GRPCInferenceService/ModelInfer").send(RpcAnswer(b"answer"))
 
     on_a_quick_clock(work, monkeypatch)
 

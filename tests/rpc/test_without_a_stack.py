@@ -97,7 +97,7 @@ def request(size_bytes: int, name: str = "asked") -> bytes:
 
 @pytest.fixture
 def made(tmp_path: Path) -> Callable[..., HandlerParts]:
-    def make(answer: Answered, lines: list[Any] | None = None) -> HandlerParts:
+    def make(answer: Answered, lines: list[Any] | None = None, counted: list[Any] | None = None) -> HandlerParts:
         rules = write_rules(tmp_path, {"main": 1}, {"pair_sum": ["main"]}, asked="pair_sum/1", streamed="pair_sum/1")
         with (rules / "objectives" / "streamed.yaml").open("a") as objective:
             objective.write("responses: stream\n")
@@ -107,6 +107,7 @@ def made(tmp_path: Path) -> Callable[..., HandlerParts]:
             dispatcher=Dispatcher(MemoryTransport(answer), directory),
             budget=ByteBudget(BUDGET_BYTES),
             log=None if lines is None else AccessLog(lines.append),
+            count=None if counted is None else lambda *each: counted.append(each),
         )
         return app.parts
 
@@ -155,12 +156,19 @@ def test_a_stream_is_idle_from_the_end_of_its_last_request(made: Callable[..., H
     virtual_time.run(run())
 
 
-def test_a_request_of_a_stream_is_logged_with_the_code_of_its_error(made: Callable[..., HandlerParts]) -> None:
+def test_a_request_of_a_stream_is_logged_and_counted_with_the_code_of_its_error(
+    made: Callable[..., HandlerParts],
+) -> None:
     async def run() -> None:
         lines: list[Any] = []
+        counted: list[Any] = []
         context = Context((0.0, request(10)), (0.0, request(10, "unknown")), is_done=True)
-        await StreamInference(made(partial(after, 1.0, REFUSED), lines))(None, context)
+        await StreamInference(made(partial(after, 1.0, REFUSED), lines, counted))(None, context)
         assert sorted(line["status"] for line in lines) == ["INVALID_ARGUMENT", "NOT_FOUND"]
+        assert {(method, name) for method, name, *_ in counted} == {
+            ("", "inference.GRPCInferenceService/ModelStreamInfer")
+        }
+        assert sorted(code for _, _, code, _ in counted) == ["INVALID_ARGUMENT", "NOT_FOUND"]
 
     virtual_time.run(run())
 
@@ -170,7 +178,7 @@ def test_a_unary_request_ends_when_its_answer_is_sent(made: Callable[..., Handle
         lines: list[Any] = []
         context = Context((0.0, request(10)), reads=5.0)
         parts = made(partial(after, 1.0, HttpResponse(200, [], field(2, b"answer"))), lines)
-        answering = asyncio.create_task(service._answered(Inference(parts).__call__, parts.log, INFER, None, context))
+        answering = asyncio.create_task(service._answered(Inference(parts).__call__, parts, INFER, None, context))
         await asyncio.sleep(3)
         assert lines == []
         assert (Message.held, parts.budget.used_bytes) == (0, 0)
@@ -185,10 +193,10 @@ def test_a_unary_request_whose_caller_leaves_or_does_not_read_has_no_status(made
         lines: list[Any] = []
         parts = made(partial(after, 1.0, HttpResponse(200, [], field(2, b"answer"))), lines)
         slow = Context((0.0, request(10)), reads=100.0)
-        await service._answered(Inference(parts).__call__, parts.log, INFER, None, slow)
+        await service._answered(Inference(parts).__call__, parts, INFER, None, slow)
         assert slow.code is grpc.StatusCode.RESOURCE_EXHAUSTED
         leaving = Context((0.0, request(10)), reads=100.0)
-        answering = asyncio.create_task(service._answered(Inference(parts).__call__, parts.log, INFER, None, leaving))
+        answering = asyncio.create_task(service._answered(Inference(parts).__call__, parts, INFER, None, leaving))
         await asyncio.sleep(3)
         answering.cancel()
         await asyncio.wait([answering])
@@ -202,7 +210,7 @@ def test_a_unary_request_to_an_objective_that_streams_is_not_sent(made: Callable
         context = Context((0.0, request(10, "streamed")))
         parts = made(partial(after, 1.0, HttpResponse(200, [], field(2, b"answer"))))
         with pytest.raises(Aborted):
-            await service._answered(Inference(parts).__call__, None, INFER, None, context)
+            await service._answered(Inference(parts).__call__, parts, INFER, None, context)
         assert context.code is grpc.StatusCode.UNIMPLEMENTED
         streaming = Context((0.0, request(10, "streamed")), is_done=True)
         await StreamInference(made(partial(after, 1.0, REFUSED)))(None, streaming)

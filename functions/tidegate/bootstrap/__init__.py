@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tidegate.byte_budget import ByteBudget
 from tidegate.gateway import DispatchConfig, Dispatcher, ignore_suspect
 from tidegate.ports import (
+    CountRequest,
     Endpoint,
     EndpointDirectory,
     EngineSource,
@@ -94,6 +95,7 @@ def build_gateway(
     console: ConsoleBackend | None = None,
     sequence_key: Callable[[], str] | None = None,
     tracer: Tracer | None = None,
+    count: CountRequest | None = None,
 ) -> Gateway:
     """The gateway over the engine of `engines` and the endpoints of `directory`; `fleet` answers `GET /v1/fleet` to
     operators.
@@ -101,7 +103,7 @@ def build_gateway(
     `caller_of` gives the name of a request's caller. The default believes the caller's own header, so a gateway that
     strangers reach is given one that asks its authorizer. `observe` gets every decided inference, `suspects` every model that
     callers cannot use on an endpoint, and `shadows` the copies of requests; None: no request is copied. `write_line` gets a
-    line for the log of each request that names an objective, and `tracer` records each. `streams` is false where
+    line for the log of each request that names an objective, and `tracer` records each; `count` counts every request. `streams` is false where
     the app's server sends only whole answers. `console` answers the console and the operators' paths; None: they are 404.
     `rpc_port_of` gives an endpoint's port for gRPC, where the gateway serves that. `sequence_key` returns the key of sequence ids,
     where it is not that of the settings.
@@ -165,6 +167,7 @@ def build_gateway(
         console=console,
         log=None if write_line is None else AccessLog(write_line, settings.access_log_percent),
         tracer=tracer,
+        count=count,
     )
 
     async def close() -> None:

@@ -230,6 +230,7 @@ class GatewayChannel:
                 "lag_ms": lag_ms,
                 "follower": follower,
                 "traffic": self.traffic.take(),
+                "routes": self.traffic.take_routes(),
                 "covered_s": now_s - taken_s,
                 "shadows": shadows,
                 "loads": [each.as_dict() for each in self.loads()],

@@ -101,6 +101,7 @@ async def _run(control: GatewayChannel, link: GatewayLink, listener: socket.sock
         control.directory,
         control,
         observe=control.traffic.observe,
+        count=control.traffic.ended,
         suspects=control.suspect,
         offload=workers,
         shadows=shadows,

@@ -366,6 +366,7 @@ class GatewaySupervisor:
             self._shadows = Counter({str(name): int(count) for name, count in members["shadows"].items()})
             for key, tally in self.traffic.add(members["traffic"], float(members["covered_s"]), time.time()):
                 self._incidents.count(key, tally)
+            self.traffic.add_routes(members["routes"])
 
     def _take_follower(self, members: Mapping[str, Any]) -> None:
         if isinstance(follower := members.get("follower"), dict):

@@ -13,6 +13,7 @@ from tidegate.console.console import Kept
 from tidegate.console.metrics import (
     Times,
     process_families,
+    route_families,
     shadow_families,
     status_families,
     step_families,
@@ -49,6 +50,7 @@ class StackMetrics:
         pids = {"control": os.getpid(), "gateway": status["gateway"]["pid"]}
         processes = {name: found for name, pid in pids.items() if pid and (found := process_figures(pid)) is not None}
         families = chain(
+            route_families(gateway.traffic.routes()),
             traffic_families(gateway.traffic.sums()),
             status_families(status),
             shadow_families(gateway.shadows),

@@ -17,7 +17,7 @@ from tidegate.control.status import ServerState
 from tidegate.metrics import Metric
 from tidegate.metrics.exposition import Exemplar, Family, Histogram, Labels, Value
 from tidegate.ports import Endpoint, ModelTimes
-from tidegate.ports.traffic import SeriesKey, Tally
+from tidegate.ports.traffic import Durations, RouteKey, SeriesKey, Tally
 
 BOUNDS_S = (
     0.001, 0.0025, 0.005, 0.0075, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 30.0, 60.0,
@@ -61,9 +61,18 @@ def _ends(key: Labels, tally: Tally) -> Iterator[tuple[Labels, Value]]:
 
 
 def _histogram(tally: Tally) -> Histogram:
-    counts = [*tally.cumulative(BOUNDS_S), tally.requests]
     exemplar = Exemplar(tally.trace_id, tally.trace_took_s, tally.last_at) if tally.trace_id else None
-    return Histogram((*BOUNDS_S, math.inf), counts, tally.took_s, exemplar)
+    return Histogram((*BOUNDS_S, math.inf), tally.took.cumulative(BOUNDS_S), tally.took.total_s, exemplar)
+
+
+def route_families(routes: Mapping[RouteKey, Durations]) -> Iterator[Family]:
+    """Yield the requests of callers, over HTTP and over gRPC."""
+    found = [
+        (key, Histogram((*BOUNDS_S, math.inf), durations.cumulative(BOUNDS_S), durations.total_s))
+        for key, durations in routes.items()
+    ]
+    yield Family(Metric.HTTP_DURATION, (((*key,), value) for key, value in found if key.method))
+    yield Family(Metric.RPC_DURATION, (((key.route, key.status), value) for key, value in found if not key.method))
 
 
 def status_families(status: Json) -> Iterator[Family]:

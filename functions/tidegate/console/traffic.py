@@ -12,7 +12,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
-from tidegate.ports.traffic import OTHER, SeriesKey, Tally, series_from
+from tidegate.ports.traffic import OTHER, Durations, RouteKey, SeriesKey, Tally, route_from, series_from
 
 STEP_S = 5
 KEPT_S = 900
@@ -23,6 +23,9 @@ STEPS = KEPT_S // STEP_S
 MOST_SERIES = 4_000
 """Series with sums of their own. Beyond, those without a request for `IDLE_S` are added to `OTHER`, and so are new ones, if there are
 none such: the total never falls."""
+
+MOST_ROUTES = 2_000
+"""Most combinations of a method, a route and a status; a gateway that is sound has some hundred."""
 
 IDLE_S = 3_600.0
 MOST_TALLIES = 25_000
@@ -122,6 +125,7 @@ class TrafficHistory:
         self._keys: dict[SeriesKey, SeriesKey] = {}
         self._steps: deque[_Step] = deque()
         self._tallies = 0
+        self._routes: dict[RouteKey, Durations] = {}
         self._looked_for_idle_at = -math.inf
 
     def add(self, deltas: Any, covered_s: float, now: float) -> list[tuple[SeriesKey, Tally]]:
@@ -133,7 +137,7 @@ class TrafficHistory:
             now: the time.
 
         Raises:
-            ValueError, TypeError, AttributeError: the report is malformed; then nothing of it is counted.
+            ValueError, TypeError, KeyError, AttributeError: the report is malformed; then nothing of it is counted.
         """
         if not 0.0 <= covered_s < math.inf or len(deltas) > MOST_SERIES + 1:
             raise ValueError("a report has too many series, or covers no time")
@@ -153,6 +157,16 @@ class TrafficHistory:
         while self._tallies > MOST_TALLIES and len(self._steps) > 1:
             self._forget_oldest()
         return found
+
+    def add_routes(self, found: Any) -> None:
+        """Add what `TrafficCounter.take_routes` returned, read from JSON. Raises `ValueError` or `TypeError`: it is malformed."""
+        for key, durations in [(route_from(key), Durations.from_list(value)) for key, value in found]:
+            if key in self._routes or len(self._routes) < MOST_ROUTES:
+                self._routes.setdefault(key, Durations()).add(durations)
+
+    def routes(self) -> Mapping[RouteKey, Durations]:
+        """Return the requests of callers since the start of the stack, decided or not."""
+        return self._routes
 
     def sums(self) -> Mapping[SeriesKey, Tally]:
         """Return the sums of each series since the start of the stack. They do not fall when the gateway is replaced."""
@@ -254,7 +268,7 @@ class TrafficHistory:
 
 
 def _figures(tally: Tally, covered_s: float) -> Figures:
-    p50_s, p99_s = tally.percentile_s(0.5), tally.percentile_s(0.99)
+    p50_s, p99_s = tally.took.percentile_s(0.5), tally.took.percentile_s(0.99)
     return Figures(
         tally.requests,
         tally.server_errors,

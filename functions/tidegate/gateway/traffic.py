@@ -1,4 +1,4 @@
-"""Counts every decided request by what it was, for the metrics and the console. Nothing is rendered here."""
+"""Counts every request by what it was, for the metrics and the console. Nothing is rendered here."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from tidegate.ports.requests import Hedge, Served, StreamEnd
-from tidegate.ports.traffic import OTHER, SeriesKey, Tally, latency_bucket
+from tidegate.ports.traffic import OTHER, Durations, SeriesKey, Tally
 
 MOST_SERIES: Final = 4_000
 """Series that are counted between two reports; requests of further ones count as `OTHER`."""
 
 
 class TrafficCounter:
-    """An observer of the gateway that counts the decided requests of each series until they are taken."""
+    """Counts the decided inferences of each series, and all requests of callers by route and status, until they are taken."""
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
         self._series: dict[Any, Tally] = {}
+        self._routes: dict[tuple[str, str, int | str | None], Durations] = {}
 
     def observe(self, served: Served) -> None:
         """Count a request."""
@@ -50,11 +51,9 @@ class TrafficCounter:
         else:
             tally.answered += 1
         took_ms = served.decide_ms + served.dispatch_ms + served.stream_ms
-        tally.took_s += took_ms / 1000.0
+        tally.took.record(took_ms)
         tally.decide_s += served.decide_ms / 1000.0
         tally.triton_s += served.triton_ms / 1000.0
-        bucket = latency_bucket(took_ms)
-        tally.latencies[bucket] = tally.latencies.get(bucket, 0) + 1
         if served.failed_attempts:
             tally.failed_attempts += served.failed_attempts
         if served.hedge is not None:
@@ -67,6 +66,22 @@ class TrafficCounter:
         if served.trace_id is not None:
             tally.trace_id = served.trace_id
             tally.trace_took_s = took_ms / 1000.0
+
+    def ended(self, method: str, route: str, status: int | str | None, took_s: float) -> None:
+        """Count a request of a caller by what identifies it (`RouteKey`); its names must be of a few."""
+        key = (method, route, status)
+        durations = self._routes.get(key)
+        if durations is None:
+            durations = self._routes[key] = Durations()
+        durations.record(took_s * 1000.0)
+
+    def take_routes(self) -> list[Any]:
+        """Return what `ended` counted since the last time, as JSON values that `TrafficHistory.add_routes` reads."""
+        taken, self._routes = self._routes, {}
+        return [
+            [[method, route, "" if status is None else str(status)], durations.as_list()]
+            for (method, route, status), durations in taken.items()
+        ]
 
     def take(self) -> list[Any]:
         """Return what was counted since the last time, as JSON values that `TrafficHistory.add` reads: for each series that changed a

@@ -50,8 +50,8 @@ class Kind(StrEnum):
 
 
 class Label(StrEnum):
-    """Labels, the same for all metrics. Those of HTTP are OpenTelemetry's attributes
-    (https://opentelemetry.io/docs/specs/semconv/http/http-metrics/), with underscores for their dots."""
+    """Labels, the same for all metrics. Those of HTTP and RPCs are OpenTelemetry's attributes, with underscores for their
+    dots: https://opentelemetry.io/docs/specs/semconv/http/http-metrics/ and https://opentelemetry.io/docs/specs/semconv/rpc/."""
 
     OBJECTIVE = "objective"
     RULE = "rule"
@@ -83,6 +83,8 @@ class Label(StrEnum):
 
     REVISION = "revision"
     RESOLUTION = "resolution"
+    RPC_METHOD = "rpc_method"
+    RPC_CODE = "rpc_response_status_code"
     HTTP_METHOD = "http_request_method"
     HTTP_STATUS = "http_response_status_code"
     HTTP_ROUTE = "http_route"

@@ -42,6 +42,20 @@ def _gauge(family: str, *labels: Label, by: tuple[Emitter, ...] = (Emitter.STACK
 class Metric(Enum):
     """A metric: its meaning, what it is in CloudWatch, and what it is in Prometheus; None: it is not there."""
 
+    HTTP_DURATION = (
+        "Time of requests over HTTP, all that the gateway answered or refused.",
+        None,
+        Exposed(
+            "http_server_request_duration_seconds",
+            Kind.HISTOGRAM,
+            (Label.HTTP_METHOD, Label.HTTP_ROUTE, Label.HTTP_STATUS),
+        ),
+    )
+    RPC_DURATION = (
+        "Time of requests over gRPC, all that the gateway answered or refused; of a stream, each of its requests.",
+        None,
+        Exposed("rpc_server_call_duration_seconds", Kind.HISTOGRAM, (Label.RPC_METHOD, Label.RPC_CODE)),
+    )
     REQUESTS = (
         "Requests that were answered.",
         Emf(Unit.COUNT, _HTTP, (_SERVICE, _VARIANT, _ORIGIN)),

@@ -47,6 +47,7 @@ from tidegate.ports.registry import (
 )
 from tidegate.ports.requests import (
     AnswerStream,
+    CountRequest,
     Done,
     Endpoint,
     EndpointDirectory,
@@ -76,6 +77,7 @@ __all__ = [
     "BundleStore",
     "Claim",
     "ClaimStage",
+    "CountRequest",
     "Diagnose",
     "Done",
     "Endpoint",

@@ -288,3 +288,7 @@ class Served:
 
 
 Observe = Callable[[Served], None]
+
+CountRequest = Callable[[str, str, int | str | None, float], None]
+"""Counts a request of a caller, whatever became of it: its method ("" for an RPC), its route or the RPC's method, its HTTP status or
+gRPC code (None: the caller has left), and the seconds that it took."""

@@ -42,6 +42,85 @@ def bucket_start_s(index: int) -> float:
     return float((digits + 10) * 10**power) / _UNITS_PER_S
 
 
+class Durations:
+    """How many requests took how long.
+
+    Attributes:
+        total_s: the sum of their times, in seconds.
+        counts: their number by `latency_bucket`.
+    """
+
+    __slots__ = ("counts", "total_s")
+
+    def __init__(self) -> None:
+        self.total_s = 0.0
+        self.counts: dict[int, int] = {}
+
+    @property
+    def count(self) -> int:
+        return sum(self.counts.values())
+
+    def record(self, took_ms: float) -> None:
+        """Count a request that took some milliseconds."""
+        self.total_s += took_ms / 1000.0
+        bucket = latency_bucket(took_ms)
+        self.counts[bucket] = self.counts.get(bucket, 0) + 1
+
+    def add(self, other: Durations) -> None:
+        """Add the counts of another one."""
+        self.total_s += other.total_s
+        counts = self.counts
+        for bucket, count in other.counts.items():
+            counts[bucket] = counts.get(bucket, 0) + count
+
+    def percentile_s(self, share: float) -> float | None:
+        """Return the time that `share` (0–1) of the requests do not exceed, exact to 5 % from 0.1 ms; None without requests."""
+        total = self.count
+        left = share * total
+        for bucket in sorted(self.counts):
+            left -= self.counts[bucket]
+            if left <= 0.0 and bucket < LATENCY_BUCKETS - 1:
+                return (bucket_start_s(bucket) + bucket_start_s(bucket + 1)) / 2.0
+        return bucket_start_s(LATENCY_BUCKETS - 1) if total else None
+
+    def cumulative(self, bounds_s: Iterable[float]) -> list[int]:
+        """Return how many requests took less than each of some ascending bounds in seconds, exactly where those are bounds of
+        buckets, and the number of all."""
+        ends = [latency_bucket(bound * 1000.0) for bound in bounds_s]
+        counts: list[int] = []
+        below = 0
+        for bucket in sorted(self.counts):
+            while len(counts) < len(ends) and bucket >= ends[len(counts)]:
+                counts.append(below)
+            below += self.counts[bucket]
+        return counts + [below] * (len(ends) + 1 - len(counts))
+
+    def as_list(self) -> list[Any]:
+        """Return the counts as JSON values; see `from_list`."""
+        return [self.total_s, list(self.counts.items())]
+
+    @classmethod
+    def from_list(cls, value: Any) -> Durations:
+        """Decode the result of `as_list`. Raises `ValueError` or `TypeError` for anything else."""
+        durations = cls()
+        total_s, counts = value
+        durations.total_s = _seconds(total_s)
+        for bucket, count in counts:
+            if not 0 <= _count(bucket) < LATENCY_BUCKETS:
+                raise ValueError("no bucket of times")
+            durations.counts[_BUCKETS[bucket]] = _count(count)
+        return durations
+
+
+class RouteKey(NamedTuple):
+    """What is counted of all requests of callers: an HTTP request's method, its route as a template, and its status ("" if its
+    caller left before); of an RPC, "", its method, and the name of its code."""
+
+    method: str
+    route: str
+    status: str
+
+
 class SeriesKey(NamedTuple):
     """What a series counts.
 
@@ -74,18 +153,17 @@ class Tally:
         hedges, hedges_won: requests with a second attempt at the same time, and those that it answered.
         streams, streams_left, streams_broken: answers that were passed on as they arrived: all, those whose caller left, and those that
             broke off.
-        took_s: from the start of deciding to the last byte of the answer.
+        took: from the start of deciding to the last byte of the answer.
         decide_s: reading the context and deciding.
         triton_s: the answering attempts, until their first byte.
         last_at: when a request was counted last, in Unix seconds; 0.0: never.
         decided: the name of the target that was decided last.
         trace_id, trace_took_s: the trace of the last request whose trace is recorded ("": none), and what it took.
-        latencies: how many requests took how long (`took_s`), by `latency_bucket`.
     """
 
     __slots__ = (
         "answered", "client_errors", "decide_s", "decided", "failed_attempts", "fallbacks", "hedges", "hedges_won", "last_at",
-        "latencies", "server_errors", "streams", "streams_broken", "streams_left", "took_s", "trace_id", "trace_took_s", "triton_s",
+        "server_errors", "streams", "streams_broken", "streams_left", "took", "trace_id", "trace_took_s", "triton_s",
     )  # fmt: skip
 
     def __init__(self, decided: str = "") -> None:
@@ -99,14 +177,13 @@ class Tally:
         self.streams = 0
         self.streams_left = 0
         self.streams_broken = 0
-        self.took_s = 0.0
+        self.took = Durations()
         self.decide_s = 0.0
         self.triton_s = 0.0
         self.last_at = 0.0
         self.decided = decided
         self.trace_id = ""
         self.trace_took_s = 0.0
-        self.latencies: dict[int, int] = {}
 
     @property
     def requests(self) -> int:
@@ -128,37 +205,13 @@ class Tally:
         self.streams += other.streams
         self.streams_left += other.streams_left
         self.streams_broken += other.streams_broken
-        self.took_s += other.took_s
+        self.took.add(other.took)
         self.decide_s += other.decide_s
         self.triton_s += other.triton_s
         if other.last_at >= self.last_at:
             self.last_at, self.decided = other.last_at, other.decided
             if other.trace_id:
                 self.trace_id, self.trace_took_s = other.trace_id, other.trace_took_s
-        counts = self.latencies
-        for bucket, count in other.latencies.items():
-            counts[bucket] = counts.get(bucket, 0) + count
-
-    def percentile_s(self, share: float) -> float | None:
-        """Return the latency that `share` (0–1) of the requests do not exceed, exact to 5 % from 0.1 ms; None without requests."""
-        total = sum(self.latencies.values())
-        left = share * total
-        for bucket in sorted(self.latencies):
-            left -= self.latencies[bucket]
-            if left <= 0.0 and bucket < LATENCY_BUCKETS - 1:
-                return (bucket_start_s(bucket) + bucket_start_s(bucket + 1)) / 2.0
-        return bucket_start_s(LATENCY_BUCKETS - 1) if total else None
-
-    def cumulative(self, bounds_s: Iterable[float]) -> list[int]:
-        """Return how many requests took less than each of some ascending bounds in seconds, exactly where those are bounds of buckets."""
-        ends = [latency_bucket(bound * 1000.0) for bound in bounds_s]
-        counts, below, place = [], 0, 0
-        for bucket in sorted(self.latencies):
-            while place < len(ends) and bucket >= ends[place]:
-                counts.append(below)
-                place += 1
-            below += self.latencies[bucket]
-        return counts + [below] * (len(ends) - len(counts))
 
     def as_dict(self) -> dict[str, Any]:
         """Return the counts as JSON values, without those that are zero; see `from_dict`."""
@@ -173,20 +226,19 @@ class Tally:
             "streams": self.streams,
             "streams_left": self.streams_left,
             "streams_broken": self.streams_broken,
-            "took_s": self.took_s,
+            "took": self.took.as_list(),
             "decide_s": self.decide_s,
             "triton_s": self.triton_s,
             "last_at": self.last_at,
             "decided": self.decided,
             "trace_id": self.trace_id,
             "trace_took_s": self.trace_took_s,
-            "latencies": list(self.latencies.items()),
         }
         return {name: value for name, value in members.items() if value}
 
     @classmethod
     def from_dict(cls, members: Mapping[str, Any]) -> Tally:
-        """Decode the result of `as_dict`. Raises `ValueError` or `TypeError` for anything else."""
+        """Decode the result of `as_dict`. Raises `ValueError`, `TypeError` or `KeyError` for anything else."""
         tally = cls(_name(members.get("decided", "")))
         tally.answered = _count(members.get("answered", 0))
         tally.fallbacks = _count(members.get("fallbacks", 0))
@@ -198,16 +250,12 @@ class Tally:
         tally.streams = _count(members.get("streams", 0))
         tally.streams_left = _count(members.get("streams_left", 0))
         tally.streams_broken = _count(members.get("streams_broken", 0))
-        tally.took_s = _seconds(members.get("took_s", 0.0))
+        tally.took = Durations.from_list(members["took"])
         tally.decide_s = _seconds(members.get("decide_s", 0.0))
         tally.triton_s = _seconds(members.get("triton_s", 0.0))
         tally.last_at = _seconds(members.get("last_at", 0.0))
         tally.trace_id = _trace_id(members.get("trace_id", ""))
         tally.trace_took_s = _seconds(members.get("trace_took_s", 0.0))
-        for bucket, count in members.get("latencies", ()):
-            if not 0 <= _count(bucket) < LATENCY_BUCKETS:
-                raise ValueError("no bucket of latencies")
-            tally.latencies[_BUCKETS[bucket]] = _count(count)
         return tally
 
 
@@ -223,6 +271,12 @@ def series_from(key: Iterable[Any]) -> SeriesKey:
         None if version is None else _count(version),
         _name(shard),
     )
+
+
+def route_from(key: Iterable[Any]) -> RouteKey:
+    """Decode a key from JSON values. Raises `ValueError` or `TypeError` for anything else."""
+    method, route, status = key
+    return RouteKey(_name(method), _name(route), _name(status))
 
 
 def _name(value: Any) -> str:

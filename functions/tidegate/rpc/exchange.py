@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple, Protocol
@@ -17,9 +18,9 @@ from tidegate.gateway.record import Record
 from tidegate.gateway.request import Ask, Limits
 from tidegate.oip.error_texts import reason
 from tidegate.ports import Headers, HttpResponse
-from tidegate.web.access_log import AccessLog
 from tidegate.web.errors import Failure, failure_of
 from tidegate.web.head import RequestHead
+from tidegate.web.parts import HandlerParts
 from tidegate.web.spans import end_rpc, response_header
 
 Code = grpc.StatusCode
@@ -139,12 +140,14 @@ class Exchange:
             return RpcAnswer(code=Code.INVALID_ARGUMENT, detail="the RPC has no message")
         return bytes(message)
 
-    def end(self, log: AccessLog | None, answer: RpcAnswer | None) -> None:
-        """Give back what the RPC holds of its limits, log it, and end its span; without an answer its caller has left."""
+    def end(self, parts: HandlerParts, answer: RpcAnswer | None) -> None:
+        """Give back what the RPC holds of its limits, count and log it, and end its span; without an answer its caller has left."""
         self.lease.release()
         code = None if answer is None else (answer.code or Code.OK).name
-        if log is not None:
-            log.ended(self.record, code)
+        if parts.count is not None:
+            parts.count("", self._method[1:], code, time.perf_counter() - self.record.began_s)
+        if parts.log is not None:
+            parts.log.ended(self.record, code)
         if self.record.span is not None:
             end_rpc(self.record.span, self.record, self._method, code)
 

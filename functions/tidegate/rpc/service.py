@@ -31,7 +31,6 @@ from tidegate.rpc.exchange import (
 )
 from tidegate.rpc.infer import SERVICE, Inference, of_version
 from tidegate.rpc.stream import StreamInference
-from tidegate.web.access_log import AccessLog
 from tidegate.web.context import context_header, oip_context
 from tidegate.web.model_answers import check_answer
 from tidegate.web.parts import HandlerParts
@@ -80,12 +79,12 @@ class InferenceService:
             **{name: partial(self._read, name) for name in _READS},
             **{name: partial(_forbidden, name) for name in _MANAGEMENT},
         }
-        log = self._parts.log
         methods = {
-            name: _handler(partial(_answered, answer, log, f"{SERVICE}{name}")) for name, answer in answers.items()
+            name: _handler(partial(_answered, answer, self._parts, f"{SERVICE}{name}"))
+            for name, answer in answers.items()
         }
         methods["ModelStreamInfer"] = _handler(StreamInference(self._parts).__call__)
-        check = _handler(partial(_answered, self._check, log, f"/{_HEALTH}/Check"))
+        check = _handler(partial(_answered, self._check, self._parts, f"/{_HEALTH}/Check"))
         return (
             grpc.method_handlers_generic_handler(SERVICE.strip("/"), methods),
             grpc.method_handlers_generic_handler(_HEALTH, {"Check": check}),
@@ -156,7 +155,7 @@ class InferenceService:
         return passed_on(outcome.response, outcome.response, outcome_headers(parts, decided, outcome))
 
 
-async def _answered(answer: Answer, log: AccessLog | None, method: str, _requests: object, context: Context) -> None:
+async def _answered(answer: Answer, parts: HandlerParts, method: str, _requests: object, context: Context) -> None:
     """Answer a unary RPC of a method. On the wire it does not differ from a stream with one message in each direction, whose
     time limits are the server's own."""
     exchange, found = Exchange(context, method), None
@@ -170,7 +169,7 @@ async def _answered(answer: Answer, log: AccessLog | None, method: str, _request
         found = None
         raise
     finally:
-        exchange.end(log, found)
+        exchange.end(parts, found)
 
 
 async def _found(answer: Answer, exchange: Exchange) -> RpcAnswer:

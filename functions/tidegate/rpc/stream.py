@@ -124,7 +124,7 @@ class CallerStream:
                 await self._write(stream_error_response(found.detail, name))
             answer = found
         finally:
-            exchange.end(self._parts.log, answer)
+            exchange.end(self._parts, answer)
             if is_held:
                 budget.give(size_bytes)
             turn.set()

@@ -17,7 +17,7 @@ from tidegate.gateway.private_ids import PrivateIds
 from tidegate.gateway.quotas import Quotas
 from tidegate.gateway.service import Service
 from tidegate.gateway.shadowing import Shadowing
-from tidegate.ports import EngineSource, FleetStatus, Observe, Offload, Tracer
+from tidegate.ports import CountRequest, EngineSource, FleetStatus, Observe, Offload, Tracer
 from tidegate.ports.console import ConsoleBackend
 from tidegate.web.access_log import AccessLog
 from tidegate.web.callers import Operators, header_caller
@@ -49,10 +49,12 @@ class Gateway(Starlette):
             return super().__call__(scope, receive, send)
         path: str = scope["path"]
         # The server has decoded `path` once; `raw_path` is the path as it was sent.
+        app: ASGIApp
         if "%" in path or b"%" in (scope.get("raw_path") or b""):
-            return _refuse_encoded(scope, receive, send)
-        app: ASGIApp = self.v2 if path.startswith("/v2/") or path == "/v2" else super().__call__
-        return served(app, self.parts.log, self.parts.traces, scope, receive, send)
+            app = _refuse_encoded
+        else:
+            app = self.v2 if path.startswith("/v2/") or path == "/v2" else super().__call__
+        return served(app, self.parts.log, self.parts.traces, self.parts.count, scope, receive, send)
 
 
 async def _refuse_encoded(scope: Scope, receive: Receive, send: Send) -> None:
@@ -103,6 +105,7 @@ def create_app(
     log: AccessLog | None = None,
     console: ConsoleBackend | None = None,
     tracer: Tracer | None = None,
+    count: CountRequest | None = None,
     routes: Sequence[BaseRoute] = (),
 ) -> Gateway:
     """Create the gateway's ASGI app.
@@ -133,6 +136,7 @@ def create_app(
         log: logs each request that names an objective; None for no log.
         console: answers the console and operators' paths; None: they are 404.
         tracer: records each request that names an objective; None for no traces.
+        count: counts each request, by its route and its status; None: they are not counted.
         routes: further routes, after the gateway's own.
     """
     grants = Grants(caller_of, _HOW_TO_SEND if caller_of is header_caller else "no authorizer gave it")
@@ -161,6 +165,7 @@ def create_app(
         log=log,
         streams=streams,
         traces=tracer is not None,
+        count=count,
     )
     forwarder = None if console is None else Forwarder(console, parts.budget)
     forwarded = () if forwarder is None else forwarder.routes()

@@ -1,19 +1,31 @@
-"""What every request has around it: its limits are given back, its line is logged and its span ends, however it ends."""
+"""What every request has around it: its limits are given back, it is counted and logged and its span ends, however it ends."""
 
 from __future__ import annotations
 
+import time
+
 from tidegate.gateway.quotas import Lease
 from tidegate.gateway.record import Record
+from tidegate.ports import CountRequest
 from tidegate.web.access_log import AccessLog
 from tidegate.web.http import LEASE, RECORD, App, Receive, Scope, Send
+from tidegate.web.routes import method_of, route_of
 from tidegate.web.spans import end_http, response_header
 
 
-async def served(app: App, log: AccessLog | None, traces: bool, scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer one request by `app` (ASGI), with a `Lease` in the scope, and a `Record` if requests are logged or traced."""
+async def served(
+    app: App,
+    log: AccessLog | None,
+    traces: bool,
+    count: CountRequest | None,
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+) -> None:
+    """Answer one request by `app` (ASGI), with a `Lease` in the scope, and a `Record` if requests are counted, logged or traced."""
     lease = scope[LEASE] = Lease()
     try:
-        if log is None and not traces:
+        if log is None and not traces and count is None:
             await app(scope, receive, send)
             return
         record = scope[RECORD] = Record(scope["headers"])
@@ -21,6 +33,9 @@ async def served(app: App, log: AccessLog | None, traces: bool, scope: Scope, re
         try:
             await app(scope, receive, noted)
         finally:
+            if count is not None:
+                took_s = time.perf_counter() - record.began_s
+                count(method_of(scope["method"]), route_of(scope["path"]), noted.status, took_s)
             if log is not None:
                 log.ended(record, noted.status)
             if record.span is not None:

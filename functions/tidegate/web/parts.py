@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from tidegate.byte_budget import ByteBudget
 from tidegate.gateway.service import Service
-from tidegate.ports import Offload
+from tidegate.ports import CountRequest, Offload
 from tidegate.web.access_log import AccessLog
 from tidegate.web.decided import DecisionHeaders
 from tidegate.web.http import Scope
@@ -35,3 +35,4 @@ class HandlerParts:
     streams: bool
     log: AccessLog | None = None
     traces: bool = False
+    count: CountRequest | None = None

@@ -11,6 +11,7 @@ from tidegate.ports import Span
 from tidegate.ports.tracing import Attributes
 from tidegate.web.access_log import RequestOutcome, known_fields, outcome_of
 from tidegate.web.http import Scope
+from tidegate.web.routes import route_of
 
 TRACERESPONSE = b"traceresponse"
 """The response header with the id of the trace (https://w3c.github.io/trace-context/#traceresponse-header, a draft): `traceparent` is a
@@ -32,7 +33,7 @@ def response_header(span: Span) -> tuple[bytes, bytes]:
 def end_http(span: Span, record: Record, scope: Scope, status: int | None) -> None:
     """End the span of a request over HTTP; `status` is None if its caller left before an answer had begun."""
     if span.is_recorded:
-        method, route = scope["method"], _route(scope["path"])
+        method, route = scope["method"], route_of(scope["path"])
         span.rename(f"{method} {route}")
         attributes = {
             **_decided(span, record, status),
@@ -77,13 +78,3 @@ def _decided(span: Span, record: Record, status: int | str | None) -> dict[str, 
         "tidegate.outcome": outcome.value,
         **({} if record.error is None else {"error.type": record.error}),
     }
-
-
-def _route(path: str) -> str:
-    """Return the route of a request that names an objective: its path, with the names of what varies."""
-    parts = path.split("/")
-    if len(parts) > 3:
-        parts[3] = "{objective}"
-    if len(parts) > 5 and parts[4] == "versions":
-        parts[5] = "{version}"
-    return "/".join(parts)
