@@ -66,7 +66,6 @@ def test_no_command_prints_what_a_terminal_obeys(is_terminal: bool, tmp_path: Pa
         ["diff", one, other, "--log", log],
         ["replay", one, "--log", log, "--against", other],
         ["graph", one],
-        ["graph", one, "--format", "svg"],
         ["new", HOSTILE, "--dir", one],
     ):
         result = CliRunner().invoke(main, ["rules", *map(str, arguments)], color=is_terminal, catch_exceptions=False)

@@ -1,15 +1,13 @@
-"""`tidegate models graph`: inputs, steps and outputs of a model as Mermaid and as SVG."""
+"""`tidegate models graph`: inputs, steps and outputs of a model as Mermaid text."""
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
-from xml.etree import ElementTree as ET
 
 import pytest
 from click.testing import CliRunner, Result
@@ -19,7 +17,6 @@ from tests.models.lint.base import write_base
 from tests.support.stack import ROOT
 
 MODELS = ROOT / "triton_models"
-SVG = "{http://www.w3.org/2000/svg}"
 NODE_LINE = re.compile(r'  ([ios][0-9]+)(?:\["([^"]*)"\]|\(\["([^"]*)"\]\))')
 EDGE_LINE = re.compile(r'  ([ios][0-9]+) --> (?:\|"([^"]*)"\| )?([ios][0-9]+)')
 
@@ -43,12 +40,6 @@ def edges(text: str) -> set[tuple[str, str, str]]:
         elif edge:
             found.append((edge[1], edge[3], edge[2] or ""))
     return {(names[start], names[end], label) for start, end, label in found}
-
-
-def svg_of(model: str, directory: Path = MODELS) -> ET.Element:
-    result = graph(directory, model, "--format", "svg")
-    assert result.exit_code == 0, result.stderr
-    return ET.fromstring(result.stdout)
 
 
 def test_mermaid_has_every_tensor_from_inputs_to_outputs() -> None:
@@ -81,49 +72,6 @@ def test_a_picture_does_not_depend_on_the_process() -> None:
     assert len(drawn) == 1
 
 
-def test_the_svg_is_well_formed_named_and_has_its_text_as_text(tmp_path: Path) -> None:
-    file = tmp_path / "ranking.svg"
-    result = graph(MODELS, "title_ranking_ease", "-o", file)
-    assert result.exit_code == 0
-    assert result.stdout == f"{file}: svg, {file.stat().st_size} bytes\n"
-    root = ET.fromstring(file.read_text(encoding="utf-8"))
-    assert root.get("role") == "img"
-    title = root.find(f"{SVG}title")
-    assert title is not None
-    assert title.text == "Model title_ranking_ease"
-    shown = {element.text for element in root.iter(f"{SVG}text")}
-    assert {"MEMBER_ID", "title_history/1", "python, batches up to 64", "SEEN", "TITLES", "BYTES [-1]"} <= shown
-
-
-@pytest.mark.parametrize("model", ["purchase_propensity_gbdt", "title_search_semantic", "title_topk"])
-def test_nothing_in_the_svg_covers_anything_else(model: str) -> None:
-    root = svg_of(model)
-    columns: dict[str, list[tuple[float, float]]] = {}
-    for box in root.iter(f"{SVG}rect"):
-        if box.get("class") == "card":
-            top = float(box.get("y", "nan"))
-            columns.setdefault(box.get("x", ""), []).append((top, top + float(box.get("height", "nan"))))
-    for spans in columns.values():
-        spans.sort()
-        assert all(below[0] > above[1] for above, below in itertools.pairwise(spans))
-        assert spans[0][0] > 0
-        assert spans[-1][1] < float(root.get("height", "nan"))
-
-
-def test_a_tensor_that_skips_a_column_passes_beside_its_steps() -> None:
-    """MEAN_ORDER_VALUE goes from the first step to the third; its line must not run through the second."""
-    root = svg_of("purchase_propensity_gbdt")
-    line = next(path for path in root.iter(f"{SVG}path") if "MEAN_ORDER_VALUE" in "".join(path.itertext()))
-    numbers = [float(number) for number in re.findall(r"-?[0-9.]+", line.get("d", ""))]
-    points = list(zip(numbers[::2], numbers[1::2], strict=True))
-    scorer = next(box for box in root.iter(f"{SVG}rect") if "purchase_scorer_gbdt/1" in "".join(box.itertext()))
-    left, top = float(scorer.get("x", "nan")), float(scorer.get("y", "nan"))
-    right, bottom = left + float(scorer.get("width", "nan")), top + float(scorer.get("height", "nan"))
-    inside = [y for x, y in points if left <= x <= right]
-    assert inside
-    assert all(y < top or y > bottom for y in inside)
-
-
 def test_json_has_the_text_and_the_file(tmp_path: Path) -> None:
     result = graph(MODELS, "title_topk", "--json", "-o", tmp_path / "topk.mmd")
     document = json.loads(result.stdout)
@@ -148,18 +96,15 @@ def test_an_ensemble_in_an_ensemble_and_an_input_that_is_an_output_are_drawn(tmp
     result = graph(models, "outer")
     assert ("TEXT", "TEXT", "") in edges(result.stdout)
     assert 'ranker/1<br>ensemble of 3 steps"' in result.stdout
-    assert svg_of("outer", models).tag == f"{SVG}svg"
 
 
-def test_weird_names_break_neither_form(tmp_path: Path) -> None:
+def test_weird_names_break_nothing(tmp_path: Path) -> None:
     models = write_base(tmp_path / "models")
     config = models / "ranker/config.pbtxt"
     config.write_text(config.read_text().replace('"features"', r'"a \"]\n --> <b> & #c | `d` \\"'))
     result = graph(models, "ranker")
     assert result.exit_code == 0, result.stderr
     assert any("#quot;]" in label and "#lt;b#gt;" in label for _, _, label in edges(result.stdout))
-    tips = ["".join(path.itertext()) for path in svg_of("ranker", models).iter(f"{SVG}path")]
-    assert any("<b> & #c | `d` \\" in tip for tip in tips)
 
 
 def test_a_config_with_errors_is_not_drawn(tmp_path: Path) -> None:
@@ -186,8 +131,8 @@ def test_a_missing_artefact_of_a_step_does_not_hinder_the_picture(tmp_path: Path
     [
         ((MODELS, "title_rankin_ease"), "unknown model 'title_rankin_ease': did you mean"),
         ((MODELS,), "Missing argument 'MODEL'"),
-        ((MODELS, "title_topk", "-o", "/proc/picture.svg"), "cannot be written"),
-        ((MODELS, "title_topk", "--format", "png"), "'png' is not one of 'mermaid', 'svg'"),
+        ((MODELS, "title_topk", "-o", "/proc/picture.mmd"), "cannot be written"),
+        ((MODELS, "title_topk", "-o", "picture.svg"), "name it .md or .mmd"),
     ],
 )
 def test_wrong_usage_is_told(arguments: tuple[object, ...], message: str) -> None:

@@ -1,19 +1,16 @@
-"""`tidegate rules graph`: objectives, rules, targets and shards as Mermaid and as SVG."""
+"""`tidegate rules graph`: objectives, rules, targets and shards as Mermaid text."""
 
 from __future__ import annotations
 
 import html
-import itertools
 import re
 from pathlib import Path
-from xml.etree import ElementTree as ET
 
 import pytest
 import yaml
 
 from tests.cli.rules_runner import RULES, rules, rules_json, write
 
-SVG = "{http://www.w3.org/2000/svg}"
 NODE = r"([orts][0-9_]+)"
 NODE_LINE = re.compile(rf'  {NODE}(\["[^"]*"\]|\(\["[^"]*"\]\)|\[\("[^"]*"\)\])')
 EDGE_LINE = re.compile(rf'  {NODE} (-->|-\.->) (\|"[^"]*"\| )?{NODE}')
@@ -35,10 +32,6 @@ def edges(text: str) -> set[tuple[str, str, str]]:
     return {(names[start], names[end], label) for start, end, label in found}
 
 
-def texts(svg: str) -> list[str]:
-    return [element.text or "" for element in ET.fromstring(svg).iter(f"{SVG}text")]
-
-
 def test_mermaid_leads_from_objectives_to_shards() -> None:
     drawn = edges(rules("graph", RULES).stdout)
     assert {
@@ -54,44 +47,13 @@ def test_mermaid_leads_from_objectives_to_shards() -> None:
     } <= drawn
 
 
-def test_the_svg_is_well_formed_named_and_has_its_text_as_text(tmp_path: Path) -> None:
-    file = tmp_path / "rules.svg"
-    assert rules("graph", RULES, "-o", file).exit_code == 0
-    root = ET.fromstring(file.read_text(encoding="utf-8"))
-    assert root.tag == f"{SVG}svg"
-    assert root.get("role") == "img"
-    title = root.find(f"{SVG}title")
-    assert title is not None
-    objectives = sorted(path.stem for path in (RULES / "objectives").glob("*.yaml"))
-    named = ", ".join(objectives) if len(objectives) <= 3 else f"{len(objectives)} objectives"
-    assert title.text == f"Rules of {named}"
-    shown = texts(file.read_text(encoding="utf-8"))
-    assert {"title_search", "1 · kids", "cell 1: 50 %", "shadow 10 %", "title_ranking@champion", "beta"} <= set(shown)
-    assert {"→ title_ranking_ease", "2 replicas", "1 replica", "is_kids is true"} <= set(shown)
-
-
-def test_nodes_of_a_column_do_not_cover_each_other() -> None:
-    root = ET.fromstring(rules("graph", RULES, "--format", "svg").stdout)
-    columns: dict[str, list[tuple[float, float]]] = {}
-    for box in root.iter(f"{SVG}rect"):
-        if box.get("class") == "card":
-            top = float(box.get("y", "nan"))
-            columns.setdefault(box.get("x", ""), []).append((top, top + float(box.get("height", "nan"))))
-    assert len(columns) == 4
-    for spans in columns.values():
-        spans.sort()
-        assert all(below[0] > above[1] for above, below in itertools.pairwise(spans))
-        assert spans[0][0] > 0
-        assert spans[-1][1] < float(root.get("height", "nan"))
-
-
 def test_one_objective_is_drawn_alone() -> None:
     drawn = edges(rules("graph", RULES, "--objective", "title_search").stdout)
     assert {start for start, _, _ in drawn} & {"title_search", "title_ranking"} == {"title_search"}
     assert rules("graph", RULES, "--objective", "title_serch").exit_code == 2
 
 
-def test_weird_values_break_neither_form(tmp_path: Path) -> None:
+def test_weird_values_break_nothing(tmp_path: Path) -> None:
     ranking = r"""
 objective: ranking
 owner: 'a "b" <c> & #d `e` \f]'
@@ -103,9 +65,7 @@ rules:
     directory = write(tmp_path, {"objectives/ranking.yaml": ranking})
     drawn = edges(rules("graph", directory).stdout)
     assert ("1 · end", "better/2", "") in drawn
-    svg = rules("graph", directory, "--format", "svg").stdout
-    assert r'a "b" <c> & #d `e` \f]' in texts(svg)
-    assert "country absent; tags has all of |a|" in texts(svg)
+    assert ("2 · subgraph", "base@champion", "") in drawn
 
 
 @pytest.mark.parametrize("count", [100, 3000])
@@ -118,10 +78,7 @@ def test_many_rules_stay_within_what_mermaid_draws(count: int, tmp_path: Path) -
     text = rules("graph", directory).stdout
     assert len(edges(text)) <= 500
     assert len(text) <= 50_000
-    svg = rules("graph", directory, "--format", "svg").stdout
-    boxes = [text for text in texts(svg) if "rule-" in text]
-    assert len(boxes) <= 200
-    assert f"rule-{count - 1}" in boxes[-1]
+    assert f"rule-{count - 1}" in text
 
 
 def test_neighbours_that_serve_the_same_are_one_node_where_rules_are_many(tmp_path: Path) -> None:
@@ -138,7 +95,19 @@ def test_json_holds_the_text_and_findings_come_first(tmp_path: Path) -> None:
     assert told["text"].startswith("flowchart LR\n")
     broken = write(tmp_path, {"objectives/ranking.yaml": "objective: ranking\n"})
     assert rules_json("graph", broken, exit_code=1)["findings"]
-    assert rules("graph", RULES, "-o", tmp_path / "no" / "where.svg").exit_code == 2
+    assert rules("graph", RULES, "-o", tmp_path / "no" / "where.mmd").exit_code == 2
+
+
+def test_a_name_that_ends_in_md_gets_markdown(tmp_path: Path) -> None:
+    mermaid, markdown = tmp_path / "rules.mmd", tmp_path / "rules.md"
+    told = rules("graph", RULES, "-o", markdown).stdout
+    assert rules("graph", RULES, "-o", mermaid).exit_code == 0
+    assert mermaid.read_text() == rules("graph", RULES).stdout
+    assert markdown.read_text() == f"```mermaid\n{mermaid.read_text()}```\n"
+    assert told == f"{markdown}: markdown, {markdown.stat().st_size} bytes\n"
+    refused = rules("graph", RULES, "-o", tmp_path / "rules.svg")
+    assert (refused.exit_code, (tmp_path / "rules.svg").exists()) == (2, False)
+    assert "name it .md or .mmd" in refused.stderr
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ def test_the_example_gives_what_the_page_shows(repository: Path) -> None:
     done = typed(COMMAND, folder=repository)
     assert (done.returncode, done.stderr) == (1, "")
     assert without_revisions(done.stdout) == without_revisions(OUTPUT)
-    assert "<svg" in (repository / "flows.svg").read_text(encoding="utf-8")
+    assert "sankey-beta" in (repository / "moves.md").read_text(encoding="utf-8")
 
 
 def test_the_keys_of_the_json_are_documented(repository: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from errno import EBADF, EFBIG
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import click
 
 from tidegate.cli import progress
+from tidegate.cli.columns import say
 from tidegate.cli.json_output import print_json
 from tidegate.files import read_regular
 from tidegate.rules.times import EXPECTED_TIME, parse_time
@@ -43,13 +44,12 @@ def at_option(help_text: str) -> Callable[[Decorated], Decorated]:
     return click.option("--at", callback=_moment, help=help_text)
 
 
-FORMAT = click.option(
-    "--format",
-    "form",
-    type=click.Choice(["mermaid", "svg"]),
-    help="Default: as the name of the output says, else mermaid.",
+OUTPUT = click.option(
+    "-o",
+    "--output",
+    type=FILE,
+    help="The file to write: Markdown with the text in it if its name ends in .md. Default: standard output.",
 )
-OUTPUT = click.option("-o", "--output", type=FILE, help="The file to write. Default: standard output.")
 AT = at_option("The time to decide at, ISO 8601 (UTC if it has no offset). Default: now.")
 
 
@@ -102,11 +102,14 @@ def not_written(file: Path, error: OSError, option: str) -> click.BadParameter:
     return click.BadParameter(f"{file} cannot be written: {error.strerror}", param_hint=option)
 
 
-def deliver(draw: Mapping[str, Callable[[], str]], form: str | None, output: Path | None, *, as_json: bool) -> None:
-    """Write a picture to the output, or print it where there is none: in the format that was asked for, else the one that the
-    output's name says, else as Mermaid text."""
-    form = form or ("svg" if output is not None and output.suffix == ".svg" else "mermaid")
-    text = draw[form]()
+def deliver(mermaid: str, output: Path | None, *, as_json: bool) -> None:
+    """Write a diagram to the output, or print it where there is none: as Mermaid text, in Markdown if the output's name says so."""
+    suffix = "" if output is None else output.suffix
+    if suffix in (".svg", ".png"):
+        raise click.BadParameter(
+            f"{output}: Mermaid text is no {suffix[1:].upper()}: name it .md or .mmd", param_hint="--output"
+        )
+    form, text = ("markdown", f"```mermaid\n{mermaid}```\n") if suffix == ".md" else ("mermaid", mermaid)
     if output is not None:
         write_file(output, text, "--output")
     if as_json:
@@ -115,4 +118,4 @@ def deliver(draw: Mapping[str, Callable[[], str]], form: str | None, output: Pat
         progress.quiet()
         click.echo(text, nl=False)
     else:
-        click.echo(f"{output}: {form}, {len(text.encode())} bytes")
+        say(f"{output}: {form}, {len(text.encode())} bytes")

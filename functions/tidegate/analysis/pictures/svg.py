@@ -1,29 +1,28 @@
 """The few shapes that the pictures are made of, and their style in light and dark.
 
 A picture is standalone SVG 1.1 (https://www.w3.org/TR/SVG11/) with CSS classes. `kind` is one or more of: `ink` (text and
-strokes), `soft` (secondary text), `grid` (thin lines), `card` (a box), `c0` … `c7` (filled with a colour of the palette),
-`flow` (see-through), `thin` (a thin stroke), `bold`, `small`.
+strokes), `soft` (secondary text), `grid` (thin lines), `card` (a box), `c0` … `c5` (filled with a colour of the palette), `bold`,
+`small`.
 """
 
 from __future__ import annotations
 
 from xml.sax.saxutils import escape, quoteattr
 
-PALETTE = 8
 CHARACTER_WIDTH = 7.2
 """How wide a character of ordinary text is at the most on average, in pixels."""
 
 BOLD = 0.86
 """How much narrower a text must be to fit in bold too."""
 
-_COLOURS = ("#3b82c4", "#d9822b", "#3a9d6e", "#b4548f", "#8a6fd1", "#c2504b", "#5f8f9e", "#a08a2e")
+_COLOURS = ("#3b82c4", "#d9822b", "#3a9d6e", "#b4548f", "#8a6fd1", "#c2504b")
 _STYLE = """
 svg{font-family:system-ui,-apple-system,'Segoe UI',Roboto,'DejaVu Sans',sans-serif;font-size:13px}
-.ground{fill:#ffffff}.ink{fill:#1f2933}line.ink,path.ink{stroke:#1f2933;stroke-width:1.5}path.ink{fill:none}
+.ground{fill:#ffffff}.ink{fill:#1f2933}line.ink{stroke:#1f2933;stroke-width:1.5}
 .soft{fill:#5b6773}.grid{stroke:#d5dbe1;stroke-width:1}.card{fill:#f4f6f8;stroke:#a9b4bf;stroke-width:1}
-.flow{fill-opacity:.42}.thin{stroke-width:1}.bold{font-weight:600}.small{font-size:11px}
-@media (prefers-color-scheme:dark){.ground{fill:#14181d}.ink{fill:#e6eaee}line.ink,path.ink{stroke:#e6eaee}
-path.ink{fill:none}.soft{fill:#a3afba}.grid{stroke:#343c45}.card{fill:#1e252c;stroke:#5b6773}}
+.bold{font-weight:600}.small{font-size:11px}
+@media (prefers-color-scheme:dark){.ground{fill:#14181d}.ink{fill:#e6eaee}line.ink{stroke:#e6eaee}
+.soft{fill:#a3afba}.grid{stroke:#343c45}.card{fill:#1e252c;stroke:#5b6773}}
 """
 
 
@@ -44,10 +43,6 @@ class Picture:
         """Draw a rectangle; `tip` is shown when pointed at."""
         corner = f' rx="{_n(radius)}"' if radius else ""
         self._shape("rect", f'x="{_n(x)}" y="{_n(y)}" width="{_n(width)}" height="{_n(height)}"{corner}', kind, tip)
-
-    def path(self, steps: str, kind: str, *, tip: str = "") -> None:
-        """Draw a path; `steps` is the text of its `d` attribute."""
-        self._shape("path", f"d={quoteattr(steps)}", kind, tip)
 
     def line(self, x1: float, y1: float, x2: float, y2: float, kind: str) -> None:
         self._shape("line", f'x1="{_n(x1)}" y1="{_n(y1)}" x2="{_n(x2)}" y2="{_n(y2)}"', kind, "")
@@ -73,19 +68,6 @@ class Picture:
     def _shape(self, element: str, attributes: str, kind: str, tip: str) -> None:
         inside = f"<title>{escape(printable(tip))}</title>" if tip else ""
         self._parts.append(f"<{element} {attributes} class={quoteattr(kind)}>{inside}</{element}>")
-
-
-def band_path(x1: float, y1: float, x2: float, y2: float, thickness: float) -> str:
-    """Return the path of a band of even thickness that swings from one point to another, by their middles."""
-    half = thickness / 2
-    there = f"M{_n(x1)} {_n(y1 - half)}{swing(x1, y1 - half, x2, y2 - half)}"
-    return f"{there}L{_n(x2)} {_n(y2 + half)}{swing(x2, y2 + half, x1, y1 + half)}Z"
-
-
-def swing(x1: float, y1: float, x2: float, y2: float) -> str:
-    """Return the step of a path that swings from (x1, y1) to (x2, y2), level at both ends."""
-    middle = _n((x1 + x2) / 2)
-    return f"C{middle} {_n(y1)} {middle} {_n(y2)} {_n(x2)} {_n(y2)}"
 
 
 def shortened(text: str, width: float) -> str:

@@ -14,19 +14,18 @@ from tidegate.cli.columns import count, say
 from tidegate.cli.findings import SARIF, write_sarif
 from tidegate.cli.json_output import AS_JSON, print_json
 from tidegate.cli.models.options import IMAGES, MODELS, judged_json, open_repository, print_findings
-from tidegate.cli.options import DIRECTORY, FORMAT, OUTPUT, deliver
+from tidegate.cli.options import DIRECTORY, OUTPUT, deliver
 from tidegate.cli.rules.named import sound_program
 from tidegate.finding_kinds import Severity
 from tidegate.language.program import Program
 from tidegate.language.semantics import resolve_target
 from tidegate.model_layout import CONFIG
+from tidegate.models.dag import dag_mermaid, dag_of
 from tidegate.models.images.serving import images_of_models
 from tidegate.models.lint.accepted import Judged, judge
 from tidegate.models.lint.checker import BlastRadius, blast_radius, check_closure, judge_models
 from tidegate.models.lint.folder import Repository
 from tidegate.models.lint.kinds import KINDS, SMOKED
-from tidegate.models.pictures.dag import dag_mermaid, dag_of
-from tidegate.models.pictures.dag_svg import dag_svg
 from tidegate.settings import Settings
 
 if TYPE_CHECKING:
@@ -210,11 +209,10 @@ def _smoke_words(seen: ModelSmoke) -> str:
 @click.command()
 @click.argument("directory", type=DIRECTORY)
 @click.argument("model", metavar="MODEL")
-@FORMAT
 @OUTPUT
 @AS_JSON
-def graph(directory: Path, model: str, form: str | None, output: Path | None, as_json: bool) -> None:
-    """Draw MODEL, its inputs, steps and outputs, as Mermaid text or as an SVG picture.
+def graph(directory: Path, model: str, output: Path | None, as_json: bool) -> None:
+    """Draw MODEL, its inputs, steps and outputs, as Mermaid text, which GitHub shows as a diagram.
 
     A model whose config has errors is not drawn: they are printed instead. Exit code 1: there are errors.
     """
@@ -231,5 +229,4 @@ def graph(directory: Path, model: str, form: str | None, output: Path | None, as
         else:
             print_findings(Judged(tuple(errors)), 1, err=True)
         raise click.exceptions.Exit(1)
-    dag = dag_of(folder, repository)
-    deliver({"svg": lambda: dag_svg(dag), "mermaid": lambda: dag_mermaid(dag)}, form, output, as_json=as_json)
+    deliver(dag_mermaid(dag_of(folder, repository)), output, as_json=as_json)

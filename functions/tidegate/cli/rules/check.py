@@ -10,8 +10,6 @@ from typing import Any
 
 import click
 
-from tidegate.analysis.pictures.graph import graph_of
-from tidegate.analysis.pictures.graph_svg import graph_svg
 from tidegate.analysis.pictures.mermaid import mermaid
 from tidegate.analysis.reach.findings import KINDS, author_error
 from tidegate.analysis.reach.report import DEFAULT_BUDGET, Analysis, analyse
@@ -19,7 +17,7 @@ from tidegate.cli import progress
 from tidegate.cli.columns import count, say
 from tidegate.cli.findings import SARIF, check_objective, write_sarif
 from tidegate.cli.json_output import AS_JSON, print_json
-from tidegate.cli.options import AT, DIRECTORY, FILE, FORMAT, OUTPUT, deliver, write_file
+from tidegate.cli.options import AT, DIRECTORY, FILE, OUTPUT, deliver, write_file
 from tidegate.cli.rules.named import named_rules
 from tidegate.cli.stacks import STACK
 from tidegate.language.compiler import emit
@@ -155,14 +153,11 @@ def compile_(rules: str, output: Path, stack: str | None, as_json: bool) -> None
 @click.command()
 @click.argument("rules")
 @click.option("--objective", help="Draw this objective only.")
-@FORMAT
 @OUTPUT
 @STACK
 @AS_JSON
-def graph(
-    rules: str, objective: str | None, form: str | None, output: Path | None, stack: str | None, as_json: bool
-) -> None:
-    """Draw objectives, rules, targets and shards of RULES, as Mermaid text or as an SVG picture.
+def graph(rules: str, objective: str | None, output: Path | None, stack: str | None, as_json: bool) -> None:
+    """Draw objectives, rules, targets and shards of RULES as Mermaid text, which GitHub shows as a diagram.
 
     RULES is a rules directory, a compiled bundle, either in a git revision (HEAD~1:routing_rules), or `live:`, what is live.
     If an objective has more than 40 rules, neighbours that serve the same are drawn as one.
@@ -170,5 +165,4 @@ def graph(
     program = named_rules(rules, stack, as_json=as_json).program
     if objective is not None:
         check_objective(objective, {each.name for each in program.objectives})
-    draw = {"svg": lambda: graph_svg(graph_of(program, objective)), "mermaid": lambda: mermaid(program, objective)}
-    deliver(draw, form, output, as_json=as_json)
+    deliver(mermaid(program, objective), output, as_json=as_json)

@@ -13,8 +13,7 @@ import click
 from tidegate.analysis.compare.comparable import comparable
 from tidegate.analysis.compare.report import Diff, LoggedComparison, compare
 from tidegate.analysis.compare.shares import ObjectiveShares
-from tidegate.analysis.figures import percent
-from tidegate.analysis.pictures.flows_svg import flows_svg, headline
+from tidegate.analysis.pictures.flows import HEADS, SHOWN_FLOWS, changing, flow_rows, flows_markdown, headline
 from tidegate.analysis.replay.records import records
 from tidegate.cli import progress
 from tidegate.cli.columns import first, say, show_table
@@ -29,7 +28,6 @@ from tidegate.rules.times import utc_text
 from tidegate.rules.values import json_line
 
 OTHER_OBJECTIVE = "of no objective that is compared"
-SHOWN_FLOWS = 20
 SHOWN_CHANGES = 50
 
 
@@ -39,7 +37,7 @@ SHOWN_CHANGES = 50
 @click.option("--log", type=LOG, help="Weigh contexts by this log: JSON lines, plain or gzip; - is standard input.")
 @click.option("--objective", help="Compare this objective only; also the objective of log lines that name none.")
 @at_option("Compare at this time, ISO 8601 (UTC if it has no offset). Default: now.")
-@click.option("--svg", type=FILE, help="Draw the flows into this file.")
+@click.option("--markdown", type=FILE, help="Write what moves into this file, with a diagram, for a pull request.")
 @STACK
 @AS_JSON
 def diff(
@@ -48,7 +46,7 @@ def diff(
     log: Path | None,
     objective: str | None,
     at: float | None,
-    svg: Path | None,
+    markdown: Path | None,
     stack: str | None,
     as_json: bool,
 ) -> None:
@@ -74,9 +72,9 @@ def diff(
         print_json(_as_dict(found, (old, new), at, skipped))
     else:
         _show(found, old, new, skipped)
-    if svg is not None:
-        write_file(svg, flows_svg(found.shares), "--svg")
-        say(f"{svg}: written", err=as_json)
+    if markdown is not None:
+        write_file(markdown, flows_markdown(found.shares), "--markdown")
+        say(f"{markdown}: written", err=as_json)
     if not found.is_empty:
         raise click.exceptions.Exit(1)
 
@@ -126,22 +124,10 @@ def _show(found: Diff, old: str, new: str, skipped: Skipped | None) -> None:
 def _show_shares(shares: ObjectiveShares, new: str) -> None:
     say("")
     say(f"{shares.objective}: {headline(shares)}", style="bold")
-    rows = []
-    changing = [flow for flow in shares.flows if flow.moved or flow.retuned]
-    for flow in changing[:SHOWN_FLOWS]:
-        rules = flow.old_rule or "-"
-        if flow.new_rule != flow.old_rule:
-            rules += f" → {flow.new_rule or '-'}"
-        how = "moved" if flow.moved else "retuned"
-        rows.append((percent(flow.share), flow.old_target, flow.new_target, rules, how))
-    if len(changing) > SHOWN_FLOWS:
-        rest = sum(flow.share for flow in changing[SHOWN_FLOWS:])
-        rows.append((percent(rest), f"{len(changing) - SHOWN_FLOWS:,} smaller flows; --json has all", "", "", ""))
-    rows.append((percent(shares.unchanged), "unchanged", "", "", ""))
-    show_table(("share", "from", "to", "rules", ""), rows, ("share",))
+    show_table(HEADS, list(flow_rows(shares)), HEADS[:1])
     if shares.undecided is not None:
         say(shares.undecided)
-    for flow in changing[:SHOWN_FLOWS]:
+    for flow in changing(shares)[:SHOWN_FLOWS]:
         if flow.example is not None:
             context = shlex.quote(json_line(flow.example.context))
             at = f" --at {utc_text(flow.example.at)}" if flow.example.has_windows else ""

@@ -1,1 +1,0 @@
-"""Pictures of ensembles, as Mermaid text and as SVG."""
