@@ -18,6 +18,9 @@ function example({ name, datatype, shape }, context) {
 
 const prefilled = (objective, context, sample) => sample?.inputs ?? Object.fromEntries((objective.inputs ?? []).map((tensor) => [tensor.name, example(tensor, context)]));
 
+// A line for each input: long lists stay short to look at.
+const lines = (value) => (Object.keys(value).length ? `{\n${Object.entries(value).map(([name, each]) => `  ${JSON.stringify(name)}: ${JSON.stringify(each)}`).join(",\n")}\n}` : "{}");
+
 async function streamed(path, body, show) {
   const response = await send(path, { method: "POST", body });
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
@@ -49,7 +52,7 @@ export function Answer({ objective, context, valid, inputs, setInputs }) {
   const [state, setState] = useState({});
   const signedIn = token.use();
   const { data } = useRead(signedIn ? `/v1/objectives/${encodeURIComponent(objective.name)}/cases` : null);
-  const shown = text ?? pretty(prefilled(objective, context, data?.sample));
+  const shown = text ?? lines(prefilled(objective, context, data?.sample));
   useEffect(() => {
     try {
       setInputs({ value: JSON.parse(shown), problem: "" });
@@ -76,7 +79,7 @@ export function Answer({ objective, context, valid, inputs, setInputs }) {
     }
   };
   const problem = inputs?.problem;
-  return html`<${Section} title="Model’s answer" aside=${text !== null && html`<button type="button" class="quiet" onClick=${() => write(null)}>Reset inputs</button>`}>
+  return html`<${Section} title="Model’s answer" class="later" aside=${text !== null && html`<button type="button" class="quiet" onClick=${() => write(null)}>Reset inputs</button>`}>
     <div class="body">
       <div class="field"><label for="inputs">Inputs as JSON</label>
         <textarea id="inputs" class="code" rows=${Math.min(10, shown.split("\n").length + 1)} spellcheck=${false} value=${shown} onInput=${(event) => write(event.currentTarget.value)} aria-invalid=${problem ? "true" : undefined} aria-describedby="inputs-about"></textarea>

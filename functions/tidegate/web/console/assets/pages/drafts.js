@@ -4,7 +4,7 @@ import { postJson, token, useRead } from "../lib/api.js";
 import { Decision, Steps } from "../lib/explanation.js";
 import { Moves } from "../lib/flows.js";
 import { plural } from "../lib/format.js";
-import { Empty, Failure, Read, Section, Status } from "../lib/ui.js";
+import { Empty, Failure, Read, Section, Status, Tabs } from "../lib/ui.js";
 
 const DEBOUNCE_MS = 600;
 
@@ -26,7 +26,9 @@ function Verdict({ checked, context, live }) {
 function Editor({ source, objective, context, live }) {
   const [files, setFiles] = useState(source.files);
   const [state, setState] = useState({ checked: null, error: null, checking: false });
-  const areas = useRef({});
+  const [at, open] = useState(0);
+  const [found, find] = useState(null);
+  const area = useRef(null);
   const edited = files.some((file, index) => file.text !== source.files[index].text);
   const about = JSON.stringify([files, context]);
   useEffect(() => {
@@ -48,20 +50,29 @@ function Editor({ source, objective, context, live }) {
       abort.abort();
     };
   }, [about]);
-  const write = (index) => (event) => setFiles(files.map((file, at) => (at === index ? { ...file, text: event.currentTarget.value } : file)));
+  const write = (event) => setFiles(files.map((file, index) => (index === at ? { ...file, text: event.currentTarget.value } : file)));
   const show = ({ file, line }) => {
     const index = files.findIndex((each) => file.endsWith(each.path) || each.path.endsWith(file));
-    const area = areas.current[index];
-    if (!area) return;
-    const lines = area.value.split("\n");
-    const start = lines.slice(0, line - 1).reduce((sum, text) => sum + text.length + 1, 0);
-    area.focus();
-    area.setSelectionRange(start, start + (lines[line - 1] ?? "").length);
+    if (index < 0) return;
+    open(index);
+    find({ index, line });
   };
+  // The file of a finding is drawn first; then its line is selected.
+  useEffect(() => {
+    if (!found || found.index !== at || !area.current) return;
+    const lines = area.current.value.split("\n");
+    const start = lines.slice(0, found.line - 1).reduce((sum, text) => sum + text.length + 1, 0);
+    area.current.focus();
+    area.current.setSelectionRange(start, start + (lines[found.line - 1] ?? "").length);
+    find(null);
+  }, [found, at]);
   const { checked, error, checking } = state;
   return html`<div class="columns even drafts">
-    <div class="body">${files.map((file, index) => html`<div key=${file.path} class="field"><label for=${`draft-${index}`}><code>${file.path}</code></label>
-      <textarea id=${`draft-${index}`} class="code rules" ref=${(area) => { areas.current[index] = area; }} rows=${Math.min(32, file.text.split("\n").length + 1)} spellcheck=${false} wrap="off" value=${file.text} onInput=${write(index)}></textarea></div>`)}
+    <div class="body">
+      ${source.matches_live === false && html`<div class="banner"><${Status} kind="warning">The rules directory is not what is live: its last change was refused, or is not published yet<//></div>`}
+      ${files.length > 1 && html`<${Tabs} label="File" items=${files.map((file, index) => [index, `${file.path}${file.text === source.files[index].text ? "" : " *"}`])} current=${at} choose=${open} />`}
+      <div class="field"><label class=${files.length > 1 ? "hidden" : ""} for="draft">${files[at].path}</label>
+        <textarea id="draft" class="code rules" ref=${area} rows=${Math.min(32, files[at].text.split("\n").length + 1)} spellcheck=${false} wrap="off" value=${files[at].text} onInput=${write}></textarea></div>
       <div class="actions"><button type="button" disabled=${!edited} onClick=${() => setFiles(source.files)}>Back to the live rules</button><span class="note">Nothing is saved or published here.</span></div></div>
     <div class="body" aria-live="polite" aria-busy=${checking}>
       ${error && html`<${Failure} error=${error} />`}
