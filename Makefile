@@ -31,7 +31,7 @@ LINTED := . $(wildcard $(addprefix triton_models/,offer_decision order_features 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help env compiled models images demo recording up prepared parts chromium test test-full test-python short-suite lint format package bench chaos infra infra-check infra-amis infra-bootstrap infra-destroy lock clean
+.PHONY: help env compiled models images demo recording screenshots up prepared parts chromium test test-full test-python short-suite lint format package bench chaos infra infra-check infra-amis infra-bootstrap infra-destroy lock clean
 
 help: ## Show what can be made.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -71,6 +71,9 @@ demo: models ## Start the whole stack, route real requests through it, show what
 
 recording: models ## Run the demonstration, and record it as the README's picture, docs/demo.svg.
 	@$(BIN)/python -m demo --svg docs/demo.svg
+
+screenshots: models chromium ## Run the examples' stack with traffic, and write pictures of its console to docs/console/.
+	@$(BIN)/python -m demo.screenshots
 
 up: models compiled ## Keep the stack running: make up PORT=8080 RULES=routing_rules MODELS=triton_models
 	@$(BIN)/tidegate up --rules $(RULES) --models $(MODELS) --port $(PORT)

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.support.parts import CHROMIUM, need
-from tests.support.stack import RunningStack, make_repository, running_stack, write_rules
+from tests.support.stack import RunningStack, eventually, make_repository, running_stack, write_rules
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
@@ -129,6 +129,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operated]:
     models = make_repository(root / "models", "versioned", "versioned_pipeline", "storyteller")
     with (models / "versioned" / "config.pbtxt").open("a") as config:
         config.write("version_policy: { all {} }\n")
+    (models / "versioned" / "samples").mkdir()
+    (models / "versioned" / "samples" / "quick.json").write_text('{"inputs": {"SLEEP_MS": [3]}}')
     rules = write_console_rules(root / "rules")
     variables = {"TIDEGATE_CONSOLE_WRITES": "true"}
     with running_stack(rules, models, root / "errors", variables=variables) as running:
@@ -172,6 +174,11 @@ class Watched:
 
     def judge(self) -> None:
         assert not [fault for fault in self.faults if not re.search(self.expected, fault)]
+
+
+def until(page: Page, expression: str) -> None:
+    """Wait until an expression is true in the page, whose policy does not let Playwright's own wait evaluate text."""
+    assert eventually(lambda: page.evaluate(expression)), expression
 
 
 Open = Callable[..., "Page"]

@@ -53,7 +53,7 @@ def settled(page: Page, text: str) -> None:
     """Wait until the page has its heading and a text of its own, and nothing is awaited."""
     page.locator("h1").first.wait_for()
     page.get_by_text(text).or_(page.get_by_label(text)).first.wait_for(state="attached")
-    page.wait_for_function("!document.querySelector('main .waiting')")
+    page.locator("main .waiting").first.wait_for(state="detached")
 
 
 @pytest.mark.parametrize("name", PAGES)

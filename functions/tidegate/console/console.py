@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 
 from tidegate.console.catalogue import Catalogue
 from tidegate.console.children import Children, Task
+from tidegate.console.golden import sample_inputs
 from tidegate.console.graph import graph
 from tidegate.console.live_rules import LiveRules, OpenedRules, named, open_rules
 from tidegate.console.objective import objective_rules
@@ -255,7 +256,8 @@ class Console:
             for model in endpoint["models"]
             if model["name"] == name
         ]
-        return catalogue.model(name, figures, await self._memory_mb(), times, loaded)
+        shown = catalogue.model(name, figures, await self._memory_mb(), times, loaded)
+        return {**shown, "sample": sample_inputs(await self._sources.plane.ports.models.samples(name))}
 
     async def placement(self) -> Json:
         """Return the plan of the fleet against the live placement, as `tidegate fleet plan --json` does. Without a rules directory it is

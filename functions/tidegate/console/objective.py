@@ -51,7 +51,8 @@ def objective_rules(
             "variants": list(_variants(rule, found[rule.id])),
             "fallback": list(rule.fallback),
             "shadows": [_shadow(target, percent, by_rule.get(rule.id, ())) for target, percent in rule.shadow],
-            "experiment": None if rule.experiment is None else _experiment(rule.experiment, found[rule.id]),
+            "shares": (shares := _shares(rule, found[rule.id])),
+            "experiment": None if rule.experiment is None else _experiment(rule.experiment, shares),
         }
         for rule in opened.of(objective)
     ]
@@ -101,21 +102,25 @@ def _variants(rule: Rule, figures: RuleFigures) -> Iterator[dict[str, Any]]:
         }
 
 
-def _experiment(experiment: Experiment, figures: RuleFigures) -> dict[str, Any]:
-    """Return an experiment, with a test of its requests against its weights. Those of one member are not independent of each other, so
-    a mismatch is a reason to look (`tidegate rules replay` counts members), and no proof."""
-    weights = [cell.weight for cell in experiment.cells]
-    counts = [figures.variants.get(str(cell.cell), Figures()).requests for cell in experiment.cells]
-    test = None if experiment.allocate == "caller" else share_test(counts, weights)
+def _shares(rule: Rule, figures: RuleFigures) -> dict[str, Any] | None:
+    """Return a test of the variants' requests against their weights; None for a rule without variants. Those of one member are not
+    independent of each other, so a mismatch is a reason to look (`tidegate rules replay` counts members), and no proof."""
+    if rule.serve is not None:
+        return None
+    weights = _weights(rule)
+    counts = [figures.variants.get(name, Figures()).requests for name, _, _ in weights]
+    is_callers = rule.experiment is not None and rule.experiment.allocate == "caller"
+    test = None if is_callers else share_test(counts, [weight for _, _, weight in weights])
     verdict = "too-few" if test is None else "mismatch" if test.p_value < MISMATCH_BELOW else "as-configured"
     return {
-        "id": experiment.id,
-        "layer": experiment.layer,
-        "allocate": experiment.allocate,
         "chi2": None if test is None else test.statistic,
         "p": None if test is None else test.p_value,
         "verdict": verdict,
     }
+
+
+def _experiment(experiment: Experiment, shares: dict[str, Any] | None) -> dict[str, Any]:
+    return {"id": experiment.id, "layer": experiment.layer, "allocate": experiment.allocate, **(shares or {})}
 
 
 def _shadow(target: str, percent: float, pairs: Sequence[Json]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ const OPEN = new Set(["playground"]);
 const CONNECTIONS = {
   connecting: ["off", "Connecting"],
   live: ["ok", "Live"],
+  stale: ["warning", "Not current"],
   polling: ["info", "Polling"],
   lost: ["error", "Not reachable"],
   "signed-out": ["off", "Signed out"],

@@ -8,7 +8,7 @@ const STREAM_AGAIN_MS = 30_000;
 const SILENT_MS = 10_000;
 
 export const overview = store(null);
-export const connection = store({ state: "connecting", error: null }); // connecting, live, polling, lost, signed-out
+export const connection = store({ state: "connecting", error: null }); // connecting, live, stale, polling, lost, signed-out
 
 let generation = 0;
 
@@ -43,7 +43,7 @@ async function follow(live) {
     let text = "";
     while (live()) {
       const { done, value } = await reader.read();
-      if (done) return null;
+      if (done || !live()) return null;
       clearTimeout(watchdog);
       watchdog = setTimeout(() => abort.abort(), SILENT_MS);
       const events = (text + value).split(/\r?\n\r?\n/);
@@ -61,9 +61,13 @@ function receive(event) {
   const lines = event.split(/\r?\n/);
   const kind = lines.find((line) => line.startsWith("event:"))?.slice(6).trim();
   const data = lines.filter((line) => line.startsWith("data:")).map((line) => line.slice(5)).join("\n");
-  if (kind !== "overview" || !data) return;
-  overview.set(JSON.parse(data));
-  connection.set({ state: "live", error: null });
+  if (kind === "overview") {
+    overview.set(JSON.parse(data));
+    connection.set({ state: "live", error: null });
+  } else if (kind === "problem") {
+    // The gateway streams, and the control plane does not answer: what is shown is of before.
+    connection.set({ state: "stale", error: new Problem(JSON.parse(data)) });
+  }
 }
 
 async function poll(live, until) {

@@ -15,8 +15,6 @@ const BUCKETS = 10_000;
 export function Decision({ decision }) {
   if (!decision) return html`<${Empty} title="No rule matches this context">A last rule without conditions would serve it.<//>`;
   const facts = [
-    ["Rule", decision.rule],
-    ["Target", decision.target],
     ["Model", decision.version === null ? decision.model : `${decision.model}/${decision.version}`],
     ["Shards", decision.shards.join(", ")],
     ["Variant", decision.variant],

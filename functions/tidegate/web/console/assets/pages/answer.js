@@ -8,15 +8,19 @@ const MOST_EVENTS = 200;
 const MOST_TEXT = 20_000;
 const EXAMPLES = { BYTES: "", BOOL: false };
 
-// An input named as an attribute gets its value; of any other the shape and the type are right, and the value is to be filled in.
-function example({ name, datatype, shape }, context) {
+function named({ name, shape, datatype }, context) {
   const attribute = Object.keys(context).find((each) => each.toLowerCase() === name.toLowerCase());
-  const value = attribute && typeof context[attribute] !== "object" ? context[attribute] : (EXAMPLES[datatype] ?? 0);
+  return attribute && typeof context[attribute] !== "object" ? shaped({ shape, datatype }, context[attribute]) : undefined;
+}
+
+// A value in a list for each dimension that is not 1, the batch left out.
+function shaped({ shape }, value) {
   const dimensions = shape[0] === -1 ? shape.slice(1) : shape;
   return dimensions.reduceRight((inner, size) => (size === 1 ? inner : Array.from({ length: size > 0 && size <= 16 ? size : 1 }, () => inner)), value);
 }
 
-const prefilled = (objective, context, sample) => sample?.inputs ?? Object.fromEntries((objective.inputs ?? []).map((tensor) => [tensor.name, example(tensor, context)]));
+// An input named as an attribute has its value, any other that of the golden request of the model, or one of its shape and type.
+const prefilled = (objective, context, sample) => Object.fromEntries((objective.inputs ?? []).map((tensor) => [tensor.name, named(tensor, context) ?? sample?.[tensor.name] ?? shaped(tensor, EXAMPLES[tensor.datatype] ?? 0)]));
 
 // A line for each input: long lists stay short to look at.
 const lines = (value) => (Object.keys(value).length ? `{\n${Object.entries(value).map(([name, each]) => `  ${JSON.stringify(name)}: ${JSON.stringify(each)}`).join(",\n")}\n}` : "{}");
@@ -47,11 +51,11 @@ function Outputs({ done }) {
   </div>`;
 }
 
-export function Answer({ objective, context, valid, inputs, setInputs }) {
+export function Answer({ objective, context, valid, model, inputs, setInputs }) {
   const [text, write] = useState(null);
   const [state, setState] = useState({});
   const signedIn = token.use();
-  const { data } = useRead(signedIn ? `/v1/objectives/${encodeURIComponent(objective.name)}/cases` : null);
+  const { data } = useRead(signedIn && model ? `/v1/models/${encodeURIComponent(model)}` : null);
   const shown = text ?? lines(prefilled(objective, context, data?.sample));
   useEffect(() => {
     try {

@@ -18,7 +18,7 @@ const ACTIONS = { serve: "serves", split: "splits", experiment: "experiment" };
 
 const RULES = [
   { key: "id", title: "Rule", class: "grow", render: (rule) => html`<span class="order">${rule.order}</span><span class="name">${rule.id}</span>
-      <div class="note">${rule.when || "always"}${rule.active && html` · <${Window} active=${rule.active} />`}</div>` },
+      <div class="note">${rule.when || "always"}${rule.line && html` <span class="wide">· line ${rule.line}</span>`}${rule.active && html` · <${Window} active=${rule.active} />`}</div>` },
   { key: "action", title: "Action", wide: true, render: (rule) => html`${ACTIONS[rule.action] ?? rule.action}${rule.target ? html`<div class="note">${rule.target}</div>` : html`<div class="note">${plural(rule.variants.length, "variant")}</div>`}` },
   { key: "share", title: "Share of traffic", render: (rule) => html`<span class="pair"><span>${share(rule.share, 1)}</span>${rule.space_share !== null && html`<span class="note">of ${share(rule.space_share, 1)}</span>`}</span><${ShareBar} actual=${rule.share} expected=${rule.space_share} />` },
   { key: "requests", title: "Requests", numeric: true, wide: true, render: (rule) => count(rule.requests) },
@@ -60,12 +60,13 @@ function Window({ active }) {
 }
 
 function Variants({ rule }) {
-  const [kind, text] = VERDICTS[rule.experiment?.verdict] ?? [];
   const about = rule.experiment;
-  const test = about?.chi2 !== null && about?.chi2 !== undefined ? `χ² ${digits(about.chi2)}, p ${digits(about.p, 2)}` : "";
+  const isCallers = about?.allocate === "caller";
+  const [kind, text] = (!isCallers && VERDICTS[rule.shares?.verdict]) || [];
+  const test = Number.isFinite(rule.shares?.chi2) ? `χ² ${digits(rule.shares.chi2)}, p ${digits(rule.shares.p, 2)}` : "";
   return html`<${Section} level="3" title=${`${rule.action === "split" ? "Split" : "Experiment"} of ${rule.id}`} class="inner"
     aside=${kind && html`<span class="note">${test}</span><${Status} kind=${kind}>${text}<//>`}>
-    ${about?.layer && html`<p class="note inset">Layer ${about.layer}${about.allocate === "caller" ? ", allocated by callers" : ""}</p>`}
+    ${(about?.layer || isCallers) && html`<p class="note inset">${isCallers ? "Callers allocate its cells, so no share is expected" : `Layer ${about.layer}`}</p>`}
     <${Table} caption=${`Variants of ${rule.id}`} columns=${VARIANTS} rows=${rule.variants} keyOf=${(variant) => variant.name} />
   <//>`;
 }

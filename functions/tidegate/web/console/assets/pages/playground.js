@@ -117,7 +117,7 @@ function Playground({ objective }) {
           <button type="button" class="small" onClick=${() => set({})}>Clear</button></div>
         </div>
       <//>
-      <${Answer} objective=${objective} context=${context} valid=${valid && !untouched} inputs=${inputs} setInputs=${setInputs} />
+      <${Answer} objective=${objective} context=${context} valid=${valid && !untouched} model=${answer?.decision?.model} inputs=${inputs} setInputs=${setInputs} />
     </div>
     <div>
       <${Section} title="Decision" class="decided"><div aria-live="polite" aria-atomic="true">

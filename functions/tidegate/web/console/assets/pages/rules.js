@@ -71,7 +71,7 @@ function Flip({ entry, live, writes, ask }) {
       <p class="reason">${entry.why || "no reason was given"}</p>
       <p class="note">${ACTIONS[entry.action] ?? entry.action} <${Time} at=${entry.at} /> by ${entry.by}${entry.marked_bad ? `; marked ${short(entry.marked_bad)} as bad` : ""}${entry.bad ? `; marked bad by ${entry.bad.by}: ${entry.bad.why}` : ""}</p></div></div>
     ${before && html`<div class="actions"><a class="button small" href=${`${to("rules", "diff")}?old=${entry.revision}&new=live`} aria-label=${`Compare flip ${entry.flip} with live`}>Compare with live</a>
-      ${writes && html`<button type="button" class="small danger" onClick=${() => ask(entry)} aria-label=${`Roll back to flip ${entry.flip}`}>Roll back …</button>`}</div>`}
+      ${writes && !entry.bad && html`<button type="button" class="small danger" onClick=${() => ask(entry)} aria-label=${`Roll back to flip ${entry.flip}`}>Roll back …</button>`}</div>`}
   </li>`;
 }
 
