@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tidegate.bootstrap.incidents import Incidents
@@ -164,6 +166,30 @@ def test_a_stack_tells_what_a_report_found_that_came_too_late_for_whoever_asked(
         later = await reports.latest()
         assert [shard["name"] for shard in later["shards"]] == ["a", "b"]
         assert later["as_of"] in later["problems"][0]
+
+    run(work())
+
+
+def test_who_asks_as_a_report_ends_takes_nothing_from_who_has_waited_for_it() -> None:
+    async def work() -> None:
+        plane = Plane()
+        await _served(plane)
+        process = plane.process()
+        ends = asyncio.Event()
+
+        async def read() -> FleetReport:
+            report = await read_status(process)
+            ends.set()
+            return report
+
+        reports = FleetReports(read)
+
+        async def late() -> Mapping[str, Any]:
+            await ends.wait()
+            return await reports.latest()
+
+        first, second = await asyncio.gather(reports.latest(), late())
+        assert first["problems"] == second["problems"] == []
 
     run(work())
 

@@ -79,12 +79,14 @@ class FleetReports:
             # A report that is too late for the present request is cached too.
             self._reading.add_done_callback(self._keep)
             self._reading_since = time.monotonic()
+        # Whoever asks while this waits may begin the next report.
+        reading = self._reading
         left_s = STATUS_S - (time.monotonic() - self._reading_since)
-        done, _ = await asyncio.wait([self._reading], timeout=max(left_s, 0.05))
+        done, _ = await asyncio.wait([reading], timeout=max(left_s, 0.05))
         if not done:
             return self._remembered(f"the stores or a server did not answer within {STATUS_S:g} s")
         try:
-            self._reading.result()
+            reading.result()
         except StoreError as error:
             # What is served goes on being served, and that is worth telling.
             return self._remembered(str(error))
