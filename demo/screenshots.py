@@ -40,8 +40,8 @@ CANARY, LARGER = "title_ranking@champion: 95, title_ranking_svd: 5", "title_rank
 
 PICTURES = (
     ("overview", "/console", "light", DESKTOP, "Objectives"),
-    ("objective", "/console/objectives/title_ranking", "light", {"width": 1280, "height": 1100}, "Variants of svd-canary"),
-    ("playground", f"/console/playground/title_ranking{quote(CONTEXT, safe='#=')}", "dark", {"width": 1280, "height": 1000}, "by rule"),
+    ("objective", "/console/objectives/title_ranking", "light", {"width": 1280, "height": 960}, "Variants of svd-canary"),
+    ("playground", f"/console/playground/title_ranking{quote(CONTEXT, safe='#=')}", "dark", {"width": 1280, "height": 840}, "by rule"),
     ("rules", "/console/rules", "light", {"width": 1280, "height": 760}, "Zoom in"),
     ("differences", "/console/rules/diff", "light", {"width": 1280, "height": 640}, "What moves of title_ranking"),
     ("history", "/console/rules/history", "dark", {"width": 1280, "height": 460}, "the stack was started"),

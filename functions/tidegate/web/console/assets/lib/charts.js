@@ -21,10 +21,11 @@ function loadUPlot() {
 }
 
 const HEIGHT = 120;
+const FEWEST = 24;
 const PANELS = [
-  { title: "Requests/s", keys: ["requests_per_s"], names: ["requests"], colours: ["--accent"], format: rate, fill: true },
-  { title: "Errors", keys: ["error_share"], names: ["errors"], colours: ["--error"], format: share, fill: true },
-  { title: "Latency", keys: ["p50_ms", "p99_ms"], names: ["p50", "p99"], colours: ["--accent", "--warning"], format: ms },
+  { title: "Requests/s", keys: ["requests_per_s"], names: ["requests"], colours: ["--accent"], format: rate, fill: true, least: 1 },
+  { title: "Errors", keys: ["error_share"], names: ["errors"], colours: ["--error"], format: share, fill: true, least: 0.01 },
+  { title: "Latency", keys: ["p50_ms", "p99_ms"], names: ["p50", "p99"], colours: ["--accent", "--warning"], format: ms, least: 10 },
 ];
 
 // A custom property may be `light-dark(…)`; a drawn element has the colour that holds.
@@ -45,7 +46,7 @@ function options(element, panel, width, say) {
     legend: { show: false },
     padding: [8, 18, 0, 0],
     hooks: { setCursor: [(plot) => say(plot.cursor.idx)] },
-    scales: { y: { range: (_plot, _low, high) => [0, high > 0 ? high * 1.1 : 1] } },
+    scales: { y: { range: (_plot, _low, high) => [0, Math.max(high * 1.1, panel.least)] } },
     axes: [
       { ...axis, size: 24, space: 70, values: (_plot, times) => times.map((time) => new Date(time * 1000).toISOString().slice(11, 16)) },
       { ...axis, size: 60, space: 30, values: (_plot, ticks) => ticks.map((tick) => panel.format(tick)) },
@@ -107,6 +108,12 @@ function Panel({ panel, columns }) {
   return html`<figure class="chart"><figcaption><span class=${panel.names.length > 1 ? "hidden" : ""}>${panel.title}</span> <${Figures} panel=${panel} columns=${columns} index=${index ?? null} /></figcaption><div ref=${element} aria-hidden="true"></div></figure>`;
 }
 
+// A stack that has just started has nothing to show of the time before.
+export function firstStep(values = []) {
+  const first = values.findIndex((value) => value !== null);
+  return first < 0 ? 0 : Math.max(0, Math.min(first, values.length - FEWEST));
+}
+
 // A history of the API: `end` (Unix time), `step_s`, and a list of figures for each key.
 export function Chart({ history }) {
   if (!history?.requests_per_s?.length) return html`<${Empty} title="Nothing is counted yet">The chart begins with the first figures.<//>`;
@@ -115,9 +122,10 @@ export function Chart({ history }) {
 
 function Panels({ history }) {
   const data = useMemo(() => {
-    const length = history.requests_per_s.length;
-    const times = Array.from({ length }, (_, index) => history.end - (length - 1 - index) * history.step_s);
-    return PANELS.map((panel) => [times, ...panel.keys.map((key) => history[key] ?? times.map(() => null))]);
+    const { requests_per_s: requests, end, step_s: step } = history;
+    const from = firstStep(requests);
+    const times = requests.map((_, index) => end - (requests.length - 1 - index) * step).slice(from);
+    return PANELS.map((panel) => [times, ...panel.keys.map((key) => history[key]?.slice(from) ?? times.map(() => null))]);
   }, [history.end, history.requests_per_s]);
   return html`<div class="charts">${PANELS.map((panel, index) => html`<${Panel} key=${panel.title} panel=${panel} columns=${data[index]} />`)}</div>`;
 }

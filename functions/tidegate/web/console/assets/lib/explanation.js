@@ -68,7 +68,7 @@ const DRAWS = [
   { key: "weight", title: "Weight", numeric: true, render: (draw) => draw.weight },
   { key: "bytes", title: "First 8 bytes", wide: true, render: (draw) => html`<code>${draw.first_8_bytes}</code>` },
   { key: "u", title: "u", numeric: true, render: (draw) => digits(draw.u, 5) },
-  { key: "score", title: "−ln(u) / weight", numeric: true, render: (draw) => digits(draw.score, 5) },
+  { key: "score", title: "Score", numeric: true, render: (draw) => digits(draw.score, 5) },
 ];
 
 export function Arithmetic({ explanation }) {
@@ -76,7 +76,7 @@ export function Arithmetic({ explanation }) {
   if (!layers.length && !draws.length && !shadows.length) return html`<${Empty} title="No hash decided this">Only conditions did: the rule has no split, no experiment of a layer and no shadow.<//>`;
   return html`<div class="body">
     ${layers.map((layer) => html`<${Layer} key=${layer.layer} layer=${layer} />`)}
-    ${draws.length > 0 && html`<div><p><strong>Sticky choice</strong>: the smallest −ln(u) / weight wins, where u = (first 8 bytes of SHA-256(salt 1F variant 1F key) + 0.5) / 2^64</p><${Table} caption="Draws of the variants" columns=${DRAWS} rows=${draws} keyOf=${(draw) => draw.variant} /></div>`}
+    ${draws.length > 0 && html`<div><p><strong>Sticky choice</strong>: the smallest score −ln(u) / weight wins, where u = (first 8 bytes of SHA-256(salt 1F variant 1F key) + 0.5) / 2^64</p><${Table} caption="Draws of the variants" columns=${DRAWS} rows=${draws} keyOf=${(draw) => draw.variant} /></div>`}
     ${shadows.map((shadow) => html`<p key=${shadow.target}><strong>Shadow ${shadow.target}</strong>: ${shadow.u === null || shadow.u === undefined ? `no sticky key, so ${shadow.percent} % of such requests are copied by chance` : `u = ${digits(shadow.u, 5)} ${shadow.sampled ? "≤" : ">"} ${shadow.percent} %, so the request is ${shadow.sampled ? "" : "not "}copied`}</p>`)}
   </div>`;
 }

@@ -121,8 +121,8 @@ export function Tabs({ label, items, current, choose }) {
 }
 
 // A list in pages with a filter by text: a thousand rows are neither drawn nor read aloud at once.
-// `start` is the index of an item that the first page shows.
-export function Paged({ items, textOf, noun, size = 50, start = 0, children }) {
+// `start` is the index of an item that the first page shows; fewer items than `least` have no filter.
+export function Paged({ items, textOf, noun, size = 50, start = 0, least = 9, children }) {
   const [wanted, want] = useState("");
   const [page, turn] = useState(Math.floor(start / size));
   useEffect(() => turn(wanted ? 0 : Math.floor(start / size)), [start]);
@@ -137,7 +137,7 @@ export function Paged({ items, textOf, noun, size = 50, start = 0, children }) {
     want(event.currentTarget.value);
     turn(0);
   };
-  if (items.length <= 8) return children(items);
+  if (items.length < least) return children(items);
   return html`<div class="paged">
     <div class="tools">
       <label class="hidden" for=${id}>Filter ${noun}</label>

@@ -4,7 +4,7 @@ import { connection, overview } from "../lib/events.js";
 import { count, digits, ms, plural, rate, share, short } from "../lib/format.js";
 import { Link, to, useTitle } from "../lib/router.js";
 import { Command, Empty, Failure, Section, Sparkline, Stat, Status, Table, Time } from "../lib/ui.js";
-import { Chart } from "../lib/charts.js";
+import { Chart, firstStep } from "../lib/charts.js";
 
 const NOTABLE = 0.001;
 const BAD = 0.01;
@@ -75,18 +75,19 @@ export default function Overview() {
   }
   // Nothing counted yet is no traffic yet.
   const traffic = seen.traffic ?? { window_s: 60 };
-  const history = seen.history ?? {};
+  const from = firstStep(seen.history?.requests_per_s);
+  const line = (key) => seen.history?.[key].slice(from);
   const unhappy = seen.attention.filter((entry) => entry.severity !== "info").length;
   return html`<div class="page">
     <h1>Overview</h1>
     ${error && html`<${Failure} error=${error} />`}
     <${Publishing} entries=${seen.publishing} />
     <dl class="stats">
-      <${Stat} label="Requests" value=${rate(traffic.requests_per_s)}><${Sparkline} values=${history.requests_per_s} label="Requests per second over 15 minutes" /><//>
-      <${Stat} label="Errors" value=${share(traffic.error_share)} kind=${errorKind(traffic.error_share)}><${Sparkline} values=${history.error_share} label="Share of errors over 15 minutes" /><//>
+      <${Stat} label="Requests" value=${rate(traffic.requests_per_s)}><${Sparkline} values=${line("requests_per_s")} label="Requests per second over 15 minutes" /><//>
+      <${Stat} label="Errors" value=${share(traffic.error_share)} kind=${errorKind(traffic.error_share)}><${Sparkline} values=${line("error_share")} label="Share of errors over 15 minutes" /><//>
       <${Stat} label="Fallbacks" value=${share(traffic.fallback_share)} />
-      <${Stat} label="p50" value=${ms(traffic.p50_ms)}><${Sparkline} values=${history.p50_ms} label="Median latency over 15 minutes" /><//>
-      <${Stat} label="p99" value=${ms(traffic.p99_ms)}><${Sparkline} values=${history.p99_ms} label="99th percentile of latency over 15 minutes" /><//>
+      <${Stat} label="p50" value=${ms(traffic.p50_ms)}><${Sparkline} values=${line("p50_ms")} label="Median latency over 15 minutes" /><//>
+      <${Stat} label="p99" value=${ms(traffic.p99_ms)}><${Sparkline} values=${line("p99_ms")} label="99th percentile of latency over 15 minutes" /><//>
     </dl>
     <div class="columns overview">
       <div>

@@ -41,7 +41,7 @@ function Drawn({ graph, wanted }) {
       <${Tabs} label="Form" items=${[["picture", "Picture"], ["list", "List"]]} current=${form} choose=${setForm} />
       <span class="note">Revision <code>${short(graph.revision)}</code>, ${plural(total, "rule")}, ${plural(graph.targets.length, "target")}</span>
     </div>
-    <${Paged} key=${name} items=${rules} noun="rules" size=${60} textOf=${({ rule }) => `${rule.id} ${rule.targets.map((target) => target.target).join(" ")}`}>${(some) => html`<${View} graph=${part(graph, regrouped(some))} />`}<//>
+    <${Paged} key=${name} items=${rules} noun="rules" size=${60} least=${30} textOf=${({ rule }) => `${rule.id} ${rule.targets.map((target) => target.target).join(" ")}`}>${(some) => html`<${View} graph=${part(graph, regrouped(some))} />`}<//>
   </section>`;
 }
 
