@@ -49,4 +49,15 @@ export function ago(iso, now = Date.now()) {
 
 export const clock = (iso) => (iso ? new Date(iso).toISOString().replace("T", " ").replace(/\.\d+Z$/, " UTC") : NONE);
 export const plural = (number, one, many = `${one}s`) => `${count(number)} ${number === 1 ? one : many}`;
-export const pretty = (value) => JSON.stringify(value, null, 2);
+
+// JSON over several lines, but a list of numbers or texts on one: it is read across.
+export function pretty(value, indent = "") {
+  const inner = `${indent}  `;
+  if (Array.isArray(value)) {
+    if (value.every((each) => typeof each !== "object" || each === null)) return `[${value.map((each) => JSON.stringify(each)).join(", ")}]`;
+    return `[\n${value.map((each) => inner + pretty(each, inner)).join(",\n")}\n${indent}]`;
+  }
+  if (typeof value !== "object" || value === null) return JSON.stringify(value);
+  const entries = Object.entries(value);
+  return entries.length ? `{\n${entries.map(([name, each]) => `${inner}${JSON.stringify(name)}: ${pretty(each, inner)}`).join(",\n")}\n${indent}}` : "{}";
+}

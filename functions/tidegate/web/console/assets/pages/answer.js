@@ -22,9 +22,6 @@ function shaped({ shape }, value) {
 // An input named as an attribute has its value, any other that of the golden request of the model, or one of its shape and type.
 const prefilled = (objective, context, sample) => Object.fromEntries((objective.inputs ?? []).map((tensor) => [tensor.name, named(tensor, context) ?? sample?.[tensor.name] ?? shaped(tensor, EXAMPLES[tensor.datatype] ?? 0)]));
 
-// A line for each input: long lists stay short to look at.
-const lines = (value) => (Object.keys(value).length ? `{\n${Object.entries(value).map(([name, each]) => `  ${JSON.stringify(name)}: ${JSON.stringify(each)}`).join(",\n")}\n}` : "{}");
-
 async function streamed(path, body, show) {
   const response = await send(path, { method: "POST", body });
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
@@ -56,7 +53,7 @@ export function Answer({ objective, context, valid, model, inputs, setInputs }) 
   const [state, setState] = useState({});
   const signedIn = token.use();
   const { data } = useRead(signedIn && model ? `/v1/models/${encodeURIComponent(model)}` : null);
-  const shown = text ?? lines(prefilled(objective, context, data?.sample));
+  const shown = text ?? pretty(prefilled(objective, context, data?.sample));
   useEffect(() => {
     try {
       setInputs({ value: JSON.parse(shown), problem: "" });
