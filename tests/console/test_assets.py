@@ -55,3 +55,11 @@ def test_every_import_leads_to_a_file() -> None:
                 assert (path.parent / name).resolve() in FILES, f"{path.name} imports {name}"
     for name in re.findall(r"(?:src|href)=\"([^\"]+)\"", (ASSETS / "index.html").read_text()):
         assert (ASSETS / name.removeprefix("/console/")).resolve() in FILES, name
+
+
+def test_the_pictures_of_the_documentation_are_small_and_shown() -> None:
+    pictures = sorted((ROOT / "docs" / "console").glob("*.png"))
+    page = (ROOT / "docs" / "console.md").read_text()
+    assert {path.name for path in pictures} == set(re.findall(r"\(console/(\w+\.png)\)", page))
+    for path in pictures:
+        assert path.stat().st_size <= MOST_BYTES, path.name
