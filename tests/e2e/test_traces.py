@@ -170,6 +170,20 @@ def test_the_log_and_the_headers_have_the_id_of_a_trace_that_begins_here(traced:
     assert eventually(logged) == ["plain"]
 
 
+def test_an_exemplar_of_the_metrics_names_the_trace_of_the_last_request(traced: Traced) -> None:
+    trace, _, header = parent()
+    assert traced.infer("split", traceparent=header)[0] == 200
+
+    def has_exemplar() -> bool:
+        token = traced.stack.known.operator_token
+        headers = {"Authorization": f"Bearer {token}", "Accept": "application/openmetrics-text; version=1.0.0"}
+        request = urllib.request.Request(f"{traced.stack.url}/metrics", headers=headers)
+        with urllib.request.urlopen(request, timeout=120) as response:
+            return f'trace_id="{trace}"' in response.read().decode()
+
+    assert eventually(has_exemplar)
+
+
 def test_an_answer_of_a_fallback_shows_the_attempt_before_it_and_the_copy_for_a_shadow(traced: Traced) -> None:
     trace, _, header = parent()
     assert traced.infer("falling", 0.01, traceparent=header)[0] == 200

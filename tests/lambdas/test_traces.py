@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 
 import pytest
+from tidegate.aws.xray_trace import VARIABLE, within_invocation
 from tidegate.rules import compile_directory
 
 from tests.lambdas.conftest import Deployment, Starter, ask
@@ -34,6 +35,36 @@ def test_spans_are_exported_before_the_invocation_ends(
             trace, "POST /v2/models/{objective}/infer", "decide", "POST /v2/models/{model}/infer [first]"
         )
         assert next(each for each in spans if each.kind == "server").parent == caller
+
+
+def test_a_request_without_a_trace_is_in_that_of_lambda(
+    deployment: Deployment, start: Starter, shards: dict[str, int]
+) -> None:
+    deployment.publish(RULES)
+    trace, segment = "65f0a0a00123456789abcdef01234567", "53995c3f42cd8ad8"
+    lambdas = f"Root=1-{trace[:8]}-{trace[8:]};Parent={segment};Sampled=1;Lineage=1:b0f0f0f0:0"
+    with collector() as found:
+        gateway = start("gateway", deployment.variables(shards) | found.variables(), trace=lambdas)
+        answer = ask(gateway, "/v2/models/adding/infer", PAIR, {"traceparent": "not one", "tracestate": "a=1"})
+        assert (answer.status, answer.headers["traceresponse"].split("-")[1]) == (200, trace)
+        (root,) = [each for each in found.wait(trace, "POST /v2/models/{objective}/infer") if each.kind == "server"]
+        assert (root.parent, root.state) == (segment, "")
+
+
+@pytest.mark.parametrize(
+    ("lambdas", "parent"),
+    [
+        ("Root=1-65f0a0a0-0123456789abcdef01234567;Parent=53995c3f42cd8ad8;Sampled=0", "00-65f0a0a00123456789abcdef01234567-53995c3f42cd8ad8-00"),
+        ("Sampled=1; Parent=53995c3f42cd8ad8; Root=1-65f0a0a0-0123456789abcdef01234567", "00-65f0a0a00123456789abcdef01234567-53995c3f42cd8ad8-01"),
+        ("Root=1-65f0a0a0-0123456789abcdef01234567;Sampled=0", None),
+        ("Root=1-65f0a0a0-0123456789abcdef;Parent=53995c3f42cd8ad8;Sampled=1", None),
+        ("", None),
+    ],
+)  # fmt: skip
+def test_a_trace_of_lambda_is_read_as_x_ray_writes_it(lambdas: str, parent: str | None) -> None:
+    headers = [(b"tracestate", b"a=1"), (b"x", b"y")]
+    expected = headers if parent is None else [(b"x", b"y"), (b"traceparent", parent.encode())]
+    assert within_invocation(headers, {VARIABLE: lambdas}) == expected
 
 
 def test_a_dead_collector_fails_no_invocation(deployment: Deployment, start: Starter, shards: dict[str, int]) -> None:

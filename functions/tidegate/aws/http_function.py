@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
@@ -18,6 +19,7 @@ from mangum import Mangum
 from tidegate.aws.edge_headers import BypassError, EdgeKeys, with_trusted_headers
 from tidegate.aws.http_event import HttpEvent, fits
 from tidegate.aws.telemetry import Telemetry
+from tidegate.aws.xray_trace import within_invocation
 from tidegate.errors import EventError
 
 MOST_REQUEST_BYTES = 4_500_000
@@ -55,7 +57,7 @@ class HttpFunction:
         edge_keys: None: CloudFront is not in front.
         flush_shadows: sends the copies of a request before its answer is returned, as nothing runs after that; returns the
             counts of `tidegate.shadows.counts`.
-        flush_traces: exports the spans of a request, for a short while, for the same reason.
+        flush_traces: exports the spans of a request, for a short while, for the same reason; None: requests are not traced.
     """
 
     def __init__(
@@ -66,7 +68,7 @@ class HttpFunction:
         open_breakers: Callable[[], int] = lambda: 0,
         edge_keys: EdgeKeys | None = None,
         flush_shadows: Callable[[], Counter[str]] = Counter,
-        flush_traces: Callable[[], None] = lambda: None,
+        flush_traces: Callable[[], None] | None = None,
     ) -> None:
         self._edge_keys = edge_keys
         self._flush_shadows = flush_shadows
@@ -84,7 +86,8 @@ class HttpFunction:
         began_s = time.perf_counter()
         if shadows := self._flush_shadows():
             self._telemetry.shadows(shadows, (time.perf_counter() - began_s) * 1000)
-        self._flush_traces()
+        if self._flush_traces is not None:
+            self._flush_traces()
         self._telemetry.end(response["statusCode"], self._freshness.measured_age_s, self._open_breakers())
         return response
 
@@ -111,6 +114,8 @@ class HttpFunction:
     async def _beside_poll(self, scope: Scope, receive: Any, send: Any) -> None:
         # The poll continues while the request waits for its model, and if that is too short, beside the next request.
         self._freshness.poll_if_due()
+        if self._flush_traces is not None:
+            scope = {**scope, "headers": within_invocation(scope["headers"], os.environ)}
         started = False
 
         async def observed_send(message: Any) -> None:

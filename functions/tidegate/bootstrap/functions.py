@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -129,11 +130,8 @@ def build_http_function(
         gateway.shadow_counts.clear()
         return counts if shadows is None else counts + shadows.flush(gateway.shadow_pairs)
 
-    def flush_traces() -> None:
-        if tracer is not None:
-            tracer.flush(FLUSH_S)
-
     breakers = gateway.dispatcher.open_breakers
+    flush_traces = None if tracer is None else partial(tracer.flush, FLUSH_S)
     function = HttpFunction(app, follower, telemetry, breakers, _edge_keys(settings), flush_shadows, flush_traces)
     return function, follower
 
