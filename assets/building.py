@@ -37,15 +37,16 @@ UNSTABLE = ("RECORD", "INSTALLER", "REQUESTED", "direct_url.json")
 
 @dataclass(frozen=True, slots=True)
 class Asset:
-    """A deployment asset of functions: a folder of packages, with a limit of its unpacked size."""
+    """A deployment asset of functions: a folder of packages, with a limit of its unpacked size, without some folders of the project."""
 
     name: str
     lock: str
     most_bytes: int
+    left_out: tuple[str, ...] = LEFT_OUT
 
 
 ASSETS = (
-    Asset("gateway", "requirements/gateway.lock", 25_000_000),
+    Asset("gateway", "requirements/gateway.lock", 25_000_000, (*LEFT_OUT, "web/console/assets")),
     Asset("control", "requirements/control.lock", 175_000_000),
 )
 
@@ -88,7 +89,7 @@ def build(asset: Asset, architecture: str, out: Path, python_version: str, inter
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     _install(ROOT / asset.lock, PLATFORMS[architecture], python_version, folder)
-    _copy_project(folder)
+    _copy_project(folder, asset.left_out)
     _strip(folder)
     _compile(folder, interpreter)
     archive = folder.with_suffix(".zip")
@@ -109,8 +110,8 @@ def _install(lock: Path, platforms: Sequence[str], python_version: str, folder: 
     subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
 
 
-def _copy_project(folder: Path) -> None:
-    left_out = {SOURCES / "tidegate" / each for each in LEFT_OUT}
+def _copy_project(folder: Path, folders: Sequence[str]) -> None:
+    left_out = {SOURCES / "tidegate" / each for each in folders}
 
     def ignored(directory: str, names: list[str]) -> list[str]:
         return [name for name in names if name == "__pycache__" or Path(directory) / name in left_out]

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from tidegate.aws.layout import POINTER
+from tidegate.web.console.paths import PAGE
 
 HANDLER: Final = "tidegate.lambdas.{name}.handler"
 AGENT_COMMAND: Final = ("python", "-m", "tidegate.cli", "shard-agent")
@@ -37,3 +38,6 @@ REFUSED_PATHS: Final = (
 """Triton's management paths; no caller may reach them."""
 
 SERVED_PATHS: Final = ("/v2", "/v2/health/*", "/v2/models/*")
+
+PAGE_ROUTES: Final = (f"GET {PAGE}", f"GET {PAGE}/{{path+}}")
+"""The console's page: files of this project, which a browser gets without a token."""

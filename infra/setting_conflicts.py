@@ -23,6 +23,8 @@ OWN_VARIABLES = frozenset(
         "bundle_file",
         "cache_dir",
         "caller_claim",
+        "console",
+        "console_writes",
         "endpoint_networks",
         "edge_key",
         "edge_key_before",
@@ -32,6 +34,7 @@ OWN_VARIABLES = frozenset(
         "management_secret",
         "management_secret_arn",
         "registry_table",
+        "rule_metrics",
         "sequence_key",
         "sequence_key_arn",
         "sequence_key_version",
@@ -54,6 +57,7 @@ def conflicts(settings: Settings) -> list[Conflict]:
         _of_observability,
         _of_servers,
         _of_entry,
+        _of_console,
         _of_functions,
         _of_variables,
         _of_shadows,
@@ -109,6 +113,19 @@ def _of_entry(settings: Settings) -> Iterator[Conflict]:
     if settings.authorizer.kind != "jwt":
         message = "CloudFront needs tokens: a signature is for another host"
         yield ("cloudfront",), message, "set authorizer: {kind: jwt, …}"
+
+
+def _of_console(settings: Settings) -> Iterator[Conflict]:
+    console, callers = settings.console, settings.authorizer
+    if console is None or console.authorizer.kind != "jwt" or callers.kind != "jwt":
+        return
+    operators = console.authorizer
+    has_own_audience = operators.issuer != callers.issuer or not set(operators.audience) & set(callers.audience)
+    has_own_scopes = operators.scopes and not set(operators.scopes) & set(callers.scopes)
+    if not has_own_audience and not has_own_scopes:
+        message = "the tokens of callers would open the console"
+        hint = "write an audience that callers' tokens do not have, or scopes that they do not have"
+        yield ("console", "authorizer"), message, hint
 
 
 def _of_functions(settings: Settings) -> Iterator[Conflict]:

@@ -107,6 +107,20 @@ class CloudFront(Group):
     )
 
 
+class Console(Group):
+    """The operators' console: a function with an HTTP API of its own, and metrics by rule for it."""
+
+    authorizer: Authorizer = Field(
+        description="Who are operators. The page in a browser needs `jwt`; with `iam`, requests are signed, and operators hold the "
+        "operators' managed policy."
+    )
+    writes: StrictBool = Field(
+        False,
+        description="Let operators roll back in the console. Its function then has the rights of the function `rollback`, and the "
+        "management secret; without, it reads, and reaches no server.",
+    )
+
+
 class Throttling(Group):
     """Limits of the HTTP API, over all callers."""
 

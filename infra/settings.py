@@ -19,6 +19,7 @@ from infra.setting_groups import (
     Ami,
     Authorizer,
     CloudFront,
+    Console,
     ControlFunctions,
     Domain,
     Group,
@@ -118,6 +119,11 @@ class Settings(Group):
     control: ControlFunctions = Field(
         default_factory=_all_defaults(ControlFunctions),
         description="The functions that are not in the path of requests.",
+    )
+    console: Console | None = Field(
+        None,
+        description="The operators' console at an address of its own; unset: there is none, as it takes an authorizer that knows "
+        "operators from callers.",
     )
     sequence_key_version: SecretVersion | None = Field(
         None,

@@ -140,6 +140,11 @@ class Settings:
         "off|otlp",
         "off or otlp",
     )
+    rule_metrics: bool = kinds.switch(
+        "Whether the gateway's function emits metrics by objective, and by rule, variant and model, which the console of a deployment "
+        "shows; each metric has a price.",
+        default=False,
+    )
     max_active_requests: int = kinds.whole(
         1024,
         "Most requests under way at a time in a gateway's process; the limit falls, to 64 at least, while its event loop is late.",

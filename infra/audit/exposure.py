@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from infra.assembly import Assembly, Resource, as_list
-from infra.contract import REFUSED_PATHS
+from infra.contract import PAGE_ROUTES, REFUSED_PATHS
 
 EVERYWHERE = ("0.0.0.0/0", "::/0")
 
@@ -44,9 +44,11 @@ def servers_have_no_public_address(assembly: Assembly) -> Iterator[str]:
 
 
 def every_route_is_authorized(assembly: Assembly) -> Iterator[str]:
-    """Every route of an HTTP API has an authorizer, and every Function URL asks for IAM."""
+    """Every route of an HTTP API has an authorizer, but for those of the console's page; every Function URL asks for IAM."""
     for resource in assembly.resources("AWS::ApiGatewayV2::Route"):
         kind = resource.properties.get("AuthorizationType", "NONE")
+        if kind == "NONE" and resource.properties["RouteKey"] in PAGE_ROUTES:
+            continue
         if kind not in ("AWS_IAM", "JWT") or (kind == "JWT" and "AuthorizerId" not in resource.properties):
             yield str(resource)
     for resource in assembly.resources("AWS::Lambda::Url"):

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
-
 import aws_cdk as cdk
 from aws_cdk import aws_apigatewayv2 as api
-from aws_cdk import aws_apigatewayv2_authorizers as authorizers
 from aws_cdk import aws_apigatewayv2_integrations as integrations
 from aws_cdk import aws_certificatemanager as acm
 from aws_cdk import aws_iam as iam
@@ -14,8 +11,10 @@ from aws_cdk import aws_lambda as lambda_
 from constructs import Construct
 
 from infra.setting_groups import Domain, JwtAuthorizer
+from infra.stacks.console import add_console
 from infra.stacks.distribution import Distribution
 from infra.stacks.functions import FunctionsStack
+from infra.stacks.http_apis import authorizer_of, default_stage, scopes_of
 from infra.stacks.parts import Stage, explain, log_group, statement
 from infra.stacks.storage import StorageStack
 
@@ -28,20 +27,6 @@ ROUTES = (
     ("resolve", "/v1/objectives/{objective}/resolve", (api.HttpMethod.POST,)),
 )
 """(function, path, methods); the most specific route wins."""
-
-ACCESS_LOG = {
-    "requestId": "$context.requestId",
-    "time": "$context.requestTime",
-    # The route, not the path: no query string, no address, no name of a caller is in a log.
-    "route": "$context.routeKey",
-    "status": "$context.status",
-    "latencyMs": "$context.responseLatency",
-    "integrationLatencyMs": "$context.integrationLatency",
-    "integrationStatus": "$context.integration.integrationStatus",
-    "error": "$context.error.messageString",
-    "authorizerError": "$context.authorizer.error",
-    "responseBytes": "$context.responseLength",
-}
 
 
 class EdgeStack(cdk.Stack):
@@ -66,6 +51,8 @@ class EdgeStack(cdk.Stack):
             invoke += self._function_url()
         if invoke:
             self._callers(invoke)
+        if stage.settings.console is not None:
+            add_console(self, stage, functions, storage, stage.settings.console)
 
     def _http_api(self) -> api.HttpApi:
         domain = self.stage.settings.domain
@@ -76,45 +63,22 @@ class EdgeStack(cdk.Stack):
             description="Tidegate: /v2 (Open Inference Protocol) and /v1",
             create_default_stage=False,
             disable_execute_api_endpoint=domain is not None and not domain.default_address,
-            default_authorizer=self._authorizer(),
+            default_authorizer=authorizer_of(self.stage.settings.authorizer, "Jwt"),
         )
         whole = {name: self._integration(name) for name in ("gateway", "resolve")}
-        authorizer = self.stage.settings.authorizer
-        scopes = authorizer.scopes if isinstance(authorizer, JwtAuthorizer) else []
+        scopes = scopes_of(self.stage.settings.authorizer)
         for name, path, methods in ROUTES:
-            http_api.add_routes(
-                path=path, methods=list(methods), integration=whole[name], authorization_scopes=scopes or None
-            )
+            http_api.add_routes(path=path, methods=list(methods), integration=whole[name], authorization_scopes=scopes)
         logs = log_group(
             self, "AccessLogs", self.stage, f"/aws/vendedlogs/tidegate/{self.stage.name}/api", self._storage.key
         )
         throttling = self.stage.settings.throttling
-        stage = api.CfnStage(
-            self,
-            "Stage",
-            api_id=http_api.api_id,
-            stage_name="$default",
-            auto_deploy=True,
-            access_log_settings=api.CfnStage.AccessLogSettingsProperty(
-                destination_arn=logs.log_group_arn, format=json.dumps(ACCESS_LOG, separators=(",", ":"))
-            ),
-            default_route_settings=api.CfnStage.RouteSettingsProperty(
-                detailed_metrics_enabled=True,
-                throttling_rate_limit=throttling.rate_per_s,
-                throttling_burst_limit=throttling.burst,
-            ),
-        )
+        stage = default_stage(self, "Stage", http_api, logs, throttling.rate_per_s, throttling.burst)
         if domain is not None:
             self._domain(domain, http_api, stage)
         else:
             cdk.CfnOutput(self, "ApiUrl", value=http_api.api_endpoint, description="The HTTP API")
         return http_api
-
-    def _authorizer(self) -> api.IHttpRouteAuthorizer:
-        settings = self.stage.settings.authorizer
-        if isinstance(settings, JwtAuthorizer):
-            return authorizers.HttpJwtAuthorizer("Jwt", settings.issuer, jwt_audience=settings.audience)
-        return authorizers.HttpIamAuthorizer()
 
     def _integration(self, name: str) -> integrations.HttpLambdaIntegration:
         return integrations.HttpLambdaIntegration(

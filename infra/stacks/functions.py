@@ -32,6 +32,8 @@ from infra.stacks.storage import StorageStack
 
 ALIAS = "live"
 SHADOW_QUEUE = "shadow"
+HTTP_TIMEOUT_S = 29
+"""An HTTP API gives up after 30 s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,7 @@ def endpoints_variable() -> str:
 
 
 class FunctionsStack(cdk.Stack):
-    """Every function, by its short name in `functions`; `http` are the live aliases of gateway and resolve."""
+    """Every function, by its short name in `functions`; `http` are the live aliases of those that answer HTTP."""
 
     def __init__(
         self,
@@ -81,7 +83,8 @@ class FunctionsStack(cdk.Stack):
         self.functions = {name: self._function(spec) for name, spec in specs.items()}
         self.http: dict[str, lambda_.IFunction] = {
             name: self._live_alias(self.functions[name], specs[name].provisioned_concurrency)
-            for name in ("gateway", "resolve")
+            for name in ("gateway", "resolve", "console")
+            if name in specs
         }
         self._wire()
         # What alarms and a Function URL call, whether the settings have them or not.
@@ -106,6 +109,7 @@ class FunctionsStack(cdk.Stack):
         edge = self._edge_variables()
         has_exporter = settings.triton.dcgm_exporter_tag is not None
         exporter = {"TIDEGATE_GPU_METRICS_PORT": str(DCGM_PORT)} if has_exporter else {}
+        by_rule = {} if settings.console is None else {"TIDEGATE_RULE_METRICS": "true"}
         control = settings.control
         http = [
             Spec(
@@ -126,7 +130,14 @@ class FunctionsStack(cdk.Stack):
                     "Decides, and calls the model",
                     settings.gateway,
                     network.gateway_group,
-                    bucket | registry | endpoints | claim | edge | self._queue_variable() | self._sequence_variables(),
+                    bucket
+                    | registry
+                    | endpoints
+                    | claim
+                    | edge
+                    | self._queue_variable()
+                    | self._sequence_variables()
+                    | by_rule,
                 ),
                 (
                     "resolve",
@@ -174,7 +185,30 @@ class FunctionsStack(cdk.Stack):
                 ),
             )
         ]
-        return http + events + ([self._shadow_spec(assets, bucket | registry | endpoints)] if settings.shadows else [])
+        shadow = [self._shadow_spec(assets, bucket | registry | endpoints)] if settings.shadows else []
+        return http + events + shadow + self._console_specs(assets, bucket | servers, secret)
+
+    def _console_specs(self, assets: Assets, variables: Mapping[str, str], secret: Mapping[str, str]) -> list[Spec]:
+        settings, network = self.stage.settings, self._network
+        console = settings.console
+        if console is None:
+            return []
+        operators = console.authorizer
+        claim = {"TIDEGATE_CALLER_CLAIM": operators.caller_claim} if isinstance(operators, JwtAuthorizer) else {}
+        writes = {"TIDEGATE_CONSOLE_WRITES": "true", **secret} if console.writes else {}
+        return [
+            Spec(
+                name="console",
+                description="Shows operators what is live, and how it goes",
+                asset=assets.control,
+                # What only reads reaches no server, so that whoever takes it over does not either.
+                group=network.control_group if console.writes else network.isolated_group,
+                memory_mib=settings.control.memory_mib,
+                # A rollback that loads models goes on after its HTTP request has timed out.
+                timeout_s=settings.control.rollback_timeout_s if console.writes else HTTP_TIMEOUT_S,
+                variables={**variables, **claim, **writes},
+            )
+        ]
 
     def _shadow_spec(self, assets: Assets, variables: Mapping[str, str]) -> Spec:
         control = self.stage.settings.control

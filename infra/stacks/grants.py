@@ -65,6 +65,7 @@ class Grant:
         registry: what of the registry.
         management_secret: whether it reads the management secret.
         sequence_key: whether it reads the key of sequence ids.
+        metrics: whether it reads metrics.
         sends: services that take the role's messages, encrypted with the stage's key.
         opens: further services that decrypt something for the role, beside those that the rest implies.
     """
@@ -78,6 +79,7 @@ class Grant:
     registry: tuple[Items, ...] = ()
     management_secret: bool = False
     sequence_key: bool = False
+    metrics: bool = False
     sends: tuple[str, ...] = ()
     opens: tuple[str, ...] = ()
 
@@ -144,6 +146,16 @@ GRANTS: Mapping[str, Grant] = {
         sends=("sqs",),
         opens=VARIABLES,
     ),
+    "console": Grant(
+        reads=(ASSIGNMENTS, BUNDLES, CLAIMS, HISTORY, LIVE, MANIFESTS, MODELS, SAMPLES, SHADOW_TALLIES),
+        lists=(CLAIMS, HISTORY, MANIFESTS, MODELS, SAMPLES, SHADOW_TALLIES),
+        writes=(CLAIMS, HISTORY, LIVE),
+        deletes=(CLAIMS,),
+        registry=(LISTS_ENDPOINTS, LISTS_GATEWAYS, MARKS_WEDGED),
+        management_secret=True,
+        metrics=True,
+        opens=VARIABLES,
+    ),
     "probe": Grant(registry=(LISTS_ENDPOINTS,), sends=("sqs",), opens=VARIABLES),
     "rollback": Grant(
         reads=(ASSIGNMENTS, BUNDLES, CLAIMS, HISTORY, LIVE, MANIFESTS, MODELS, SAMPLES),
@@ -156,7 +168,7 @@ GRANTS: Mapping[str, Grant] = {
         opens=VARIABLES,
     ),
 }
-"""The grants by function. Queues and topics that take its results, or start it, are encrypted."""
+"""The grants by function, each the most that a setting may give. Queues and topics that take its results, or start it, are encrypted."""
 
 
 PUBLISHERS = Grant(
@@ -202,9 +214,15 @@ def add_grants(role: iam.Role, name: str, storage: StorageStack) -> None:
 
 
 def grant_of(name: str, storage: StorageStack) -> Grant:
-    """Return the grant of a function, without what it needs for shadows where the stage has none."""
-    grant = GRANTS[name]
-    return replace(grant, writes=(), sends=()) if name == "gateway" and not storage.stage.settings.shadows else grant
+    """Return the grant of a function, without what it needs for shadows where the stage has none, or for a console that writes."""
+    grant, settings = GRANTS[name], storage.stage.settings
+    if name == "gateway" and not settings.shadows:
+        return replace(grant, writes=(), sends=())
+    if name == "console" and not (settings.console and settings.console.writes):
+        registry = tuple(each for each in grant.registry if each is not MARKS_WEDGED)
+        reads, lists = (tuple(each for each in prefixes if each != SAMPLES) for prefixes in (grant.reads, grant.lists))
+        return Grant(reads, lists, registry=registry, metrics=True, opens=grant.opens)
+    return grant
 
 
 def statements(grant: Grant, storage: StorageStack) -> Iterator[iam.PolicyStatement]:
@@ -229,6 +247,8 @@ def statements(grant: Grant, storage: StorageStack) -> Iterator[iam.PolicyStatem
         yield statement(["secretsmanager:GetSecretValue"], [storage.management_secret.secret_arn])
     if grant.sequence_key:
         yield statement(["secretsmanager:GetSecretValue"], [storage.sequence_key.secret_arn])
+    if grant.metrics:
+        yield statement(["cloudwatch:GetMetricData", "cloudwatch:ListMetrics"], ["*"])
     if storage.key is not None:
         for action, services in grant.key_uses().items():
             yield key_statement(storage, action, services)
@@ -309,7 +329,8 @@ def add_runtime(role: iam.Role, function_arn: str, log_group_arn: str) -> None:
 def explain_role(role: iam.Role, storage: StorageStack, name: str) -> None:
     """Record why a function's policy has wildcards."""
     grant = grant_of(name, storage)
-    everything = f"Network interfaces (denied to the function's own code) and traces. {NO_RESOURCE_LEVEL}"
+    figures = ", and figures of CloudWatch" if grant.metrics else ""
+    everything = f"Network interfaces (denied to the function's own code) and traces{figures}. {NO_RESOURCE_LEVEL}"
     reasons = storage.prefix_reasons((*grant.reads, *grant.writes, *grant.deletes))
     explain(
         role.node.find_child("DefaultPolicy"),

@@ -123,7 +123,11 @@ class NetworkStack(cdk.Stack):
         if self.stage.settings.triton.dcgm_exporter_tag is not None:
             _allow(self.control_group, self.servers_group, ec2.Port.tcp(DCGM_PORT), "metrics of GPUs")
         https = ec2.Port.tcp(443)
-        for group in (self.gateway_group, self.control_group, self.servers_group, self.instances_group):
+        groups = [self.gateway_group, self.control_group, self.servers_group, self.instances_group]
+        if self.stage.settings.console is not None:
+            # The console reads CloudWatch.
+            groups.append(self.isolated_group)
+        for group in groups:
             self._endpoints_group.connections.allow_from(group, https, "AWS services")
         anywhere = "AWS services: the addresses of S3 and DynamoDB are not known here, and there is no other way out"
         for group in (
@@ -154,7 +158,8 @@ class NetworkStack(cdk.Stack):
         tables.add_to_policy(own)
         sessions = ("ssmmessages",) if self.stage.settings.triton.remote_commands else ()
         queues = ("sqs",) if self.stage.settings.shadows else ()
-        for name in (*INTERFACES, *queues, *sessions):
+        figures = () if self.stage.settings.console is None else ("monitoring",)
+        for name in (*INTERFACES, *queues, *sessions, *figures):
             self.vpc.add_interface_endpoint(
                 name.title().replace(".", "").replace("-", ""),
                 service=ec2.InterfaceVpcEndpointAwsService(name),

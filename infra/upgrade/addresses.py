@@ -12,6 +12,9 @@ from infra.upgrade.deployment import Deployment
 LAST = "Edge"
 """The stack that has the addresses; it is deployed after the functions."""
 
+CONSOLE = "Console"
+"""How the logical ids of the console's address begin."""
+
 HOW = (
     "deploy it in two steps, and move callers and DNS between them; domain.default_address, cloudfront.enforced: false, "
     "entry_point: both and a second one of cloudfront.key_versions keep the old address"
@@ -33,7 +36,10 @@ def _answering(deployment: Deployment) -> set[str]:
 
 def _addresses(deployment: Deployment) -> Iterator[str]:
     keys, is_enforced = _keys(deployment)
-    for body in deployment.templates.get(LAST, {}).get("Resources", {}).values():
+    for name, body in deployment.templates.get(LAST, {}).get("Resources", {}).items():
+        if name.startswith(CONSOLE):
+            # It answers operators, whom the page tells its address.
+            continue
         properties = body.get("Properties", {})
         match body["Type"]:
             case "AWS::CloudFront::Distribution":

@@ -23,7 +23,7 @@ from tests.support.stack import ROOT
 
 HERE = "arm64" if platform.machine() == "aarch64" else "x86_64"
 SMALL = ("--asset", "gateway")
-CONTROL = ("probe", "reconcile", "rollback", "validate_rules")
+CONTROL = ("console", "probe", "reconcile", "rollback", "validate_rules")
 HEAVY = ("numpy", "tritonclient", "pydantic", "yaml", "boto3", "botocore")
 
 
@@ -57,6 +57,7 @@ def test_the_gateways_asset_is_small_and_has_nothing_heavy(built: dict[str, dict
         names = archive.namelist()
     folders = {name.split("/")[0] for name in names}
     assert "tidegate/web/openapi.json" in names
+    assert not [name for name in names if "console/assets" in name], "the page is the console's alone"
     assert folders.isdisjoint(HEAVY), "boto3 comes from Lambda's runtime, the rest is not needed"
     assert {"tidegate", "starlette", "mangum", "httptools", "aws_lambda_powertools"} <= folders
 
@@ -152,6 +153,12 @@ def test_assets_of_another_python_are_not_deployed(tmp_path: Path) -> None:
     (tmp_path / f"gateway-{settings.architecture}" / "parser.cpython-311-aarch64-linux-gnu.so").touch()
     with pytest.raises(SettingsError, match=rf"for Python 3\.11, and the setting python_version is {OTHER}"):
         find_assets(tmp_path, settings)
+
+
+def test_the_control_planes_asset_has_the_consoles_page(unpacked: Path) -> None:
+    page = unpacked / "control/tidegate/web/console/assets"
+    assert (page / "index.html").is_file()
+    assert sum(path.stat().st_size for path in page.rglob("*")) < 1_000_000
 
 
 def test_no_asset_has_what_tests_alone_need(unpacked: Path) -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tidegate.bootstrap.fleet_reports import STATUS_S, FleetReports
 from tidegate.bootstrap.incidents import Incidents
-from tidegate.bootstrap.local_stack import STATUS_S, FleetReports, LocalStack
+from tidegate.bootstrap.local_stack import LocalStack
 from tidegate.control.status import FleetReport, read_status
 from tidegate.errors import StackError
 from tidegate.fleet.local_fleet import LocalFleet

@@ -49,6 +49,10 @@ EVERY_CHOICE = {
         "name": "tidegate.example.com",
         "certificate_arn": "arn:aws:acm:eu-west-1:111122223333:certificate/1a2b",
     },
+    "console": {
+        "authorizer": {"kind": "jwt", "issuer": "https://issuer.example.com/", "audience": ["operators"]},
+        "writes": True,
+    },
     "sequence_key_version": "0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0",
     "nat_gateways": 1,
     "availability_zones": 3,

@@ -31,6 +31,10 @@ WRITTEN: dict[tuple[str, ...], list[Any]] = {
     ("authorizer",): [JWT, {**JWT, "scopes": ["infer"], "caller_claim": "azp"}],
     ("domain",): [DOMAIN, {**DOMAIN, "name": "other.example.com"}],
     ("cloudfront",): [CLOUDFRONT],
+    ("console",): [
+        {"authorizer": {"kind": "iam"}},
+        {"authorizer": {**JWT, "audience": ["operators"], "caller_claim": "email"}, "writes": True},
+    ],
     ("sequence_key_version",): ["0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0"],
     ("triton", "image_tag"): ["25.01-py3"],
     ("triton", "image_source"): ["registry.example.com/triton"],

@@ -210,3 +210,30 @@ def test_operators_are_told_what_cannot_change() -> None:
 
 def test_the_functions_settings_leave_the_infrastructures_variables_alone() -> None:
     assert FunctionSettings.from_environment({"TIDEGATE_INFRA_ENTRY_POINT": "both"}) == FunctionSettings()
+
+
+CALLERS = "authorizer: {kind: jwt, issuer: 'https://issuer.example.com/', audience: [tidegate], scopes: [infer]}\n"
+OPERATORS = (
+    "console: {{authorizer: {{kind: jwt, issuer: 'https://{issuer}/', audience: [{audience}], scopes: [{scopes}]}}}}\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("issuer", "audience", "scopes", "accepted"),
+    [
+        ("issuer.example.com", "tidegate", "", False),
+        ("issuer.example.com", "other, tidegate", "infer, operate", False),
+        ("issuer.example.com", "tidegate", "operate", True),
+        ("issuer.example.com", "operators", "", True),
+        ("other.example.com", "tidegate", "", True),
+    ],
+)
+def test_callers_tokens_open_no_console(
+    tmp_path: Path, issuer: str, audience: str, scopes: str, accepted: bool
+) -> None:
+    text = CALLERS + OPERATORS.format(issuer=issuer, audience=audience, scopes=scopes)
+    if accepted:
+        assert read_settings("test", NO_VARIABLES, stage(tmp_path, text)).console is not None
+        return
+    with pytest.raises(SettingsError, match="the tokens of callers would open the console"):
+        read_settings("test", NO_VARIABLES, stage(tmp_path, text))

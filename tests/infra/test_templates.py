@@ -627,9 +627,12 @@ def test_the_function_of_shadows_and_its_queues_are_on_a_dashboard(project: Made
         assert f'"{queue}"' in graphs["Messages in queues"]
 
 
-def routes(assembly: Assembly) -> dict[str, dict[str, Any]]:
+def routes(assembly: Assembly, api: str = "Api") -> dict[str, dict[str, Any]]:
+    """The routes of the API whose logical id begins so, by their keys."""
     return {
-        each.properties["RouteKey"]: dict(each.properties) for each in assembly.resources("AWS::ApiGatewayV2::Route")
+        each.properties["RouteKey"]: dict(each.properties)
+        for each in assembly.resources("AWS::ApiGatewayV2::Route")
+        if each.properties["ApiId"]["Ref"].startswith(api)
     }
 
 
@@ -674,7 +677,11 @@ def test_every_route_asks_for_a_token_where_the_setting_says_so(other: Made) -> 
     for route in routes(other.assembly).values():
         assert route["AuthorizationType"] == "JWT"
         assert route["AuthorizationScopes"] == ["infer"]
-    authorizer = only(other.assembly, "AWS::ApiGatewayV2::Authorizer").properties
+    (authorizer,) = [
+        each.properties
+        for each in other.assembly.resources("AWS::ApiGatewayV2::Authorizer")
+        if not each.id.startswith("Console")
+    ]
     assert authorizer["JwtConfiguration"] == {"Audience": ["tidegate"], "Issuer": "https://issuer.example.com/"}
     gateway = named(other.assembly, "AWS::Lambda::Function", FunctionName="tidegate-test-gateway")
     assert gateway.properties["Environment"]["Variables"]["TIDEGATE_CALLER_CLAIM"] == "client_id"
@@ -702,7 +709,8 @@ def test_the_api_throttles_and_logs_nothing_personal(project: Made) -> None:
 def test_a_domain_takes_tls_only_and_closes_the_default_address(other: Made) -> None:
     domain = only(other.assembly, "AWS::ApiGatewayV2::DomainName").properties
     assert [each["SecurityPolicy"] for each in domain["DomainNameConfigurations"]] == ["TLS_1_2"]
-    assert only(other.assembly, "AWS::ApiGatewayV2::Api").properties["DisableExecuteApiEndpoint"] is True
+    api = named(other.assembly, "AWS::ApiGatewayV2::Api", Name="tidegate-test-api").properties
+    assert api["DisableExecuteApiEndpoint"] is True
 
 
 def test_one_key_encrypts_everything_that_is_stored(project: Made) -> None:

@@ -47,12 +47,10 @@ class LocalAws:
 
 
 @contextlib.contextmanager
-def local_server() -> Iterator[str]:
+def local_server(module: str = "tidegate.aws.local_server") -> Iterator[str]:
     """Run the local AWS as a user's stack does; its address."""
     need("moto")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tidegate.aws.local_server"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+    process = subprocess.Popen([sys.executable, "-m", module], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
         line = process.stdout.readline().strip()

@@ -8,6 +8,7 @@ is an error.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -17,6 +18,7 @@ from tests.support.iam import Call
 ACCOUNT, REGION = "123456789012", "us-east-1"
 KEY_ARN = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/the-stages"
 PARTITION_KEY = "pk"
+CLOUDWATCH = re.compile(r"GraniteServiceVersion20100801(?:/operation/|\.)(\w+)$")
 LISTING = {
     "list-type",
     "versions",
@@ -55,6 +57,8 @@ def calls_of(method: str, target: str, headers: Mapping[str, str], body: bytes) 
         LookupError: the request is none that is known here.
     """
     operation = headers.get("x-amz-target", "")
+    if (figures := CLOUDWATCH.search(target) or CLOUDWATCH.search(operation)) is not None:
+        return (Call(f"cloudwatch:{figures[1]}", "*"),)
     if operation.startswith("DynamoDB_"):
         return tuple(_dynamodb(operation.partition(".")[2], json.loads(body)))
     if operation.startswith("secretsmanager."):

@@ -1,4 +1,4 @@
-"""The boto3 clients of S3 and DynamoDB."""
+"""The boto3 clients of AWS's services."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class AwsClients:
         self._threads = ThreadPoolExecutor(POOL_CONNECTIONS, thread_name_prefix="aws")
 
     async def call(self, service: str, what: str, work: Callable[[Any], T]) -> T:
-        """Run `work` with the client of `service` (`s3`, `dynamodb` or `sqs`) in a thread.
+        """Run `work` with the client of `service` (`s3`, `dynamodb`, `sqs` or `cloudwatch`) in a thread.
 
         Raises:
             StoreError: the service did not answer, or refused `what`: its cause is the `ClientError`.
@@ -99,7 +99,7 @@ class AwsClients:
             ) from error
 
     def _place(self, service: str) -> str:
-        name = {"s3": "S3", "dynamodb": "DynamoDB", "sqs": "SQS"}[service]
+        name = {"s3": "S3", "dynamodb": "DynamoDB", "sqs": "SQS", "cloudwatch": "CloudWatch"}[service]
         return f"{name} at {self.config.endpoint_url}" if self.config.endpoint_url else name
 
     def client(self, service: str) -> Any:

@@ -48,6 +48,17 @@ class Freshness(Protocol):
         """Start a poll for newer rules, if one is due, without waiting for it."""
 
 
+class NoRules:
+    """The `Freshness` of a function that does not decide."""
+
+    @property
+    def measured_age_s(self) -> float | None:
+        return None
+
+    def poll_if_due(self) -> object:
+        return None
+
+
 class HttpFunction:
     """The handler of a function.
 

@@ -12,15 +12,16 @@ from collections.abc import Mapping
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.metrics import EphemeralMetrics
 
-from tidegate.metrics import Dimension, Metric
+from tidegate.metrics import BY_OBJECTIVE, BY_RULE, Dimension, Metric
 from tidegate.ports import Hedge, Served
 
 DEFAULT_NAMESPACE = "Tidegate"
 MOST_DIMENSIONS = 200
-"""Distinct pairs of objective and variant, and of caller and traffic class, that a process reports by name, since each
-metric has a price."""
+"""Distinct combinations of values that a process reports by name for each set of dimensions, such as pairs of objective and variant,
+since each metric has a price."""
 
 OTHER = "other"
+NO_VARIANT = "none"
 _REASONED = {Metric.SHADOWS_LEFT_OUT: "left out", Metric.SHADOWS_DROPPED: "dropped"}
 _LIMITED = 429
 
@@ -35,11 +36,13 @@ def function_logger(service: str, level: str) -> Logger:
     return logger
 
 
+def metrics_namespace() -> str:
+    return os.environ.get("POWERTOOLS_METRICS_NAMESPACE") or DEFAULT_NAMESPACE
+
+
 def emit(service: str, values: Mapping[Metric, float], dimensions: Mapping[Dimension, str] | None = None) -> None:
     """Write one line of metrics to the log."""
-    line = EphemeralMetrics(
-        namespace=os.environ.get("POWERTOOLS_METRICS_NAMESPACE") or DEFAULT_NAMESPACE, service=service
-    )
+    line = EphemeralMetrics(namespace=metrics_namespace(), service=service)
     for dimension, value in (dimensions or {}).items():
         line.add_dimension(dimension, value)
     for metric, number in values.items():
@@ -49,13 +52,16 @@ def emit(service: str, values: Mapping[Metric, float], dimensions: Mapping[Dimen
 
 class Telemetry:
     """Logs and metrics of a function that answers HTTP: for each request a line of metrics by function, which alarms watch, and
-    one by objective and variant."""
+    one by objective and variant. `by_rule` adds those by objective and by rule, which the console shows."""
 
-    def __init__(self, service: str, level: str = "INFO") -> None:
+    def __init__(self, service: str, level: str = "INFO", *, by_rule: bool = False) -> None:
         self._service = service
+        self._by_rule = by_rule
         self._logger = function_logger(service, level)
-        self._reported: set[tuple[str, str]] = set()
-        self._origins: set[tuple[str, str]] = set()
+        self._reported: set[tuple[str, ...]] = set()
+        self._origins: set[tuple[str, ...]] = set()
+        self._objectives: set[tuple[str, ...]] = set()
+        self._rules: set[tuple[str, ...]] = set()
         self._served: Served | None = None
         self._cold = True
         # Mangum logs each path, which may contain a caller's data.
@@ -107,6 +113,8 @@ class Telemetry:
             if status >= 500 or served.is_fallback:
                 self._warn(served, status)
             self._emit_by_objective(served)
+            if self._by_rule:
+                self._emit_by_rule(served)
             if served.caller is not None:
                 self._emit_by_origin(served, served.caller)
             values |= _times(served)
@@ -130,7 +138,7 @@ class Telemetry:
         emit(self._service, values, {Dimension.CALLER: pair[0], Dimension.TRAFFIC: pair[1]})
 
     def _emit_by_objective(self, served: Served) -> None:
-        pair = _bounded((served.decision.objective, served.decision.variant or "none"), self._reported)
+        pair = _bounded((served.decision.objective, served.decision.variant or NO_VARIANT), self._reported)
         values: dict[Metric, float] = {
             Metric.REQUESTS: 1,
             Metric.FALLBACKS: int(served.is_fallback),
@@ -142,14 +150,29 @@ class Telemetry:
         }
         emit(self._service, values, {Dimension.OBJECTIVE: pair[0], Dimension.VARIANT: pair[1]})
 
+    def _emit_by_rule(self, served: Served) -> None:
+        decision, target = served.decision, served.target or served.decision.target
+        by_rule = (decision.objective, decision.rule, decision.variant or NO_VARIANT, target.model)
+        values: dict[Metric, float] = {
+            Metric.SERVER_ERRORS: int(served.status >= 500),
+            Metric.FALLBACKS: int(served.is_fallback),
+            Metric.DISPATCH_TIME: served.dispatch_ms,
+        }
+        for dimensions, named in (
+            (BY_OBJECTIVE, _bounded((decision.objective,), self._objectives)),
+            (BY_RULE, _bounded(by_rule, self._rules)),
+        ):
+            # Powertools adds the first, the function.
+            emit(self._service, values, dict(zip(dimensions[1:], named, strict=True)))
 
-def _bounded(pair: tuple[str, str], reported: set[tuple[str, str]]) -> tuple[str, str]:
-    """Return the pair to report: `OTHER` for a new one once enough have been reported."""
-    if pair not in reported:
+
+def _bounded(values: tuple[str, ...], reported: set[tuple[str, ...]]) -> tuple[str, ...]:
+    """Return the values to report: `OTHER` for a new combination once enough have been reported."""
+    if values not in reported:
         if len(reported) >= MOST_DIMENSIONS:
-            pair = (OTHER, OTHER)
-        reported.add(pair)
-    return pair
+            values = (OTHER,) * len(values)
+        reported.add(values)
+    return values
 
 
 def _times(served: Served) -> dict[Metric, float]:

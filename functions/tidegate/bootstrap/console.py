@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
-from tidegate.bootstrap.control import author, shadow_tallies_of
+from tidegate.bootstrap.control import author, shadow_pairs
 from tidegate.bootstrap.local_stack import LocalStack
 from tidegate.console.console import Console
 from tidegate.console.sources import ConsoleSources
 from tidegate.console.traffic_reads import HistoryReads
-from tidegate.settings import Settings
 from tidegate.web.callers import Operators
 from tidegate.web.console.app import create_console
-
-PAIRS_S = 24 * 3600.0
 
 
 def local_sources(stack: LocalStack) -> ConsoleSources:
@@ -23,20 +19,12 @@ def local_sources(stack: LocalStack) -> ConsoleSources:
         status=stack.status,
         plane=stack.plane,
         traffic=HistoryReads(lambda: stack.gateway.traffic),
-        pairs=lambda: _pairs(stack.settings),
+        pairs=partial(shadow_pairs, stack.settings),
         metrics=stack.metrics,
         rules=stack.rules,
         models=stack.models,
         writes=stack.settings.console_writes,
     )
-
-
-async def _pairs(settings: Settings) -> Sequence[Mapping[str, Any]]:
-    """Return the pairs of shadows of the last day. Imported here, since only a stack with shadows needs their sketches."""
-    from tidegate.shadows.report import pair_json
-
-    found, _ = await shadow_tallies_of(settings).read(time.time() - PAIRS_S)
-    return [pair_json(tally) for tally in found.pairs.values()]
 
 
 def build_console(sources: ConsoleSources, operator_token: str | None) -> Any:

@@ -7,10 +7,11 @@ import ipaddress
 import os
 import secrets
 import socket
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from tidegate.aws.bundle_store import S3BundleStore
@@ -39,6 +40,8 @@ from tidegate.triton.repository import TritonRepository
 if TYPE_CHECKING:
     from tidegate.aws.shadow_tallies import S3ShadowTallies
     from tidegate.triton.server import TritonLauncher
+
+PAIRS_S = 24 * 3600.0
 
 
 def build_control_plane(settings: Settings, transport: Transport) -> ControlPlane:
@@ -93,6 +96,15 @@ def shadow_tallies_of(settings: Settings) -> S3ShadowTallies:
     if settings.bucket is None:
         raise SettingsError("TIDEGATE_BUCKET must name the bucket of the tallies")
     return S3ShadowTallies(Objects(AwsClients(AwsConfig.from_settings(settings)), settings.bucket))
+
+
+async def shadow_pairs(settings: Settings) -> Sequence[Mapping[str, Any]]:
+    """Return the pairs of shadows of the last day, as `tidegate shadow report --json` has them."""
+    # Here, for the same reason.
+    from tidegate.shadows.report import pair_json
+
+    found, _ = await shadow_tallies_of(settings).read(time.time() - PAIRS_S)
+    return [pair_json(tally) for tally in found.pairs.values()]
 
 
 def endpoint_networks(text: str) -> tuple[Network, ...]:

@@ -104,7 +104,7 @@ def build_http_function(
     Raises:
         SettingsError: a setting is missing or malformed.
     """
-    telemetry = Telemetry(service, settings.log_level)
+    telemetry = Telemetry(service, settings.log_level, by_rule=settings.rule_metrics)
     tracer = build_tracer(settings, report_traces)
     follower = build_follower(settings, environment, fallback)
     shadows = shadow_queue_of(settings, environment)
@@ -258,12 +258,17 @@ def _engine_of(file: Path) -> Engine:
 
 def _read_first(follower: EngineFollower) -> None:
     """Read the live bundle before the first request, on the event loop that will answer it."""
+    event_loop().run_until_complete(follower.poll())
+
+
+def event_loop() -> asyncio.AbstractEventLoop:
+    """Return the event loop on which Mangum runs the app; Python 3.14 makes none by itself."""
     try:
         loop = asyncio.get_event_loop_policy().get_event_loop()
     except RuntimeError:
         loop = asyncio.new_event_loop()
         asyncio.set_event_loop(loop)
-    loop.run_until_complete(follower.poll())
+    return loop
 
 
 def _endpoint(shard: str, address: Any) -> Endpoint:

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import socket
-import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tidegate.bootstrap.control import author
+from tidegate.bootstrap.fleet_reports import FleetReports
 from tidegate.bootstrap.gateway_supervisor import GatewaySupervisor
 from tidegate.bootstrap.incidents import Incidents
 from tidegate.bootstrap.model_sources import FolderModels, ModelErrors
@@ -22,7 +22,7 @@ from tidegate.bootstrap.rules_sources import followed_rules
 from tidegate.control.following import FollowMode, describe_pause, pause_fields, pause_of
 from tidegate.control.plane import ControlPlane
 from tidegate.control.publish import PublishRequest, publish_rules
-from tidegate.control.status import FleetReport, read_status, unread
+from tidegate.control.status import read_status
 from tidegate.control.steps import StepEvent, StepState
 from tidegate.errors import BundleError, ImmutableError, StackError, StoreError, TidegateError
 from tidegate.fleet.local_fleet import LocalFleet
@@ -34,9 +34,6 @@ from tidegate.settings import Settings
 from tidegate.tasks import cancel
 
 logger = logging.getLogger(__name__)
-
-STATUS_S = 2.0
-"""The longest that a report of the fleet waits for the stores and the servers."""
 
 
 class FollowState(StrEnum):
@@ -62,46 +59,6 @@ class Unpublished(NamedTuple):
 
     at: str
     paused_by: int
-
-
-class FleetReports:
-    """Gives the fleet's status in bounded time: where the stores or servers do not answer in time, what they said last."""
-
-    def __init__(self, read: Callable[[], Coroutine[Any, Any, FleetReport]]) -> None:
-        self._read = read
-        self._reading: asyncio.Task[FleetReport] | None = None
-        self._reading_since = 0.0
-        self._last: Mapping[str, Any] | None = None
-
-    async def latest(self) -> Mapping[str, Any]:
-        if self._reading is None or self._reading.done():
-            self._reading = asyncio.create_task(self._read())
-            # A report that is too late for the present request is cached too.
-            self._reading.add_done_callback(self._keep)
-            self._reading_since = time.monotonic()
-        # Whoever asks while this waits may begin the next report.
-        reading = self._reading
-        left_s = STATUS_S - (time.monotonic() - self._reading_since)
-        done, _ = await asyncio.wait([reading], timeout=max(left_s, 0.05))
-        if not done:
-            return self._remembered(f"the stores or a server did not answer within {STATUS_S:g} s")
-        try:
-            reading.result()
-        except StoreError as error:
-            # What is served goes on being served, and that is worth telling.
-            return self._remembered(str(error))
-        assert self._last is not None
-        return self._last
-
-    def _keep(self, reading: asyncio.Task[FleetReport]) -> None:
-        if not reading.cancelled() and reading.exception() is None:
-            self._last = {**reading.result().as_dict(), "as_of": _now()}
-
-    def _remembered(self, problem: str) -> Mapping[str, Any]:
-        if self._last is None:
-            return {**unread(problem).as_dict(), "healthy": False, "problems": [problem], "as_of": None}
-        problem = f"{problem}; all else here is as of {self._last['as_of']}"
-        return {**self._last, "healthy": False, "problems": [problem]}
 
 
 @dataclass(slots=True)

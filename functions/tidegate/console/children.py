@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import sys
 from collections.abc import Mapping
 from enum import StrEnum
@@ -77,6 +78,8 @@ async def _run(task: Task, payload: bytes, timeout_s: float) -> Any:
         stderr=asyncio.subprocess.DEVNULL,
         # Ctrl-C in a terminal is for the parent, which then ends the child.
         start_new_session=True,
+        # In a function, where Lambda's runtime has set the path itself, its variable does not lead to this package.
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
     )
     try:
         async with asyncio.timeout(timeout_s):

@@ -116,11 +116,15 @@ class Console:
         self._directories: Computed[dict[str, Any]] = Computed()
         self._catalogue: Catalogue | None = None
         self._catalogue_of: tuple[str, int] | None = None
-        self._rollbacks = Rollbacks(sources.plane)
+        self._rollbacks = Rollbacks(sources.plane, stops_after_answers=sources.stops_after_answers)
 
     async def overview(self) -> Json:
         """See `tidegate.console.overview`."""
         return await self._overview.get()
+
+    async def fleet(self) -> Json:
+        """Return the status of the fleet."""
+        return await self._sources.status()
 
     async def metrics(self, accepted: str) -> tuple[str, bytes] | None:
         """Return the metrics in a format of the header `Accept`, with their media type; None: nothing counts."""
@@ -317,6 +321,8 @@ class Console:
 
     async def _read_times(self) -> Mapping[tuple[str, int], ModelTimes]:
         """Return what models took, over all servers that answer."""
+        if not self._sources.asks:
+            return {}
         plane = self._sources.plane
         entries = [each for each in await plane.ports.registry.endpoints() if each.state is EndpointState.READY]
 

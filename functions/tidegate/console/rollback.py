@@ -21,10 +21,12 @@ LONGEST = 500
 
 
 class Rollbacks:
-    """Rolls back, one at a time. A rollback goes on after its flip, until requests of what was live before have drained."""
+    """Rolls back, one at a time. A rollback goes on after its flip, until requests of what was live before have drained; a process that
+    `stops_after_answers` waits for that before it answers."""
 
-    def __init__(self, plane: ControlPlane) -> None:
+    def __init__(self, plane: ControlPlane, *, stops_after_answers: bool = False) -> None:
         self._plane = plane
+        self._stops_after_answers = stops_after_answers
         self._under_way: asyncio.Task[RollbackResult] | None = None
 
     async def roll_back(self, to: str, why: str, by: str) -> dict[str, Any]:
@@ -50,7 +52,10 @@ class Rollbacks:
         work = self._under_way = asyncio.create_task(roll_back(self._plane, request, announce))
         waiting = asyncio.create_task(flipped.wait())
         try:
-            await asyncio.wait([work, waiting], timeout=WAIT_S, return_when=asyncio.FIRST_COMPLETED)
+            if self._stops_after_answers:
+                await asyncio.wait([work])
+            else:
+                await asyncio.wait([work, waiting], timeout=WAIT_S, return_when=asyncio.FIRST_COMPLETED)
         finally:
             waiting.cancel()
         if work.done():

@@ -31,6 +31,8 @@ class ConsoleSources:
         rules: the rules directory that is followed; None: rules come from elsewhere, and are shown as their bundle has them.
         models: the name of the folder of models, for people; None: there is none.
         writes: whether the console may change what is live.
+        asks: whether this process may ask the servers.
+        stops_after_answers: whether this process does nothing between two requests, as a function.
     """
 
     status: Status
@@ -41,3 +43,5 @@ class ConsoleSources:
     rules: Path | None = None
     models: Path | None = None
     writes: bool = False
+    asks: bool = True
+    stops_after_answers: bool = False

@@ -85,14 +85,17 @@ class Observation:
             yield from (Action.on(entry, ActionKind.NARROW, load) for load in found.wider)
 
 
-async def observe(plane: ControlPlane, states: Collection[EndpointState] = (EndpointState.READY,)) -> Observation:
-    """Compare every endpoint in one of some states with what it must hold."""
+async def observe(
+    plane: ControlPlane, states: Collection[EndpointState] = (EndpointState.READY,), *, asks: bool = True
+) -> Observation:
+    """Compare every endpoint in one of some states with what it must hold; unless `asks`, none is asked what it holds."""
     listing = await plane.ports.registry.listing()
     entries = tuple(entry for entry in listing.endpoints if entry.state in states)
     loaded: dict[RegisteredEndpoint, Loaded] = {}
     unreachable: dict[str, str] = {}
+    asked = entries if asks else ()
     # What is loaded is asked before what should be: its loader had claimed it before.
-    for entry, have in zip(entries, await each(plane, entries, partial(loaded_on, plane)), strict=True):
+    for entry, have in zip(asked, await each(plane, asked, partial(loaded_on, plane)), strict=True):
         if isinstance(have, EndpointError):
             unreachable[entry.endpoint.url] = str(have)
         else:

@@ -191,14 +191,15 @@ def unread(problem: str) -> FleetReport:
 
 
 async def read_status(
-    plane: ControlPlane, pids: Mapping[Endpoint, int] | None = None, inspection_s: float = WAIT_S
+    plane: ControlPlane, pids: Mapping[Endpoint, int] | None = None, inspection_s: float = WAIT_S, *, asks: bool = True
 ) -> FleetReport:
     """Read the fleet from the stores and from every endpoint. Changes nothing.
 
     `pids` are the process ids of the servers that the asking process runs; an inspection of what is live is waited for
-    `inspection_s` seconds.
+    `inspection_s` seconds. A process that may not ask the servers says so by `asks`: then their state is what they report to the
+    registry, and their models and the drift are not in the report.
     """
-    seen = await observe(plane, tuple(EndpointState))
+    seen = await observe(plane, tuple(EndpointState), asks=asks)
     desired = seen.desired
     engine, problems = await _engine(plane, desired)
     inspected = await plane.inspector.look(desired, _targets(seen, engine), inspection_s)
@@ -295,7 +296,9 @@ def _endpoint(
     url = entry.endpoint.url
     if url in seen.unreachable:
         return EndpointStatus(url, pid, ServerState.DOWN, entry.seen_at, seen.unreachable[url])
-    loaded, waits = seen.loaded[entry], entry.state is EndpointState.LOADING
+    loaded, waits = seen.loaded.get(entry), entry.state is EndpointState.LOADING
+    if loaded is None:
+        return EndpointStatus(url, pid, ServerState(entry.state), entry.seen_at, entry.note)
     there = {(model, version) for model, versions in loaded.items() for version in versions}
     models = []
     for name, version in sorted(there | needs.keys()):

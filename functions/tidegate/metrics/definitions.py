@@ -23,6 +23,7 @@ class Dimension(StrEnum):
     """The function's name; Powertools adds it to every metric."""
 
     OBJECTIVE = "Objective"
+    RULE = "Rule"
     VARIANT = "Variant"
     SHARD = "Shard"
     MODEL = "Model"

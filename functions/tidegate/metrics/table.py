@@ -13,8 +13,14 @@ _ORIGIN = (Dimension.SERVICE, Dimension.CALLER, Dimension.TRAFFIC)
 _SHARD = (Dimension.SERVICE, Dimension.SHARD)
 _MODEL = (Dimension.SERVICE, Dimension.SHARD, Dimension.MODEL)
 
+BY_OBJECTIVE = (Dimension.SERVICE, Dimension.OBJECTIVE)
+BY_RULE = (Dimension.SERVICE, Dimension.OBJECTIVE, Dimension.RULE, Dimension.VARIANT, Dimension.MODEL)
+"""The dimensions that the console of a deployment reads, emitted with `TIDEGATE_RULE_METRICS`. The model is the one that answered, else
+the one that was decided."""
+
 _GATEWAY = ("gateway",)
 _HTTP = ("gateway", "resolve")
+_ANSWERING = ("console", "gateway", "resolve")
 _PROBE = ("probe",)
 _RECONCILE = ("reconcile",)
 _VALIDATE = ("validate_rules",)
@@ -58,7 +64,7 @@ class Metric(Enum):
     )
     REQUESTS = (
         "Requests that were answered.",
-        Emf(Unit.COUNT, _HTTP, (_SERVICE, _VARIANT, _ORIGIN)),
+        Emf(Unit.COUNT, _ANSWERING, (_SERVICE, _VARIANT, _ORIGIN)),
         _count("tidegate_requests", *SERIES, Label.OUTCOME, meaning="Inferences that were decided, by outcome."),
     )
     REQUEST_DURATION = (
@@ -71,10 +77,18 @@ class Metric(Enum):
         None,
         _gauge("tidegate_last_request_timestamp_seconds", *SERIES),
     )
-    CLIENT_ERRORS = "Answers with a 4xx status.", Emf(Unit.COUNT, _HTTP, (_SERVICE,)), None
+    CLIENT_ERRORS = "Answers with a 4xx status.", Emf(Unit.COUNT, _ANSWERING, (_SERVICE,)), None
     LIMITED = "Requests above a limit (429).", Emf(Unit.COUNT, _HTTP, (_SERVICE,)), None
-    SERVER_ERRORS = "Answers with a 5xx status.", Emf(Unit.COUNT, _HTTP, (_SERVICE, _VARIANT, _ORIGIN)), None
-    FALLBACKS = "Requests that a fallback answered.", Emf(Unit.COUNT, _GATEWAY, (_SERVICE, _VARIANT)), None
+    SERVER_ERRORS = (
+        "Answers with a 5xx status.",
+        Emf(Unit.COUNT, _ANSWERING, (_SERVICE, _VARIANT, _ORIGIN, BY_OBJECTIVE, BY_RULE)),
+        None,
+    )
+    FALLBACKS = (
+        "Requests that a fallback answered.",
+        Emf(Unit.COUNT, _GATEWAY, (_SERVICE, _VARIANT, BY_OBJECTIVE, BY_RULE)),
+        None,
+    )
     FAILED_ATTEMPTS = (
         "Attempts that failed before one answered.",
         Emf(Unit.COUNT, _GATEWAY, (_VARIANT,)),
@@ -96,7 +110,11 @@ class Metric(Enum):
         Emf(Unit.MILLISECONDS, _GATEWAY, (_SERVICE, _VARIANT)),
         _count("tidegate_decide_seconds", *SERIES),
     )
-    DISPATCH_TIME = "From the decision to the answer.", Emf(Unit.MILLISECONDS, _GATEWAY, (_SERVICE, _VARIANT)), None
+    DISPATCH_TIME = (
+        "From the decision to the answer.",
+        Emf(Unit.MILLISECONDS, _GATEWAY, (_SERVICE, _VARIANT, BY_OBJECTIVE, BY_RULE)),
+        None,
+    )
     TRITON_TIME = (
         "The attempt that answered.",
         Emf(Unit.MILLISECONDS, _GATEWAY, (_SERVICE, _VARIANT)),
@@ -186,7 +204,7 @@ class Metric(Enum):
         _gauge("tidegate_rules_rejected"),
     )
     PUBLISHES = "Publishes and rollbacks under way.", None, _gauge("tidegate_publishes_under_way")
-    COLD_STARTS = "First requests of an execution environment.", Emf(Unit.COUNT, _HTTP, (_SERVICE,)), None
+    COLD_STARTS = "First requests of an execution environment.", Emf(Unit.COUNT, _ANSWERING, (_SERVICE,)), None
     SHADOWS_SAMPLED = (
         "Requests that a shadow sampled.",
         Emf(Unit.COUNT, _GATEWAY, (_SERVICE,)),

@@ -21,7 +21,7 @@ from tidegate.triton.transport import PooledTransport
 from tidegate.web import create_app
 from tidegate.web.console.app import create_console
 from tidegate.web.console.forwarding import MOST_AT_ONCE, MOST_BODY_BYTES
-from tidegate.web.console.paths import EVENTS, PATHS
+from tidegate.web.console.paths import EVENTS, FLEET, PATHS
 
 from tests.support.stack import eventually
 from tests.web.conftest import Host, serving
@@ -78,7 +78,7 @@ def test_a_request_is_passed_on_with_the_headers_that_count(host: Host, backend:
 
 def test_every_path_of_the_app_is_passed_on_and_no_other() -> None:
     app = create_console(Console.__new__(Console), admit=lambda _: None, author_of=lambda _: "ana")
-    assert {route.path for route in app.routes} - {EVENTS} <= set(PATHS)  # type: ignore[attr-defined]
+    assert {route.path for route in app.routes} - {EVENTS, FLEET} <= set(PATHS)  # type: ignore[attr-defined]
 
 
 def test_without_a_console_its_paths_are_unknown(engine: Engine) -> None:

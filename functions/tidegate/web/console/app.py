@@ -68,6 +68,7 @@ class _Handler:
             Route(paths.EVENTS, _guarded(_events)),
             Route(paths.METRICS, _guarded(self._metrics)),
             Route(paths.OVERVIEW, get(lambda _: console.overview())),
+            Route(paths.FLEET, get(lambda _: console.fleet())),
             Route(paths.TRAFFIC, get(self._traffic, ("window_s",))),
             Route(paths.CASES, get(lambda request: console.cases(_objective(request)))),
             Route(paths.SOURCE, get(lambda request: console.source(_objective(request)))),
