@@ -8,10 +8,20 @@ from collections.abc import Iterable
 import aws_cdk as cdk
 from aws_cdk import aws_cloudwatch as cloudwatch
 from constructs import Construct
-from tidegate.metrics import Metric
+from tidegate.metrics import BY_REASON, BY_VARIANT, Metric
 
 from infra.shards import Shard
-from infra.stacks.metrics import MINUTE, emitted, of_api, of_function, probed, queue_time_ratio, waiting_messages
+from infra.stacks.metrics import (
+    MINUTE,
+    added_up,
+    emitted,
+    of_api,
+    of_function,
+    probed,
+    queue_time_ratio,
+    searched,
+    waiting_messages,
+)
 from infra.stacks.parts import Stage
 
 HTTP_FUNCTIONS = ("gateway", "resolve")
@@ -81,6 +91,21 @@ def _requests(stage: Stage, api_id: str | None) -> list[list[cloudwatch.IWidget]
             ),
         ],
         [
+            _graph(
+                "Refused: over a limit, by their sequence",
+                *(_emitted(stage, Metric.LIMITED, function, "Sum") for function in HTTP_FUNCTIONS),
+                right=[_emitted(stage, Metric.SEQUENCES_REFUSED, "gateway", "Sum")],
+            ),
+            _graph(
+                "Attempts that failed; hedges",
+                *(
+                    added_up(stage, metric, BY_VARIANT, "gateway", metric.metric_name)
+                    for metric in (Metric.FAILED_ATTEMPTS, Metric.HEDGES, Metric.HEDGES_WON)
+                ),
+                right=[_emitted(stage, Metric.OPEN_BREAKERS, "gateway", "Maximum")],
+            ),
+        ],
+        [
             _graph("HTTP functions, ms", *_of_functions(stage, "Duration", HTTP_FUNCTIONS, "p50", "p99")),
             _graph(
                 "Concurrency and throttles",
@@ -136,7 +161,8 @@ def _fleet(stage: Stage, shards: list[Shard]) -> list[list[cloudwatch.IWidget]]:
 
 def _control(stage: Stage) -> list[list[cloudwatch.IWidget]]:
     with_shadows = stage.settings.shadows
-    functions = (*EVENT_FUNCTIONS, "shadow") if with_shadows else EVENT_FUNCTIONS
+    others = {"shadow": with_shadows, "console": stage.settings.console is not None}
+    functions = (*EVENT_FUNCTIONS, *(name for name, there in others.items() if there))
     queues = ("reconcile", "validate-rules", "reconcile-dead", "validate-rules-dead", "dead", "shadow", "shadow-dead")
     shadows: list[list[cloudwatch.IWidget]] = (
         [
@@ -149,7 +175,7 @@ def _control(stage: Stage) -> list[list[cloudwatch.IWidget]]:
                     ),
                     *(
                         _emitted(stage, metric, "shadow", "Sum")
-                        for metric in (Metric.SHADOWS_SENT, Metric.SHADOWS_FAILED)
+                        for metric in (Metric.SHADOWS_SENT, Metric.SHADOWS_FAILED, Metric.SHADOWS_REPEATED)
                     ),
                 ),
                 _graph(
@@ -157,7 +183,20 @@ def _control(stage: Stage) -> list[list[cloudwatch.IWidget]]:
                     *(_emitted(stage, Metric.SHADOWS_DROPPED, function, "Sum") for function in ("gateway", "shadow")),
                     right=[_emitted(stage, Metric.SHADOW_QUEUE_TIME, "gateway", "p99")],
                 ),
-            ]
+            ],
+            [
+                _graph(
+                    "Requests of which no copy is made, by reason",
+                    searched(stage, Metric.SHADOWS_LEFT_OUT, BY_REASON, "gateway", "Sum"),
+                ),
+                _graph(
+                    "Copies dropped, by reason",
+                    *(
+                        searched(stage, Metric.SHADOWS_DROPPED, BY_REASON, function, "Sum")
+                        for function in ("gateway", "shadow")
+                    ),
+                ),
+            ],
         ]
         if with_shadows
         else []

@@ -28,6 +28,27 @@ def queue_time_ratio(stage: Stage, shard: str) -> cloudwatch.Metric:
     return probed(stage, Metric.QUEUE_TIME_RATIO, shard, "Average")
 
 
+def searched(
+    stage: Stage, metric: Metric, dimensions: tuple[Dimension, ...], function: str, statistic: str
+) -> cloudwatch.MathExpression:
+    """Return every series of a metric that a function emits with these dimensions, whose values only CloudWatch knows.
+
+    https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/search-expression-syntax.html
+    """
+    _check(metric, function, dimensions)
+    schema = ",".join(f'"{each}"' for each in (stage.settings.metrics_namespace, *dimensions))
+    search = f"SEARCH('{{{schema}}} MetricName=\"{metric.metric_name}\" service=\"{function}\"', '{statistic}', 60)"
+    return cloudwatch.MathExpression(expression=search, label="", period=MINUTE)
+
+
+def added_up(
+    stage: Stage, metric: Metric, dimensions: tuple[Dimension, ...], function: str, label: str
+) -> cloudwatch.MathExpression:
+    """Return the sum over every series of a metric that a function emits with these dimensions."""
+    found = searched(stage, metric, dimensions, function, "Sum")
+    return cloudwatch.MathExpression(expression=f"SUM({found.expression})", label=label, period=MINUTE)
+
+
 def of_function(
     stage: Stage, function: str, name: str, statistic: str, period: cdk.Duration = MINUTE
 ) -> cloudwatch.Metric:
@@ -58,11 +79,15 @@ def of_balancer(
 
 
 def _own(stage: Stage, metric: Metric, statistic: str, dimensions: Mapping[Dimension, str]) -> cloudwatch.Metric:
-    # An alarm on a figure that nothing emits never goes off.
-    assert dimensions[Dimension.SERVICE] in metric.functions, metric
-    assert tuple(dimensions) in metric.dimensions, metric
+    _check(metric, dimensions[Dimension.SERVICE], tuple(dimensions))
     named = {str(dimension): value for dimension, value in dimensions.items()}
     return _metric(stage.settings.metrics_namespace, metric.metric_name, named, statistic)
+
+
+def _check(metric: Metric, function: str, dimensions: tuple[Dimension, ...]) -> None:
+    """Check that something emits it: an alarm on a figure that nothing emits never goes off."""
+    assert function in metric.functions, metric
+    assert dimensions in metric.dimensions, metric
 
 
 def _metric(

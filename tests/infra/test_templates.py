@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+from tidegate.metrics import Metric
 from tidegate.settings import Settings
 
 from infra.assembly import Assembly, Resource, as_list, text_of
@@ -625,6 +626,32 @@ def test_the_function_of_shadows_and_its_queues_are_on_a_dashboard(project: Made
         assert "tidegate-prod-shadow" in graphs[title], title
     for queue in ("tidegate-prod-shadow", "tidegate-prod-shadow-dead"):
         assert f'"{queue}"' in graphs["Messages in queues"]
+
+
+def test_what_becomes_of_requests_and_copies_is_on_the_dashboards(project: Made, other: Made) -> None:
+    for made, namespace in ((project, "Tidegate"), (other, "Tidegate/test")):
+        bodies = {
+            each.properties["DashboardName"].rpartition("-")[2]: as_text(each.properties["DashboardBody"]).replace(
+                "\\", ""
+            )
+            for each in made.assembly.resources("AWS::CloudWatch::Dashboard")
+        }
+        for name, metrics in {
+            "requests": (Metric.LIMITED, Metric.SEQUENCES_REFUSED, Metric.OPEN_BREAKERS),
+            "control": (Metric.SHADOWS_SENT, Metric.SHADOWS_REPEATED),
+        }.items():
+            for metric in metrics:
+                assert f'"{metric.metric_name}"' in bodies[name], metric
+        for name, metric, dimensions in (
+            ("requests", Metric.HEDGES, "Objective,Variant"),
+            ("requests", Metric.HEDGES_WON, "Objective,Variant"),
+            ("requests", Metric.FAILED_ATTEMPTS, "Objective,Variant"),
+            ("control", Metric.SHADOWS_LEFT_OUT, "Reason"),
+            ("control", Metric.SHADOWS_DROPPED, "Reason"),
+        ):
+            schema = ",".join(f'"{each}"' for each in (namespace, "service", *dimensions.split(",")))
+            search = f"SEARCH('{{{schema}}} MetricName=\"{metric.metric_name}\" service=\"gateway\"', 'Sum', 60)"
+            assert search in bodies[name], metric
 
 
 def routes(assembly: Assembly, api: str = "Api") -> dict[str, dict[str, Any]]:

@@ -12,6 +12,7 @@ import pytest
 from tidegate.rules import compile_directory
 
 from tests.lambdas.conftest import Answer, Deployment, Starter, ask
+from tests.lambdas.test_gateway import metric_lines
 from tests.support.lambda_runtime import Environment
 from tests.web.conftest import HERE as WEB
 from tests.web.conftest import FakeTriton, fake, fake_server, sound_model
@@ -37,17 +38,18 @@ def variables(deployment: Deployment, fake: FakeTriton, tmp_path: Path) -> dict[
     """A stage with a named caller, before the scripted Triton."""
     rules = tmp_path / "rules"
     shutil.copytree(WEB / "rules", rules)
-    (rules / "callers.yaml").write_text('callers: {home-screen: {objectives: "*"}}\n')
+    (rules / "callers.yaml").write_text('callers: {home-screen: {objectives: "*", overrides: [pair_sum, text_sum]}}\n')
     deployment.publish(compile_directory(rules))
     fake.script = sound_model
     return deployment.variables({"main": fake.port, "spare": fake.port})
 
 
-def begin(gateway: Environment) -> Answer:
-    """Begin a sequence of the caller `home-screen`."""
+def begin(gateway: Environment, pin: str | None = None, **flags: bool) -> Answer:
+    """Begin a sequence of the caller `home-screen`, or continue it."""
     tensor = {"name": "X", "datatype": "FP32", "shape": [1], "data": [1.0]}
-    document = {"parameters": {"sequence_id": 7, "sequence_start": True}, "inputs": [tensor]}
-    return ask(gateway, "/v2/models/adding/infer", document)
+    document = {"parameters": {"sequence_id": 7, "sequence_start": True, **flags}, "inputs": [tensor]}
+    headers = {} if pin is None else {"tidegate-override": pin}
+    return ask(gateway, "/v2/models/adding/infer", document, headers)
 
 
 def sent(fake: FakeTriton) -> int:
@@ -108,3 +110,13 @@ def test_without_its_key_a_sequence_of_a_named_caller_is_refused_and_everything_
     assert begin(start("gateway", variables | {"TIDEGATE_SEQUENCE_KEY": KEY})).status == 200
     ids = [json.loads(each.body)["parameters"]["sequence_id"] for each in fake.received if each.path.endswith("/infer")]
     assert len(set(ids)) == 1
+
+
+def test_requests_that_their_sequence_refuses_are_counted(
+    variables: dict[str, str], start: Starter, fake: FakeTriton
+) -> None:
+    gateway = start("gateway", variables)
+    assert begin(gateway, "pair_sum").status == 200
+    assert begin(gateway, "text_sum", sequence_start=False).status == 409
+    counts = [line["SequencesRefused"][0] for line in metric_lines(gateway) if "SequencesRefused" in line]
+    assert counts == [0.0, 1.0]

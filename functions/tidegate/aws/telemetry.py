@@ -24,6 +24,8 @@ OTHER = "other"
 NO_VARIANT = "none"
 _REASONED = {Metric.SHADOWS_LEFT_OUT: "left out", Metric.SHADOWS_DROPPED: "dropped"}
 _LIMITED = 429
+_OF_SEQUENCES = 409
+"""The gateway has no other conflicts."""
 
 
 def function_logger(service: str, level: str) -> Logger:
@@ -102,6 +104,7 @@ class Telemetry:
             Metric.REQUESTS: 1,
             Metric.CLIENT_ERRORS: int(400 <= status < 500),
             Metric.LIMITED: int(status == _LIMITED),
+            Metric.SEQUENCES_REFUSED: int(status == _OF_SEQUENCES),
             Metric.SERVER_ERRORS: int(status >= 500),
             Metric.FALLBACKS: int(served is not None and served.is_fallback),
             Metric.COLD_STARTS: int(self._cold),

@@ -7,8 +7,8 @@ from enum import Enum
 from tidegate.metrics.definitions import Dimension, Emf, Emitter, Exposed, Kind, Label, Unit
 
 _SERVICE = (Dimension.SERVICE,)
-_VARIANT = (Dimension.SERVICE, Dimension.OBJECTIVE, Dimension.VARIANT)
-_REASON = (Dimension.SERVICE, Dimension.REASON)
+BY_VARIANT = (Dimension.SERVICE, Dimension.OBJECTIVE, Dimension.VARIANT)
+BY_REASON = (Dimension.SERVICE, Dimension.REASON)
 _ORIGIN = (Dimension.SERVICE, Dimension.CALLER, Dimension.TRAFFIC)
 _SHARD = (Dimension.SERVICE, Dimension.SHARD)
 _MODEL = (Dimension.SERVICE, Dimension.SHARD, Dimension.MODEL)
@@ -64,7 +64,7 @@ class Metric(Enum):
     )
     REQUESTS = (
         "Requests that were answered.",
-        Emf(Unit.COUNT, _ANSWERING, (_SERVICE, _VARIANT, _ORIGIN)),
+        Emf(Unit.COUNT, _ANSWERING, (_SERVICE, BY_VARIANT, _ORIGIN)),
         _count("tidegate_requests", *SERIES, Label.OUTCOME, meaning="Inferences that were decided, by outcome."),
     )
     REQUEST_DURATION = (
@@ -79,45 +79,50 @@ class Metric(Enum):
     )
     CLIENT_ERRORS = "Answers with a 4xx status.", Emf(Unit.COUNT, _ANSWERING, (_SERVICE,)), None
     LIMITED = "Requests above a limit (429).", Emf(Unit.COUNT, _HTTP, (_SERVICE,)), None
+    SEQUENCES_REFUSED = (
+        "Requests of a sequence that no server has, or that pin another target than it has (409).",
+        Emf(Unit.COUNT, _GATEWAY, (_SERVICE,)),
+        None,
+    )
     SERVER_ERRORS = (
         "Answers with a 5xx status.",
-        Emf(Unit.COUNT, _ANSWERING, (_SERVICE, _VARIANT, _ORIGIN, BY_OBJECTIVE, BY_RULE)),
+        Emf(Unit.COUNT, _ANSWERING, (_SERVICE, BY_VARIANT, _ORIGIN, BY_OBJECTIVE, BY_RULE)),
         None,
     )
     FALLBACKS = (
         "Requests that a fallback answered.",
-        Emf(Unit.COUNT, _GATEWAY, (_SERVICE, _VARIANT, BY_OBJECTIVE, BY_RULE)),
+        Emf(Unit.COUNT, _GATEWAY, (_SERVICE, BY_VARIANT, BY_OBJECTIVE, BY_RULE)),
         None,
     )
     FAILED_ATTEMPTS = (
         "Attempts that failed before one answered.",
-        Emf(Unit.COUNT, _GATEWAY, (_VARIANT,)),
+        Emf(Unit.COUNT, _GATEWAY, (BY_VARIANT,)),
         _count("tidegate_failed_attempts", *SERIES, meaning="Attempts that failed before one answered, or none did."),
     )
     HEDGES = (
         "Requests that a second endpoint was asked for too.",
-        Emf(Unit.COUNT, _GATEWAY, (_VARIANT,)),
+        Emf(Unit.COUNT, _GATEWAY, (BY_VARIANT,)),
         _count("tidegate_hedges", *SERIES),
     )
     HEDGES_WON = (
         "Of these, those that the second endpoint answered.",
-        Emf(Unit.COUNT, _GATEWAY, (_VARIANT,)),
+        Emf(Unit.COUNT, _GATEWAY, (BY_VARIANT,)),
         _count("tidegate_hedges_won", *SERIES, meaning="Hedges that the second endpoint answered."),
     )
     STREAMS = "Answers that were streamed, by how they ended.", None, _count("tidegate_streams", *SERIES, Label.END)
     DECIDE_TIME = (
         "Reading the context and deciding.",
-        Emf(Unit.MILLISECONDS, _GATEWAY, (_SERVICE, _VARIANT)),
+        Emf(Unit.MILLISECONDS, _GATEWAY, (_SERVICE, BY_VARIANT)),
         _count("tidegate_decide_seconds", *SERIES),
     )
     DISPATCH_TIME = (
         "From the decision to the answer.",
-        Emf(Unit.MILLISECONDS, _GATEWAY, (_SERVICE, _VARIANT, BY_OBJECTIVE, BY_RULE)),
+        Emf(Unit.MILLISECONDS, _GATEWAY, (_SERVICE, BY_VARIANT, BY_OBJECTIVE, BY_RULE)),
         None,
     )
     TRITON_TIME = (
         "The attempt that answered.",
-        Emf(Unit.MILLISECONDS, _GATEWAY, (_SERVICE, _VARIANT)),
+        Emf(Unit.MILLISECONDS, _GATEWAY, (_SERVICE, BY_VARIANT)),
         _count("tidegate_triton_seconds", *SERIES, meaning="The attempts that answered, until their first byte."),
     )
     OPEN_BREAKERS = (
@@ -212,7 +217,7 @@ class Metric(Enum):
     )
     SHADOWS_LEFT_OUT = (
         "Sampled requests that are never copied.",
-        Emf(Unit.COUNT, _GATEWAY, (_SERVICE, _REASON)),
+        Emf(Unit.COUNT, _GATEWAY, (_SERVICE, BY_REASON)),
         _count("tidegate_shadows_left_out", Label.REASON),
     )
     SHADOWS_QUEUED = (
@@ -223,7 +228,7 @@ class Metric(Enum):
     SHADOW_QUEUE_TIME = "Sending a request's copies to the queue.", Emf(Unit.MILLISECONDS, _GATEWAY, (_SERVICE,)), None
     SHADOWS_DROPPED = (
         "Copies that were dropped under pressure.",
-        Emf(Unit.COUNT, ("gateway", "shadow"), (_SERVICE, _REASON)),
+        Emf(Unit.COUNT, ("gateway", "shadow"), (_SERVICE, BY_REASON)),
         _count("tidegate_shadows_dropped", Label.REASON),
     )
     SHADOWS_REPEATED = (
