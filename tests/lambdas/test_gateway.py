@@ -389,3 +389,23 @@ def test_one_response_is_generated_and_a_stream_refused(
     assert ask(gateway, "/v2/models/tallying/generate", {"COUNT": 1}).json["NUMBER"] == 0
     refused = ask(gateway, "/v2/models/tallying/generate_stream", {"COUNT": 1})
     assert (refused.status, b"resolve" in refused.body) == (501, True)
+
+
+def test_figures_by_objective_and_rule_are_emitted_for_the_console_alone(
+    deployment: Deployment, start: Starter, shards: dict[str, int]
+) -> None:
+    deployment.publish(RULES)
+    for emits in (False, True):
+        gateway = start("gateway", {**deployment.variables(shards), "TIDEGATE_RULE_METRICS": str(emits).lower()})
+        assert ask(gateway, "/v2/models/adding/infer", PAIR).status == 200
+        lines = [line for line in metric_lines(gateway) if "Objective" in line and "Variant" not in line]
+        by_rule = [line for line in metric_lines(gateway) if "Rule" in line]
+        assert len(lines) == len(by_rule) == emits
+    assert [by_rule[0][name] for name in ("Objective", "Rule", "Variant", "Model")] == [
+        "adding",
+        "newest",
+        "none",
+        "pair_sum",
+    ]
+    assert by_rule[0]["DispatchTime"] == lines[0]["DispatchTime"]
+    assert (by_rule[0]["ServerErrors"], by_rule[0]["Fallbacks"]) == ([0.0], [0.0])
