@@ -39,15 +39,15 @@ CONTEXT = '#context={"member_id":"22","country":"US","device":"tv","app_version"
 CANARY, LARGER = "title_ranking@champion: 95, title_ranking_svd: 5", "title_ranking@champion: 80, title_ranking_svd: 20"
 
 PICTURES = (
-    ("overview", "/console", "light", DESKTOP, "Objectives"),
-    ("objective", "/console/objectives/title_ranking", "light", {"width": 1280, "height": 960}, "Variants of svd-canary"),
+    ("overview", "/console", "light", DESKTOP, "2 endpoints ready"),
+    ("objective", "/console/objectives/title_ranking", "light", {"width": 1280, "height": 960}, "of 33.3"),
     ("playground", f"/console/playground/title_ranking{quote(CONTEXT, safe='#=')}", "dark", {"width": 1280, "height": 840}, "by rule"),
     ("rules", "/console/rules", "light", {"width": 1280, "height": 760}, "Zoom in"),
     ("differences", "/console/rules/diff", "light", {"width": 1280, "height": 640}, "What moves of title_ranking"),
     ("history", "/console/rules/history", "dark", {"width": 1280, "height": 460}, "the stack was started"),
     ("model", "/console/models/title_ranking_ease", "light", DESKTOP, "Blast radius"),
     ("fleet", "/console/fleet", "dark", DESKTOP, "Placement of each model"),
-    ("phone", "/console", "dark", PHONE, "Objectives"),
+    ("phone", "/console", "dark", PHONE, "2 endpoints ready"),
 )  # fmt: skip
 """Name, address, theme, size, and a text or a label that shows that the page is whole."""
 
@@ -109,7 +109,7 @@ def _call(url: str, number: int, stop: threading.Event) -> None:
 def _request(draw: random.Random) -> tuple[str, dict[str, Any], dict[str, Any]]:
     kind = draw.random()
     if kind < 0.6:
-        member = str(draw.randrange(1, 900))
+        member = str(draw.randrange(100_000))
         context: dict[str, Any] = {"member_id": member, "country": draw.choice(["US", "CA", "DE", "JP"])}
         context |= {
             "device": draw.choice(["tv", "mobile", "web"]),

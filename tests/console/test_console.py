@@ -157,7 +157,7 @@ def test_a_damaged_bundle_is_shown_as_a_problem_and_answers_nothing_false() -> N
 def counted(history: TrafficHistory, rule: str, count: int, variant: str = "", at: float | None = None) -> None:
     tally = Tally("t")
     tally.answered, tally.last_at = count, time.time() if at is None else at
-    tally.latencies = {100: count}
+    tally.took.counts = {100: count}
     history.add(
         [[["main", rule, variant, "real", "m", 1, "a"], json.loads(json.dumps(tally.as_dict()))]], 1.0, time.time()
     )
