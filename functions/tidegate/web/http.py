@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any, Final
 from urllib.parse import quote
@@ -17,21 +16,20 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 RawHeaders = Sequence[tuple[bytes, bytes]]
 HeaderList = tuple[tuple[bytes, bytes], ...]
 
-_HOP_BY_HOP = frozenset(
+_HOP_BY_HOP: Final = frozenset(
     {
         b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"proxy-connection", b"te",
         b"trailer", b"transfer-encoding", b"upgrade",
     }
 )  # fmt: skip
-LEASE = "tidegate.lease"
+LEASE: Final = "tidegate.lease"
 """The scope's key for what the request holds of its limits; the app gives it back when the response has ended."""
 
-RECORD = "tidegate.record"
+RECORD: Final = "tidegate.record"
 """The scope's key for what is known of the request, if requests are logged."""
 
-BLANKS = b" \t"
-_UNPRINTABLE = re.compile(rb"[^ -~]")
-_PRINTABLE = "".join(chr(code) for code in range(0x20, 0x7F))
+BLANKS: Final = b" \t"
+_PRINTABLE: Final = "".join(chr(code) for code in range(0x20, 0x7F))
 
 
 class Answer:
@@ -86,7 +84,7 @@ def response_headers(headers: RawHeaders) -> list[tuple[bytes, bytes]]:
 
 def is_printable(value: bytes) -> bool:
     """Return whether a header value is printable ASCII."""
-    return _UNPRINTABLE.search(value) is None
+    return value.isascii() and value.decode("latin-1").isprintable()
 
 
 def ascii_value(value: bytes) -> bytes:
