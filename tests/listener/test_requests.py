@@ -7,6 +7,8 @@ import json
 import subprocess
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tests.listener.server import Client, Served, chunked, get, post, serving, until
 
@@ -217,3 +219,34 @@ def test_an_app_that_fails(listener: Served, client: Client, path: bytes, caplog
 def test_an_app_that_fails_midway(client: Client) -> None:
     client.send(get(b"/fail-midway"))
     assert client.rest().endswith(b"\r\n\r\n12345")
+
+
+ALIKE = [
+    (post(b"abc"), b"abc"), (post(b"xyz"), b"xyz"), (post(b"\r\n\r"), b"\r\n\r"), (post(b"abcd"), b"abcd"), (post(b""), b""),
+    (post(b"abc", headers=b"Connection: keep-alive\r\n"), b"abc"), (chunked(b"ab", b"c"), b"abc"), (get(b"/ignore"), b"unread"),
+    (post(b"abc", headers=b"Connection: Upgrade\r\nUpgrade: h2c\r\n"), b"abc"),
+]  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(turns=st.lists(st.tuples(st.sampled_from(ALIKE), st.integers(0, 150), st.booleans()), min_size=2, max_size=10))
+def test_what_a_request_means_does_not_depend_on_those_before_it(
+    listener: Served, turns: list[tuple[tuple[bytes, bytes], int, bool]]
+) -> None:
+    with listener.connect() as client:
+        waiting: list[bytes] = []
+        for (request, body), cut, reads in turns:
+            client.send(*(part for part in (request[:cut], request[cut:]) if part))
+            waiting.append(body)
+            if reads:
+                assert [client.read().body for _ in waiting] == waiting
+                waiting = []
+        assert [client.read().body for _ in waiting] == waiting
+
+
+def test_a_head_that_is_sent_again_is_as_it_was(client: Client) -> None:
+    head = b"POST /scope?a HTTP/1.1\r\nHost: a\r\nX: %b\r\nContent-Length: 1\r\n\r\nx"
+    for value in (b"1", b"1", b"1", b"2", b"1", b"1"):
+        client.send(head % value)
+        found = json.loads(client.read().body)
+        assert found["headers"] == [["host", "a"], ["x", value.decode()], ["content-length", "1"]]

@@ -196,3 +196,15 @@ def test_names_that_are_the_rules_own_are_refused(name: str, wanted: Any, filler
     text = f'{{"x":{filler},"parameters":{{"a":1,"{name}":"v"}}}}'.encode()
     with pytest.raises(RefusedError, match="not for callers"):
         examine(text, len(text), len(text), wanted)
+
+
+def test_what_is_known_of_some_json_holds_for_requests_of_its_size_and_the_name_that_was_looked_for() -> None:
+    text = b'{"inputs":[{"name":"x","datatype":"INT8","shape":[500],"parameters":{"binary_data_size":500}}]}'
+    for _ in range(2):
+        assert not examine(text, len(text), len(text) + 500, SEQUENCE_ID).parameters
+        with pytest.raises(RefusedError, match="declare more elements"):
+            examine(text, len(text), len(text) + 5, SEQUENCE_ID)
+    named = b'{"parameters":{"a":1}}'
+    for _ in range(2):
+        assert not examine(named, len(named), len(named), SEQUENCE_ID).parameters
+        assert dict(examine(named, len(named), len(named), PARAMETERS).parameters) == {"a": 1}

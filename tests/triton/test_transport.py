@@ -611,3 +611,86 @@ def test_framing_does_not_depend_on_how_the_bytes_arrive(bodies: list[bytes], cu
             assert answer.header(b"x") == b"y"
 
     asyncio.run(main())
+
+
+ALIKE = [
+    (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX: a\r\n\r\nfirst", (200, b"first", b"a")),
+    (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX: a\r\n\r\n\r\n\r\n1", (200, b"\r\n\r\n1", b"a")),
+    (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX: b\r\n\r\nthird", (200, b"third", b"b")),
+    (b"HTTP/1.1 500 No\r\nContent-Length: 5\r\nX: a\r\n\r\nerror", (500, b"error", b"a")),
+    (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX: a\r\n\r\n", (200, b"", b"a")),
+    (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nX: a\r\n\r\n5\r\nparts\r\n0\r\n\r\n", (200, b"parts", b"a")),
+    (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 5\r\nX: c\r\n\r\nafter", (200, b"after", b"c")),
+    (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\nX: a\r\n\r\nclose", (200, b"close", b"a")),
+]  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    turns=st.lists(
+        st.tuples(st.sampled_from(ALIKE), st.integers(0, 80), st.sampled_from([None, 0, 4, 100])),
+        min_size=2,
+        max_size=8,
+    )
+)
+def test_what_a_response_means_does_not_depend_on_those_before_it(turns: list[Any]) -> None:
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> None:
+        while True:
+            await read_request(reader)
+            (response, _), cut, _ = turns[len(asked)]
+            asked.append(number)
+            if cut < len(response):
+                writer.write(response[:cut])
+                await writer.drain()
+                await asyncio.sleep(0.001)
+            writer.write(response[min(cut, len(response)) :] if cut < len(response) else response)
+            await writer.drain()
+            if b"close" in response:
+                return
+
+    asked: list[int] = []
+
+    async def main() -> None:
+        async with Scripted(script) as server:
+            transport = PooledTransport()
+            for (_, (status, body, value)), _, above in turns:
+                request = HttpRequest("POST", "/m", (), b"payload", True, stream_above_bytes=above)
+                answer = await transport.send(server.endpoint, request, 5)
+                found = answer.body
+                if answer.stream is not None:
+                    assert status < 300
+                    while piece := await answer.stream.next(5):
+                        found += piece
+                assert (answer.status, found, answer.header(b"x")) == (status, body, value)
+            await transport.aclose()
+
+    asyncio.run(main())
+
+
+def test_a_known_head_does_not_hide_bytes_that_nobody_asked_for(run: Any) -> None:
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> None:
+        for turn in range(4):
+            await read_request(reader)
+            writer.write(OK + (OK if turn == 2 else b""))
+            await writer.drain()
+
+    async def main() -> None:
+        async with Scripted(script) as server:
+            transport = PooledTransport()
+            for _ in range(4):
+                assert (await transport.send(server.endpoint, POST, 5)).body == b"ok"
+            assert server.count == 2
+
+    run(main())
+
+
+def test_a_request_for_the_head_alone_follows_one_with_the_same_head(run: Any) -> None:
+    async def main() -> None:
+        async with Scripted(always(OK)) as server:
+            transport = PooledTransport()
+            for _ in range(2):
+                assert (await transport.send(server.endpoint, POST, 5)).body == b"ok"
+            answer = await transport.send(server.endpoint, HttpRequest("HEAD", "/"), 5)
+            assert (answer.status, answer.body) == (200, b"")
+
+    run(main())

@@ -8,7 +8,7 @@ and a Content-Length that is repeated, signed or combined with Transfer-Encoding
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, Final
 from urllib.parse import unquote
 
 import httptools
@@ -16,15 +16,16 @@ import httptools
 from tidegate.listener.config import ListenerConfig
 from tidegate.listener.refusal import RefusalError
 
-_REQUEST_LINE = re.compile(rb"([A-Z-]+) ([!-~]+) HTTP/1\.([01])")
-_OTHER_VERSION = re.compile(rb"[A-Z-]+ [!-~]+ HTTP/[0-9](?:\.[0-9])?|[A-Z]+ [!-~]+")
-_ABSOLUTE_FORM = re.compile(rb"https?://([^/?#@]+)(/[^?#]*)?(?:\?([^#]*))?", re.IGNORECASE)
-_HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?")
-_LONGEST_REST_OF_LINE = 64
-_MOST_BLANK_BYTES = 64
-_WATCHED = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection", b"expect"})
-_BLANKS = b" \t"
-_ASGI = {"version": "3.0", "spec_version": "2.3"}
+_REQUEST_LINE: Final = re.compile(rb"([A-Z-]+) ([!-~]+) HTTP/1\.([01])")
+_OTHER_VERSION: Final = re.compile(rb"[A-Z-]+ [!-~]+ HTTP/[0-9](?:\.[0-9])?|[A-Z]+ [!-~]+")
+_ABSOLUTE_FORM: Final = re.compile(rb"https?://([^/?#@]+)(/[^?#]*)?(?:\?([^#]*))?", re.IGNORECASE)
+_HOST: Final = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?")
+_LONGEST_REST_OF_LINE: Final = 64
+_MOST_BLANK_BYTES: Final = 64
+_MOST_KEPT_BYTES: Final = 2_048
+_WATCHED: Final = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection", b"expect"})
+_BLANKS: Final = b" \t"
+_ASGI: Final = {"version": "3.0", "spec_version": "2.3"}
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -33,8 +34,8 @@ class HeadReader:
     """Reads one head after another from a connection. After a complete head, the attributes describe its request."""
 
     __slots__ = (
-        "_complete", "_config", "_fed_bytes", "_in_step", "_known_host", "_line", "_line_read", "_parser", "_partial",
-        "_watched", "chunked", "content_length", "expects_continue", "headers", "http_10", "keep_alive", "method",
+        "_complete", "_config", "_fed_bytes", "_in_step", "_known_head", "_known_host", "_line", "_line_read", "_parser",
+        "_partial", "_watched", "chunked", "content_length", "expects_continue", "headers", "http_10", "keep_alive", "method",
         "path", "query", "raw_path",
     )  # fmt: skip
 
@@ -48,6 +49,8 @@ class HeadReader:
         self._line_read = False
         self._complete = False
         self._watched: Headers = []
+        # The last head, if its request was framed by a Content-Length, so that the next one of the same bytes means the same.
+        self._known_head = b""
         self._known_host: bytes | None = None
         self.headers: Headers = []
         self.method = self.path = ""
@@ -71,12 +74,20 @@ class HeadReader:
             end = data.find(b"\r\n\r\n")
             if end >= 0:
                 end += 4
+                head = data if end == len(data) else data[:end]
+                if head == self._known_head:
+                    # llhttp has seen neither this head nor will it see the body: it is where the next head begins.
+                    self._in_step = False
+                    return end
                 self._read_line(data)
                 if end > self._config.max_head_bytes:
                     raise self._too_large()
-                self._parse(data if end == len(data) else data[:end])
+                self._parse(head)
                 self._finish()
+                is_kept = self._in_step and not self.expects_continue and end <= _MOST_KEPT_BYTES
+                self._known_head = head if is_kept else b""
                 return end
+        self._known_head = b""
         return self._feed_part(data)
 
     def skip(self, body: bytes) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from tidegate.errors import Refusal, RefusedError, malformed
 from tidegate.oip.inflating import inflated
@@ -18,14 +18,14 @@ from tidegate.oip.shapes import check_shapes
 from tidegate.rules.contract import RESERVED_PARAMETERS
 from tidegate.strict_json import UnreadableError, parse
 
-MOST_PARSED_BYTES = 128 * 1024
+MOST_PARSED_BYTES: Final = 128 * 1024
 """The largest JSON that is parsed as a whole, or examined on the event loop; in larger JSON, the largest `parameters` or
 `outputs`."""
 
-_ESCAPE = b"\\u00"
-_CLASSES = b"classification"
-_RESERVED = re.compile(f'"{RESERVED_PARAMETERS}'.encode(), re.IGNORECASE)
-_LONGEST_SHOWN = 64
+_ESCAPE: Final = b"\\u00"
+_CLASSES: Final = b"classification"
+_RESERVED: Final = re.compile(f'"{RESERVED_PARAMETERS}'.encode(), re.IGNORECASE)
+_LONGEST_SHOWN: Final = 64
 
 
 class JsonName:
@@ -35,6 +35,7 @@ class JsonName:
     """
 
     def __init__(self, name: str) -> None:
+        self.name = name
         self._plain = f'"{name}"'.encode()
         letters = (rf"(?:{letter}|\\u00(?i:{ord(letter):02x}))" for letter in name)
         self._escaped = re.compile(f'"{"".join(letters)}"'.encode())
@@ -45,8 +46,8 @@ class JsonName:
         return is_plain or (has_escapes and self._escaped.search(text, 0, end) is not None)
 
 
-PARAMETERS = JsonName("parameters")
-SEQUENCE_ID = JsonName("sequence_id")
+PARAMETERS: Final = JsonName("parameters")
+SEQUENCE_ID: Final = JsonName("sequence_id")
 
 
 class RequestJson(NamedTuple):
@@ -61,7 +62,12 @@ class RequestJson(NamedTuple):
     sequence_id_at: tuple[int, int] | None = None
 
 
-_NOTHING = RequestJson({})
+_NOTHING: Final = RequestJson({})
+
+_MOST_KEPT: Final = 1_024
+_MOST_KEPT_BYTES: Final = 512
+_known_harmless: set[tuple[bytes, int, str]] = set()
+"""JSON in which nothing was found, with the size of its request and the name that was looked for."""
 
 
 def examine_request(
@@ -128,14 +134,15 @@ def json_end(lengths: Sequence[bytes], size_bytes: int) -> int:
     if len(lengths) > 1:
         raise malformed("the header Inference-Header-Content-Length must be sent once")
     text = lengths[0]
-    if text.isdigit() and len(text) <= 18 and int(text) <= size_bytes:
-        return int(text)
+    if text.isdigit() and len(text) <= 18 and (end := int(text)) <= size_bytes:
+        return end
     shown = text[:32].decode("ascii", "replace")
     raise malformed(f"inference header size should be in range (0, {size_bytes}), got: {shown}")
 
 
 def examine(text: bytes, end: int, size_bytes: int, wanted: JsonName) -> RequestJson:
-    """Examine the JSON of a request.
+    """Examine the JSON of a request. Where it is small, and names nothing that a decision depends on, the result is kept: the
+    requests of a model whose tensors follow in binary have the same JSON.
 
     Args:
         text: begins with the JSON, inflated.
@@ -146,6 +153,20 @@ def examine(text: bytes, end: int, size_bytes: int, wanted: JsonName) -> Request
     Raises:
         RefusedError: the JSON would crash a server, uses a reserved name, or contains `wanted` and cannot be parsed.
     """
+    if end > _MOST_KEPT_BYTES:
+        return _examine(text, end, size_bytes, wanted)
+    key = (text[:end], size_bytes, wanted.name)
+    if key in _known_harmless:
+        return _NOTHING
+    found = _examine(key[0], end, size_bytes, wanted)
+    if found is _NOTHING:
+        if len(_known_harmless) >= _MOST_KEPT:
+            _known_harmless.clear()
+        _known_harmless.add(key)
+    return found
+
+
+def _examine(text: bytes, end: int, size_bytes: int, wanted: JsonName) -> RequestJson:
     try:
         check_nesting(text, end)
     except UnwalkableError as error:

@@ -10,7 +10,7 @@ import asyncio
 import math
 import socket
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 import httptools
 
@@ -26,13 +26,26 @@ from tidegate.ports import Done, HttpRequest, HttpResponse
 from tidegate.triton.answer_body import AnswerBody
 from tidegate.triton.request_bytes import SLICE_BYTES, write_paced
 
-_MOST_HEAD_BYTES = 65_536
-_PARSED_BELOW_BYTES = 65_536
-_BODILESS = frozenset({204, 304})
-_NOTHING = memoryview(b"")
-_FRAMING = frozenset({b"content-length", b"transfer-encoding"})
-_SPENT = httptools.HttpResponseParser(None)
+_MOST_HEAD_BYTES: Final = 65_536
+_PARSED_BELOW_BYTES: Final = 65_536
+_MOST_KEPT_BYTES: Final = 1_024
+_END_OF_HEAD: Final = b"\r\n\r\n"
+_BODILESS: Final = frozenset({204, 304})
+_NOTHING: Final = memoryview(b"")
+_FRAMING: Final = frozenset({b"content-length", b"transfer-encoding"})
+_SPENT: Final = httptools.HttpResponseParser(None)
 """The parser of all connections that are not open."""
+
+
+class _KnownHead:
+    """The head of a response with a Content-Length, after which the connection stays open: what llhttp made of these bytes."""
+
+    def __init__(self, head: bytes, status: int, headers: list[tuple[bytes, bytes]], length: int) -> None:
+        self.head: Final = head
+        self.status: Final = status
+        self.headers: Final = headers
+        self.length: Final = length
+        self.size_bytes: Final = len(head) + length
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +92,8 @@ class Connection(asyncio.Protocol):
         self._expiry_at_s = math.inf
         self._headers: list[tuple[bytes, bytes]] = []
         self._head_bytes = 0
+        self._length: int | None = None
+        self._known: _KnownHead | None = None
         self._body: list[bytes] = []
         self._body_left = 0
         self._size_bytes = 0
@@ -183,17 +198,42 @@ class Connection(asyncio.Protocol):
             # A late or unsolicited response must not answer the next request.
             self.abort()
             return
-        self._started = True
+        begins, self._started = not self._started, True
+        known = self._known
+        if known is not None and begins and len(data) == known.size_bytes and self._is_known(known, data):
+            self._headers = known.headers
+            self._body = [data[len(known.head) :]] if known.length else []
+            self._finish(known.status)
+            self._settle()
+            return
         try:
             if self._body_left:
                 self._pass_by(data)
             else:
                 self._parser.feed_data(data)
+                if begins:
+                    self._know(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             if not self._bodiless:
                 self._fail(EndpointResetError(f"the answer is not HTTP/1.1 ({type(error).__name__})"))
             self.abort()
         self._settle()
+
+    def _is_known(self, known: _KnownHead, data: bytes) -> bool:
+        """Return whether `data` is a whole response with a known head. It is then handled without llhttp, which is at the start of a
+        response before it and after it: the responses of one model mostly have the same head, and parsing it is half of the work."""
+        above = self._stream_above
+        return data.startswith(known.head) and not self._bodiless and (above is None or known.length <= above != 0)
+
+    def _know(self, data: bytes) -> None:
+        """Keep the head of a small response, if `data` was that and nothing else."""
+        length = self._length
+        if self._under_way or not self.usable or length is None or length > UNCOUNTED_BYTES:
+            return
+        head_bytes = len(data) - length
+        if 4 <= head_bytes <= _MOST_KEPT_BYTES and data.find(_END_OF_HEAD) == head_bytes - 4:
+            head = data[:head_bytes]
+            self._known = _KnownHead(head, self._parser.get_status_code(), self._headers, length)
 
     def _settle(self) -> None:
         # After all received data is parsed: bytes after the response have made the connection unusable by now.
@@ -228,7 +268,7 @@ class Connection(asyncio.Protocol):
         self.resume_writing()
         if self._under_way:
             if self._until_close and exc is None:
-                self._finish()
+                self._finish(self._parser.get_status_code())
             elif self.served and not self._started:
                 self._fail(EndpointResetError("the connection ended before any of the response had come", stale=True))
             else:
@@ -241,6 +281,7 @@ class Connection(asyncio.Protocol):
             self.usable = False
         self._headers = []
         self._head_bytes = 0
+        self._length = None
         self._body = []
         self._size_bytes = 0
 
@@ -259,15 +300,18 @@ class Connection(asyncio.Protocol):
         if self._bodiless:
             # llhttp has no way to expect a response without a body, so the connection is not used again.
             self.usable = False
-            self._finish()
+            self._finish(status)
             return
-        framed, length = False, 0
+        framed, coded, length = False, False, 0
         for name, value in self._headers:
             if name in _FRAMING:
                 framed = True
                 if name == b"content-length":
                     # llhttp has checked that it is a number.
                     length = int(value)
+                else:
+                    coded = True
+        self._length = length if framed and not coded else None
         self._until_close = not framed and status not in _BODILESS
         if length > _PARSED_BELOW_BYTES and status not in _BODILESS:
             self._body_left = length
@@ -325,11 +369,12 @@ class Connection(asyncio.Protocol):
             self._body.append(body)
 
     def on_message_complete(self) -> None:
-        if not self._under_way or self._parser.get_status_code() < 200:
+        status = self._parser.get_status_code()
+        if not self._under_way or status < 200:
             return
         if not self._parser.should_keep_alive():
             self.usable = False
-        self._finish()
+        self._finish(status)
 
     def _has_room(self) -> bool:
         """Count the received bytes. If they exceed a limit, fail the exchange and return False."""
@@ -350,18 +395,17 @@ class Connection(asyncio.Protocol):
             self.abort()
         return self._under_way
 
-    def _finish(self) -> None:
+    def _finish(self, status: int) -> None:
         waiter, self._waiter = self._waiter, None
         body, lease = self._body, self._lease
-        is_error = self._parser.get_status_code() >= 400
         stream, self._stream = self._stream, None
         ended_s = self.loop.time() if stream is None else self._first_s
-        self._close_exchange(None if is_error else ended_s - self._started_s)
+        self._close_exchange(None if status >= 400 else ended_s - self._started_s)
         if stream is not None:
             stream.end(None)
         if waiter is not None and not waiter.done():
             content = body[0] if len(body) == 1 else b"".join(body)
-            waiter.set_result(HttpResponse(self._parser.get_status_code(), self._headers, content, lease))
+            waiter.set_result(HttpResponse(status, self._headers, content, lease))
 
     def _fail(self, error: EndpointError) -> None:
         waiter, self._waiter = self._waiter, None

@@ -14,6 +14,7 @@ import re
 import time
 from collections.abc import Callable
 from enum import StrEnum
+from typing import Final
 
 from tidegate.errors import ModelAnswerError
 from tidegate.gateway import Outcome
@@ -22,12 +23,18 @@ from tidegate.ports import HttpResponse
 
 _log = logging.getLogger("tidegate.web")
 
-_BODILESS = frozenset({204, 205})
-_USUAL = frozenset({b"content-type", b"content-length", b"inference-header-content-length", b"transfer-encoding"})
-_NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
-_LONGEST_LOGGED = 8192
-_MOST_LOGGED_PER_S = 10.0
+_BODILESS: Final = frozenset({204, 205})
+_USUAL: Final = frozenset(
+    {b"content-type", b"content-length", b"inference-header-content-length", b"transfer-encoding"}
+)
+_NAME: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_CONTROL: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_LONGEST_LOGGED: Final = 8192
+_MOST_LOGGED_PER_S: Final = 10.0
+_MOST_KEPT: Final = 1_024
+_MOST_KEPT_BYTES: Final = 256
+_checked: set[tuple[bytes, bytes]] = set()
+"""Headers of answers that were checked."""
 
 
 class ModelErrors(StrEnum):
@@ -46,9 +53,20 @@ def check_answer(response: HttpResponse) -> None:
     status = response.status
     if not 200 <= status < 600 or 300 <= status < 400 or status in _BODILESS:
         raise ModelAnswerError(f"the model's server answered with status {status}, which does not answer a request")
-    for name, value in response.headers:
-        if (name not in _USUAL and _NAME.fullmatch(name) is None) or _CONTROL.search(value) is not None:
-            raise ModelAnswerError("the model's server answered with a header that HTTP does not allow")
+    for header in response.headers:
+        if header not in _checked:
+            _check_header(header)
+
+
+def _check_header(header: tuple[bytes, bytes]) -> None:
+    """Check a header, and keep it, as the answers of one model mostly have the same ones."""
+    name, value = header
+    if (name not in _USUAL and _NAME.fullmatch(name) is None) or _CONTROL.search(value) is not None:
+        raise ModelAnswerError("the model's server answered with a header that HTTP does not allow")
+    if len(name) + len(value) <= _MOST_KEPT_BYTES:
+        if len(_checked) >= _MOST_KEPT:
+            _checked.clear()
+        _checked.add(header)
 
 
 class ModelAnswers:
