@@ -21,6 +21,8 @@ SIZES = {"1 kB": (VALUES, 400), "100 kB": (25_600, 200), "1 MB": (262_144, 60)}
 """The FP32 values of each body, which are also the answer's, and the requests in a round of latencies."""
 
 CONTEXT = {"member_id": "1138", "country": "US", "device": "tv"}
+MEMBERS = 17
+"""Members whose requests take turns. No two requests of a connection that follow each other are of one member: 17 is prime."""
 
 
 def run() -> str:
@@ -61,11 +63,12 @@ def _peers(gateway_url: str, endpoint_url: str, envoy_port: int, values: int, re
     path = "/v2/models/echo/infer"
     plain = infer_request(path, {}, values)
     by_header = infer_request(path, {ROUTING_HEADER: "alpha"}, values)
-    by_context = infer_request(path, {"Tidegate-Context": json.dumps(CONTEXT)}, values)
+    contexts = [CONTEXT | {"member_id": str(1138 + number)} for number in range(MEMBERS)]
+    by_context = [infer_request(path, {"Tidegate-Context": json.dumps(each)}, values) for each in contexts]
     return [
         Peer("direct", endpoint.hostname or "", endpoint.port or 80, plain),
         Peer("envoy", "127.0.0.1", envoy_port, by_header),
-        Peer("tidegate", gateway.hostname or "", gateway.port or 80, by_context),
+        Peer("tidegate", gateway.hostname or "", gateway.port or 80, by_context[0], tuple(by_context[1:])),
     ], requests
 
 
@@ -75,7 +78,7 @@ def _report(by_size: dict[str, Measured]) -> str:
         "",
         "One request with a tensor (FP32, binary), which is also the answer, to an ensemble of one Python step on the real Triton.",
         "Envoy 1.40 routes by a header that says the shard; the gateway reads the context, decides, and picks the shard",
-        f"itself. Client, proxies and Triton share this machine. Medians of {ROUNDS} interleaved rounds.",
+        f"itself, for one of {MEMBERS} members in turn. Client, proxies and Triton share this machine. Medians of {ROUNDS} interleaved rounds.",
         "",
         "| size | | direct | Envoy | Tidegate | Tidegate / Envoy |",
         "|---|---|---:|---:|---:|---:|",

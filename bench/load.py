@@ -5,23 +5,30 @@ It costs some 30 µs a request, so that what it measures is the server.
 
 from __future__ import annotations
 
+import itertools
 import json
 import selectors
 import socket
 import struct
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """A request as bytes, and its address."""
+    """A request as bytes, and its address. With `others`, they are sent in turn: those of one connection then differ from each other."""
 
     name: str
     host: str
     port: int
     request: bytes
+    others: tuple[bytes, ...] = ()
+
+    def requests(self) -> Iterator[bytes]:
+        """Return what is sent, without end."""
+        return itertools.cycle((self.request, *self.others))
 
 
 def infer_request(path: str, headers: dict[str, str], values: int) -> bytes:
@@ -44,11 +51,13 @@ def infer_request(path: str, headers: dict[str, str], values: int) -> bytes:
 
 def latencies_ms(peer: Peer, requests: int) -> list[float]:
     """The latency of each of `requests` requests over one connection, in milliseconds."""
+    sent = peer.requests()
     with _connect(peer) as connection:
         taken = []
         for _ in range(requests):
+            request = next(sent)
             start = time.perf_counter()
-            connection.sendall(peer.request)
+            connection.sendall(request)
             _read(connection)
             taken.append((time.perf_counter() - start) * 1e3)
     return taken
@@ -59,9 +68,10 @@ def throughput_per_s(peer: Peer, connections: int, seconds: float) -> float:
     selector = selectors.DefaultSelector()
     opened = [_connect(peer) for _ in range(connections)]
     buffers = {connection: bytearray() for connection in opened}
+    sent = peer.requests()
     for connection in opened:
         selector.register(connection, selectors.EVENT_READ)
-        connection.sendall(peer.request)
+        connection.sendall(next(sent))
     answered, start = 0, time.perf_counter()
     end = start + seconds
     while (now := time.perf_counter()) < end:
@@ -76,7 +86,7 @@ def throughput_per_s(peer: Peer, connections: int, seconds: float) -> float:
             if _whole(buffer):
                 buffer.clear()
                 answered += 1
-                ready.sendall(peer.request)
+                ready.sendall(next(sent))
     for connection in opened:
         selector.unregister(connection)
         connection.close()
