@@ -4,7 +4,7 @@ are refused. Give `unique_names` and `refuse_constant` to `json` as `object_pair
 from __future__ import annotations
 
 import json
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 
 class DuplicateNameError(ValueError):
@@ -40,8 +40,8 @@ def refuse_constant(name: str) -> NoReturn:
 
 
 # Made once: each costs as much as reading a small document.
-_FINITE = json.JSONDecoder(object_pairs_hook=unique_names, parse_constant=refuse_constant)
-_ANY = json.JSONDecoder(object_pairs_hook=unique_names)
+_FINITE: Final = json.JSONDecoder(object_pairs_hook=unique_names, parse_constant=refuse_constant)
+_ANY: Final = json.JSONDecoder(object_pairs_hook=unique_names)
 
 
 class UnreadableError(ValueError):

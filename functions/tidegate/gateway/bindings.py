@@ -9,12 +9,12 @@ does not know the sequence.
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from tidegate.ports import Endpoint
 from tidegate.rules.decision import Decision
 
-MOST_BINDINGS = 50_000
+MOST_BINDINGS: Final = 50_000
 """Beyond it, the sequence that was used least recently has to be searched again."""
 
 

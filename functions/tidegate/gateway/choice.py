@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from tidegate.gateway.config import DispatchConfig
 from tidegate.gateway.outliers import LEAST_REQUESTS, outliers
@@ -12,14 +13,14 @@ from tidegate.ports import Endpoint, EndpointDirectory, EndpointLoad, PlaceLoad
 
 logger = logging.getLogger(__name__)
 
-LOOK_EVERY_S = 5.0
-MOST_EJECTED = 1 / 3
+LOOK_EVERY_S: Final = 5.0
+MOST_EJECTED: Final = 1 / 3
 """The largest share of a shard's endpoints that may be ejected for one model; one of two or three may."""
 
-MOST_SHOWN = 64
+MOST_SHOWN: Final = 64
 """The most endpoints, and models of each, that are shown to operators."""
 
-LEAST_SHARE = 0.1
+LEAST_SHARE: Final = 0.1
 """The share of its requests that a returned endpoint gets at first."""
 
 

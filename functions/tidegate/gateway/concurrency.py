@@ -9,23 +9,24 @@ https://www.envoyproxy.io/docs/envoy/latest/configuration/http/http_filters/adap
 from __future__ import annotations
 
 import math
+from typing import Final
 
-LEAST = 4
+LEAST: Final = 4
 """The lowest limit: while one request is computed, others are on their way to the model and back."""
 
-TOLERANCE = 2.0
-SLACK_S = 0.010
+TOLERANCE: Final = 2.0
+SLACK_S: Final = 0.010
 """Latency may reach `TOLERANCE` times the idle latency, or `SLACK_S` above it for fast models: batches take longer than
 single requests, and a busy event loop sees answers late."""
 
-WINDOW_S = 0.1
-WINDOW_SAMPLES = 5
-MOST_SAMPLES = 64
-MEASURE_EVERY_S = 30.0
-MEASURE_SAMPLES = 3
-_EWMA = 0.125
-_EWMA_CUT_OFF = 0.03
-_EWMA_DOWN = 0.25
+WINDOW_S: Final = 0.1
+WINDOW_SAMPLES: Final = 5
+MOST_SAMPLES: Final = 64
+MEASURE_EVERY_S: Final = 30.0
+MEASURE_SAMPLES: Final = 3
+_EWMA: Final = 0.125
+_EWMA_CUT_OFF: Final = 0.03
+_EWMA_DOWN: Final = 0.25
 """The estimate of the idle latency falls faster than it rises: a model's first requests are often its slowest."""
 
 

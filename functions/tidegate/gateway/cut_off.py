@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-LONGEST_LEFT_S = 60.0
+LONGEST_LEFT_S: Final = 60.0
 """The longest that a request counts after it was cut off."""
 
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 import heapq
 from itertools import count
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from tidegate.rules import Caller, Priority
 
-MOST_FLOWS = 4096
+MOST_FLOWS: Final = 4096
 """Flows that are remembered before those without waiters are forgotten."""
 
-_MOST_GONE = 64
+_MOST_GONE: Final = 64
 """Entries of waiters that have given up are kept until they outnumber the live ones by this many."""
-_RANKS = {Priority.HIGH: 0, Priority.NORMAL: 1, Priority.LOW: 2}
-_NORMAL = _RANKS[Priority.NORMAL]
+_RANKS: Final = {Priority.HIGH: 0, Priority.NORMAL: 1, Priority.LOW: 2}
+_NORMAL: Final = _RANKS[Priority.NORMAL]
 
 
 class RankedFlow(NamedTuple):

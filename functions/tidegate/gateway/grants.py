@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Final
 
 from tidegate.errors import Refusal, RefusedError, malformed
 from tidegate.rules import Caller, Engine, Objective, Target, Traffic
@@ -13,9 +13,9 @@ from tidegate.rules.nearest import nearest, suggestion
 CallerOf = Callable[[Any], str | None]
 """Return the caller's name from a request's identity (the ASGI scope), or None. Nothing else provides that name."""
 
-_PIN = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]{0,127})(?:/([1-9][0-9]{0,17}))?", re.ASCII)
-_CLASSES = {traffic.value.encode(): traffic for traffic in Traffic if traffic is not Traffic.SHADOW}
-_LONGEST_SHOWN = 256
+_PIN: Final = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]{0,127})(?:/([1-9][0-9]{0,17}))?", re.ASCII)
+_CLASSES: Final = {traffic.value.encode(): traffic for traffic in Traffic if traffic is not Traffic.SHADOW}
+_LONGEST_SHOWN: Final = 256
 
 
 class Grants:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 from tidegate.gateway.call import Call, Outcome
 from tidegate.gateway.failures import Failure, Kind, Next
@@ -18,7 +18,7 @@ from tidegate.rules.decision import Decision, HedgeAt
 Tried = Outcome | Failure
 Trying = Coroutine[Any, Any, Tried]
 
-_MOST_TARGETS = 1024
+_MOST_TARGETS: Final = 1024
 
 
 class Hedging:

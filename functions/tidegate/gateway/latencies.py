@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import math
+from typing import Final
 
-WINDOW = 1000
+WINDOW: Final = 1000
 """Latencies in a window. Percentiles are of the last full window and the one under way: of the last 1000 to 2000 latencies."""
 
-ENOUGH = 100
+ENOUGH: Final = 100
 """Latencies before the first percentile: of fewer, the largest ones are chance."""
 
-_LEAST_S = 1e-4
-_GROWTH = 1.04
-_BUCKETS = 354
+_LEAST_S: Final = 1e-4
+_GROWTH: Final = 1.04
+_BUCKETS: Final = 354
 """From 0.1 ms to 100 s; both outermost buckets are open."""
 
-_PER_LOG = 1.0 / math.log(_GROWTH)
-_FRESH = 20
+_PER_LOG: Final = 1.0 / math.log(_GROWTH)
+_FRESH: Final = 20
 """Latencies after which a percentile is computed again."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Final
 
 from tidegate.gateway.call import Call
 from tidegate.gateway.dispatcher import Dispatcher
@@ -11,7 +12,7 @@ from tidegate.oip.metadata import ModelMetadata, read_metadata
 from tidegate.oip.paths import model_path
 from tidegate.rules.decision import Decision
 
-_MOST_KEPT = 1024
+_MOST_KEPT: Final = 1024
 
 
 class MetadataCache:

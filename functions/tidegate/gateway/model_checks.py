@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Final
 
 from tidegate.errors import Refusal, RefusedError, malformed
 from tidegate.gateway.call import Call
@@ -11,8 +12,8 @@ from tidegate.gateway.metadata import MetadataCache
 from tidegate.rules import Engine
 from tidegate.rules.decision import Decision
 
-_MAX_AGE_S = 1.0
-_LONGEST_VERSION = 20
+_MAX_AGE_S: Final = 1.0
+_LONGEST_VERSION: Final = 20
 
 
 async def check_pinned_version(metadata: MetadataCache, engine: Engine, decision: Decision, deadline_s: float) -> None:

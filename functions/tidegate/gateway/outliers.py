@@ -10,14 +10,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from statistics import median_low
+from typing import Final
 
 from tidegate.gateway.concurrency import SLACK_S
 
-LEAST_REQUESTS = 20
+LEAST_REQUESTS: Final = 20
 """Requests of a place between two looks; with fewer it is not judged."""
 
-ERROR_DIFFERENCE = 0.3
-LATENCY_RATIO = 3.0
+ERROR_DIFFERENCE: Final = 0.3
+LATENCY_RATIO: Final = 3.0
 
 
 class Standing:

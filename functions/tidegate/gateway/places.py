@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
+from typing import Final
 
 from tidegate.errors import EndpointBusyError, EndpointRefusedError
 from tidegate.gateway.concurrency import LEAST, ConcurrencyLimit
@@ -14,11 +15,11 @@ from tidegate.gateway.fair_queue import FairQueue
 from tidegate.gateway.outliers import Standing
 from tidegate.ports import Endpoint
 
-UNKNOWN_USUAL_S = 1.0
+UNKNOWN_USUAL_S: Final = 1.0
 """The assumed latency of a model that has not answered yet."""
 
-SHORTEST_TRIAL_S = 0.1
-_MOST_SERVERS = 4096
+SHORTEST_TRIAL_S: Final = 0.1
+_MOST_SERVERS: Final = 4096
 
 
 class Server:

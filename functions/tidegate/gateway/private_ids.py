@@ -10,16 +10,17 @@ from __future__ import annotations
 import hashlib
 from base64 import urlsafe_b64encode
 from collections.abc import Callable
+from typing import Final
 
 from tidegate.gateway.sequences import HARMLESS_SEQUENCE_ID_BYTES
 
-LARGEST_SMALL_ID = 2**31 - 1
+LARGEST_SMALL_ID: Final = 2**31 - 1
 """A prime. Numbers up to it stay different in their lower 32 bits, which are all that a model with ids of 32 bits gets."""
 
-_LONGEST_TEXT_BYTES = 96
+_LONGEST_TEXT_BYTES: Final = 96
 """As many bytes as give a text of 128 in Base64."""
 
-_MOST_KEPT = 4096
+_MOST_KEPT: Final = 4096
 
 
 class PrivateIds:

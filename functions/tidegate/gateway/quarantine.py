@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
+from typing import Final
 
 from tidegate.gateway.call import Call
 from tidegate.ports import Endpoint
 
-STRIKES = 2
-_MOST_KEPT = 1024
-_HASHED_BYTES = 65_536
-_SAME_END_S = 1.0
+STRIKES: Final = 2
+_MOST_KEPT: Final = 1024
+_HASHED_BYTES: Final = 65_536
+_SAME_END_S: Final = 1.0
 
 
 @dataclass(slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Final
 
 from tidegate.errors import (
     EndpointAnswerError,
@@ -26,7 +27,7 @@ from tidegate.gateway.watch import Watch
 from tidegate.oip.error_texts import ended_stub, error_text
 from tidegate.ports import Suspect, SuspectKind, Transport
 
-_SUSPECT_EVERY_S = 1.0
+_SUSPECT_EVERY_S: Final = 1.0
 
 
 class Sender:

@@ -12,7 +12,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 from tidegate.errors import ModelAnswerError, Refusal, RefusedError, malformed
 from tidegate.gateway.call import Call
@@ -20,14 +20,14 @@ from tidegate.gateway.dispatcher import Dispatcher
 from tidegate.oip.paths import model_path
 from tidegate.rules.decision import Decision, Target
 
-LONGEST_SEQUENCE_ID_BYTES = 128
+LONGEST_SEQUENCE_ID_BYTES: Final = 128
 """Triton's own limit."""
 
-HARMLESS_SEQUENCE_ID_BYTES = 20
+HARMLESS_SEQUENCE_ID_BYTES: Final = 20
 
-_MAX_AGE_S = 10.0
-_MOST_KEPT = 1024
-_MOST_STEPS = 256
+_MAX_AGE_S: Final = 10.0
+_MOST_KEPT: Final = 1024
+_MOST_STEPS: Final = 256
 
 
 def check_sequence_id(given: Any) -> int | str:

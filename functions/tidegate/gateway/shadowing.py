@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from tidegate.gateway.call import TRAFFIC_HEADER, Call, Outcome
 from tidegate.gateway.dispatcher import Dispatcher
@@ -22,8 +23,8 @@ from tidegate.shadows.counts import Drop, LeftOut, dropped, left_out
 from tidegate.shadows.exchange import Answer, Pair
 from tidegate.shadows.sampled import SAMPLED, PairCounts
 
-_MOST_KEPT = 4096
-_MARK = parameter_fields([(TRAFFIC_HEADER, Traffic.SHADOW.value.encode())])
+_MOST_KEPT: Final = 4096
+_MARK: Final = parameter_fields([(TRAFFIC_HEADER, Traffic.SHADOW.value.encode())])
 """What tells the model of a serialized request that it is a shadow's."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
+from typing import Final
 
 from tidegate.oip.error_texts import (
     NOT_ONE_RESPONSE,
@@ -17,13 +18,13 @@ from tidegate.oip.error_texts import (
 from tidegate.oip.events import event_data
 from tidegate.ports import HttpResponse
 
-_GATEWAY_FAILURES = frozenset({502, 503, 504})
-_NOT_SERVED_STATUSES = frozenset({400, 404, 503})
-_LONGEST_NOT_SERVED_BYTES = 1024
-_START = b"must specify the START flag"
+_GATEWAY_FAILURES: Final = frozenset({502, 503, 504})
+_NOT_SERVED_STATUSES: Final = frozenset({400, 404, 503})
+_LONGEST_NOT_SERVED_BYTES: Final = 1024
+_START: Final = b"must specify the START flag"
 
-_JSON = (b"content-type", b"application/json")
-_CODINGS = (b"accept-encoding", b"gzip, deflate, identity")
+_JSON: Final = (b"content-type", b"application/json")
+_CODINGS: Final = (b"accept-encoding", b"gzip, deflate, identity")
 
 
 class Verdict(Enum):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, Final
 
 from tidegate.errors import EndpointError, EndpointRefusedError
 from tidegate.gateway.config import DispatchConfig
@@ -16,8 +16,8 @@ from tidegate.ports import EndpointDirectory, HttpRequest, Transport
 logger = logging.getLogger(__name__)
 
 # Not the readiness: a server is not ready while a model unloads, which waits for the requests under way on it.
-_HEALTH = HttpRequest("GET", SERVER_LIVE, send_once=True, apart=True)
-_LATE_S = 0.25
+_HEALTH: Final = HttpRequest("GET", SERVER_LIVE, send_once=True, apart=True)
+_LATE_S: Final = 0.25
 """If the event loop was delayed for longer during a health request, a time-out says nothing about the endpoint."""
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 from enum import IntEnum
+from typing import Final
 
 from tidegate.listener.refusal import RefusalError
 
-_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})(?:;[\t\x20-\x7e\x80-\xff]*)?")
-_TRAILER_LINE = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e\x80-\xff]*")
-_LONGEST_LINE = 256
-_FREE_FRAMING_BYTES = 16_384
+_SIZE_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,16})(?:;[\t\x20-\x7e\x80-\xff]*)?")
+_TRAILER_LINE: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e\x80-\xff]*")
+_LONGEST_LINE: Final = 256
+_FREE_FRAMING_BYTES: Final = 16_384
 
 
 class _Expected(IntEnum):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from enum import Enum, auto
+from typing import Final
 
 from tidegate.listener.body import ArrivingBody
 from tidegate.listener.exchange import Exchange
@@ -14,8 +15,8 @@ from tidegate.listener.peer import CONTINUE, address_of, watch_peer
 from tidegate.listener.refusal import RefusalError, closing_answer
 from tidegate.listener.sending import Sending
 
-_JOIN_BELOW_BYTES = 65_536
-_STOPPING = "the gateway is stopping; send the request again, over a new connection"
+_JOIN_BELOW_BYTES: Final = 65_536
+_STOPPING: Final = "the gateway is stopping; send the request again, over a new connection"
 
 
 class Phase(Enum):

@@ -7,7 +7,7 @@ import logging
 import traceback
 from collections.abc import Awaitable, Callable, MutableMapping
 from enum import IntEnum
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from tidegate.listener.answer import AnswerFrame
 from tidegate.listener.refusal import closing_answer
@@ -20,8 +20,8 @@ App = Callable[
     [MutableMapping[str, Any], Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Awaitable[None]
 ]
 
-_INTERNAL = "internal error"
-_CUT = "tidegate.cut"
+_INTERNAL: Final = "internal error"
+_CUT: Final = "tidegate.cut"
 """A message of our own (see `Exchange.send`)."""
 
 

@@ -4,48 +4,49 @@ from __future__ import annotations
 
 import json
 import re
+from typing import Final
 
-DECOUPLED = "doesn't support models with decoupled transaction policy"
+DECOUPLED: Final = "doesn't support models with decoupled transaction policy"
 """Answer to `infer` if a model, or a step of an ensemble, has decoupled responses."""
 
-POLL_FAILED = "failed to poll from model repository"
+POLL_FAILED: Final = "failed to poll from model repository"
 """Answer to loading a model whose files are refused; only the server's log says why."""
 
-UNKNOWN_CODING = "Unsupported compression type"
+UNKNOWN_CODING: Final = "Unsupported compression type"
 """Answer, with status 501, to a request in a content coding that Triton does not read."""
 
-NOT_ONE_RESPONSE = "generate expects model to produce exactly 1 response, use generate stream for model that generates various number of responses"
+NOT_ONE_RESPONSE: Final = "generate expects model to produce exactly 1 response, use generate stream for model that generates various number of responses"
 """Answer, with status 200, to `generate` if a decoupled model sent no response or several."""
 
-RAISED = "Failed to process the request(s) for model '"
+RAISED: Final = "Failed to process the request(s) for model '"
 """Begins the answer to a request for which a Python model raised an exception, which quotes that."""
 
-_LONGEST_ERROR_BYTES = 128 * 1024
-_LONGEST_OWN = 4096
+_LONGEST_ERROR_BYTES: Final = 128 * 1024
+_LONGEST_OWN: Final = 4096
 
 # Triton's core (model_lifecycle.cc) answers so while a model, or a step of an ensemble, is not loaded, draining or loading.
 # The status is 404 or 503, and 400 for an ensemble; error bodies are never compressed.
-_NOT_SERVED = re.compile(
+_NOT_SERVED: Final = re.compile(
     r"(?:\[request id: [^\]]*\] )?(?P<ensembles>(?:in ensemble '[^']*', )*)Request for unknown model: '(?P<model>[^']*)' "
     r"(?:version \d+ )?(?:is not found|has no available versions|is not at ready state)"
 )
 # Triton's HTTP front end answers so, with status 500, to a request that it cannot read, before any model sees it: every error
 # of its JSON library is INTERNAL (https://github.com/triton-inference-server/common, triton_json.h).
-_MALFORMED = re.compile(
+_MALFORMED: Final = re.compile(
     r"failed to parse the request JSON buffer: .+ at \d+"
     r"|Expected JSON object for keyword: 'parameters': attempt to .+"
     r"|(?:Converting keyword: 'parameters': )?(?:Unable to (?:parse|set) (?:'\w+'|JSON bytes array)|failed to get request params\.): attempt to .+"
     r"|(?:Converting keyword: 'parameters': )?Unable to parse 'data': Shape does not match true shape of 'data' field"
 )
 # Triton's core (sequence_batch_scheduler.cc) answers so, with status 400, before any model sees the request.
-_NO_SEQUENCE = re.compile(
+_NO_SEQUENCE: Final = re.compile(
     r"(?:\[request id: [^\]]*\] )?(?:in ensemble '[^']*', )*(?:\[request id: [^\]]*\] )?inference request for sequence .{1,200} to "
     r"model '[^']*' must specify the START flag on the first request of the sequence"
 )
-_ENSEMBLE = re.compile(r"in ensemble '([^']*)'")
-_CONTRACT = re.compile(r"shape|data-type|inference input|expected \d+ inputs|unknown model")
-_WHERE = r"(?:\[request id: [^\]]*\] )?(?:in ensemble '[^']*', )*(?:\[request id: [^\]]*\] )?"
-_OWN = re.compile(
+_ENSEMBLE: Final = re.compile(r"in ensemble '([^']*)'")
+_CONTRACT: Final = re.compile(r"shape|data-type|inference input|expected \d+ inputs|unknown model")
+_WHERE: Final = r"(?:\[request id: [^\]]*\] )?(?:in ensemble '[^']*', )*(?:\[request id: [^\]]*\] )?"
+_OWN: Final = re.compile(
     _WHERE
     + "(?:Converting keyword: 'parameters': )?(?:"
     + "|".join(
@@ -87,11 +88,11 @@ _OWN = re.compile(
     )
     + ")"
 )
-_PATH = re.compile(r"(?:^|[\s'\"(=:])(?:/|[A-Za-z]:\\)[\w.-]+[/\\]|\n")
+_PATH: Final = re.compile(r"(?:^|[\s'\"(=:])(?:/|[A-Za-z]:\\)[\w.-]+[/\\]|\n")
 
-_ENDED_MARK = b"' is not healthy"
-_ENDED_SEARCHED_BYTES = 128 * 1024
-_ENDED = re.compile(rb"Stub process '([^']{1,512})' is not healthy")
+_ENDED_MARK: Final = b"' is not healthy"
+_ENDED_SEARCHED_BYTES: Final = 128 * 1024
+_ENDED: Final = re.compile(rb"Stub process '([^']{1,512})' is not healthy")
 
 
 def error_text(body: bytes) -> str | None:

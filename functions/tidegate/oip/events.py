@@ -6,14 +6,15 @@ https://html.spec.whatwg.org/multipage/server-sent-events.html#server-sent-event
 from __future__ import annotations
 
 import json
+from typing import Final
 
 from tidegate.oip.error_texts import error_text
 
-MEDIA_TYPE = b"text/event-stream"
-_DATA = b"data:"
-_END = b"\n\n"
-_ERROR = b'{"error"'
-_MODEL = b',"model_name":"'
+MEDIA_TYPE: Final = b"text/event-stream"
+_DATA: Final = b"data:"
+_END: Final = b"\n\n"
+_ERROR: Final = b'{"error"'
+_MODEL: Final = b',"model_name":"'
 
 
 class EventReader:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from tidegate.errors import EndpointAnswerError, RefusedError, malformed
 from tidegate.oip.protobuf import FIXED64, LENGTH, VARINT, Reader, field, number_field, signed
@@ -19,14 +19,14 @@ from tidegate.oip.shapes import MOST_DIMENSIONS, MOST_SHAPES, check_declared, co
 
 _MODEL_NAME, _MODEL_VERSION, _ID, _PARAMETERS, _INPUTS, _OUTPUTS = 1, 2, 3, 4, 5, 6
 _ERROR_MESSAGE, _INFER_RESPONSE = 1, 2
-_INPUT_SHAPE = 3
+_INPUT_SHAPE: Final = 3
 _OUTPUT_NAME, _OUTPUT_PARAMETERS = 1, 2
 _KEY, _VALUE = 1, 2
 _BOOL, _INT64, _STRING, _DOUBLE, _UINT64 = 1, 2, 3, 4, 5
-_KINDS = {_BOOL: VARINT, _INT64: VARINT, _STRING: LENGTH, _DOUBLE: FIXED64, _UINT64: VARINT}
-_DOUBLE_VALUE = struct.Struct("<d")
-_MOST_PARAMETER_BYTES = 128 * 1024
-_SEQUENCE_ID = "sequence_id"
+_KINDS: Final = {_BOOL: VARINT, _INT64: VARINT, _STRING: LENGTH, _DOUBLE: FIXED64, _UINT64: VARINT}
+_DOUBLE_VALUE: Final = struct.Struct("<d")
+_MOST_PARAMETER_BYTES: Final = 128 * 1024
+_SEQUENCE_ID: Final = "sequence_id"
 
 Parameter = bool | int | float | str
 

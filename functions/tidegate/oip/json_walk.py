@@ -10,26 +10,27 @@ import functools
 import json
 import re
 from collections.abc import Iterator
+from typing import Final
 
-MOST_NESTED = 36
+MOST_NESTED: Final = 36
 """How deep JSON may be nested: a tensor of 32 dimensions, NumPy's limit, in the four levels of a request.
 
 Triton 2.51 parses JSON by recursion, and crashes at 150 000 levels anywhere, and at 40 000 in the data of a tensor."""
 
-MOST_MEMBERS = 256
+MOST_MEMBERS: Final = 256
 """The most members that are scanned of one object; each takes microseconds."""
 
-_BLANKS = rb"[ \t\n\r]*+"
-_TEXT = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
-_FLAT = rb'[^\[\]{}"]*+(?:' + _TEXT + rb'[^\[\]{}"]*+)*+'
+_BLANKS: Final = rb"[ \t\n\r]*+"
+_TEXT: Final = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
+_FLAT: Final = rb'[^\[\]{}"]*+(?:' + _TEXT + rb'[^\[\]{}"]*+)*+'
 """Everything between two brackets. All repetitions are possessive: without backtracking a match takes linear time."""
 
-_NAME = re.compile(_BLANKS + rb"(" + _TEXT + rb")" + _BLANKS + b":" + _BLANKS, re.DOTALL)
-_SCALAR = re.compile(_TEXT + rb'|[^ \t\n\r,:"\[\]{}]++', re.DOTALL)
+_NAME: Final = re.compile(_BLANKS + rb"(" + _TEXT + rb")" + _BLANKS + b":" + _BLANKS, re.DOTALL)
+_SCALAR: Final = re.compile(_TEXT + rb'|[^ \t\n\r,:"\[\]{}]++', re.DOTALL)
 # RapidJSON skips each byte of a byte order mark independently, if it is there.
-_START = re.compile(rb"\xef?\xbb?\xbf?" + _BLANKS)
-_NEXT = re.compile(_BLANKS + rb"([,}])")
-_EMPTY = re.compile(_BLANKS + rb"\}")
+_START: Final = re.compile(rb"\xef?\xbb?\xbf?" + _BLANKS)
+_NEXT: Final = re.compile(_BLANKS + rb"([,}])")
+_EMPTY: Final = re.compile(_BLANKS + rb"\}")
 
 
 class UnwalkableError(ValueError):

@@ -7,18 +7,19 @@ read in one of the ways, since a server could read it in another.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 from tidegate.errors import malformed
 
-VARINT = 0
-FIXED64 = 1
-LENGTH = 2
-FIXED32 = 5
+VARINT: Final = 0
+FIXED64: Final = 1
+LENGTH: Final = 2
+FIXED32: Final = 5
 
-MOST_FIELDS = 20_000
+MOST_FIELDS: Final = 20_000
 """The most fields of a message that are read, nested ones included: some 10 ms of work."""
 
-_LONGEST_VARINT_BYTES = 10
+_LONGEST_VARINT_BYTES: Final = 10
 
 
 class Reader:

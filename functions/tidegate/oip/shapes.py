@@ -10,20 +10,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Final
 
 from tidegate.errors import RefusedError, malformed
 
-MOST_SHAPES = 10_000
-MOST_DIMENSIONS = 64
-MOST_BESIDE_ZERO = 2**31
+MOST_SHAPES: Final = 10_000
+MOST_DIMENSIONS: Final = 64
+MOST_BESIDE_ZERO: Final = 2**31
 """The largest product of the dimensions other than 0 of a tensor without elements."""
 
-LONGEST_SHAPE_BYTES = 4096
+LONGEST_SHAPE_BYTES: Final = 4096
 
-_LONGEST_SHOWN = 100
-_VALUE = rb"[ \t\n\r]*+:[ \t\n\r]*+\["
-_PLAIN = re.compile(rb'"shape"' + _VALUE)
-_ESCAPED = re.compile(
+_LONGEST_SHOWN: Final = 100
+_VALUE: Final = rb"[ \t\n\r]*+:[ \t\n\r]*+\["
+_PLAIN: Final = re.compile(rb'"shape"' + _VALUE)
+_ESCAPED: Final = re.compile(
     b'"' + b"".join(rb"(?:%c|\\u00(?i:%02x))" % (letter, letter) for letter in b"shape") + b'"' + _VALUE
 )
 

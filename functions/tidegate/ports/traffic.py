@@ -14,9 +14,9 @@ LATENCY_BUCKETS: Final = 551
 """Buckets of a latency, by `latency_bucket`: 10 µs wide below 1 ms, above that of two significant decimal digits (at most 10 % wide);
 the last one is open, from 100 s. So the bounds of histograms that people read (1, 2.5, 5, 7.5 and 10 ms …) are bounds of buckets."""
 
-_UNITS_PER_S = 100_000.0
-_LONGEST_NAME = 256
-_TRACE_ID = re.compile("[0-9a-f]{32}")
+_UNITS_PER_S: Final = 100_000.0
+_LONGEST_NAME: Final = 256
+_TRACE_ID: Final = re.compile("[0-9a-f]{32}")
 _BUCKETS: Final = tuple(range(LATENCY_BUCKETS))
 """The numbers of the buckets once: a number above 256 that is read is an object of its own."""
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from tidegate.rules.contract import AttributeType
 from tidegate.rules.values import json_text, version_key
@@ -38,7 +38,7 @@ _HOLDS: Mapping[str, Callable[[Any, Any], Any]] = {
     "contains_any": lambda operand, value: not set(operand).isdisjoint(value),
     "contains_all": lambda operand, value: set(operand).issubset(value),
 }
-_PHRASES = {
+_PHRASES: Final = {
     "in": "must be one of",
     "not": "must be none of",
     "gt": "must be >",

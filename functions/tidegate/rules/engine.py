@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 from tidegate.errors import NoRuleError, UnknownObjectiveError
 from tidegate.rules.actions import CallerExperiment, LayerExperiment, Split, every_decision
@@ -22,7 +22,7 @@ from tidegate.rules.explain import explain
 from tidegate.rules.index import ObjectiveIndex
 from tidegate.rules.sticky import first_number, is_sampled, shadow_prefix, unit_of_number
 
-_MOST_OVERRIDDEN = 4096
+_MOST_OVERRIDDEN: Final = 4096
 
 
 class Engine:

@@ -10,16 +10,16 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Final
 
 from tidegate.rules.bundle.tables import PieceMasks, ValueMasks
 from tidegate.rules.contract import AttributeType
 from tidegate.rules.values import version_key
 
-MEMO_BITS = 64 * 1024 * 1024
+MEMO_BITS: Final = 64 * 1024 * 1024
 """Most mask bits that one sparse table caches (8 MiB)."""
 
-CHECKPOINT_PIECES = 64
+CHECKPOINT_PIECES: Final = 64
 """Pieces between two masks that a sparse `PieceTable` keeps, once they were used."""
 
 

@@ -5,24 +5,26 @@ from __future__ import annotations
 import json
 import math
 import re
-from typing import Any
+from typing import Any, Final
 
 from tidegate.errors import printable
 from tidegate.rules.contract import Attribute, AttributeType
 
 VersionKey = tuple[tuple[int, ...], tuple[Any, ...]]
 
-FLOAT_BITS = 1024
+FLOAT_BITS: Final = 1024
 """An integer of this many bits or more is not a double."""
 
-MAX_VERSION_LENGTH = 256
+MAX_VERSION_LENGTH: Final = 256
 
-SHOWN_VALUES = 20
-SHOWN_CHARACTERS = 60
+SHOWN_VALUES: Final = 20
+SHOWN_CHARACTERS: Final = 60
 """Limits of the part of a closed domain that a message shows."""
 
-VERSION_PATTERN = r"([0-9]{1,18}(?:\.[0-9]{1,18})*)(?:-([0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*))?(?:\+[0-9A-Za-z.-]+)?"
-_VERSION = re.compile(VERSION_PATTERN)
+VERSION_PATTERN: Final = (
+    r"([0-9]{1,18}(?:\.[0-9]{1,18})*)(?:-([0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*))?(?:\+[0-9A-Za-z.-]+)?"
+)
+_VERSION: Final = re.compile(VERSION_PATTERN)
 _RELEASE: tuple[Any, ...] = (1,)
 
 EXPECTED: dict[AttributeType, str] = {

@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from tidegate.errors import EventError
 from tidegate.rules.contract import Ranking
 from tidegate.shadows.counts import Drop
 from tidegate.shadows.exchange import COMPARED_HEADERS, Answer, Exchange, NoAnswer, Pair
 
-FORMAT = 2
-_LENGTHS = struct.Struct(">IQ")
+FORMAT: Final = 2
+_LENGTHS: Final = struct.Struct(">IQ")
 _to_json = json.JSONEncoder(separators=(",", ":")).encode
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from tidegate.rules.contract import Ranking
 from tidegate.rules.decision import Target
 from tidegate.shadows.counts import Drop
 
-COMPARED_HEADERS = (b"content-encoding", b"inference-header-content-length")
+COMPARED_HEADERS: Final = (b"content-encoding", b"inference-header-content-length")
 """The only headers that a comparison reads."""
 
 

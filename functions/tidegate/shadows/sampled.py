@@ -5,13 +5,13 @@ They are made where requests are answered, without the sketches of `tallies`, wh
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from tidegate.shadows.exchange import Pair
 
-SAMPLED = "sampled"
+SAMPLED: Final = "sampled"
 
-MOST_PAIRS = 256
+MOST_PAIRS: Final = 256
 """Pairs that are held until `take`; requests of further ones are in no pair."""
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from typing import Final
 
 from tidegate.byte_budget import ByteLease
 from tidegate.errors import EndpointError, EndpointTimeoutError
 
-PAUSE_ABOVE_BYTES = 262_144
-_JOIN_BELOW_BYTES = 65_536
+PAUSE_ABOVE_BYTES: Final = 262_144
+_JOIN_BELOW_BYTES: Final = 65_536
 
 
 class AnswerBody:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from typing import Final
 
 from tidegate.errors import EndpointBusyError
 from tidegate.ports import Endpoint
 from tidegate.triton.connection import Connection, ResponseLimits
 
-LOOK_AGAIN_AFTER_S = 0.5
+LOOK_AGAIN_AFTER_S: Final = 0.5
 
 
 class Pool:

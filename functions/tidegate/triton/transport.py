@@ -6,6 +6,7 @@ It does what the request path needs: one write per request, one parser per conne
 from __future__ import annotations
 
 import asyncio
+from typing import Final
 
 from tidegate.byte_budget import ByteBudget
 from tidegate.errors import (
@@ -19,8 +20,8 @@ from tidegate.triton.connection import Connection, ResponseLimits
 from tidegate.triton.pool import Pool
 from tidegate.triton.request_bytes import serialize
 
-_MOST_RESPONSE_BYTES = 64 * 1024 * 1024
-_UNLIMITED_BYTES = 1 << 62
+_MOST_RESPONSE_BYTES: Final = 64 * 1024 * 1024
+_UNLIMITED_BYTES: Final = 1 << 62
 
 
 class PooledTransport:

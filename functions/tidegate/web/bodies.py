@@ -6,12 +6,13 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncIterator
+from typing import Final
 
 from tidegate.byte_budget import FULL, ByteBudget
 from tidegate.errors import OverloadedError
 from tidegate.web.http import Receive
 
-_SOON_S = 2.0
+_SOON_S: Final = 2.0
 
 
 class ClientGoneError(Exception):

@@ -21,9 +21,9 @@ from tidegate.strict_json import UnreadableError, parse
 from tidegate.web.head import RequestHead
 from tidegate.web.http import RawHeaders, header_values
 
-_CONTEXT = b"tidegate-context"
-_SEQUENCE = b"tidegate-sequence"
-_ALLOCATIONS = "allocations"
+_CONTEXT: Final = b"tidegate-context"
+_SEQUENCE: Final = b"tidegate-sequence"
+_ALLOCATIONS: Final = "allocations"
 
 
 class OipContext:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Final
 from urllib.parse import quote
 
 from tidegate.gateway.call import TRAFFIC_HEADER
@@ -9,9 +10,9 @@ from tidegate.rules import Traffic
 from tidegate.rules.decision import Decision, Target
 from tidegate.web.http import HeaderList
 
-_MOST_KEPT = 4096
-_LONGEST_VALUE = 256
-_PLAIN = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
+_MOST_KEPT: Final = 4096
+_LONGEST_VALUE: Final = 256
+_PLAIN: Final = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
 
 
 class DecisionHeaders:

@@ -4,28 +4,29 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Final
 
 from tidegate.errors import malformed
 from tidegate.web.http import BLANKS, RawHeaders, ascii_value, is_printable
 
-_TRACING = frozenset({b"traceparent", b"tracestate", b"baggage", b"x-request-id", b"x-amzn-trace-id"})
-_TRAVELS = _TRACING | {
+_TRACING: Final = frozenset({b"traceparent", b"tracestate", b"baggage", b"x-request-id", b"x-amzn-trace-id"})
+_TRAVELS: Final = _TRACING | {
     b"accept-encoding", b"content-type", b"endpoint-load-metrics-format", b"inference-header-content-length",
 }  # fmt: skip
-_READ = _TRAVELS | {
+_READ: Final = _TRAVELS | {
     b"connection", b"content-encoding", b"content-length", b"tidegate-context", b"tidegate-override",
     b"tidegate-sequence", b"tidegate-timeout-ms", b"tidegate-traffic",
 }  # fmt: skip
-_OF_THE_BODY = frozenset({b"content-type", b"content-encoding", b"inference-header-content-length"})
+_OF_THE_BODY: Final = frozenset({b"content-type", b"content-encoding", b"inference-header-content-length"})
 """Headers that `Connection` cannot remove: without them the server would read the body differently from the gateway.
 https://www.rfc-editor.org/rfc/rfc9110#section-7.6.1 forbids listing them there."""
 
-LONGEST_VALUE_BYTES = 8_000
+LONGEST_VALUE_BYTES: Final = 8_000
 """Triton 2.51 resets the connection when a value is longer than 8 191 bytes, which would count as a failure of the
 endpoint. It does not limit the total: it answers a request with 100 values of 8 000 bytes."""
 
-_HARMLESS_CONNECTION = frozenset({b"keep-alive", b"close", b"Keep-Alive", b"Close"})
-_MILLISECONDS = re.compile(rb"\d{1,9}(\.\d{1,6})?")
+_HARMLESS_CONNECTION: Final = frozenset({b"keep-alive", b"close", b"Keep-Alive", b"Close"})
+_MILLISECONDS: Final = re.compile(rb"\d{1,9}(\.\d{1,6})?")
 
 
 class HeaderTooLongError(Exception):

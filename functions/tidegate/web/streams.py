@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from tidegate.byte_budget import FULL, UNCOUNTED_BYTES, ByteBudget, ByteLease
 from tidegate.errors import BrokenAnswerError, TidegateError
@@ -17,11 +17,11 @@ from tidegate.ports import StreamEnd
 from tidegate.web.http import RawHeaders, Receive, Scope, Send
 from tidegate.web.parts import HandlerParts
 
-MOST_EVENT_BYTES = 16 * 1024 * 1024
+MOST_EVENT_BYTES: Final = 16 * 1024 * 1024
 """The largest event of a stream. It is held until it is complete, so that a model's error can be redacted."""
 
 
-CUT = "tidegate.cut"
+CUT: Final = "tidegate.cut"
 """The ASGI message of the listener that ends an answer as incomplete: without the last chunk, and with the connection."""
 
 

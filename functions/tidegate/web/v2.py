@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import time
+from typing import Final
 
 from tidegate.errors import ContextError, NoRuleError, UnavailableError, UnknownObjectiveError
 from tidegate.gateway.call import Call
@@ -24,14 +25,14 @@ from tidegate.web.streams import StreamedAnswer
 from tidegate.web.v2_generate import Generation
 from tidegate.web.v2_infer import Inference, ask, decided_answer, of_version
 
-_READ = frozenset({"", "ready", "config", "stats"})
-_GENERATE = frozenset({"generate", "generate_stream"})
-_MANAGEMENT = frozenset({"repository", "systemsharedmemory", "cudasharedmemory", "trace", "logging"})
-EXTENSIONS = (
+_READ: Final = frozenset({"", "ready", "config", "stats"})
+_GENERATE: Final = frozenset({"generate", "generate_stream"})
+_MANAGEMENT: Final = frozenset({"repository", "systemsharedmemory", "cudasharedmemory", "trace", "logging"})
+EXTENSIONS: Final = (
     "classification", "sequence", "schedule_policy", "model_configuration", "binary_tensor_data", "parameters",
     "statistics", "generate",
 )  # fmt: skip
-_SERVER_METADATA_MAX_AGE_S = 60.0
+_SERVER_METADATA_MAX_AGE_S: Final = 60.0
 
 
 class V2Handler:

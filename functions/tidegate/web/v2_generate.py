@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from tidegate.errors import UnknownObjectiveError
 from tidegate.gateway.call import Call
@@ -25,7 +25,7 @@ from tidegate.web.parts import HandlerParts
 from tidegate.web.streams import StreamedAnswer, TritonEvents, streamed
 from tidegate.web.v2_infer import ask, decided_answer, decided_headers, of_version
 
-_NOT_FORWARDED = frozenset({b"accept-encoding", b"inference-header-content-length"})
+_NOT_FORWARDED: Final = frozenset({b"accept-encoding", b"inference-header-content-length"})
 
 
 class Generation:

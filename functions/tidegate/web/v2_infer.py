@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from tidegate.errors import UnknownObjectiveError
 from tidegate.gateway.call import Call, Outcome
 from tidegate.gateway.model_checks import with_version
@@ -27,7 +29,7 @@ from tidegate.web.http import LEASE, RECORD, Answer, RawHeaders, Receive, Scope,
 from tidegate.web.parts import HandlerParts
 from tidegate.web.streams import StreamedAnswer, streamed
 
-_LEAST_JUDGED_BYTES = 131_072
+_LEAST_JUDGED_BYTES: Final = 131_072
 """A body is passed on from this size, if it has come fast enough; from an eighth of a larger body, since what comes at once may
 have been sent long before it was read."""
 
