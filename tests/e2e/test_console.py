@@ -341,6 +341,47 @@ def test_a_killed_server_is_in_the_overview_within_seconds(stack: RunningStack) 
     assert eventually(lambda: shard()["ready"] == 2), "it was replaced"
 
 
+def test_a_silent_control_plane_is_a_503_and_harms_no_caller(stack: RunningStack) -> None:
+    pid = stack.process.pid
+    request = urllib.request.Request(
+        f"{stack.url}/v1/events", headers={"Authorization": f"Bearer {stack.known.operator_token}"}
+    )
+    with urllib.request.urlopen(request, timeout=120) as viewer:
+        assert viewer.readline() == b"event: overview\n"
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            answer = ask(stack, "/v1/models")
+            assert (answer.status, answer.json["type"]) == (503, "urn:tidegate:problem:unavailable")
+            assert "did not answer within 15 s" in answer.json["detail"]
+            assert stack.version("main", country="NO") == 3
+            # What was sent before it was stopped comes first.
+            assert eventually(lambda: viewer.readline() == b"event: problem\n", most_s=0)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        assert eventually(lambda: viewer.readline() == b"event: overview\n", most_s=0)
+    assert eventually(lambda: ask(stack, "/v1/overview").status == 200)
+
+
+def test_a_gateway_that_hung_is_in_the_overview_once_it_answers_again(stack: RunningStack) -> None:
+    gateway = stack.get("/v1/fleet", late=True)["gateway"]["pid"]
+    os.kill(gateway, signal.SIGSTOP)
+    try:
+        # The control plane itself says so meanwhile.
+        status = eventually(
+            lambda: "does not answer" in tidegate("status", "--json", "--stack", stack.url).stdout, most_s=0.5
+        )
+        assert status
+    finally:
+        os.kill(gateway, signal.SIGCONT)
+    found = eventually(lambda: (answer := ask(stack, "/v1/overview")).status == 200 and answer.json)
+    assert found["objectives"]
+    assert eventually(lambda: not _problems(stack)), "it is heard of again"
+
+
+def _problems(stack: RunningStack) -> list[str]:
+    return [each["text"] for each in ask(stack, "/v1/overview").json["attention"] if each["kind"] == "problem"]
+
+
 def test_a_rollback_is_in_the_history_with_who_and_why(tmp_path: Path) -> None:
     rules, models = write_project(tmp_path)
     variables = {"TIDEGATE_CONSOLE_WRITES": "true"}

@@ -18,6 +18,7 @@ from tidegate.errors import OverloadedError, Refusal, RefusedError, TidegateErro
 
 MOST_AT_ONCE = 2
 MOST_WAITING = 8
+HIDDEN = ("TIDEGATE_", "AWS_")
 MOST_ANSWER_BYTES = 32 * 1024 * 1024
 
 
@@ -65,6 +66,13 @@ class Children:
             self._waiting -= 1
 
 
+def _environment() -> dict[str, str]:
+    """Return the variables of a child: no settings and no credentials, which it needs none of, and where this process imports from, which
+    a Lambda function's variables do not say."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(HIDDEN)}
+    return {**kept, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+
+
 async def _run(task: Task, payload: bytes, timeout_s: float) -> Any:
     process = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -76,10 +84,9 @@ async def _run(task: Task, payload: bytes, timeout_s: float) -> Any:
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
+        env=_environment(),
         # Ctrl-C in a terminal is for the parent, which then ends the child.
         start_new_session=True,
-        # In a function, where Lambda's runtime has set the path itself, its variable does not lead to this package.
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
     )
     try:
         async with asyncio.timeout(timeout_s):
