@@ -9,7 +9,7 @@ from itertools import chain
 from typing import Any
 
 from tidegate.bootstrap.local_stack import LocalStack
-from tidegate.console.console import Kept
+from tidegate.console.kept import Kept
 from tidegate.console.metrics import (
     Times,
     process_families,

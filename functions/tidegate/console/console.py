@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import time
 from base64 import b64encode
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from tidegate.console.catalogue import Catalogue
 from tidegate.console.children import Children, Task
 from tidegate.console.golden import sample_inputs
 from tidegate.console.graph import graph
+from tidegate.console.kept import Computed, Kept
 from tidegate.console.live_rules import LiveRules, OpenedRules, named, open_rules
 from tidegate.console.objective import objective_rules
 from tidegate.console.overview import WINDOW_S, overview
@@ -27,7 +28,6 @@ from tidegate.language.layout import Use, use_of
 from tidegate.ports import EndpointState, ModelTimes, RegisteredEndpoint
 from tidegate.rules.resolved import rules_bundle
 
-T = TypeVar("T")
 Json = Mapping[str, Any]
 
 OVERVIEW_S = 0.8
@@ -35,8 +35,6 @@ OVERVIEW_S = 0.8
 
 PAIRS_S = 15.0
 TIMES_S = 2.0
-SOON_S = 0.3
-"""The longest wait for what a child computes of an objective, where the rest of an answer is complete without."""
 
 DRAFT_S = 30.0
 DIFF_S = 30.0
@@ -44,60 +42,7 @@ SPACE_S = 60.0
 READ_S = 30.0
 MOST_WINDOW_S = 900.0
 MOST_FILES = 200
-MOST_KEPT = 256
-
-
-class Kept(Generic[T]):
-    """A value that is read at most once in `most_s` seconds, and by one reader at a time."""
-
-    def __init__(self, read: Callable[[], Awaitable[T]], most_s: float) -> None:
-        self._read = read
-        self._most_s = most_s
-        self._reading: asyncio.Task[T] | None = None
-        self._until = 0.0
-
-    async def get(self) -> T:
-        """Return the value, or raise what reading it raised."""
-        if self._reading is None or (
-            self._reading.done() and (time.monotonic() >= self._until or _failed(self._reading))
-        ):
-            self._reading = asyncio.create_task(self._timed())
-        return await asyncio.shield(self._reading)
-
-    async def _timed(self) -> T:
-        value = await self._read()
-        self._until = time.monotonic() + self._most_s
-        return value
-
-
-class Computed(Generic[T]):
-    """Values that children compute, each once, by a key that says all that they depend on."""
-
-    def __init__(self) -> None:
-        self._tasks: dict[Any, asyncio.Task[T]] = {}
-
-    def task(self, key: Any, compute: Callable[[], Awaitable[T]]) -> asyncio.Task[T]:
-        """Return the task that computes a value. One that failed is started again by the next call."""
-        found = self._tasks.get(key)
-        if found is None or (found.done() and _failed(found)):
-            found = self._tasks[key] = asyncio.ensure_future(compute())
-            while len(self._tasks) > MOST_KEPT:
-                self._tasks.pop(next(iter(self._tasks)))
-        return found
-
-    async def soon(self, key: Any, compute: Callable[[], Awaitable[T]]) -> T | None:
-        """Return a value if it is there within `SOON_S`, else None; it is computed further."""
-        task = self.task(key, compute)
-        await asyncio.wait([task], timeout=SOON_S)
-        return task.result() if task.done() and not _failed(task) else None
-
-    async def get(self, key: Any, compute: Callable[[], Awaitable[T]]) -> T:
-        """Return a value, or raise what computing it raised."""
-        return await asyncio.shield(self.task(key, compute))
-
-
-def _failed(task: asyncio.Future[Any]) -> bool:
-    return task.cancelled() or task.exception() is not None
+LONGEST_PATH = 256
 
 
 class Console:
@@ -351,7 +296,7 @@ def _edited(files: Any) -> dict[str, str]:
         if not isinstance(path, str) or not isinstance(text, str):
             raise malformed("each of 'files' must be an object with the texts 'path' and 'text'")
         # The path is that of one of the few places that are read, so it leads nowhere else.
-        if use_of(path) is not Use.READ or len(path) > MOST_KEPT or "\0" in path:
+        if use_of(path) is not Use.READ or len(path) > LONGEST_PATH or "\0" in path:
             raise malformed(
                 f"{path[:64]!r} is not a file of rules: write fleet.yaml, layers.yaml, callers.yaml, objectives/NAME.yaml or cases/NAME.yaml"
             )
