@@ -6,6 +6,7 @@ import { store } from "./store.js";
 const POLL_MS = 2000;
 const STREAM_AGAIN_MS = 30_000;
 const SILENT_MS = 10_000;
+const HIDDEN_MS = 30_000;
 
 export const overview = store(null);
 export const connection = store({ state: "connecting", error: null }); // connecting, live, stale, polling, lost, signed-out
@@ -22,20 +23,39 @@ export function start() {
 
 async function run(live) {
   while (live()) {
+    await shown();
     const error = await follow(live).catch((cause) => cause);
     if (!live()) return;
     if (error instanceof Problem && error.status === 401) {
       connection.set({ state: "signed-out", error });
       return;
     }
-    await poll(live, Date.now() + STREAM_AGAIN_MS);
+    if (!document.hidden) await poll(live, Date.now() + STREAM_AGAIN_MS);
   }
 }
+
+// A page that nobody looks at asks nothing: the gateway streams to a few viewers only.
+const shown = () =>
+  new Promise((resolve) => {
+    const look = () => {
+      if (document.hidden) return;
+      document.removeEventListener("visibilitychange", look);
+      resolve();
+    };
+    document.addEventListener("visibilitychange", look);
+    look();
+  });
 
 // Read events until the stream ends, fails, or is silent for too long.
 async function follow(live) {
   const abort = new AbortController();
   let watchdog = setTimeout(() => abort.abort(), SILENT_MS);
+  let hiding = 0;
+  const hide = () => {
+    clearTimeout(hiding);
+    if (document.hidden) hiding = setTimeout(() => abort.abort(), HIDDEN_MS);
+  };
+  document.addEventListener("visibilitychange", hide);
   try {
     const response = await send("/v1/events", { signal: abort.signal });
     if (!response.headers.get("content-type")?.startsWith("text/event-stream")) throw new Error("no stream");
@@ -53,6 +73,8 @@ async function follow(live) {
     return null;
   } finally {
     clearTimeout(watchdog);
+    clearTimeout(hiding);
+    document.removeEventListener("visibilitychange", hide);
     abort.abort();
   }
 }
