@@ -25,6 +25,7 @@ from bench import (
     replay,
     rpc,
     shadows,
+    telemetry,
 )
 
 REPORT = Path("docs/performance.md")
@@ -36,6 +37,7 @@ BENCHMARKS = {
         rpc,
         hedging,
         shadows,
+        telemetry,
         isolation,
         admission,
         endurance,

@@ -2,12 +2,14 @@
 
 python -m tidegate.metrics               the table of docs/functions.md: CloudWatch
 python -m tidegate.metrics prometheus    the table of docs/metrics.md
+python -m tidegate.metrics grafana       docs/grafana.json
 """
 
 from __future__ import annotations
 
 import sys
 
+from tidegate.metrics.grafana import dashboard_json
 from tidegate.metrics.table import Metric
 
 
@@ -37,7 +39,7 @@ def prometheus_table() -> str:
     return "\n".join([*lines, ""])
 
 
-TABLES = {"cloudwatch": cloudwatch_table, "prometheus": prometheus_table}
+TEXTS = {"cloudwatch": cloudwatch_table, "prometheus": prometheus_table, "grafana": dashboard_json}
 
 if __name__ == "__main__":
-    sys.stdout.write(TABLES[sys.argv[1] if len(sys.argv) > 1 else "cloudwatch"]())
+    sys.stdout.write(TEXTS[sys.argv[1] if len(sys.argv) > 1 else "cloudwatch"]())

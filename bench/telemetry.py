@@ -1,0 +1,178 @@
+"""What metrics and the log of requests cost: the throughput of a gateway with both against one without, and the time of `GET /metrics`."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from tidegate import stack_file
+from tidegate.bootstrap.compiled import find_compiled
+from tidegate.bootstrap.stack_metrics import READ_S
+from tidegate.cli.stacks import read_fleet
+from tidegate.metrics.exposition import Format
+
+from bench.load import Peer, infer_request, throughput_per_s
+from bench.stack import stack
+from tests.support.stack import make_repository, write_rules
+
+ROUNDS = int(os.environ.get("TELEMETRY_ROUNDS", "15"))
+SECONDS = float(os.environ.get("TELEMETRY_SECONDS", "4"))
+CONNECTIONS = 16
+VALUES = 256
+MODELS = int(os.environ.get("TELEMETRY_MODELS", "300"))
+SCRAPES = 7
+CONTEXT = {"member_id": "1138", "country": "US", "device": "tv"}
+OFF, ON = "neither", "both"
+ENSEMBLE = """\
+name: "{name}"
+platform: "ensemble"
+max_batch_size: 0
+input [ {{ name: "SLEEP_MS" data_type: TYPE_INT32 dims: [ 1 ] }} ]
+output [ {{ name: "VERSION" data_type: TYPE_INT32 dims: [ 1 ] }} ]
+ensemble_scheduling {{
+  step [ {{
+    model_name: "versioned" model_version: {version}
+    input_map {{ key: "SLEEP_MS" value: "SLEEP_MS" }}
+    output_map {{ key: "VERSION" value: "VERSION" }}
+  }} ]
+}}
+"""
+
+
+def run() -> str:
+    """Measure, and give the section of the report as Markdown."""
+    with tempfile.TemporaryDirectory() as folder:
+        with stack("bench/rules", "bench/models") as url:
+            server = urlsplit(read_fleet(url)["shards"][0]["endpoints"][0]["url"]).port or 80
+            rates = _rates(server, Path(folder) / "requests.log")
+        return _report(rates, _scraped(Path(folder)))
+
+
+def _rates(server: int, log: Path) -> dict[str, list[float]]:
+    """The answers per second of both gateways, in alternating rounds."""
+    rates: dict[str, list[float]] = {OFF: [], ON: []}
+    with _gateway(server) as off, _gateway(server, str(log)) as on:
+        peers = {OFF: _peer(OFF, off), ON: _peer(ON, on)}
+        for peer in peers.values():
+            throughput_per_s(peer, CONNECTIONS, SECONDS)
+        for turn in range(ROUNDS):
+            for name in (OFF, ON) if turn % 2 else (ON, OFF):
+                rates[name].append(throughput_per_s(peers[name], CONNECTIONS, SECONDS))
+    return rates
+
+
+@contextlib.contextmanager
+def _gateway(server: int, *log: str) -> Iterator[int]:
+    compiled = find_compiled()
+    if compiled is None:
+        raise RuntimeError("the gateway is not compiled: make compiled")
+    path = os.pathsep.join([str(compiled), str(Path.cwd())])
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", "bench.telemetry_gateway", str(server), *log],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": path},
+    )
+    try:
+        assert process.stdout is not None
+        yield int(process.stdout.readline())
+    finally:
+        process.communicate(timeout=20)
+
+
+def _peer(name: str, port: int) -> Peer:
+    headers = {"Tidegate-Context": json.dumps(CONTEXT)}
+    return Peer(name, "127.0.0.1", port, infer_request("/v2/models/echo/infer", headers, VALUES))
+
+
+def _scraped(folder: Path) -> dict[str, Any]:
+    """Times of `GET /metrics` of a stack with many models, each of which was asked once, in milliseconds."""
+    names = [f"ensemble_{number:03}" for number in range(MODELS)]
+    models = make_repository(folder / "models", "versioned")
+    with (models / "versioned" / "config.pbtxt").open("a") as config:
+        config.write("version_policy: { all {} }\n")
+    for number, name in enumerate(names):
+        (models / name / "1").mkdir(parents=True)
+        (models / name / "1" / ".keep").touch()
+        (models / name / "config.pbtxt").write_text(ENSEMBLE.format(name=name, version=number % 3 + 1))
+    rules = [{"id": name, "when": {"country": name}, "serve": name} for name in names]
+    rules.append({"id": "rest", "serve": names[0]})
+    where = write_rules(folder / "rules", {"a": 1}, {name: ["a"] for name in names}, main=json.dumps(rules))
+    found: dict[str, Any] = {"read": [], "kept": [], "openmetrics": []}
+    with stack(str(where), str(models)) as url:
+        known = stack_file.find(url)
+        assert known is not None
+        for name in names:
+            _ask(url, name)
+        time.sleep(READ_S)
+        for _ in range(SCRAPES):
+            for kind, form in (("read", Format.TEXT), ("kept", Format.TEXT), ("openmetrics", Format.OPENMETRICS)):
+                took_ms, text = _scrape(url, known.operator_token, form)
+                found[kind].append(took_ms)
+            found["lines"] = text.count(b"\n")
+            time.sleep(READ_S)
+    return found
+
+
+def _ask(url: str, country: str) -> None:
+    tensor = {"name": "SLEEP_MS", "shape": [1], "datatype": "INT32", "data": [0]}
+    request = urllib.request.Request(
+        f"{url}/v2/models/main/infer",
+        json.dumps({"inputs": [tensor]}).encode(),
+        {"Tidegate-Context": json.dumps({"country": country})},
+    )
+    urllib.request.urlopen(request, timeout=60).close()
+
+
+def _scrape(url: str, token: str, form: Format) -> tuple[float, bytes]:
+    headers = {"Authorization": f"Bearer {token}", "Accept": form.value}
+    began = time.perf_counter()
+    with urllib.request.urlopen(urllib.request.Request(f"{url}/metrics", headers=headers), timeout=60) as answer:
+        text = answer.read()
+    return (time.perf_counter() - began) * 1e3, text
+
+
+def _report(rates: dict[str, list[float]], scraped: dict[str, Any]) -> str:
+    rate = {name: statistics.median(found) for name, found in rates.items()}
+    # Of neighbouring rounds, so that what changes slowly on the machine counts on both sides.
+    cost = statistics.median(1 - on / off for off, on in zip(rates[OFF], rates[ON], strict=True))
+    took = {kind: statistics.median(scraped[kind]) for kind in ("read", "kept", "openmetrics")}
+    return "\n".join(
+        [
+            "## Metrics and the log of requests",
+            "",
+            "Two gateways in front of one real Triton, which echoes 1 kB: one counts each request, hands the counts on once a second and writes",
+            f"a line of the log, the other does neither. {CONNECTIONS} connections without a pause; {ROUNDS} rounds of {SECONDS:g} s, the two in turn; medians.",
+            "",
+            "| counted and logged | requests per second |",
+            "|---|---:|",
+            *(f"| {name} | {rate[name]:,.0f} |" for name in (OFF, ON)),
+            "",
+            f"So both together cost {100 * cost:.1f} % of the throughput (the median of the rounds' own ratios).",
+            "",
+            f"`GET /metrics` of a stack with {MODELS} models, each of which was asked: {scraped['lines']:,} lines.",
+            "",
+            "| | ms |",
+            "|---|---:|",
+            f"| with the fleet's status and the servers' statistics read for it | {took['read']:.0f} |",
+            f"| rendered again within {READ_S:g} s | {took['kept']:.0f} |",
+            f"| … as OpenMetrics | {took['openmetrics']:.0f} |",
+            "",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    print(run())
