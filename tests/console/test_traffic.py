@@ -133,7 +133,14 @@ def test_counts_below_a_bound_are_exact() -> None:
     durations = Durations()
     for took_ms in (0.5, 0.9, 1.0, 2.4, 2.5, 99.9, 100.0, 5_000_000.0):
         durations.record(took_ms)
-    assert durations.cumulative((0.0001, 0.001, 0.0025, 0.1, 10.0)) == [0, 2, 4, 6, 7, 8]
+    assert durations.cumulative([latency_bucket(bound_ms) for bound_ms in (0.1, 1.0, 2.5, 100.0, 10_000.0)]) == [
+        0,
+        2,
+        4,
+        6,
+        7,
+        8,
+    ]
 
 
 def test_the_last_trace_is_kept(decision: Decision) -> None:

@@ -7,9 +7,11 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +20,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as read_text
 from tidegate.metrics import Emitter, Metric
 
+from tests.docs.blocks import blocks
 from tests.support.stack import RunningStack, eventually, make_repository, running_stack, write_rules
 from tests.triton.misbehaving import write_model
 
@@ -200,6 +203,14 @@ def test_openmetrics_has_the_same(stack: RunningStack) -> None:
     found = Scrape(read_openmetrics(text))
     assert found.families["tidegate_request_duration_seconds"].unit == "seconds"
     assert found.outcomes() == OUTCOMES
+
+
+def test_the_request_of_the_page_is_answered(stack: RunningStack, tmp_path: Path) -> None:
+    (command,) = [block.text for block in blocks("docs/metrics.md") if block.language == "sh"]
+    (tmp_path / "tidegate.token").write_text(stack.known.operator_token + "\n")
+    command = command.replace("http://127.0.0.1:8080", stack.url)
+    done = subprocess.run(["sh", "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=True)
+    assert Scrape(read_text(done.stdout)).outcomes() == OUTCOMES
 
 
 def test_no_value_of_a_context_is_in_the_metrics(stack: RunningStack) -> None:

@@ -17,13 +17,16 @@ from tidegate.control.status import ServerState
 from tidegate.metrics import Metric
 from tidegate.metrics.exposition import Exemplar, Family, Histogram, Labels, Value
 from tidegate.ports import Endpoint, ModelTimes
-from tidegate.ports.traffic import Durations, RouteKey, SeriesKey, Tally
+from tidegate.ports.traffic import Durations, RouteKey, SeriesKey, Tally, latency_bucket
 
 BOUNDS_S = (
     0.001, 0.0025, 0.005, 0.0075, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 30.0, 60.0,
 )  # fmt: skip
 """The buckets that are exposed: those of OpenTelemetry's semantic conventions for HTTP, with some below 5 ms and above 10 s. Each is a
 bound of the buckets that latencies are counted in, so their counts are exact."""
+
+_BOUNDS = (*BOUNDS_S, math.inf)
+_ENDS = tuple(latency_bucket(bound * 1000.0) for bound in BOUNDS_S)
 
 Json = Mapping[str, Any]
 Times = Mapping[Endpoint, Mapping[tuple[str, int], ModelTimes]]
@@ -35,8 +38,8 @@ FOLLOW_STATES = ("off", "following", "paused", "ended")
 def traffic_families(series: Mapping[SeriesKey, Tally]) -> Iterator[Family]:
     """Yield what was counted of requests."""
     items = [(tuple(key), tally) for key, tally in series.items()]
-    yield Family(Metric.REQUESTS, chain.from_iterable(_outcomes(key, tally) for key, tally in items))
     yield Family(Metric.REQUEST_DURATION, ((key, _histogram(tally)) for key, tally in items))
+    yield Family(Metric.REQUESTS, chain.from_iterable(_outcomes(key, tally) for key, tally in items))
     yield Family(Metric.LAST_REQUEST, ((key, tally.last_at) for key, tally in items))
     yield Family(Metric.DECIDE_TIME, ((key, tally.decide_s) for key, tally in items))
     yield Family(Metric.TRITON_TIME, ((key, tally.triton_s) for key, tally in items))
@@ -62,14 +65,13 @@ def _ends(key: Labels, tally: Tally) -> Iterator[tuple[Labels, Value]]:
 
 def _histogram(tally: Tally) -> Histogram:
     exemplar = Exemplar(tally.trace_id, tally.trace_took_s, tally.last_at) if tally.trace_id else None
-    return Histogram((*BOUNDS_S, math.inf), tally.took.cumulative(BOUNDS_S), tally.took.total_s, exemplar)
+    return Histogram(_BOUNDS, tally.took.cumulative(_ENDS), tally.took.total_s, exemplar)
 
 
 def route_families(routes: Mapping[RouteKey, Durations]) -> Iterator[Family]:
     """Yield the requests of callers, over HTTP and over gRPC."""
     found = [
-        (key, Histogram((*BOUNDS_S, math.inf), durations.cumulative(BOUNDS_S), durations.total_s))
-        for key, durations in routes.items()
+        (key, Histogram(_BOUNDS, durations.cumulative(_ENDS), durations.total_s)) for key, durations in routes.items()
     ]
     yield Family(Metric.HTTP_DURATION, (((*key,), value) for key, value in found if key.method))
     yield Family(Metric.RPC_DURATION, (((key.route, key.status), value) for key, value in found if not key.method))

@@ -1,7 +1,7 @@
 """Writes metrics as text that Prometheus reads: its own text format, and OpenMetrics.
 
-`prometheus_client` writes the same, and takes 145 ms for the 12 000 lines of 300 models (680 ms as OpenMetrics) where this takes 20:
-it makes an object for each sample, and quotes the labels of each again. Its parsers read this in the tests.
+`prometheus_client` writes the same, and takes 120 ms of CPU time for the 12 000 lines of 300 models (170 ms as OpenMetrics) where this
+takes 22: it makes an object for each sample, and quotes the labels of each again. Its parsers read this in the tests.
 """
 
 from __future__ import annotations
@@ -83,6 +83,7 @@ class _Writer:
         self._lines: list[str] = []
         # The series of requests are those of several metrics.
         self._known: dict[tuple[tuple[str, ...], tuple[str | int | None, ...]], str] = {}
+        self._values: dict[str, str] = {}
 
     def text(self) -> bytes:
         if self._is_openmetrics:
@@ -118,12 +119,20 @@ class _Writer:
             self._lines.append(f"# UNIT {name} {exposed.unit}")
 
     def _labels(self, names: tuple[str, ...], values: tuple[str | int | None, ...]) -> str:
-        found = self._known.get((names, values))
+        key = names, values
+        found = self._known.get(key)
         if found is None:
-            found = self._known[names, values] = ",".join(
-                f'{name}="{_escaped("" if value is None else str(value))}"'
-                for name, value in zip(names, values, strict=True)
-            )
+            # Most of these differ from one that is known in their last label.
+            start = self._known.get((names[:-1], values[:-1]), "")
+            shown = zip(names[-1:], values[-1:], strict=True) if start else zip(names, values, strict=True)
+            texts = [f'{name}="{"" if value is None else self._escaped(str(value))}"' for name, value in shown]
+            found = self._known[key] = ",".join([start, *texts] if start else texts)
+        return found
+
+    def _escaped(self, value: str) -> str:
+        found = self._values.get(value)
+        if found is None:
+            found = self._values[value] = _escaped(value)
         return found
 
     def _write_histogram(self, name: str, labels: str, histogram: Histogram) -> None:

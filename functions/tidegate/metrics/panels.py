@@ -75,7 +75,7 @@ def _legend(*labels: Label) -> str:
 
 def rows() -> Iterator[tuple[str, list[Panel]]]:
     """Yield the rows of the dashboard: the title of each, and its panels."""
-    yield "Requests", _requests()
+    yield "Inferences and requests", _requests()
     yield "Rules and variants", _rules()
     yield "Steps of ensembles, by the servers' own statistics", _steps()
     yield "Fleet", _fleet()
@@ -220,7 +220,7 @@ def _fleet() -> list[Panel]:
             ],
         ),
         Panel(
-            "Problems",
+            "Problems and drift",
             "short",
             [
                 ("problems", _sum(Metric.PROBLEMS)),

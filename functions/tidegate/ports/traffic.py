@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 LATENCY_BUCKETS: Final = 551
@@ -83,10 +83,8 @@ class Durations:
                 return (bucket_start_s(bucket) + bucket_start_s(bucket + 1)) / 2.0
         return bucket_start_s(LATENCY_BUCKETS - 1) if total else None
 
-    def cumulative(self, bounds_s: Iterable[float]) -> list[int]:
-        """Return how many requests took less than each of some ascending bounds in seconds, exactly where those are bounds of
-        buckets, and the number of all."""
-        ends = [latency_bucket(bound * 1000.0) for bound in bounds_s]
+    def cumulative(self, ends: Sequence[int]) -> list[int]:
+        """Return how many requests are in the buckets below each of some ascending ones, and the number of all."""
         counts: list[int] = []
         below = 0
         for bucket in sorted(self.counts):
