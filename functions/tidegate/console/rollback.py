@@ -8,7 +8,7 @@ from typing import Any
 
 from tidegate.control.plane import ControlPlane
 from tidegate.control.rollback import RollbackRequest, RollbackResult, roll_back
-from tidegate.control.steps import StepEvent, StepState
+from tidegate.control.steps import Announce, StepEvent, StepState
 from tidegate.errors import PublishError, Refusal, RefusedError, malformed
 from tidegate.rules.bundle import revision_json, rules_of, short_revision
 
@@ -21,13 +21,13 @@ LONGEST = 500
 
 
 class Rollbacks:
-    """Rolls back, one at a time. A rollback goes on after its flip, until requests of what was live before have drained; a process that
-    `stops_after_answers` waits for that before it answers."""
+    """Rolls back, one at a time until its flip. It goes on after that, until requests of what was live before have drained; a process
+    that `stops_after_answers` waits for that before it answers."""
 
     def __init__(self, plane: ControlPlane, *, stops_after_answers: bool = False) -> None:
         self._plane = plane
         self._stops_after_answers = stops_after_answers
-        self._under_way: asyncio.Task[RollbackResult] | None = None
+        self._flipping = False
 
     async def roll_back(self, to: str, why: str, by: str) -> dict[str, Any]:
         """Make the revision `to` live: its first digits, or `live~1` for the last one before the live one that is not marked bad.
@@ -37,19 +37,25 @@ class Rollbacks:
         """
         _check_text("to", to, 1)
         _check_text("why", why, 1)
-        if self._under_way is not None and not self._under_way.done():
+        if self._flipping:
             raise RefusedError(Refusal.NOT_ROLLED_BACK, "a rollback is under way; look at the history once it is done")
-        before = await self._live()
+        self._flipping = True
+        try:
+            before = await self._live()
+        except BaseException:
+            self._flipping = False
+            raise
         flipped = asyncio.Event()
 
         def announce(event: StepEvent) -> None:
             if event.step == "flip" and event.state is StepState.DONE:
                 flipped.set()
+                self._flipping = False
 
         revision = None if to == "live~1" else to
         request = RollbackRequest(by=by, why=why, revision=revision, leaving=None if revision is not None else before)
         audit.info("rollback to %s asked for by %s: %s", to, by, why)
-        work = self._under_way = asyncio.create_task(roll_back(self._plane, request, announce))
+        work = asyncio.create_task(self._work(request, announce))
         waiting = asyncio.create_task(flipped.wait())
         try:
             if self._stops_after_answers:
@@ -65,6 +71,12 @@ class Rollbacks:
             return {"ok": True, "status": "under way", **revision_json(None), "before": before and rules_of(before)}
         live = await self._live()
         return {"ok": True, "status": "rolled back", **revision_json(live), "before": before and rules_of(before)}
+
+    async def _work(self, request: RollbackRequest, announce: Announce) -> RollbackResult:
+        try:
+            return await roll_back(self._plane, request, announce)
+        finally:
+            self._flipping = False
 
     async def _live(self) -> str | None:
         pointer = await self._plane.reader.pointer()
