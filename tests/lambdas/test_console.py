@@ -15,7 +15,7 @@ from tidegate.ports import Endpoint, EndpointState, RegisteredEndpoint
 from tidegate.rules import compile_directory
 
 from tests.lambdas.conftest import Deployment, Starter, ask, http_event, read
-from tests.support.aws import local_server, names
+from tests.support.aws import LocalAws, local_server, names
 from tests.web.conftest import HERE as WEB
 
 RULES = compile_directory(WEB / "rules")
@@ -45,13 +45,11 @@ def variables(deployment: Deployment) -> dict[str, str]:
     }
 
 
-def count(deployment: Deployment) -> None:
-    """Emit what the gateway's function does for one request in each of the last minutes."""
+def emit_a_request_a_minute(aws: LocalAws, objective: str, rule: str, model: str) -> None:
+    """Emit what the gateway's function does for one request in each of the last minutes, which a fallback answered."""
     minute = int(time.time() // 60) * 60
-    values = ("adding", "newest", "none", "pair_sum")
-    cloudwatch = deployment.aws.clients().client("cloudwatch")
     for dimensions in ((Dimension.SERVICE,), BY_OBJECTIVE, BY_RULE):
-        named = dict(zip(BY_RULE, ("gateway", *values), strict=True))
+        named = dict(zip(BY_RULE, ("gateway", objective, rule, "none", model), strict=True))
         data = [
             {
                 "MetricName": metric.metric_name,
@@ -62,7 +60,7 @@ def count(deployment: Deployment) -> None:
             for ago in range(6)
             for metric, value in ((Metric.DISPATCH_TIME, 12.0), (Metric.SERVER_ERRORS, 0.0), (Metric.FALLBACKS, 1.0))
         ]
-        cloudwatch.put_metric_data(Namespace="Tidegate", MetricData=data)
+        aws.clients().client("cloudwatch").put_metric_data(Namespace="Tidegate", MetricData=data)
 
 
 def test_operators_see_what_is_live_what_cloudwatch_counted_and_what_servers_report(
@@ -72,7 +70,7 @@ def test_operators_see_what_is_live_what_cloudwatch_counted_and_what_servers_rep
     # Nothing is there: it is not asked.
     entry = RegisteredEndpoint(Endpoint("main", "127.0.0.1", 9), EndpointState.READY, time.time())
     asyncio.run(registry.register(entry))
-    count(deployment)
+    emit_a_request_a_minute(deployment.aws, "adding", "newest", "pair_sum")
     console = start("console", variables)
     answer = ask(console, "/v1/overview", method="GET")
     assert (answer.status, answer.headers["cache-control"]) == (200, "no-store"), answer.body

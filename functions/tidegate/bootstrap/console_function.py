@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -41,7 +42,7 @@ def build_console_function(settings: Settings) -> HttpFunction:
     reads = MetricReads(AwsClients(AwsConfig.from_settings(settings)), metrics_namespace())
     asks = settings.management_secret is not None
     sources = ConsoleSources(
-        status=FleetReports(partial(read_status, plane, asks=asks), STATUS_S).latest,
+        status=partial(_status, FleetReports(partial(read_status, plane, asks=asks), STATUS_S), asks),
         plane=plane,
         traffic=CloudWatchTraffic(reads),
         pairs=partial(shadow_pairs, settings),
@@ -74,3 +75,8 @@ def _authorized(app: App, operator_of: CallerOf) -> App:
             await app(scope, receive, send)
 
     return checked
+
+
+async def _status(reports: FleetReports, asks: bool) -> Mapping[str, Any]:
+    """Return the fleet's status; `asked` says whether the servers were asked what they have loaded."""
+    return {**await reports.latest(), "asked": asks}

@@ -53,9 +53,11 @@ function Troubles({ fleet }) {
     ...fleet.problems.map((text) => ["error", text]),
     ...fleet.drift.map((each) => ["warning", `Drift on ${each.url} of ${each.shard}: ${each.action} ${each.model}`]),
     ...fleet.waiting.map((text) => ["warning", text]),
-    ...fleet.degraded.map((text) => ["warning", text]),
+    ...(fleet.degraded ?? []).map((text) => ["warning", text]),
   ];
-  if (!entries.length) return html`<div class="banner good"><${Status} kind="ok">${fleet.healthy ? "Every server holds what it must" : "No problem is reported"}<//><span class="note">as of <${Time} at=${fleet.as_of} /></span></div>`;
+  // A console that may not ask the servers knows only what they report.
+  const sound = fleet.asked === false ? "Every server reports that it is ready" : "Every server holds what it must";
+  if (!entries.length) return html`<div class="banner good"><${Status} kind="ok">${fleet.healthy ? sound : "No problem is reported"}<//><span class="note">as of <${Time} at=${fleet.as_of} /></span></div>`;
   return html`<${Section} title="Problems"><ul class="attention">${entries.map(([kind, text], index) => html`<li key=${index}><${Status} kind=${kind}>${text}<//></li>`)}</ul><div class="body"><${Command} text="tidegate status --watch" /><${Command} text="tidegate reconcile --dry-run" /></div><//>`;
 }
 
