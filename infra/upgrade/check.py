@@ -18,6 +18,9 @@ Place = tuple[str, str]
 
 _ABSENT = object()
 
+WITHIN = {"AWS::ApiGatewayV2::Stage": "ApiId", "AWS::Lambda::Alias": "FunctionName"}
+"""Types whose names are unique only within another resource, and the property that refers to that."""
+
 
 def refusals(deployed: Deployment, new: Deployment, chosen: tuple[str, ...]) -> list[str]:
     """Return, in words, why the stacks `chosen` of `new` must not be deployed over `deployed`.
@@ -161,14 +164,14 @@ def _same_name(deployed: Deployment, target: Deployment, replaced: Mapping[Place
     before, after = _places(deployed), _places(target)
     for place in replaced:
         name = _name(before[place])
-        if name is not _ABSENT and name == _name(after[place]):
+        if name is not _ABSENT and _scoped(before[place]) == _scoped(after[place]):
             at = f"{place[0]}/{place[1]}"
             yield f"{at} ({before[place]['Type']}) would be replaced by its {replaced[place]} and keep its name {name}"
-    named = {(body["Type"], json.dumps(_name(body))): at for at, body in before.items() if _name(body) is not _ABSENT}
+    named = {_scoped(body): at for at, body in before.items() if _name(body) is not _ABSENT}
     for place, body in after.items():
         if place in before or _name(body) is _ABSENT:
             continue
-        other = named.get((body["Type"], json.dumps(_name(body))))
+        other = named.get(_scoped(body))
         if other is not None:
             at, there = f"{place[0]}/{place[1]}", f"{other[0]}/{other[1]}"
             yield f"{at} ({body['Type']}) would be made while {there} still has its name {_name(body)}"
@@ -178,6 +181,13 @@ def _name(body: Mapping[str, Any]) -> Any:
     """Return the physical name in a template; `_ABSENT` if CloudFormation generates it."""
     name = type_schema(body["Type"]).name
     return body.get("Properties", {}).get(name, _ABSENT) if name else _ABSENT
+
+
+def _scoped(body: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the type of a resource with a name, and what no other of that type may have."""
+    parent = body.get("Properties", {}).get(WITHIN.get(body["Type"], ""))
+    name = _name(body)
+    return body["Type"], "" if name is _ABSENT else json.dumps([name, parent], sort_keys=True)
 
 
 def _stale(deployed: Deployment, target: Deployment, replaced: Mapping[Place, str]) -> Iterator[str]:

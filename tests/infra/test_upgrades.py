@@ -415,3 +415,16 @@ def test_what_is_deployed_is_read_from_the_account(account: Any) -> None:
     assert deployed.templates["Outer/Shard"] == deployed.templates["Plain"] == bucket
     lost = Deployment({"Plain": {"Resources": {}}}, {"Plain": "plain"})
     assert refusals(deployed, lost, ("Plain",)) == ["Plain/Data (AWS::S3::Bucket) holds data and would be deleted"]
+
+
+@pytest.mark.parametrize(("function", "collides"), [("F", True), ("G", False)])
+def test_a_name_that_is_another_resources_own_does_not_collide_with_the_next_ones(
+    function: str, collides: bool
+) -> None:
+    def alias(of: str) -> dict[str, Any]:
+        return resource("Lambda::Alias", Name="live", FunctionName={"Ref": of})
+
+    before = two({"Resources": {"X": alias("F")}}, {"Resources": {}})
+    after = two({"Resources": {"X": alias("F"), "Y": alias(function)}}, {"Resources": {}})
+    told = "A/Y (AWS::Lambda::Alias) would be made while A/X still has its name live"
+    assert refusals(before, after, ("A", "B")) == ([told] if collides else [])
