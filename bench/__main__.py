@@ -26,6 +26,7 @@ from bench import (
     rpc,
     shadows,
     telemetry,
+    tracing,
 )
 
 REPORT = Path("docs/performance.md")
@@ -38,6 +39,7 @@ BENCHMARKS = {
         hedging,
         shadows,
         telemetry,
+        tracing,
         isolation,
         admission,
         endurance,

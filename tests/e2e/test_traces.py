@@ -340,7 +340,7 @@ def test_a_shard_that_does_not_answer_is_seen_in_the_failed_attempts(traced: Tra
     try:
         for pid in stopped:
             os.kill(pid, signal.SIGSTOP)
-        status, headers = traced.infer("sturdy", traceparent=header, **{"Tidegate-Timeout-Ms": "4000"})
+        status, headers = traced.infer("sturdy", traceparent=header, **{"Tidegate-Timeout-Ms": "8000"})
     finally:
         for pid in stopped:
             os.kill(pid, signal.SIGCONT)

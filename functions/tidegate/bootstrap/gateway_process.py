@@ -44,7 +44,7 @@ logger = logging.getLogger(__name__)
 QUEUES_S = 2.0
 """How often the servers are asked how long their own queues are."""
 
-TRACES_S = 0.7
+TRACES_S = 1.0
 """How long the last spans may take at the end of the process."""
 
 MOST_WORKERS = 2

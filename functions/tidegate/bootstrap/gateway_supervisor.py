@@ -49,7 +49,7 @@ logger = logging.getLogger(__name__)
 REQUEST_GRACE_S = 3.0
 """How long requests under way may go on after a stop; with the bound on stopping Triton it stays below 10 s."""
 
-ENDING_S = 2.0
+ENDING_S = 2.5
 """How much longer the process may take to end: a second for the last bytes of answers, and one to close its log and its children."""
 
 TICK_S = 1.0

@@ -49,7 +49,7 @@ from tidegate.settings import Settings
 from tidegate.shadows.tallies import Tallies
 from tidegate.stack_file import StackFile
 from tidegate.tasks import cancel
-from tidegate.tracing.environment import check_tracing
+from tidegate.tracing.environment import check_tracing, traces_endpoint
 from tidegate.triton.installation import find_installation
 
 logger = logging.getLogger(__name__)
@@ -95,6 +95,7 @@ async def local_stack(
         check_log(settings.access_log)
     if settings.tracing != "off":
         check_tracing(os.environ)
+        logger.info("exporting traces to %s", traces_endpoint(os.environ))
     if settings.shadow_carrier == "queue":
         require_parts()
         if settings.bucket is not None and settings.registry_table is not None:

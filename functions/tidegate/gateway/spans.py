@@ -52,8 +52,6 @@ def attempt_span(dispatch: Span, call: Call, attempt: Attempt, number: int, is_h
     else:
         attributes["http.request.method"] = call.method
         attributes["url.full"] = endpoint.url + call.path_for(target, attempt.first)
-        if number:
-            attributes["http.request.resend_count"] = number
     span.set(attributes)
     return span
 
