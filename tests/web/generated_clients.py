@@ -45,7 +45,7 @@ def adding_by_client(url: str) -> dict[str, Any]:
     assert isinstance(by_header, InferAnswer)
     resolution = resolve_objective.sync(client=client, body=ResolveRequest(Context(country="SE")))
     assert isinstance(resolution, Resolution)
-    problem = infer_objective.sync(client=client, body=InferRequest(inputs=Inputs(input0=[[1, 2]])))
+    problem = infer_objective.sync(client=client, body=InferRequest(inputs=Inputs(input0=[[1, 2]], input1=[1] * 16)))
     assert isinstance(problem, Problem)
     assert problem.input_ == "INPUT0"
     return {
@@ -72,8 +72,10 @@ def adding_by_models(url: str) -> dict[str, Any]:
     try:
         Inputs(INPUT0=[[1, 2]])
     except ValidationError as error:
-        assert "at least 16 items" in str(error)
-    problem = Problem.model_validate_json(ask("infer", InferRequest(inputs=Inputs())).content)
+        mistakes = sorted({each["loc"][0] for each in error.errors()})
+    refused = httpx.post(f"{url}/v1/objectives/adding/infer", json={"inputs": {"INPUT0": [[1, 2]]}})
+    problem = Problem.model_validate_json(refused.content)
+    assert mistakes == ["INPUT0", "INPUT1"]
     return {
         "sum": answer.outputs.OUTPUT0,
         "rules": [answer.decision.rule, resolution.decision.rule],

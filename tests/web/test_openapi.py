@@ -61,7 +61,7 @@ callers:
   search-bar: {objectives: "*", rate_per_s: 1, burst: 1}
   operator: {objectives: "*"}
 """
-METADATA = {
+METADATA: dict[str, Any] = {
     "name": "title_ranking",
     "versions": ["1"],
     "inputs": [
@@ -77,6 +77,7 @@ METADATA = {
     ],
 }
 MEMBER = {"member_id": "42", "country": "SE"}
+HISTORY = {"HISTORY": "a"}
 METHODS = {"get", "post", "put", "delete", "patch"}
 
 
@@ -101,8 +102,10 @@ def called(tmp_path_factory: pytest.TempPathFactory) -> Engine:
     return rules_of(folder, CALLERS, title_ranking=RANKING, title_playlist=PLAYLIST)
 
 
-def described(_: Received) -> tuple[int, Mapping[str, str], bytes]:
-    return 200, JSON, json.dumps(METADATA).encode()
+def described(request: Received) -> tuple[int, Mapping[str, str], bytes]:
+    inputs = [{"name": each["name"], "optional": each["name"] != "HISTORY"} for each in METADATA["inputs"]]
+    document = {"input": inputs} if request.path.endswith("/config") else METADATA
+    return 200, JSON, json.dumps(document).encode()
 
 
 @pytest.fixture
@@ -266,17 +269,19 @@ def test_the_types_of_an_objective(ranking: Host) -> None:
         {"allocations": {"12": 1}}, {"allocations": {"12": "1"}},
     ):  # fmt: skip
         body = {"context": {**MEMBER, **right}}
-        assert accepts(body), right
+        assert accepts({**body, "inputs": HISTORY}), right
         assert ranking.ask("POST", "/v1/objectives/title_ranking/resolve", body, JSON).status == 200
     for wrong in (
         {"device": "radio"}, {"level": 3}, {"level": "1"}, {"weight": 2}, {"app_version": "new"}, {"is_kids": 1}, {"tags": ["x"]},
         {"tags": "new"}, {"member_id": 42}, {"other": 1}, {"allocations": {"12": 1.5}}, {"device": None},
     ):  # fmt: skip
         body = {"context": {**MEMBER, **wrong}}
-        assert not accepts(body), wrong
+        assert not accepts({**body, "inputs": HISTORY}), wrong
         assert ranking.ask("POST", "/v1/objectives/title_ranking/resolve", body, JSON).status == 400
-    assert not accepts({"context": {}})
-    assert not accepts({})
+    assert not accepts({"context": {}, "inputs": HISTORY})
+    assert not accepts({"context": MEMBER})
+    assert not accepts({"context": MEMBER, "inputs": {}})
+    assert schema(document, "ResolveRequest").is_valid({"context": MEMBER})
 
 
 def test_inputs_are_described_as_they_are_accepted(ranking: Host) -> None:
@@ -287,13 +292,13 @@ def test_inputs_are_described_as_they_are_accepted(ranking: Host) -> None:
         {}, {"TOP_K": 5}, {"TOP_K": [5]}, {"TOP_K": [[5], [6]]}, {"HISTORY": "a"}, {"HISTORY": ["a"]}, {"HISTORY": [[]]}, {"VECTOR": rows},
         {"LEVEL": 255}, {"FLAG": True}, {"FLAG": [True]},
     ):  # fmt: skip
-        assert accepts(right), right
+        assert accepts({**HISTORY, **right}), right
         assert refused(ranking, right) is None
     for wrong in (
         {"TOP_K": "5"}, {"TOP_K": []}, {"TOP_K": [[5, 6]]}, {"TOP_K": [[[5]]]}, {"TOP_K": 1.5}, {"HISTORY": []}, {"VECTOR": rows[:1]},
         {"VECTOR": rows[0]}, {"LEVEL": 256}, {"LEVEL": [1]}, {"FLAG": 1}, {"OTHER": 1}, {"FLAG": None},
     ):  # fmt: skip
-        assert not accepts(wrong), wrong
+        assert not accepts({**HISTORY, **wrong}), wrong
         assert refused(ranking, wrong) == next(iter(wrong))
 
 
@@ -325,7 +330,16 @@ def test_types_follow_the_model(ranking: Host, fake: FakeTriton, titles: Engine,
     assert "TOP_K" in typed["components"]["schemas"]["Inputs"]["properties"]
     again = ranking.get("/openapi.json?objective=title_ranking")
     assert again.json == typed
-    assert len(fake.received) == 1, "the model's metadata is asked for once"
+    assert len(fake.received) == 2, "the model's metadata and its configuration are asked for once"
+
+
+def test_without_the_models_configuration_nothing_is_typed(ranking: Host, fake: FakeTriton) -> None:
+    fake.script = lambda request: (503, JSON, b"{}") if request.path.endswith("/config") else described(request)
+    untyped = validated(ranking.get("/openapi.json?objective=title_ranking"))
+    assert "model is unavailable now" in untyped["info"]["description"]
+    fake.script = described
+    typed = validated(ranking.get("/openapi.json?objective=title_ranking"))
+    assert typed["components"]["schemas"]["Inputs"]["required"] == ["HISTORY"]
 
 
 def test_only_objectives_that_the_caller_may_use_are_described(
@@ -359,4 +373,7 @@ def test_one_document_describes_one_objective(ranking: Host) -> None:
 @pytest.mark.parametrize("objective", ["adding", "echoing", "measuring", "stepping", "tallying", "text_adding"])
 def test_every_objective_is_described(gateway: Host, objective: str) -> None:
     document = validated(gateway.get(f"/openapi.json?objective={objective}"))
-    assert document["components"]["schemas"]["Outputs"]["required"]
+    schemas = document["components"]["schemas"]
+    assert schemas["Outputs"]["required"]
+    if objective == "stepping":
+        assert schemas["Inputs"]["required"] == ["X"]

@@ -1,11 +1,13 @@
-"""A cache of models' metadata."""
+"""A cache of models' metadata, and what else their configurations say of inputs."""
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from typing import Final
 
+from tidegate.errors import ModelAnswerError
 from tidegate.gateway.call import Call
 from tidegate.gateway.dispatcher import Dispatcher
 from tidegate.oip.metadata import ModelMetadata, read_metadata
@@ -49,3 +51,18 @@ class MetadataCache:
         if outcome.target == target:
             self._kept[key] = self._clock(), metadata
         return metadata
+
+    async def required_inputs(self, decision: Decision, deadline_s: float) -> frozenset[str]:
+        """Return the inputs that the configuration of the decision's target declares, and not as optional. It is not cached.
+
+        Raises:
+            DispatchError: no target answered.
+            ModelAnswerError: the answer is no configuration.
+        """
+        outcome = await self._dispatcher.dispatch(decision, Call("GET", "/config"), deadline_s)
+        try:
+            inputs = json.loads(outcome.response.body)["input"]
+            return frozenset(str(each["name"]) for each in inputs if not each.get("optional"))
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            model = outcome.target.model
+            raise ModelAnswerError(f"the configuration of model {model!r} is not readable") from error

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from tidegate.oip.metadata import ModelMetadata
@@ -41,24 +42,34 @@ class ObjectiveDocuments:
     def __init__(self) -> None:
         self._kept: dict[tuple[str, str], tuple[ModelMetadata | None, bytes]] = {}
 
-    async def get(self, objective: Objective, metadata: ModelMetadata | None, revision: str) -> bytes:
+    async def get(
+        self,
+        metadata: ModelMetadata | None,
+        objective: Objective,
+        revision: str,
+        required_inputs: Callable[[], Awaitable[frozenset[str]]],
+    ) -> bytes:
         """Return the description of an objective as JSON, made in a thread.
 
         Args:
+            metadata: the metadata of the objective's model; None while it is unavailable, which leaves tensors without types.
             objective: the objective of the rules `revision`.
-            metadata: the metadata of its model; None while it is unavailable, which leaves tensors without types.
+            required_inputs: asks for the inputs that a request must have; what it raises is raised here.
         """
         key = (revision, objective.name)
         kept = self._kept.pop(key, None)
         if kept is None or kept[0] != metadata:
-            kept = metadata, await asyncio.to_thread(_typed, objective, metadata, revision)
+            required = frozenset() if metadata is None else await required_inputs()
+            kept = metadata, await asyncio.to_thread(_typed, objective, metadata, revision, required)
         self._kept[key] = kept
         while len(self._kept) > _MOST_KEPT:
             del self._kept[next(iter(self._kept))]
         return kept[1]
 
 
-def _typed(objective: Objective, metadata: ModelMetadata | None, revision: str) -> bytes:
+def _typed(
+    objective: Objective, metadata: ModelMetadata | None, revision: str, required_inputs: frozenset[str]
+) -> bytes:
     from tidegate.web.openapi_typed import typed_document
 
-    return typed_document(openapi_document(), objective, metadata, revision)
+    return typed_document(openapi_document(), objective, metadata, revision, required_inputs)

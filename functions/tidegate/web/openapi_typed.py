@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from tidegate.oip.datatypes import FLOATS
@@ -32,13 +32,20 @@ _TYPES: dict[str, Schema] = {
 }
 
 
-def typed_document(both: bytes, objective: Objective, metadata: ModelMetadata | None, revision: str) -> bytes:
+def typed_document(
+    both: bytes,
+    objective: Objective,
+    metadata: ModelMetadata | None,
+    revision: str,
+    required_inputs: Collection[str],
+) -> bytes:
     """Return the description of an objective as JSON.
 
     Args:
         both: the description of both APIs, from which it is made.
         objective: the objective of the rules `revision`.
         metadata: the metadata of its model; None while it is unavailable, which leaves tensors without types.
+        required_inputs: the inputs that a request must have.
     """
     document: dict[str, Any] = json.loads(both)
     streams = objective.responses is Responses.STREAM
@@ -54,11 +61,13 @@ def typed_document(both: bytes, objective: Objective, metadata: ModelMetadata | 
     document["info"] |= {"title": f"Tidegate: {objective.name}", "description": "\n\n".join(about)}
     schemas: dict[str, Schema] = document["components"]["schemas"]
     schemas["Context"] = _context(objective)
-    schemas["Inputs"], schemas["Outputs"] = _tensors(metadata, streams)
+    schemas["Inputs"], schemas["Outputs"] = _tensors(metadata, streams, required_inputs)
     for name in ("InferRequest", "ResolveRequest"):
         schemas[name]["properties"]["context"] = _to_schema("Context")
         if "required" in schemas["Context"]:
             schemas[name]["required"] = ["context"]
+    if "required" in schemas["Inputs"]:
+        schemas["InferRequest"].setdefault("required", []).append("inputs")
     schemas["InferRequest"]["properties"]["inputs"] = _to_schema("Inputs")
     schemas["InferAnswer"]["properties"]["outputs"] = _to_schema("Outputs")
     document["components"] = _reached(document, [_to_schema("Outputs")])
@@ -116,17 +125,18 @@ def _attribute(attribute: Attribute) -> Schema:
     return {**schema, "description": "; ".join(notes)} if notes else schema
 
 
-def _tensors(metadata: ModelMetadata | None, streams: bool) -> tuple[Schema, Schema]:
+def _tensors(metadata: ModelMetadata | None, streams: bool, required_inputs: Collection[str]) -> tuple[Schema, Schema]:
     """Return the schemas of the inputs and of the outputs."""
     if metadata is None:
         untyped = {"type": "object", "description": f"Nested lists by name. {_UNAVAILABLE}"}
         return untyped, untyped
-    inputs = {
+    inputs: Schema = {
         "type": "object",
-        "description": "Which of them may be missing is the model's business.",
         "properties": {tensor.name: _input(tensor) for tensor in metadata.inputs},
         "additionalProperties": False,
     }
+    if required := [tensor.name for tensor in metadata.inputs if tensor.name in required_inputs]:
+        inputs["required"] = required
     outputs = {
         "type": "object",
         "description": "A value or a flat list of each response." if streams else "Nested lists in the shape.",

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.routing import BaseRoute, Route
 
 from tidegate.errors import DispatchError, ModelAnswerError, ModelRefusedError, malformed
-from tidegate.gateway.request import Admitted, Ask, Limits
+from tidegate.gateway.request import Admitted, Ask, Decided, Limits
 from tidegate.oip.metadata import ModelMetadata
 from tidegate.ports import FleetStatus
 from tidegate.rules.contract import Objective
@@ -33,6 +33,7 @@ from tidegate.web.v1_stream import JsonStream
 Endpoint = Callable[[Request], Awaitable[Answer | StreamedAnswer]]
 Response = Answer | StreamedAnswer | Callable[[Scope, Receive, Send], Awaitable[None]]
 
+_UNAVAILABLE = (DispatchError, ModelAnswerError, ModelRefusedError)
 _EXPLAIN = ("explain",)
 _OBJECTIVE = ("objective",)
 _LONGEST_SHOWN = 64
@@ -102,22 +103,22 @@ class V1Handler:
         ]
         return json_answer({"objectives": objectives, "revision": engine.rules})
 
-    async def _contract(self, request: Request, name: str) -> tuple[Admitted, ModelMetadata | None]:
-        """Admit a request for the contract of an objective, and return the metadata of its model; None while it is unavailable.
+    async def _contract(self, request: Request, name: str) -> tuple[Admitted, Decided, ModelMetadata | None]:
+        """Admit a request for the contract of an objective, and return its representative decision and the metadata of its model.
 
-        The rest of the contract does not depend on the model.
+        The metadata is None while the model is unavailable: the rest of the contract does not depend on it.
         """
         service, scope = self._parts.service, request.scope
         admitted = await service.admit(Ask(name, scope[LEASE], scope, record=scope.get(RECORD)))
+        decided = service.represent(admitted, service.now_s(), Limits(None, self._parts.time_left_ms(scope)))
         try:
-            limits = Limits(None, self._parts.time_left_ms(scope))
-            decided = service.represent(admitted, service.now_s(), limits)
-            return admitted, await service.metadata.get(decided.decision, decided.deadline_s, METADATA_MAX_AGE_S)
-        except (DispatchError, ModelAnswerError, ModelRefusedError):
-            return admitted, None
+            metadata = await service.metadata.get(decided.decision, decided.deadline_s, METADATA_MAX_AGE_S)
+        except _UNAVAILABLE:
+            metadata = None
+        return admitted, decided, metadata
 
     async def _describe(self, request: Request) -> Answer:
-        admitted, metadata = await self._contract(request, request.path_params["objective"])
+        admitted, _, metadata = await self._contract(request, request.path_params["objective"])
         objective = admitted.objective
         document = {
             "name": objective.name,
@@ -147,8 +148,17 @@ class V1Handler:
             return json_bytes_answer(await asyncio.to_thread(whole_document, has_console=self._has_console))
         if len(named) > 1:
             raise malformed("'objective' in the query must be sent once: a document describes one objective")
-        admitted, metadata = await self._contract(request, named[0])
-        return json_bytes_answer(await self._documents.get(admitted.objective, metadata, admitted.engine.rules))
+        admitted, decided, metadata = await self._contract(request, named[0])
+
+        def required_inputs() -> Awaitable[frozenset[str]]:
+            return self._parts.service.metadata.required_inputs(decided.decision, decided.deadline_s)
+
+        described = admitted.objective, admitted.engine.rules, required_inputs
+        try:
+            document = await self._documents.get(metadata, *described)
+        except _UNAVAILABLE:
+            document = await self._documents.get(None, *described)
+        return json_bytes_answer(document)
 
 
 async def _unanswered(_scope: Scope, _receive: Receive, _send: Send) -> None:
