@@ -133,7 +133,7 @@ def test_the_overview_shows_the_whole_stack(stack: RunningStack) -> None:
         "name": "a", "endpoints": 2, "ready": 2, "problem": None,
     }  # fmt: skip
     ended = [each for each in found["attention"] if each["kind"] == "window-expiring"]
-    assert [(each["severity"], each["page"]) for each in ended] == [("info", "/console/rules/main")]
+    assert [(each["severity"], each["page"]) for each in ended] == [("info", "/console/objectives/main")]
 
 
 def traffic(stack: RunningStack) -> dict[str, Any]:

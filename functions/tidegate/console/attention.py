@@ -163,30 +163,34 @@ def _changes(status: Json) -> Iterator[Item]:
     follow = status.get("follow", {})
     if follow.get("ended"):
         text = f"changes of the rules are no longer noticed: {follow['ended']}"
-        yield Item(Kind.FOLLOW_PAUSED, Severity.ERROR, text, None, "tidegate follow status", "/console/history")
+        yield Item(Kind.FOLLOW_PAUSED, Severity.ERROR, text, None, "tidegate follow status", "/console/rules/history")
     paused = follow.get("paused")
     if paused is not None:
         why = f": {paused['why']}" if paused["why"] else ""
         text = f"the rules directory is not followed: {paused['by']} ({paused['action']}{why})"
         yield Item(
-            Kind.FOLLOW_PAUSED, Severity.WARNING, text, paused["at"], "tidegate follow resume", "/console/history"
+            Kind.FOLLOW_PAUSED, Severity.WARNING, text, paused["at"], "tidegate follow resume", "/console/rules/history"
         )
     now = time.time()
     for mark in status["bad"]:
         if now - parse_time(mark["at"]) <= MARKED_S:
             why = f": {mark['why']}" if mark["why"] else ""
             text = f"revision {short_revision(mark['revision'])} was marked bad by {mark['by']}{why}"
-            yield Item(Kind.GUARD_TRIPPED, Severity.WARNING, text, mark["at"], "tidegate history", "/console/history")
+            yield Item(
+                Kind.GUARD_TRIPPED, Severity.WARNING, text, mark["at"], "tidegate history", "/console/rules/history"
+            )
 
 
 def _windows(opened: OpenedRules, now: float) -> Iterator[Item]:
     for objective, rule, end in sorted(opened.windows, key=lambda each: each[2]):
         if end <= now:
             text = f"rule {rule} of {objective} has ended and matches nothing any more"
-            yield Item(Kind.WINDOW_EXPIRING, Severity.INFO, text, iso_time(end), None, f"/console/rules/{objective}")
+            yield Item(
+                Kind.WINDOW_EXPIRING, Severity.INFO, text, iso_time(end), None, f"/console/objectives/{objective}"
+            )
         elif end <= now + EXPIRING_S:
             text = f"rule {rule} of {objective} ends at {iso_time(end)}"
-            yield Item(Kind.WINDOW_EXPIRING, Severity.WARNING, text, None, None, f"/console/rules/{objective}")
+            yield Item(Kind.WINDOW_EXPIRING, Severity.WARNING, text, None, None, f"/console/objectives/{objective}")
 
 
 async def _unmatched(sources: ConsoleSources, opened: OpenedRules, pointer: Pointer) -> list[Item]:
@@ -206,7 +210,7 @@ async def _unmatched(sources: ConsoleSources, opened: OpenedRules, pointer: Poin
             f"rule {rule.id} of {name} decided none of the last {objectives[name].requests} requests",
             None,
             None,
-            f"/console/rules/{name}",
+            f"/console/objectives/{name}",
         )
         for name in sorted(busy)
         for rule in opened.rules[name]
@@ -225,5 +229,5 @@ def _shadows(pairs: Iterable[Json]) -> Iterator[Item]:
                 text,
                 pair["last_at"],
                 "tidegate shadow report",
-                f"/console/rules/{pair['objective']}",
+                f"/console/objectives/{pair['objective']}",
             )

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tidegate.console import attention
 from tidegate.console.console import Console
 from tidegate.errors import DamagedError
 from tidegate.web.callers import Operators
@@ -204,3 +207,13 @@ def test_a_post_is_json_of_the_same_site() -> None:
     for body in (b"", b"[]", b"{", b'{"a": 1, "a": 2}', b"[" * 100_000):
         assert post(body)[0] == 400, body[:20]
     assert post(b" " * (MOST_BODY_BYTES + 1))[0] == 413
+
+
+def test_every_page_that_the_overview_leads_to_is_one_of_the_page() -> None:
+    """Names that the page's script has, and those of `tidegate.console.attention`."""
+    script = assets()["main.js"].body.decode()
+    sections = set(re.findall(r'^  \["([a-z]*)", "', script, re.MULTILINE))
+    assert {"", "objectives", "rules", "fleet"} <= sections
+    linked = re.findall(r'"/console/([a-z]+)', inspect.getsource(attention))
+    assert len(linked) > 10
+    assert set(linked) <= sections
