@@ -10,9 +10,13 @@ from tidegate.rules import compile_directory
 
 from tests.lambdas.conftest import Deployment, Starter, ask
 from tests.lambdas.test_gateway import PAIR
+from tests.lambdas.test_shadow import PATIENT, Queue, body
+from tests.lambdas.test_shadow import rules as shadowed
 from tests.support.collector import collector
 from tests.support.lambda_runtime import FunctionError
 from tests.web.conftest import HERE as WEB
+
+__all__ = ["shadowed"]
 
 RULES = compile_directory(WEB / "rules")
 
@@ -35,6 +39,26 @@ def test_spans_are_exported_before_the_invocation_ends(
             trace, "POST /v2/models/{objective}/infer", "decide", "POST /v2/models/{model}/infer [first]"
         )
         assert next(each for each in spans if each.kind == "server").parent == caller
+
+
+def test_a_copy_that_goes_through_the_queue_is_in_the_trace_of_its_request(
+    deployment: Deployment, start: Starter, shards: dict[str, int], shadowed: bytes
+) -> None:
+    deployment.publish(shadowed)
+    queue = Queue(deployment)
+    trace, caller = secrets.token_hex(16), secrets.token_hex(8)
+    with collector() as found:
+        variables = deployment.variables(shards) | found.variables()
+        gateway = start("gateway", {**variables, "TIDEGATE_SHADOW_QUEUE_URL": queue.url})
+        sent = {"traceparent": f"00-{trace}-{caller}-01"}
+        assert ask(gateway, "/v2/models/echoing/infer", body(1), sent).status == 200
+        shadow = start("shadow", variables | PATIENT)
+        assert shadow.invoke(queue.event()) == {"batchItemFailures": []}
+        attempt = "POST /v2/models/{model}/infer"
+        spans = found.wait(trace, "POST /v2/models/{objective}/infer", f"{attempt} [first]", f"{attempt} [shadow]")
+        (root,) = [each for each in spans if each.parent == caller]
+        (copy,) = [each for each in spans if each["tidegate.attempt"] == "shadow"]
+        assert (copy.parent, copy["http.response.status_code"], copy.failed) == (root.id, 200, False)
 
 
 def test_a_request_without_a_trace_is_in_that_of_lambda(
