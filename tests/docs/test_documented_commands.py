@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, seed, settings
 
 from tests.docs.blocks import ROOT, Block, blocks
 from tests.support.parts import PARTS, need
@@ -107,6 +109,36 @@ def test_the_documented_client_is_generated_and_answered(example_stack: RunningS
     assert rule == "default"
     assert "(19" in title
     assert (tmp_path / "title_models.py").exists()
+
+
+@pytest.mark.parametrize("objective", sorted(path.stem for path in (ROOT / "routing_rules/objectives").glob("*.yaml")))
+def test_an_example_objective_answers_as_its_document_says(objective: str, example_stack: RunningStack) -> None:
+    need("schemathesis")
+    import schemathesis
+    from schemathesis.specs.openapi import checks
+
+    # What may follow from valid values: lists that are ragged, numbers that are no FP32.
+    left_out = [checks.positive_data_acceptance]
+    document = example_stack.get(f"/openapi.json?objective={objective}")
+    assert document["components"]["schemas"]["Inputs"]["required"]
+    statuses: Counter[int] = Counter()
+    for found in schemathesis.openapi.from_dict(document).get_all_operations():
+        operation = found.ok()
+        if operation.path.endswith("/stream"):
+            continue
+
+        @seed(1)
+        @given(operation.as_strategy())
+        @settings(max_examples=10, database=None, deadline=None, suppress_health_check=list(HealthCheck))
+        def each(case: schemathesis.Case) -> None:
+            # A time-out of a microsecond passes, and grants and marks are refused.
+            case.headers = {}
+            reply = case.call(base_url=example_stack.url)
+            statuses[reply.status_code] += 1
+            case.validate_response(reply, excluded_checks=left_out)
+
+        each()
+    assert statuses[200] >= 15, statuses
 
 
 def test_make_demo_shows_every_kind_of_rule_and_survives_a_killed_shard() -> None:

@@ -30,8 +30,8 @@ from tests.support.stack import running_stack
 from tests.support.wire import Wire
 
 THREADS = 6
-OPERATIONS = 18
-"""Of the OpenAPI document, about: what Schemathesis makes is shared out between them."""
+OPERATIONS = 27
+"""Of the OpenAPI documents, about: what Schemathesis makes is shared out between them."""
 
 WARM_UP = 6_000
 NO_LINGER = struct.pack("ii", 1, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 from collections.abc import Callable
 from typing import Any
@@ -83,21 +84,20 @@ def send_generated(send: Callable[[bytes], None], examples: int, number: int) ->
 
 
 def send_described(place: Place, send: Callable[[bytes], None], examples: int, number: int) -> int:
-    """Send requests that Schemathesis makes of the gateway's document, for objectives that exist; how many there were.
+    """Send requests that Schemathesis makes of the gateway's document, and of those of single objectives; how many there were.
 
     Half of each operation's `examples` break what the document says.
     """
     import schemathesis
 
-    reply = ask(place.port, message("GET", "/openapi.json"))
-    assert reply is not None
-    document = reply.json()
-    _name_objectives(document)
-    schema = schemathesis.openapi.from_dict(document)
     sent = 0
-    for found in schema.get_all_operations():
-        operation = found.ok()
-        for mode in schemathesis.GenerationMode:
+    for path in ("/openapi.json", *(f"/openapi.json?objective={name}" for name in OBJECTIVES)):
+        reply = ask(place.port, message("GET", path, [("Tidegate-Caller", "attacker")]))
+        assert reply is not None
+        document = reply.json()
+        _name_objectives(document)
+        operations = [found.ok() for found in schemathesis.openapi.from_dict(document).get_all_operations()]
+        for operation, mode in itertools.product(operations, schemathesis.GenerationMode):
 
             @seed(number)
             @given(operation.as_strategy(generation_mode=mode))
