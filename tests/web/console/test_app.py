@@ -116,7 +116,7 @@ def test_a_file_is_asked_for_again_only_where_it_may_have_changed(folder: Path) 
 
 
 def test_every_path_of_the_page_answers_the_page_and_no_path_leads_out_of_its_folder(folder: Path) -> None:
-    for path in ("", "/", "/fleet", "/rules/title_ranking", "/models/a/b"):
+    for path in ("", "/", "/fleet", "/rules/title_ranking", "/models/a/b", "/models/bert.v2"):
         assert ask(Answers(), f"/console{path}", folder=folder)[2] == b"<!doctype html>", path
     outside = (
         "/secret.py",

@@ -97,11 +97,17 @@ class _Handler:
     async def _page(self, request: Request) -> Answer:
         """Answer with an asset, or with the page itself, whose own code knows its paths."""
         found, path = assets(self._folder), request.path_params.get("path", "")
+        first = path.partition("/")[0]
         known = header_values(request.scope["headers"], b"if-none-match")
         if path in found:
             asset = found[path]
-        elif "." in path.rsplit("/", 1)[-1] or INDEX not in found:
-            # A page's path has no suffix, as no name in the rules has one.
+        elif (
+            INDEX not in found
+            or "." in first
+            or (path and not first)
+            or first in {name.partition("/")[0] for name in found}
+        ):
+            # The names of objectives and models, which follow the name of a page, may have a dot.
             raise not_found("the console has no such file")
         else:
             asset = found[INDEX]

@@ -90,7 +90,7 @@ function Traffic({ data, about, seconds }) {
   const shadows = rules.flatMap((rule) => rule.shadows.map((shadow) => ({ ...shadow, rule: rule.id })));
   const silent = data.requests ? rules.filter((rule) => !rule.requests).length : 0;
   return html`<dl class="stats">
-      <${Stat} label=${`Requests in ${WINDOWS.find(([each]) => each === seconds)[1]}`} value=${count(data.requests)} note=${rate(data.requests / seconds)} />
+      <${Stat} label=${`Requests in ${WINDOWS.find(([each]) => each === seconds)[1]}`} value=${count(data.requests)} note=${about && `${rate(about.requests_per_s)} in the last minute`} />
       <${Stat} label="Errors, last minute" value=${share(about?.error_share)} kind=${errorKind(about?.error_share)} />
       <${Stat} label="Latency, last minute" value=${ms(about?.p50_ms)} note=${`p99 ${ms(about?.p99_ms)}`} />
       <${Stat} label="Rules" value=${count(rules.length)} note=${silent ? `${silent} matched nothing` : `revision ${short(data.revision)}`} />
