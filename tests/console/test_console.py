@@ -191,6 +191,11 @@ def test_a_rules_variants_are_compared_with_their_weights(plane: Plane) -> None:
     assert [(each["share"], each["configured_share"]) for each in some["variants"]] == [(0.75, 0.75), (0.25, 0.25)]
     assert some["variants"][0]["ci95"] == pytest.approx([0.7222, 0.7758], abs=1e-3)
     assert (some["share"], rest["share"], rest["error_share"], found["requests"]) == (1.0, 0.0, None, 1000)
+    assert some["shares"] == {"chi2": 0.0, "p": 1.0, "verdict": "as-configured"}
+    assert rest["shares"] is None
+    counted(history, "some", 250, "scorer/2")
+    found = ask(plane, lambda console: console.traffic("main", 900.0), traffic=HistoryReads(lambda: history))
+    assert found["rules"][0]["shares"]["verdict"] == "mismatch"
 
 
 def test_shadows_that_fail_need_attention(plane: Plane) -> None:
