@@ -47,7 +47,8 @@ def every_route_is_authorized(assembly: Assembly) -> Iterator[str]:
     """Every route of an HTTP API has an authorizer, but for those of the console's page; every Function URL asks for IAM."""
     for resource in assembly.resources("AWS::ApiGatewayV2::Route"):
         kind = resource.properties.get("AuthorizationType", "NONE")
-        if kind == "NONE" and resource.properties["RouteKey"] in PAGE_ROUTES:
+        is_consoles = resource.id.startswith("ConsoleApi")
+        if kind == "NONE" and is_consoles and resource.properties["RouteKey"] in PAGE_ROUTES:
             continue
         if kind not in ("AWS_IAM", "JWT") or (kind == "JWT" and "AuthorizerId" not in resource.properties):
             yield str(resource)

@@ -130,6 +130,10 @@ BROKEN: list[tuple[str, Break]] = [
     ),
     ("servers have no public address", change("AWS::EC2::Subnet", MapPublicIpOnLaunch=True)),
     ("every route is authorized", change("AWS::ApiGatewayV2::Route", AuthorizationType="NONE")),
+    (
+        "every route is authorized",
+        change("AWS::ApiGatewayV2::Route", AuthorizationType="NONE", RouteKey="GET /console"),
+    ),
     ("management is refused", forward_management),
     (
         "management is refused",

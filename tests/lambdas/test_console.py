@@ -119,3 +119,24 @@ def test_a_store_that_is_gone_is_said_and_stops_nothing(variables: dict[str, str
     assert answer.status == 200, answer.body
     assert answer.json["live"] is None
     assert any("not-there" in each["text"] for each in answer.json["attention"])
+
+
+def test_figures_that_cannot_be_read_are_unknown_and_said(aws_url: str, start: Starter) -> None:
+    """moto fails to answer for percentiles."""
+    local = names(aws_url)
+    asyncio.run(provision(local.clients(), local.bucket, local.table))
+    made = Deployment(local)
+    made.publish(RULES)
+    emit_a_request_a_minute(local, "adding", "newest", "pair_sum")
+    stores = {
+        "TIDEGATE_BUCKET": local.bucket,
+        "TIDEGATE_REGISTRY_TABLE": local.table,
+        "TIDEGATE_AWS_ENDPOINT_URL": local.url,
+    }
+    console = start("console", stores)
+    answer = ask(console, "/v1/overview", method="GET")
+    assert answer.status == 200, answer.body
+    assert answer.json["traffic"]["requests_per_s"] is answer.json["history"] is None
+    assert answer.json["live"]["by"] == "tests"
+    assert any("CloudWatch" in each["text"] for each in answer.json["attention"])
+    assert ask(console, "/v1/objectives/adding/traffic", method="GET").status == 503

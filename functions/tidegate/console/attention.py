@@ -74,13 +74,20 @@ class Item:
 
 
 async def attention(
-    sources: ConsoleSources, status: Json, opened: OpenedRules | None, pointer: Pointer | None
+    sources: ConsoleSources,
+    status: Json,
+    opened: OpenedRules | None,
+    pointer: Pointer | None,
+    uncounted: str | None = None,
 ) -> list[dict[str, Any]]:
-    """Return the items, the most urgent first; of many of a kind the first `MOST_OF_A_KIND`, and how many more there are."""
+    """Return the items, the most urgent first; of many of a kind the first `MOST_OF_A_KIND`, and how many more there are. `uncounted` says
+    why the traffic cannot be read, where it cannot."""
     items = [*_servers(status), *_problems(status), *_changes(status)]
     if opened is not None:
         items += _windows(opened, time.time())
-    if opened is not None and pointer is not None:
+    if uncounted is not None:
+        items.append(Item(Kind.PROBLEM, Severity.WARNING, f"the figures of the traffic cannot be read: {uncounted}"))
+    elif opened is not None and pointer is not None:
         items += await _unmatched(sources, opened, pointer)
     if sources.pairs is not None:
         try:

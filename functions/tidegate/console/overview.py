@@ -35,9 +35,15 @@ async def overview(sources: ConsoleSources, live: LiveRules) -> dict[str, Any]:
         pointer = await live.pointer()
         opened = await live.opened(pointer.live.revision)
     objectives = {} if opened is None else opened.revision.engine.objectives
-    traffic = sources.traffic
-    whole = None if traffic is None else await traffic.whole(WINDOW_S)
-    by_objective = {} if traffic is None else await traffic.objectives(WINDOW_S)
+    traffic, uncounted = sources.traffic, None
+    whole, history = None, None
+    by_objective: Mapping[str, Figures] = {}
+    if traffic is not None:
+        try:
+            by_objective, history = await traffic.objectives(WINDOW_S), await traffic.history()
+            whole = await traffic.whole(WINDOW_S)
+        except StoreError as error:
+            history, uncounted = None, str(error)
     return {
         "as_of": iso_time(time.time()),
         "stack": {
@@ -63,9 +69,9 @@ async def overview(sources: ConsoleSources, live: LiveRules) -> dict[str, Any]:
             _objective(objective, None if whole is None else by_objective.get(name, Figures(covered_s=whole.covered_s)))
             for name, objective in sorted(objectives.items())
         ],
-        "history": None if traffic is None else (await traffic.history())._asdict(),
+        "history": None if history is None else history._asdict(),
         "shards": list(_shards(status)),
-        "attention": await attention(sources, status, opened, pointer),
+        "attention": await attention(sources, status, opened, pointer, uncounted),
     }
 
 
