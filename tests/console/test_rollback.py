@@ -12,15 +12,16 @@ from tidegate.console.console import Console
 from tidegate.console.sources import ConsoleSources
 from tidegate.errors import RefusedError, StoreError
 
+from tests.control.mortal import Hold, Interference
 from tests.control.plane import Plane
 from tests.support.virtual_time import run
 
 
-def console_of(plane: Plane, *, writes: bool = True) -> Console:
+def console_of(plane: Plane, *, writes: bool = True, interference: Interference | None = None) -> Console:
     async def status() -> Mapping[str, Any]:
         return {}
 
-    return Console(ConsoleSources(status=status, plane=plane.process(), writes=writes))
+    return Console(ConsoleSources(status=status, plane=plane.process(interference), writes=writes))
 
 
 async def published(*targets: str) -> Plane:
@@ -70,6 +71,30 @@ def test_two_at_a_time_are_one(caplog: pytest.LogCaptureFixture) -> None:
 
     run(work())
     assert "the rollback of ana (console) is done (rolled back)" in caplog.text
+
+
+def test_the_end_of_one_lets_none_in_beside_the_next_one() -> None:
+    async def work() -> None:
+        plane = await published("scorer/1", "scorer/2", "scorer/3")
+        oldest = plane.bundles.history[0].revision
+        hold = Hold("bundles", "flip")
+        hold.go.set()
+        console = console_of(plane, interference=hold)
+        assert (await console.roll_back({"to": "live~1", "why": "slow"}, "ana"))["ok"]
+        hold.go.clear()
+        hold.held.clear()
+        second = asyncio.create_task(console.roll_back({"to": oldest, "why": "slower"}, "ben"))
+        await hold.held.wait()
+        # The first one has drained long before the console gives up on the second.
+        await asyncio.sleep(plane.config.drain_s + 10)
+        assert not second.done()
+        with pytest.raises(RefusedError, match="a rollback is under way"):
+            await console.roll_back({"to": "live~1", "why": "slowest"}, "eve")
+        hold.go.set()
+        assert (await second)["status"] == "rolled back"
+        await asyncio.sleep(60)
+
+    run(work())
 
 
 def test_one_that_cannot_be_done_says_why_and_the_next_one_may_try() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from tidegate.control.plane import ControlPlane
 from tidegate.control.rollback import RollbackRequest, RollbackResult, roll_back
-from tidegate.control.steps import Announce, StepEvent, StepState
+from tidegate.control.steps import StepEvent, StepState
 from tidegate.errors import PublishError, Refusal, RefusedError, malformed
 from tidegate.rules.bundle import revision_json, rules_of, short_revision
 
@@ -27,7 +27,8 @@ class Rollbacks:
     def __init__(self, plane: ControlPlane, *, stops_after_answers: bool = False) -> None:
         self._plane = plane
         self._stops_after_answers = stops_after_answers
-        self._flipping = False
+        self._flipping: object | None = None
+        """Stands for the rollback that has not flipped yet."""
 
     async def roll_back(self, to: str, why: str, by: str) -> dict[str, Any]:
         """Make the revision `to` live: its first digits, or `live~1` for the last one before the live one that is not marked bad.
@@ -37,25 +38,36 @@ class Rollbacks:
         """
         _check_text("to", to, 1)
         _check_text("why", why, 1)
-        if self._flipping:
+        if self._flipping is not None:
             raise RefusedError(Refusal.NOT_ROLLED_BACK, "a rollback is under way; look at the history once it is done")
-        self._flipping = True
+        own = self._flipping = object()
+
+        def end() -> None:
+            # The next one may be under way by then.
+            if self._flipping is own:
+                self._flipping = None
+
         try:
             before = await self._live()
         except BaseException:
-            self._flipping = False
+            end()
             raise
         flipped = asyncio.Event()
 
         def announce(event: StepEvent) -> None:
             if event.step == "flip" and event.state is StepState.DONE:
                 flipped.set()
-                self._flipping = False
+                end()
+
+        def ended(work: asyncio.Task[RollbackResult]) -> None:
+            end()
+            _log(work, by)
 
         revision = None if to == "live~1" else to
         request = RollbackRequest(by=by, why=why, revision=revision, leaving=None if revision is not None else before)
         audit.info("rollback to %s asked for by %s: %s", to, by, why)
-        work = asyncio.create_task(self._work(request, announce))
+        work = asyncio.create_task(roll_back(self._plane, request, announce))
+        work.add_done_callback(ended)
         waiting = asyncio.create_task(flipped.wait())
         try:
             if self._stops_after_answers:
@@ -65,46 +77,39 @@ class Rollbacks:
         finally:
             waiting.cancel()
         if work.done():
-            return self._ended(work, by)
-        work.add_done_callback(lambda task: self._log(task, by))
+            return _result(work)
         if not flipped.is_set():
             return {"ok": True, "status": "under way", **revision_json(None), "before": before and rules_of(before)}
         live = await self._live()
         return {"ok": True, "status": "rolled back", **revision_json(live), "before": before and rules_of(before)}
 
-    async def _work(self, request: RollbackRequest, announce: Announce) -> RollbackResult:
-        try:
-            return await roll_back(self._plane, request, announce)
-        finally:
-            self._flipping = False
-
     async def _live(self) -> str | None:
         pointer = await self._plane.reader.pointer()
         return None if pointer is None else pointer.live.revision
 
-    def _ended(self, work: asyncio.Task[RollbackResult], by: str) -> dict[str, Any]:
-        self._log(work, by)
-        try:
-            result = work.result()
-        except PublishError as error:
-            raise RefusedError(Refusal.NOT_ROLLED_BACK, str(error), step=error.step) from error
-        return {"ok": True, **result.as_dict()}
 
-    @staticmethod
-    def _log(work: asyncio.Task[RollbackResult], by: str) -> None:
-        if work.cancelled():
-            audit.warning("the rollback of %s was cut off", by)
-        elif (error := work.exception()) is not None:
-            audit.warning("the rollback of %s failed: %s", by, error)
-        else:
-            result = work.result()
-            audit.info(
-                "the rollback of %s is done (%s): revision %s is live, before it was %s",
-                by,
-                result.status,
-                short_revision(result.revision),
-                short_revision(result.before),
-            )
+def _result(work: asyncio.Task[RollbackResult]) -> dict[str, Any]:
+    try:
+        result = work.result()
+    except PublishError as error:
+        raise RefusedError(Refusal.NOT_ROLLED_BACK, str(error), step=error.step) from error
+    return {"ok": True, **result.as_dict()}
+
+
+def _log(work: asyncio.Task[RollbackResult], by: str) -> None:
+    if work.cancelled():
+        audit.warning("the rollback of %s was cut off", by)
+    elif (error := work.exception()) is not None:
+        audit.warning("the rollback of %s failed: %s", by, error)
+    else:
+        result = work.result()
+        audit.info(
+            "the rollback of %s is done (%s): revision %s is live, before it was %s",
+            by,
+            result.status,
+            short_revision(result.revision),
+            short_revision(result.before),
+        )
 
 
 def _check_text(name: str, text: Any, least: int) -> None:
