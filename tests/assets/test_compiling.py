@@ -73,6 +73,10 @@ def test_a_copy_of_other_sources_is_not_found(tmp_path: Path) -> None:
         shutil.copyfile(PACKAGE / path, package / path)
     same = compiled_folder(package, tmp_path)
     assert same.name == compiled_folder().name
+    page = package / "web" / "console" / "assets" / "page.js"
+    page.parent.mkdir()
+    page.write_text("// What a gateway never reads.\n")
+    assert compiled_folder(package, tmp_path) == same
     module = package / "gateway" / "dispatcher.py"
     module.write_text(module.read_text() + "\n")
     assert compiled_folder(package, tmp_path) != same

@@ -16,8 +16,8 @@ import tidegate
 
 PACKAGE = Path(tidegate.__file__).parent
 
-# What a gateway never imports, so that editing it leaves the copy as it is.
-_LEFT_OUT = frozenset({"analysis", "cli", "console", "testing"})
+# What a gateway never reads, so that editing it leaves the copy as it is.
+_LEFT_OUT = ("analysis", "cli", "console", "testing", "web/console/assets")
 _DIGITS = 16
 
 
@@ -25,7 +25,9 @@ def copied_files(package: Path = PACKAGE) -> Iterator[Path]:
     """Yield the files of the package that belong to a copy, in order, relative to `package`."""
     for path in sorted(package.rglob("*")):
         relative = path.relative_to(package)
-        if path.is_file() and "__pycache__" not in relative.parts and relative.parts[0] not in _LEFT_OUT:
+        if not path.is_file() or "__pycache__" in relative.parts:
+            continue
+        if not any(relative.is_relative_to(each) for each in _LEFT_OUT):
             yield relative
 
 
