@@ -189,6 +189,6 @@ def test_edited_rules_are_checked_and_tried_while_they_are_written(open_page: Op
     finding = page.locator(".drafts .attention").get_by_role("button").first
     assert f"line {line}" in finding.inner_text() or f"line {line - 1}" in finding.inner_text()
     finding.click()
-    assert page.evaluate("document.activeElement.tagName") == "TEXTAREA"
+    until(page, "document.activeElement.tagName === 'TEXTAREA'")
     page.get_by_role("button", name="Back to the live rules").click()
     page.get_by_text("The rules are as they are live").wait_for()

@@ -1,5 +1,5 @@
 // The shell: navigation, who is signed in, how current the page is, and the page of the address.
-import { html, render, useEffect, useErrorBoundary, useRef, useState } from "./lib/dom.js";
+import { html, render, useEffect, useErrorBoundary, useLayoutEffect, useRef, useState } from "./lib/dom.js";
 import { signIn, signOut, token } from "./lib/api.js";
 import { connection, overview, start } from "./lib/events.js";
 import { short } from "./lib/format.js";
@@ -95,7 +95,7 @@ function Page({ section, parts }) {
   useEffect(() => {
     if (section === "history") go(to("rules", "history"), { replace: true });
   }, [section]);
-  useEffect(() => {
+  useLayoutEffect(() => {
     mend();
     if (page) page[2]().then((module) => setLoaded({ section, View: module.default }), (error) => setLoaded({ section, error }));
   }, [section]);
@@ -106,14 +106,19 @@ function Page({ section, parts }) {
   return html`<${loaded.View} parts=${parts} />`;
 }
 
+const sectionOf = (path) => {
+  const parts = path.slice(BASE.length).split("/").filter(Boolean).map(decodeURIComponent);
+  return parts.length ? parts : [""];
+};
+
 function App() {
   const { path } = place.use();
   const known = token.use();
   const { state, error } = connection.use();
   const main = useRef(null);
   const first = useRef(true);
-  const [section = "", ...parts] = path.slice(BASE.length).split("/").filter(Boolean).map(decodeURIComponent);
-  useEffect(start, [known]);
+  const [section, ...parts] = sectionOf(path);
+  useLayoutEffect(start, [known]);
   // After a change of the page, the reader continues at its heading.
   useEffect(() => {
     if (!first.current) main.current?.focus({ preventScroll: true });
@@ -125,6 +130,9 @@ function App() {
     <${Navigation} section=${section} />
     <main id="main" tabIndex="-1" ref=${main}>${locked ? html`<${SignIn} error=${error} />` : html`<${Page} key=${section} section=${section} parts=${parts} />`}</main>`;
 }
+
+// The module of the first page is on its way while the frame is drawn; where it fails, the page says so.
+PAGES.find(([key]) => key === sectionOf(location.pathname)[0])?.[2]().catch(() => {});
 
 const root = document.getElementById("app");
 root.replaceChildren();
