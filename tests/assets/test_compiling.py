@@ -47,6 +47,8 @@ def test_the_gateways_tests_pass_on_its_compiled_copy(tmp_path: Path) -> None:
     left_out = {path.name for path in PACKAGE.iterdir()} - {path.name for path in (copy / PACKAGE.name).iterdir()}
     for name in left_out - {"__pycache__"}:
         (tmp_path / "copy" / PACKAGE.name / name).symlink_to(PACKAGE / name)
+    page = Path("web", "console", "assets")
+    (tmp_path / "copy" / PACKAGE.name / page).symlink_to(PACKAGE / page)
     environment = os.environ | {"PYTHONPATH": str(tmp_path / "copy")}
     environment = {name: value for name, value in environment.items() if not name.startswith("PYTEST_")}
     script = "from tidegate.gateway import dispatcher; print(dispatcher.__file__)"
