@@ -18,8 +18,6 @@ PACKAGE = Path(tidegate.__file__).parent
 
 # What a gateway never reads, so that editing it leaves the copy as it is.
 _LEFT_OUT = ("analysis", "cli", "console", "testing", "web/console/assets")
-# The control plane serves them.
-_PAGE = ("web", "console", "assets")
 _DIGITS = 16
 
 
