@@ -220,8 +220,7 @@ def grant_of(name: str, storage: StorageStack) -> Grant:
         return replace(grant, writes=(), sends=())
     if name == "console" and not (settings.console and settings.console.writes):
         registry = tuple(each for each in grant.registry if each is not MARKS_WEDGED)
-        reads, lists = (tuple(each for each in prefixes if each != SAMPLES) for prefixes in (grant.reads, grant.lists))
-        return Grant(reads, lists, registry=registry, metrics=True, opens=grant.opens)
+        return replace(grant, writes=(), deletes=(), registry=registry, management_secret=False)
     return grant
 
 
