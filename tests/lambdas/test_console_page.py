@@ -99,7 +99,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         aws = names(url)
         asyncio.run(provision(aws.clients(), aws.bucket, aws.table))
         server.infer = ANSWER
-        entry = RegisteredEndpoint(Endpoint("alpha", server.host, server.port), EndpointState.READY, time.time())
+        entry = RegisteredEndpoint(Endpoint("alpha", server.host, server.port), EndpointState.READY, time.time() + 50)
         asyncio.run(DynamoRegistry(aws.clients(), aws.table).register(entry))
         stores = {
             "TIDEGATE_BUCKET": aws.bucket,

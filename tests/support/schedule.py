@@ -23,7 +23,9 @@ TOGETHER = {
     ),
     "example stack": (
         "tests/docs/test_documented_commands.py",
+        "tests/docs/test_console_page.py",
         "tests/docs/test_facts_page.py",
+        "tests/docs/test_grpc_page.py",
         "tests/docs/test_control_plane_page.py",
         "tests/docs/test_push_section.py",
         "tests/docs/test_troubleshooting_page.py",
