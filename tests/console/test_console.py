@@ -219,6 +219,36 @@ def test_shadows_that_fail_need_attention(plane: Plane) -> None:
     }  # fmt: skip
 
 
+def test_stores_that_hang_delay_no_overview(caplog: pytest.LogCaptureFixture) -> None:
+    plane, answered = published({"main": RULES}), asyncio.Event()
+
+    async def pairs() -> list[dict[str, Any]]:
+        await answered.wait()
+        raise StoreError("S3 is down")
+
+    async def work() -> Any:
+        process = plane.process()
+        status = (await read_status(process)).as_dict()
+
+        async def read_before() -> Mapping[str, Any]:
+            return status
+
+        # Another one, which has opened nothing.
+        console = Console(ConsoleSources(status=read_before, plane=plane.process(), pairs=pairs))
+        held = plane.bundles.faults.held["bundle"] = asyncio.Event()
+        async with asyncio.timeout(30):
+            overview = await console.overview()
+        plane.bundles.faults.held.clear()
+        held.set()
+        answered.set()
+        assert (await console.traffic("main", 60.0))["rules"]
+        return overview
+
+    found = asyncio.run(work())
+    assert (found["live"]["flip"], found["objectives"]) == (1, [])
+    assert "cannot be read again: S3 is down" in caplog.text
+
+
 def test_a_stacks_own_status_has_everything_that_needs_attention(plane: Plane) -> None:
     process = plane.process()
     place = {"model": "scorer", "is_open": True, "ejected_until": None}

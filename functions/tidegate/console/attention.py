@@ -13,7 +13,6 @@ from tidegate.console.live_rules import OpenedRules
 from tidegate.console.sources import ConsoleSources
 from tidegate.control.observe import ActionKind
 from tidegate.control.status import ServerState
-from tidegate.errors import StoreError
 from tidegate.ports import Pointer
 from tidegate.ports.bundle_store import iso_time
 from tidegate.rules.bundle import short_revision
@@ -90,10 +89,7 @@ async def attention(
     elif opened is not None and pointer is not None:
         items += await _unmatched(sources, opened, pointer)
     if sources.pairs is not None:
-        try:
-            items += _shadows(await sources.pairs())
-        except StoreError as error:
-            items.append(Item(Kind.PROBLEM, Severity.WARNING, f"the comparisons of shadows cannot be read: {error}"))
+        items += _shadows(await sources.pairs())
     order = list(Severity)
     return [asdict(each) for each in sorted(_bounded(items), key=lambda each: order.index(each.severity))]
 

@@ -13,7 +13,7 @@ from tidegate.console.catalogue import Catalogue
 from tidegate.console.children import Children, Task
 from tidegate.console.golden import sample_inputs
 from tidegate.console.graph import graph
-from tidegate.console.kept import Computed, Kept
+from tidegate.console.kept import Computed, Kept, Latest
 from tidegate.console.live_rules import LiveRules, OpenedRules, named, open_rules
 from tidegate.console.objective import objective_rules
 from tidegate.console.overview import WINDOW_S, overview
@@ -50,7 +50,8 @@ class Console:
 
     def __init__(self, sources: ConsoleSources) -> None:
         if sources.pairs is not None:
-            sources = replace(sources, pairs=Kept(sources.pairs, PAIRS_S).get)
+            pairs: Latest[Sequence[Json]] = Latest(sources.pairs, PAIRS_S, ())
+            sources = replace(sources, pairs=pairs.get)
         self._sources = sources
         self._live = LiveRules(sources.plane)
         self._overview = Kept(lambda: overview(sources, self._live), OVERVIEW_S)

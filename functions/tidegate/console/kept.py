@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Generic, TypeVar
 
+from tidegate.errors import StoreError
+
+_log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 SOON_S = 0.3
@@ -36,6 +40,34 @@ class Kept(Generic[T]):
         value = await self._read()
         self._until = time.monotonic() + self._most_s
         return value
+
+
+class Latest(Generic[T]):
+    """A value that is read every `every_s` seconds while it is asked for, and is given as it was read last where a read takes long or
+    fails. `value` is given before the first one."""
+
+    def __init__(self, read: Callable[[], Awaitable[T]], every_s: float, value: T) -> None:
+        self._read = read
+        self._every_s = every_s
+        self._value = value
+        self._reading: asyncio.Task[None] | None = None
+        self._due = 0.0
+
+    async def get(self) -> T:
+        """Return the value. Raises nothing."""
+        if (self._reading is None or self._reading.done()) and time.monotonic() >= self._due:
+            self._due = time.monotonic() + self._every_s
+            self._reading = asyncio.create_task(self._take())
+        if self._reading is not None:
+            await asyncio.wait([self._reading], timeout=SOON_S)
+        return self._value
+
+    async def _take(self) -> None:
+        try:
+            self._value = await self._read()
+        except StoreError as error:
+            # The status of the fleet has the problem, too.
+            _log.warning("what the console shows of the last time cannot be read again: %s", error)
 
 
 class Computed(Generic[T]):

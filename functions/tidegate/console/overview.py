@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 from collections.abc import Iterator, Mapping
@@ -21,6 +22,8 @@ from tidegate.rules.bundle import revision_json
 from tidegate.rules.contract import Objective
 
 WINDOW_S = 60.0
+OPENING_S = 2.0
+"""The longest wait for the live rules, which a store that hangs gives late; they are read further."""
 
 Json = Mapping[str, Any]
 
@@ -31,9 +34,10 @@ async def overview(sources: ConsoleSources, live: LiveRules) -> dict[str, Any]:
     pointer: Pointer | None = None
     opened: OpenedRules | None = None
     # The fleet's status names the problem.
-    with contextlib.suppress(StoreError, BundleError):
+    with contextlib.suppress(StoreError, BundleError, TimeoutError):
         pointer = await live.pointer()
-        opened = await live.opened(pointer.live.revision)
+        async with asyncio.timeout(OPENING_S):
+            opened = await live.opened(pointer.live.revision)
     objectives = {} if opened is None else opened.revision.engine.objectives
     traffic, uncounted = sources.traffic, None
     whole, history = None, None
