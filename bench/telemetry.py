@@ -12,6 +12,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,7 +21,9 @@ from tidegate import stack_file
 from tidegate.bootstrap.compiled import find_compiled
 from tidegate.bootstrap.stack_metrics import READ_S
 from tidegate.cli.stacks import read_fleet
+from tidegate.console.processes import process_figures
 from tidegate.metrics.exposition import Format
+from tidegate.rules import compile_directory
 
 from bench.load import Peer, infer_request, throughput_per_s
 from bench.stack import stack
@@ -33,7 +36,7 @@ VALUES = 256
 MODELS = int(os.environ.get("TELEMETRY_MODELS", "300"))
 SCRAPES = 7
 CONTEXT = {"member_id": "1138", "country": "US", "device": "tv"}
-OFF, ON = "neither", "both"
+OFF, COUNTED, ON = "neither", "counted", "counted and logged"
 ENSEMBLE = """\
 name: "{name}"
 platform: "ensemble"
@@ -55,31 +58,64 @@ def run() -> str:
     with tempfile.TemporaryDirectory() as folder:
         with stack("bench/rules", "bench/models") as url:
             server = urlsplit(read_fleet(url)["shards"][0]["endpoints"][0]["url"]).port or 80
-            rates = _rates(server, Path(folder) / "requests.log")
+            rates = _rates(server, Path(folder))
         return _report(rates, _scraped(Path(folder)))
 
 
-def _rates(server: int, log: Path) -> dict[str, list[float]]:
-    """The answers per second of both gateways, in alternating rounds."""
-    rates: dict[str, list[float]] = {OFF: [], ON: []}
-    with _gateway(server) as off, _gateway(server, str(log)) as on:
-        peers = {OFF: _peer(OFF, off), ON: _peer(ON, on)}
-        for peer in peers.values():
-            throughput_per_s(peer, CONNECTIONS, SECONDS)
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Of each gateway, round by round: answers per second, and microseconds of CPU time for an answer."""
+
+    per_s: dict[str, list[float]]
+    cpu_us: dict[str, list[float]]
+
+    def cost(self, name: str) -> tuple[float, float]:
+        """Return what one takes of the throughput, and add to the CPU time, as shares: the medians of the rounds' own ratios, so that
+        what changes slowly on the machine counts on both sides."""
+        pairs = zip(self.per_s[OFF], self.per_s[name], self.cpu_us[OFF], self.cpu_us[name], strict=True)
+        found = [(1 - on / off, cpu_on / cpu_off - 1) for off, on, cpu_off, cpu_on in pairs]
+        return statistics.median(each for each, _ in found), statistics.median(each for _, each in found)
+
+
+def _rates(server: int, folder: Path) -> Measured:
+    """Measure the gateways in alternating rounds."""
+    names = (OFF, COUNTED, ON)
+    measured = Measured({name: [] for name in names}, {name: [] for name in names})
+    bundle, log = folder / "bundle", folder / "requests.log"
+    bundle.write_bytes(compile_directory(Path("bench/rules")))
+    with (
+        _gateway(server, bundle) as off,
+        _gateway(server, bundle, Path("-")) as counted,
+        _gateway(server, bundle, log) as on,
+    ):
+        found = {OFF: off, COUNTED: counted, ON: on}
+        for name, (_, port) in found.items():
+            throughput_per_s(_peer(name, port), CONNECTIONS, SECONDS)
         for turn in range(ROUNDS):
-            for name in (OFF, ON) if turn % 2 else (ON, OFF):
-                rates[name].append(throughput_per_s(peers[name], CONNECTIONS, SECONDS))
-    return rates
+            for name in (names[turn % 3 :] + names[: turn % 3])[:: 1 if turn % 2 else -1]:
+                pid, port = found[name]
+                began_s = _cpu_s(pid)
+                per_s = throughput_per_s(_peer(name, port), CONNECTIONS, SECONDS)
+                measured.per_s[name].append(per_s)
+                measured.cpu_us[name].append((_cpu_s(pid) - began_s) * 1e6 / (per_s * SECONDS))
+    return measured
+
+
+def _cpu_s(pid: int) -> float:
+    figures = process_figures(pid)
+    assert figures is not None
+    return figures.cpu_s
 
 
 @contextlib.contextmanager
-def _gateway(server: int, *log: str) -> Iterator[int]:
+def _gateway(server: int, *files: Path) -> Iterator[tuple[int, int]]:
+    """Yield the process and the port."""
     compiled = find_compiled()
     if compiled is None:
         raise RuntimeError("the gateway is not compiled: make compiled")
     path = os.pathsep.join([str(compiled), str(Path.cwd())])
     process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "bench.telemetry_gateway", str(server), *log],
+        [sys.executable, "-P", "-m", "bench.telemetry_gateway", str(server), *map(str, files)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -87,7 +123,7 @@ def _gateway(server: int, *log: str) -> Iterator[int]:
     )
     try:
         assert process.stdout is not None
-        yield int(process.stdout.readline())
+        yield process.pid, int(process.stdout.readline())
     finally:
         process.communicate(timeout=20)
 
@@ -144,23 +180,25 @@ def _scrape(url: str, token: str, form: Format) -> tuple[float, bytes]:
     return (time.perf_counter() - began) * 1e3, text
 
 
-def _report(rates: dict[str, list[float]], scraped: dict[str, Any]) -> str:
-    rate = {name: statistics.median(found) for name, found in rates.items()}
-    # Of neighbouring rounds, so that what changes slowly on the machine counts on both sides.
-    cost = statistics.median(1 - on / off for off, on in zip(rates[OFF], rates[ON], strict=True))
+def _report(measured: Measured, scraped: dict[str, Any]) -> str:
+    rate, cpu = (
+        {name: statistics.median(each) for name, each in found.items()} for found in (measured.per_s, measured.cpu_us)
+    )
     took = {kind: statistics.median(scraped[kind]) for kind in ("read", "kept", "openmetrics")}
     return "\n".join(
         [
             "## Metrics and the log of requests",
             "",
-            "Two gateways in front of one real Triton, which echoes 1 kB: one counts each request, hands the counts on once a second and writes",
-            f"a line of the log, the other does neither. {CONNECTIONS} connections without a pause; {ROUNDS} rounds of {SECONDS:g} s, the two in turn; medians.",
+            "Three gateways in front of one real Triton, which echoes 1 kB: one counts each request and hands the counts on once a second, one writes",
+            f"a line of the log, too, and one does neither. {CONNECTIONS} connections without a pause; {ROUNDS} rounds of {SECONDS:g} s, the three in turn;",
+            "medians, those of the costs of the rounds' own ratios.",
             "",
-            "| counted and logged | requests per second |",
-            "|---|---:|",
-            *(f"| {name} | {rate[name]:,.0f} |" for name in (OFF, ON)),
-            "",
-            f"So both together cost {100 * cost:.1f} % of the throughput (the median of the rounds' own ratios).",
+            "| | requests per second | cost | µs of the gateway's CPU time for each | cost |",
+            "|---|---:|---:|---:|---:|",
+            *(
+                f"| {name} | {rate[name]:,.0f} | {100 * measured.cost(name)[0]:.1f} % | {cpu[name]:.0f} | {100 * measured.cost(name)[1]:.1f} % |"
+                for name in (OFF, COUNTED, ON)
+            ),
             "",
             f"`GET /metrics` of a stack with {MODELS} models, each of which was asked: {scraped['lines']:,} lines.",
             "",

@@ -1,9 +1,9 @@
 """A gateway in a process of its own in front of one server, with or without what it reports of its requests.
 
-    python -P -m bench.telemetry_gateway SERVER_PORT [LOG]
+    python -P -m bench.telemetry_gateway SERVER_PORT BUNDLE [-|LOG]
 
-With a log it counts its requests, takes the counts once a second as the gateway of a stack does, and logs each request. It prints its
-port.
+It decides by the rules in the file BUNDLE. With a third argument it counts its requests, and takes the counts once a second as the
+gateway of a stack does; with a log it logs each request, too. It prints its port.
 """
 
 from __future__ import annotations
@@ -18,39 +18,49 @@ from pathlib import Path
 
 import uvloop
 from tidegate.bootstrap import build_gateway
-from tidegate.bootstrap.gateway_channel import BEAT_S
+from tidegate.bootstrap.gateway_channel import BEAT_S, PushedDirectory
 from tidegate.bootstrap.gateway_process import GC_THRESHOLDS, keep_freed_memory, listener_config
 from tidegate.bootstrap.log_file import LogFile
 from tidegate.gateway.traffic import TrafficCounter
 from tidegate.listener import Listener
-from tidegate.ports import Endpoint
-from tidegate.rules import compile_directory, load_bundle
+from tidegate.rules import Engine, load_bundle
 from tidegate.settings import Settings
-from tidegate.testing import MemoryEndpointDirectory, MemoryEngineSource
 
 
-async def serve(server_port: int, log_path: str | None) -> None:
+class FixedRules:
+    """An `EngineSource` of one engine: the copy that is compiled has no `tidegate.testing`."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def engine(self) -> Engine:
+        return self._engine
+
+    def catching_up(self) -> None:
+        return None
+
+
+async def serve(server_port: int, bundle: Path, counts: bool, log_path: str | None) -> None:
     """Serve until the end of standard input."""
-    settings, engine = Settings(), load_bundle(compile_directory(Path("bench/rules")))
-    directory = MemoryEndpointDirectory({"alpha": (Endpoint("alpha", "127.0.0.1", server_port),)})
+    settings, directory = Settings(), PushedDirectory()
+    directory.replace(0, {"alpha": [("127.0.0.1", server_port, None)]})
     counter = TrafficCounter()
     log = None if log_path is None else LogFile(log_path)
     gateway = build_gateway(
         settings,
-        MemoryEngineSource(engine),
+        FixedRules(load_bundle(bundle.read_bytes())),
         directory,
-        observe=None if log is None else counter.observe,
-        count=None if log is None else counter.ended,
+        observe=counter.observe if counts else None,
+        count=counter.ended if counts else None,
         write_line=None if log is None else log.write,
     )
     listener = socket.create_server(("127.0.0.1", 0))
     await Listener(gateway.app, listener_config(settings)).start(listener)
     print(listener.getsockname()[1], flush=True)
-    if log is not None:
-        taking = asyncio.create_task(_take(counter))
+    taking = asyncio.create_task(_take(counter))
     await asyncio.to_thread(sys.stdin.read)
+    taking.cancel()
     if log is not None:
-        taking.cancel()
         log.close()
     await gateway.close()
 
@@ -62,11 +72,11 @@ async def _take(counter: TrafficCounter) -> None:
 
 
 def main(arguments: Sequence[str]) -> None:
-    server_port, *log = arguments
+    server_port, bundle, *log = arguments
     gc.set_threshold(*GC_THRESHOLDS)
     keep_freed_memory()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve(int(server_port), log[0] if log else None))
+        runner.run(serve(int(server_port), Path(bundle), bool(log), log[0] if log and log[0] != "-" else None))
 
 
 if __name__ == "__main__":
