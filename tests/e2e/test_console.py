@@ -8,7 +8,6 @@ import signal
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import pytest
 
 from tests.support.commands import tidegate
 from tests.support.stack import RunningStack, eventually, make_repository, running_stack, write_rules
+from tests.web.conftest import Reply
 
 OBJECTIVE = """\
 objective: main
@@ -60,26 +60,13 @@ def write_project(root: Path) -> tuple[Path, Path]:
     return rules, models
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """An HTTP response."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.body)
-
-
 def ask(
     stack: RunningStack,
     path: str,
     body: Any = None,
     token: str | None = "",
     headers: Mapping[str, str] | None = None,
-) -> Answer:
+) -> Reply:
     """Ask as an operator does; `token` None: without one."""
     sent = {} if token is None else {"Authorization": f"Bearer {token or stack.known.operator_token}"}
     data = None
@@ -88,9 +75,9 @@ def ask(
     request = urllib.request.Request(stack.url + path, data=data, headers={**sent, **(headers or {})})
     try:
         with urllib.request.urlopen(request, timeout=120) as response:
-            return Answer(response.status, _lower(response.headers), response.read())
+            return Reply(response.status, _lower(response.headers), response.read())
     except urllib.error.HTTPError as error:
-        return Answer(error.code, _lower(error.headers), error.read())
+        return Reply(error.code, _lower(error.headers), error.read())
 
 
 def _lower(headers: Any) -> dict[str, str]:
@@ -251,7 +238,7 @@ def test_the_placement_is_the_plan_of_the_fleet(stack: RunningStack) -> None:
     assert (found["fits"], found["moves"], found["placement"]["versioned"]) == (True, [], ["a"])
 
 
-def draft(stack: RunningStack, text: str, context: Any = None, path: str = "objectives/main.yaml") -> Answer:
+def draft(stack: RunningStack, text: str, context: Any = None, path: str = "objectives/main.yaml") -> Reply:
     return ask(stack, "/v1/drafts", {"objective": "main", "files": [{"path": path, "text": text}], "context": context})
 
 

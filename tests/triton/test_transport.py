@@ -655,11 +655,11 @@ def test_what_a_response_means_does_not_depend_on_those_before_it(turns: list[An
             transport = PooledTransport()
             for (_, (status, body, value)), _, above in turns:
                 request = HttpRequest("POST", "/m", (), b"payload", True, stream_above_bytes=above)
-                answer = await transport.send(server.endpoint, request, 5)
+                answer = await transport.send(server.endpoint, request, 60)
                 found = answer.body
                 if answer.stream is not None:
                     assert status < 300
-                    while piece := await answer.stream.next(5):
+                    while piece := await answer.stream.next(60):
                         found += piece
                 assert (answer.status, found, answer.header(b"x")) == (status, body, value)
             await transport.aclose()
@@ -678,7 +678,7 @@ def test_a_known_head_does_not_hide_bytes_that_nobody_asked_for(run: Any) -> Non
         async with Scripted(script) as server:
             transport = PooledTransport()
             for _ in range(4):
-                assert (await transport.send(server.endpoint, POST, 5)).body == b"ok"
+                assert (await transport.send(server.endpoint, POST, 60)).body == b"ok"
             assert server.count == 2
 
     run(main())
@@ -689,8 +689,8 @@ def test_a_request_for_the_head_alone_follows_one_with_the_same_head(run: Any) -
         async with Scripted(always(OK)) as server:
             transport = PooledTransport()
             for _ in range(2):
-                assert (await transport.send(server.endpoint, POST, 5)).body == b"ok"
-            answer = await transport.send(server.endpoint, HttpRequest("HEAD", "/"), 5)
+                assert (await transport.send(server.endpoint, POST, 60)).body == b"ok"
+            answer = await transport.send(server.endpoint, HttpRequest("HEAD", "/"), 60)
             assert (answer.status, answer.body) == (200, b"")
 
     run(main())
