@@ -11,9 +11,11 @@ import json
 import logging
 import os
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
+
+from starlette.exceptions import HTTPException
 
 from tidegate.errors import (
     BrokenAnswerError,
@@ -37,6 +39,7 @@ from tidegate.errors import (
     TidegateError,
     UnavailableError,
     UnknownObjectiveError,
+    malformed,
 )
 from tidegate.rules.nearest import suggestion
 from tidegate.web.bodies import BodyTooLargeError, BodyTooSlowError
@@ -45,6 +48,7 @@ from tidegate.web.http import Answer, json_headers
 
 _log = logging.getLogger("tidegate.web")
 _RETRY_LATER = ((b"retry-after", b"1"),)
+_LONGEST_SHOWN = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,12 +127,14 @@ def wrong_coding(detail: str) -> WebError:
     return WebError(failure)
 
 
-def no_streams() -> WebError:
-    """Return the error for a stream from a gateway that can only send whole answers (501)."""
-    detail = (
-        "this gateway runs as a Lambda function, which sends an answer only when it is complete: use generate where the model "
-        "gives one response, or ask POST /v1/objectives/{objective}/resolve where it is served, and stream from there"
-    )
+def no_streams(
+    instead: str = (
+        "use generate where the model gives one response, or ask POST /v1/objectives/{objective}/resolve where it is served, and stream "
+        "from there"
+    ),
+) -> WebError:
+    """Return the error for a stream from a process that can only send whole answers (501); `instead` says what to do."""
+    detail = f"this runs as a Lambda function, which sends an answer only when it is complete: {instead}"
     return WebError(Failure(501, "not-offered", "Not offered", detail))
 
 
@@ -153,11 +159,19 @@ def encoded_path() -> WebError:
     return not_found("the path holds '%': write every character of it as it is, no path served here needs encoding")
 
 
-def from_status(status: int, allowed: str | None) -> WebError:
-    """Return the error for what the router refused: a wrong method (`allowed` lists the right ones) or an unknown path."""
-    if status == 405 and allowed is not None:
-        return wrong_method(allowed)
-    return not_found()
+def no_route(error: Exception) -> WebError:
+    """Return the error for what Starlette's router refused: a wrong method or an unknown path."""
+    assert isinstance(error, HTTPException)
+    allowed = (error.headers or {}).get("Allow")
+    return not_found() if error.status_code != 405 or allowed is None else wrong_method(allowed)
+
+
+def check_query(query: Iterable[str], known: Sequence[str]) -> None:
+    """Check the names of a query. Raises `RefusedError`: one is not `known`."""
+    for name in query:
+        if name not in known:
+            right = f"the path takes only {', '.join(known)}" if known else "the path takes no query"
+            raise malformed(f"unknown name {name[:_LONGEST_SHOWN]!r} in the query: {right}")
 
 
 def failure_of(error: Exception) -> Failure:

@@ -21,7 +21,7 @@ from tidegate.ports import FleetStatus
 from tidegate.rules.contract import Objective
 from tidegate.web.bodies import ClientGoneError
 from tidegate.web.callers import Operators
-from tidegate.web.errors import from_status, not_found, problem
+from tidegate.web.errors import check_query, no_route, not_found, problem
 from tidegate.web.front_page import FrontPage
 from tidegate.web.http import LEASE, RECORD, Answer, Receive, Scope, Send, json_answer, json_bytes_answer
 from tidegate.web.openapi import ObjectiveDocuments, whole_document
@@ -36,7 +36,6 @@ Response = Answer | StreamedAnswer | Callable[[Scope, Receive, Send], Awaitable[
 _UNAVAILABLE = (DispatchError, ModelAnswerError, ModelRefusedError)
 _EXPLAIN = ("explain",)
 _OBJECTIVE = ("objective",)
-_LONGEST_SHOWN = 64
 
 
 class V1Handler:
@@ -83,7 +82,7 @@ class V1Handler:
         async def answer(request: Request) -> Response:
             try:
                 if request.scope["query_string"]:
-                    _check_query(request, query)
+                    check_query(request.query_params, query)
                 return await endpoint(request)
             except ClientGoneError:
                 return _unanswered
@@ -165,16 +164,8 @@ async def _unanswered(_scope: Scope, _receive: Receive, _send: Send) -> None:
     """Send nothing to a caller that has left."""
 
 
-def _check_query(request: Request, known: tuple[str, ...]) -> None:
-    for name in request.query_params:
-        if name not in known:
-            right = f"the path takes only {', '.join(known)}" if known else "the path takes no query"
-            raise malformed(f"unknown name {name[:_LONGEST_SHOWN]!r} in the query: {right}")
-
-
 async def _no_route(_request: Request, error: Exception) -> Answer:
-    assert isinstance(error, HTTPException)
-    return problem(from_status(error.status_code, (error.headers or {}).get("Allow")))
+    return problem(no_route(error))
 
 
 def _attributes(objective: Objective) -> list[dict[str, Any]]:

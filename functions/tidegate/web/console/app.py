@@ -21,7 +21,15 @@ from tidegate.strict_json import UnreadableError, parse
 from tidegate.web.console import paths
 from tidegate.web.console.assets import FOLDER, INDEX, assets
 from tidegate.web.console.forwarding import MOST_BODY_BYTES
-from tidegate.web.errors import console_body_too_large, from_status, no_streams, not_found, problem, wrong_media_type
+from tidegate.web.errors import (
+    check_query,
+    console_body_too_large,
+    no_route,
+    no_streams,
+    not_found,
+    problem,
+    wrong_media_type,
+)
 from tidegate.web.head import RequestHead
 from tidegate.web.http import Answer, HeaderList, RawHeaders, Scope, header_values, json_answer
 from tidegate.web.json_body import check_media
@@ -33,7 +41,6 @@ AuthorOf = Callable[[Scope], str]
 """Returns the name of the operator who sent a request, for the history."""
 
 NO_STORE: HeaderList = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
-_LONGEST_SHOWN = 64
 _SECONDS = re.compile(r"[0-9]{1,6}(\.[0-9]{1,3})?")
 
 
@@ -89,7 +96,7 @@ class _Handler:
 
         async def answer(request: Request) -> Answer:
             self._admit(request.scope["headers"])
-            _check_query(request, query)
+            check_query(request.query_params, query)
             return json_answer(await read(request), NO_STORE)
 
         return _guarded(answer)
@@ -119,7 +126,7 @@ class _Handler:
         async def answer(request: Request) -> Answer:
             headers = request.scope["headers"]
             self._admit(headers)
-            _check_query(request, ())
+            check_query(request.query_params, ())
             _check_origin(headers)
             body = _object(headers, await request.body())
             return json_answer(await act(body, self._author_of(request.scope)), NO_STORE)
@@ -199,19 +206,11 @@ def _check_origin(headers: RawHeaders) -> None:
 
 
 async def _events(_request: Request) -> Answer:
-    raise no_streams()
-
-
-def _check_query(request: Request, known: tuple[str, ...]) -> None:
-    for name in request.query_params:
-        if name not in known:
-            right = f"the path takes only {', '.join(known)}" if known else "the path takes no query"
-            raise malformed(f"unknown name {name[:_LONGEST_SHOWN]!r} in the query: {right}")
+    raise no_streams(f"ask GET {paths.OVERVIEW} now and then")
 
 
 async def _no_route(_request: Request, error: Exception) -> Answer:
-    assert isinstance(error, HTTPException)
-    return _uncached(problem(from_status(error.status_code, (error.headers or {}).get("Allow"))))
+    return _uncached(problem(no_route(error)))
 
 
 def _uncached(answer: Answer) -> Answer:
