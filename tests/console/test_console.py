@@ -7,6 +7,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Coroutine, Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,8 +18,9 @@ from tidegate.console.sources import ConsoleSources
 from tidegate.console.traffic import TrafficHistory
 from tidegate.console.traffic_reads import HistoryReads
 from tidegate.control.status import read_status
-from tidegate.errors import BundleError, OverloadedError, RefusedError, StoreError, TidegateError
+from tidegate.errors import BundleError, OverloadedError, RefusedError, StoreError, TidegateError, UnknownObjectiveError
 from tidegate.ports.traffic import Tally
+from tidegate.rules.times import parse_time
 from tidegate.testing import MemoryModel
 
 from tests.control.plane import Plane
@@ -113,6 +115,24 @@ def test_history_and_differences_are_those_of_the_commands(plane: Plane) -> None
     for name in ("live~2", "live~x", "life", "", "zz", "live~99999"):
         with pytest.raises(RefusedError, match=r"give live, live~1 to live~1"):
             ask(plane, lambda console, name=name: console.diff(name, "live", None))
+    with pytest.raises(UnknownObjectiveError, match="unknown objective 'mian'"):
+        ask(plane, lambda console: console.diff("live~1", "live", "mian"))
+    with pytest.raises(RefusedError, match=r"give live \(there is none before it\) or the first digits"):
+        ask(published({"main": "pipeline"}), lambda console: console.diff("live~1", "live", None))
+
+
+@pytest.mark.parametrize(
+    ("body", "right"),
+    [
+        ({"files": [{"path": "objectives/\ud800.yaml", "text": ""}]}, "is not a file of rules"),
+        ({"files": [{"path": "objectives/a\nb.yaml", "text": ""}]}, "is not a file of rules"),
+        ({"files": [{"path": "fleet.yaml", "text": text} for text in "ab"]}, "'fleet.yaml' is twice among 'files'"),
+        ({"files": [], "contexts": {}}, "unknown member 'contexts' in the body; the members are 'objective', 'files', 'context'"),
+    ],
+)  # fmt: skip
+def test_a_draft_that_is_none_is_refused(plane: Plane, body: Mapping[str, Any], right: str) -> None:
+    with pytest.raises(RefusedError, match=right):
+        ask(plane, lambda console: console.draft({"objective": "main", "context": None, **body}))
 
 
 def test_a_store_that_does_not_answer_leaves_the_last_known_state(plane: Plane) -> None:
@@ -155,12 +175,11 @@ def test_a_damaged_bundle_is_shown_as_a_problem_and_answers_nothing_false() -> N
 
 
 def counted(history: TrafficHistory, rule: str, count: int, variant: str = "", at: float | None = None) -> None:
+    now = time.time() if at is None else at
     tally = Tally("t")
-    tally.answered, tally.last_at = count, time.time() if at is None else at
+    tally.answered, tally.last_at = count, now
     tally.took.counts = {100: count}
-    history.add(
-        [[["main", rule, variant, "real", "m", 1, "a"], json.loads(json.dumps(tally.as_dict()))]], 1.0, time.time()
-    )
+    history.add([[["main", rule, variant, "real", "m", 1, "a"], json.loads(json.dumps(tally.as_dict()))]], 1.0, now)
 
 
 def test_a_rule_that_no_request_reached_needs_attention(plane: Plane) -> None:
@@ -196,6 +215,46 @@ def test_a_rules_variants_are_compared_with_their_weights(plane: Plane) -> None:
     counted(history, "some", 250, "scorer/2")
     found = ask(plane, lambda console: console.traffic("main", 900.0), traffic=HistoryReads(lambda: history))
     assert found["rules"][0]["shares"]["verdict"] == "mismatch"
+
+
+def test_shares_are_tested_of_the_requests_that_the_live_rules_decided(
+    plane: Plane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live_at = parse_time(ask(plane, Console.revisions)["history"][0]["at"])
+    history = TrafficHistory()
+
+    def shares(now: float) -> Any:
+        monkeypatch.setattr(console_module, "time", SimpleNamespace(time=lambda: now, monotonic=time.monotonic))
+        reads = HistoryReads(lambda: history, lambda: now)
+        found = ask(plane, lambda console: console.traffic("main", 900.0), traffic=reads)["rules"][0]
+        assert sum(each["requests"] for each in found["variants"]) == found["requests"], "the window is as asked for"
+        return found["shares"]["verdict"]
+
+    # Before, the weights were others.
+    for variant in ("scorer/1", "scorer/2"):
+        counted(history, "some", 500, variant, live_at - 60)
+    assert shares(live_at + 5) == "too-few"
+    assert shares(live_at + 30) == "too-few"
+    counted(history, "some", 750, "scorer/1", live_at + 30)
+    counted(history, "some", 250, "scorer/2", live_at + 30)
+    assert shares(live_at + 30) == "as-configured"
+    counted(history, "some", 500, "scorer/2", live_at + 40)
+    assert shares(live_at + 45) == "mismatch"
+    assert shares(live_at + 2000) == "too-few"
+
+
+def test_a_rule_outside_its_window_is_not_called_unmatched() -> None:
+    over = 'active: {until: "2020-01-01T00:00:00Z"}'
+    early = 'active: {from: "2990-01-01T00:00:00Z"}'
+    rules = (
+        f"[{{id: over, {over}, serve: popular}}, {{id: early, {early}, serve: popular}}, {{id: rest, serve: pipeline}}]"
+    )
+    history = TrafficHistory()
+    counted(history, "rest", 100)
+    found = ask(published({"main": rules}), Console.overview, traffic=HistoryReads(lambda: history))["attention"]
+    assert [(each["kind"], each["text"]) for each in found] == [
+        ("window-expiring", "rule over of main has ended and matches nothing any more")
+    ]
 
 
 def test_shadows_that_fail_need_attention(plane: Plane) -> None:

@@ -16,6 +16,7 @@ from tidegate.control.status import ServerState
 from tidegate.ports import Pointer
 from tidegate.ports.bundle_store import iso_time
 from tidegate.rules.bundle import short_revision
+from tidegate.rules.bundle.rule import Rule
 from tidegate.rules.times import parse_time
 
 Json = Mapping[str, Any]
@@ -200,11 +201,11 @@ async def _unmatched(sources: ConsoleSources, opened: OpenedRules, pointer: Poin
     """Return the rules that no request reached since they are live, as far as the counts go back."""
     if sources.traffic is None:
         return []
-    live_at = pointer.arrival.at
+    live_at, now = pointer.arrival.at, time.time()
     last_at = await sources.traffic.last_at()
     if last_at is None:
         return []
-    objectives = await sources.traffic.objectives(time.time() - live_at)
+    objectives = await sources.traffic.objectives(now - live_at)
     busy = [name for name, each in objectives.items() if each.requests >= FEWEST_REQUESTS and name in opened.rules]
     return [
         Item(
@@ -217,8 +218,13 @@ async def _unmatched(sources: ConsoleSources, opened: OpenedRules, pointer: Poin
         )
         for name in sorted(busy)
         for rule in opened.rules[name]
-        if last_at.get((name, rule.id), 0.0) < live_at
+        if last_at.get((name, rule.id), 0.0) < live_at and _is_active(rule, now)
     ]
+
+
+def _is_active(rule: Rule, now: float) -> bool:
+    start, end = rule.active or (None, None)
+    return (start is None or start <= now) and (end is None or now < end)
 
 
 def _shadows(pairs: Iterable[Json]) -> Iterator[Item]:

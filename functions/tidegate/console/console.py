@@ -21,17 +21,22 @@ from tidegate.console.rendering import rendered
 from tidegate.console.rollback import Rollbacks
 from tidegate.console.rules_directory import shown_files, state_of
 from tidegate.console.sources import ConsoleSources
+from tidegate.console.traffic import STEP_S
 from tidegate.control.endpoints import each, times_on
 from tidegate.control.history import history
-from tidegate.errors import EndpointError, Refusal, RefusedError, malformed
+from tidegate.errors import EndpointError, Refusal, RefusedError, UnknownObjectiveError, malformed
 from tidegate.language.layout import Use, use_of
 from tidegate.ports import EndpointState, ModelTimes, RegisteredEndpoint
+from tidegate.rules.nearest import nearest
 from tidegate.rules.resolved import rules_bundle
 
 Json = Mapping[str, Any]
 
 OVERVIEW_S = 0.8
 """How long an overview is given to further viewers: to read one takes as much time of the CPU as thirty requests."""
+
+ADOPTED_S = 2.0 * STEP_S
+"""How long after a flip the step of the history that it is in has ended, and gateways decide by it."""
 
 PAIRS_S = 15.0
 TIMES_S = 2.0
@@ -88,12 +93,17 @@ class Console:
         opened.of(objective)
         traffic = self._sources.traffic
         rules = {} if traffic is None else await traffic.rules(objective, window_s)
+        of_live = rules
+        live_s = time.time() - pointer.arrival.at - ADOPTED_S
+        if traffic is not None and live_s < window_s:
+            # Weights that have just been changed are not those of the requests before.
+            of_live = {} if live_s <= 0.0 else await traffic.rules(objective, live_s)
         directory, spaces = await asyncio.gather(
             self._directory_soon(), self._space(opened, pointer.live.revision, objective)
         )
         lines = {} if directory is None else directory["lines"].get(objective, {})
         pairs = () if self._sources.pairs is None else await self._sources.pairs()
-        shown = objective_rules(opened, objective, rules, lines, spaces, pairs)
+        shown = objective_rules(opened, objective, rules, of_live, lines, spaces, pairs)
         return {
             "objective": objective,
             "window_s": window_s,
@@ -134,6 +144,7 @@ class Console:
 
     async def draft(self, body: Json) -> Json:
         """Judge edited rules. Raises `RefusedError`: the body is not one, or judging takes too long."""
+        _check_members(body, "objective", "files", "context")
         files, objective, context = body.get("files"), body.get("objective"), body.get("context")
         if not isinstance(objective, str):
             raise malformed("the member 'objective' must be the name of an objective")
@@ -162,6 +173,8 @@ class Console:
         """Compare two revisions, as `tidegate rules diff --json` does. Raises `RefusedError`: one is unknown, or it takes too long."""
         pointer = await self._live.pointer()
         before, after = named(pointer, old).revision, named(pointer, new).revision
+        if objective is not None:
+            await self._check_objective(objective, before, after)
         at = time.time()
 
         async def compute() -> dict[str, Any]:
@@ -176,6 +189,14 @@ class Console:
         sides = {side: {"name": name, "revision": found[side]} for side, name in (("old", old), ("new", new))}
         return {"ok": True, **found, **sides, "at": None, "weighting": "uniform", "skipped": []}
 
+    async def _check_objective(self, objective: str, *revisions: str) -> None:
+        """Raise `UnknownObjectiveError` where none of some revisions has an objective."""
+        names: set[str] = set()
+        for revision in revisions:
+            names |= (await self._live.opened(revision)).rules.keys()
+        if objective not in names:
+            raise UnknownObjectiveError(objective, nearest(objective, names))
+
     async def roll_back(self, body: Json, by: str) -> Json:
         """Make an earlier revision live. Raises `RefusedError`: the console only reads, or it cannot be done."""
         if not self._sources.writes:
@@ -183,9 +204,7 @@ class Console:
                 Refusal.READ_ONLY,
                 "the console only reads: start the stack with TIDEGATE_CONSOLE_WRITES=true, or use `tidegate rollback`",
             )
-        unknown = body.keys() - {"to", "why"}
-        if unknown:
-            raise malformed(f"unknown member {min(unknown)[:64]!r} in the body; the members are 'to' and 'why'")
+        _check_members(body, "to", "why")
         return await self._rollbacks.roll_back(body.get("to", ""), body.get("why", ""), by)
 
     async def models(self) -> Json:
@@ -287,6 +306,13 @@ class Console:
         return await asyncio.to_thread(open_rules, rules_bundle(opened.revision.bundle.data))
 
 
+def _check_members(body: Json, *known: str) -> None:
+    unknown = body.keys() - set(known)
+    if unknown:
+        members = ", ".join(repr(each) for each in known)
+        raise malformed(f"unknown member {min(unknown)[:64]!r} in the body; the members are {members}")
+
+
 def _edited(files: Any) -> dict[str, str]:
     """Return the edited files by path. Raises `RefusedError`: they are not files of a rules directory."""
     if not isinstance(files, Sequence) or isinstance(files, str) or len(files) > MOST_FILES:
@@ -297,9 +323,11 @@ def _edited(files: Any) -> dict[str, str]:
         if not isinstance(path, str) or not isinstance(text, str):
             raise malformed("each of 'files' must be an object with the texts 'path' and 'text'")
         # The path is that of one of the few places that are read, so it leads nowhere else.
-        if use_of(path) is not Use.READ or len(path) > LONGEST_PATH or "\0" in path:
+        if use_of(path) is not Use.READ or len(path) > LONGEST_PATH or not path.isprintable():
             raise malformed(
                 f"{path[:64]!r} is not a file of rules: write fleet.yaml, layers.yaml, callers.yaml, objectives/NAME.yaml or cases/NAME.yaml"
             )
+        if path in found:
+            raise malformed(f"{path!r} is twice among 'files'; send each file once")
         found[path] = text
     return found

@@ -129,7 +129,10 @@ def named(pointer: Pointer, name: str) -> LiveEntry:
         return next(iter(found.values()))
     known = ", ".join(short_revision(each.revision) for each in pointer.entries[:SHOWN])
     what = f"begins {len(found)} revisions" if found and name else "is no revision that was live"
+    earlier = (
+        f", live~1 to live~{len(pointer.entries) - 1}," if len(pointer.entries) > 1 else " (there is none before it)"
+    )
     raise RefusedError(
         Refusal.UNKNOWN_REVISION,
-        f"{name[:40]!r} {what}; give live, live~1 to live~{len(pointer.entries) - 1}, or the first digits of one: the last ones are {known}",
+        f"{name[:40]!r} {what}; give live{earlier} or the first digits of one: the last ones are {known}",
     )
