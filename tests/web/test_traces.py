@@ -96,7 +96,8 @@ def traced(
 
     yield start
     for each in begun:
-        each.close(10.0)
+        # What hangs, hangs in a thread that ends with the process.
+        each.close(1.0)
 
 
 def sent(traced: Traced, name: str) -> Any:
@@ -210,11 +211,13 @@ def test_a_collector_that_refuses_is_reported_with_the_number_of_spans(
 
 
 def test_spans_that_do_not_fit_into_the_queue_are_dropped_and_reported(traced: Callable[..., Traced]) -> None:
-    gateway = traced(OTEL_BSP_MAX_QUEUE_SIZE="4", OTEL_BSP_MAX_EXPORT_BATCH_SIZE="4")
+    gateway = traced(
+        OTEL_BSP_MAX_QUEUE_SIZE="4", OTEL_BSP_MAX_EXPORT_BATCH_SIZE="4", OTEL_EXPORTER_OTLP_TIMEOUT="1"
+    )
     with gateway.collector.down():
         for _ in range(5):
             assert gateway.infer().status == 200
-        gateway.tracer.close(10.0)
+        gateway.tracer.close(60.0)
     assert sum(int(each.partition(" ")[0]) for each in gateway.reports) == 5 * 4
 
 
