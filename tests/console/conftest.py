@@ -132,7 +132,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operated]:
     (models / "versioned" / "samples").mkdir()
     (models / "versioned" / "samples" / "quick.json").write_text('{"inputs": {"SLEEP_MS": [3]}}')
     rules = write_console_rules(root / "rules")
-    variables = {"TIDEGATE_CONSOLE_WRITES": "true"}
+    variables = {"TIDEGATE_CONSOLE_WRITES": "true", "TIDEGATE_OPERATOR_TOKEN": "of-the&tests%41#only"}
     with running_stack(rules, models, root / "errors", variables=variables) as running:
         yield Operated(running, rules)
         assert "Traceback" not in running.errors

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import pytest
 
@@ -110,7 +111,7 @@ def test_the_skip_link_and_the_pages_move_the_focus(open_page: Open) -> None:
 def test_the_links_token_is_kept_for_the_tab_and_leaves_the_address(
     stack: Operated, open_page: Open, watched: Watched
 ) -> None:
-    page = open_page(f"/console#token={stack.token}", token=None)
+    page = open_page(f"/console#token={quote(stack.token, safe='')}", token=None)
     settled(page, "Needs attention")
     assert page.url == f"{stack.url}/console"
     page.reload()

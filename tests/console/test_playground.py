@@ -114,6 +114,15 @@ def test_a_link_brings_another_the_same_decision(stack: Operated, open_page: Ope
     decided(again, decision["rule"])
 
 
+def test_a_context_that_the_form_cannot_show_is_kept_as_it_is(open_page: Open) -> None:
+    context = {"member_id": "1", "country": "", "tags": [" new", "old"], "more": {"a": 1}}
+    page = open_page(link(context))
+    page.locator(".decided .headline").wait_for()
+    page.get_by_text("Sent too, as JSON has it: country, tags, more").wait_for()
+    page.get_by_role("button", name="JSON", exact=True).click()
+    assert json.loads(page.get_by_label("Context as JSON").input_value()) == context
+
+
 def test_a_broken_link_says_so_and_starts_empty(open_page: Open) -> None:
     page = open_page("/console/playground/main#context=%7Bnope")
     page.get_by_text("The link’s context cannot be read").wait_for()

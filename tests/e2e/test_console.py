@@ -10,6 +10,7 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -45,6 +46,7 @@ rules:
 """
 LAYERS = "home: {key: member, experiments: {'7': [0, 9999]}}\n"
 CASES = "cases:\n- {name: at home, context: {country: 'NO'}, expect: {rule: rest}}\n"
+ODD_TOKEN = "of-the&tests%41#only"
 SHARES = {"abroad": 0.4, "test": 0.1, "past": 0.0, "rest": 0.5}
 """The countries are five cases with the absent one, and members two, of which the absent one is in no experiment."""
 
@@ -88,7 +90,8 @@ def _lower(headers: Any) -> dict[str, str]:
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
     root = tmp_path_factory.mktemp("stack")
     rules, models = write_project(root)
-    with running_stack(rules, models, root / "errors", "--follow", "unchecked") as running:
+    variables = {"TIDEGATE_OPERATOR_TOKEN": ODD_TOKEN}
+    with running_stack(rules, models, root / "errors", "--follow", "unchecked", variables=variables) as running:
         yield running
 
 
@@ -298,7 +301,7 @@ def test_what_a_page_of_another_site_sends_is_refused(stack: RunningStack) -> No
 
 def test_the_link_to_the_console_has_the_token_and_the_log_has_not(stack: RunningStack) -> None:
     token = stack.known.operator_token
-    link = f"{stack.url}/console#token={token}"
+    link = f"{stack.url}/console#token={quote(token, safe='')}"
     said = tidegate("console", "--stack", stack.url)
     assert (said.returncode, said.stdout) == (0, f"{link}\n")
     found = json.loads(tidegate("console", "--json", "--stack", stack.url).stdout)

@@ -211,9 +211,7 @@ def test_a_collector_that_refuses_is_reported_with_the_number_of_spans(
 
 
 def test_spans_that_do_not_fit_into_the_queue_are_dropped_and_reported(traced: Callable[..., Traced]) -> None:
-    gateway = traced(
-        OTEL_BSP_MAX_QUEUE_SIZE="4", OTEL_BSP_MAX_EXPORT_BATCH_SIZE="4", OTEL_EXPORTER_OTLP_TIMEOUT="1"
-    )
+    gateway = traced(OTEL_BSP_MAX_QUEUE_SIZE="4", OTEL_BSP_MAX_EXPORT_BATCH_SIZE="4", OTEL_EXPORTER_OTLP_TIMEOUT="1")
     with gateway.collector.down():
         for _ in range(5):
             assert gateway.infer().status == 200

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from http import HTTPStatus
 from urllib.error import HTTPError
+from urllib.parse import quote
 
 import click
 
@@ -46,7 +47,8 @@ def console(stack: str | None, as_json: bool) -> None:
                 f"{address} has no console: TIDEGATE_CONSOLE is false there, or it is no local stack"
             ) from error
         raise
-    link = f"{address}{PAGE}#token={token}"
+    # A token of the settings may have any printable character.
+    link = f"{address}{PAGE}#token={quote(token, safe='')}"
     if as_json:
         print_json({"stack": address, "link": link})
     else:

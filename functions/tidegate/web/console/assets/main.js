@@ -2,7 +2,7 @@
 import { html, render, useEffect, useErrorBoundary, useLayoutEffect, useRef, useState } from "./lib/dom.js";
 import { signIn, signOut, token } from "./lib/api.js";
 import { connection, overview, start } from "./lib/events.js";
-import { short } from "./lib/format.js";
+import { decoded, short } from "./lib/format.js";
 import { BASE, Link, go, place, to } from "./lib/router.js";
 import { Empty, Failure, Status, Time } from "./lib/ui.js";
 
@@ -107,7 +107,7 @@ function Page({ section, parts }) {
 }
 
 const sectionOf = (path) => {
-  const parts = path.slice(BASE.length).split("/").filter(Boolean).map(decodeURIComponent);
+  const parts = path.slice(BASE.length).split("/").filter(Boolean).map(decoded);
   return parts.length ? parts : [""];
 };
 

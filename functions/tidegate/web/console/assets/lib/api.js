@@ -1,5 +1,6 @@
 // Requests to /v1: the operators' token, problem documents as errors, and reads that repeat while they are looked at.
 import { useCallback, useEffect, useRef, useState } from "./dom.js";
+import { decoded } from "./format.js";
 import { store } from "./store.js";
 
 const TOKEN = "tidegate-token";
@@ -19,8 +20,9 @@ function readToken() {
   const match = /^#token=([^&]+)$/.exec(location.hash);
   if (match) {
     history.replaceState(null, "", location.pathname + location.search);
-    keep(decodeURIComponent(match[1]));
-    return decodeURIComponent(match[1]);
+    const value = decoded(match[1]);
+    keep(value);
+    return value;
   }
   try {
     return sessionStorage.getItem(TOKEN);

@@ -13,7 +13,7 @@ export function textsOf(objective, context) {
   for (const [name, value] of Object.entries(context)) {
     if (name === "allocations" && isObject(value)) {
       for (const [experiment, cell] of Object.entries(value)) texts[ALLOCATION + experiment] = String(cell);
-    } else if (types.get(name) === "set" && Array.isArray(value) && value.every((each) => typeof each === "string" && !each.includes(","))) texts[name] = value.join(", ");
+    } else if (types.get(name) === "set" && Array.isArray(value) && value.length && value.every(isItem)) texts[name] = value.join(", ");
     else if (types.has(name) && fits(types.get(name), value)) texts[name] = String(value);
     else rest[name] = value;
   }
@@ -22,10 +22,13 @@ export function textsOf(objective, context) {
 
 const isObject = (value) => typeof value === "object" && value !== null && !Array.isArray(value);
 
+// Whether a field, whose values are parted at commas and trimmed, can hold one.
+const isItem = (value) => typeof value === "string" && value !== "" && value === value.trim() && !value.includes(",");
+
 function fits(type, value) {
   if (type === "boolean") return typeof value === "boolean";
   if (type in NUMBERS) return typeof value === "number";
-  return typeof value === "string" && type !== "set";
+  return typeof value === "string" && value !== "" && type !== "set";
 }
 
 // The context of a form's texts, and by attribute what is wrong with one. An empty text is an absent attribute.

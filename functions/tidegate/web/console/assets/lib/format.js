@@ -61,3 +61,12 @@ export function pretty(value, indent = "") {
   const entries = Object.entries(value);
   return entries.length ? `{\n${entries.map(([name, each]) => `${inner}${JSON.stringify(name)}: ${pretty(each, inner)}`).join(",\n")}\n${indent}}` : "{}";
 }
+
+// A text of an address, as it is where its percent-encoding is none.
+export function decoded(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
+}
