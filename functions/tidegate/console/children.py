@@ -18,7 +18,9 @@ from tidegate.errors import OverloadedError, Refusal, RefusedError, TidegateErro
 
 MOST_AT_ONCE = 2
 MOST_WAITING = 8
-HIDDEN = ("TIDEGATE_", "AWS_")
+HIDDEN = ("TIDEGATE_", "AWS_", "OTEL_")
+"""Beginnings of the variables that a child does not get: settings and credentials, a collector's key included."""
+
 MOST_ANSWER_BYTES = 32 * 1024 * 1024
 
 

@@ -97,7 +97,7 @@ class ShadowBatches:
         tried = [number for number, each in enumerate(placed) if isinstance(each, ShadowCopy)]
         pause = await self._pause_of(shadow) if tried else None
         if pause is None and self._failures[shadow] >= FAILURES:
-            # Another process has found it well again.
+            # Another process has found it healthy again.
             self._failures[shadow] = 0
         elif pause is not None:
             until = self._clock() + self._limits.timeout_s + SETTLED_S

@@ -177,27 +177,27 @@ class ReportingExporter(SpanExporter):
         self._report = report
         self._taken = 0
         self._exported = 0
-        self._told = 0
-        self._told_s = -REPORT_EVERY_S
+        self._reported = 0
+        self._reported_at_s = -REPORT_EVERY_S
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         self._taken += len(spans)
         result = self._exporter.export(spans)
-        is_well = result is SpanExportResult.SUCCESS
-        if is_well:
+        succeeded = result is SpanExportResult.SUCCESS
+        if succeeded:
             self._exported += len(spans)
         # What has neither come here nor fits into the queue was dropped.
-        lost = max(self._taken, self.ended - self._most_waiting) - self._exported - self._told
+        lost = max(self._taken, self.ended - self._most_waiting) - self._exported - self._reported
         now_s = time.monotonic()
-        if lost > 0 and (is_well or now_s - self._told_s >= REPORT_EVERY_S):
-            how = "spans are exported again" if is_well else "requests are answered as before"
+        if lost > 0 and (succeeded or now_s - self._reported_at_s >= REPORT_EVERY_S):
+            how = "spans are exported again" if succeeded else "requests are answered as before"
             self._report(f"{lost} spans were lost: {self._endpoint} did not take them in time; {how}")
-            self._told, self._told_s = self._told + lost, now_s
+            self._reported, self._reported_at_s = self._reported + lost, now_s
         return result
 
     def report_unsent(self) -> None:
         """Report how many spans were not exported at the end."""
-        lost = self.ended - self._exported - self._told
+        lost = self.ended - self._exported - self._reported
         if lost > 0:
             self._report(f"{lost} spans were lost: {self._endpoint} did not take them until the end")
 
