@@ -178,6 +178,24 @@ def test_the_traffic_of_a_rule_is_shown_beside_its_expected_share(stack: Operate
     page.get_by_text("Requests in 5 min").wait_for()
 
 
+def test_the_longest_names_fit_on_a_phone(stack: Operated, open_page: Open) -> None:
+    long = "x" * 64
+    page = open_page("/console/models", viewport=PHONE)
+    found = stack.ask("/v1/objectives/main/traffic")
+    rules = [{**each, "id": long} for each in found["rules"]]
+    page.route(
+        f"**/v1/objectives/{long}/traffic*",
+        lambda route: route.fulfill(json={**found, "objective": long, "rules": rules}),
+    )
+    model = {**stack.ask("/v1/models/versioned"), "name": long, "closure": [long]}
+    model["blast_radius"] = {"objectives": [long], "rules": [f"{long}/{long}"]}
+    page.route(f"**/v1/models/{long}", lambda route: route.fulfill(json=model))
+    for path, text in ((f"objectives/{long}", "Rules in order"), (f"models/{long}", "Blast radius")):
+        page.goto(f"{stack.url}/console/{path}")
+        page.get_by_text(text).first.wait_for()
+        assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"], path
+
+
 def test_thousands_of_rules_and_hundreds_of_models_are_shown_in_pages(stack: Operated, open_page: Open) -> None:
     page = open_page("/console/objectives/many")
     page.get_by_text(f"1–50 of {MANY // 1000}\u202f{MANY % 1000:03}").wait_for()
@@ -187,6 +205,10 @@ def test_thousands_of_rules_and_hundreds_of_models_are_shown_in_pages(stack: Ope
     page.goto(f"{stack.url}/console/rules?objective=many")
     page.get_by_placeholder("rules").wait_for()
     assert page.locator(".graph .node").count() < 100
+    page.goto(f"{stack.url}/console/models/versioned")
+    page.get_by_placeholder("rules").fill("r-0777")
+    page.get_by_text("many/r-0777").wait_for()
+    assert page.locator(".tag").count() < 100
     rows = stack.ask("/v1/models")["models"]
     many = [{**rows[n % len(rows)], "name": f"model_{n:03}"} for n in range(300)]
     page.route("**/v1/models", lambda route: route.fulfill(json={"models": many}))

@@ -72,8 +72,8 @@ function Detail({ name }) {
         <div>
           <${Section} title="Blast radius"><div class="body">
             <p>${model.blast_radius.rules.length ? html`If it fails, ${plural(model.blast_radius.rules.length, "rule")} of ${plural(model.blast_radius.objectives.length, "objective")} cannot serve it.` : "No live rule depends on it."}</p>
-            <div class="field"><span class="label">Objectives</span><${Links} names=${model.blast_radius.objectives} section="objectives" none="none" /></div>
-            <div class="field"><span class="label">Rules</span><${Links} names=${model.blast_radius.rules} none="none" /></div>
+            <div class="field"><span class="label">Objectives</span><${Paged} items=${model.blast_radius.objectives} noun="objectives" textOf=${(name) => name} least=${51}>${(names) => html`<${Links} names=${names} section="objectives" none="none" />`}<//></div>
+            <div class="field"><span class="label">Rules</span><${Paged} items=${model.blast_radius.rules} noun="rules" textOf=${(rule) => rule} least=${51}>${(rules) => html`<${Links} names=${rules} none="none" />`}<//></div>
             <div class="field"><span class="label">Ensembles that call it</span><${Links} names=${model.used_by} section="models" none="none" /></div>
           </div><//>
           <${Section} title="Closure"><div class="body"><p class="note">All that is loaded with it.</p><${Links} names=${model.closure} section="models" none="only itself" /></div><//>
