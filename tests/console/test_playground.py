@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -199,5 +200,15 @@ def test_edited_rules_are_checked_and_tried_while_they_are_written(open_page: Op
     assert f"line {line}" in finding.inner_text() or f"line {line - 1}" in finding.inner_text()
     finding.click()
     until(page, "document.activeElement.tagName === 'TEXTAREA'")
-    page.get_by_role("button", name="Back to the live rules").click()
+    page.get_by_role("button", name="Undo the edits").click()
     page.get_by_text("The rules are as they are live").wait_for()
+
+
+def test_a_finding_in_a_file_that_is_not_shown_has_its_place_as_text(open_page: Open) -> None:
+    page = open_page(link({"member_id": "5", "device": "tv"}))
+    page.get_by_role("button", name="fleet.yaml").click()
+    fleet = page.get_by_label("fleet.yaml", exact=True)
+    fleet.fill(fleet.input_value().replace("storyteller", "narrator"))
+    place = page.locator(".drafts .attention").get_by_text(re.compile(r"objectives/story\.yaml, line \d+"))
+    place.wait_for()
+    assert place.evaluate("each => each.tagName") == "SPAN"

@@ -8,11 +8,14 @@ import { Empty, Failure, Read, Section, Status, Tabs } from "../lib/ui.js";
 
 const DEBOUNCE_MS = 600;
 
-function Findings({ findings, show }) {
+const placeOf = ({ file, line }) => (line ? `${file}, line ${line}` : file);
+
+// A finding in a file that is not shown here, such as that of another objective, has its place as text.
+function Findings({ findings, indexOf, show }) {
   if (!findings.length) return null;
   return html`<ul class="attention" aria-label="Findings">${findings.map(
     (finding, index) => html`<li key=${index}><${Status} kind=${finding.severity === "warning" ? "warning" : "error"}>${finding.message}<//>
-      <div class="note">${finding.line ? html`<button type="button" class="quiet" onClick=${() => show(finding)}>${finding.file}, line ${finding.line}</button>` : finding.file}${finding.hint && html`<span>${finding.hint}</span>`}</div></li>`,
+      <div class="note">${indexOf(finding) < 0 ? html`<span>${placeOf(finding)}</span>` : html`<button type="button" class="quiet" onClick=${() => show(finding)}>${placeOf(finding)}</button>`}${finding.hint && html`<span>${finding.hint}</span>`}</div></li>`,
   )}</ul>`;
 }
 
@@ -51,11 +54,10 @@ function Editor({ source, objective, context, live }) {
     };
   }, [about]);
   const write = (event) => setFiles(files.map((file, index) => (index === at ? { ...file, text: event.currentTarget.value } : file)));
-  const show = ({ file, line }) => {
-    const index = files.findIndex((each) => file.endsWith(each.path) || each.path.endsWith(file));
-    if (index < 0) return;
-    open(index);
-    find({ index, line });
+  const indexOf = ({ file, line }) => (line ? files.findIndex((each) => file.endsWith(each.path) || each.path.endsWith(file)) : -1);
+  const show = (finding) => {
+    open(indexOf(finding));
+    find({ index: indexOf(finding), line: finding.line });
   };
   // The file of a finding is drawn first; then its line is selected.
   useEffect(() => {
@@ -73,15 +75,15 @@ function Editor({ source, objective, context, live }) {
       ${files.length > 1 && html`<${Tabs} label="File" items=${files.map((file, index) => [index, `${file.path}${file.text === source.files[index].text ? "" : " *"}`])} current=${at} choose=${open} />`}
       <div class="field"><label class=${files.length > 1 ? "hidden" : ""} for="draft">${files[at].path}</label>
         <textarea id="draft" class="code rules" ref=${area} rows=${Math.min(32, files[at].text.split("\n").length + 1)} spellcheck=${false} wrap="off" value=${files[at].text} onInput=${write}></textarea></div>
-      <div class="actions"><button type="button" disabled=${!edited} onClick=${() => setFiles(source.files)}>Back to the live rules</button><span class="note">Nothing is saved or published here.</span></div></div>
+      <div class="actions"><button type="button" disabled=${!edited} onClick=${() => setFiles(source.files)}>Undo the edits</button><span class="note">Nothing is saved or published here.</span></div></div>
     <div class="body" aria-live="polite" aria-busy=${checking}>
       ${error && html`<${Failure} error=${error} />`}
       ${checking && html`<p class="note">Checking …</p>`}
       ${checked ? html`<${Verdict} checked=${checked} context=${context} live=${live} />
-        ${checked.findings.length > 0 && html`<p class="note">${plural(checked.findings.length, "finding")}</p>`}<${Findings} findings=${checked.findings} show=${show} />
+        ${checked.findings.length > 0 && html`<p class="note">${plural(checked.findings.length, "finding")}</p>`}<${Findings} findings=${checked.findings} indexOf=${indexOf} show=${show} />
         ${checked.refused && html`<${Failure} error=${{ title: "The context is refused", detail: checked.refused.detail }} />`}
         ${checked.decision && html`<div class="card"><${Decision} decision=${checked.decision} /></div>${checked.explanation?.rules && html`<div class="card"><${Steps} explanation=${{ ...checked.explanation, decision: checked.decision }} /></div>`}`}
-        ${checked.moves && html`<div class="card"><${Moves} diff=${checked.moves} /></div>`}` : !checking && !error && html`<${Empty} title="The rules are as they are live">Edit them: they are checked while you write, and you see what this context would get and which share moves.<//>`}
+        ${checked.moves && html`<div class="card"><${Moves} diff=${checked.moves} /></div>`}` : !checking && !error && html`<${Empty} title=${source.matches_live === false ? "The rules are those of the directory" : "The rules are as they are live"}>Edit them: they are checked while you write, and you see what this context would get and which share moves.<//>`}
     </div>
   </div>`;
 }

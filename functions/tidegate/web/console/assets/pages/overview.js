@@ -98,7 +98,7 @@ export default function Overview() {
         <${Section} title="Traffic" class="later" aside=${html`<span class="note">15 min</span>`}><${Chart} history=${seen.history} /><//>
       </div>
       <div>
-        <${Section} title="Needs attention" class="sooner" aside=${unhappy ? html`<${Status} kind="warning">${unhappy}<//>` : null}><${Attention} entries=${seen.attention} /><//>
+        <${Section} title="Needs attention" class="sooner" aside=${unhappy ? html`<${Status} kind=${seen.attention.some((entry) => entry.severity === "error") ? "error" : "warning"}>${unhappy}<//>` : null}><${Attention} entries=${seen.attention} /><//>
         <${Section} title="Live" class="later" aside=${html`<${Link} to=${to("rules")}>History<//>`}><${Live} live=${seen.live} /><//>
         <${Section} title="Shards" aside=${html`<${Link} to=${to("fleet")}>Fleet<//>`}>
           <${Table} caption="Shards" columns=${SHARDS} rows=${seen.shards} keyOf=${(row) => row.name} empty=${html`<${Empty} title="No shard">Shards are declared in routing_rules/fleet.yaml.<//>`} />
