@@ -157,6 +157,33 @@ def test_a_store_that_does_not_answer_leaves_the_last_known_state(plane: Plane) 
         ask(Plane(), Console.revisions)
 
 
+def test_a_model_is_shown_while_the_stores_hang(plane: Plane) -> None:
+    async def question() -> Any:
+        process = plane.process()
+        report = (await read_status(process)).as_dict()
+
+        async def status() -> Mapping[str, Any]:
+            return report
+
+        console = Console(ConsoleSources(status=status, plane=process))
+        await console.model("popular")
+        never = asyncio.Event()
+        faults = [process.ports.registry.faults, process.ports.models.faults]
+        for each in faults:
+            each.held["*"] = never
+        try:
+            await asyncio.sleep(console_module.TIMES_S)
+            async with asyncio.timeout(60):
+                return await console.model("popular")
+        finally:
+            for each in faults:
+                each.held.clear()
+
+    found = asyncio.run(question())
+    assert (found["name"], found["sample"]) == ("popular", None)
+    assert [each["time_ms"] for each in found["dag"]["nodes"]] == [None]
+
+
 def test_a_damaged_bundle_is_shown_as_a_problem_and_answers_nothing_false() -> None:
     plane = published({"main": RULES})
     plane.bundles.faults.damaged.add(plane.live())

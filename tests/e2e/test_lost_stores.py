@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,7 @@ def test_a_local_s3_that_hangs_or_dies_takes_nothing_down_and_is_filled_again(
     os.kill(pid, signal.SIGSTOP)
     fleet = stack.get("/v1/fleet", late=True)  # which would take a minute, and end here, if it waited for the store
     assert (fleet["healthy"], bool(fleet["as_of"])) == (False, True)
+    assert "\ntidegate_healthy 0\n" in metrics(stack), "an alert of it needs the scrape"
     os.kill(pid, signal.SIGCONT)
     assert eventually(lambda: is_well(stack)), problems(stack)
     os.kill(pid, signal.SIGKILL)
@@ -132,6 +134,14 @@ def test_a_local_s3_that_hangs_or_dies_takes_nothing_down_and_is_filled_again(
     assert stack.get("/v1/fleet")["revision"] == live
     assert "runs again" in stack.errors
     assert published(stack, write_rules(tmp_path / "rules", SHARDS, ON, main="versioned/1"), models)["ok"]
+
+
+def metrics(stack: RunningStack) -> str:
+    request = urllib.request.Request(
+        stack.url + "/metrics", headers={"Authorization": f"Bearer {stack.known.operator_token}"}
+    )
+    with urllib.request.urlopen(request, timeout=60) as response:
+        return str(response.read().decode())
 
 
 def local_aws(stack: RunningStack) -> int:

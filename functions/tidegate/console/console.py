@@ -14,19 +14,19 @@ from tidegate.console.children import Children, Task
 from tidegate.console.golden import sample_inputs
 from tidegate.console.graph import graph
 from tidegate.console.kept import Computed, Kept, Latest
-from tidegate.console.live_rules import LiveRules, OpenedRules, named, open_rules
+from tidegate.console.live_rules import POINTER_S, LiveRules, OpenedRules, named, open_rules
 from tidegate.console.objective import objective_rules
 from tidegate.console.overview import WINDOW_S, overview
 from tidegate.console.rendering import rendered
 from tidegate.console.rollback import Rollbacks
 from tidegate.console.rules_directory import shown_files, state_of
+from tidegate.console.server_times import read_times
 from tidegate.console.sources import ConsoleSources
 from tidegate.console.traffic import STEP_S
-from tidegate.control.endpoints import each, times_on
 from tidegate.control.history import history
-from tidegate.errors import EndpointError, Refusal, RefusedError, UnknownObjectiveError, malformed
+from tidegate.errors import Refusal, RefusedError, StoreError, UnknownObjectiveError, malformed
 from tidegate.language.layout import Use, use_of
-from tidegate.ports import EndpointState, ModelTimes, RegisteredEndpoint
+from tidegate.ports import ModelTimes
 from tidegate.rules.nearest import nearest
 from tidegate.rules.resolved import rules_bundle
 
@@ -226,7 +226,7 @@ class Console:
             if model["name"] == name
         ]
         shown = catalogue.model(name, figures, await self._memory_mb(), times, loaded)
-        return {**shown, "sample": sample_inputs(await self._sources.plane.ports.models.samples(name))}
+        return {**shown, "sample": await self._sample(name)}
 
     async def placement(self) -> Json:
         """Return the plan of the fleet against the live placement, as `tidegate fleet plan --json` does. Without a rules directory it is
@@ -288,19 +288,19 @@ class Console:
         """Return what models took, over all servers that answer."""
         if not self._sources.asks:
             return {}
-        plane = self._sources.plane
-        entries = [each for each in await plane.ports.registry.endpoints() if each.state is EndpointState.READY]
-
-        async def one(entry: RegisteredEndpoint) -> Mapping[tuple[str, int], ModelTimes]:
-            return await times_on(plane, entry)
-
         total: dict[tuple[str, int], ModelTimes] = {}
-        for found in await each(plane, entries, one):
-            if isinstance(found, EndpointError):
-                continue
+        for found in (await read_times(self._sources.plane)).values():
             for key, times in found.items():
                 total[key] = times if key not in total else total[key].plus(times)
         return total
+
+    async def _sample(self, model: str) -> Any:
+        """Return the inputs of a golden request; None also where the store does not answer."""
+        try:
+            async with asyncio.timeout(POINTER_S):
+                return sample_inputs(await self._sources.plane.ports.models.samples(model))
+        except (StoreError, TimeoutError):
+            return None
 
     async def _as_files(self, opened: OpenedRules) -> OpenedRules:
         return await asyncio.to_thread(open_rules, rules_bundle(opened.revision.bundle.data))

@@ -12,14 +12,15 @@ from tidegate.errors import EndpointError, StoreError
 from tidegate.ports import EndpointState, ModelTimes, RegisteredEndpoint
 
 MOST_S = 1.0
-"""The longest wait for the servers, which are asked at the same time. One that does not answer is left out."""
+"""The longest wait for the registry, and for the servers, which are asked at the same time. One that does not answer is left out."""
 
 
 async def read_times(plane: ControlPlane) -> Times:
     """Ask every ready server. Without the registry's answer there is none to ask."""
     try:
-        entries = await plane.ports.registry.endpoints()
-    except StoreError:
+        async with asyncio.timeout(MOST_S):
+            entries = await plane.ports.registry.endpoints()
+    except (StoreError, TimeoutError):
         return {}
     ready = [entry for entry in entries if entry.state is EndpointState.READY]
     found = await asyncio.gather(*(_asked(plane, entry) for entry in ready))
