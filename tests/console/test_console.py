@@ -353,7 +353,14 @@ def test_a_stacks_own_status_has_everything_that_needs_attention(plane: Plane) -
             "degraded": ["a server was replaced"],
             "gateway": {"endpoints": [load]},
             "rules": {
-                "last_rejected": {"at": "2026-01-01T00:00:00+00:00", "findings": ["objectives/main.yaml:3: wrong"]}
+                "last_rejected": {
+                    "at": "2026-01-01T00:00:00+00:00",
+                    "findings": [
+                        "2 errors in the rules",
+                        "objectives/main.yaml:3: wrong",
+                        "objectives/main.yaml:4: wrong",
+                    ],
+                }
             },
             "follow": {"ended": "no watcher", "paused": {"at": None, "by": "ben", "action": "rollback", "why": "slow"}},
         }
@@ -367,6 +374,9 @@ def test_a_stacks_own_status_has_everything_that_needs_attention(plane: Plane) -
         ("endpoint-down", "warning"), ("breaker-open", "warning"), ("breaker-open", "warning"), ("drift", "warning"),
         ("degraded", "warning"), ("follow-paused", "warning"),
     ]  # fmt: skip
+    texts = {each["text"] for each in found["attention"]}
+    assert "the last change of the rules was refused: 2 errors in the rules: objectives/main.yaml:3: wrong" in texts
+    assert "the rules directory is not followed, since ben rolled back: slow" in texts
     a, b = found["shards"]
     assert (a["outstanding"], a["queue"]) == (3, 1.5)
     assert b["problem"].endswith("is down: it hangs")

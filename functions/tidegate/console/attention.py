@@ -14,7 +14,7 @@ from tidegate.console.sources import ConsoleSources
 from tidegate.control.observe import ActionKind
 from tidegate.control.status import ServerState
 from tidegate.ports import Pointer
-from tidegate.ports.bundle_store import iso_time
+from tidegate.ports.bundle_store import FlipAction, iso_time
 from tidegate.rules.bundle import short_revision
 from tidegate.rules.bundle.rule import Rule
 from tidegate.rules.times import parse_time
@@ -33,6 +33,14 @@ FAILING_SHADOW = 0.05
 
 FEWEST_COPIES = 20
 MOST_OF_A_KIND = 20
+
+PAUSED_BY = {
+    FlipAction.PUBLISH: "published other rules",
+    FlipAction.ROLLBACK: "rolled back",
+    FlipAction.RECOVER: "chose what is live",
+    FlipAction.PAUSE: "paused it",
+}
+"""What somebody did that ended the following of the rules directory."""
 
 
 class Kind(StrEnum):
@@ -161,8 +169,10 @@ def _changes(status: Json) -> Iterator[Item]:
     """Yield what became of the last changes of the rules."""
     rejected = status.get("rules", {}).get("last_rejected")
     if rejected is not None:
-        findings = rejected["findings"]
-        text = f"the last change of the rules was refused: {findings[0] if findings else 'no reason is known'}"
+        # The first line counts the mistakes, and the second one is the first of them.
+        text = (
+            f"the last change of the rules was refused: {': '.join(rejected['findings'][:2]) or 'no reason is known'}"
+        )
         yield Item(Kind.REJECTED, Severity.ERROR, text, rejected["at"], "tidegate rules check", "/console/rules")
     follow = status.get("follow", {})
     if follow.get("ended"):
@@ -171,7 +181,7 @@ def _changes(status: Json) -> Iterator[Item]:
     paused = follow.get("paused")
     if paused is not None:
         why = f": {paused['why']}" if paused["why"] else ""
-        text = f"the rules directory is not followed: {paused['by']} ({paused['action']}{why})"
+        text = f"the rules directory is not followed, since {paused['by']} {PAUSED_BY[paused['action']]}{why}"
         yield Item(
             Kind.FOLLOW_PAUSED, Severity.WARNING, text, paused["at"], "tidegate follow resume", "/console/rules/history"
         )
