@@ -21,7 +21,7 @@ const MODELS = [
 function Catalogue() {
   const read = useRead("/v1/models", 10_000);
   useTitle("Models");
-  return html`<div class="page"><div class="head"><h1>Models</h1><p class="note">What the model store has, where it is loaded, and what depends on it.</p></div>
+  return html`<div class="page"><div class="head"><h1>Models</h1><p class="note">The models that the live rules need, where they are loaded, and what depends on them.</p></div>
     <div class="card"><${Read} of=${read}>${({ models }) =>
       models.length
         ? html`<${Paged} items=${models} noun="models" textOf=${(row) => `${row.name} ${row.kind} ${row.backend} ${row.shards.join(" ")} ${row.objectives.join(" ")}`}>${(rows) => html`<${Table} caption="Models" columns=${MODELS} rows=${rows} keyOf=${(row) => row.name} />`}<//>`
