@@ -34,7 +34,7 @@ const STATES = { READY: "ok", LOADING: "info", UNAVAILABLE: "error" };
 const LOADED = [
   { key: "shard", title: "Shard", render: (row) => row.shard },
   { key: "url", title: "Endpoint", render: (row) => html`<code>${row.url}</code>` },
-  { key: "version", title: "Version", numeric: true, render: (row) => row.version },
+  { key: "version", title: "Version", numeric: true, wide: true, render: (row) => row.version },
   { key: "state", title: "State", render: (row) => html`<${Status} kind=${STATES[row.state] ?? "warning"}>${row.state.toLowerCase()}<//>` },
 ];
 
@@ -42,7 +42,7 @@ const STEPS = [
   { key: "model", title: "Step", render: (row) => html`<${Link} to=${to("models", row.model)}>${row.model}<//>${row.version ? html` <span class="note">version ${row.version}</span>` : ""}` },
   { key: "time", title: "Time", numeric: true, render: (row) => ms(row.time_ms) },
   { key: "queue", title: "Queued", numeric: true, render: (row) => ms(row.queue_ms) },
-  { key: "share", title: "Share", numeric: true, render: (row) => share(row.share, 1) },
+  { key: "share", title: "Share", numeric: true, wide: true, render: (row) => share(row.share, 1) },
 ];
 
 function Links({ names, section, none }) {

@@ -44,7 +44,7 @@ const VARIANTS = [
 
 const SHADOWS = [
   { key: "target", title: "Shadow", render: (row) => html`<span class="name">${row.target}</span><div class="note">${row.percent}${"\u202f"}% of ${row.rule}</div>` },
-  { key: "sent", title: "Sent", numeric: true, render: (row) => html`${count(row.sent)}<div class="note">of ${count(row.sampled)}</div>` },
+  { key: "sent", title: "Sent", numeric: true, render: (row) => html`${count(row.sent)}<div class="note">of ${count(row.sampled)} sampled</div>` },
   { key: "dropped", title: "Dropped", numeric: true, wide: true, render: (row) => count(row.dropped) },
   { key: "compared", title: "Compared", numeric: true, wide: true, render: (row) => count(row.compared) },
   { key: "different", title: "Different", numeric: true, render: (row) => share(row.report?.different_share) },

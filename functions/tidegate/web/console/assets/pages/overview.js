@@ -34,7 +34,7 @@ const SHARDS = [
   { key: "name", title: "Shard", render: (row) => html`<${Link} to=${to("fleet")}>${row.name}<//>` },
   { key: "health", title: "Health", render: (row) => html`<${Status} kind=${shardKind(row)[0]}>${shardKind(row)[1]}<//>` },
   { key: "outstanding", title: "Under way", numeric: true, render: (row) => count(row.outstanding) },
-  { key: "queue", title: "Queued", numeric: true, render: (row) => digits(row.queue, 2) },
+  { key: "queue", title: "Queued", numeric: true, wide: true, render: (row) => digits(row.queue, 2) },
 ];
 
 export function Attention({ entries }) {
