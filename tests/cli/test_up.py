@@ -108,7 +108,9 @@ def test_the_fleet_shows_how_the_gateway_sees_its_endpoints(stack: RunningStack)
     def looked_at() -> list[dict[str, Any]]:
         """The endpoints once their queues are known, from the second look on, and a second after the request's answer."""
         found: list[dict[str, Any]] = stack.get("/v1/fleet")["gateway"]["endpoints"]
-        answered = any(place["usual_ms"] > 0 and not place["in_flight"] for each in found for place in each["places"])
+        answered = any(
+            (place["usual_ms"] or 0) > 0 and not place["in_flight"] for each in found for place in each["places"]
+        )
         return found if answered and all(each["queue"] is not None for each in found) else []
 
     seen = eventually(looked_at)

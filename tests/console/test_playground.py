@@ -142,9 +142,9 @@ def test_the_models_answer_is_shown_on_demand_only(stack: Operated, open_page: O
     output = json.loads(page.get_by_label("Outputs", exact=True).inner_text())
     assert output == stack.infer(**CONTEXTS[0])["outputs"]
     inputs.fill("{")
-    assert page.get_by_role("button", name="Ask the model").is_disabled()
+    page.locator("button:disabled", has_text="Ask the model").wait_for()
     page.get_by_role("button", name="Reset inputs").click()
-    assert page.get_by_role("button", name="Ask the model").is_enabled()
+    page.locator("button:enabled", has_text="Ask the model").wait_for()
 
 
 def test_a_stream_is_shown_as_it_arrives(open_page: Open) -> None:

@@ -35,7 +35,7 @@ async def published(*targets: str) -> Plane:
 
 
 def test_it_is_answered_at_the_flip_and_goes_on_until_requests_have_drained(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, "tidegate.audit")
 
     async def work() -> None:
         plane = await published("scorer/1", "scorer/2")
@@ -57,7 +57,7 @@ def test_it_is_answered_at_the_flip_and_goes_on_until_requests_have_drained(capl
 
 
 def test_two_at_a_time_are_one(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, "tidegate.audit")
 
     async def work() -> None:
         plane = await published("scorer/1", "scorer/2", "scorer/3")

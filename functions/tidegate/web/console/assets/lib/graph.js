@@ -73,14 +73,16 @@ function Node({ node, faint, look }) {
 }
 
 export function Graph({ graph }) {
-  const { nodes, edges, height } = useMemo(() => layout(graph), [graph]);
+  // By what it shows: each time that the page is drawn, the graph is another object, and who has zoomed in stays there.
+  const drawn = JSON.stringify(graph);
+  const { nodes, edges, height } = useMemo(() => layout(graph), [drawn]);
   const whole = { x: -6, y: -4, width: WIDTH + 12, height: height + 8 };
   const [view, setView] = useState(null);
   const [seen, look] = useState(null);
   const svg = useRef(null);
   const drag = useRef(null);
   const box = view ?? whole;
-  useEffect(() => setView(null), [graph]);
+  useEffect(() => setView(null), [drawn]);
   const lit = useMemo(() => (seen ? connected(edges, seen) : null), [seen, edges]);
   const zoom = (factor, x = box.x + box.width / 2, y = box.y + box.height / 2) => {
     const width = Math.min(whole.width, Math.max(whole.width / LARGEST, box.width / factor));
