@@ -75,7 +75,7 @@ def _operators(scope: cdk.Stack, stage: Stage, http_api: api.HttpApi) -> None:
         scope,
         "ConsoleOperators",
         managed_policy_name=stage.called("operators"),
-        description="Attach it to whoever may use the console",
+        description="Attach it to those who may use the console",
         statements=[statement(["execute-api:Invoke"], [routes])],
     )
     cdk.CfnOutput(scope, "OperatorsPolicyArn", value=policy.managed_policy_arn, description="Attach it to operators")

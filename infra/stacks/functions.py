@@ -201,7 +201,7 @@ class FunctionsStack(cdk.Stack):
                 name="console",
                 description="Shows operators what is live, and how it goes",
                 asset=assets.control,
-                # What only reads reaches no server, so that whoever takes it over does not either.
+                # What only reads reaches no server, so that an attacker who takes it over does not either.
                 group=network.control_group if console.writes else network.isolated_group,
                 memory_mib=settings.control.memory_mib,
                 # A rollback that loads models goes on after its HTTP request has timed out.

@@ -43,7 +43,7 @@ TO_THE_GATEWAY = [
 
 
 def serve(console: Environment, gateway: Environment) -> ThreadingHTTPServer:
-    """An HTTP API of the routes that `infra/stacks/console.py` makes: it lets whoever has `TOKEN` through, and everybody to the page."""
+    """An HTTP API of the routes that `infra/stacks/console.py` makes: requests with `TOKEN` pass, and all requests to the page."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"

@@ -1,4 +1,4 @@
-"""`GET /`: links, for whoever opens the gateway's address."""
+"""`GET /`: links, for people who open the gateway's address."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ class FleetReports:
             # A report that is too late for the present request is cached too.
             self._reading.add_done_callback(self._keep)
             self._reading_since = time.monotonic()
-        # Whoever asks while this waits may begin the next report.
+        # A caller that asks while this waits may begin the next report.
         reading = self._reading
         left_s = self._wait_s - (time.monotonic() - self._reading_since)
         done, _ = await asyncio.wait([reading], timeout=max(left_s, 0.05))

@@ -152,7 +152,7 @@ def _sequence_key(settings: Settings, environment: Mapping[str, str]) -> Callabl
     """Return what reads the key of sequence ids from Secrets Manager; None: the settings have it, or there is none.
 
     It is read with the first sequence of a named caller: an environment without one waits for nothing, and a snapshot does not
-    hold it. An environment has one request at a time, so nobody else waits meanwhile.
+    hold it. An environment has one request at a time, so no other request waits meanwhile.
     """
     arn = settings.sequence_key_arn
     if settings.sequence_key is not None or arn is None:

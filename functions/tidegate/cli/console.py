@@ -22,12 +22,12 @@ OVERVIEW = "/v1/overview"
 def console(stack: str | None, as_json: bool) -> None:
     """Print the link that opens the console of a running stack.
 
-    The link has the operators' token behind `#`, where a browser keeps it to itself. Whoever has the link can read everything that the
+    The link has the operators' token behind `#`, where a browser keeps it to itself. Anyone with the link can read everything that the
     console shows, so do not pass it on. Exit code 1: no console answers there.
     """
     found = find_stack(StoreOptions(stack=stack))
     if found is None:
-        # Whoever listens at the default port is not sent the token of the settings.
+        # The process that listens at the default port may be another's, so it is not sent the token of the settings.
         raise UnavailableError(
             f"no stack of this user answers at {LOCAL_STACK}: start one with `tidegate up`, or name it with --stack"
         )

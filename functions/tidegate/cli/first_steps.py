@@ -35,7 +35,7 @@ def first_steps(url: str, engine: Engine, rules: Path, models: Path, *, has_cons
     lines.append(f"  tidegate status{stack}")
     lines.append(f"  tidegate publish --rules {shlex.quote(str(rules))} --dry-run{stack}")
     if has_console:
-        # Without its token, which is nobody's who reads a log.
+        # Without its token: readers of a log need not have it.
         lines.append(f"The console, at {url}/console: `tidegate console{stack}` prints the link that opens it.")
     lines.append(f"The fleet as JSON: tidegate status --json{stack}, as {url}/v1/fleet asks for the operators' token.")
     lines.append(f"Changes of {rules} are followed.")

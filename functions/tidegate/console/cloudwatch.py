@@ -165,7 +165,7 @@ class CloudWatchTraffic:
         return int((self._clock() - DELAY_S) // MINUTE_S) * MINUTE_S
 
     async def _once(self, key: Any, read: Callable[[], Awaitable[Any]]) -> Any:
-        """Return what was read in this minute, or read it; whoever asks meanwhile waits for the same."""
+        """Return what was read in this minute, or read it; callers that ask meanwhile wait for the same."""
         end_s = self._end_s()
         if end_s != self._kept_until:
             self._kept_until = end_s

@@ -81,7 +81,7 @@ class Computed(Generic[T]):
         found = self._tasks.get(key)
         if found is None or (found.done() and _failed(found)):
             found = self._tasks[key] = asyncio.ensure_future(compute())
-            # Whoever asked may have left before it failed.
+            # The caller may have left before it failed.
             found.add_done_callback(_failed)
             while len(self._tasks) > MOST_KEPT:
                 self._tasks.pop(next(iter(self._tasks)))

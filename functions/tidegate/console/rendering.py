@@ -101,7 +101,7 @@ def _experiment(experiment: Experiment, times_run: Mapping[str, int]) -> dict[st
 
 
 class _Dumper(yaml.CSafeDumper):
-    """Writes a value that stands in two places out twice: rules know no anchors."""
+    """Writes a value that occurs in two places out twice: rules know no anchors."""
 
     def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002  # PyYAML's
         return True

@@ -27,7 +27,7 @@ class PrivateIds:
     """Replaces the sequence ids of callers.
 
     Args:
-        read_key: returns what makes the ids unpredictable for callers, if nobody else knows it: the same for all gateways before the
+        read_key: returns what makes the ids unpredictable for callers, if it is secret: the same for all gateways before the
             same servers. It is called with the first id, again after an exception, and not after it has returned.
     """
 

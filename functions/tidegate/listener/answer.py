@@ -126,7 +126,7 @@ class AnswerFrame:
 
 def _check_lines(parts: list[bytes], date: bytes) -> None:
     """Check the names and values of a head's lines, which are every second part, and the value of its `Date`."""
-    # Searching for a byte by its number takes 30 ns. `in` with a text of one byte, or `count`, takes ten times as long.
+    # Searching for a byte by its number takes an eighth of the time of `in` with a text of one byte, and a twelfth of that of `count`.
     text = b"".join([*parts[1::2], date])
     if _LF in text or _CR in text or _NUL in text:
         raise RuntimeError("a header of the answer holds a line break or NUL")

@@ -1,4 +1,4 @@
-"""`GET /`: links to what the gateway serves, for whoever opens its address in a browser. It tells nothing of this deployment."""
+"""`GET /`: links to what the gateway serves, for people who open its address in a browser. It tells nothing of this deployment."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ def test_files_have_their_types_and_the_headers_that_protect_the_page(folder: Pa
         "/icon.svg": "image/svg+xml", "/vendor/lib-0123456789abcdef.mjs": "text/javascript; charset=utf-8",
     }  # fmt: skip
     for path, media_type in types.items():
-        # Nobody shows a token for them.
+        # They need no token.
         status, headers, _ = ask(Answers(), f"/console{path}", headers=(), folder=folder)
         assert (status, headers["content-type"]) == (200, media_type), path
         assert {name: headers[name] for name in HEADERS} == HEADERS

@@ -165,7 +165,7 @@ def test_viewers_share_one_question_a_second_and_each_is_let_in_by_itself(host: 
     finally:
         for each in viewers:
             each.close()
-    # Nobody is asked once all have left.
+    # Nothing is asked once all have left.
     assert eventually(lambda: _is_still(backend)), "the question goes on without viewers"
 
 

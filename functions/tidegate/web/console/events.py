@@ -82,7 +82,7 @@ class Events:
                 self._polling = None
 
     def _news(self) -> asyncio.Future[bytes]:
-        """Return the next event, which all viewers share; whoever is slow misses some."""
+        """Return the next event, which all viewers share; a slow one misses some."""
         if self._polling is None or self._polling.done():
             self._next = asyncio.get_running_loop().create_future()
             self._polling = asyncio.create_task(self._poll())

@@ -34,7 +34,7 @@ async function run(live) {
   }
 }
 
-// A page that nobody looks at asks nothing: the gateway streams to a few viewers only.
+// A hidden page asks nothing: the gateway streams to a few viewers only.
 const shown = () =>
   new Promise((resolve) => {
     const look = () => {
