@@ -344,6 +344,8 @@ def test_a_shard_that_does_not_answer_is_seen_in_the_failed_attempts(traced: Tra
     finally:
         for pid in stopped:
             os.kill(pid, signal.SIGCONT)
+    # The breakers of its servers close when a probe finds them again; the tests after this one ask them too.
+    assert eventually(lambda: traced.infer("plain")[0] == 200)
     assert (status, headers["tidegate-reason"]) == (200, "fallback")
     spans = traced.collector.wait(trace, INFER, f"{SENT} [first] failed", f"{SENT} [fallback]")
     failed = next(each for each in spans if each["tidegate.attempt"] == "first")

@@ -160,6 +160,7 @@ def test_two_hundred_closed_loops_do_not_leave_a_backlog() -> None:
 
 
 @pytest.mark.parametrize("model", [Model(0.004), Model(0.04, instances=8), Model(0.1, batches=True)])
+@pytest.mark.patches
 def test_the_limit_does_not_hold_a_model_back(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(concurrency, "MEASURE_EVERY_S", 4.0)
 
@@ -281,6 +282,7 @@ class HangsWhileMeasured(Model):
         return await super().send(endpoint, request, timeout_s, done)
 
 
+@pytest.mark.patches
 def test_one_request_that_hangs_while_the_idle_latency_is_measured_holds_up_nobody_for_long(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

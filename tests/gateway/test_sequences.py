@@ -199,6 +199,7 @@ def test_a_first_request_goes_on_to_the_next_server_where_nothing_was_sent(world
     assert gateway.ask(NEXT) == home
 
 
+@pytest.mark.patches
 def test_the_table_is_bounded(world: Stateful, rules: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bindings_module, "MOST_BINDINGS", 2)
     gateway = Gateway(world, rules)

@@ -188,6 +188,7 @@ def test_callers_that_leave_take_up_no_room_at_the_model(engine: Engine, fake: F
     assert budget.used_bytes == 0
 
 
+@pytest.mark.patches
 def test_a_server_that_reads_slowly_is_not_taken_for_a_slow_caller(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
