@@ -16,7 +16,7 @@ from tests.web.conftest import HERE, FakeTriton, Host
 from tests.web.test_callers import CALLERS, compiled
 
 
-@pytest.mark.parametrize("accept", [None, "*/*", "text/html,application/xhtml+xml,*/*;q=0.8", "text/html, application/json;q=0.9", "application/json;q=x"])  # fmt: skip
+@pytest.mark.parametrize("accept", [None, "*/*", "text/html,application/xhtml+xml,*/*;q=0.8", "text/html, application/json;q=0.9", "application/json;q=x", "application/json;q=0.9, text/html;q=1.000, text/html;q=0.1"])  # fmt: skip
 def test_a_browser_gets_a_page_whose_links_are_served(scripted: Host, accept: str | None) -> None:
     reply = scripted.ask("GET", "/", None, {} if accept is None else {"Accept": accept})
     assert (reply.status, reply.headers["content-type"]) == (200, "text/html; charset=utf-8")

@@ -7,11 +7,11 @@ takes 22: it makes an object for each sample, and quotes the labels of each agai
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
+from tidegate.accept import qualities
 from tidegate.metrics.definitions import Exposed, Kind
 from tidegate.metrics.table import Metric
 
@@ -57,15 +57,9 @@ class Family(NamedTuple):
 def negotiated(accepted: str) -> Format:
     """Return the format to answer a header `Accept` with: OpenMetrics where it has a greater quality than text, as Prometheus
     asks for it (https://prometheus.io/docs/instrumenting/content_negotiation/)."""
-    text = openmetrics = 0.0
-    for media_range in accepted.lower().split(","):
-        media_type, *parameters = (part.strip() for part in media_range.split(";"))
-        weights = [_QUALITY.fullmatch(each) for each in parameters if each.startswith("q=")]
-        quality = float(weights[0][1]) if weights and weights[0] else 0.0 if weights else 1.0
-        if media_type == "application/openmetrics-text":
-            openmetrics = max(openmetrics, quality)
-        elif media_type in ("text/plain", "text/*", "*/*"):
-            text = max(text, quality)
+    found = qualities(accepted)
+    openmetrics = found.get("application/openmetrics-text", 0.0)
+    text = max(found.get(each, 0.0) for each in ("text/plain", "text/*", "*/*"))
     return Format.OPENMETRICS if openmetrics > 0.0 and openmetrics >= text else Format.TEXT
 
 
@@ -150,7 +144,6 @@ class _Writer:
         lines.append(f"{name}_count{braced} {histogram.counts[-1]}")
 
 
-_QUALITY = re.compile(r"q=([01](?:\.\d{0,3})?)")
 _ESCAPES = str.maketrans({"\\": r"\\", "\n": r"\n", '"': r"\""})
 
 

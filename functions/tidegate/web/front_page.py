@@ -6,6 +6,7 @@ from html import escape
 
 from starlette.requests import Request
 
+from tidegate.accept import qualities
 from tidegate.web.console.assets import SECURITY
 from tidegate.web.console.paths import PAGE
 from tidegate.web.http import Answer, RawHeaders, header_values, json_answer
@@ -45,17 +46,6 @@ class FrontPage:
 
 
 def _prefers_json(headers: RawHeaders) -> bool:
-    """Return whether `Accept` names JSON, and HTML less or not at all (https://www.rfc-editor.org/rfc/rfc9110#section-12.5.1)."""
-    weights: dict[bytes, float] = {}
-    for value in header_values(headers, b"accept"):
-        for part in value.split(b","):
-            name, *parameters = (each.strip().lower() for each in part.split(b";"))
-            weights[name] = _weight(next((each[2:] for each in parameters if each.startswith(b"q=")), b"1"))
-    return weights.get(b"application/json", 0.0) > weights.get(b"text/html", 0.0)
-
-
-def _weight(text: bytes) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return 0.0
+    """Return whether `Accept` names JSON, and HTML less or not at all."""
+    found = qualities(b",".join(header_values(headers, b"accept")).decode("latin-1"))
+    return found.get("application/json", 0.0) > found.get("text/html", 0.0)
