@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import pytest
+from tidegate.web.console.events import MOST_VIEWERS
 
 from tests.console.conftest import HOSTILE, MANY, Open, Operated, Watched
 from tests.support.stack import eventually
@@ -219,6 +222,20 @@ def test_thousands_of_rules_and_hundreds_of_models_are_shown_in_pages(stack: Ope
     page.get_by_placeholder("models").fill("model_299")
     page.get_by_role("link", name="model_299").wait_for()
     assert page.get_by_role("table", name="Models").get_by_role("row").count() == 2
+
+
+def test_a_viewer_who_gets_no_place_at_the_stream_is_told_so(
+    stack: Operated, open_page: Open, watched: Watched
+) -> None:
+    watched.expected = "503"
+    request = urllib.request.Request(f"{stack.url}/v1/events", headers={"Authorization": f"Bearer {stack.token}"})
+    with contextlib.ExitStack() as viewers:
+        for _ in range(MOST_VIEWERS):
+            viewers.enter_context(urllib.request.urlopen(request, timeout=60))
+        page = open_page("/console")
+        page.get_by_text(f"is not live: {MOST_VIEWERS} viewers have the overview already").wait_for()
+        page.get_by_role("banner").get_by_text("Polling").wait_for()
+    page.get_by_role("banner").get_by_text("Live", exact=True).wait_for()
 
 
 def test_what_cannot_be_read_is_said_with_what_to_do(stack: Operated, open_page: Open, watched: Watched) -> None:

@@ -11,7 +11,7 @@ from tidegate.listener.body import ArrivingBody
 from tidegate.listener.exchange import Exchange
 from tidegate.listener.head import HeadReader
 from tidegate.listener.owner import Owner
-from tidegate.listener.peer import CONTINUE, address_of, watch_peer
+from tidegate.listener.peer import CONTINUE, address_of, limit_silence, watch_peer
 from tidegate.listener.refusal import RefusalError, closing_answer
 from tidegate.listener.sending import Sending
 
@@ -166,6 +166,10 @@ class Connection(asyncio.Protocol):
     def abort(self) -> None:
         """Close the connection at once, dropping unsent bytes."""
         self._transport.abort()
+
+    def give_up_after(self, silent_s: float) -> None:
+        """Close the connection once its peer has taken nothing of what was sent for so long."""
+        limit_silence(self._transport, silent_s)
 
     # Called by the exchange
 

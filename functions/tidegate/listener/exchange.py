@@ -22,7 +22,8 @@ App = Callable[
 
 _INTERNAL: Final = "internal error"
 _CUT: Final = "tidegate.cut"
-"""A message of our own (see `Exchange.send`)."""
+_PATIENCE: Final = "tidegate.patience"
+"""Messages of our own (see `Exchange.send`)."""
 
 
 class _Answer(IntEnum):
@@ -57,6 +58,9 @@ class Line(Protocol):
 
     def abort(self) -> None:
         """Close the connection at once."""
+
+    def give_up_after(self, silent_s: float) -> None:
+        """Close the connection once its peer has taken nothing of what was sent for so long."""
 
 
 class Exchange:
@@ -164,7 +168,9 @@ class Exchange:
     async def send(self, message: Message) -> None:
         """Send a part of the answer (ASGI).
 
-        The message `tidegate.cut` ends an answer as incomplete: the caller gets what was sent so far, and no end.
+        The message `tidegate.cut` ends an answer as incomplete: the caller gets what was sent so far, and no end. The message
+        `tidegate.patience` has a caller disconnected that takes nothing for `seconds`; small parts of an answer, which the kernel
+        holds, would otherwise go unread for minutes before `write_timeout_s` counts.
 
         Raises:
             RuntimeError: the message is out of order, or the answer is not valid HTTP.
@@ -182,6 +188,9 @@ class Exchange:
             self._answer = _Answer.STARTED
             return
         if kind != "http.response.body" or self._answer not in (_Answer.STARTED, _Answer.WRITING):
+            if kind == _PATIENCE:
+                self._line.give_up_after(message["seconds"])
+                return
             raise RuntimeError(f"the app sent {kind} where it must not")
         line = self._line
         if line.sending.writable is not None and not await self._drained():

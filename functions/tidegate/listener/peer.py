@@ -1,4 +1,4 @@
-"""The peer of a connection: its address, and whether it closed only its sending side or the connection.
+"""The peer of a connection: its address, whether it takes anything, and whether it closed only its sending side or the connection.
 
 Both look the same until something is sent: a peer that closed the connection answers with a reset, which the kernel
 records. So the peer is sent an interim response, which every HTTP/1.1 client has to ignore if it did not expect one
@@ -50,6 +50,16 @@ def _was_reset(transport: asyncio.Transport) -> bool:
     if peer is None or peer.family not in (socket.AF_INET, socket.AF_INET6):
         return False
     return peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _TCP_CLOSE
+
+
+def limit_silence(transport: asyncio.Transport, silent_s: float) -> None:
+    """Have the kernel close a connection whose peer acknowledges nothing, or has no room for what was sent, for so long.
+
+    A peer that does not read has no room once its kernel's buffer is full, some 64 KiB on (https://www.rfc-editor.org/rfc/rfc5482).
+    """
+    peer = transport.get_extra_info("socket")
+    if peer is not None and peer.family in (socket.AF_INET, socket.AF_INET6):
+        peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(silent_s * 1000))
 
 
 def address_of(transport: asyncio.BaseTransport, side: str) -> tuple[str, int] | None:

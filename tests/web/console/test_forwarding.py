@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+import tidegate.web.console.events
 from tidegate.console.console import Console
 from tidegate.errors import UnavailableError
 from tidegate.gateway import Dispatcher
@@ -20,6 +21,7 @@ from tidegate.testing import MemoryEndpointDirectory, MemoryEngineSource
 from tidegate.triton.transport import PooledTransport
 from tidegate.web import create_app
 from tidegate.web.console.app import create_console
+from tidegate.web.console.events import MOST_VIEWERS
 from tidegate.web.console.forwarding import MOST_AT_ONCE, MOST_BODY_BYTES
 from tidegate.web.console.paths import EVENTS, FLEET, PATHS
 
@@ -173,6 +175,35 @@ def _is_still(backend: Backend) -> bool:
     before = len(backend.asked)
     time.sleep(2.5)
     return len(backend.asked) == before
+
+
+def test_viewers_that_never_read_lose_their_places(
+    host: Host, backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tidegate.web.console.events, "SILENT_S", 1.0)
+    body = json.dumps({"text": "x" * 32_000}).encode()
+    backend.answer_to = lambda _: ConsoleAnswer(200, (("content-type", "application/json"),), body)
+    viewers = [http.client.HTTPConnection("127.0.0.1", host.port, timeout=60) for _ in range(MOST_VIEWERS)]
+    try:
+        for each in viewers:
+            each.request("GET", "/v1/events")
+            assert each.getresponse().status == 200
+
+        def refused() -> Any:
+            connection = http.client.HTTPConnection("127.0.0.1", host.port, timeout=60)
+            connection.request("GET", "/v1/events")
+            response = connection.getresponse()
+            found = None if response.status == 200 else json.loads(response.read())
+            connection.close()
+            return found
+
+        found = refused()
+        assert (found["status"], found["type"]) == (503, "urn:tidegate:problem:overloaded")
+        assert "16 viewers have the overview already; ask GET /v1/overview" in found["detail"]
+        assert eventually(lambda: refused() is None, 60)
+    finally:
+        for each in viewers:
+            each.close()
 
 
 def test_a_viewer_learns_that_the_control_plane_is_silent(host: Host, backend: Backend) -> None:

@@ -22,6 +22,12 @@ from tidegate.web.http import App, Receive, Scope, Send
 EVERY_S = 1.0
 MOST_VIEWERS = 16
 
+SILENT_S = 10.0
+"""How long a viewer may take nothing. It keeps its place before, as its kernel takes the first events for it."""
+
+PATIENCE = "tidegate.patience"
+"""See `tidegate.listener.exchange.Exchange.send`."""
+
 Ask = Callable[[ConsoleRequest], Awaitable[ConsoleAnswer]]
 
 _HEADERS = ((b"content-type", b"text/event-stream"), (b"cache-control", b"no-store"), (b"x-accel-buffering", b"no"))
@@ -70,6 +76,7 @@ class Events:
         self._viewers += 1
         try:
             await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
+            await send({"type": PATIENCE, "seconds": SILENT_S})
             body = first
             while body:
                 await send({"type": "http.response.body", "body": body, "more_body": True})

@@ -9,7 +9,8 @@ const SILENT_MS = 10_000;
 const HIDDEN_MS = 30_000;
 
 export const overview = store(null);
-export const connection = store({ state: "connecting", error: null }); // connecting, live, stale, polling, lost, signed-out
+// States: connecting, live, stale, polling, lost, signed-out; `why` says why the overview is polled.
+export const connection = store({ state: "connecting", error: null });
 
 let generation = 0;
 
@@ -30,7 +31,7 @@ async function run(live) {
       connection.set({ state: "signed-out", error });
       return;
     }
-    if (!document.hidden) await poll(live, Date.now() + STREAM_AGAIN_MS);
+    if (!document.hidden) await poll(live, Date.now() + STREAM_AGAIN_MS, error?.detail ?? "the stream of events broke off");
   }
 }
 
@@ -92,14 +93,14 @@ function receive(event) {
   }
 }
 
-async function poll(live, until) {
+async function poll(live, until, why) {
   while (live() && Date.now() < until) {
     if (!document.hidden) {
       try {
         const read = await getJson("/v1/overview");
         if (!live()) return;
         overview.set(read);
-        connection.set({ state: "polling", error: null });
+        connection.set({ state: "polling", error: null, why });
       } catch (error) {
         if (!live()) return;
         connection.set({ state: error.status === 401 ? "signed-out" : "lost", error });

@@ -68,7 +68,7 @@ function Live({ live }) {
 
 export default function Overview() {
   const seen = overview.use();
-  const { error } = connection.use();
+  const { error, why } = connection.use();
   useTitle("Overview");
   if (!seen) {
     return html`<div class="page"><h1>Overview</h1>${error ? html`<${Failure} error=${error} />` : html`<div class="waiting" role="status">Reading …</div>`}</div>`;
@@ -81,6 +81,7 @@ export default function Overview() {
   return html`<div class="page">
     <h1>Overview</h1>
     ${error && html`<${Failure} error=${error} />`}
+    ${why && html`<div class="banner"><${Status} kind="info">This page is read every 2 s, and is not live: ${why}<//></div>`}
     <${Publishing} entries=${seen.publishing} />
     <dl class="stats">
       <${Stat} label="Requests" value=${rate(traffic.requests_per_s)}><${Sparkline} values=${line("requests_per_s")} label="Requests per second over 15 minutes" /><//>
