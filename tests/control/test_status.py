@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tidegate.bootstrap.fleet_reports import STATUS_S, FleetReports
+from tidegate.bootstrap.fleet_reports import STALE, STATUS_S, FleetReports
 from tidegate.bootstrap.incidents import Incidents
 from tidegate.bootstrap.local_stack import LocalStack
 from tidegate.control.status import FleetReport, read_status
@@ -18,6 +18,7 @@ from tidegate.ports import GatewayReport, ModelLoad
 from tidegate.settings import Settings
 
 from tests.control.plane import Plane, clock
+from tests.fleet.test_fleet import running
 from tests.support.virtual_time import run
 
 
@@ -167,6 +168,65 @@ def test_a_stack_tells_what_a_report_found_that_came_too_late_for_whoever_asked(
         later = await reports.latest()
         assert [shard["name"] for shard in later["shards"]] == ["a", "b"]
         assert later["as_of"] in later["problems"][0]
+
+    run(work())
+
+
+def test_a_report_that_is_late_now_and_then_is_no_problem_and_an_old_one_is() -> None:
+    async def work() -> None:
+        plane = Plane()
+        await _served(plane)
+        process = plane.process()
+        late_s, reads = 0.0, 0
+
+        async def read() -> FleetReport:
+            nonlocal reads
+            await asyncio.sleep(late_s)
+            reads += 1
+            return await read_status(process)
+
+        reports = FleetReports(read)
+        await reports.latest()
+        late_s = STATUS_S + 0.5
+        for _ in range(5):
+            busy = await reports.latest()
+            assert busy["problems"] == []
+            await asyncio.sleep(1)
+        assert reads > 3
+        late_s = 3600.0
+        await asyncio.sleep(STALE * STATUS_S)
+        hung = await reports.latest()
+        assert "the stores or a server did not answer within 2 s; all else here is as of" in hung["problems"][0]
+
+    run(work())
+
+
+def test_a_server_that_is_stopped_is_known_within_three_seconds_and_delays_no_report() -> None:
+    async def work() -> None:
+        plane = Plane()
+        async with running(plane) as fleet:
+            await plane.publish(main="pipeline", other="popular")
+            await asyncio.sleep(5)
+            reports = FleetReports(lambda: read_status(plane.process(), late=fleet.unanswered_s))
+            await reports.latest()
+            (stopped, _) = plane.launcher.running("a")
+            stopped.stopped = True
+            # As somebody asks just then.
+            loop, began_s = asyncio.get_running_loop(), asyncio.get_running_loop().time()
+            await reports.latest()
+            await asyncio.sleep(began_s + 2.0 - loop.time())
+            assert fleet.unanswered_s().keys() == {stopped.endpoint}
+            began_s = loop.time()
+            report = await reports.latest()
+            assert loop.time() - began_s < 0.5
+            assert report["problems"] == []
+            (states,) = [
+                [each["state"] for each in shard["endpoints"]] for shard in report["shards"] if shard["name"] == "a"
+            ]
+            assert states == ["ready", "ready"], "the registry does not know it yet"
+            stopped.stopped = False
+            await asyncio.sleep(3)
+            assert not fleet.unanswered_s()
 
     run(work())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import urllib.error
 import urllib.request
@@ -329,6 +330,28 @@ def test_a_killed_server_is_in_the_overview_within_seconds(stack: RunningStack) 
     down = [each for each in ask(stack, "/v1/overview").json["attention"] if each["kind"] == "endpoint-down"]
     assert down or shard()["ready"] == 2
     assert eventually(lambda: shard()["ready"] == 2), "it was replaced"
+
+
+def test_a_server_that_is_stopped_is_shown_as_one_that_does_not_answer(stack: RunningStack) -> None:
+    def shard() -> Any:
+        return ask(stack, "/v1/overview").json["shards"][0]
+
+    assert eventually(lambda: (found := shard())["ready"] == 2 and found["problem"] is None)
+    victim = stack.servers()[0]
+    os.kill(victim.pid, signal.SIGSTOP)
+    try:
+        seen = eventually(lambda: (found := shard())["problem"] and found, 60, 0.2)
+        assert re.search(r"http://127\.0\.0\.1:\d+( is loading)?: it has not answered for \d+ s", seen["problem"])
+        (server,) = [each for each in _servers(stack) if each["unanswered_s"] is not None]
+        assert server["pid"] == victim.pid
+        assert "it has not answered for" in tidegate("status", "--stack", stack.url).stdout
+    finally:
+        os.kill(victim.pid, signal.SIGCONT)
+    assert eventually(lambda: (found := shard())["ready"] == 2 and found["problem"] is None)
+
+
+def _servers(stack: RunningStack) -> list[dict[str, Any]]:
+    return [each for shard in ask(stack, "/v1/fleet").json["shards"] for each in shard["endpoints"]]
 
 
 def test_a_silent_control_plane_is_a_503_and_harms_no_caller(stack: RunningStack) -> None:

@@ -15,6 +15,11 @@ STATUS_S = 2.0
 """The longest that a report of the fleet waits for the stores and the servers."""
 
 
+STALE = 3.0
+"""The age of a report, as a multiple of the longest wait, above which it is a problem that none is newer. A busy machine, which answers
+late once in a while, has none."""
+
+
 class FleetReports:
     """Gives the fleet's status in bounded time: where the stores or servers do not answer in `wait_s`, what they said last."""
 
@@ -24,18 +29,23 @@ class FleetReports:
         self._reading: asyncio.Task[FleetReport] | None = None
         self._reading_since = 0.0
         self._last: Mapping[str, Any] | None = None
+        self._last_s = 0.0
 
     async def latest(self) -> Mapping[str, Any]:
+        """Return the report, with its time as `as_of`."""
+        loop = asyncio.get_running_loop()
         if self._reading is None or self._reading.done():
             self._reading = asyncio.create_task(self._read())
             # A report that is too late for the present request is cached too.
             self._reading.add_done_callback(self._keep)
-            self._reading_since = time.monotonic()
+            self._reading_since = loop.time()
         # A caller that asks while this waits may begin the next report.
         reading = self._reading
-        left_s = self._wait_s - (time.monotonic() - self._reading_since)
+        left_s = self._wait_s - (loop.time() - self._reading_since)
         done, _ = await asyncio.wait([reading], timeout=max(left_s, 0.05))
         if not done:
+            if self._last is not None and loop.time() - self._last_s <= STALE * self._wait_s:
+                return self._last
             return self._remembered(f"the stores or a server did not answer within {self._wait_s:g} s")
         try:
             reading.result()
@@ -47,6 +57,7 @@ class FleetReports:
 
     def _keep(self, reading: asyncio.Task[FleetReport]) -> None:
         if not reading.cancelled() and reading.exception() is None:
+            self._last_s = asyncio.get_running_loop().time()
             self._last = {**reading.result().as_dict(), "as_of": iso_time(time.time())}
 
     def _remembered(self, problem: str) -> Mapping[str, Any]:

@@ -94,7 +94,7 @@ class LocalStack:
     _serving: asyncio.Task[None] = field(init=False)
 
     def __post_init__(self) -> None:
-        self._reports = FleetReports(lambda: read_status(self.plane, self.fleet.pids()))
+        self._reports = FleetReports(lambda: read_status(self.plane, self.fleet.pids(), late=self.fleet.unanswered_s))
         # Once: a machine whose name changes meanwhile follows the same directory.
         self._place = as_text(f"{socket.gethostname()}:{self.rules.resolve()}")
 
@@ -187,6 +187,7 @@ class LocalStack:
         wrong = tuple(self.gateway.problems())
         return {
             **report,
+            "shards": [self._with_silences(each) for each in report["shards"]],
             "healthy": report["healthy"] and not wrong,
             "problems": [*report["problems"], *wrong],
             **(self.gateway.follower if follower is None else follower),
@@ -202,6 +203,18 @@ class LocalStack:
                 "facts_table": self.settings.facts_table,
             },
         }
+
+    def _with_silences(self, shard: Mapping[str, Any]) -> dict[str, Any]:
+        """Add to each server of a shard how long it has not answered its supervisor, which is known before the registry says so."""
+        silences = {endpoint.url: silent_s for endpoint, silent_s in self.fleet.unanswered_s().items()}
+
+        def shown(server: Mapping[str, Any]) -> dict[str, Any]:
+            silent_s = silences.get(server["url"])
+            if silent_s is None:
+                return {**server, "unanswered_s": None}
+            return {**server, "note": f"it has not answered for {silent_s:.0f} s", "unanswered_s": round(silent_s, 1)}
+
+        return {**shard, "endpoints": [shown(each) for each in shard["endpoints"]]}
 
     def follow_status(self) -> dict[str, Any]:
         """How the directory is followed, by the pointer as it was read last."""

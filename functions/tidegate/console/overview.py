@@ -126,7 +126,9 @@ def _shards(status: Json) -> Iterator[dict[str, Any]]:
 def _problem(shard: Json, ready: int) -> str | None:
     lacking = shard["replicas"] - ready
     if lacking <= 0:
-        return None
+        # The registry does not say so yet.
+        silent = [each for each in shard["endpoints"] if each.get("unanswered_s") is not None]
+        return "; ".join(f"{each['url']}: {each['note']}" for each in silent) or None
     bad = [each for each in shard["endpoints"] if each["state"] != ServerState.READY]
     notes = [f"{each['url']} is {each['state']}" + (f": {each['note']}" if each["note"] else "") for each in bad]
     return "; ".join([f"{lacking} of {shard['replicas']} servers {'is' if lacking == 1 else 'are'} not ready", *notes])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+import asyncio
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
@@ -14,7 +15,14 @@ from tidegate.control.plane import ControlPlane
 from tidegate.control.plans import Difference, difference
 from tidegate.control.remains import RECOVER
 from tidegate.errors import EndpointError
-from tidegate.ports import EndpointState, Loaded, ModelLoad, RefusedEndpoint, RegisteredEndpoint
+from tidegate.ports import Endpoint, EndpointState, Loaded, ModelLoad, RefusedEndpoint, RegisteredEndpoint
+from tidegate.tasks import cancel
+
+GIVEN_UP_S = 0.1
+"""Time between two looks whether the answer of a server is still waited for."""
+
+Late = Callable[[], Collection[Endpoint]]
+"""Returns the servers that are known not to answer, so that nobody waits for them."""
 
 
 class ActionKind(StrEnum):
@@ -86,23 +94,41 @@ class Observation:
 
 
 async def observe(
-    plane: ControlPlane, states: Collection[EndpointState] = (EndpointState.READY,), *, asks: bool = True
+    plane: ControlPlane,
+    states: Collection[EndpointState] = (EndpointState.READY,),
+    *,
+    asks: bool = True,
+    late: Late = tuple,
 ) -> Observation:
-    """Compare every endpoint in one of some states with what it must hold; unless `asks`, none is asked what it holds."""
+    """Compare every endpoint in one of some states with what it must hold; unless `asks`, none is asked what it holds. Those that are
+    `late`, or become so while they are asked, are left out of what is loaded."""
     listing = await plane.ports.registry.listing()
     entries = tuple(entry for entry in listing.endpoints if entry.state in states)
     loaded: dict[RegisteredEndpoint, Loaded] = {}
     unreachable: dict[str, str] = {}
     asked = entries if asks else ()
     # What is loaded is asked before what should be: its loader had claimed it before.
-    for entry, have in zip(asked, await each(plane, asked, partial(loaded_on, plane)), strict=True):
+    for entry, have in zip(asked, await each(plane, asked, partial(_loaded, plane, late)), strict=True):
         if isinstance(have, EndpointError):
             unreachable[entry.endpoint.url] = str(have)
-        else:
+        elif have is not None:
             loaded[entry] = have
     desired = await plane.reader.read()
     found = {entry: await differs(plane, entry, have, desired) for entry, have in loaded.items()}
     return Observation(desired, entries, loaded, found, unreachable, listing.refused)
+
+
+async def _loaded(plane: ControlPlane, late: Late, entry: RegisteredEndpoint) -> Loaded | None:
+    """Return what an endpoint holds; None where it is late. Raises `EndpointError`."""
+    asking = asyncio.ensure_future(loaded_on(plane, entry))
+    try:
+        while not asking.done():
+            if entry.endpoint in late():
+                return None
+            await asyncio.wait([asking], timeout=GIVEN_UP_S)
+        return asking.result()
+    finally:
+        await cancel(asking)
 
 
 async def differs(plane: ControlPlane, entry: RegisteredEndpoint, have: Loaded, desired: Desired) -> Difference:

@@ -10,7 +10,7 @@ from typing import Any
 from tidegate.control.desired import Desired, Reason
 from tidegate.control.failures import Failures
 from tidegate.control.inspection import WAIT_S, unreadable
-from tidegate.control.observe import Action, ActionKind, Observation, observe, waiting
+from tidegate.control.observe import Action, ActionKind, Late, Observation, observe, waiting
 from tidegate.control.plane import ControlPlane
 from tidegate.errors import BundleError
 from tidegate.ports import BadMark, Claim, Endpoint, EndpointState, GatewayReport, LiveEntry, RegisteredEndpoint
@@ -191,15 +191,20 @@ def unread(problem: str) -> FleetReport:
 
 
 async def read_status(
-    plane: ControlPlane, pids: Mapping[Endpoint, int] | None = None, inspection_s: float = WAIT_S, *, asks: bool = True
+    plane: ControlPlane,
+    pids: Mapping[Endpoint, int] | None = None,
+    inspection_s: float = WAIT_S,
+    *,
+    asks: bool = True,
+    late: Late = tuple,
 ) -> FleetReport:
     """Read the fleet from the stores and from every endpoint. Changes nothing.
 
     `pids` are the process ids of the servers that the asking process runs; an inspection of what is live is waited for
     `inspection_s` seconds. A process that may not ask the servers says so by `asks`: then their state is what they report to the
-    registry, and their models and the drift are not in the report.
+    registry, and their models and the drift are not in the report. Nor are those of servers that are `late`.
     """
-    seen = await observe(plane, tuple(EndpointState), asks=asks)
+    seen = await observe(plane, tuple(EndpointState), asks=asks, late=late)
     desired = seen.desired
     engine, problems = await _engine(plane, desired)
     inspected = await plane.inspector.look(desired, _targets(seen, engine), inspection_s)

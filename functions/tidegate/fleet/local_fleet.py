@@ -12,6 +12,7 @@ from tidegate.control.reconcile import reconcile_fleet
 from tidegate.errors import BundleError, StoreError
 from tidegate.fleet.directory import RegistryDirectory
 from tidegate.fleet.healing import Healer
+from tidegate.fleet.pulse import LATE_S
 from tidegate.fleet.slot import Restarts, Turn
 from tidegate.fleet.supervisor import Supervisor
 from tidegate.ports import Endpoint, ModelRepository, ServerLauncher
@@ -60,6 +61,16 @@ class LocalFleet:
             for group in self._supervisors.values()
             for supervisor, _ in group
             for slot in supervisor.slots
+        }
+
+    def unanswered_s(self) -> Mapping[Endpoint, float]:
+        """Return how long each server has not answered that has not for `LATE_S` or longer."""
+        return {
+            slot.server.endpoint: slot.pulse.unanswered_s
+            for group in self._supervisors.values()
+            for supervisor, _ in group
+            for slot in supervisor.slots
+            if slot.pulse.unanswered_s >= LATE_S
         }
 
     def restarts(self) -> Sequence[Restarts]:

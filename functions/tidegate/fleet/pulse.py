@@ -21,6 +21,9 @@ ANSWER_S = 2.0
 MISSES = 2
 """Consecutive checks without an answer after which a server is silent."""
 
+LATE_S = 1.0
+"""How long a server may go without an answer before that is shown. It is no alarm: a busy machine answers late, too."""
+
 SLICE_S = 0.1
 """The most that one turn of waiting counts; the rest is the delay of this process."""
 
@@ -34,7 +37,13 @@ class Pulse:
     def __init__(self, ask: Callable[[], Awaitable[bool]]) -> None:
         self._ask = ask
         self._misses = 0
+        self._waited_s = 0.0
         self.silent_s = 0.0
+
+    @property
+    def unanswered_s(self) -> float:
+        """How long the server has not answered, in seconds, with the check that is under way."""
+        return self.silent_s + self._waited_s
 
     @property
     def is_silent(self) -> bool:
@@ -50,24 +59,20 @@ class Pulse:
     async def _look(self) -> None:
         asking = asyncio.ensure_future(self._ask())
         try:
-            waited_s = await self._wait(asking)
+            # Without delays of this process.
+            while self._waited_s < ANSWER_S and not asking.done():
+                self._waited_s += await _slice(asking)
             if asking.done() and asking.result():
                 self._misses, self.silent_s = 0, 0.0
                 return
             # A connection that is refused at once does not count as an answer, and the next check must not follow at once.
-            while waited_s < EVERY_S:
-                waited_s += await _slice()
+            while self._waited_s < EVERY_S:
+                self._waited_s += await _slice()
             self._misses += 1
-            self.silent_s += waited_s
+            self.silent_s += self._waited_s
         finally:
+            self._waited_s = 0.0
             await cancel(asking)
-
-    async def _wait(self, asking: asyncio.Future[bool]) -> float:
-        """Wait for an answer. Return how long, without delays of this process."""
-        waited_s = 0.0
-        while waited_s < ANSWER_S and not asking.done():
-            waited_s += await _slice(asking)
-        return waited_s
 
 
 async def _slice(asking: asyncio.Future[bool] | None = None) -> float:

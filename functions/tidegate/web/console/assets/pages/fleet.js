@@ -16,7 +16,7 @@ function Breakers({ places }) {
 
 const ENDPOINTS = [
   { key: "url", title: "Endpoint", render: (row) => html`<code>${row.url.replace(/^https?:\/\//, "")}</code>${row.note && html`<div class="note">${row.note}</div>`}` },
-  { key: "state", title: "State", render: (row) => html`<${Status} kind=${row.gateway?.is_down ? "error" : (STATES[row.state] ?? "warning")}>${row.gateway?.is_down && row.state === "ready" ? "down for the gateway" : row.state}<//>` },
+  { key: "state", title: "State", render: (row) => row.unanswered_s ? html`<${Status} kind=${row.state === "ready" ? "warning" : "error"}>${row.state}, does not answer<//>` : html`<${Status} kind=${row.gateway?.is_down ? "error" : (STATES[row.state] ?? "warning")}>${row.gateway?.is_down && row.state === "ready" ? "down for the gateway" : row.state}<//>` },
   { key: "breakers", title: "Breakers", wide: true, render: (row) => html`<${Breakers} places=${row.gateway?.places ?? []} />` },
   { key: "outstanding", title: "Under way", numeric: true, render: (row) => count(row.gateway?.outstanding) },
   { key: "queue", title: "Queued", numeric: true, render: (row) => digits(row.gateway?.queue, 2) },
@@ -36,7 +36,7 @@ const PLACES = [
 function Shard({ shard, gateways }) {
   const [open, setOpen] = useState(false);
   const rows = shard.endpoints.map((endpoint) => ({ ...endpoint, gateway: gateways.get(endpoint.url) }));
-  const ready = rows.filter((row) => row.state === "ready" && !row.gateway?.is_down).length;
+  const ready = rows.filter((row) => row.state === "ready" && !row.gateway?.is_down && !row.unanswered_s).length;
   const places = rows.flatMap((row) => (row.gateway?.places ?? []).map((place) => ({ ...place, url: row.url })));
   const models = [...new Set(rows.flatMap((row) => row.models.map((model) => `${model.name}/${model.version}`)))];
   const kind = ready === 0 ? "error" : ready < shard.replicas ? "warning" : "ok";

@@ -26,8 +26,9 @@ const OBJECTIVES = [
 ];
 
 function shardKind(shard) {
-  if (shard.problem || shard.ready === 0) return ["error", shard.problem || "no endpoint is ready"];
-  return shard.ready < shard.endpoints ? ["warning", `${shard.ready} of ${plural(shard.endpoints, "endpoint")} ready`] : ["ok", `${plural(shard.endpoints, "endpoint")} ready`];
+  if (shard.ready === 0) return ["error", shard.problem || "no endpoint is ready"];
+  if (shard.ready < shard.endpoints) return [shard.problem ? "error" : "warning", shard.problem || `${shard.ready} of ${plural(shard.endpoints, "endpoint")} ready`];
+  return shard.problem ? ["warning", shard.problem] : ["ok", `${plural(shard.endpoints, "endpoint")} ready`];
 }
 
 const SHARDS = [
