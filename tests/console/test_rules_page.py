@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tests.console.conftest import HOSTILE, MAIN, Open, Operated
+from tests.console.conftest import HOSTILE, MAIN, Open, Operated, Watched
 from tests.support.stack import eventually
 
 if TYPE_CHECKING:
@@ -61,7 +61,9 @@ def rolled_back(page: Page, flip: int, why: str) -> None:
     dialog.wait_for(state="detached")
 
 
-def test_a_revision_is_compared_and_rolled_back_with_a_reason(stack: Operated, open_page: Open) -> None:
+def test_a_revision_is_compared_and_rolled_back_with_a_reason(
+    stack: Operated, open_page: Open, watched: Watched
+) -> None:
     first = live(stack)
     second = changed(stack, MAIN.replace("versioned/2: 90, versioned/3: 10", "versioned/2: 40, versioned/3: 60"))
     assert second
@@ -75,6 +77,9 @@ def test_a_revision_is_compared_and_rolled_back_with_a_reason(stack: Operated, o
     why = f"the canary {HOSTILE} was too large"
     rolled_back(page, first["flip"], why)
     page.get_by_text(why).first.wait_for()
+    page.get_by_role("banner").get_by_text(first["revision"][:12]).wait_for()
+    asked = [url.removeprefix(stack.url) for url in watched.urls]
+    assert "/v1/overview" in asked[asked.index("/v1/rollback") :], "it is not left to the next event"
     assert page.locator("img[src=x]").count() == 0
     assert eventually(lambda: live(stack)["revision"] == first["revision"])
     entry = stack.ask("/v1/revisions")["history"][0]

@@ -418,10 +418,13 @@ def test_a_rollback_is_in_the_history_with_who_and_why(tmp_path: Path) -> None:
         unknown = ask(stack, "/v1/rollback", {"to": "ffffff", "why": "a try"})
         assert (unknown.status, unknown.json["type"]) == (409, "urn:tidegate:problem:not-rolled-back")
 
+        assert ask(stack, "/v1/overview").json["live"]["flip"] == 2
         answer = ask(stack, "/v1/rollback", {"to": "live~1", "why": "versioned/1 is too old"})
+        shown = ask(stack, "/v1/overview").json["live"]
+        assert (shown["flip"], shown["revision"]) == (3, history[1]["revision"]), "it shows what it did"
         assert (answer.status, answer.json["ok"], answer.json["status"]) == (200, True, "rolled back")
         assert answer.json["revision"] == history[1]["revision"]
-        assert eventually(lambda: stack.version("main") == 3)
+        assert stack.version("main") == 3
         (latest, *_) = ask(stack, "/v1/revisions").json["history"]
         assert (latest["action"], latest["why"]) == ("rollback", "versioned/1 is too old")
         assert latest["by"].endswith(" (console)")

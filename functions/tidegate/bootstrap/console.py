@@ -24,6 +24,7 @@ def local_sources(stack: LocalStack) -> ConsoleSources:
         rules=stack.rules,
         models=stack.models,
         writes=stack.settings.console_writes,
+        flipped=lambda: stack.gateway.poll(),
     )
 
 

@@ -67,7 +67,7 @@ class Console:
         self._directories: Computed[dict[str, Any]] = Computed()
         self._catalogue: Catalogue | None = None
         self._catalogue_of: tuple[str, int] | None = None
-        self._rollbacks = Rollbacks(sources.plane, stops_after_answers=sources.stops_after_answers)
+        self._rollbacks = Rollbacks(sources.plane, sources.flipped, stops_after_answers=sources.stops_after_answers)
 
     async def overview(self) -> Json:
         """See `tidegate.console.overview`."""
@@ -198,14 +198,18 @@ class Console:
             raise UnknownObjectiveError(objective, nearest(objective, names))
 
     async def roll_back(self, body: Json, by: str) -> Json:
-        """Make an earlier revision live. Raises `RefusedError`: the console only reads, or it cannot be done."""
+        """Make an earlier revision live, which every later answer shows. Raises `RefusedError`: the console only reads, or it cannot
+        be done."""
         if not self._sources.writes:
             raise RefusedError(
                 Refusal.READ_ONLY,
                 "the console only reads: start the stack with TIDEGATE_CONSOLE_WRITES=true, or use `tidegate rollback`",
             )
         _check_members(body, "to", "why")
-        return await self._rollbacks.roll_back(body.get("to", ""), body.get("why", ""), by)
+        try:
+            return await self._rollbacks.roll_back(body.get("to", ""), body.get("why", ""), by)
+        finally:
+            self._overview.drop()
 
     async def models(self) -> Json:
         """Return the models that the live rules need: see `tidegate.console.catalogue`."""

@@ -36,6 +36,10 @@ class Kept(Generic[T]):
             self._reading = asyncio.create_task(self._timed())
         return await asyncio.shield(self._reading)
 
+    def drop(self) -> None:
+        """Have the next reader read anew, also where one reads now: it began before something changed."""
+        self._reading = None
+
     async def _timed(self) -> T:
         value = await self._read()
         self._until = time.monotonic() + self._most_s

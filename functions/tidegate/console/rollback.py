@@ -6,6 +6,7 @@ import asyncio
 import logging
 from typing import Any
 
+from tidegate.console.sources import Flipped
 from tidegate.control.plane import ControlPlane
 from tidegate.control.rollback import RollbackRequest, RollbackResult, roll_back
 from tidegate.control.steps import StepEvent, StepState
@@ -24,8 +25,9 @@ class Rollbacks:
     """Rolls back, one at a time until its flip. It goes on after that, until requests of what was live before have drained; a process
     that `stops_after_answers` waits for that before it answers."""
 
-    def __init__(self, plane: ControlPlane, *, stops_after_answers: bool = False) -> None:
+    def __init__(self, plane: ControlPlane, told: Flipped | None = None, *, stops_after_answers: bool = False) -> None:
         self._plane = plane
+        self._told = told
         self._stops_after_answers = stops_after_answers
         self._flipping: object | None = None
         """Stands for the rollback that has not flipped yet."""
@@ -76,6 +78,8 @@ class Rollbacks:
                 await asyncio.wait([work, waiting], timeout=WAIT_S, return_when=asyncio.FIRST_COMPLETED)
         finally:
             waiting.cancel()
+        if flipped.is_set() and self._told is not None:
+            await self._told()
         if work.done():
             return _result(work)
         if not flipped.is_set():

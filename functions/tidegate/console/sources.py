@@ -20,6 +20,10 @@ Metrics = Callable[[str], Awaitable[tuple[str, bytes]]]
 """Returns the media type and the text of the metrics, in a format that the header `Accept` names."""
 
 
+Flipped = Callable[[], Awaitable[None]]
+"""Has whoever follows the pointer look at it at once, and waits for that, in bounded time. Raises nothing."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConsoleSources:
     """The dependencies of the console.
@@ -32,6 +36,7 @@ class ConsoleSources:
         models: the name of the folder of models, for people; None: there is none.
         writes: whether the console may change what is live.
         asks: whether this process may ask the servers.
+        flipped: called after a flip of the console; None: nobody need be told.
         stops_after_answers: whether this process does nothing between two requests, as a function.
     """
 
@@ -44,4 +49,5 @@ class ConsoleSources:
     models: Path | None = None
     writes: bool = False
     asks: bool = True
+    flipped: Flipped | None = None
     stops_after_answers: bool = False

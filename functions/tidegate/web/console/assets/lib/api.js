@@ -80,8 +80,9 @@ async function problemOf(response) {
 export const getJson = async (path, options) => (await send(path, options)).json();
 export const postJson = (path, body, options) => getJson(path, { ...options, method: "POST", body });
 
-// What a path answers, read again every `everyMs` while the page is visible. An error keeps what was read before.
-export function useRead(path, everyMs = 0) {
+// What a path answers, read again every `everyMs` while the page is visible, and when `of` changes, on which it depends. An error
+// keeps what was read before.
+export function useRead(path, everyMs = 0, of) {
   const [state, setState] = useState({ data: null, error: null, path: null });
   const [turn, setTurn] = useState(0);
   const known = token.use();
@@ -107,6 +108,11 @@ export function useRead(path, everyMs = 0) {
     };
   }, [path, everyMs, known, turn]);
   const refresh = useCallback(() => setTurn((n) => n + 1), []);
+  const before = useRef(of);
+  useEffect(() => {
+    if (before.current !== undefined && of !== before.current) refresh();
+    before.current = of;
+  }, [of]);
   const current = state.path === path;
   return { data: current ? state.data : null, error: current ? state.error : null, refresh };
 }

@@ -7,12 +7,29 @@ const POLL_MS = 2000;
 const STREAM_AGAIN_MS = 30_000;
 const SILENT_MS = 10_000;
 const HIDDEN_MS = 30_000;
+const CHANGED_MS = 5000;
 
 export const overview = store(null);
 // States: connecting, live, stale, polling, lost, signed-out; `why` says why the overview is polled.
 export const connection = store({ state: "connecting", error: null });
 
 let generation = 0;
+let changed = { flip: 0, until: 0 };
+
+// The number of the flip that made live what is live.
+export const useFlip = () => overview.use()?.live?.flip;
+
+// After a change of one's own: what it made is shown at once, and not what was on its way before.
+export async function refresh() {
+  const read = await getJson("/v1/overview").catch(() => null);
+  if (!read) return;
+  changed = { flip: read.live?.flip ?? 0, until: Date.now() + CHANGED_MS };
+  overview.set(read);
+}
+
+function show(read) {
+  if (Date.now() > changed.until || (read.live?.flip ?? 0) >= changed.flip) overview.set(read);
+}
 
 export function start() {
   const mine = ++generation;
@@ -85,7 +102,7 @@ function receive(event) {
   const kind = lines.find((line) => line.startsWith("event:"))?.slice(6).trim();
   const data = lines.filter((line) => line.startsWith("data:")).map((line) => line.slice(5)).join("\n");
   if (kind === "overview") {
-    overview.set(JSON.parse(data));
+    show(JSON.parse(data));
     connection.set({ state: "live", error: null });
   } else if (kind === "problem") {
     // The gateway streams, and the control plane does not answer: what is shown is of before.
@@ -99,7 +116,7 @@ async function poll(live, until, why) {
       try {
         const read = await getJson("/v1/overview");
         if (!live()) return;
-        overview.set(read);
+        show(read);
         connection.set({ state: "polling", error: null, why });
       } catch (error) {
         if (!live()) return;

@@ -1,6 +1,7 @@
 // The catalogue of models, and one model: its steps with their times, where it is loaded, and what depends on it.
 import { html } from "../lib/dom.js";
 import { useRead } from "../lib/api.js";
+import { useFlip } from "../lib/events.js";
 import { Dag } from "../lib/dag.js";
 import { NONE, bytes, ms, plural, rate, share } from "../lib/format.js";
 import { Link, to, useTitle } from "../lib/router.js";
@@ -19,7 +20,7 @@ const MODELS = [
 ];
 
 function Catalogue() {
-  const read = useRead("/v1/models", 10_000);
+  const read = useRead("/v1/models", 10_000, useFlip());
   useTitle("Models");
   return html`<div class="page"><div class="head"><h1>Models</h1><p class="note">The models that the live rules need, where they are loaded, and what depends on them.</p></div>
     <div class="card"><${Read} of=${read}>${({ models }) =>

@@ -2,7 +2,7 @@
 import { html, useState } from "../lib/dom.js";
 import { useRead } from "../lib/api.js";
 import { Chart } from "../lib/charts.js";
-import { overview } from "../lib/events.js";
+import { overview, useFlip } from "../lib/events.js";
 import { count, digits, ms, plural, rate, share, short } from "../lib/format.js";
 import { Link, to, useTitle } from "../lib/router.js";
 import { Empty, Paged, Read, Section, ShareBar, Stat, Status, Table, Tabs, Time } from "../lib/ui.js";
@@ -73,7 +73,7 @@ function Variants({ rule }) {
 
 function Detail({ objective }) {
   const [seconds, choose] = useState(900);
-  const read = useRead(`/v1/objectives/${encodeURIComponent(objective)}/traffic?window_s=${seconds}`, 5000);
+  const read = useRead(`/v1/objectives/${encodeURIComponent(objective)}/traffic?window_s=${seconds}`, 5000, useFlip());
   const about = overview.use()?.objectives.find((each) => each.name === objective);
   useTitle(objective);
   return html`<div class="page">

@@ -1,6 +1,7 @@
 // The live rules as a graph, what differs between two revisions, and the history with roll back.
 import { html, useEffect, useState } from "../lib/dom.js";
 import { useRead } from "../lib/api.js";
+import { overview, refresh, useFlip } from "../lib/events.js";
 import { Moves } from "../lib/flows.js";
 import { Graph, GraphList } from "../lib/graph.js";
 import { clock, count, plural, short } from "../lib/format.js";
@@ -20,7 +21,7 @@ function part(graph, objectives) {
 }
 
 function GraphView({ wanted }) {
-  const read = useRead("/v1/graph?revision=live");
+  const read = useRead("/v1/graph?revision=live", 0, useFlip());
   return html`<${Read} of=${read}>${(graph) => html`<${Drawn} graph=${graph} wanted=${wanted} />`}<//>`;
 }
 
@@ -49,17 +50,17 @@ const ACTIONS = { publish: "published", rollback: "rolled back", recover: "recov
 
 // A flip is `live~N` as the commands count: 0 is live.
 function History() {
-  const read = useRead("/v1/revisions", 5000);
-  const about = useRead("/v1/overview");
+  const read = useRead("/v1/revisions", 5000, useFlip());
+  const about = overview.use();
   const [back, ask] = useState(null);
   return html`<${Read} of=${read}>${({ history }) => {
     if (!history.length) return html`<div class="card"><${Empty} title="Nothing was published yet">Publish rules: <code>tidegate publish routing_rules</code><//></div>`;
-    const writes = about.data?.stack.writes;
+    const writes = about?.stack.writes;
     const live = history.find((entry) => entry.live);
-    return html`<${Section} title="History" aside=${about.data && !writes && html`<span class="note">Read-only: <code>TIDEGATE_CONSOLE_WRITES=true</code> lets operators roll back here</span>`}>
+    return html`<${Section} title="History" aside=${about && !writes && html`<span class="note">Read-only: <code>TIDEGATE_CONSOLE_WRITES=true</code> lets operators roll back here</span>`}>
       <${Paged} items=${history} noun="flips" textOf=${(entry) => `${entry.revision} ${entry.by} ${entry.why} ${entry.action}`}>${(some) => html`<ol class="history">${some.map((entry) => html`<${Flip} key=${entry.flip} entry=${entry} live=${live} writes=${writes} ask=${ask} />`)}</ol>`}<//>
     <//>
-    ${back && html`<${RollBack} entry=${back} live=${live} close=${() => ask(null)} done=${() => { ask(null); read.refresh(); }} />`}`;
+    ${back && html`<${RollBack} entry=${back} live=${live} close=${() => ask(null)} done=${() => { ask(null); read.refresh(); refresh(); }} />`}`;
   }}<//>`;
 }
 
@@ -79,7 +80,7 @@ function Differences({ query }) {
   const revisions = useRead("/v1/revisions");
   const old = query.get("old") ?? "live~1";
   const neu = query.get("new") ?? "live";
-  const read = useRead(`/v1/revisions/diff?old=${encodeURIComponent(old)}&new=${encodeURIComponent(neu)}`);
+  const read = useRead(`/v1/revisions/diff?old=${encodeURIComponent(old)}&new=${encodeURIComponent(neu)}`, 0, useFlip());
   const known = [...new Map((revisions.data?.history ?? []).map((entry) => [entry.revision, entry])).values()];
   const choices = (current) => [["live", "live"], ["live~1", "the one before (live~1)"], ...known.map((entry) => [entry.revision, `${short(entry.revision)} · flip ${entry.flip} · ${clock(entry.at).slice(0, 16)}${entry.live ? " · live" : ""}`])].concat(known.some((entry) => entry.revision === current) || current.startsWith("live") ? [] : [[current, short(current)]]);
   const pick = (side) => (event) => {
