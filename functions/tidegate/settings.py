@@ -289,6 +289,20 @@ class Settings:
     poll_interval_s: float = kinds.number(
         2.0, "How often a gateway polls for the live revision, in seconds.", 0.05, 3600
     )
+    pointer_cache_url: str | None = kinds.text(
+        None,
+        "Address of an HTTP cache of the pointer to the live revision, such as a shard agent's `/pointer`; a gateway's function polls "
+        "it in place of S3. Unset: S3 is polled.",
+        r"https?://[^/\s?#]+(/[^\s?#]*)?",
+        "an http:// or https:// address without a query",
+    )
+    pointer_cache_s: float = kinds.number(
+        2.0,
+        "Oldest answer of `pointer_cache_url` that counts, in seconds by its header `Age` (one without is taken for that old); above "
+        "it, and where the cache does not answer, S3 is polled.",
+        0,
+        3600,
+    )
     fresh_wait_ms: float = kinds.number(
         250.0,
         "Longest wait of a request for the live revision, in milliseconds, if the rules are older than the poll interval, as after a function was frozen; 0: none.",

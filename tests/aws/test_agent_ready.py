@@ -24,6 +24,7 @@ from tidegate.aws.registry import DynamoRegistry
 from tidegate.models.catalog import plan_directory
 from tidegate.ports import EndpointState, HttpRequest, LiveEntry, ModelLoad
 from tidegate.rules import Target
+from tidegate.rules.bundle import revision_of
 from tidegate.triton.installation import find_installation
 from tidegate.triton.server import TritonLauncher, TritonServer
 from tidegate.triton.transport import PooledTransport
@@ -126,6 +127,9 @@ def test_a_filled_server_stays_ready_while_the_stores_are_down(
         assert eventually(
             lambda: [each.state for each in asyncio.run(registry.endpoints("b"))] == [EndpointState.READY]
         )
+        with urllib.request.urlopen(f"http://127.0.0.1:{agent.port}/pointer", timeout=5) as answer:
+            (entry,) = json.load(answer)["entries"]
+            assert (entry["revision"], answer.headers["Age"].isdecimal()) == (revision_of(bundle(main="popular")), True)
         aws.clients().client("dynamodb").delete_table(TableName=aws.table)
         aws.s3().delete_object(Bucket=aws.bucket, Key="live/pointer.json")
         until = time.monotonic() + OUTAGE_S
@@ -134,6 +138,8 @@ def test_a_filled_server_stays_ready_while_the_stores_are_down(
             answers.add(status(agent.port))
             time.sleep(0.1)
         assert answers == {200}
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            urllib.request.urlopen(f"http://127.0.0.1:{agent.port}/pointer", timeout=5)
         assert "cannot be registered" in agent.errors
         assert server.loaded == {"popular": {"1"}}
         asyncio.run(provision(aws.clients(), aws.bucket, aws.table))

@@ -386,6 +386,20 @@ def test_a_publish_waits_for_the_gateways_and_says_who_is_late() -> None:
     run(work())
 
 
+def test_of_many_gateways_that_are_late_a_few_are_named() -> None:
+    async def work() -> None:
+        plane = await started()
+        first = await plane.publish(main="scorer/1")
+        for number in range(2000):
+            await plane.registry.report(GatewayReport(f"gateway-{number:04}", first.revision, clock()))
+        result = await plane.publish(main="scorer/2")
+        assert result.activated is not None
+        assert len(result.activated.unconfirmed) == 2000
+        assert "gateway-0004 and 1995 more; see" in result.activated.warnings[0]
+
+    run(work())
+
+
 def test_what_follows_the_flip_fails_no_publish() -> None:
     async def work() -> None:
         plane = await started()

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import pytest
 from tidegate.bootstrap.rules_sources import GivenRules
 from tidegate.control.config import ControlConfig
 from tidegate.control.publish import PublishRequest, publish_rules
 from tidegate.errors import PublishError
+from tidegate.fleet.directory import RegistryDirectory
 from tidegate.fleet.local_fleet import LocalFleet
+from tidegate.fleet.slot import Turn
+from tidegate.fleet.supervisor import Supervisor
 
+from tests.control.mortal import Interference
 from tests.control.plane import Plane
 from tests.control.rules import compiled
 from tests.support.virtual_time import run
@@ -41,6 +47,39 @@ def test_the_first_publish_brings_up_the_servers_that_the_rules_ask_for() -> Non
             assert plane.held("a") == [{"features/2", "scorer/1", "pipeline/1"}] * 2
             assert plane.held("b") == [{"popular/1"}]
             assert len(fleet.directory.endpoints("a")) == 2
+
+    run(work())
+
+
+def test_a_self_test_lists_neither_gateways_nor_claims() -> None:
+    """Each server of a fleet tests itself every few seconds: with each gateway in every answer, that would be quadratic."""
+
+    class Calls(Interference):
+        def __init__(self) -> None:
+            self.made: Counter[str] = Counter()
+
+        async def around(self, port: str, method: str, call: Callable[[], Awaitable[Any]]) -> Any:
+            self.made[f"{port}.{method}"] += 1
+            return await call()
+
+    async def work() -> None:
+        plane = Plane()
+        server = await plane.add("a")
+        await plane.publish(main="pipeline")
+        calls = Calls()
+        process = plane.process(calls)
+        supervisor = Supervisor("a", plane.launcher, process, RegistryDirectory(plane.registry), 10.0, Turn())
+        test = supervisor.self_test(repr)
+        for _ in range(20):
+            await test.round(server.endpoint)
+        assert plane.golden.asked.count((server.endpoint, "pipeline/1")) >= 20
+        assert calls.made.keys() <= {"bundles.pointer", "bundles.assignment", "golden.ask"}
+        assert calls.made["bundles.assignment"] == 1
+        # Without a pointer it tests by what else shows what was live.
+        plane.bundles.lose_pointer()
+        asked = len(plane.golden.asked)
+        await test.round(server.endpoint)
+        assert len(plane.golden.asked) > asked
 
     run(work())
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import random
 import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Coroutine
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ import pytest
 from tidegate.aws.bundle_store import S3BundleStore
 from tidegate.aws.provision import provision
 from tidegate.bootstrap import build_gateway
-from tidegate.errors import BundleError
+from tidegate.errors import BundleError, StoreError
 from tidegate.gateway.follower import EngineFollower, FollowerConfig, KnownRules
 from tidegate.ports import BundleStore, GatewayReport, LiveEntry, Pointer
 from tidegate.rules import compile_directory, load_bundle
@@ -60,8 +62,9 @@ class Fixture:
         self.store = MemoryBundleStore()
         self.registry = MemoryRegistry(clock=self.now)
         self.swaps = 0
+        options = {"config": CONFIG, "draw": lambda: 0.0} | options
         self.follower = EngineFollower(
-            self.store, "gateway-1", self.registry, config=CONFIG, swapped=self.swapped, clock=self.now, **options
+            self.store, "gateway-1", self.registry, swapped=self.swapped, clock=self.now, **options
         )
 
     def now(self) -> float:
@@ -152,13 +155,13 @@ def test_a_store_that_is_down_changes_nothing_but_the_age(method: str, caplog: p
         await following(fixture, 61)
         assert fixture.follower.revision == revision(1)
         assert await fixture.source() == {
-            "state": "failing", "age_s": 61.0, "failures": 31, "last_error": f"{method}: the network is gone",
+            "state": "failing", "age_s": 61.0, "failures": 9, "last_error": f"{method}: the network is gone",
         }  # fmt: skip
         fixture.store.faults.failing.clear()
         await following(fixture, 1)
         assert fixture.follower.revision == revision(2)
         source = await fixture.source()
-        assert (source["state"], source["last_error"], source["failures"]) == ("current", None, 31)
+        assert (source["state"], source["last_error"], source["failures"]) == ("current", None, 9)
 
     with caplog.at_level("INFO", "tidegate.gateway.follower"):
         on_virtual_time(work())
@@ -259,7 +262,7 @@ def test_a_registry_that_was_down_gets_a_report_once_it_is_back(caplog: pytest.L
         await following(fixture, 9)
         assert fixture.follower.state == "current"
         fixture.registry.faults.failing.clear()
-        await following(fixture, 1)
+        await following(fixture, CONFIG.report_interval_s)
         assert [report.revision for report in await fixture.gateways()] == [revision(1)]
 
     on_virtual_time(work())
@@ -297,6 +300,133 @@ def test_a_source_that_misbehaves_does_not_end_the_following() -> None:
         await following(fixture, 3)
         source = (await fixture.follower.status())["source"]
         assert (source["state"], source["last_error"]) == ("failing", "TypeError")
+
+    on_virtual_time(work())
+
+
+class CountedStore(MemoryBundleStore):
+    """Notes when the pointer was read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read_at: list[float] = []
+
+    async def pointer(self, known: Pointer | None = None) -> Pointer | None:
+        self.read_at.append(asyncio.get_running_loop().time())
+        return await super().pointer(known)
+
+
+def _seeded(store: BundleStore, number: int, config: FollowerConfig) -> EngineFollower:
+    now = asyncio.get_running_loop().time
+    return EngineFollower(store, f"gateway-{number}", config=config, clock=now, draw=random.Random(number).random)
+
+
+async def polled_together(config: FollowerConfig, gateways: int, seconds: float, store: CountedStore) -> None:
+    """Let gateways that begin at the same time follow a store for a while."""
+    followers = [_seeded(store, number, config) for number in range(gateways)]
+    tasks = [asyncio.create_task(follower.run()) for follower in followers]
+    await asyncio.sleep(seconds)
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+
+
+def test_gateways_that_began_together_do_not_poll_together() -> None:
+    async def work() -> None:
+        store = CountedStore()
+        await publish(store, 1)
+        await polled_together(CONFIG, 200, 40.0, store)
+        late = [at for at in store.read_at if at > 20.0]
+        fullest = max(late.count(at) for at in set(late))
+        assert fullest <= 5, "of 200 that once polled at the same moment"
+        busiest = max(
+            sum(begin <= at < begin + 0.1 for at in late) for begin in (20 + step / 10 for step in range(200))
+        )
+        assert busiest < 60, "as many as there are on average are 11 in a tenth of a second"
+        assert len(store.read_at) <= 200 * 40 / (CONFIG.poll_interval_s * (1 - CONFIG.jitter)) + 200
+
+    on_virtual_time(work())
+
+
+def test_a_store_that_refuses_is_asked_more_and_more_rarely() -> None:
+    async def work() -> None:
+        store = CountedStore()
+        await publish(store, 1)
+        store.faults.failing["*"] = "Slow Down"
+        await polled_together(CONFIG, 100, 200.0, store)
+        before = [at for at in store.read_at if at >= 100.0]
+        # Between half of the longest time and all of it, three quarters on average.
+        assert 100 * 100 / CONFIG.longest_backoff_s <= len(before) <= 100 * 100 / (CONFIG.longest_backoff_s / 2)
+
+    on_virtual_time(work())
+
+
+def test_a_store_with_too_few_reads_for_all_still_serves_all_and_is_not_asked_much_more() -> None:
+    """Where polls exceed its rate, it refuses the rest (S3: 503 Slow Down). Nobody must be left out for long."""
+
+    class Limited(CountedStore):
+        most_per_s = 20
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.served_at: list[float] = []
+
+        async def pointer(self, known: Pointer | None = None) -> Pointer | None:
+            now = asyncio.get_running_loop().time()
+            if sum(at > now - 1 for at in self.served_at[-self.most_per_s :]) == self.most_per_s:
+                self.read_at.append(now)
+                raise StoreError("Slow Down")
+            self.served_at.append(now)
+            return await super().pointer(known)
+
+    async def work() -> None:
+        store = Limited()
+        await publish(store, 1)
+        followers = [_seeded(store, number, CONFIG) for number in range(100)]
+        tasks = [asyncio.create_task(follower.run()) for follower in followers]
+        await asyncio.sleep(120)
+        assert all(follower.revision == revision(1) for follower in followers)
+        asked = sum(at > 60 for at in store.read_at) / 60
+        assert asked < 45, "without a back-off they would ask 50 times a second and more"
+        assert max(follower.age_s or 0.0 for follower in followers) < 60
+        for task in tasks:
+            task.cancel()
+
+    on_virtual_time(work())
+
+
+def test_the_age_of_a_cached_answer_counts() -> None:
+    async def work() -> None:
+        fixture = Fixture(config=FollowerConfig(cached_s=2.0))
+        pointer = await publish(fixture.store, 1)
+        fixture.store._pointer = replace(pointer, age_s=1.5)
+        await fixture.follower.poll()
+        assert fixture.follower.age_s == 1.5
+        await asyncio.sleep(CONFIG.poll_interval_s)
+        assert fixture.follower.catching_up() is None, "late is what is older than interval, cache and half a second"
+        await asyncio.sleep(1.1)
+        assert await caught_up(fixture) < 0.1
+        assert fixture.follower.age_s == 1.5, "it was polled again"
+
+    on_virtual_time(work())
+
+
+def test_a_registry_that_refuses_reports_gets_no_more_of_them_for_that() -> None:
+    async def work() -> None:
+        fixture = Fixture()
+        await publish(fixture.store, 1)
+        fixture.registry.faults.failing["report"] = "throttled"
+        tried = 0
+        report = fixture.registry.report
+
+        async def counted(sent: GatewayReport) -> None:
+            nonlocal tried
+            tried += 1
+            await report(sent)
+
+        fixture.registry.report = counted  # type: ignore[method-assign]
+        await following(fixture, 200)
+        assert tried <= 200 / CONFIG.report_interval_s + 5
 
     on_virtual_time(work())
 

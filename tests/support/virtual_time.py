@@ -23,13 +23,18 @@ class _Selector(selectors.DefaultSelector):
     now_s = 0.0
     turns = 0
 
+    def __init__(self, limit_s: float, limit_turns: int) -> None:
+        super().__init__()
+        self._limit_s = limit_s
+        self._limit_turns = limit_turns
+
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         self.turns += 1
-        if self.turns == LIMIT_TURNS:
+        if self.turns == self._limit_turns:
             raise RuntimeError(f"tasks do not end: {self.turns} turns of the loop, to {self.now_s:.0f} s of its clock")
         ready: list[tuple[selectors.SelectorKey, int]] = super().select(0)
         if not ready and timeout != 0:
-            if timeout is None or self.now_s > LIMIT_S:
+            if timeout is None or self.now_s > self._limit_s:
                 raise RuntimeError("every task waits for something that will never happen")
             self.now_s += timeout
         return ready
@@ -46,8 +51,8 @@ class _AtOnce(ThreadPoolExecutor):
 
 
 class _Loop(asyncio.SelectorEventLoop):
-    def __init__(self) -> None:
-        self._clock = _Selector()
+    def __init__(self, limit_s: float, limit_turns: int) -> None:
+        self._clock = _Selector(limit_s, limit_turns)
         super().__init__(self._clock)
         self.set_default_executor(_AtOnce())
 
@@ -58,13 +63,14 @@ class _Loop(asyncio.SelectorEventLoop):
         return self._clock.now_s
 
 
-def run(work: Coroutine[Any, Any, T]) -> T:
-    """What `asyncio.run` does, without waiting; fails where tasks wait for each other, or go on, for ever.
+def run(work: Coroutine[Any, Any, T], limit_s: float = LIMIT_S, limit_turns: int = LIMIT_TURNS) -> T:
+    """What `asyncio.run` does, without waiting; fails where tasks wait for each other, or go on, for ever: until `limit_s` of its
+    clock, or for `limit_turns` turns of its loop.
 
     An exception that a task left behind is raised as well.
     """
     left: list[Mapping[str, Any]] = []
-    with asyncio.Runner(loop_factory=_Loop) as runner:
+    with asyncio.Runner(loop_factory=lambda: _Loop(limit_s, limit_turns)) as runner:
         runner.get_loop().set_exception_handler(lambda _loop, context: left.append(context))
         result = runner.run(work)
     assert not left, left

@@ -1,4 +1,4 @@
-"""Signed HTTP requests to one AWS service with the standard library, for gateways, which do without boto3."""
+"""HTTP requests to one service, signed for AWS, with the standard library, for gateways, which do without boto3."""
 
 from __future__ import annotations
 
@@ -25,13 +25,28 @@ class WireResponse:
     body: bytes
 
 
+class Unsigned:
+    """In place of a `Signer`: signs nothing."""
+
+    def headers(
+        self,
+        method: str,  # noqa: ARG002  # a signature covers it
+        host: str,
+        path: str,  # noqa: ARG002
+        query: Mapping[str, str],  # noqa: ARG002
+        headers: Mapping[str, str],
+        body: bytes,  # noqa: ARG002
+    ) -> dict[str, str]:
+        return {**headers, "host": host}
+
+
 class Wire:
     """One kept connection to `http[s]://host[:port]`. A thread that finds it in use opens another one.
 
     `timeout_s` bounds connecting and each wait for bytes.
     """
 
-    def __init__(self, endpoint_url: str, signer: Signer, timeout_s: float = 2.0) -> None:
+    def __init__(self, endpoint_url: str, signer: Signer | Unsigned, timeout_s: float = 2.0) -> None:
         parts = urlsplit(endpoint_url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise StoreError(f"{endpoint_url!r} is not an http:// or https:// address")

@@ -11,13 +11,14 @@ from http import HTTPStatus
 from itertools import chain
 from typing import Any
 
+from tidegate.aws.cached_pointer import PointerCache
 from tidegate.bootstrap import build_transport
 from tidegate.bootstrap.control import build_control_plane
-from tidegate.bootstrap.small_http import REQUEST_BYTES, Reply, answering
+from tidegate.bootstrap.small_http import REQUEST_BYTES, Answer, Reply, answering
 from tidegate.console.metrics import Times, agent_families, process_families, step_families
 from tidegate.console.processes import LoopLag, process_figures
 from tidegate.console.server_times import MOST_S
-from tidegate.errors import EndpointError, SettingsError, StackError
+from tidegate.errors import EndpointError, SettingsError, StackError, StoreError
 from tidegate.fleet.directory import RegistryDirectory
 from tidegate.fleet.healing import Healer
 from tidegate.fleet.slot import Turn
@@ -30,6 +31,9 @@ from tidegate.triton.attached import Addresses, AttachedLauncher
 FOLLOW_S = 2.0
 ANSWER_S = 5.0
 READY_PATH = "/ready"
+POINTER_PATH = "/pointer"
+POINTER_S = 1.0
+"""How long the pointer is kept for those that read it from here."""
 
 
 def own_address() -> str:
@@ -45,7 +49,8 @@ async def run_agent(settings: Settings, addresses: Addresses, port: int) -> None
 
     `GET /ready` on `port` answers 200 while the server answers, holds what its shard must hold, as far as is known, and has
     passed its self-test (see `SelfTest`), else 503. Stores that do not answer leave a ready server ready. `GET /metrics` answers with
-    the figures of the server's models and of this process.
+    the figures of the server's models and of this process, `GET /pointer` with the pointer to the live revision, for gateways with
+    `TIDEGATE_POINTER_CACHE_URL`.
 
     Raises:
         StackError: the server ended, is wedged or answers nothing: the service that runs both must restart both.
@@ -70,7 +75,9 @@ async def run_agent(settings: Settings, addresses: Addresses, port: int) -> None
 
         lag = LoopLag()
         metrics = AgentMetrics(settings.shard, supervisor, healer, ready, lag)
-        answer = answering({READY_PATH: _readiness(ready), "/metrics": metrics.answer}, ANSWER_S)
+        pointer = pointer_answer(PointerCache(plane.ports.bundles, POINTER_S))
+        paths = {READY_PATH: _readiness(ready), POINTER_PATH: pointer, "/metrics": metrics.answer}
+        answer = answering(paths, ANSWER_S)
         server = await asyncio.start_server(answer, "0.0.0.0", port, limit=REQUEST_BYTES)  # noqa: S104  # the balancer asks
         await started.enter_async_context(server)
         tasks: list[asyncio.Task[Any]] = [
@@ -86,9 +93,24 @@ async def run_agent(settings: Settings, addresses: Addresses, port: int) -> None
         raise StackError("the Triton server ended, hangs, or a load on it does; it is restarted with this process")
 
 
-def _readiness(ready: Callable[[], bool]) -> Callable[[str], Any]:
+def _readiness(ready: Callable[[], bool]) -> Answer:
     async def answer(_accepted: str) -> Reply:
         return Reply(HTTPStatus.OK if ready() else HTTPStatus.SERVICE_UNAVAILABLE)
+
+    return answer
+
+
+def pointer_answer(cache: PointerCache) -> Answer:
+    """Return what answers `POINTER_PATH`: the pointer, 404 where nothing was ever published, 503 while the store does not answer."""
+
+    async def answer(_accepted: str) -> Reply:
+        try:
+            found = await cache.reply()
+        except StoreError:
+            return Reply(HTTPStatus.SERVICE_UNAVAILABLE)
+        if found is None:
+            return Reply(HTTPStatus.NOT_FOUND)
+        return Reply(media_type="application/json", body=found[0], headers=found[1])
 
     return answer
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tidegate.aws.authorizer import authorized_caller
+from tidegate.aws.cached_pointer import CachedBundleSource
 from tidegate.aws.edge_headers import EdgeKeys
 from tidegate.aws.gateway_stores import WireBundleSource, WireGatewayReports
 from tidegate.aws.http_function import MOST_REQUEST_BYTES, App, HttpFunction, Scope
@@ -233,7 +234,9 @@ def build_follower(
     if initial is None and settings.bundle_file is not None:
         # When these were live is unknown: their age counts from the start of the process.
         initial = KnownRules(_engine_of(settings.bundle_file), time.time())
-    source = WireBundleSource(wire_to("s3", settings, environment), settings.bucket)
+    stored = WireBundleSource(wire_to("s3", settings, environment), settings.bucket)
+    cache_url, cached_s = settings.pointer_cache_url, settings.pointer_cache_s
+    source = stored if cache_url is None else CachedBundleSource(stored, cache_url, cached_s)
     reports = None
     if settings.registry_table is not None:
         wire = wire_to("dynamodb", settings, environment)
@@ -244,6 +247,7 @@ def build_follower(
         poll_interval_s=settings.poll_interval_s,
         report_interval_s=settings.report_interval_s,
         fresh_wait_s=settings.fresh_wait_ms / 1000,
+        cached_s=0.0 if cache_url is None else cached_s,
     )
     return EngineFollower(source, name, reports, initial, config)
 

@@ -14,12 +14,16 @@ _ASKED = re.compile(rb"GET (\S+) HTTP/1\.[01]\r\n")
 _ACCEPT = re.compile(rb"^accept:(.*)\r$", re.IGNORECASE | re.MULTILINE)
 
 
+NOT_KEPT = {"Cache-Control": "no-store"}
+
+
 class Reply(NamedTuple):
     """An answer, whole."""
 
     status: HTTPStatus = HTTPStatus.OK
     media_type: str = "text/plain"
     body: bytes = b""
+    headers: Mapping[str, str] = NOT_KEPT
 
 
 Answer = Callable[[str], Awaitable[Reply]]
@@ -41,7 +45,8 @@ def answering(
                 accepted = b",".join(_ACCEPT.findall(request)).decode("latin-1")
                 reply = Reply(HTTPStatus.NOT_FOUND) if answer is None else await answer(accepted)
                 head = f"HTTP/1.1 {reply.status.value} {reply.status.phrase}\r\nContent-Type: {reply.media_type}\r\n"
-                head += f"Content-Length: {len(reply.body)}\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n"
+                head += "".join(f"{name}: {value}\r\n" for name, value in reply.headers.items())
+                head += f"Content-Length: {len(reply.body)}\r\nConnection: close\r\n\r\n"
                 writer.write(head.encode() + reply.body)
                 await writer.drain()
         writer.close()

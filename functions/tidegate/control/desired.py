@@ -197,6 +197,20 @@ class StateReader:
         known = (*problems, *conflicts)
         return Desired(pointer, claims, tuple(held), plans, needed, known, remains, tuple(gateways))
 
+    async def live(self, shard: str) -> Plan:
+        """Return what an endpoint of a shard must hold for the live revision alone.
+
+        While there is a pointer, neither claims nor gateways are read: every server of a fleet asks this every few seconds, and
+        would list every gateway each time.
+        """
+        pointer = await self.pointer()
+        if pointer is None:
+            return (await self.read()).live.get(shard, NOTHING)
+        try:
+            return (await self.assignment(pointer.live.revision)).get(shard, NOTHING)
+        except BundleError:
+            return NOTHING
+
     def _validity(self, claim: Claim) -> str:
         if self.counts(claim):
             return f"it counts for {self._config.claim_ttl_s + self._config.skew_s:g} s after it was written"

@@ -19,6 +19,7 @@ from tidegate.ports import FlipAction, LiveEntry, Pointer
 from tidegate.rules.bundle import short_revision
 
 CLEAN_UP_S = 10.0
+SHOWN_GATEWAYS = 5
 
 
 async def flip(plane: ControlPlane, change: Change, step: Step) -> LiveEntry:
@@ -85,7 +86,9 @@ async def follow_flip(rollout: Rollout, entry: LiveEntry, steps: Steps) -> Activ
             confirmed, unconfirmed = await _confirm(plane, entry)
             step.outcome = "1 gateway serves it" if len(confirmed) == 1 else f"{len(confirmed)} gateways serve it"
             if unconfirmed:
-                late = ", ".join(unconfirmed)
+                late = ", ".join(unconfirmed[:SHOWN_GATEWAYS])
+                if len(unconfirmed) > SHOWN_GATEWAYS:
+                    late += f" and {len(unconfirmed) - SHOWN_GATEWAYS} more"
                 step.outcome += f"; {late} did not say so in {plane.config.confirm_s:g} s"
                 warnings.append(f"gateways that do not serve it yet: {late}; see `tidegate status`")
         if entry.follows is not None or (entry.action == FlipAction.ROLLBACK and not rollout.loads):

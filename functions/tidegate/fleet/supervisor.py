@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from tidegate.control.desired import Desired, Reason
 from tidegate.control.plane import ControlPlane
-from tidegate.control.plans import NOTHING, Plan, difference
+from tidegate.control.plans import Plan, difference
 from tidegate.errors import EndpointError, EndpointTimeoutError, StackError, StoreError
 from tidegate.fleet.directory import RegistryDirectory
 from tidegate.fleet.filling import fill
@@ -79,7 +79,7 @@ class Supervisor:
         """Make the test of the server that runs here; `suspects` takes models that do not answer."""
 
         async def live() -> Plan:
-            return (await self._plane.reader.read()).live.get(self.shard, NOTHING)
+            return await self._plane.reader.live(self.shard)
 
         timeout_s = self._plane.config.load_timeout_s
         return SelfTest(live, self._plane.ports.golden, lambda: self.serving, suspects, timeout_s)

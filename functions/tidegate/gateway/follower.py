@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -18,6 +19,9 @@ from tidegate.rules import Engine, load_bundle
 from tidegate.rules.bundle import revision_json, short_revision
 
 logger = logging.getLogger(__name__)
+
+REFUSED_JITTER = 0.5
+"""The largest part of the time to the next poll that is left out at random after a poll that failed."""
 
 LATE_S = 0.5
 """How much older than the poll interval rules must be before requests wait for a poll: time for a regular poll to end."""
@@ -54,11 +58,18 @@ class FollowerConfig:
         poll_interval_s: time between two polls of the pointer.
         report_interval_s: longest time between two reports to the registry.
         fresh_wait_s: longest time that requests wait for a poll when the rules are late; see `catching_up`.
+        jitter: the largest part of `poll_interval_s` by which a poll is earlier, at random: gateways that began together
+            must not poll together.
+        longest_backoff_s: longest time between two polls while the store refuses them; it doubles from the interval on.
+        cached_s: how old an answer of the source may be: see `Pointer.age_s`.
     """
 
     poll_interval_s: float = 2.0
     report_interval_s: float = 10.0
     fresh_wait_s: float = 0.25
+    jitter: float = 0.1
+    longest_backoff_s: float = 8.0
+    cached_s: float = 0.0
 
 
 class EngineFollower:
@@ -77,6 +88,7 @@ class EngineFollower:
         config: the times.
         swapped: callback for a change of the served revision.
         clock: returns Unix time in seconds. A monotonic clock may stop while a function is frozen.
+        draw: returns a random number from 0 to 1, for the jitter.
     """
 
     def __init__(
@@ -88,6 +100,7 @@ class EngineFollower:
         config: FollowerConfig | None = None,
         swapped: Callable[[], None] | None = None,
         clock: Callable[[], float] = time.time,
+        draw: Callable[[], float] = random.random,
     ) -> None:
         self.gateway_id = gateway_id
         self._source = source
@@ -103,7 +116,10 @@ class EngineFollower:
         self._asked_at: float | None = None
         self._known_at = None if initial is None else initial.known_at
         self._poll_task: asyncio.Task[None] | None = None
-        self._late_s = self._config.poll_interval_s + LATE_S
+        self._late_s = self._config.poll_interval_s + self._config.cached_s + LATE_S
+        self._draw = draw
+        self._refused = 0
+        self._due_s = self._rest_s()
         self._given_up = 0
         self._resumed = False
         self._waited: tuple[asyncio.Task[None], float] | None = None
@@ -160,29 +176,29 @@ class EngineFollower:
         try:
             while True:
                 await asyncio.wait({self._polling()})
-                await asyncio.sleep(self._config.poll_interval_s)
+                await asyncio.sleep(self._due_s)
         finally:
             self.stop()
 
     def poll_if_due(self) -> asyncio.Task[None] | None:
-        """Start a poll if the interval has passed since the last one; return its task, or None.
+        """Start a poll if one is due; return its task, or None.
 
         The task need not be awaited: if the process is frozen first, it continues with the next request.
         """
-        return None if self._asked_within(self._config.poll_interval_s) or self._is_polling() else self._polling()
+        return None if self._asked_within(self._due_s) or self._is_polling() else self._polling()
 
     def catching_up(self) -> Awaitable[None] | None:
         """Return what a request must await before it is decided; None, nearly always, if the rules are recent.
 
-        Rules are late when they are older than the poll interval and `LATE_S`, as after a freeze. Requests then wait until
-        they were polled again, but no longer than `fresh_wait_s` for one poll. While the store does not answer, requests wait
-        only for the first poll after a pause, since failures before the pause may be over.
+        Rules are late when they are older than the poll interval, `cached_s` and `LATE_S`, as after a freeze. Requests then
+        wait until they were polled again, but no longer than `fresh_wait_s` for one poll. While the store does not answer,
+        requests wait only for the first poll after a pause, since failures before the pause may be over.
         """
         known_at = self._known_at
         if known_at is not None and 0 <= self._clock() - known_at <= self._late_s:
             return None  # inlines `_is_late`, as every request passes here
         is_resuming = self._resumed and is_busy(self._poll_task)
-        if self._fails() and self._asked_within(self._late_s) and not is_resuming:
+        if self._fails() and self._asked_within(self._patience_s) and not is_resuming:
             return None
         task = self._polling()
         return None if self._fails() and not self._resumed else self._wait(task)
@@ -192,6 +208,21 @@ class EngineFollower:
         if self._waited is None or self._waited[0] is not task:
             self._waited = task, time_s() + self._config.fresh_wait_s
         await asyncio.wait({task}, timeout=max(0.0, self._waited[1] - time_s()))
+
+    @property
+    def _patience_s(self) -> float:
+        """How long after a poll none is missed."""
+        return max(self._late_s, self._due_s)
+
+    def _rest_s(self) -> float:
+        """Draw the time from the begin of a poll to the next. That of gateways which a store refuses spreads: they must not
+        come back together, and where they are too many for it, each asks as rarely as lets the others through."""
+        interval_s = self._config.poll_interval_s
+        if not self._refused:
+            return interval_s * (1 - self._config.jitter * self._draw())
+        grown_s = min(interval_s * 2.0 ** min(self._refused, 30), self._config.longest_backoff_s)
+        longest_s = max(interval_s, grown_s)
+        return longest_s * (1 - REFUSED_JITTER * self._draw())
 
     def _is_late(self) -> bool:
         # If the clock was set back, rules count as late: it must not stop the polls.
@@ -213,7 +244,7 @@ class EngineFollower:
             if self._poll_task is not None and is_busy(self._poll_task):
                 self._poll_task.cancel()
                 self._note_given_up()
-            self._resumed = not self._asked_within(self._late_s + self._config.fresh_wait_s)
+            self._resumed = not self._asked_within(self._patience_s + self._config.fresh_wait_s)
             self._asked_at = self._clock()
             self._poll_task = asyncio.get_running_loop().create_task(self.poll())
         return self._poll_task
@@ -228,17 +259,21 @@ class EngineFollower:
         """Read the pointer and serve the revision that it names. Raises nothing: see `status`."""
         asked_at = self._asked_at = self._clock()
         try:
-            found = await self._look()
+            pointer = await self._look()
         except BundleError as error:
+            self._refused += 1
             self._failed(SourceState.DAMAGED, error)
         except Exception as error:  # noqa: BLE001  # a follower that stopped would leave old rules in use for ever
+            self._refused += 1
             self._failed(SourceState.FAILING, error)
         else:
             # Not the time of the answer, which may have waited while the process was frozen.
-            self._known_at = asked_at
+            self._known_at = asked_at - (0.0 if pointer is None else pointer.age_s)
             self._last_error = None
-            self._enter(found)
+            self._refused = 0
+            self._enter(SourceState.EMPTY if pointer is None else SourceState.CURRENT)
         self._given_up = 0
+        self._due_s = self._rest_s()
         # Without a pointer the rules are the initial ones, which may never have been live.
         if self._reports is not None and self._engine is not None and self._pointer is not None:
             self._reports.send_if_due(GatewayReport(self.gateway_id, self._engine.revision, self._clock()))
@@ -273,21 +308,22 @@ class EngineFollower:
             },
         }
 
-    async def _look(self) -> SourceState:
+    async def _look(self) -> Pointer | None:
+        """Serve what the pointer names. Return the pointer; None: nothing was ever published."""
         pointer = await self._source.pointer(self._pointer)
         if pointer is None:
             if self._pointer is None:
-                return SourceState.EMPTY
+                return None
             # A revision was live before, so this is a loss and not an empty store.
             raise StoreError("the pointer to the live revision is gone; see `tidegate recover`")
-        if pointer is self._pointer:
-            return SourceState.CURRENT
+        if self._pointer is not None and pointer.tag == self._pointer.tag:
+            return pointer
         revision = pointer.live.revision
         if revision != self.revision:
             self._swap(_loaded(revision, await self._source.bundle(revision)))
         # Only after a successful load, so that the next poll tries a failed one again.
         self._pointer = pointer
-        return SourceState.CURRENT
+        return pointer
 
     def _swap(self, engine: Engine) -> None:
         before = self.revision

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Protocol
@@ -88,11 +88,13 @@ class Pointer:
         entries: the last flips, newest first, at least one; the first is live.
         tag: the ETag that a flip must present.
         bad: the revisions that are marked bad, the last marked first; never the live one.
+        age_s: how old this was when it was read, in seconds: more than 0 only from a cache.
     """
 
     entries: tuple[LiveEntry, ...]
     tag: str
     bad: tuple[BadMark, ...] = ()
+    age_s: float = field(default=0.0, compare=False)
 
     @property
     def live(self) -> LiveEntry:
@@ -145,7 +147,7 @@ class BundleSource(Protocol):
     """The part of the bundle store that a gateway reads. Every method may raise `StoreError`: no answer, or a refusal."""
 
     async def pointer(self, known: Pointer | None = None) -> Pointer | None:
-        """Return the pointer (`known` itself while that is current), or None: nothing was ever published, or it was lost."""
+        """Return the pointer (with the tag of `known` while that is current), or None: nothing was ever published, or it was lost."""
 
     async def bundle(self, revision: str) -> bytes:
         """Return a bundle. Raises `BundleError`: it is missing, or its digest is another."""
