@@ -181,6 +181,16 @@ def test_cells_compare_as_text(engine: Engine, allocated: int | str, cell: int |
     assert (decision.cell, decision.variant, decision.model) == (cell, str(cell), model)
 
 
+@pytest.mark.parametrize("value", [2**1023, 2**1024 - 1, -(2**1024) + 1, 2**1024, -(2**1024)])
+def test_a_number_is_any_integer_below_2_to_the_1024(engine: Engine, value: int) -> None:
+    context = {"member_id": "m", "app_version": "8.1", "score": value}
+    if abs(value) < 2**1024:
+        assert engine.explain("o", context, at=0.0).rules[2].failed == "app_version"
+    else:
+        with pytest.raises(ContextError, match="score"):
+            engine.decide("o", context, at=0.0)
+
+
 @pytest.mark.parametrize(
     ("attribute", "value"),
     [

@@ -13,7 +13,7 @@ from tidegate.rules.contract import Attribute, AttributeType
 VersionKey = tuple[tuple[int, ...], tuple[Any, ...]]
 
 FLOAT_BITS: Final = 1024
-"""An integer of this many bits or more is not a double."""
+"""An integer of more bits is beyond every finite double."""
 
 MAX_VERSION_LENGTH: Final = 256
 
@@ -72,7 +72,7 @@ def accepts(kind: AttributeType, value: object) -> bool:
             return isinstance(value, int) and not isinstance(value, bool)
         case "number":
             if isinstance(value, int):
-                return not isinstance(value, bool) and value.bit_length() < FLOAT_BITS
+                return not isinstance(value, bool) and value.bit_length() <= FLOAT_BITS
             return isinstance(value, float) and math.isfinite(value)
         case "boolean":
             return isinstance(value, bool)
