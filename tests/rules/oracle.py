@@ -19,7 +19,7 @@ Served = tuple[str, str, int | None, tuple[str, ...]]
 """A target: as written, the model, the version (None: not pinned), the shards."""
 
 VERSION = re.compile(
-    r"(?P<release>[0-9]+(\.[0-9]+)*)"
+    r"(?P<release>[0-9]{1,18}(\.[0-9]{1,18})*)"
     r"(-(?P<pre>[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*))?"
     r"(\+[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*)?"
 )
@@ -27,7 +27,7 @@ VERSION = re.compile(
 
 @dataclass(frozen=True)
 class Rejected:
-    """The context is not sound. `errors` holds every (kind, attribute); kinds: missing, type, domain."""
+    """The context is not sound. `errors` holds every (kind, attribute); kinds: missing, type, domain, unknown."""
 
     errors: frozenset[tuple[str, str]]
 
@@ -182,6 +182,9 @@ def context_errors(document: Yaml, context: Mapping[str, Any]) -> Iterator[tuple
             elements = context[name] if spec["type"] == "set" else [context[name]]
             if not all(any(equal(spec["type"], element, value) for value in spec["values"]) for element in elements):
                 yield "domain", name
+    if document.get("unknown_attributes") == "refuse":
+        for name in context.keys() - document["context"].keys() - {"allocations"}:
+            yield "unknown", name
     allocations = context.get("allocations", {})
     if not isinstance(allocations, Mapping) or not all(
         isinstance(experiment, str) and isinstance(cell, str | int) and not isinstance(cell, bool)
@@ -197,11 +200,13 @@ def is_of_type(kind: str, value: Any) -> bool:
         case "integer":
             return isinstance(value, int) and not isinstance(value, bool)
         case "number":
-            return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+            if isinstance(value, int):
+                return not isinstance(value, bool) and -(2**1024) < value < 2**1024
+            return isinstance(value, float) and math.isfinite(value)
         case "boolean":
             return isinstance(value, bool)
         case "version":
-            return isinstance(value, str) and VERSION.fullmatch(value) is not None
+            return isinstance(value, str) and len(value) <= 256 and VERSION.fullmatch(value) is not None
         case "set":
             return isinstance(value, list | tuple | set | frozenset) and all(isinstance(item, str) for item in value)
     raise AssertionError(kind)
