@@ -229,6 +229,9 @@ class ObjectiveFile(Model):
     sticky_key: StrictStr | Texts | None = None
     timeout_ms: Milliseconds | None = None
     fallback: TargetText | list[TargetText] = []
+    degraded: TargetText | None = Field(
+        None, description="What Envoy serves, without a decision, while no resolver answers; unset: nothing."
+    )
     responses: Literal["one", "stream"] = Field(
         "one", description="Whether a model may give several responses to a request, which callers get as a stream."
     )

@@ -30,8 +30,9 @@ class ObjectiveProgram:
 
     @property
     def targets(self) -> tuple[str, ...]:
-        """All targets that its rules name, as written, sorted."""
-        return tuple(sorted({target for rule in self.rules for target in rule.targets()}))
+        """All targets that its rules name, and the one that serves without a decision, as written, sorted."""
+        degraded = () if self.contract.degraded is None else (self.contract.degraded,)
+        return tuple(sorted({*degraded, *(target for rule in self.rules for target in rule.targets())}))
 
 
 @dataclass(frozen=True, slots=True)

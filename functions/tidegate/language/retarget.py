@@ -12,7 +12,7 @@ from tidegate.language.layout import CASES, SUFFIXES
 
 Steps = tuple[str, ...]
 
-_IN_A_RULE = {"serve", "fallback"}
+_IN_A_RULE = {"serve", "fallback", "degraded"}
 _KEYS_OF_A_RULE = {"split", "shadow"}
 
 

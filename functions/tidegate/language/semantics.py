@@ -97,6 +97,7 @@ class ObjectiveCheck:
             NO_LIMIT if spec.limits is None else checked_limit(spec.limits, ("limits",), self._report),
             self._loggable(),
             Responses(spec.responses),
+            None if spec.degraded is None else self._target(spec.degraded, ("degraded",)),
         )
         return ObjectiveProgram(contract, tuple(made), self._file, lines)
 

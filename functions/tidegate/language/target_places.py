@@ -68,6 +68,7 @@ class TargetPlaces:
 def _targets(source: Source) -> Iterator[tuple[Location, str]]:
     """Yield every target in the file of an objective, with its place. A key without a value yields None."""
     yield from items_at(source.data.get("fallback"), ("fallback",))
+    yield from items_at(source.data.get("degraded"), ("degraded",))
     for index, rule in enumerate(source.data["rules"]):
         at: Location = ("rules", index)
         if "serve" in rule:

@@ -98,7 +98,8 @@ class Objective:
 
     `allocations` holds the ids of the experiments whose cell comes from the caller's own allocations. With `refuses_unknown`
     a context with an attribute that is not declared is an error; else such an attribute is ignored. `limit` is of all its
-    requests together. Only the attributes in `loggable` may be written to a log.
+    requests together. Only the attributes in `loggable` may be written to a log. `degraded` is the target, as written, that a proxy
+    serves while no resolver answers (None: no target).
     """
 
     name: str
@@ -113,6 +114,7 @@ class Objective:
     limit: Limit = NO_LIMIT
     loggable: tuple[str, ...] = ()
     responses: Responses = Responses.ONE
+    degraded: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

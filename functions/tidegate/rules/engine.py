@@ -146,6 +146,11 @@ class Engine:
         index = self._index(objective)
         return every_decision(index.action(index.count - 1))[0]
 
+    def degraded(self, objective: str) -> Target | None:
+        """Return the target that a proxy serves while no resolver answers, or None."""
+        name = self._index(objective).objective.degraded
+        return None if name is None else self._targets[name]
+
     def pin(self, model: str, version: int | None = None) -> Target | None:
         """Return the target that a caller pins; None where no rule and no caller's grant names the model, as nothing else is
         loaded. Whether the model serves a version that none of them names, only the model knows: see `names`.
@@ -188,7 +193,7 @@ class Engine:
         return made
 
     def targets(self, objective: str | None = None) -> tuple[Target, ...]:
-        """Return every target that the rules can reach, fallbacks and shadows included, sorted by name; for all objectives
+        """Return every target that the rules can reach, fallbacks, shadows and `degraded` included, sorted by name; for all objectives
         together also those that callers' grants name as overrides."""
         if objective is None:
             names: Iterable[str] = self._targets

@@ -133,6 +133,7 @@ OBJECTIVE = Record(
     limits=LIMIT,
     loggable=TEXTS,
     responses=Kind(Responses),
+    degraded=TEXT,
 )
 _ENTRY = Record(ObjectiveEntry, inlined=("contract", OBJECTIVE), targets=TEXTS, line=POSITIVE)
 SHARD = Record(Shard, replicas=POSITIVE, scale_to_zero=BOOLEAN)
