@@ -77,7 +77,7 @@ def commands(group: click.Group = main, prefix: str = "") -> Iterator[tuple[str,
 
 
 WITH_JSON = [name for name, command in commands() if any("--json" in each.opts for each in command.params)]
-SILENT = {"up", "shard-agent", "models image describe"}
+SILENT = {"resolve-server", "up", "shard-agent", "models image describe"}
 """Commands that print no result: they run until they are stopped, or print a file."""
 
 

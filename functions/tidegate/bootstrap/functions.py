@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,22 +20,19 @@ from tidegate.aws.edge_headers import EdgeKeys
 from tidegate.aws.gateway_stores import WireBundleSource, WireGatewayReports
 from tidegate.aws.http_function import MOST_REQUEST_BYTES, App, HttpFunction, Scope
 from tidegate.aws.secrets import read_sequence_key
-from tidegate.aws.shard_names import label_of
 from tidegate.aws.telemetry import Telemetry
 from tidegate.bootstrap import build_gateway, build_tracer
+from tidegate.bootstrap.balancers import shard_directory
 from tidegate.bootstrap.wires import shadow_queue_of, wire_to
 from tidegate.errors import BundleError, SettingsError
 from tidegate.files import read_regular
 from tidegate.gateway.follower import EngineFollower, FollowerConfig, KnownRules
-from tidegate.ports import Endpoint, EndpointDirectory
 from tidegate.rules import Engine, load_bundle
 from tidegate.rules.bundle import MAX_BYTES
 from tidegate.settings import Settings
 from tidegate.web.errors import not_found, problem
 
 _log = logging.getLogger("tidegate.function")
-
-SHARD_ENDPOINTS = "TIDEGATE_SHARD_ENDPOINTS"
 
 Offers = Callable[[str], bool]
 """Returns whether a function answers a path."""
@@ -47,45 +43,8 @@ FROM_SNAPSHOT = "snap-start"
 Build = Callable[[KnownRules | None], tuple[HttpFunction, EngineFollower]]
 """Wires a function around rules that it may fall back on: the function, and the follower that its rules come from."""
 
-EVERY_SHARD = "*"
-
 FLUSH_S = 0.5
 """How long an invocation waits for its spans to be exported, since nothing runs after it. What is left goes with the next one's."""
-
-
-@dataclass(frozen=True, slots=True)
-class BalancerDirectory:
-    """One endpoint per shard, as a deployed gateway knows it: the shard's own load balancer.
-
-    `balancers` has `host:port` by shard; the entry `*` is that of every other one, with `{label}` for the shard's label.
-    """
-
-    balancers: Mapping[str, str]
-
-    def endpoints(self, shard: str) -> Sequence[Endpoint]:
-        address = self.balancers.get(shard) or self.balancers.get(EVERY_SHARD)
-        return (_endpoint(shard, address.replace("{label}", label_of(shard))),) if address else ()
-
-
-def shard_directory(text: str | None) -> EndpointDirectory:
-    """Return the directory of a deployed gateway from `text`, a JSON object of `host:port` by shard: see `BalancerDirectory`."""
-    try:
-        entries = json.loads(text or "{}")
-        for shard, address in entries.items():
-            _endpoint(shard, address)
-    except (ValueError, AttributeError, RecursionError) as error:
-        raise SettingsError(
-            f'{SHARD_ENDPOINTS} must be a JSON object of "host:port" by shard, such as {{"alpha": "alpha.internal:80"}}'
-        ) from error
-    return BalancerDirectory(entries)
-
-
-def resolves(path: str) -> bool:
-    """Offer what needs no model server, as the resolver's function does."""
-    parts = path.split("/")[1:]
-    return path == "/openapi.json" or (
-        parts[:2] == ["v1", "objectives"] and (len(parts) == 2 or (len(parts) == 4 and parts[3] == "resolve"))
-    )
 
 
 def build_http_function(
@@ -121,6 +80,7 @@ def build_http_function(
         streams=False,
         sequence_key=_sequence_key(settings, environment),
         tracer=tracer,
+        authorizes=offers is not None,
     )
     if follower.revision is None or fallback is not None:
         _read_first(follower)
@@ -273,10 +233,3 @@ def event_loop() -> asyncio.AbstractEventLoop:
         loop = asyncio.new_event_loop()
         asyncio.set_event_loop(loop)
     return loop
-
-
-def _endpoint(shard: str, address: Any) -> Endpoint:
-    host, _, port = str(address).rpartition(":")
-    if not host or not 0 < int(port) < 65_536:
-        raise ValueError(address)
-    return Endpoint(shard, host, int(port))

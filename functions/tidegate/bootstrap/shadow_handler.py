@@ -23,7 +23,8 @@ from tidegate.aws.shadow_claims import ShadowClaims
 from tidegate.aws.shadow_queue import BATCH_SPARE_MS, copy_in, id_in, object_in
 from tidegate.aws.shadow_tallies import S3ShadowTallies, TallyWriter
 from tidegate.bootstrap import build_tracer, build_transport
-from tidegate.bootstrap.functions import FLUSH_S, report_traces, shard_directory
+from tidegate.bootstrap.balancers import shard_directory
+from tidegate.bootstrap.functions import FLUSH_S, report_traces
 from tidegate.errors import EventError, SettingsError, StoreError
 from tidegate.gateway.shadow_batch import BatchLimits, ShadowBatches
 from tidegate.metrics import Dimension, Metric

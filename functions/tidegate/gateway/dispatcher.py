@@ -63,7 +63,7 @@ class Dispatcher:
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._directory = directory
-        self._config = config = config or DispatchConfig()
+        self.config = config = config or DispatchConfig()
         self._clock = clock
         self._places = Places(config, clock)
         self._choice = Choice(self._places, directory, config, clock, chance)
@@ -101,7 +101,7 @@ class Dispatcher:
         It is the earliest of the decision's time-out (or the default), the caller's and what the function has left, all in
         milliseconds from now.
         """
-        limit_ms = self._config.default_timeout_ms if decision.timeout_ms is None else float(decision.timeout_ms)
+        limit_ms = self.config.default_timeout_ms if decision.timeout_ms is None else float(decision.timeout_ms)
         if caller_ms is not None and caller_ms < limit_ms:
             limit_ms = caller_ms
         if function_ms is not None and function_ms < limit_ms:
@@ -186,7 +186,7 @@ class Dispatcher:
 
         A stream is limited by itself, from its first byte; another large answer by the deadline of its request.
         """
-        stream, attempt, config = outcome.response.stream, outcome.attempt, self._config
+        stream, attempt, config = outcome.response.stream, outcome.attempt, self.config
         assert stream is not None
         place = self._place(attempt)
 
@@ -203,7 +203,7 @@ class Dispatcher:
         return AnswerReader(stream, self._clock, idle_s, deadline_s, ended)
 
     async def _is_alive(self, attempt: Attempt, deadline_s: float) -> bool:
-        within_s = (deadline_s - self._clock()) * self._config.attempt_share / 2
+        within_s = (deadline_s - self._clock()) * self.config.attempt_share / 2
         return within_s > 0.0 and await self._watch.is_alive(self._place(attempt).server, within_s)
 
     def _plan(self, decision: Decision, call: Call) -> list[Attempt]:
@@ -281,7 +281,7 @@ class Dispatcher:
         if position + 1 < len(plan):
             # No attempt follows the time-out of a call that is sent once.
             if self._retries.allows and not call.once:
-                limit_s *= self._config.attempt_share
+                limit_s *= self.config.attempt_share
             if place.is_on_trial:
                 limit_s = min(limit_s, place.trial_s)
         if call.span is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from tidegate.bootstrap.functions import prepared_function, resolves
+from tidegate.bootstrap.balancers import resolves
+from tidegate.bootstrap.functions import prepared_function
 
 handler = prepared_function("resolve", resolves)

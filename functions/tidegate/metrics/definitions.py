@@ -80,7 +80,7 @@ class Label(StrEnum):
     ENDPOINT = "endpoint"
     STATE = "state"
     PROCESS = "process"
-    """`gateway` or `control`, which is the control plane; `agent`."""
+    """`gateway` or `control`, which is the control plane; `agent`; `resolver-0` and so on."""
 
     REVISION = "revision"
     RESOLUTION = "resolution"
@@ -99,6 +99,9 @@ class Emitter(StrEnum):
 
     AGENT = "agent"
     """A shard agent, beside each deployed Triton server."""
+
+    RESOLVER = "resolver"
+    """A resolver, beside a proxy that carries requests."""
 
 
 @dataclass(frozen=True, slots=True)

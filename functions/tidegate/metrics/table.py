@@ -35,6 +35,8 @@ _PLACE = (Label.SHARD, Label.ENDPOINT, Label.MODEL)
 _STEP = (Label.SHARD, Label.ENDPOINT, Label.MODEL, Label.VERSION)
 _PROCESS = (Label.PROCESS,)
 _BOTH = (Emitter.STACK, Emitter.AGENT)
+_DECIDING = (Emitter.STACK, Emitter.RESOLVER)
+_ALL = (Emitter.STACK, Emitter.AGENT, Emitter.RESOLVER)
 
 
 def _count(family: str, *labels: Label, by: tuple[Emitter, ...] = (Emitter.STACK,), meaning: str = "") -> Exposed:
@@ -55,6 +57,7 @@ class Metric(Enum):
             "http_server_request_duration_seconds",
             Kind.HISTOGRAM,
             (Label.HTTP_METHOD, Label.HTTP_ROUTE, Label.HTTP_STATUS),
+            _DECIDING,
         ),
     )
     RPC_DURATION = (
@@ -186,17 +189,17 @@ class Metric(Enum):
     BUNDLE_AGE_SECONDS = (
         "Time since the rules were last known to be live.",
         Emf(Unit.SECONDS, _HTTP, (_SERVICE,)),
-        _gauge("tidegate_rules_age_seconds"),
+        _gauge("tidegate_rules_age_seconds", by=_DECIDING),
     )
     RULES = (
         "The rules that the gateway serves.",
         None,
-        Exposed("tidegate_rules", Kind.INFO, (Label.REVISION, Label.RESOLUTION)),
+        Exposed("tidegate_rules", Kind.INFO, (Label.REVISION, Label.RESOLUTION), _DECIDING),
     )
     FAILED_POLLS = (
         "Attempts to read the live rules that failed, since the gateway's process started.",
         None,
-        _count("tidegate_rules_failed_polls"),
+        _count("tidegate_rules_failed_polls", by=_DECIDING),
     )
     FOLLOW_STATE = (
         "1 for the state of following the rules directory: `off`, `following`, `paused` or `ended`.",
@@ -310,23 +313,23 @@ class Metric(Enum):
     ACCEPTED_RULES = "Archives of rules that were accepted.", Emf(Unit.COUNT, _VALIDATE, (_SERVICE,)), None
     REFUSED_RULES = "Archives of rules that were refused.", Emf(Unit.COUNT, _VALIDATE, (_SERVICE,)), None
     VALIDATION_TIME = "Reading and judging an archive of rules.", Emf(Unit.MILLISECONDS, _VALIDATE, (_SERVICE,)), None
-    BUILD = "The version of Tidegate.", None, Exposed("tidegate_build", Kind.INFO, (Label.VERSION,), _BOTH)
-    LOOP_LAG = "How late the event loop was last.", None, _gauge("tidegate_event_loop_lag_seconds", *_PROCESS, by=_BOTH)
-    PROCESS_CPU = "CPU time of a process.", None, _count("tidegate_process_cpu_seconds", *_PROCESS, by=_BOTH)
+    BUILD = "The version of Tidegate.", None, Exposed("tidegate_build", Kind.INFO, (Label.VERSION,), _ALL)
+    LOOP_LAG = "How late the event loop was last.", None, _gauge("tidegate_event_loop_lag_seconds", *_PROCESS, by=_ALL)
+    PROCESS_CPU = "CPU time of a process.", None, _count("tidegate_process_cpu_seconds", *_PROCESS, by=_ALL)
     PROCESS_MEMORY = (
         "Resident memory of a process.",
         None,
-        _gauge("tidegate_process_resident_memory_bytes", *_PROCESS, by=_BOTH),
+        _gauge("tidegate_process_resident_memory_bytes", *_PROCESS, by=_ALL),
     )
     PROCESS_FILES = (
         "Open file descriptors of a process.",
         None,
-        _gauge("tidegate_process_open_fds", *_PROCESS, by=_BOTH),
+        _gauge("tidegate_process_open_fds", *_PROCESS, by=_ALL),
     )
     PROCESS_START = (
         "When a process started.",
         None,
-        _gauge("tidegate_process_start_timestamp_seconds", *_PROCESS, by=_BOTH),
+        _gauge("tidegate_process_start_timestamp_seconds", *_PROCESS, by=_ALL),
     )
 
     def __init__(self, meaning: str, emf: Emf | None, exposed: Exposed | None) -> None:

@@ -20,6 +20,7 @@ from tidegate.gateway.shadowing import Shadowing
 from tidegate.ports import CountRequest, EngineSource, FleetStatus, Observe, Offload, Tracer
 from tidegate.ports.console import ConsoleBackend
 from tidegate.web.access_log import AccessLog
+from tidegate.web.authorize import Authorization
 from tidegate.web.callers import Operators, header_caller
 from tidegate.web.console.forwarding import Forwarder
 from tidegate.web.decided import DecisionHeaders
@@ -42,6 +43,7 @@ class Gateway(Starlette):
     v2: V2Handler
     parts: HandlerParts
     forwarder: Forwarder | None
+    authorization: Authorization | None
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
         """Answer one connection (ASGI). No coroutine itself, as the one that it returns is compiled."""
@@ -54,6 +56,8 @@ class Gateway(Starlette):
             app = _refuse_encoded
         else:
             app = self.v2 if path.startswith("/v2/") or path == "/v2" else super().__call__
+            if self.authorization is not None and path.startswith("/authorize/"):
+                app = self.authorization
         return served(app, self.parts.log, self.parts.traces, self.parts.count, scope, receive, send)
 
 
@@ -64,7 +68,7 @@ async def _refuse_encoded(scope: Scope, receive: Receive, send: Send) -> None:
     may decode it differently, so that the two would read one request as two paths.
     """
     sent: bytes = scope.get("raw_path") or scope["path"].encode()
-    answer = oip_failure(encoded_path()) if sent.startswith(b"/v2") else problem(encoded_path())
+    answer = oip_failure(encoded_path()) if sent.startswith((b"/v2", b"/authorize/v2")) else problem(encoded_path())
     await answer(scope, receive, send)
 
 
@@ -107,6 +111,7 @@ def create_app(
     tracer: Tracer | None = None,
     count: CountRequest | None = None,
     routes: Sequence[BaseRoute] = (),
+    authorizes: bool = False,
 ) -> Gateway:
     """Create the gateway's ASGI app.
 
@@ -138,6 +143,7 @@ def create_app(
         tracer: records each request that names an objective; None for no traces.
         count: counts each request, by its route and its status; None: they are not counted.
         routes: further routes, after the gateway's own.
+        authorizes: whether `/authorize` answers a proxy that carries requests itself.
     """
     grants = Grants(caller_of, _HOW_TO_SEND if caller_of is header_caller else "no authorizer gave it")
     parts = HandlerParts(
@@ -176,4 +182,5 @@ def create_app(
     app.parts = parts
     app.forwarder = forwarder
     app.v2 = V2Handler(parts)
+    app.authorization = Authorization(parts, dispatcher.config) if authorizes else None
     return app

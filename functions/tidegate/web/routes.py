@@ -10,6 +10,8 @@ ROUTES = frozenset(
         "/v1/graph", "/v1/models", "/v1/models/{model}", "/v1/objectives", "/v1/overview", "/v1/placement", "/v1/revisions",
         "/v1/revisions/diff", "/v1/rollback", _OBJECTIVE,
         *(f"{_OBJECTIVE}/{each}" for each in ("cases", "infer", "resolve", "source", "stream", "traffic")),
+        *(f"/authorize/v2/models/{{objective}}{each}" for each in ("", "/config", "/generate", "/generate_stream", "/infer", "/ready", "/stats")),
+        "/authorize/inference.GRPCInferenceService/{method}",
         *_MODEL, *(f"{start}/{each}" for start in _MODEL for each in ("config", "generate", "generate_stream", "infer", "ready", "stats")),
     }
 )  # fmt: skip
@@ -45,6 +47,8 @@ def method_of(method: str) -> str:
 
 def _route(path: str) -> str:
     parts = path.split("/")
+    if parts[1:2] == ["authorize"]:
+        return _authorized(parts)
     kind = parts[1:3]
     if kind[:1] == ["console"]:
         return "/console"
@@ -54,5 +58,17 @@ def _route(path: str) -> str:
         parts[3] = "{model}"
     if len(parts) > 5 and parts[4] == "versions":
         parts[5] = "{version}"
+    route = "/".join(parts)
+    return route if route in ROUTES else ""
+
+
+def _authorized(parts: list[str]) -> str:
+    """Return the route of what a proxy asks, whatever version its caller's path names."""
+    if parts[2:4] == ["v2", "models"] and len(parts) > 4:
+        parts[4] = "{objective}"
+        if parts[5:6] == ["versions"]:
+            del parts[5:7]
+    elif parts[2] == "inference.GRPCInferenceService" and len(parts) == 4:
+        parts[3] = "{method}"
     route = "/".join(parts)
     return route if route in ROUTES else ""

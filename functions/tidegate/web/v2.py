@@ -26,7 +26,9 @@ from tidegate.web.v2_generate import Generation
 from tidegate.web.v2_infer import Inference, ask, decided_answer, of_version
 
 _READ: Final = frozenset({"", "ready", "config", "stats"})
-_GENERATE: Final = frozenset({"generate", "generate_stream"})
+INFERS: Final = frozenset({"infer", "generate", "generate_stream"})
+"""What a model computes; all else that is asked about it is read."""
+
 _MANAGEMENT: Final = frozenset({"repository", "systemsharedmemory", "cudasharedmemory", "trace", "logging"})
 EXTENSIONS: Final = (
     "classification", "sequence", "schedule_policy", "model_configuration", "binary_tensor_data", "parameters",
@@ -59,43 +61,29 @@ class V2Handler:
 
     async def _route(self, scope: Scope, receive: Receive) -> Answer | StreamedAnswer:
         parts = scope["path"].split("/")
-        count = len(parts)
-        if count < 4 or parts[2] != "models" or not parts[3]:
+        if len(parts) < 4 or parts[2] != "models" or not parts[3]:
             return await self._server_route(scope, parts)
-        version: str | None = None
-        rest = parts[4:]
-        if rest and rest[0] == "versions" and len(rest) > 1:
-            if not (rest[1].isascii() and rest[1].isdigit()):
-                raise not_found()
-            version, rest = rest[1], rest[2:]
-        if len(rest) > 1 or rest == [""]:
-            if rest == ["trace", "setting"]:
-                raise forbidden("trace settings are not for callers of the gateway")
-            raise not_found()
-        action = rest[0] if rest else ""
+        asked = model_request(parts)
+        action = asked.action
         if action == "infer":
-            _require(scope, "POST")
-            return await self._infer(scope, receive, parts[3], version)
-        if action in _GENERATE:
-            _require(scope, "POST")
-            return await self._generate(scope, receive, parts[3], version, action)
-        if action not in _READ:
-            raise not_found()
-        if parts[3] == "stats" and not rest:
-            raise forbidden("the statistics of all models are not for callers of the gateway")
-        _require(scope, "GET")
-        return await self._read(scope, parts[3], version, action)
+            require(scope, "POST")
+            return await self._infer(scope, receive, asked.objective, asked.version)
+        if action in INFERS:
+            require(scope, "POST")
+            return await self._generate(scope, receive, asked.objective, asked.version, action)
+        require(scope, "GET")
+        return await self._read(scope, asked.objective, asked.version, action)
 
     async def _server_route(self, scope: Scope, parts: list[str]) -> Answer:
         match parts[2:]:
             case []:
-                _require(scope, "GET")
+                require(scope, "GET")
                 return await self._server_metadata()
             case ["health", "live"]:
-                _require(scope, "GET")
+                require(scope, "GET")
                 return _health("live", True)
             case ["health", "ready"]:
-                _require(scope, "GET")
+                require(scope, "GET")
                 return _health("ready", self._parts.service.is_ready())
             case [first, *_] if first in _MANAGEMENT:
                 raise forbidden(f"{first} is not for callers of the gateway")
@@ -153,7 +141,43 @@ class V2Handler:
         return answer
 
 
-def _require(scope: Scope, method: str) -> None:
+class ModelPath:
+    """What a path about an objective asks for. `action` is what follows the model; empty for its metadata."""
+
+    def __init__(self, objective: str, version: str | None, action: str) -> None:
+        self.objective: Final = objective
+        self.version: Final = version
+        self.action: Final = action
+
+
+def model_request(parts: list[str]) -> ModelPath:
+    """Read a path below `/v2/models`, by what is between its slashes.
+
+    Raises:
+        WebError: it is not served (404), or not for callers (403).
+    """
+    if len(parts) < 4 or parts[1:3] != ["v2", "models"] or not parts[3]:
+        raise not_found()
+    version: str | None = None
+    rest = parts[4:]
+    if rest and rest[0] == "versions" and len(rest) > 1:
+        if not (rest[1].isascii() and rest[1].isdigit()):
+            raise not_found()
+        version, rest = rest[1], rest[2:]
+    if len(rest) > 1 or rest == [""]:
+        if rest == ["trace", "setting"]:
+            raise forbidden("trace settings are not for callers of the gateway")
+        raise not_found()
+    action = rest[0] if rest else ""
+    if action not in INFERS and action not in _READ:
+        raise not_found()
+    if parts[3] == "stats" and not rest:
+        raise forbidden("the statistics of all models are not for callers of the gateway")
+    return ModelPath(parts[3], version, action)
+
+
+def require(scope: Scope, method: str) -> None:
+    """Raises `WebError`: the request has another method (405)."""
     if scope["method"] != method:
         raise wrong_method(method)
 
