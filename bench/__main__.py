@@ -28,6 +28,7 @@ from bench import (
     telemetry,
     tracing,
 )
+from bench.figures import write_figures
 
 REPORT = Path("docs/performance.md")
 BENCHMARKS = {
@@ -69,6 +70,7 @@ def main(names: Sequence[str]) -> int:
     for name in names or BENCHMARKS:
         print(f"{name} …", file=sys.stderr, flush=True)
         _write(name, BENCHMARKS[name].run())
+    write_figures(REPORT)
     print(REPORT.read_text(encoding="utf-8"))
     return 0
 

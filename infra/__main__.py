@@ -283,14 +283,15 @@ def bootstrap() -> None:
 @RULES
 @click.option("--json", "as_json", is_flag=True, help="Print the lines as JSON.")
 def costs(stage: str, rules: Path, as_json: bool) -> None:
-    """Estimate the monthly cost of a stage, idle and under load, at the list prices in infra/prices.py."""
+    """Estimate the monthly cost of a stage, idle and under load, at the list prices in functions/tidegate/capacity/prices.py."""
     from tempfile import TemporaryDirectory
+
+    from tidegate.capacity.prices import PRICE_DATE, PRICE_REGION
 
     from infra.app import synthesize
     from infra.assembly import Assembly
     from infra.costs import LOADS, assumptions_table, cost_lines, cost_table, totals
     from infra.function_assets import placeholder_assets
-    from infra.prices import PRICE_DATE, PRICE_REGION
     from infra.reading import read_settings, read_shards
 
     settings = read_settings(stage, os.environ)

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from tidegate.capacity.prices import PER_INSTANCE_HOUR, PRICES
 from tidegate.errors import SettingsError
 
 from infra.assembly import Assembly
-from infra.prices import PER_INSTANCE_HOUR, PRICES
 from infra.setting_groups import HttpFunction
 from infra.settings import Settings
 from infra.shards import Shard

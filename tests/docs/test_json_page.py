@@ -39,6 +39,7 @@ LOCAL: Mapping[str, list[str]] = {
     "models new": ["other", "--from", "simple", "--models", "{here}/repository"],
     "models version": ["simple", "--offline", "--yes", "--models", "{here}/repository", "--rules", "{copy}"],
     "fleet plan": ["--rules", "{rules}"],
+    "capacity": ["--rps", "1000"],
     "settings": [],
     "version": [],
 }

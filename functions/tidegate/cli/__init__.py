@@ -18,6 +18,7 @@ COMMANDS = {
     "up": ("tidegate.cli.up:up", "Start the whole stack on this machine."),
     "rules": ("tidegate.cli.rules:rules", "Check, test, explain and compare rules."),
     "models": ("tidegate.cli.models:models", "Check, test, version and push models."),
+    "capacity": ("tidegate.cli.capacity:capacity", "Calculate cores, servers and dollars for some traffic."),
     "fleet": ("tidegate.cli.fleet:fleet", "Plan where models are placed."),
     "follow": ("tidegate.cli.follow:follow", "Show, pause and resume how a stack follows its rules directory."),
     "publish": ("tidegate.cli.publish:publish", "Make rules live, with the models that they need."),

@@ -7,6 +7,18 @@ from typing import Final
 PRICE_DATE: Final = "2025-06"
 PRICE_REGION: Final = "us-east-1"
 
+SOURCES: Final = {
+    "instances, disks": "https://aws.amazon.com/ec2/pricing/on-demand/",
+    "load balancers": "https://aws.amazon.com/elasticloadbalancing/pricing/",
+    "HTTP API": "https://aws.amazon.com/api-gateway/pricing/",
+    "Lambda": "https://aws.amazon.com/lambda/pricing/",
+    "S3": "https://aws.amazon.com/s3/pricing/",
+    "DynamoDB": "https://aws.amazon.com/dynamodb/pricing/on-demand/",
+    "logs, metrics, alarms, traces": "https://aws.amazon.com/cloudwatch/pricing/",
+    "CloudFront, web ACL": "https://aws.amazon.com/cloudfront/pricing/",
+}
+"""Where each price is stated."""
+
 _VCPUS: Final = {
     "large": 2,
     "xlarge": 4,
