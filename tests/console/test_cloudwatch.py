@@ -131,6 +131,23 @@ def test_a_rule_is_the_sum_of_its_variants_and_a_model_of_all_that_it_answered(e
     asyncio.run(reads())
 
 
+def test_what_came_before_the_rules_changed_is_in_no_figure_of_them(emitted: Emitted) -> None:
+    emitted.request("ranking", "default", at=0)
+    emitted.request("ranking", "default", at=2)
+
+    async def requests(since: float) -> int:
+        found = await emitted.traffic.rules("ranking", 900, since)
+        return found["default"].whole.requests if found else 0
+
+    async def reads() -> None:
+        assert await requests(0.0) == 2
+        # The minute in which they changed has requests of both.
+        assert await requests(emitted.minute - 90.0) == 1
+        assert await requests(emitted.minute + 1.0) == 0
+
+    asyncio.run(reads())
+
+
 def test_the_history_has_a_figure_for_each_minute(emitted: Emitted) -> None:
     for _ in range(6):
         emitted.request("ranking", "default", ms=10.0)

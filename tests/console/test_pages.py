@@ -174,7 +174,7 @@ def test_the_traffic_of_a_rule_is_shown_beside_its_expected_share(stack: Operate
     page = open_page("/console/objectives/main")
     row = page.get_by_role("row").filter(has=page.get_by_role("rowheader", name="canary"))
     row.first.wait_for()
-    assert "never" not in row.first.inner_text()
+    assert "none" not in row.first.inner_text()
     variants = page.get_by_role("table", name="Variants of canary")
     assert "of 90" in variants.inner_text()
     page.get_by_role("button", name="5 min", exact=True).click()

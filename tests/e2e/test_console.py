@@ -52,6 +52,10 @@ SHARES = {"abroad": 0.4, "test": 0.1, "past": 0.0, "rest": 0.5}
 """The countries are five cases with the absent one, and members two, of which the absent one is in no experiment."""
 
 
+BEFORE = 100
+"""Requests before a change of the rules."""
+
+
 def write_project(root: Path) -> tuple[Path, Path]:
     """Rules with every kind of action, and a model with an ensemble that calls it."""
     models = make_repository(root / "models", "versioned", "versioned_pipeline")
@@ -399,6 +403,9 @@ def test_a_rollback_is_in_the_history_with_who_and_why(tmp_path: Path) -> None:
     rules, models = write_project(tmp_path)
     variables = {"TIDEGATE_CONSOLE_WRITES": "true"}
     with running_stack(rules, models, tmp_path / "errors", "--follow", "unchecked", variables=variables) as stack:
+        for _ in range(BEFORE):
+            stack.version("main")
+        assert eventually(lambda: traffic(stack)["rest"]["requests"] == BEFORE)
         file = rules / "objectives" / "main.yaml"
         file.write_text(OBJECTIVE.replace("serve: versioned/3", "serve: versioned/1"))
         assert eventually(lambda: stack.version("main") == 1)
@@ -415,6 +422,10 @@ def test_a_rollback_is_in_the_history_with_who_and_why(tmp_path: Path) -> None:
             {"to": "live~1", "why": "a\nb"},
         ):
             assert ask(stack, "/v1/rollback", body).status == 400, body
+        # What a rule of the same id decided before, when it served something else, is not counted for it.
+        assert ask(stack, "/v1/objectives/main/traffic").json["changed_at"] == history[0]["at"]
+        assert ask(stack, "/v1/objectives/piped/traffic").json["changed_at"] is None
+        assert eventually(lambda: stack.version("main") and 0 < traffic(stack)["rest"]["requests"] < BEFORE)
         unknown = ask(stack, "/v1/rollback", {"to": "ffffff", "why": "a try"})
         assert (unknown.status, unknown.json["type"]) == (409, "urn:tidegate:problem:not-rolled-back")
 

@@ -59,8 +59,12 @@ class CloudWatchTraffic:
         """See `TrafficReads.objectives`."""
         return {name: figures for (name,), figures in (await self._figures(BY_OBJECTIVE, window_s)).items()}
 
-    async def rules(self, objective: str, window_s: float) -> Mapping[str, RuleFigures]:
+    async def rules(self, objective: str, window_s: float, since: float = 0.0) -> Mapping[str, RuleFigures]:
         """See `TrafficReads.rules`."""
+        minutes = (self._end_s() - since) // MINUTE_S
+        if minutes < 1:
+            return {}
+        window_s = min(window_s, minutes * MINUTE_S)
         by_rule: dict[str, dict[str, list[Figures]]] = defaultdict(lambda: defaultdict(list))
         for (name, rule, variant, _model), figures in (await self._figures(BY_RULE, window_s)).items():
             if name == objective:

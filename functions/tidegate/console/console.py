@@ -27,6 +27,7 @@ from tidegate.control.history import history
 from tidegate.errors import Refusal, RefusedError, StoreError, UnknownObjectiveError, malformed
 from tidegate.language.layout import Use, use_of
 from tidegate.ports import ModelTimes
+from tidegate.ports.bundle_store import iso_time
 from tidegate.rules.nearest import nearest
 from tidegate.rules.resolved import rules_bundle
 
@@ -36,7 +37,7 @@ OVERVIEW_S = 0.8
 """How long an overview is given to further viewers: to read one takes as much time of the CPU as thirty requests."""
 
 ADOPTED_S = 2.0 * STEP_S
-"""How long after a flip the step of the history that it is in has ended, and gateways decide by it."""
+"""How long after a flip gateways decide by it, and what they counted before has been reported."""
 
 PAIRS_S = 15.0
 TIMES_S = 2.0
@@ -82,7 +83,8 @@ class Console:
         return None if self._sources.metrics is None else await self._sources.metrics(accepted)
 
     async def traffic(self, objective: str, window_s: float) -> Json:
-        """Return the rules of an objective with what they decided in the last `window_s` seconds (at most `MOST_WINDOW_S`).
+        """Return the rules of an objective with what they decided in the last `window_s` seconds (at most `MOST_WINDOW_S`), or since
+        they became what they are: a rule that had other weights or targets before is another one, by the same name.
 
         Raises:
             UnknownObjectiveError: there is none of that name.
@@ -92,21 +94,19 @@ class Console:
         opened = await self._live.opened(pointer.live.revision)
         opened.of(objective)
         traffic = self._sources.traffic
-        rules = {} if traffic is None else await traffic.rules(objective, window_s)
-        of_live = rules
-        live_s = time.time() - pointer.arrival.at - ADOPTED_S
-        if traffic is not None and live_s < window_s:
-            # Weights that have just been changed are not those of the requests before.
-            of_live = {} if live_s <= 0.0 else await traffic.rules(objective, live_s)
+        changed = await self._live.changed_at(pointer, objective, time.time() - window_s - ADOPTED_S)
+        since = 0.0 if changed is None else changed + ADOPTED_S
+        rules = {} if traffic is None else await traffic.rules(objective, window_s, since)
         directory, spaces = await asyncio.gather(
             self._directory_soon(), self._space(opened, pointer.live.revision, objective)
         )
         lines = {} if directory is None else directory["lines"].get(objective, {})
         pairs = () if self._sources.pairs is None else await self._sources.pairs()
-        shown = objective_rules(opened, objective, rules, of_live, lines, spaces, pairs)
+        shown = objective_rules(opened, objective, rules, lines, spaces, pairs)
         return {
             "objective": objective,
             "window_s": window_s,
+            "changed_at": None if changed is None else iso_time(changed),
             "revision": opened.revision.bundle.rules,
             "requests": sum(each["requests"] for each in shown),
             "rules": shown,

@@ -6,10 +6,11 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from tidegate.analysis.compare.revision import Revision, open_revision
 from tidegate.control.plane import ControlPlane
-from tidegate.errors import Refusal, RefusedError, StoreError, UnknownObjectiveError
+from tidegate.errors import BundleError, Refusal, RefusedError, StoreError, UnknownObjectiveError
 from tidegate.ports import LiveEntry, Pointer
 from tidegate.rules.bundle import begins_revision, short_revision
 from tidegate.rules.bundle.rule import Rule
@@ -50,6 +51,15 @@ class OpenedRules:
         if objective not in self.rules:
             raise UnknownObjectiveError(objective, nearest(objective, self.rules))
         return self.rules[objective]
+
+    def basis_of(self, objective: str) -> Any:
+        """Return all that decides which rule and which target a context gets, to be compared; None: there is no such objective."""
+        if objective not in self.rules:
+            return None
+        side = self.revision.side(objective)
+        targets = {side.targets[name] for rule in side.rules for name in rule.targets()}
+        models = {(each.name, each.model, each.version) for each in targets}
+        return side.rules, side.objective.attributes, side.objective.sticky_key, side.layer_keys, models
 
 
 class LiveRules:
@@ -95,6 +105,22 @@ class LiveRules:
                 self._opened.popitem(last=False)
         self._opened.move_to_end(revision)
         return await asyncio.shield(task)
+
+    async def changed_at(self, pointer: Pointer, objective: str, after: float) -> float | None:
+        """Return when the live rules of an objective became what they are, in Unix seconds; None: before `after`, or with the first
+        flip. Where that is too long ago to be looked up, or cannot be, it is the earliest flip that is known to have them."""
+        basis = (await self.opened(pointer.live.revision)).basis_of(objective)
+        changed = pointer.live
+        for entry in pointer.entries[1:KEPT]:
+            if changed.at <= after:
+                return None
+            try:
+                if (await self.opened(entry.revision)).basis_of(objective) != basis:
+                    return changed.at
+            except (StoreError, BundleError):
+                return changed.at
+            changed = entry
+        return None if changed.at <= after or changed.sequence == 1 else changed.at
 
     async def _open(self, revision: str) -> OpenedRules:
         bundle = await self._plane.reader.bundle(revision)

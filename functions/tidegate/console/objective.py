@@ -20,7 +20,6 @@ def objective_rules(
     opened: OpenedRules,
     objective: str,
     rules: Mapping[str, RuleFigures],
-    of_live: Mapping[str, RuleFigures],
     lines: Mapping[str, int],
     spaces: Mapping[str, float] | None,
     pairs: Iterable[Json],
@@ -29,7 +28,6 @@ def objective_rules(
 
     Args:
         rules: the figures of each rule.
-        of_live: the same of the requests that the live rules decided, whose shares are tested.
         lines: the line of each rule in its file, as far as it is known.
         spaces: the share of the contexts that each rule decides; None: not known.
         pairs: the pairs of shadows, of all objectives.
@@ -53,7 +51,7 @@ def objective_rules(
             "variants": list(_variants(rule, found[rule.id])),
             "fallback": list(rule.fallback),
             "shadows": [_shadow(target, percent, by_rule.get(rule.id, ())) for target, percent in rule.shadow],
-            "shares": (shares := _shares(rule, of_live.get(rule.id, RuleFigures()))),
+            "shares": (shares := _shares(rule, found[rule.id])),
             "experiment": None if rule.experiment is None else _experiment(rule.experiment, shares),
         }
         for rule in opened.of(objective)

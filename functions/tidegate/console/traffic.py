@@ -193,9 +193,14 @@ class TrafficHistory:
         return {objective: _figures(tally, covered_s) for objective, tally in totals.items()}
 
     def by(
-        self, kind_of: Callable[[SeriesKey], Kind], window_s: float, now: float, where: Where = lambda _: True
+        self,
+        kind_of: Callable[[SeriesKey], Kind],
+        window_s: float,
+        now: float,
+        where: Where = lambda _: True,
+        since: float = 0.0,
     ) -> dict[Kind, Figures]:
-        """Return the figures of each kind of series with a request in the window::
+        """Return the figures of each kind of series with a request in the window, in steps that began at `since` or later::
 
         history.by(lambda key: (key.rule, key.variant), 900, now, lambda key: key.objective == "title_ranking")
         history.by(lambda key: (key.model, key.version), 60, now)
@@ -203,6 +208,8 @@ class TrafficHistory:
         totals: dict[Kind, Tally] = {}
         covered_s = 0.0
         for step in self._window(window_s, now):
+            if step.number * STEP_S < since:
+                continue
             covered_s += step.covered_s
             for key, tally in step.series.items():
                 if where(key):

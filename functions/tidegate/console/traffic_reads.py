@@ -28,8 +28,8 @@ class TrafficReads(Protocol):
     async def objectives(self, window_s: float) -> Mapping[str, Figures]:
         """Return the figures of each objective that had a request."""
 
-    async def rules(self, objective: str, window_s: float) -> Mapping[str, RuleFigures]:
-        """Return the figures of each rule of an objective that decided a request."""
+    async def rules(self, objective: str, window_s: float, since: float = 0.0) -> Mapping[str, RuleFigures]:
+        """Return the figures of each rule of an objective that decided a request, none of which was before `since` (Unix seconds)."""
 
     async def models(self, window_s: float) -> Mapping[str, Figures]:
         """Return the figures of each model that answered a request itself, and not as the step of an ensemble."""
@@ -54,15 +54,16 @@ class HistoryReads:
     async def objectives(self, window_s: float) -> Mapping[str, Figures]:
         return self._history().by_objective(window_s, self._clock())
 
-    async def rules(self, objective: str, window_s: float) -> Mapping[str, RuleFigures]:
+    async def rules(self, objective: str, window_s: float, since: float = 0.0) -> Mapping[str, RuleFigures]:
         history, now = self._history(), self._clock()
 
         def is_own(key: SeriesKey) -> bool:
             return key.objective == objective
 
-        wholes = history.by(lambda key: key.rule, window_s, now, is_own)
+        wholes = history.by(lambda key: key.rule, window_s, now, is_own, since)
         variants: dict[str, dict[str, Figures]] = {}
-        for (rule, variant), figures in history.by(lambda key: (key.rule, key.variant), window_s, now, is_own).items():
+        by_variant = history.by(lambda key: (key.rule, key.variant), window_s, now, is_own, since)
+        for (rule, variant), figures in by_variant.items():
             variants.setdefault(rule, {})[variant] = figures
         return {rule: RuleFigures(whole, variants.get(rule, {})) for rule, whole in wholes.items()}
 

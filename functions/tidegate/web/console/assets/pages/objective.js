@@ -26,7 +26,7 @@ const RULES = [
   { key: "fallbacks", title: "Fallbacks", numeric: true, wide: true, render: (rule) => share(rule.fallback_share) },
   { key: "p50", title: "p50", numeric: true, wide: true, render: (rule) => ms(rule.p50_ms) },
   { key: "p99", title: "p99", numeric: true, wide: true, render: (rule) => ms(rule.p99_ms) },
-  { key: "last", title: "Last", numeric: true, wide: true, render: (rule) => (rule.last_at ? html`<${Time} at=${rule.last_at} />` : html`<${Status} kind="off">never<//>`) },
+  { key: "last", title: "Last", numeric: true, wide: true, render: (rule) => (rule.last_at ? html`<${Time} at=${rule.last_at} />` : html`<${Status} kind="off">none<//>`) },
 ];
 
 const VARIANTS = [
@@ -90,13 +90,14 @@ function Traffic({ data, about, seconds }) {
   const shadows = rules.flatMap((rule) => rule.shadows.map((shadow) => ({ ...shadow, rule: rule.id })));
   const silent = data.requests ? rules.filter((rule) => !rule.requests).length : 0;
   return html`<dl class="stats">
-      <${Stat} label=${`Requests in ${WINDOWS.find(([each]) => each === seconds)[1]}`} value=${count(data.requests)} note=${about && `${rate(about.requests_per_s)} in the last minute`} />
+      <${Stat} label=${data.changed_at ? "Requests since the rules changed" : `Requests in ${WINDOWS.find(([each]) => each === seconds)[1]}`} value=${count(data.requests)} note=${about && `${rate(about.requests_per_s)} in the last minute`} />
       <${Stat} label="Errors, last minute" value=${share(about?.error_share)} kind=${errorKind(about?.error_share)} />
       <${Stat} label="Latency, last minute" value=${ms(about?.p50_ms)} note=${`p99 ${ms(about?.p99_ms)}`} />
       <${Stat} label="Rules" value=${count(rules.length)} note=${silent ? `${silent} matched nothing` : `revision ${short(data.revision)}`} />
     </dl>
     <${Section} title="Rules in order" aside=${html`<span class="note">bar: traffic; tick: share of the context space</span>`}>
-      ${!data.requests && html`<${Empty} title="No request in this window">Shares appear with the first request. <${Link} to=${to("playground", data.objective)}>Send one from the playground<//>, or look at a longer window.<//>`}
+      ${data.changed_at && html`<p class="note inset">The rules of this objective changed <${Time} at=${data.changed_at} />: requests of 10${"\u202f"}s later and on are counted, as the same id may have had other weights, targets or conditions before.</p>`}
+      ${!data.requests && html`<${Empty} title=${data.changed_at ? "No request since the rules changed" : "No request in this window"}>Shares appear with the first request. <${Link} to=${to("playground", data.objective)}>Send one from the playground<//>, or look at a longer window.<//>`}
       <${Paged} items=${rules} noun="rules" textOf=${(rule) => `${rule.id} ${rule.when} ${rule.target ?? ""}`}>${(shown) => html`<${Table} caption=${`Rules of ${data.objective}`} columns=${RULES} rows=${shown} keyOf=${(rule) => rule.id} />`}<//>
     <//>
     <${Section} title="Traffic" aside=${html`<span class="note">15 min</span>`}><${Chart} history=${data.history} /><//>
