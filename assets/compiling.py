@@ -16,13 +16,13 @@ import click
 from tidegate.bootstrap.compiled import PACKAGE, compiled_folder, copied_files
 
 MODULES = (
-    "byte_budget", "envoy/plans", "strict_json",
+    "bootstrap/log_file", "byte_budget", "envoy/plans", "strict_json",
     "gateway/bindings", "gateway/call", "gateway/candidates", "gateway/choice", "gateway/concurrency", "gateway/config",
     "gateway/cut_off",
     "gateway/dispatcher", "gateway/failures", "gateway/fair_queue", "gateway/faults", "gateway/grants", "gateway/hedging",
     "gateway/latencies", "gateway/load", "gateway/metadata", "gateway/model_checks", "gateway/outliers", "gateway/places",
     "gateway/private_ids",
-    "gateway/quarantine", "gateway/quotas", "gateway/retry_budget", "gateway/sender", "gateway/sequences",
+    "gateway/quarantine", "gateway/quotas", "gateway/record", "gateway/retry_budget", "gateway/sender", "gateway/sequences",
     "gateway/request", "gateway/service", "gateway/shadowing", "gateway/spans",
     "gateway/streams", "gateway/traffic", "gateway/verdict", "gateway/watch",
     "listener/answer", "listener/body", "listener/chunked", "listener/connection", "listener/exchange", "listener/head",
@@ -33,7 +33,8 @@ MODULES = (
     "rules/values",
     "shadows/copy", "shadows/counts", "shadows/exchange", "shadows/sampled",
     "triton/answer_body", "triton/connection", "triton/pool", "triton/request_bytes", "triton/transport",
-    "web/authorize", "web/bodies", "web/context", "web/decided", "web/entry", "web/head", "web/http", "web/model_answers", "web/routes",
+    "web/access_log", "web/authorize", "web/bodies", "web/context", "web/decided", "web/entry", "web/head", "web/http",
+    "web/model_answers", "web/routes",
     "web/streams",
     "web/v2", "web/v2_generate", "web/v2_infer",
 )  # fmt: skip

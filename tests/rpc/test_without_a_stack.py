@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
@@ -106,7 +107,7 @@ def made(tmp_path: Path) -> Callable[..., HandlerParts]:
             engines=MemoryEngineSource(load_bundle(compile_directory(rules))),
             dispatcher=Dispatcher(MemoryTransport(answer), directory),
             budget=ByteBudget(BUDGET_BYTES),
-            log=None if lines is None else AccessLog(lines.append),
+            log=None if lines is None else AccessLog(lambda line: lines.append(json.loads(line))),
             count=None if counted is None else lambda *each: counted.append(each),
         )
         return app.parts

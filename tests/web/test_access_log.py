@@ -71,7 +71,7 @@ def logging_gateway(server: tuple[Any, Host], fake: FakeTriton, folder: Path, pe
     slot.app = create_app(
         engines=MemoryEngineSource(load_bundle(compile_directory(rules))),
         dispatcher=Dispatcher(PooledTransport(), MemoryEndpointDirectory(endpoints)),
-        log=AccessLog(lines.append, percent),
+        log=AccessLog(lambda line: lines.append(json.loads(line)), percent),
     )
     return Logged(host, lines)
 
@@ -169,7 +169,7 @@ def test_nothing_that_a_caller_sends_begins_a_new_line(logged: Logged, tmp_path:
 
     async def main() -> None:
         log = LogFile(str(target))
-        log.write(line)
+        log.write(json.dumps(line).encode())
         log.close()
 
     virtual_time.run(main())
@@ -201,10 +201,10 @@ def test_a_pipe_that_nobody_reads_blocks_nothing_and_what_is_dropped_is_counted(
         log = LogFile(str(pipe))
         sent = 0
         while log.waiting_bytes < MOST_BYTES:
-            log.write({"n": sent, "filler": "x" * 1000})
+            log.write(json.dumps({"n": sent, "filler": "x" * 1000}).encode())
             sent += 1
         for _ in range(5):
-            log.write({"n": "dropped"})
+            log.write(b'{"n":"dropped"}')
         os.set_blocking(reader, True)
         log.flush()
         received = b""
@@ -213,7 +213,7 @@ def test_a_pipe_that_nobody_reads_blocks_nothing_and_what_is_dropped_is_counted(
         assert b"dropped" not in received
         while log.waiting_bytes:
             pass
-        log.write({"n": "after"})
+        log.write(b'{"n":"after"}')
         log.close()
         rest = os.read(reader, 1 << 20).splitlines()
         assert [json.loads(line) for line in rest] == [{"dropped": 5}, {"n": "after"}]

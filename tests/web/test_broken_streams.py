@@ -11,7 +11,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -135,11 +135,11 @@ def hang_up(_peer: socket.socket) -> None:
 
 def test_a_stream_that_breaks_off_ends_with_an_error_and_without_an_end(engine: Engine, server: Server) -> None:
     server.scripts = [two_events_then(hang_up)]
-    lines: list[Mapping[str, object]] = []
+    lines: list[bytes] = []
     with gateway_of(engine, server, AccessLog(lines.append, 0.0)) as (host, served):
         events, is_complete = read(host)
         wait_for(lambda: bool(lines))
-    assert [(line["outcome"], line["stream_end"]) for line in lines] == [("broken", "broken")], (
+    assert [(line["outcome"], line["stream_end"]) for line in map(json.loads, lines)] == [("broken", "broken")], (
         "it is never sampled away"
     )
     assert [event.get("NUMBER") for event in events] == [0, 1, None]

@@ -5,6 +5,7 @@ Metrics are lines of the log in CloudWatch's embedded metric format, so that no 
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from collections.abc import Mapping
@@ -93,9 +94,9 @@ class Telemetry:
                 values[metric] = sum(reasons.values())
         emit(self._service, values)
 
-    def log_request(self, fields: Mapping[str, object]) -> None:
-        """Log a request; the log adds the time."""
-        self._logger.info("request", extra={name: value for name, value in fields.items() if name != "time"})
+    def log_request(self, line: bytes) -> None:
+        """Log a request by its line; the log adds the time."""
+        self._logger.info("request", extra={name: value for name, value in json.loads(line).items() if name != "time"})
 
     def end(self, status: int, bundle_age_s: float | None, open_breakers: int) -> None:
         """Log a failure of the request, and emit its metrics."""

@@ -3,31 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import queue
 import threading
-from collections.abc import Mapping
-from typing import Any
+from typing import Final
 
 from tidegate.errors import SettingsError
 
 OFF = "off"
 STDOUT = "stdout"
-FLUSH_S = 0.1
-MOST_BYTES = 4 * 1024 * 1024
+FLUSH_S: Final = 0.1
+MOST_BYTES: Final = 4 * 1024 * 1024
 """Bytes that wait to be written; further lines are dropped, and counted."""
 
 _CLOSE_S = 2.0
-_encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False, default=str).encode
 
 
 class LogFile:
     """Appends lines to a file. Used on one event loop.
 
     When lines had to be dropped, a line `{"dropped": n}` follows once the file takes lines again.
-
-    `waiting_bytes` is how much has still to be written.
 
     Args:
         target: the path of the file, which is created, or `stdout`.
@@ -39,25 +34,32 @@ class LogFile:
     def __init__(self, target: str) -> None:
         self._file = _opened(target)
         self._lines: list[bytes] = []
-        self.waiting_bytes = 0
+        # The loop's own counts and the writer's: each changes only its own, so that no line needs a lock.
+        self._taken_bytes = 0
         self._dropped = 0
-        self._lock = threading.Lock()
+        self._done_bytes = 0
+        self._lost = 0
+        self._reported = 0
         self._blocks: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         # A daemon, since a pipe without a reader blocks it for ever.
         self._writer = threading.Thread(target=self._run, name="access-log", daemon=True)
         self._writer.start()
 
-    def write(self, fields: Mapping[str, Any]) -> None:
-        """Add a line, which is written within `FLUSH_S`; drop it if too much waits to be written."""
-        with self._lock:
-            is_full = self.waiting_bytes >= MOST_BYTES
-            self._dropped += is_full
-            dropped = 0 if is_full else self._dropped
-            self._dropped -= dropped
-        if dropped:
-            self._add({"dropped": dropped})
-        if not is_full:
-            self._add(fields)
+    @property
+    def waiting_bytes(self) -> int:
+        """How much has still to be written."""
+        return self._taken_bytes - self._done_bytes
+
+    def write(self, line: bytes) -> None:
+        """Add a line, given without its end, which is written within `FLUSH_S`; drop it if too much waits to be written."""
+        if self._taken_bytes - self._done_bytes >= MOST_BYTES:
+            self._dropped += 1
+            return
+        missing = self._dropped + self._lost - self._reported
+        if missing:
+            self._reported += missing
+            self._add(b'{"dropped":%d}' % missing)
+        self._add(line)
 
     def close(self) -> None:
         """Write what waits, for a bounded time."""
@@ -65,33 +67,29 @@ class LogFile:
         self._blocks.put(None)
         self._writer.join(_CLOSE_S)
 
-    def _add(self, fields: Mapping[str, Any]) -> None:
-        line = _encode(fields).encode() + b"\n"
+    def _add(self, line: bytes) -> None:
         if not self._lines:
             asyncio.get_running_loop().call_later(FLUSH_S, self.flush)
         self._lines.append(line)
-        with self._lock:
-            self.waiting_bytes += len(line)
+        self._taken_bytes += len(line) + 1
 
     def flush(self) -> None:
         """Give the writer the lines so far."""
         if self._lines:
-            self._blocks.put(b"".join(self._lines))
+            self._lines.append(b"")
+            self._blocks.put(b"\n".join(self._lines))
             self._lines.clear()
 
     def _run(self) -> None:
         while (block := self._blocks.get()) is not None:
             view = memoryview(block)
-            lost = 0
             try:
                 while view:
                     view = view[os.write(self._file, view) :]
             except OSError:
                 # Such as a full disk, which may take later lines.
-                lost = bytes(view).count(b"\n")
-            with self._lock:
-                self.waiting_bytes -= len(block)
-                self._dropped += lost
+                self._lost += bytes(view).count(b"\n")
+            self._done_bytes += len(block)
         os.close(self._file)
 
 

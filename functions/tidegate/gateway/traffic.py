@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from tidegate.ports.requests import Hedge, Served, StreamEnd
 from tidegate.ports.traffic import OTHER, Durations, SeriesKey, Tally
+from tidegate.rules.decision import Decision, Target
 
 MOST_SERIES: Final = 4_000
 """Series that are counted between two reports; requests of further ones count as `OTHER`."""
@@ -19,28 +20,22 @@ class TrafficCounter:
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
         self._series: dict[Any, Tally] = {}
+        self._seen: dict[Any, tuple[Decision, Target | None, Tally]] = {}
         self._routes: dict[tuple[str, str, int | str | None], Durations] = {}
 
     def observe(self, served: Served) -> None:
         """Count a request."""
         decision, target = served.decision, served.target
-        counted = decision.target if target is None else target
-        key: Any = (
-            decision.objective,
-            decision.rule,
-            decision.variant,
-            served.traffic,
-            counted.model,
-            counted.version,
-            served.shard,
-        )
-        tally = self._series.get(key)
-        if tally is None:
-            if len(self._series) >= MOST_SERIES:
-                key = (OTHER.objective, "", None, "", "", None, None)
-                tally = self._series.get(key)
-            if tally is None:
-                tally = self._series[key] = Tally(decision.target.name)
+        # A decision is one object for all requests that get it, and so is a target.
+        known = (id(decision), id(target), served.shard, served.traffic)
+        seen = self._seen.get(known)
+        if seen is not None and seen[0] is decision and seen[1] is target:
+            tally = seen[2]
+        else:
+            tally = self._tally(served)
+            if len(self._seen) >= MOST_SERIES:
+                self._seen.clear()
+            self._seen[known] = (decision, target, tally)
         status = served.status
         if status >= 500:
             tally.server_errors += 1
@@ -67,6 +62,26 @@ class TrafficCounter:
             tally.trace_id = served.trace_id
             tally.trace_took_s = took_ms / 1000.0
 
+    def _tally(self, served: Served) -> Tally:
+        decision, target = served.decision, served.target
+        counted = decision.target if target is None else target
+        key: Any = (
+            decision.objective,
+            decision.rule,
+            decision.variant,
+            served.traffic,
+            counted.model,
+            counted.version,
+            served.shard,
+        )
+        tally = self._series.get(key)
+        if tally is None and len(self._series) >= MOST_SERIES:
+            key = (OTHER.objective, "", None, "", "", None, None)
+            tally = self._series.get(key)
+        if tally is None:
+            tally = self._series[key] = Tally(decision.target.name)
+        return tally
+
     def ended(self, method: str, route: str, status: int | str | None, took_s: float) -> None:
         """Count a request of a caller by what identifies it (`RouteKey`); its names must be of a few."""
         key = (method, route, status)
@@ -87,6 +102,7 @@ class TrafficCounter:
         """Return what was counted since the last time, as JSON values that `TrafficHistory.add` reads: for each series that changed a
         list of its key (`SeriesKey`) and its tally (`Tally.as_dict`)."""
         taken, self._series = self._series, {}
+        self._seen.clear()
         now = self._clock()
         for tally in taken.values():
             tally.last_at = now

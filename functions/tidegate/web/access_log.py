@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import random
 import time
 from collections.abc import Callable
 from enum import StrEnum
-from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 from tidegate.gateway.record import Record
 from tidegate.ports import Served, StreamEnd
-from tidegate.rules.decision import Decision
-from tidegate.trace_context import trace_parent
+from tidegate.rules.decision import Decision, Target
+from tidegate.trace_context import TRACEPARENT, trace_parent
 from tidegate.web.decided import reason_of
 
 Fields = dict[str, Any]
-"""A line: JSON values by name, without those that the request does not have."""
+"""JSON values by name, without those that the request does not have."""
 
-WriteLine = Callable[[Fields], None]
+WriteLine = Callable[[bytes], None]
+"""Takes a line: a JSON object, without an end of line."""
 
-_LONGEST_TEXT = 256
-_MOST_ELEMENTS = 32
+_LONGEST_TEXT: Final = 256
+_MOST_ELEMENTS: Final = 32
+_MOST_KEPT: Final = 4096
+_encode: Callable[[Any], str] = json.JSONEncoder(separators=(",", ":"), allow_nan=False, default=str).encode
 
 
 class RequestOutcome(StrEnum):
@@ -59,6 +62,9 @@ class AccessLog:
     def __init__(self, write: WriteLine, percent: float = 100.0) -> None:
         self._write = write
         self._percent = percent
+        self._kept: dict[Any, tuple[Decision | None, Target | None, bytes]] = {}
+        self._second_s = 0
+        self._second = b""
 
     def ended(self, record: Record, status: int | str | None) -> None:
         """Log a request that has ended.
@@ -71,9 +77,70 @@ class AccessLog:
             return
         took_s = time.perf_counter() - record.began_s
         outcome = outcome_of(record, status)
-        if outcome in _SAMPLED and random.random() * 100.0 >= self._percent:  # noqa: S311  # no secret depends on it
+        if self._percent < 100.0 and outcome in _SAMPLED and random.random() * 100.0 >= self._percent:  # noqa: S311  # no secret depends on it
             return
-        self._write(_fields(record, outcome, status, took_s))
+        self._write(self._times(record, took_s) + self._rest(record) + self._constant(record, outcome, status))
+
+    def _times(self, record: Record, took_s: float) -> bytes:
+        now_s = time.time()
+        second = int(now_s)
+        if second != self._second_s:
+            self._second_s = second
+            self._second = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second)).encode()
+        head = (self._second, int((now_s - second) * 1000.0), took_s * 1000.0)
+        served = record.served
+        if served is None:
+            return b'{"time":"%b.%03dZ","took_ms":%.3f,' % head
+        times = (served.decide_ms, served.dispatch_ms, served.triton_ms)
+        if not served.triton_ms:
+            return b'{"time":"%b.%03dZ","took_ms":%.3f,"decide_ms":%.3f,"dispatch_ms":%.3f,' % (head + times[:2])
+        return b'{"time":"%b.%03dZ","took_ms":%.3f,"decide_ms":%.3f,"dispatch_ms":%.3f,"triton_ms":%.3f,' % (
+            head + times
+        )
+
+    def _rest(self, record: Record) -> bytes:
+        """Return what else is seldom the same for two requests, as members of an object that go on."""
+        fields: Fields = {}
+        served = record.served
+        if record.waited_s:
+            fields["waited_ms"] = round(record.waited_s * 1000.0, 3)
+        if served is not None and served.stream_end is not None:
+            fields["stream_ms"] = round(served.stream_ms, 3)
+        continues = False
+        for name, value in record.headers:
+            if name == TRACEPARENT:
+                continues = True
+            elif name == b"x-request-id":
+                fields["request_id"] = value.decode("latin-1")[:_LONGEST_TEXT]
+        trace = record.span or (trace_parent(record.headers) if continues else None)
+        if trace is not None:
+            fields["trace_id"] = trace.trace_id
+        if record.context:
+            fields["context"] = {name: _shown(value) for name, value in record.context.items()}
+        return _encode(fields)[1:-1].encode() + b"," if fields else b""
+
+    def _constant(self, record: Record, outcome: RequestOutcome, status: int | str | None) -> bytes:
+        """Return what many requests have in common, as the last members of an object."""
+        objective, decision, served = record.objective, record.decision, record.served
+        assert objective is not None
+        target = None if served is None else served.target
+        # A decision is one object for all requests that get it.
+        key: Any = (objective, outcome, status, record.caller, record.traffic, record.error, id(decision), id(target))
+        if served is not None:
+            key = (*key, served.shard, served.failed_attempts, served.stream_end, served.hedge)
+        kept = self._kept.get(key)
+        if kept is not None and kept[0] is decision and kept[1] is target:
+            return kept[2]
+        fields: Fields = {"objective": objective[:_LONGEST_TEXT], "outcome": outcome.value}
+        if status is not None:
+            fields["status"] = status
+        constant = _encode(fields | known_fields(record))[1:].encode()
+        # Without a decision, the name may be any that a caller made up.
+        if decision is not None:
+            if len(self._kept) >= _MOST_KEPT:
+                self._kept.clear()
+            self._kept[key] = (decision, target, constant)
+        return constant
 
 
 def outcome_of(record: Record, status: int | str | None) -> RequestOutcome:
@@ -93,43 +160,13 @@ def outcome_of(record: Record, status: int | str | None) -> RequestOutcome:
     return RequestOutcome.FALLBACK if served.is_fallback else RequestOutcome.ANSWERED
 
 
-def _fields(record: Record, outcome: RequestOutcome, status: int | str | None, took_s: float) -> Fields:
-    assert record.objective is not None
-    now_s = time.time()
-    fields: Fields = {
-        "time": f"{_second(int(now_s))}.{int(now_s % 1 * 1000):03d}Z",
-        "objective": record.objective[:_LONGEST_TEXT],
-        "outcome": outcome.value,
-        "took_ms": round(took_s * 1000.0, 3),
-    }
-    if status is not None:
-        fields["status"] = status
-    _add_known(fields, record)
-    trace = record.span or trace_parent(record.headers)
-    if trace is not None:
-        fields["trace_id"] = trace.trace_id
-    for name, value in record.headers:
-        if name == b"x-request-id":
-            fields["request_id"] = value.decode("latin-1")[:_LONGEST_TEXT]
-    if record.context:
-        fields["context"] = {name: _shown(value) for name, value in record.context.items()}
-    return fields
-
-
 def known_fields(record: Record) -> Fields:
-    """Return what a line has of a request's origin, its decision and how that was carried out: no value of its context."""
+    """Return what a line has of a request's origin, its decision and how that was carried out: no time, and no value of its context."""
     fields: Fields = {}
-    _add_known(fields, record)
-    return fields
-
-
-def _add_known(fields: Fields, record: Record) -> None:
     if record.caller is not None:
         fields["caller"] = record.caller
     if record.traffic is not None:
         fields["traffic"] = record.traffic.value
-    if record.waited_s:
-        fields["waited_ms"] = round(record.waited_s * 1000.0, 3)
     if record.error is not None:
         fields["error"] = record.error
     served = record.served
@@ -137,6 +174,7 @@ def _add_known(fields: Fields, record: Record) -> None:
         _add_decision(fields, record.decision, served)
     if served is not None:
         _add_served(fields, served)
+    return fields
 
 
 def _add_decision(fields: Fields, decision: Decision, served: Served | None) -> None:
@@ -155,22 +193,12 @@ def _add_decision(fields: Fields, decision: Decision, served: Served | None) -> 
 
 def _add_served(fields: Fields, served: Served) -> None:
     fields["attempts"] = served.failed_attempts + (served.target is not None)
-    fields["decide_ms"] = round(served.decide_ms, 3)
-    fields["dispatch_ms"] = round(served.dispatch_ms, 3)
     if served.shard is not None:
         fields["shard"] = served.shard
-    if served.triton_ms:
-        fields["triton_ms"] = round(served.triton_ms, 3)
     if served.stream_end is not None:
         fields["stream_end"] = served.stream_end.value
-        fields["stream_ms"] = round(served.stream_ms, 3)
     if served.hedge is not None:
         fields["hedge"] = served.hedge.value
-
-
-@lru_cache(maxsize=2)
-def _second(time_s: int) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(time_s))
 
 
 def _shown(value: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Awaitable
 
 from tidegate.gateway.quotas import Lease
 from tidegate.gateway.record import Record
@@ -52,9 +53,9 @@ class _Noted:
         self._record = record
         self.status: int | None = None
 
-    async def __call__(self, message: Scope) -> None:
+    def __call__(self, message: Scope) -> Awaitable[None]:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             if self._record.span is not None:
                 message = {**message, "headers": [*message["headers"], response_header(self._record.span)]}
-        await self._send(message)
+        return self._send(message)
