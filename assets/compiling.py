@@ -16,7 +16,7 @@ import click
 from tidegate.bootstrap.compiled import PACKAGE, compiled_folder, copied_files
 
 MODULES = (
-    "bootstrap/log_file", "byte_budget", "envoy/plans", "strict_json",
+    "bootstrap/log_file", "bootstrap/shadow_link", "byte_budget", "envoy/plans", "strict_json",
     "gateway/bindings", "gateway/call", "gateway/candidates", "gateway/choice", "gateway/concurrency", "gateway/config",
     "gateway/cut_off",
     "gateway/dispatcher", "gateway/failures", "gateway/fair_queue", "gateway/faults", "gateway/grants", "gateway/hedging",

@@ -16,7 +16,7 @@ from tidegate.ports import Endpoint
 from tidegate.rules import compile_directory, load_bundle
 from tidegate.testing import MemoryEndpointDirectory, MemoryEngineSource
 from tidegate.triton.transport import PooledTransport
-from tidegate.web import create_app
+from tidegate.web import access_log, create_app
 from tidegate.web.access_log import AccessLog
 
 from tests.support import virtual_time
@@ -98,6 +98,16 @@ def test_a_line_has_the_decision_the_origin_and_the_times(logged: Logged) -> Non
         "outcome": "answered", "status": 200, "attempts": 1, "caller": "shop", "traffic": "replay", "trace_id": TRACE,
         "request_id": "r-7", "context": {"country": "DK"},
     }  # fmt: skip
+
+
+def test_times_are_numbers_of_milliseconds_with_three_decimals() -> None:
+    parts: list[bytes] = []
+    for took_ms in (0.0, 0.0004, 0.0005, 1.0, 9.9996, 999.9995, 12_345.678):
+        parts.append(b" ")
+        access_log._add_ms(parts, took_ms)
+    assert b"".join(parts).split() == [
+        b"0.000", b"0.000", b"0.001", b"1.000", b"10.000", b"1000.000", b"12345.678",
+    ]  # fmt: skip
 
 
 def test_every_end_of_a_request_has_its_outcome(logged: Logged, fake: FakeTriton) -> None:

@@ -284,7 +284,8 @@ class Served:
 
     @property
     def is_fallback(self) -> bool:
-        return self.target is not None and self.target != self.decision.target
+        target, decided = self.target, self.decision.target
+        return target is not None and target is not decided and target != decided
 
 
 Observe = Callable[[Served], None]

@@ -5,7 +5,7 @@ They are made where requests are answered, without the sketches of `tallies`, wh
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from tidegate.shadows.exchange import Pair
 
@@ -15,11 +15,14 @@ MOST_PAIRS: Final = 256
 """Pairs that are held until `take`; requests of further ones are in no pair."""
 
 
-class _Counted(NamedTuple):
-    revision: str
-    first_at: float
-    last_at: float
-    counts: dict[str, int]
+class _Counted:
+    __slots__ = ("counts", "first_at", "last_at", "revision")
+
+    def __init__(self, revision: str, at: float) -> None:
+        self.revision = revision
+        self.first_at = at
+        self.last_at = at
+        self.counts: dict[str, int] = {}
 
 
 class PairCounts:
@@ -37,10 +40,10 @@ class PairCounts:
         if found is None:
             if len(self._pairs) >= MOST_PAIRS:
                 return
-            found = _Counted(revision, at, at, {})
+            found = self._pairs[pair] = _Counted(revision, at)
         counts = found.counts
         counts[name] = counts.get(name, 0) + count
-        self._pairs[pair] = _Counted(revision, found.first_at, at, counts)
+        found.revision, found.last_at = revision, at
 
     def merge(self, records: list[Any]) -> None:
         """Add what another one's `take` returned."""
@@ -54,4 +57,6 @@ class PairCounts:
         """Return what was counted since the last time, as JSON values that `Tallies.count` reads: for each pair a list of the pair,
         the last revision, the times of the first and the last count, and the counts by name."""
         taken, self._pairs = self._pairs, {}
-        return [[list(pair), *found] for pair, found in taken.items()]
+        return [
+            [list(pair), found.revision, found.first_at, found.last_at, found.counts] for pair, found in taken.items()
+        ]

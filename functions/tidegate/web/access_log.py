@@ -24,6 +24,8 @@ WriteLine = Callable[[bytes], None]
 _LONGEST_TEXT: Final = 256
 _MOST_ELEMENTS: Final = 32
 _MOST_KEPT: Final = 4096
+_NUMBERS: Final = [b"%d" % number for number in range(1000)]
+_DECIMALS: Final = [b".%03d" % number for number in range(1000)]
 _encode: Callable[[Any], str] = json.JSONEncoder(separators=(",", ":"), allow_nan=False, default=str).encode
 
 
@@ -48,7 +50,11 @@ class RequestOutcome(StrEnum):
     """Its caller left before an answer had begun."""
 
 
-_SAMPLED = frozenset({RequestOutcome.ANSWERED, RequestOutcome.DECIDED, RequestOutcome.REFUSED})
+# A member of an enumeration is looked up through several dictionaries, a constant is not.
+_ANSWERED: Final = RequestOutcome.ANSWERED
+_FALLBACK: Final = RequestOutcome.FALLBACK
+_BROKEN_STREAM: Final = StreamEnd.BROKEN
+_SAMPLED: Final = frozenset({RequestOutcome.ANSWERED, RequestOutcome.DECIDED, RequestOutcome.REFUSED})
 
 
 class AccessLog:
@@ -79,27 +85,33 @@ class AccessLog:
         outcome = outcome_of(record, status)
         if self._percent < 100.0 and outcome in _SAMPLED and random.random() * 100.0 >= self._percent:  # noqa: S311  # no secret depends on it
             return
-        self._write(self._times(record, took_s) + self._rest(record) + self._constant(record, outcome, status))
+        parts = self._times(record.served, took_s)
+        self._rest(parts, record)
+        parts.append(self._constant(record, outcome, status))
+        self._write(b"".join(parts))
 
-    def _times(self, record: Record, took_s: float) -> bytes:
+    def _times(self, served: Served | None, took_s: float) -> list[bytes]:
+        """Return the parts of the members that are different in each line, as those of an object that go on."""
         now_s = time.time()
         second = int(now_s)
         if second != self._second_s:
             self._second_s = second
-            self._second = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second)).encode()
-        head = (self._second, int((now_s - second) * 1000.0), took_s * 1000.0)
-        served = record.served
-        if served is None:
-            return b'{"time":"%b.%03dZ","took_ms":%.3f,' % head
-        times = (served.decide_ms, served.dispatch_ms, served.triton_ms)
-        if not served.triton_ms:
-            return b'{"time":"%b.%03dZ","took_ms":%.3f,"decide_ms":%.3f,"dispatch_ms":%.3f,' % (head + times[:2])
-        return b'{"time":"%b.%03dZ","took_ms":%.3f,"decide_ms":%.3f,"dispatch_ms":%.3f,"triton_ms":%.3f,' % (
-            head + times
-        )
+            self._second = time.strftime('{"time":"%Y-%m-%dT%H:%M:%S', time.gmtime(second)).encode()
+        parts = [self._second, _DECIMALS[int((now_s - second) * 1000.0)], b'Z","took_ms":']
+        _add_ms(parts, took_s * 1000.0)
+        if served is not None:
+            parts.append(b',"decide_ms":')
+            _add_ms(parts, served.decide_ms)
+            parts.append(b',"dispatch_ms":')
+            _add_ms(parts, served.dispatch_ms)
+            if served.triton_ms:
+                parts.append(b',"triton_ms":')
+                _add_ms(parts, served.triton_ms)
+        parts.append(b",")
+        return parts
 
-    def _rest(self, record: Record) -> bytes:
-        """Return what else is seldom the same for two requests, as members of an object that go on."""
+    def _rest(self, parts: list[bytes], record: Record) -> None:
+        """Add what else is seldom the same for two requests."""
         fields: Fields = {}
         served = record.served
         if record.waited_s:
@@ -117,7 +129,8 @@ class AccessLog:
             fields["trace_id"] = trace.trace_id
         if record.context:
             fields["context"] = {name: _shown(value) for name, value in record.context.items()}
-        return _encode(fields)[1:-1].encode() + b"," if fields else b""
+        if fields:
+            parts += [_encode(fields)[1:-1].encode(), b","]
 
     def _constant(self, record: Record, outcome: RequestOutcome, status: int | str | None) -> bytes:
         """Return what many requests have in common, as the last members of an object."""
@@ -155,9 +168,17 @@ def outcome_of(record: Record, status: int | str | None) -> RequestOutcome:
         return RequestOutcome.REFUSED if is_error else RequestOutcome.DECIDED
     if served.target is None:
         return RequestOutcome.FAILED
-    if served.stream_end is StreamEnd.BROKEN:
+    if served.stream_end is _BROKEN_STREAM:
         return RequestOutcome.BROKEN
-    return RequestOutcome.FALLBACK if served.is_fallback else RequestOutcome.ANSWERED
+    return _FALLBACK if served.is_fallback else _ANSWERED
+
+
+def _add_ms(parts: list[bytes], took_ms: float) -> None:
+    """Add a time of at least 0 as a number with three decimals."""
+    took_us = int(took_ms * 1000.0 + 0.5)
+    whole = took_us // 1000
+    parts.append(_NUMBERS[whole] if whole < 1000 else b"%d" % whole)
+    parts.append(_DECIMALS[took_us % 1000])
 
 
 def known_fields(record: Record) -> Fields:
