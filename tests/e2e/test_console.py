@@ -246,8 +246,16 @@ def test_the_placement_is_the_plan_of_the_fleet(stack: RunningStack) -> None:
     assert (found["fits"], found["moves"], found["placement"]["versioned"]) == (True, [], ["a"])
 
 
-def draft(stack: RunningStack, text: str, context: Any = None, path: str = "objectives/main.yaml") -> Reply:
-    return ask(stack, "/v1/drafts", {"objective": "main", "files": [{"path": path, "text": text}], "context": context})
+def draft(
+    stack: RunningStack,
+    text: str,
+    context: Any = None,
+    path: str = "objectives/main.yaml",
+    objective: str = "main",
+) -> Reply:
+    return ask(
+        stack, "/v1/drafts", {"objective": objective, "files": [{"path": path, "text": text}], "context": context}
+    )
 
 
 def test_a_draft_is_judged_and_changes_nothing(stack: RunningStack) -> None:
@@ -270,6 +278,22 @@ def test_a_draft_that_does_not_compile_has_findings_with_their_lines(stack: Runn
     assert (found["ok"], finding["file"], finding["line"]) == (False, "objectives/main.yaml", 23)
     assert "did you mean 'versioned'" in finding["hint"]
     assert (found["decision"], found["moves"]) == (None, None)
+
+
+def test_a_draft_for_an_objective_that_it_has_not_has_a_finding(stack: RunningStack) -> None:
+    for name, hint in (
+        ("mian", "did you mean 'main'?"),
+        ("search", "write `objective: search` in a file of objectives/"),
+    ):
+        found = draft(stack, OBJECTIVE, {"country": "NO"}, objective=name).json
+        (finding,) = [each for each in found["findings"] if each["severity"] == "error"]
+        assert (found["ok"], found["decision"]) == (False, None)
+        assert (finding["message"], finding["hint"]) == (
+            f"the rules have no objective {name!r}, so nothing is decided for it", hint,
+        )  # fmt: skip
+    new = "objective: new\nsummary: A test.\nowner: tests\ncontext: {}\nrules: [{id: all, serve: versioned}]\n"
+    found = draft(stack, new, {}, "objectives/new.yaml", "new").json
+    assert (found["ok"], found["decision"]["target"]) == (True, "versioned")
 
 
 def test_a_context_that_a_draft_refuses_is_named_without_its_value(stack: RunningStack) -> None:

@@ -13,10 +13,12 @@ from tidegate.analysis.compare.comparable import as_files, comparable
 from tidegate.analysis.compare.report import compare
 from tidegate.analysis.compare.revision import Revision, open_revision
 from tidegate.analysis.proving import prove
+from tidegate.analysis.reach.findings import CheckFinding, author_error
 from tidegate.console.rendering import rendered
 from tidegate.console.rules_directory import all_files
-from tidegate.errors import ContextError
+from tidegate.errors import ContextError, Finding
 from tidegate.rules.bundle import rules_of
+from tidegate.rules.nearest import nearest
 
 
 def judge(payload: Mapping[str, Any], now: float) -> dict[str, Any]:
@@ -46,12 +48,21 @@ def judge(payload: Mapping[str, Any], now: float) -> dict[str, Any]:
         return answer
     edited = open_revision(proof.bundle)
     objective = payload["objective"]
-    if objective in edited.objectives and payload["context"] is not None:
+    if objective not in edited.objectives:
+        answer |= {"ok": False, "findings": [*findings, _missing(objective, edited).as_dict()]}
+    elif payload["context"] is not None:
         answer |= _decision(edited, objective, payload["context"], now)
     if live is not None:
         before, after = comparable(live, edited)
         answer["moves"] = compare(before, after, now, objective=objective).as_dict()
     return answer
+
+
+def _missing(objective: str, edited: Revision) -> CheckFinding:
+    likely = nearest(objective, edited.objectives)
+    hint = f"did you mean {likely!r}?" if likely else f"write `objective: {objective}` in a file of objectives/"
+    message = f"the rules have no objective {objective!r}, so nothing is decided for it"
+    return author_error(Finding("objectives", 0, "", message, hint), objective=objective)
 
 
 def _write(folder: Path, payload: Mapping[str, Any], live: Revision | None) -> None:
