@@ -25,6 +25,7 @@ AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo -n)
 SHORT_SUITE := tests/rules tests/language tests/placement tests/analysis tests/oip tests/web tests/lambdas tests/triton/test_server.py tests/triton/test_numpy_abi.py tests/triton_models \
 	tests/assets tests/docs/test_documented_commands.py
 CDK := infra/cdk
+OPENFEATURE := tests/web/openfeature
 # The examples' own models. ruff excludes the rest of triton_models/: what a user drops in there is theirs to format.
 LINTED := . $(wildcard $(addprefix triton_models/,offer_decision order_features query_grams query_tokenizer title_generator title_history title_topk))
 
@@ -98,7 +99,7 @@ test-full: prepared ## Run every example of the property tests and what is slow 
 prepared: env
 	@$(MAKE) --no-print-directory --jobs 3 parts
 
-parts: models $(CHECKOV)/.installed $(KSERVE)/.installed $(CLIENTS)/.installed chromium $(if $(ONLY),,compiled)
+parts: models $(CHECKOV)/.installed $(KSERVE)/.installed $(CLIENTS)/.installed $(OPENFEATURE)/node_modules/.package-lock.json chromium $(if $(ONLY),,compiled)
 
 # The tests of the console drive Debian's browser: pip has none.
 chromium:
@@ -162,6 +163,12 @@ $(CDK)/node_modules/.package-lock.json: $(CDK)/package-lock.json | env
 		|| { echo "The CDK command line could not be installed: it comes from the npm registry, pinned in $(CDK)" >&2; exit 1; }
 	@touch $@
 
+# OpenFeature's SDKs for JavaScript, which tests run against the gateway.
+$(OPENFEATURE)/node_modules/.package-lock.json: $(OPENFEATURE)/package-lock.json | env
+	@cd $(OPENFEATURE) && PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --silent --no-audit --no-fund --no-update-notifier \
+		|| { echo "OpenFeature's SDKs could not be installed: they come from the npm registry, pinned in $(OPENFEATURE)" >&2; exit 1; }
+	@touch $@
+
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url
 LEFT_TO_LAMBDA := $(addprefix --no-emit-package ,boto3 botocore s3transfer urllib3 python-dateutil six jmespath)
 
@@ -182,4 +189,4 @@ lock: ## Resolve the requirements again, for each Python that is supported (need
 clean: ## Remove what was built: the environment, the models' artefacts, caches.
 	@$(or $(wildcard $(BIN)/python),$(PYTHON)) -m training --clean --out $(MODELS)
 	@find $(MODELS) -name __pycache__ -type d -prune -exec rm -rf {} +
-	@rm -rf $(VENV) $(VENV)-* $(CDK)/node_modules build .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf $(VENV) $(VENV)-* $(CDK)/node_modules $(OPENFEATURE)/node_modules build .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -25,6 +25,7 @@ ROUTES = (
     ("gateway", "/v1/{path+}", (api.HttpMethod.GET, api.HttpMethod.POST)),
     ("gateway", "/openapi.json", (api.HttpMethod.GET,)),
     ("resolve", "/v1/objectives/{objective}/resolve", (api.HttpMethod.POST,)),
+    ("resolve", "/ofrep/{path+}", (api.HttpMethod.POST,)),
 )
 """(function, path, methods); the most specific route wins."""
 

@@ -675,6 +675,7 @@ def test_every_route_asks_for_a_signature_by_default(project: Made) -> None:
         "POST /v1/{path+}",
         "GET /openapi.json",
         "POST /v1/objectives/{objective}/resolve",
+        "POST /ofrep/{path+}",
     }
     assert {each["AuthorizationType"] for each in found.values()} == {"AWS_IAM"}
     policy = only(project.assembly, "AWS::IAM::ManagedPolicy", "Edge")

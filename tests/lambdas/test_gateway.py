@@ -366,6 +366,11 @@ def test_the_resolver_decides_and_reaches_no_server(deployment: Deployment, star
     assert answer.status == 200, answer.body
     assert answer.json["decision"]["rule"] == "pinned"
     assert answer.json["endpoints"]
+    assert answer.json["vary"] == ["country"]
+    flag = ask(resolver, "/ofrep/v1/evaluate/flags/adding", {"context": {"country": "NL"}}, kind=kind)
+    assert (flag.status, flag.json["metadata"]["rule"]) == (200, "pinned"), flag.body
+    flags = ask(resolver, "/ofrep/v1/evaluate/flags", {"context": {"country": "NL"}}, kind=kind)
+    assert flag.json in flags.json["flags"]
     refused = ask(resolver, "/v1/objectives/adding/infer", {"context": {}, "inputs": {}})
     assert refused.status == 404
     assert "resolve" in refused.json["detail"]

@@ -7,6 +7,7 @@ import math
 import random
 import tempfile
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -118,6 +119,40 @@ def test_explains_as_the_oracle_does_and_agrees_with_decide(directory: Directory
     for objective in directory.objectives:
         for context, at in contexts(seed, directory, objective, CONTEXTS_PER_OBJECTIVE):
             check_explain(engine, directory, objective, context, at)
+
+
+@brief
+@given(directories(), seeds)
+def test_a_decision_depends_on_the_values_of_the_attributes_that_the_engine_names_alone(
+    directory: Directory, seed: int
+) -> None:
+    engine = load_bundle(compiled(directory))
+    for objective in directory.objectives:
+        named = engine.depends_on(objective)
+        pairs = [*contexts(seed, directory, objective, 2 * CONTEXTS_PER_OBJECTIVE)]
+        for (context, at), (other, _) in pairwise(pairs):
+            # Another context with the same names and types, which agrees where it has to.
+            mixed = {
+                name: other[name]
+                if name in other and name not in (*named, "allocations") and type(other[name]) is type(value)
+                else value
+                for name, value in context.items()
+            }
+            one, two = (attempt(engine.decide, objective, each, at) for each in (context, mixed))
+            assert one is two if isinstance(one, Decision) else type(one) is type(two)
+
+
+@brief
+@given(directories(), seeds)
+def test_the_outcome_changes_at_the_times_alone_that_the_engine_names(directory: Directory, seed: int) -> None:
+    engine = load_bundle(compiled(directory))
+    for objective in directory.objectives:
+        for context, at in contexts(seed, directory, objective, 10):
+            until = engine.changes_after(objective, at)
+            assert until is None or until > at
+            later = at + 1e9 if until is None else until - 0.0005
+            one, two = (attempt(engine.decide, objective, context, moment) for moment in (at, max(at, later)))
+            assert one is two if isinstance(one, Decision) else type(one) is type(two)
 
 
 @brief

@@ -60,6 +60,11 @@ PARTS: dict[str, Part] = {
     "openapi-python-client": Part(
         "openapi-python-client", "run `make test`", ROOT / ".venv-clients" / "bin" / "python"
     ),
+    "openfeature": Part(
+        "OpenFeature's SDK for JavaScript",
+        "run `make test`",
+        ROOT / "tests" / "web" / "openfeature" / "node_modules" / ".package-lock.json",
+    ),
     "example models": Part("example models", "run `make models`", ROOT / "triton_models" / ".artefacts.json"),
 }
 

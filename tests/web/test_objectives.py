@@ -9,6 +9,7 @@ import shutil
 import struct
 import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -319,8 +320,21 @@ def test_resolve_gives_the_decision_alone(scripted: Host, fake: FakeTriton) -> N
     assert document["fallbacks"][0]["routing_key"] == "spare"
     assert document["revision"] == document["decision"]["revision"] == reply.headers["tidegate-revision"]
     assert document["cache_ttl_ms"] > 0
+    assert document["vary"] == ["device"]
     assert "explanation" not in document
     assert fake.received == [], "no model is asked"
+
+
+def test_a_decision_may_be_kept_until_a_window_begins_or_ends(fake: FakeTriton, tmp_path: Path) -> None:
+    rules = tmp_path / "rules"
+    shutil.copytree(HERE / "rules", rules)
+    file = rules / "objectives/adding.yaml"
+    begins = datetime.fromtimestamp(time.time() + 3, UTC).isoformat()
+    file.write_text(file.read_text().replace("  - id: pinned\n", f"  - id: pinned\n    active: {{from: '{begins}'}}\n"))
+    with serving(gateway_app(load_bundle(compile_directory(rules)), {"main": fake.port})) as host:
+        # A slow machine may ask when the window has begun, after which nothing changes.
+        ttl_ms = host.ask("POST", "/v1/objectives/adding/resolve", {"context": {}}, JSON).json["cache_ttl_ms"]
+        assert 0 <= ttl_ms <= 3000 or ttl_ms == 5000
 
 
 @pytest.mark.parametrize(("percent", "shown"), [("10", b"10"), ("10.0", b"10"), ("0.5", b"0.5")])

@@ -13,6 +13,8 @@ from tidegate.ports import Endpoint, EndpointDirectory
 
 SHARD_ENDPOINTS = "TIDEGATE_SHARD_ENDPOINTS"
 EVERY_SHARD = "*"
+FLAGS = "/ofrep/v1/evaluate/flags"
+"""`tidegate.web.ofrep.PATH`, which the function for shadows would import with a web framework that it lacks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,7 @@ def resolves(path: str) -> bool:
     parts = path.split("/")[1:]
     if parts[:2] == ["v1", "objectives"]:
         return len(parts) == 2 or (len(parts) == 4 and parts[3] == "resolve")
-    return path == "/openapi.json" or parts[0] == "authorize"
+    return path in ("/openapi.json", FLAGS) or path.startswith(f"{FLAGS}/") or parts[0] == "authorize"
 
 
 def _endpoint(shard: str, address: Any) -> Endpoint:

@@ -127,9 +127,9 @@ def _only(app: App, offers: Offers) -> App:
         if offers(scope["path"]):
             await app(scope, receive, send)
         else:
-            await problem(not_found("this function answers only /v1/objectives/{objective}/resolve"))(
-                scope, receive, send
-            )
+            await problem(
+                not_found("this function answers only /v1/objectives/{objective}/resolve and /ofrep/v1/evaluate/flags")
+            )(scope, receive, send)
 
     return offered
 

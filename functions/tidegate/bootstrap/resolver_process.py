@@ -87,7 +87,9 @@ class ResolverApp:
                     text = (self._folder / METRICS[form]).read_bytes()
                     return Answer(200, json_headers(text, form.value.encode()), text)
         return problem(
-            not_found("a resolver answers /authorize, /v1/objectives/{objective}/resolve, /metrics and /v2/health")
+            not_found(
+                "a resolver answers /authorize, /v1/objectives/{objective}/resolve, /ofrep/v1/evaluate/flags, /metrics and /v2/health"
+            )
         )
 
 

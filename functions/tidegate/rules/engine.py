@@ -136,6 +136,20 @@ class Engine:
             decision = None
         return explain(self._indexes[objective], decision, context, at)
 
+    def depends_on(self, objective: str) -> tuple[str, ...]:
+        """Return the attributes, sorted, on whose values a decision of an objective can depend; `allocations` where callers
+        allocate experiments of it.
+
+        Contexts that agree in them have the same outcome, if they also have the same names, all values have the same types, and what
+        either has as `allocations` is the same. Empty: one decision serves them all.
+        """
+        return self._index(objective).depends_on()
+
+    def changes_after(self, objective: str, at: float) -> float | None:
+        """Return the first time after `at`, in Unix seconds, at which the same context may have another outcome, as a rule's
+        window begins or ends; None: there is none."""
+        return self._index(objective).changes_after(at)
+
     def decisions(self, objective: str) -> Iterator[Decision]:
         """Return every decision that the rules of an objective can make, in the order of the rules."""
         return self._index(objective).decisions()

@@ -48,6 +48,7 @@ class ObjectiveIndex:
             for name, attribute in objective.attributes.items()
             if name not in tables.dimensions
         ]
+        self._depends_on: tuple[str, ...] | None = None
         self._windows = None if tables.windows is None else PieceTable(tables.windows, self.count)
         self._allocated = tables.allocated
         self._layer_keys = {name: layer_keys[name] for name in tables.layers}
@@ -92,6 +93,30 @@ class ObjectiveIndex:
         if self._refuses_unknown:
             refuse_unknown(self.objective, context)
         return mask
+
+    def depends_on(self) -> tuple[str, ...]:
+        """Return what the outcome depends on by its value; see `Engine.depends_on`."""
+        if self._depends_on is None:
+            self._depends_on = self._found_to_matter()
+        return self._depends_on
+
+    def _found_to_matter(self) -> tuple[str, ...]:
+        names = {name for name, *_ in self._dimensions}
+        # All that matters of any other value is its type.
+        names.update(name for name, kind, _ in self._unlooked if kind is None)
+        for keys in self._layer_keys.values():
+            names.update(keys)
+        # No text in a rule's JSON has these bytes, and no other member: a rule is decoded only when it matches.
+        if any(b'"split":[[' in line for line in self._lines):
+            names.update(self.objective.sticky_key)
+        if self._allocated is not None:
+            names.add("allocations")
+        return tuple(sorted(names))
+
+    def changes_after(self, at: float) -> float | None:
+        """Return the first time after `at` at which a rule's window begins or ends; None: there is none."""
+        moment: float | None = None if self._windows is None else self._windows.next_after(at)
+        return moment
 
     def rules(self) -> list[Rule]:
         return [self._rule(position) for position in range(len(self._lines))]

@@ -85,6 +85,11 @@ class PieceTable:
         piece = bisect_left(self._thresholds, value) + bisect_right(self._thresholds, value)
         return self._masks[piece] if self._masks else self._sparse(piece)
 
+    def next_after(self, value: Any) -> Any:
+        """Return the first threshold above `value`; None above all of them."""
+        place = bisect_right(self._thresholds, value)
+        return self._thresholds[place] if place < len(self._thresholds) else None
+
     def _sparse(self, piece: int) -> int:
         mask = self._memo.get(piece)
         if mask is None:

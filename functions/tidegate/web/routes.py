@@ -4,9 +4,10 @@ from __future__ import annotations
 
 _MODEL = ("/v2/models/{objective}", "/v2/models/{objective}/versions/{version}")
 _OBJECTIVE = "/v1/objectives/{objective}"
+_FLAGS = ("/ofrep/v1/evaluate/flags", "/ofrep/v1/evaluate/flags/{objective}")
 ROUTES = frozenset(
     {
-        "/", "/console", "/metrics", "/openapi.json", "/v2", "/v2/health/live", "/v2/health/ready", "/v1/drafts", "/v1/events", "/v1/fleet",
+        "/", "/console", "/metrics", "/openapi.json", "/v2", "/v2/health/live", "/v2/health/ready", *_FLAGS, "/v1/drafts", "/v1/events", "/v1/fleet",
         "/v1/graph", "/v1/models", "/v1/models/{model}", "/v1/objectives", "/v1/overview", "/v1/placement", "/v1/revisions",
         "/v1/revisions/diff", "/v1/rollback", _OBJECTIVE,
         *(f"{_OBJECTIVE}/{each}" for each in ("cases", "infer", "resolve", "source", "stream", "traffic")),
@@ -54,6 +55,8 @@ def _route(path: str) -> str:
         return "/console"
     if len(parts) > 3 and kind in (["v2", "models"], ["v1", "objectives"]):
         parts[3] = "{objective}"
+    elif len(parts) > 5 and kind == ["ofrep", "v1"]:
+        parts[5] = "{objective}"
     elif len(parts) > 3 and kind == ["v1", "models"]:
         parts[3] = "{model}"
     if len(parts) > 5 and parts[4] == "versions":

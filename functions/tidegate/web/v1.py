@@ -24,6 +24,7 @@ from tidegate.web.callers import Operators
 from tidegate.web.errors import check_query, no_route, not_found, problem
 from tidegate.web.front_page import FrontPage
 from tidegate.web.http import LEASE, RECORD, Answer, Receive, Scope, Send, json_answer, json_bytes_answer
+from tidegate.web.ofrep import RemoteEvaluation
 from tidegate.web.openapi import ObjectiveDocuments, whole_document
 from tidegate.web.parts import HandlerParts
 from tidegate.web.streams import StreamedAnswer
@@ -39,7 +40,7 @@ _OBJECTIVE = ("objective",)
 
 
 class V1Handler:
-    """The routes of `/v1`, `/openapi.json`, and the page at `/`."""
+    """The routes of `/v1`, of OFREP, `/openapi.json`, and the page at `/`."""
 
     def __init__(
         self,
@@ -59,7 +60,7 @@ class V1Handler:
         self._has_console = has_console
 
     def routes(self) -> list[BaseRoute]:
-        """Return the route table of `/v1`."""
+        """Return the route table."""
         infer, resolve = self._inference.infer, self._inference.resolve
         return [
             Route("/v1/objectives", self._guarded(self._list)),
@@ -67,6 +68,7 @@ class V1Handler:
             Route("/v1/objectives/{objective}/infer", self._guarded(infer, _EXPLAIN), methods=["POST"]),
             Route("/v1/objectives/{objective}/stream", self._guarded(self._stream.stream, _EXPLAIN), methods=["POST"]),
             Route("/v1/objectives/{objective}/resolve", self._guarded(resolve, _EXPLAIN), methods=["POST"]),
+            *RemoteEvaluation(self._parts, self._inference.body).routes(),
             Route("/v1/fleet", self._guarded(self._fleet_status)),
             Route("/", self._guarded(self._front_page.answer)),
             Route("/openapi.json", self._guarded(self._openapi, _OBJECTIVE)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ from tidegate.oip.error_texts import error_text, tells_of_contract
 from tidegate.oip.metadata import ModelMetadata
 from tidegate.oip.values import decode_outputs, encode_inputs
 from tidegate.ports import HttpResponse
+from tidegate.rules import Engine
 from tidegate.rules.contract import Responses
 from tidegate.rules.decision import Target
 from tidegate.web.bodies import Body
@@ -89,7 +91,7 @@ class JsonInference:
             **self._place(decision.target, suffix),
             "fallbacks": [{"target": target.name, **self._place(target, suffix)} for target in decision.fallbacks],
             "revision": decision.revision,
-            "cache_ttl_ms": self._decision_ttl_ms,
+            **self._lifetime(asked.decided.engine, decision.objective),
         }
         if asked.explanation is not None:
             document["explanation"] = asked.explanation
@@ -188,6 +190,15 @@ class JsonInference:
         ]
         call = Call("POST", "/infer", forwarded, body, flow=decided.flow)
         return call, await self._parts.service.dispatch(decided, call)
+
+    def _lifetime(self, engine: Engine, objective: str) -> dict[str, Any]:
+        """Return for how long a decision may be kept, and for which contexts: until a rule's window begins or ends at the latest."""
+        now_s = time.time()
+        change_s = engine.changes_after(objective, now_s)
+        ttl_ms = (
+            self._decision_ttl_ms if change_s is None else min(self._decision_ttl_ms, int((change_s - now_s) * 1000))
+        )
+        return {"cache_ttl_ms": ttl_ms, "vary": list(engine.depends_on(objective))}
 
     def _place(self, target: Target, suffix: str) -> dict[str, Any]:
         """Return where a target is served: the routing key for a proxy, and endpoints that a caller may call directly."""
