@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from simulation import followers
+from simulation import fleet, followers
 from simulation.writing import write_sections
 
-SIMULATIONS = {"followers": followers.run}
+SIMULATIONS = {"followers": followers.run, "fleet": fleet.run}
 
 
 def main(names: Sequence[str]) -> int:

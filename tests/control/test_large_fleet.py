@@ -6,6 +6,7 @@ import asyncio
 import functools
 import json
 import tempfile
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -157,6 +158,24 @@ def test_a_rule_change_loads_only_what_it_needs() -> None:
         assert {model for model in loaded if model.startswith("ensemble_")} == {
             f"ensemble_{number}" for number in range(ENSEMBLES - 10, ENSEMBLES)
         }
+        assert plane.broken() == []
+
+    run(work())
+
+
+def test_a_publish_asks_each_server_a_few_times_however_many_targets_it_has() -> None:
+    async def work() -> None:
+        plane = await published()
+        await publish(plane, bundle(ENSEMBLES - 10))
+        calls = Calls()
+        await publish_rules(
+            plane.process(calls),
+            PublishRequest(rules=GivenRules(bundle(ENSEMBLES - 20)), by="ana"),
+            plane.events.append,
+        )
+        asked = Counter(method for port, method in calls.made if port == "endpoint")
+        assert asked.pop("unload") <= 30 * REPLICAS
+        assert asked.total() <= 8 * SHARDS * REPLICAS, asked
         assert plane.broken() == []
 
     run(work())

@@ -10,8 +10,8 @@ import pytest
 from tidegate.bootstrap.rules_sources import GivenRules
 from tidegate.control.config import ControlConfig
 from tidegate.control.publish import PublishRequest, publish_rules
-from tidegate.errors import Finding, ImmutableError, PublishError, RulesError, TidegateError
-from tidegate.ports import GatewayReport
+from tidegate.errors import Finding, ImmutableError, ModelLoadError, PublishError, RulesError, TidegateError
+from tidegate.ports import GatewayReport, ModelLoad
 from tidegate.ports.sources import CheckedRules
 from tidegate.rules import load_bundle
 from tidegate.testing import MemoryFaults, MemoryModel
@@ -382,6 +382,50 @@ def test_a_publish_waits_for_the_gateways_and_says_who_is_late() -> None:
             await plane.publish(main=target, other="popular")
         assert plane.held("b")[0] >= {"popular/1"}
         assert any("scorer/1" in model for model in plane.held("a")[0]), "the late gateway still serves it"
+
+    run(work())
+
+
+@pytest.mark.parametrize(("refusals", "ends_well"), [(1, True), (2, False)])
+def test_a_load_that_one_server_refuses_once_after_another_took_it_fails_no_publish(
+    refusals: int, ends_well: bool
+) -> None:
+    """Of the loads of a large fleet one fails where S3 is slow. That says nothing about the model."""
+
+    async def work() -> None:
+        plane = await started()
+        first = await plane.publish(main="scorer/1")
+        second = plane.launcher.running("a")[1]
+        load, left = second.repository.load, [refusals]
+
+        async def refused_at_first(model: ModelLoad, timeout_s: float) -> None:
+            if model.model == "fresh" and left[0]:
+                left[0] -= 1
+                raise ModelLoadError("fresh", "refused: failed to poll the repository")
+            await load(model, timeout_s)
+
+        second.repository.load = refused_at_first  # type: ignore[method-assign]
+        if ends_well:
+            result = await plane.publish(main="fresh")
+            assert plane.live() == result.revision
+            assert "fresh/1" in plane.held("a")[1]
+        else:
+            with pytest.raises(PublishError, match="failed to poll the repository"):
+                await plane.publish(main="fresh")
+            assert plane.live() == first.revision
+        assert plane.violations == []
+
+    run(work())
+
+
+def test_a_new_model_that_its_first_server_refuses_is_not_tried_again() -> None:
+    async def work() -> None:
+        plane = await started()
+        await plane.publish(main="scorer/1")
+        plane.faults.refused["fresh"] = "broken"
+        with pytest.raises(PublishError, match="broken"):
+            await plane.publish(main="fresh")
+        assert [event.action for event in plane.launcher.history if event.model == "fresh"] == ["refused"]
 
     run(work())
 

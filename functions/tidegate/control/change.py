@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -54,9 +54,6 @@ class Change:
 
     def plan(self, shard: str) -> Plan:
         return self.plans.get(shard, NOTHING)
-
-    def targets_on(self, shard: str) -> Iterator[Target]:
-        return (target for target in self.targets if shard in target.shards)
 
     def entry(self, at: float) -> LiveEntry:
         base = self.base

@@ -76,12 +76,6 @@ async def times_on(plane: ControlPlane, entry: RegisteredEndpoint) -> Mapping[tu
         raise EndpointError(str(error)) from error
 
 
-async def is_ready(plane: ControlPlane, entry: RegisteredEndpoint, target: Target) -> bool:
-    """Return whether an endpoint can answer calls of a target. Raises `EndpointError`."""
-    call = plane.ports.repository_of(entry).model_ready(target.model, target.version)
-    return await _bounded(entry.endpoint, call, plane.config.call_timeout_s)
-
-
 async def ask_golden(plane: ControlPlane, endpoint: Endpoint, target: Target) -> GoldenResult:
     """Send a target its golden requests. Raises `EndpointError`."""
     return await _bounded(endpoint, plane.ports.golden.ask(endpoint, target), plane.config.load_timeout_s)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import asyncio
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from tidegate.control.change import Change
@@ -22,6 +23,9 @@ from tidegate.errors import (
 )
 from tidegate.ports import GoldenOutcome, Loaded, ModelLoad, RegisteredEndpoint
 from tidegate.rules import Target
+
+RETRY_S = 1.0
+"""How long after a refusal a load is tried once more, where the model is known to be sound."""
 
 REPAIR = "repair the model (as a new version, where this one has been live), or take it out of the rules"
 LATER = "see `tidegate status`, and publish again once the fleet is healthy"
@@ -91,6 +95,14 @@ class Rollout:
         self._loaded_urls: set[str] = set()
         self._asked: set[tuple[str, str]] = set()
         self._fresh: set[tuple[str, str]] = set()
+        self._targets: dict[str, list[Target]] = {}
+        for target in change.targets:
+            for shard in target.shards:
+                self._targets.setdefault(shard, []).append(target)
+
+    def targets_on(self, shard: str) -> Sequence[Target]:
+        """Return the targets that each endpoint of a shard must have READY."""
+        return self._targets.get(shard, ())
 
     @property
     def summary(self) -> str:
@@ -201,9 +213,20 @@ class Rollout:
         is_risky = self.careful and lost.model in self.untried.models and lost.model not in self.loads
         return is_first and not is_risky
 
+    def _is_proved(self, model: ModelLoad) -> bool:
+        """Return whether another server has loaded a model in this change, or a revision that was live had it."""
+        return model.model in self.loads or model.model not in self.untried.models
+
     async def _load_one(self, entry: RegisteredEndpoint, model: ModelLoad) -> None:
         try:
-            await load(self.plane, entry, model)
+            try:
+                await load(self.plane, entry, model)
+            except ModelLoadError as error:
+                if isinstance(error, ModelHangsError) or not self._is_proved(model):
+                    raise
+                # It is not the model: of thousands of loads one fails because a store was slow.
+                await asyncio.sleep(RETRY_S)
+                await load(self.plane, entry, model)
         except ModelLoadError as error:
             if isinstance(error, ModelHangsError):
                 self.wedged[entry] = f"the load of {model.model!r} hangs"

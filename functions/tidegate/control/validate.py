@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from tidegate.control.claims import HeldClaim
-from tidegate.control.endpoints import POLL_S, by_shard, each, is_ready
+from tidegate.control.endpoints import POLL_S, by_shard, each, loaded_on
 from tidegate.control.rollout import LATER, Rollout
 from tidegate.control.steps import Note
 from tidegate.errors import EndpointError, StackError
@@ -73,7 +73,7 @@ async def _find_problems(rollout: Rollout, note: Note) -> list[str]:
         await rollout.load_on(entry, rollout.change.plan(entry.endpoint.shard), note)
         problem = await _find_unready(rollout, entry)
         if problem is None:
-            for target in rollout.change.targets_on(entry.endpoint.shard):
+            for target in rollout.targets_on(entry.endpoint.shard):
                 if target.name not in rollout.change.known:
                     await rollout.ask(entry, target, note)
         return problem
@@ -87,8 +87,10 @@ async def _find_problems(rollout: Rollout, note: Note) -> list[str]:
 
 
 async def _find_unready(rollout: Rollout, entry: RegisteredEndpoint) -> str | None:
-    for target in rollout.change.targets_on(entry.endpoint.shard):
-        if not await is_ready(rollout.plane, entry, target):
+    # One call for all targets: a fleet has thousands of these, and many servers.
+    loaded = await loaded_on(rollout.plane, entry)
+    for target in rollout.targets_on(entry.endpoint.shard):
+        if target.version not in loaded.get(target.model, ()):
             return f"target {target.name!r} is not READY on {entry.endpoint}"
     return None
 
