@@ -25,6 +25,7 @@ FLAGS = (
 )  # fmt: skip
 HOSTILE = '<img src=x onerror="window.broken = true">'
 MANY = 1000
+PHONE = {"width": 360, "height": 740}
 PATIENCE_MS = 60_000
 """Far above what is usual, on a busy machine."""
 

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from tests.console.conftest import MAIN, Open, Operated, Watched, until
-from tests.support.stack import REPOSITORIES
+from tests.support.stack import REPOSITORIES, eventually
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -202,6 +202,30 @@ def test_edited_rules_are_checked_and_tried_while_they_are_written(open_page: Op
     until(page, "document.activeElement.tagName === 'TEXTAREA'")
     page.get_by_role("button", name="Undo the edits").click()
     page.get_by_text("The rules are as they are live").wait_for()
+
+
+def test_a_refused_change_leads_to_its_text_and_its_finding(stack: Operated, open_page: Open) -> None:
+    story = stack.rules / "objectives" / "story.yaml"
+    written = story.read_text()
+    try:
+        story.write_text(written.replace("serve: storyteller", "serve: storytellr"))
+        refused = "the last change of the rules was refused"
+        assert eventually(lambda: refused in json.dumps(stack.ask("/v1/overview")["attention"]))
+        page = open_page("/console")
+        page.locator(".attention li").filter(has_text=refused).get_by_role("link", name="Show").click()
+        page.get_by_text("The rules directory is refused as it is").wait_for()
+        finding = page.locator(".drafts .attention li").filter(has_text="Rule default")
+        finding.get_by_role("button", name="objectives/story.yaml, line").wait_for()
+        assert page.url.startswith(f"{stack.url}/console/playground/story")
+        editor = page.get_by_label("objectives/story.yaml", exact=True)
+        assert "storytellr" in editor.input_value()
+        # Also from another objective, whose own files are as they are live.
+        other = open_page("/console/playground/main")
+        assert "storytellr" in other.get_by_label("objectives/story.yaml", exact=True).input_value()
+        other.get_by_text("The rules directory is refused as it is").wait_for()
+    finally:
+        story.write_text(written)
+    assert eventually(lambda: refused not in json.dumps(stack.ask("/v1/overview")["attention"]))
 
 
 def test_a_finding_in_a_file_that_is_not_shown_has_its_place_as_text(open_page: Open) -> None:

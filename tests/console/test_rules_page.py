@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tests.console.conftest import HOSTILE, MAIN, Open, Operated, Watched
+from tests.console.conftest import HOSTILE, MAIN, PHONE, Open, Operated, Watched
 from tests.support.stack import eventually
 
 if TYPE_CHECKING:
@@ -35,6 +35,13 @@ def test_the_graph_zooms_by_keyboard_and_has_a_list(open_page: Open) -> None:
     row = page.get_by_role("row").filter(has=page.get_by_role("rowheader", name="canary"))
     assert "versioned/2 variant 90" in row.inner_text()
     assert "a, b" in row.inner_text()
+
+
+def test_the_graph_is_a_list_on_a_phone(open_page: Open) -> None:
+    page = open_page("/console/rules?objective=main", viewport=PHONE)
+    page.get_by_role("rowheader", name="canary").wait_for()
+    page.get_by_role("button", name="Picture").click()
+    page.get_by_role("region", name="Graph of rules").wait_for()
 
 
 def live(stack: Operated) -> Any:

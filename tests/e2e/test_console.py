@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import urllib.error
 import urllib.request
@@ -109,6 +110,7 @@ def test_everything_of_operators_needs_their_token(stack: RunningStack) -> None:
             assert answer.status == 401, path
             assert answer.json["type"] == "urn:tidegate:problem:operators-only"
             assert answer.headers["www-authenticate"].startswith("Bearer")
+            assert "`tidegate console` prints a link with it" in answer.json["detail"]
     for path in ("/v1/drafts", "/v1/rollback"):
         assert ask(stack, path, {}, token=None).status == 401, path
 
@@ -420,7 +422,7 @@ def test_a_gateway_that_hung_is_in_the_overview_once_it_answers_again(stack: Run
 
 
 def _problems(stack: RunningStack) -> list[str]:
-    return [each["text"] for each in ask(stack, "/v1/overview").json["attention"] if each["kind"] == "problem"]
+    return [each["text"] for each in _items(stack, "problem")]
 
 
 def test_a_rollback_is_in_the_history_with_who_and_why(tmp_path: Path) -> None:
@@ -430,6 +432,11 @@ def test_a_rollback_is_in_the_history_with_who_and_why(tmp_path: Path) -> None:
         for _ in range(BEFORE):
             stack.version("main")
         assert eventually(lambda: traffic(stack)["rest"]["requests"] == BEFORE)
+        unmatched = eventually(
+            lambda: [each for each in _items(stack, "rule-unmatched") if "rule abroad of main" in each["text"]]
+        )
+        found = tidegate(*shlex.split(unmatched[0]["command"])[1:], "--stack", stack.url)
+        assert (found.returncode, "rule abroad" in found.stdout) == (0, True), found
         file = rules / "objectives" / "main.yaml"
         file.write_text(OBJECTIVE.replace("serve: versioned/3", "serve: versioned/1"))
         assert eventually(lambda: stack.version("main") == 1)
@@ -483,6 +490,10 @@ def test_a_viewer_delays_no_end_of_the_stack(tmp_path: Path) -> None:
             # To its end, which is none that was cut off.
             assert viewer.read().count(b"event: ") <= 3
         assert "Traceback" not in stack.errors
+
+
+def _items(stack: RunningStack, kind: str) -> list[dict[str, Any]]:
+    return [each for each in ask(stack, "/v1/overview").json["attention"] if each["kind"] == kind]
 
 
 def _attention(stack: RunningStack, kind: str) -> Any:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
+from pathlib import PurePosixPath
 from typing import Any
 
+from tidegate.console.example import example
 from tidegate.console.live_rules import OpenedRules
 from tidegate.console.sources import ConsoleSources
 from tidegate.control.observe import ActionKind
@@ -90,7 +94,7 @@ async def attention(
 ) -> list[dict[str, Any]]:
     """Return the items, the most urgent first; of many of a kind the first `MOST_OF_A_KIND`, and how many more there are. `uncounted` says
     why the traffic cannot be read, where it cannot."""
-    items = [*_servers(status), *_problems(status), *_changes(status)]
+    items = [*_servers(status), *_problems(status), *_changes(status, () if opened is None else opened.rules)]
     if opened is not None:
         items += _windows(opened, time.time())
     if uncounted is not None:
@@ -165,15 +169,18 @@ def _problems(status: Json) -> Iterator[Item]:
         yield Item(Kind.DEGRADED, Severity.WARNING, text, None, "tidegate status", "/console/fleet")
 
 
-def _changes(status: Json) -> Iterator[Item]:
-    """Yield what became of the last changes of the rules."""
+def _changes(status: Json, objectives: Collection[str]) -> Iterator[Item]:
+    """Yield what became of the last changes of the rules, of which `objectives` are live."""
     rejected = status.get("rules", {}).get("last_rejected")
     if rejected is not None:
         # The first line counts the mistakes, and the second one is the first of them.
         text = (
             f"the last change of the rules was refused: {': '.join(rejected['findings'][:2]) or 'no reason is known'}"
         )
-        yield Item(Kind.REJECTED, Severity.ERROR, text, rejected["at"], "tidegate rules check", "/console/rules")
+        command = shlex.join(["tidegate", "rules", "check", status["follow"]["rules"]])
+        yield Item(
+            Kind.REJECTED, Severity.ERROR, text, rejected["at"], command, _editor(rejected["findings"], objectives)
+        )
     follow = status.get("follow", {})
     if follow.get("ended"):
         text = f"changes of the rules are no longer noticed: {follow['ended']}"
@@ -193,6 +200,13 @@ def _changes(status: Json) -> Iterator[Item]:
             yield Item(
                 Kind.GUARD_TRIPPED, Severity.WARNING, text, mark["at"], "tidegate history", "/console/rules/history"
             )
+
+
+def _editor(findings: Sequence[str], objectives: Collection[str]) -> str:
+    """Return the page with the refused files: the playground of the objective that the first finding is about, or of any."""
+    named = (PurePosixPath(each.partition(":")[0]).stem for each in findings[1:])
+    objective = next((each for each in named if each in objectives), next(iter(sorted(objectives)), ""))
+    return f"/console/playground/{objective}?edited" if objective else "/console/rules"
 
 
 def _windows(opened: OpenedRules, now: float) -> Iterator[Item]:
@@ -223,13 +237,22 @@ async def _unmatched(sources: ConsoleSources, opened: OpenedRules, pointer: Poin
             Severity.INFO,
             f"rule {rule.id} of {name} decided none of the last {objectives[name].requests} requests",
             None,
-            None,
+            _finds(opened, name, rule),
             f"/console/objectives/{name}",
         )
         for name in sorted(busy)
         for rule in opened.rules[name]
         if last_at.get((name, rule.id), 0.0) < live_at and _is_active(rule, now)
     ]
+
+
+def _finds(opened: OpenedRules, objective: str, rule: Rule) -> str:
+    """Return a command that shows who gets a rule, or what those get instead who meet its conditions."""
+    context = example(opened.revision.engine.objectives[objective], rule)
+    given = ["--context", json.dumps(context, ensure_ascii=False)] if context else []
+    return shlex.join(
+        ["tidegate", "rules", "find-member", "live:", "--objective", objective, "--rule", rule.id, *given]
+    )
 
 
 def _is_active(rule: Rule, now: float) -> bool:

@@ -129,7 +129,9 @@ class Console:
         revision = opened.revision.bundle.rules
         found = await self._directory()
         if found is not None and self._sources.rules is not None:
-            files = await asyncio.to_thread(shown_files, self._sources.rules, objective, found["files"])
+            files = await asyncio.to_thread(
+                shown_files, self._sources.rules, objective, found["files"], found["broken"]
+            )
             return {
                 "revision": revision,
                 "as_written": True,

@@ -17,7 +17,7 @@ def read_rules(root: Path) -> dict[str, Any]:
     """Read a directory::
 
         {"revision": what it compiles to, or null, "lines": {objective: {rule: line}}, "cases": {objective: [case]},
-         "files": {objective: the file that declares it}, "memory_mb": {model: declared}}
+         "files": {objective: the file that declares it}, "broken": [file with a mistake], "memory_mb": {model: declared}}
 
     What cannot be read is left out: the commands and the publish report it.
     """
@@ -50,6 +50,7 @@ def read_rules(root: Path) -> dict[str, Any]:
         "revision": None if findings else revision_of(emit(program)),
         "lines": lines,
         "files": files,
+        "broken": sorted({each.file for each in findings}),
         "cases": found,
         "memory_mb": {model: size for model, size in declared.items() if size is not None},
     }
@@ -67,13 +68,13 @@ def state_of(root: Path) -> tuple[tuple[str, int, int], ...]:
     return tuple(found)
 
 
-def shown_files(root: Path, objective: str, declared: Mapping[str, str]) -> list[dict[str, str]]:
-    """Return the files of an objective, and those that all objectives share, as the author wrote them."""
+def shown_files(root: Path, objective: str, declared: Mapping[str, str], broken: Iterable[str]) -> list[dict[str, str]]:
+    """Return the files of an objective, those that all objectives share, and those that are `broken`, as the author wrote them."""
     layout = read_layout(root)
     own = declared.get(objective, f"{OBJECTIVES}/{objective}.yaml")
     wanted = [own, *(f"{stem}{suffix}" for stem in KNOWN_FILES for suffix in (".yaml", ".yml"))]
     wanted += [name for name in layout.read if name.startswith("cases/") and PurePosixPath(name).stem == objective]
-    found = ((name, layout.read[name]) for name in wanted if name in layout.read)
+    found = ((name, layout.read[name]) for name in dict.fromkeys([*wanted, *broken]) if name in layout.read)
     return [{"path": name, "text": text} for name, text in _texts(found)]
 
 

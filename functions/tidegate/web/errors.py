@@ -85,7 +85,7 @@ def operators_only() -> WebError:
     """Return the error for an operators' endpoint that is requested without their token (401)."""
     detail = (
         "this is for operators: send their token as Authorization: Bearer, or in Tidegate-Operator; for a stack on this "
-        "machine `tidegate status` does"
+        "machine `tidegate console` prints a link with it, and TIDEGATE_OPERATOR_TOKEN sets one that every start has"
     )
     headers = ((b"www-authenticate", b'Bearer realm="tidegate"'),)
     return WebError(Failure(401, "operators-only", "Operators only", detail, {}, headers))

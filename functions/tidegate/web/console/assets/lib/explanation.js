@@ -1,6 +1,6 @@
 // A decision, and why: each rule with the condition that failed first, and the arithmetic of sticky choices.
 import { html } from "./dom.js";
-import { digits, short } from "./format.js";
+import { THIN, digits, short } from "./format.js";
 import { Empty, Paged, Status, Table } from "./ui.js";
 
 const REASONS = {
@@ -56,7 +56,7 @@ function Layer({ layer }) {
   const own = Object.entries(layer.ranges).find(([, ranges]) => ranges.some(([low, high]) => layer.bucket >= low && layer.bucket <= high));
   const percent = (bucket) => `${(bucket / BUCKETS) * 100}%`;
   return html`<div class="arithmetic">
-    <p><strong>Layer ${layer.layer}</strong>: bucket <strong>${layer.bucket}</strong> ${own ? `is in the range of experiment ${own[0]}` : "is in no experiment’s range"}</p>
+    <p><strong>Layer ${layer.layer}</strong>: a hash puts each member in one of 10${THIN}000 buckets, always the same. This one’s bucket ${layer.bucket} ${own ? `is in the range of experiment ${own[0]}` : "is in no experiment’s range"}.</p>
     <div class="buckets" aria-hidden="true">${Object.entries(layer.ranges).flatMap(([experiment, ranges]) => ranges.map(([low, high]) => html`<span key=${`${experiment} ${low}`} class="range" style=${{ left: percent(low), width: percent(high - low + 1) }}></span>`))}<span class="mark" style=${{ left: percent(layer.bucket) }}></span></div>
     <ul class="note">${Object.entries(layer.ranges).map(([experiment, ranges]) => html`<li key=${experiment}>experiment ${experiment}: ${ranges.map(([low, high]) => `${low}–${high}`).join(", ")}</li>`)}</ul>
     <pre class="formula">${`SHA-256("${layer.layer}" 1F key) begins with ${layer.first_8_bytes}\n${exact(layer)} × 10000 / 2^64, rounded down, is ${layer.bucket}`}</pre>
@@ -76,8 +76,8 @@ export function Arithmetic({ explanation }) {
   if (!layers.length && !draws.length && !shadows.length) return html`<${Empty} title="No hash decided this">Only conditions did: the rule has no split, no experiment of a layer and no shadow.<//>`;
   return html`<div class="body">
     ${layers.map((layer) => html`<${Layer} key=${layer.layer} layer=${layer} />`)}
-    ${draws.length > 0 && html`<div><p><strong>Sticky choice</strong>: the smallest score −ln(u) / weight wins, where u = (first 8 bytes of SHA-256(salt 1F variant 1F key) + 0.5) / 2^64</p><${Table} caption="Draws of the variants" columns=${DRAWS} rows=${draws} keyOf=${(draw) => draw.variant} /></div>`}
-    ${shadows.map((shadow) => html`<p key=${shadow.target}><strong>Shadow ${shadow.target}</strong>: ${shadow.u === null || shadow.u === undefined ? `no sticky key, so ${shadow.percent} % of such requests are copied by chance` : `u = ${digits(shadow.u, 5)} ${shadow.sampled ? "≤" : ">"} ${shadow.percent} %, so the request is ${shadow.sampled ? "" : "not "}copied`}</p>`)}
+    ${draws.length > 0 && html`<div><p><strong>Sticky choice</strong>: a hash of the member draws for each variant a number u between 0 and 1, always the same. The smallest score −ln(u) / weight wins, so a variant of twice the weight wins twice as often.</p><${Table} caption="Draws of the variants" columns=${DRAWS} rows=${draws} keyOf=${(draw) => draw.variant} /><pre class="formula">u = (first 8 bytes of SHA-256(salt 1F variant 1F key) + 0.5) / 2^64</pre></div>`}
+    ${shadows.map((shadow) => html`<p key=${shadow.target}><strong>Shadow ${shadow.target}</strong>: ${shadow.u === null || shadow.u === undefined ? `there is no sticky key, so ${shadow.percent} % of such requests are copied by chance.` : `it gets a copy of the requests of ${shadow.percent} % of the members, those whose hash is at most ${shadow.percent} of 100. This member’s is ${digits(shadow.u * 100, 4)}, so its requests are ${shadow.sampled ? "" : "not "}copied.`}</p>`)}
   </div>`;
 }
 

@@ -1,6 +1,6 @@
 // Numbers, times and identifiers as text. An absent figure is an en dash.
 export const NONE = "–";
-const THIN = "\u202f";
+export const THIN = "\u202f";
 
 const counts = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 const absent = (value) => value === null || value === undefined || Number.isNaN(value);
@@ -48,6 +48,9 @@ export function ago(iso, now = Date.now()) {
 }
 
 export const clock = (iso) => (iso ? new Date(iso).toISOString().replace("T", " ").replace(/\.\d+Z$/, " UTC") : NONE);
+
+// A time within a sentence: of today without the date.
+export const moment = (iso, now = new Date()) => (clock(iso).slice(0, 10) === now.toISOString().slice(0, 10) ? clock(iso).slice(11) : clock(iso));
 export const plural = (number, one, many = `${one}s`) => `${count(number)} ${number === 1 ? one : many}`;
 
 // JSON over several lines, but a list of numbers or texts on one: it is read across.

@@ -1,6 +1,6 @@
 // The parts that pages are built of.
 import { html, useEffect, useId, useMemo, useRef, useState } from "./dom.js";
-import { NONE, ago, clock, count } from "./format.js";
+import { NONE, ago, clock, count, moment } from "./format.js";
 
 const SHAPES = {
   ok: "M8 1.5a6.5 6.5 0 1 0 0 13a6.5 6.5 0 0 0 0-13Zm3.2 4.9-4 4.2-2.3-2.2.9-1 1.3 1.3 3.1-3.3Z",
@@ -32,6 +32,11 @@ export function Time({ at }) {
   return at ? html`<time dateTime=${at} title=${clock(at)}>${ago(at)}</time>` : html`<span>${NONE}</span>`;
 }
 
+const PIECES = /`([^`]+)`|(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:\d\d))/;
+
+// A sentence of the stack's: commands in backticks and ISO times as people read them.
+export const Prose = ({ text }) => html`${`${text ?? ""}`.split(PIECES).map((piece, index) => (index % 3 === 0 || piece === undefined ? piece : index % 3 === 1 ? html`<code>${piece}</code>` : html`<time dateTime=${piece} title=${ago(piece)}>${moment(piece)}</time>`))}`;
+
 // Columns: {key, title, render(row), numeric, wide (hidden on a phone)}. The first column heads its row.
 export function Table({ caption, columns, rows, keyOf, empty }) {
   if (!rows.length && empty) return empty;
@@ -53,7 +58,7 @@ export function Failure({ error, retry }) {
   const signedOut = error.status === 401;
   return html`<div class="failure" role="alert">
     <${Status} kind="error"><strong>${error.title || "This could not be read"}</strong><//>
-    <p>${error.detail || error.message}</p>
+    <p><${Prose} text=${error.detail || error.message} /></p>
     ${signedOut ? html`<p>Sign in with the operators’ token: <code>tidegate console</code> prints a link with it.</p>` : retry && html`<button type="button" onClick=${retry}>Try again</button>`}
   </div>`;
 }

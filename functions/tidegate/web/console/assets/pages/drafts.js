@@ -4,7 +4,7 @@ import { postJson, token, useRead } from "../lib/api.js";
 import { Decision, Steps } from "../lib/explanation.js";
 import { Moves } from "../lib/flows.js";
 import { plural } from "../lib/format.js";
-import { Empty, Failure, Read, Section, Status, Tabs } from "../lib/ui.js";
+import { Empty, Failure, Prose, Read, Section, Status, Tabs } from "../lib/ui.js";
 
 const DEBOUNCE_MS = 600;
 
@@ -14,28 +14,31 @@ const placeOf = ({ file, line }) => (line ? `${file}, line ${line}` : file);
 function Findings({ findings, indexOf, show }) {
   if (!findings.length) return null;
   return html`<ul class="attention" aria-label="Findings">${findings.map(
-    (finding, index) => html`<li key=${index}><${Status} kind=${finding.severity === "warning" ? "warning" : "error"}>${finding.message}<//>
-      <div class="note">${indexOf(finding) < 0 ? html`<span>${placeOf(finding)}</span>` : html`<button type="button" class="quiet" onClick=${() => show(finding)}>${placeOf(finding)}</button>`}${finding.hint && html`<span>${finding.hint}</span>`}</div></li>`,
+    (finding, index) => html`<li key=${index}><${Status} kind=${finding.severity === "warning" ? "warning" : "error"}>${finding.rule ? html`<strong>Rule ${finding.rule}</strong>: ` : finding.objective ? html`<strong>Objective ${finding.objective}</strong>: ` : ""}<${Prose} text=${finding.message} /><//>
+      <div class="note">${indexOf(finding) < 0 ? html`<span>${placeOf(finding)}</span>` : html`<button type="button" class="quiet" onClick=${() => show(finding)}>${placeOf(finding)}</button>`}${finding.hint && html`<span><${Prose} text=${finding.hint} /></span>`}</div></li>`,
   )}</ul>`;
 }
 
-function Verdict({ checked, context, live }) {
+function Verdict({ checked, edited, context, live }) {
   const { decision } = checked;
-  if (!checked.ok) return html`<p><${Status} kind="error">These rules would be refused<//></p>`;
+  if (!checked.ok) return html`<p><${Status} kind="error">${edited ? "These rules would be refused" : "The rules directory is refused as it is"}<//></p>`;
   const same = decision && live && decision.rule === live.rule && decision.target === live.target;
   return html`<p><${Status} kind="ok">These rules would pass<//>${context && decision && html` <${Status} kind=${same ? "off" : "info"}>${same ? "This context gets the same as from the live rules" : `This context gets ${decision.target} by rule ${decision.rule}, instead of ${live?.target ?? "a refusal"}`}<//>`}</p>`;
 }
 
-function Editor({ source, objective, context, live }) {
+function Editor({ source, objective, context, live, shown }) {
   const [files, setFiles] = useState(source.files);
   const [state, setState] = useState({ checked: null, error: null, checking: false });
   const [at, open] = useState(0);
   const [found, find] = useState(null);
   const area = useRef(null);
   const edited = files.some((file, index) => file.text !== source.files[index].text);
+  // A directory that is not what is live has something to say before anybody edits it.
+  const judged = edited || source.matches_live === false;
+  const whole = useRef(null);
   const about = JSON.stringify([files, context]);
   useEffect(() => {
-    if (!edited) {
+    if (!judged) {
       setState({ checked: null, error: null, checking: false });
       return undefined;
     }
@@ -43,7 +46,10 @@ function Editor({ source, objective, context, live }) {
     const timer = setTimeout(async () => {
       setState((before) => ({ ...before, checking: true }));
       try {
-        setState({ checked: await postJson("/v1/drafts", { objective, files, context }, { signal: abort.signal }), error: null, checking: false });
+        const checked = await postJson("/v1/drafts", { objective, files, context }, { signal: abort.signal });
+        setState({ checked, error: null, checking: false });
+        const wrong = checked.findings.find((finding) => finding.severity === "error" && indexOf(finding) >= 0);
+        if (!edited && wrong) open(indexOf(wrong));
       } catch (error) {
         if (!abort.signal.aborted) setState({ checked: null, error, checking: false });
       }
@@ -59,6 +65,9 @@ function Editor({ source, objective, context, live }) {
     open(indexOf(finding));
     find({ index: indexOf(finding), line: finding.line });
   };
+  useEffect(() => {
+    if (shown) whole.current?.scrollIntoView();
+  }, []);
   // The file of a finding is drawn first; then its line is selected.
   useEffect(() => {
     if (!found || found.index !== at || !area.current) return;
@@ -69,7 +78,7 @@ function Editor({ source, objective, context, live }) {
     find(null);
   }, [found, at]);
   const { checked, error, checking } = state;
-  return html`<div class="columns even drafts">
+  return html`<div class="columns even drafts" ref=${whole}>
     <div class="body">
       ${source.matches_live === false && html`<div class="banner"><${Status} kind="warning">The rules directory is not what is live: its last change was refused, or is not published yet<//></div>`}
       ${files.length > 1 && html`<${Tabs} label="File" items=${files.map((file, index) => [index, `${file.path}${file.text === source.files[index].text ? "" : " *"}`])} current=${at} choose=${open} />`}
@@ -79,7 +88,7 @@ function Editor({ source, objective, context, live }) {
     <div class="body" aria-live="polite" aria-busy=${checking}>
       ${error && html`<${Failure} error=${error} />`}
       ${checking && html`<p class="note">Checking …</p>`}
-      ${checked ? html`<${Verdict} checked=${checked} context=${context} live=${live} />
+      ${checked ? html`<${Verdict} checked=${checked} edited=${edited} context=${context} live=${live} />
         ${checked.findings.length > 0 && html`<p class="note">${plural(checked.findings.length, "finding")}</p>`}<${Findings} findings=${checked.findings} indexOf=${indexOf} show=${show} />
         ${checked.refused && html`<${Failure} error=${{ title: "The context is refused", detail: checked.refused.detail }} />`}
         ${checked.decision && html`<div class="card"><${Decision} decision=${checked.decision} /></div>${checked.explanation?.rules && html`<div class="card"><${Steps} explanation=${{ ...checked.explanation, decision: checked.decision }} /></div>`}`}
@@ -88,10 +97,10 @@ function Editor({ source, objective, context, live }) {
   </div>`;
 }
 
-export function Drafts({ objective, context, live }) {
+export function Drafts({ objective, context, live, shown }) {
   const signedIn = token.use();
   const read = useRead(signedIn ? `/v1/objectives/${encodeURIComponent(objective)}/source` : null);
   return html`<${Section} title="Edited rules">
-    ${signedIn ? html`<${Read} of=${read}>${(source) => source.files.length ? html`<${Editor} key=${source.revision} source=${source} objective=${objective} context=${context} live=${live} />` : html`<${Empty} title="This stack has no source of its rules">Check a directory instead: <code>tidegate rules check routing_rules</code><//>`}<//>` : html`<${Empty} title="Only operators can try edited rules">Sign in on the overview.<//>`}
+    ${signedIn ? html`<${Read} of=${read}>${(source) => source.files.length ? html`<${Editor} key=${source.revision} source=${source} objective=${objective} context=${context} live=${live} shown=${shown} />` : html`<${Empty} title="This stack has no source of its rules">Check a directory instead: <code>tidegate rules check routing_rules</code><//>`}<//>` : html`<${Empty} title="Only operators can try edited rules">Sign in on the overview.<//>`}
   <//>`;
 }

@@ -3,7 +3,7 @@ import { html, useState } from "../lib/dom.js";
 import { useRead } from "../lib/api.js";
 import { bytes, count, digits, ms, plural } from "../lib/format.js";
 import { Link, to, useTitle } from "../lib/router.js";
-import { Command, Empty, Paged, Read, Section, Status, Table, Time } from "../lib/ui.js";
+import { Command, Empty, Paged, Prose, Read, Section, Status, Table, Time } from "../lib/ui.js";
 
 const STATES = { ready: "ok", loading: "info", wedged: "warning", down: "error", refused: "error" };
 const MB = 1_000_000;
@@ -15,11 +15,11 @@ function Breakers({ places }) {
 }
 
 const ENDPOINTS = [
-  { key: "url", title: "Endpoint", render: (row) => html`<code>${row.url.replace(/^https?:\/\//, "")}</code>${row.note && html`<div class="note">${row.note}</div>`}` },
+  { key: "url", title: "Endpoint", render: (row) => html`<code>${row.url.replace(/^https?:\/\//, "")}</code>${row.note && html`<div class="note"><${Prose} text=${row.note} /></div>`}` },
   { key: "state", title: "State", render: (row) => row.unanswered_s ? html`<${Status} kind=${row.state === "ready" ? "warning" : "error"}>${row.state}, does not answer<//>` : html`<${Status} kind=${row.gateway?.is_down ? "error" : (STATES[row.state] ?? "warning")}>${row.gateway?.is_down && row.state === "ready" ? "down for the gateway" : row.state}<//>` },
   { key: "breakers", title: "Breakers", wide: true, render: (row) => html`<${Breakers} places=${row.gateway?.places ?? []} />` },
   { key: "outstanding", title: "Under way", numeric: true, render: (row) => count(row.gateway?.outstanding) },
-  { key: "queue", title: "Queued", numeric: true, render: (row) => digits(row.gateway?.queue, 2) },
+  { key: "queue", title: "Queued (mean)", numeric: true, render: (row) => digits(row.gateway?.queue, 2) },
   { key: "models", title: "Models ready", numeric: true, render: (row) => html`${count(row.models.filter((model) => model.state === "READY").length)}<span class="note"> of ${count(row.models.length)}</span>` },
   { key: "seen", title: "Seen", numeric: true, wide: true, render: (row) => html`<${Time} at=${row.seen_at} />` },
 ];
@@ -42,7 +42,7 @@ function Shard({ shard, gateways }) {
   const kind = ready === 0 ? "error" : ready < shard.replicas ? "warning" : "ok";
   return html`<${Section} title=${shard.name} aside=${html`<${Status} kind=${kind}>${ready} of ${plural(shard.replicas, "endpoint")} ready<//>`}>
     <${Table} caption=${`Endpoints of ${shard.name}`} columns=${ENDPOINTS} rows=${rows} keyOf=${(row) => row.url} empty=${html`<${Empty} title="This shard has no endpoint">Its servers have not reported yet: <code>tidegate status --watch</code><//>`} />
-    <div class="tools"><button type="button" class="small" aria-expanded=${open} onClick=${() => setOpen(!open)}>${open ? "Hide" : "Show"} places and models</button><span class="note">${plural(places.length, "place")} that take requests, ${plural(models.length, "model version")}</span></div>
+    <div class="tools"><button type="button" class="small" aria-expanded=${open} onClick=${() => setOpen(!open)}>${open ? "Hide" : "Show"} places and models</button><span class="note">${plural(places.length, "place")} that take requests (a place is a model on a server, with a breaker and a limit of its own), ${plural(models.length, "model version")}</span></div>
     ${open && html`<${Paged} items=${places} noun="places" textOf=${(row) => `${row.model} ${row.url}`}>${(some) => html`<${Table} caption=${`Places of ${shard.name}`} columns=${PLACES} rows=${some} keyOf=${(row) => `${row.url} ${row.model}`} />`}<//>
       <div class="body"><div class="field"><span class="label">Loaded</span><ul class="tags">${models.slice(0, 200).map((model) => html`<li key=${model}><a class="tag" href=${to("models", model.split("/")[0])}>${model}</a></li>`)}</ul></div></div>`}
   <//>`;
@@ -58,7 +58,7 @@ function Troubles({ fleet }) {
   // A console that may not ask the servers knows only what they report.
   const sound = fleet.asked === false ? "Every server reports that it is ready" : "Every server holds what it must";
   if (!entries.length) return html`<div class="banner good"><${Status} kind="ok">${fleet.healthy ? sound : "No problem is reported"}<//><span class="note">as of <${Time} at=${fleet.as_of} /></span></div>`;
-  return html`<${Section} title="Problems"><ul class="attention">${entries.map(([kind, text], index) => html`<li key=${index}><${Status} kind=${kind}>${text}<//></li>`)}</ul><div class="body"><${Command} text="tidegate status --watch" /><${Command} text="tidegate reconcile --dry-run" /></div><//>`;
+  return html`<${Section} title="Problems"><ul class="attention">${entries.map(([kind, text], index) => html`<li key=${index}><${Status} kind=${kind}><${Prose} text=${text} /><//></li>`)}</ul><div class="body"><${Command} text="tidegate status --watch" /><${Command} text="tidegate reconcile --dry-run" /></div><//>`;
 }
 
 const PLAN = [

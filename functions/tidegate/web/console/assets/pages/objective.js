@@ -10,8 +10,8 @@ import { ErrorShare, errorKind } from "./overview.js";
 
 const WINDOWS = [[60, "1 min"], [300, "5 min"], [900, "15 min"]];
 const VERDICTS = {
-  "as-configured": ["ok", "Shares are as configured"],
-  mismatch: ["error", "Shares are not as configured"],
+  "as-configured": ["ok", "Requests fall as configured"],
+  mismatch: ["error", "Requests do not fall as configured"],
   "too-few": ["off", "Too few requests to tell"],
 };
 const ACTIONS = { serve: "serves", split: "splits", experiment: "experiment" };
@@ -20,7 +20,7 @@ const RULES = [
   { key: "id", title: "Rule", class: "grow", render: (rule) => html`<span class="order">${rule.order}</span><span class="name">${rule.id}</span>
       <div class="note">${rule.when || "always"}${rule.line && html` <span class="wide">· line ${rule.line}</span>`}${rule.active && html` · <${Window} active=${rule.active} />`}</div>` },
   { key: "action", title: "Action", wide: true, render: (rule) => html`${ACTIONS[rule.action] ?? rule.action}${rule.target ? html`<div class="note">${rule.target}</div>` : html`<div class="note">${plural(rule.variants.length, "variant")}</div>`}` },
-  { key: "share", title: "Share of traffic", render: (rule) => html`<span class="pair"><span>${share(rule.share, 1)}</span>${rule.space_share !== null && html`<span class="note">of ${share(rule.space_share, 1)}</span>`}</span><${ShareBar} actual=${rule.share} expected=${rule.space_share} />` },
+  { key: "share", title: "Share of requests", render: (rule) => html`<span class="pair"><span>${share(rule.share, 1)}</span>${rule.space_share !== null && html`<span class="note">${share(rule.space_share, 1)} of contexts</span>`}</span><${ShareBar} actual=${rule.share} expected=${rule.space_share} />` },
   { key: "requests", title: "Requests", numeric: true, wide: true, render: (rule) => count(rule.requests) },
   { key: "errors", title: "Errors", numeric: true, render: (rule) => html`<${ErrorShare} value=${rule.error_share} />` },
   { key: "fallbacks", title: "Fallbacks", numeric: true, wide: true, render: (rule) => share(rule.fallback_share) },
@@ -32,7 +32,7 @@ const RULES = [
 const VARIANTS = [
   { key: "name", title: "Variant", render: (variant) => html`<span class="name">${variant.name}</span>${variant.target !== variant.name && html`<div class="note">${variant.target}</div>`}` },
   { key: "weight", title: "Weight", numeric: true, wide: true, render: (variant) => count(variant.weight) },
-  { key: "share", title: "Share", render: (variant) => html`<span class="pair"><span>${share(variant.share, 1)}</span><span class="note">of ${share(variant.configured_share, 1)}</span></span>
+  { key: "share", title: "Share", render: (variant) => html`<span class="pair"><span>${share(variant.share, 1)}</span><span class="note">${variant.configured_share === null ? "" : `${share(variant.configured_share, 1)} configured`}</span></span>
       <${ShareBar} actual=${variant.share} expected=${variant.configured_share} interval=${variant.ci95} />
       ${variant.ci95 && html`<div class="note">95${"\u202f"}%: ${share(variant.ci95[0], 1)} to ${share(variant.ci95[1], 1)}</div>`}` },
   { key: "requests", title: "Requests", numeric: true, wide: true, render: (variant) => count(variant.requests) },
@@ -95,13 +95,14 @@ function Traffic({ data, about, seconds }) {
       <${Stat} label="Latency, last minute" value=${ms(about?.p50_ms)} note=${`p99 ${ms(about?.p99_ms)}`} />
       <${Stat} label="Rules" value=${count(rules.length)} note=${silent ? `${silent} matched nothing` : `revision ${short(data.revision)}`} />
     </dl>
-    <${Section} title="Rules in order" aside=${html`<span class="note">bar: traffic; tick: share of the context space</span>`}>
+    <${Section} title="Rules in order" aside=${html`<span class="note">bar: share of requests; tick: share of all possible contexts, each alike</span>`}>
       ${data.changed_at && html`<p class="note inset">The rules of this objective changed <${Time} at=${data.changed_at} />: requests of 10${"\u202f"}s later and on are counted, as the same id may have had other weights, targets or conditions before.</p>`}
       ${!data.requests && html`<${Empty} title=${data.changed_at ? "No request since the rules changed" : "No request in this window"}>Shares appear with the first request. <${Link} to=${to("playground", data.objective)}>Send one from the playground<//>, or look at a longer window.<//>`}
       <${Paged} items=${rules} noun="rules" textOf=${(rule) => `${rule.id} ${rule.when} ${rule.target ?? ""}`}>${(shown) => html`<${Table} caption=${`Rules of ${data.objective}`} columns=${RULES} rows=${shown} keyOf=${(rule) => rule.id} />`}<//>
     <//>
     <${Section} title="Traffic" aside=${html`<span class="note">15 min</span>`}><${Chart} history=${data.history} /><//>
-    ${chosen.length > 0 && html`<${Section} title="Variants" aside=${html`<span class="note">bar: actual; tick: configured; band: 95${"\u202f"}% interval</span>`}>
+    ${chosen.length > 0 && html`<${Section} title="Variants" aside=${html`<span class="note">bar: share of requests; tick: configured; band: 95${"\u202f"}% interval</span>`}>
+      <p class="note inset">Intervals and χ² tests are of requests, not of members: a member with many requests counts as many. If one says that requests do not fall as configured, count members: <code>tidegate rules replay</code></p>
       <${Paged} items=${chosen} noun="splits and experiments" size=${10} textOf=${(rule) => rule.id}>${(shown) => html`<div class="stack">${shown.map((rule) => html`<${Variants} key=${rule.id} rule=${rule} />`)}</div>`}<//>
     <//>`}
     ${shadows.length > 0 && html`<${Section} title="Shadows" aside=${html`<code class="note">tidegate shadow report</code>`}>

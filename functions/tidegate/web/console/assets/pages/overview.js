@@ -3,7 +3,7 @@ import { html } from "../lib/dom.js";
 import { connection, overview } from "../lib/events.js";
 import { count, digits, ms, plural, rate, share, short } from "../lib/format.js";
 import { Link, to, useTitle } from "../lib/router.js";
-import { Command, Empty, Failure, Section, Sparkline, Stat, Status, Table, Time } from "../lib/ui.js";
+import { Command, Empty, Failure, Prose, Section, Sparkline, Stat, Status, Table, Time } from "../lib/ui.js";
 import { Chart, firstStep } from "../lib/charts.js";
 
 const NOTABLE = 0.001;
@@ -35,14 +35,14 @@ const SHARDS = [
   { key: "name", title: "Shard", render: (row) => html`<${Link} to=${to("fleet")}>${row.name}<//>` },
   { key: "health", title: "Health", render: (row) => html`<${Status} kind=${shardKind(row)[0]}>${shardKind(row)[1]}<//>` },
   { key: "outstanding", title: "Under way", numeric: true, render: (row) => count(row.outstanding) },
-  { key: "queue", title: "Queued", numeric: true, wide: true, render: (row) => digits(row.queue, 2) },
+  { key: "queue", title: "Queued (mean)", numeric: true, wide: true, render: (row) => digits(row.queue, 2) },
 ];
 
 export function Attention({ entries }) {
   if (!entries.length) return html`<${Empty} title="Nothing needs attention">Every server holds what it must, and every rule that sees traffic matches some.<//>`;
   return html`<ul class="attention">${entries.map(
     (entry, index) => html`<li key=${`${entry.kind} ${entry.text} ${index}`} class=${entry.severity}>
-      <${Status} kind=${entry.severity}><span class="hidden">${entry.severity}: </span>${entry.text}<//>
+      <${Status} kind=${entry.severity}><span class="hidden">${entry.severity}: </span><${Prose} text=${entry.text} /><//>
       <div class="note">${entry.since && html`<span>since <${Time} at=${entry.since} /></span>`}${entry.page && html`<${Link} to=${entry.page}>Show<//>`}</div>
       ${entry.command && html`<${Command} text=${entry.command} />`}
     </li>`,
@@ -82,7 +82,7 @@ export default function Overview() {
   return html`<div class="page">
     <h1>Overview</h1>
     ${error && html`<${Failure} error=${error} />`}
-    ${why && html`<div class="banner"><${Status} kind="info">This page is read every 2 s, and is not live: ${why}<//></div>`}
+    ${why && html`<div class="banner"><${Status} kind="info">This page is read every 2 s, and is not live: <${Prose} text=${why} /><//></div>`}
     <${Publishing} entries=${seen.publishing} />
     <dl class="stats">
       <${Stat} label="Requests" value=${rate(traffic.requests_per_s)}><${Sparkline} values=${line("requests_per_s")} label="Requests per second over 15 minutes" /><//>

@@ -128,7 +128,7 @@ function Playground({ objective }) {
         <${Section} title="Arithmetic of the sticky choice"><${Arithmetic} explanation=${explanation} /><//>`}
     </div>
   </div>
-  <${Drafts} objective=${objective.name} context=${valid && !untouched ? context : null} live=${answer?.decision} />`;
+  <${Drafts} objective=${objective.name} context=${valid && !untouched ? context : null} live=${answer?.decision} shown=${place.get().query.has("edited")} />`;
 }
 
 export default function Page({ parts: [name] }) {

@@ -26,7 +26,7 @@ function GraphView({ wanted }) {
 }
 
 function Drawn({ graph, wanted }) {
-  const [form, setForm] = useState("picture");
+  const [form, setForm] = useState(() => (matchMedia("(max-width: 720px)").matches ? "list" : "picture"));
   const total = graph.objectives.reduce((sum, each) => sum + each.rules.length, 0);
   if (!total) return html`<div class="card"><${Empty} title="No rule is live">Publish rules: <code>tidegate publish routing_rules</code><//></div>`;
   const name = wanted ?? (total > AT_A_GLANCE ? graph.objectives[0].name : "");
