@@ -16,14 +16,14 @@ import click
 from tidegate.bootstrap.compiled import PACKAGE, compiled_folder, copied_files
 
 MODULES = (
-    "bootstrap/log_file", "bootstrap/shadow_link", "byte_budget", "envoy/plans", "strict_json",
+    "bootstrap/copy_reader", "bootstrap/log_file", "bootstrap/shadow_link", "byte_budget", "envoy/plans", "strict_json",
     "gateway/bindings", "gateway/call", "gateway/candidates", "gateway/choice", "gateway/concurrency", "gateway/config",
     "gateway/cut_off",
     "gateway/dispatcher", "gateway/failures", "gateway/fair_queue", "gateway/faults", "gateway/grants", "gateway/hedging",
     "gateway/latencies", "gateway/load", "gateway/metadata", "gateway/model_checks", "gateway/outliers", "gateway/places",
     "gateway/private_ids",
     "gateway/quarantine", "gateway/quotas", "gateway/record", "gateway/retry_budget", "gateway/sender", "gateway/sequences",
-    "gateway/request", "gateway/service", "gateway/shadowing", "gateway/spans",
+    "gateway/request", "gateway/service", "gateway/shadow_lanes", "gateway/shadowing", "gateway/spans",
     "gateway/streams", "gateway/traffic", "gateway/verdict", "gateway/watch",
     "listener/answer", "listener/body", "listener/chunked", "listener/connection", "listener/exchange", "listener/head",
     "listener/owner", "listener/sending",

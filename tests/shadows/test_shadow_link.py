@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 from collections import Counter
 from typing import Any
 
+from hypothesis import given
+from hypothesis import strategies as st
+from tidegate.bootstrap.copy_reader import CopyReader
+from tidegate.bootstrap.frames import SIZE
 from tidegate.bootstrap.shadow_link import LinkedShadows
 from tidegate.gateway.shadow_lanes import FAILURES, ShadowLimits
 from tidegate.shadows.copy import ShadowCopy
+from tidegate.shadows.counts import Drop
 from tidegate.shadows.exchange import Answer, Pair
 from tidegate.shadows.sampled import PairCounts
 from tidegate.shadows.tallies import Tallies
@@ -76,3 +82,46 @@ def test_the_copies_of_a_process_that_is_killed_are_lost_in_their_pairs() -> Non
     ((pair, revision, _, _, counted),) = asyncio.run(work())
     assert (pair[-1], revision, counted) == ("ahead/1", "r", {"dropped: lost": 2})
     assert counts["dropped: lost"] == 2
+
+
+def test_a_process_that_gets_no_time_takes_no_more_copies_than_it_has_room_for() -> None:
+    async def work() -> None:
+        shadows = LinkedShadows(LIMITS, 1000, 1024 * 1024, lambda *_: None, PairCounts())
+        closing = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
+        copy = copy_to(closing.sockets[0].getsockname()[1])
+        assert shadows.offer(copy) is None
+        async with asyncio.timeout(30):
+            while (process := shadows._process) is None:
+                await asyncio.sleep(0.01)
+        process.send_signal(signal.SIGSTOP)
+        taken = 1
+        while shadows.refusal(copy.pair) is None:
+            assert shadows.offer(copy) is None
+            taken += 1
+        assert (taken, shadows.refusal(copy.pair)) == (LIMITS.in_flight + LIMITS.waiting, Drop.QUEUE_FULL)
+        process.send_signal(signal.SIGCONT)
+        async with asyncio.timeout(30):
+            while shadows.refusal(copy.pair) is Drop.QUEUE_FULL:
+                await asyncio.sleep(0.01)
+        await shadows.aclose()
+        closing.close()
+
+    asyncio.run(work())
+
+
+@given(st.lists(st.binary(max_size=40), max_size=5), st.lists(st.integers(1, 60), max_size=30), st.booleans())
+def test_copies_arrive_whole_however_the_socket_cuts_them(bodies: list[bytes], cuts: list[int], spoilt: bool) -> None:
+    sent = [copy_to(1)._replace(body=body) for body in bodies]
+    framed = [(SIZE.pack(len(data)) + data) for data in (b"".join(each.parts()) for each in sent)]
+    if spoilt:
+        framed.insert(len(framed) // 2, SIZE.pack(3) + b"\xff\0\0")
+    left, errors, taken = b"".join(framed), [], []
+    reader = CopyReader(taken.append, errors.append)
+    for cut in cuts:
+        if left:
+            reader.data_received(left[:cut])
+            left = left[cut:]
+    if left:
+        reader.data_received(left)
+    assert taken == sent
+    assert len(errors) == spoilt

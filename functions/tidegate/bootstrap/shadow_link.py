@@ -76,9 +76,14 @@ class LinkedShadows:
         self._unfinished = 0
         self._is_ending = False
         self._refusing: dict[str, Drop] = {}
+        self._room = limits.in_flight + limits.waiting
+        self._under_way: dict[str, int] = {}
 
     def refusal(self, pair: Pair) -> Drop | None:
-        return self._refusing.get(pair.shadow_model)
+        model = pair.shadow_model
+        reason = self._refusing.get(model)
+        # A process that the kernel gives no time says nothing either.
+        return Drop.QUEUE_FULL if reason is None and self._under_way.get(model, 0) >= self._room else reason
 
     def offer(self, copy: ShadowCopy) -> Drop | None:
         written = 0 if self._writer is None else self._writer.transport.get_write_buffer_size()
@@ -95,6 +100,8 @@ class LinkedShadows:
         self._pending += [SIZE.pack(size_bytes), *parts]
         self._pending_bytes += size_bytes
         self._unfinished += 1
+        model = copy.pair.shadow_model
+        self._under_way[model] = self._under_way.get(model, 0) + 1
         self._untold[copy.pair] += 1
         self._revision = copy.revision
         if self._flushing is None and self._writer is not None:
@@ -125,8 +132,9 @@ class LinkedShadows:
             self._flush()
             while True:
                 told, tallies = await read_frame(reader)
-                counts, refusing, done = json.loads(told)
+                counts, refusing, done, freed = json.loads(told)
                 self._refusing = {model: Drop(reason) for model, reason in refusing.items()}
+                self._free(freed)
                 if counts or tallies:
                     self._finished(Counter(counts), {Pair(*pair): count for pair, count in done}, tallies)
         except (OSError, EOFError, ValueError) as error:
@@ -154,6 +162,13 @@ class LinkedShadows:
             )
         return await asyncio.open_connection(sock=ours)
 
+    def _free(self, freed: Mapping[str, int]) -> None:
+        """Take copies that have ended from those under way."""
+        for model, count in freed.items():
+            left = self._under_way.pop(model, 0) - count
+            if left > 0:
+                self._under_way[model] = left
+
     def _finished(self, counts: Counter[str], done: Mapping[Pair, int], tallies: bytes) -> None:
         self._untold = Counter(
             {pair: left for pair, count in self._untold.items() if (left := count - done.get(pair, 0)) > 0}
@@ -174,7 +189,7 @@ class LinkedShadows:
         if self._flushing is not None:
             self._flushing.cancel()
             self._flushing = None
-        lost, self._unfinished, self._refusing = self._unfinished, 0, {}
+        lost, self._unfinished, self._refusing, self._under_way = self._unfinished, 0, {}, {}
         self._pending, self._pending_bytes = [], 0
         for pair, count in self._untold.items():
             self._lost.add(pair, self._revision, time.time(), dropped(Drop.LOST), count)

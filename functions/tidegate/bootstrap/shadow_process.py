@@ -9,7 +9,6 @@ and with its parent.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import json
 import logging
@@ -17,12 +16,13 @@ import os
 import socket
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import uvloop
 
 from tidegate.bootstrap import build_tracer
-from tidegate.bootstrap.frames import SIZE, frame
+from tidegate.bootstrap.copy_reader import CopyReader
+from tidegate.bootstrap.frames import frame
 from tidegate.bootstrap.parent import end_with_parent
 from tidegate.bootstrap.workers import Workers
 from tidegate.byte_budget import ByteBudget, ByteLease
@@ -30,7 +30,6 @@ from tidegate.errors import EventError, TidegateError
 from tidegate.gateway.shadow_lanes import ShadowLanes, ShadowLimits
 from tidegate.ports import Done, Endpoint, HttpRequest, HttpResponse, Offload, Transport
 from tidegate.settings import Settings
-from tidegate.shadows.copy import read_copy
 from tidegate.shadows.counts import Drop
 from tidegate.shadows.exchange import Answer, Exchange, worker_parts
 from tidegate.shadows.tallies import Tallies
@@ -41,6 +40,9 @@ from tidegate.web.heavy import result
 
 REFUSING_S = 0.05
 """How often the gateway hears which shadows take no copies now, so that it makes none for them."""
+
+FREED_AT_ONCE = 32
+"""Copies that have ended are told to the gateway at once if they are as many, and else with the next tick."""
 
 TICKS_OF_A_REPORT = 20
 NICENESS = 15
@@ -56,7 +58,6 @@ MOST_COMPARED_BYTES = 2 * MOST_BYTES
 """Bytes of the answers that a worker compares at a time, decompressed: seconds, of the 30 s after which it is ended."""
 
 MOST_UNCOMPARED = 512
-_BUFFER_BYTES = 1024 * 1024
 _MOST_INFLATION = 1032
 """The most bytes that a byte of deflate can become: https://zlib.net/zlib_tech.html."""
 
@@ -165,7 +166,6 @@ class CopyTransport:
 async def serve(
     connection: socket.socket, limits: ShadowLimits, connect_timeout_ms: int, most_bytes: int, tracing: str
 ) -> None:
-    reader, writer = await asyncio.open_connection(sock=connection, limit=_BUFFER_BYTES)
     budget = ByteBudget(limits.buffered_bytes)
     response_limits = ResponseLimits(most_bytes, budget)
     http = PooledTransport(
@@ -177,13 +177,29 @@ async def serve(
     workers = Workers(1)
     comparer = Comparer(workers)
     tracer = build_tracer(Settings(tracing=tracing), _report)
-    lanes = ShadowLanes(transport, limits, budget, comparer.add, tracer)
+    refusing: dict[str, Drop] = {}
+    freed: Counter[str] = Counter()
 
-    def tell(counts: Counter[str], refusing: Mapping[str, Drop], tallies: Tallies) -> None:
+    def tell(counts: Counter[str], tallies: Tallies) -> None:
         done = [[pair, tally.carried_out] for pair, tally in tallies.pairs.items()]
         data = tallies.to_json() if tallies.pairs or tallies.left_out else b""
-        parts = [json.dumps([counts, refusing, done]).encode(), data]
+        parts = [json.dumps([counts, refusing, done, freed]).encode(), data]
+        freed.clear()
         writer.writelines([frame(parts), *parts])
+
+    def finished(exchange: Exchange, lease: ByteLease | None) -> None:
+        comparer.add(exchange, lease)
+        freed[exchange.pair.shadow_model] += 1
+        if freed.total() >= FREED_AT_ONCE:
+            tell(Counter(), Tallies())
+
+    def unreadable(error: EventError) -> None:
+        print(error, file=sys.stderr, flush=True)
+        lanes.counts["failed: other"] += 1
+
+    lanes = ShadowLanes(transport, limits, budget, finished, tracer)
+    reader = CopyReader(lanes.offer, unreadable)
+    writer, _ = await asyncio.get_running_loop().create_connection(lambda: reader, sock=connection)
 
     def counted() -> Counter[str]:
         counts = lanes.counts + comparer.counts
@@ -192,7 +208,7 @@ async def serve(
         return counts
 
     async def report() -> None:
-        refusing: dict[str, Drop] = {}
+        nonlocal refusing
         for tick in itertools.count(1):
             await asyncio.sleep(REFUSING_S)
             before, refusing = refusing, lanes.refusing()
@@ -200,21 +216,20 @@ async def serve(
             tallies = Tallies()
             if tick % TICKS_OF_A_REPORT == 0:
                 counts, tallies = counted(), comparer.take()
-            if counts or tallies.pairs or refusing != before:
-                tell(counts, refusing, tallies)
+            if counts or tallies.pairs or freed or refusing != before:
+                tell(counts, tallies)
 
     try:
         # Whichever of them fails, the process ends, and the gateway starts another.
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(comparer.run()), group.create_task(report())]
-            await _read(reader, lanes)
+            await reader.ended.wait()
             for task in tasks:
                 task.cancel()
-        with contextlib.suppress(OSError):
-            tell(counted(), {}, comparer.take())
-            await writer.drain()
-            writer.close()
-            await writer.wait_closed()
+        refusing = {}
+        tell(counted(), comparer.take())
+        writer.close()
+        await reader.closed.wait()
     finally:
         if tracer is not None:
             await asyncio.to_thread(tracer.close, TRACES_S)
@@ -224,19 +239,6 @@ async def serve(
 def _report(text: str) -> None:
     """Report what became of spans that were lost, as this process does what it cannot read: it has no log."""
     print(text, file=sys.stderr, flush=True)
-
-
-async def _read(reader: asyncio.StreamReader, lanes: ShadowLanes) -> None:
-    """Take copies until the gateway sends no more."""
-    with contextlib.suppress(EOFError, OSError):
-        while True:
-            (size_bytes,) = SIZE.unpack(await reader.readexactly(SIZE.size))
-            data = await reader.readexactly(size_bytes)
-            try:
-                lanes.offer(read_copy(data))
-            except EventError as error:
-                print(error, file=sys.stderr, flush=True)
-                lanes.counts["failed: other"] += 1
 
 
 def main(descriptor: str, parent: str, arguments: str) -> None:

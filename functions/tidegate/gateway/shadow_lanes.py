@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from tidegate.byte_budget import ByteBudget, ByteLease
@@ -66,14 +65,16 @@ class _Waiting(NamedTuple):
     until_s: float
 
 
-@dataclass(slots=True, eq=False)
 class _Lane:
     """One shadow: the copies that wait, and how many are with the endpoints."""
 
-    waiting: deque[_Waiting] = field(default_factory=deque)
-    in_flight: int = 0
-    failures: int = 0
-    closed_until_s: float = 0.0
+    __slots__ = ("closed_until_s", "failures", "in_flight", "waiting")
+
+    def __init__(self) -> None:
+        self.waiting: deque[_Waiting] = deque()
+        self.in_flight = 0
+        self.failures = 0
+        self.closed_until_s = 0.0
 
     def is_full(self, limits: ShadowLimits) -> bool:
         return self.in_flight >= limits.in_flight and len(self.waiting) >= limits.waiting
