@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
+import random
 import re
 
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as read_text
 from tidegate.metrics import Emitter, Kind, Metric
-from tidegate.metrics.exposition import Exemplar, Family, Format, Histogram, negotiated, render
+from tidegate.metrics.exposition import Exemplar, Family, Format, Histogram, Renderer, negotiated, render
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
-ODD = 'a "quoted"\\ name\nof two lines, é'
+ODD = 'a "quoted"\\ name\nof two lines, é, 5 %s %(n)d \\0\0'
 SERIES = ("main", "rule", ODD, "real", "scorer", None, "a")
 
 
@@ -57,6 +58,32 @@ def test_an_exemplar_is_in_the_bucket_of_its_request() -> None:
     assert (found["1.0"].labels, found["1.0"].value) == ({"trace_id": TRACE}, 0.5)
     assert histogram.unit == "seconds"
     assert TRACE not in render(families(), Format.TEXT).decode(), "the text format has no exemplars"
+
+
+def test_what_is_rendered_again_has_its_new_values() -> None:
+    """Whatever was rendered before, in whatever format: values change, and series come and go."""
+    chance, renderer, bounds = random.Random(7), Renderer(), (0.1, 1.0, math.inf)
+    series = [
+        (objective, "%d", "", "real", "m", version, "a") for objective in ("a", "b%", "c") for version in (None, 1)
+    ]
+    for _ in range(60):
+        shown = [key for key in series if chance.random() < 0.7]
+        traces = [
+            Exemplar(TRACE, chance.choice((0.05, 0.1, 3.0)), 1.5) if chance.random() < 0.5 else None for _ in shown
+        ]
+        counts = [sorted(chance.randrange(9) for _ in bounds) for _ in shown]
+        found = [Histogram(bounds, each, chance.random(), trace) for each, trace in zip(counts, traces, strict=True)]
+        families = [
+            Family(Metric.REQUEST_DURATION, list(zip(shown, found, strict=True))),
+            Family(Metric.DECIDE_TIME, [(key, chance.random()) for key in shown]),
+            Family(Metric.HEALTHY, [((), chance.randrange(2))]),
+        ]
+        form = chance.choice(list(Format))
+        text = renderer.render(families, form)
+        assert text == render(families, form)
+        read = (read_text if form is Format.TEXT else read_openmetrics)(text.decode())
+        sums = [each.value for family in read for each in family.samples if each.name.endswith("duration_seconds_sum")]
+        assert sums == [each.total for each in found]
 
 
 @pytest.mark.parametrize(

@@ -15,15 +15,16 @@ from tidegate.aws.cached_pointer import PointerCache
 from tidegate.bootstrap import build_transport
 from tidegate.bootstrap.control import build_control_plane
 from tidegate.bootstrap.small_http import REQUEST_BYTES, Answer, Reply, answering
-from tidegate.console.metrics import Times, agent_families, process_families, step_families
+from tidegate.console.metrics import agent_families, process_families, step_families
 from tidegate.console.processes import LoopLag, process_figures
 from tidegate.console.server_times import MOST_S
+from tidegate.control.endpoints import Times
 from tidegate.errors import EndpointError, SettingsError, StackError, StoreError
 from tidegate.fleet.directory import RegistryDirectory
 from tidegate.fleet.healing import Healer
 from tidegate.fleet.slot import Turn
 from tidegate.fleet.supervisor import Supervisor
-from tidegate.metrics.exposition import negotiated, render
+from tidegate.metrics.exposition import Renderer, negotiated
 from tidegate.settings import Settings
 from tidegate.tasks import cancel
 from tidegate.triton.attached import Addresses, AttachedLauncher
@@ -126,6 +127,7 @@ class AgentMetrics:
         self._healer = healer
         self._ready = ready
         self._lag = lag
+        self._renderer = Renderer()
 
     async def answer(self, accepted: str) -> Reply:
         """Return the metrics in a format of the header `Accept`."""
@@ -138,7 +140,7 @@ class AgentMetrics:
             process_families({} if figures is None else {"agent": figures}, {"agent": self._lag.seconds}),
         )
         form = negotiated(accepted)
-        return Reply(media_type=form.value, body=render(families, form))
+        return Reply(media_type=form.value, body=self._renderer.render(families, form))
 
     async def _times(self) -> Times:
         endpoint = self._supervisor.serving

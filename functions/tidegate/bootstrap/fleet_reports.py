@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
+from tidegate.control.endpoints import Times
 from tidegate.control.status import FleetReport, unread
 from tidegate.errors import StoreError
 from tidegate.ports.bundle_store import iso_time
@@ -30,6 +31,9 @@ class FleetReports:
         self._reading_since = 0.0
         self._last: Mapping[str, Any] | None = None
         self._last_s = 0.0
+        self._last_times: Times = {}
+        self.times: Times | None = None
+        """What models took, where that is read, of the report that `latest` gave last; None: it gave an earlier one."""
 
     async def latest(self) -> Mapping[str, Any]:
         """Return the report, with its time as `as_of`."""
@@ -45,6 +49,7 @@ class FleetReports:
         done, _ = await asyncio.wait([reading], timeout=max(left_s, 0.05))
         if not done:
             if self._last is not None and loop.time() - self._last_s <= STALE * self._wait_s:
+                self.times = None
                 return self._last
             return self._remembered(f"the stores or a server did not answer within {self._wait_s:g} s")
         try:
@@ -53,14 +58,17 @@ class FleetReports:
             # What is served goes on being served, and that is worth telling.
             return self._remembered(str(error))
         assert self._last is not None
+        self.times = self._last_times
         return self._last
 
     def _keep(self, reading: asyncio.Task[FleetReport]) -> None:
         if not reading.cancelled() and reading.exception() is None:
             self._last_s = asyncio.get_running_loop().time()
             self._last = {**reading.result().as_dict(), "as_of": iso_time(time.time())}
+            self._last_times = reading.result().times
 
     def _remembered(self, problem: str) -> Mapping[str, Any]:
+        self.times = None
         if self._last is None:
             return {**unread(problem).as_dict(), "healthy": False, "problems": [problem], "as_of": None}
         problem = f"{problem}; all else here is as of {self._last['as_of']}"

@@ -19,6 +19,7 @@ from tidegate.bootstrap.gateway_supervisor import GatewaySupervisor
 from tidegate.bootstrap.incidents import Incidents
 from tidegate.bootstrap.model_sources import FolderModels, ModelErrors
 from tidegate.bootstrap.rules_sources import followed_rules
+from tidegate.control.endpoints import Times
 from tidegate.control.following import FollowMode, describe_pause, pause_fields, pause_of
 from tidegate.control.plane import ControlPlane
 from tidegate.control.publish import PublishRequest, publish_rules
@@ -94,7 +95,9 @@ class LocalStack:
     _serving: asyncio.Task[None] = field(init=False)
 
     def __post_init__(self) -> None:
-        self._reports = FleetReports(lambda: read_status(self.plane, self.fleet.pids(), late=self.fleet.unanswered_s))
+        self._reports = FleetReports(
+            lambda: read_status(self.plane, self.fleet.pids(), late=self.fleet.unanswered_s, timed=True)
+        )
         # Once: a machine whose name changes meanwhile follows the same directory.
         self._place = as_text(f"{socket.gethostname()}:{self.rules.resolve()}")
 
@@ -215,6 +218,11 @@ class LocalStack:
             return {**server, "note": f"it has not answered for {silent_s:.0f} s", "unanswered_s": round(silent_s, 1)}
 
         return {**shard, "endpoints": [shown(each) for each in shard["endpoints"]]}
+
+    @property
+    def times(self) -> Times | None:
+        """What models took, as the report of `status` was read last; None where it was not all read."""
+        return self._reports.times
 
     def follow_status(self) -> dict[str, Any]:
         """How the directory is followed, by the pointer as it was read last."""

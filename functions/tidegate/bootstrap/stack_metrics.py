@@ -9,9 +9,8 @@ from itertools import chain
 from typing import Any
 
 from tidegate.bootstrap.local_stack import LocalStack
-from tidegate.console.kept import Kept
+from tidegate.console.kept import Expected
 from tidegate.console.metrics import (
-    Times,
     process_families,
     route_families,
     shadow_families,
@@ -21,7 +20,8 @@ from tidegate.console.metrics import (
 )
 from tidegate.console.processes import LoopLag, process_figures
 from tidegate.console.server_times import read_times
-from tidegate.metrics.exposition import negotiated, render
+from tidegate.control.endpoints import Times
+from tidegate.metrics.exposition import Renderer, negotiated
 
 READ_S = 2.0
 """How long what was read of the stores and servers is given to further scrapes."""
@@ -31,17 +31,19 @@ class StackMetrics:
     """Reads and renders the metrics of a stack.
 
     The counts of requests are those that the gateway reported last, a second ago at most. The fleet's status is read as for
-    `GET /v1/fleet`, and the servers are asked for their statistics, both in bounded time.
+    `GET /v1/fleet`, and the servers are asked for their statistics, both in bounded time; where scrapes are regular, shortly before
+    the next one.
     """
 
     def __init__(self, stack: LocalStack) -> None:
         self._stack = stack
         self._lag = LoopLag()
-        self._seen = Kept(self._read, READ_S)
+        self._renderer = Renderer()
+        self._seen = Expected(self._read, READ_S)
 
     async def run(self) -> None:
-        """Measure how late the event loop is, until cancelled."""
-        await self._lag.run()
+        """Measure how late the event loop is, and read ahead of regular scrapes, until cancelled."""
+        await asyncio.gather(self._lag.run(), self._seen.run())
 
     async def answer(self, accepted: str) -> tuple[str, bytes]:
         """Return the media type and the text, in a format of the header `Accept`."""
@@ -58,8 +60,10 @@ class StackMetrics:
             process_families(processes, {"control": self._lag.seconds, "gateway": gateway.lag_s}),
         )
         form = negotiated(accepted)
-        return form.value, render(families, form)
+        return form.value, self._renderer.render(families, form)
 
     async def _read(self) -> tuple[Mapping[str, Any], Times]:
-        status, times = await asyncio.gather(self._stack.status(), read_times(self._stack.plane))
-        return status, times
+        status = await self._stack.status()
+        times = self._stack.times
+        # Where a store or a server does not answer, the other servers are asked alone.
+        return status, await read_times(self._stack.plane) if times is None else times

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any, Generic, TypeVar
 
 from tidegate.errors import StoreError
+from tidegate.tasks import wait_at_most
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -18,6 +21,18 @@ SOON_S = 0.3
 
 MOST_KEPT = 256
 
+LEAD_S = 0.25
+"""How long before it is expected to be asked for a value is there, by the longest of the last reads."""
+
+LAST_READS = 4
+"""What takes long is not in each of them, such as an inspection of what is live."""
+
+PUNCTUAL_S = 0.5
+"""How far two periods may differ."""
+
+MOST_IN_TURN = 4
+"""How many may ask with the same period, each at another time."""
+
 
 class Kept(Generic[T]):
     """A value that is read at most once in `most_s` seconds, and by one reader at a time."""
@@ -26,13 +41,21 @@ class Kept(Generic[T]):
         self._read = read
         self._most_s = most_s
         self._reading: asyncio.Task[T] | None = None
-        self._until = 0.0
+        self.until = 0.0
+        """When the value must be read again, by the clock of the event loop."""
 
     async def get(self) -> T:
         """Return the value, or raise what reading it raised."""
-        if self._reading is None or (
-            self._reading.done() and (time.monotonic() >= self._until or _failed(self._reading))
+        reading = self._reading
+        if reading is None or (
+            reading.done() and (asyncio.get_running_loop().time() >= self.until or _failed(reading))
         ):
+            return await self.renew()
+        return await asyncio.shield(reading)
+
+    async def renew(self) -> T:
+        """Read the value, or wait for the read under way. Raises what that raises."""
+        if self._reading is None or self._reading.done():
             self._reading = asyncio.create_task(self._timed())
         return await asyncio.shield(self._reading)
 
@@ -42,7 +65,60 @@ class Kept(Generic[T]):
 
     async def _timed(self) -> T:
         value = await self._read()
-        self._until = time.monotonic() + self._most_s
+        self.until = asyncio.get_running_loop().time() + self._most_s
+        return value
+
+
+class Expected(Generic[T]):
+    """A value that is kept as by `Kept`, and is read shortly before it will be asked for where the questions have a period, as scrapes
+    do: those that come when they are expected wait for no read. It is never older than `most_s` seconds, and a question that does not
+    come costs one read. While `run` does not run, it is what `Kept` is."""
+
+    def __init__(self, read: Callable[[], Awaitable[T]], most_s: float) -> None:
+        self._kept = Kept(self._timed, most_s)
+        self._read = read
+        self._longest_lead_s = most_s * 0.75
+        self._most_s = most_s
+        self._took_s: deque[float] = deque(maxlen=LAST_READS)
+        self._asked: deque[float] = deque(maxlen=2 * MOST_IN_TURN + 1)
+        self._news = asyncio.Event()
+
+    async def get(self) -> T:
+        """Return the value, or raise what reading it raised."""
+        self._asked.append(asyncio.get_running_loop().time())
+        self._news.set()
+        return await self._kept.get()
+
+    async def run(self) -> None:
+        """Read ahead, until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            self._news.clear()
+            due = self._due()
+            if due is not None and self._kept.until < due:
+                lead_s = min(max(self._took_s, default=0.0) + LEAD_S, self._longest_lead_s)
+                await wait_at_most(self._news, max(0.0, due - lead_s - loop.time()))
+                if not self._news.is_set():
+                    # Whoever asks next reads it again, and raises what that raises.
+                    with contextlib.suppress(Exception):
+                        await self._kept.renew()
+            await self._news.wait()
+
+    def _due(self) -> float | None:
+        """Return when the next question is expected: up to `MOST_IN_TURN` that ask in turn may have the same period."""
+        asked = self._asked
+        for turns in range(1, (len(asked) - 1) // 2 + 1):
+            last, before, first = asked[-1], asked[-1 - turns], asked[-1 - 2 * turns]
+            period_s = last - before
+            if period_s > self._most_s and abs(period_s - (before - first)) <= PUNCTUAL_S:
+                return asked[-turns] + period_s
+        return None
+
+    async def _timed(self) -> T:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        value = await self._read()
+        self._took_s.append(loop.time() - began)
         return value
 
 

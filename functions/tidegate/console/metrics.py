@@ -13,10 +13,11 @@ from typing import Any
 
 from tidegate import __version__
 from tidegate.console.processes import ProcessFigures
+from tidegate.control.endpoints import Times
 from tidegate.control.status import ServerState
 from tidegate.metrics import Metric
 from tidegate.metrics.exposition import Exemplar, Family, Histogram, Labels, Value
-from tidegate.ports import Endpoint, ModelTimes
+from tidegate.ports import Endpoint
 from tidegate.ports.traffic import Durations, RouteKey, SeriesKey, Tally, latency_bucket
 
 BOUNDS_S = (
@@ -29,15 +30,13 @@ _BOUNDS = (*BOUNDS_S, math.inf)
 _ENDS = tuple(latency_bucket(bound * 1000.0) for bound in BOUNDS_S)
 
 Json = Mapping[str, Any]
-Times = Mapping[Endpoint, Mapping[tuple[str, int], ModelTimes]]
-"""What the models of each endpoint took, by name and version."""
 
 FOLLOW_STATES = ("off", "following", "paused", "ended")
 
 
 def traffic_families(series: Mapping[SeriesKey, Tally]) -> Iterator[Family]:
     """Yield what was counted of requests."""
-    items = [(tuple(key), tally) for key, tally in series.items()]
+    items = list(series.items())
     yield Family(Metric.REQUEST_DURATION, ((key, _histogram(tally)) for key, tally in items))
     yield Family(Metric.REQUESTS, chain.from_iterable(_outcomes(key, tally) for key, tally in items))
     yield Family(Metric.LAST_REQUEST, ((key, tally.last_at) for key, tally in items))

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 
-from tidegate.console.metrics import Times
-from tidegate.control.endpoints import times_on
+from tidegate.control.endpoints import ModelsTimes, Times, times_on
 from tidegate.control.plane import ControlPlane
 from tidegate.errors import EndpointError, StoreError
-from tidegate.ports import EndpointState, ModelTimes, RegisteredEndpoint
+from tidegate.ports import EndpointState, RegisteredEndpoint
 
 MOST_S = 1.0
 """The longest wait for the registry, and for the servers, which are asked at the same time. One that does not answer is left out."""
@@ -27,7 +25,7 @@ async def read_times(plane: ControlPlane) -> Times:
     return {entry.endpoint: times for entry, times in zip(ready, found, strict=True) if times is not None}
 
 
-async def _asked(plane: ControlPlane, entry: RegisteredEndpoint) -> Mapping[tuple[str, int], ModelTimes] | None:
+async def _asked(plane: ControlPlane, entry: RegisteredEndpoint) -> ModelsTimes | None:
     try:
         async with asyncio.timeout(MOST_S):
             return await times_on(plane, entry)

@@ -35,6 +35,11 @@ S = TypeVar("S")
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
+ModelsTimes = Mapping[tuple[str, int], ModelTimes]
+"""What the models of an endpoint took, by name and version."""
+
+Times = Mapping[Endpoint, ModelsTimes]
+
 POLL_S = 0.25
 """Time between two checks while waiting."""
 
@@ -68,12 +73,20 @@ async def loaded_on(plane: ControlPlane, entry: RegisteredEndpoint) -> Loaded:
         raise EndpointError(str(error)) from error
 
 
-async def times_on(plane: ControlPlane, entry: RegisteredEndpoint) -> Mapping[tuple[str, int], ModelTimes]:
+async def times_on(plane: ControlPlane, entry: RegisteredEndpoint) -> ModelsTimes:
     """Return what the models of an endpoint took. Raises `EndpointError`."""
     try:
         return await _bounded(entry.endpoint, plane.ports.repository_of(entry).times(), plane.config.call_timeout_s)
     except StackError as error:
         raise EndpointError(str(error)) from error
+
+
+def versions_of(times: ModelsTimes) -> Loaded:
+    """Return the models that are READY on an endpoint, by what they took."""
+    found: dict[str, set[int]] = {}
+    for model, version in times:
+        found.setdefault(model, set()).add(version)
+    return {model: frozenset(versions) for model, versions in found.items()}
 
 
 async def ask_golden(plane: ControlPlane, endpoint: Endpoint, target: Target) -> GoldenResult:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
 from typing import Any
 
 from tidegate.control.desired import Desired
-from tidegate.control.endpoints import each, loaded_on
+from tidegate.control.endpoints import ModelsTimes, Times, each, loaded_on, times_on, versions_of
 from tidegate.control.plane import ControlPlane
 from tidegate.control.plans import Difference, difference
 from tidegate.control.remains import RECOVER
@@ -63,6 +63,7 @@ class Observation:
 
     Attributes:
         unreachable: why some could not be asked, by address.
+        times: what the models of those that are ready took, where that was asked for.
         refused: those that are not trusted, and were not asked.
     """
 
@@ -72,6 +73,7 @@ class Observation:
     differences: Mapping[RegisteredEndpoint, Difference]
     unreachable: Mapping[str, str]
     refused: tuple[RefusedEndpoint, ...] = ()
+    times: Times = field(default_factory=dict)
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -99,28 +101,42 @@ async def observe(
     *,
     asks: bool = True,
     late: Late = tuple,
+    timed: bool = False,
 ) -> Observation:
     """Compare every endpoint in one of some states with what it must hold; unless `asks`, none is asked what it holds. Those that are
-    `late`, or become so while they are asked, are left out of what is loaded."""
+    `late`, or become so while they are asked, are left out of what is loaded. With `timed` each is asked what its models took, whose
+    answer also shows what it holds."""
     listing = await plane.ports.registry.listing()
     entries = tuple(entry for entry in listing.endpoints if entry.state in states)
     loaded: dict[RegisteredEndpoint, Loaded] = {}
     unreachable: dict[str, str] = {}
+    times: dict[Endpoint, ModelsTimes] = {}
     asked = entries if asks else ()
+
+    async def held(entry: RegisteredEndpoint) -> Loaded:
+        if not timed:
+            return await loaded_on(plane, entry)
+        found = await times_on(plane, entry)
+        if entry.state is EndpointState.READY:
+            times[entry.endpoint] = found
+        return versions_of(found)
+
     # What is loaded is asked before what should be: its loader had claimed it before.
-    for entry, have in zip(asked, await each(plane, asked, partial(_loaded, plane, late)), strict=True):
+    for entry, have in zip(asked, await each(plane, asked, partial(_unless_late, held, late)), strict=True):
         if isinstance(have, EndpointError):
             unreachable[entry.endpoint.url] = str(have)
         elif have is not None:
             loaded[entry] = have
     desired = await plane.reader.read()
     found = {entry: await differs(plane, entry, have, desired) for entry, have in loaded.items()}
-    return Observation(desired, entries, loaded, found, unreachable, listing.refused)
+    return Observation(desired, entries, loaded, found, unreachable, listing.refused, times)
 
 
-async def _loaded(plane: ControlPlane, late: Late, entry: RegisteredEndpoint) -> Loaded | None:
+async def _unless_late(
+    held: Callable[[RegisteredEndpoint], Awaitable[Loaded]], late: Late, entry: RegisteredEndpoint
+) -> Loaded | None:
     """Return what an endpoint holds; None where it is late. Raises `EndpointError`."""
-    asking = asyncio.ensure_future(loaded_on(plane, entry))
+    asking = asyncio.ensure_future(held(entry))
     try:
         while not asking.done():
             if entry.endpoint in late():

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
 from tidegate.control.desired import Desired, Reason
+from tidegate.control.endpoints import Times
 from tidegate.control.failures import Failures
 from tidegate.control.inspection import WAIT_S, unreadable
 from tidegate.control.observe import Action, ActionKind, Late, Observation, observe, waiting
@@ -72,8 +73,14 @@ class EndpointStatus:
     models: tuple[ModelStatus, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        models = [each.as_dict() for each in self.models]
-        return asdict(self) | {"seen_at": iso_time(self.seen_at), "models": models}
+        return {
+            "url": self.url,
+            "pid": self.pid,
+            "state": self.state,
+            "seen_at": iso_time(self.seen_at),
+            "note": self.note,
+            "models": [each.as_dict() for each in self.models],
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +132,7 @@ class FleetReport:
         waiting: failed loads that this process tries again later.
         problems: what could not be read, and what cannot be.
         inspected_at: when it was last looked whether what is live is stored whole and answers; None: not yet.
+        times: what the models of the ready servers took, where that was asked for; it is not in `as_dict`.
         bad: the revisions that were rolled back, the last one first; they go live only where a person says so.
     """
 
@@ -139,6 +147,7 @@ class FleetReport:
     problems: tuple[str, ...]
     bad: tuple[BadMark, ...] = ()
     inspected_at: float | None = None
+    times: Times = field(default_factory=dict)
 
     @property
     def live(self) -> RevisionStatus | None:
@@ -197,14 +206,16 @@ async def read_status(
     *,
     asks: bool = True,
     late: Late = tuple,
+    timed: bool = False,
 ) -> FleetReport:
     """Read the fleet from the stores and from every endpoint. Changes nothing.
 
     `pids` are the process ids of the servers that the asking process runs; an inspection of what is live is waited for
     `inspection_s` seconds. A process that may not ask the servers says so by `asks`: then their state is what they report to the
-    registry, and their models and the drift are not in the report. Nor are those of servers that are `late`.
+    registry, and their models and the drift are not in the report. Nor are those of servers that are `late`. With `timed` the report
+    has what models took, too.
     """
-    seen = await observe(plane, tuple(EndpointState), asks=asks, late=late)
+    seen = await observe(plane, tuple(EndpointState), asks=asks, late=late, timed=timed)
     desired = seen.desired
     engine, problems = await _engine(plane, desired)
     inspected = await plane.inspector.look(desired, _targets(seen, engine), inspection_s)
@@ -224,6 +235,7 @@ async def read_status(
         problems=tuple(dict.fromkeys(problems)),
         inspected_at=inspected.at,
         bad=() if desired.pointer is None else desired.pointer.bad,
+        times=seen.times,
     )
 
 

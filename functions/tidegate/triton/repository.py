@@ -211,10 +211,7 @@ def _unloading(value: Any) -> bool:
 def _loaded(value: Any) -> Loaded:
     versions: dict[str, set[int]] = {}
     for entry in member(value, "model_stats", list):
-        version = version_of(member(entry, "version", str))
-        if version is None:
-            raise ValueError(f"a model has the version {entry['version'][:40]!a}")
-        versions.setdefault(member(entry, "name", str), set()).add(version)
+        versions.setdefault(member(entry, "name", str), set()).add(_version(entry))
     return {model: frozenset(found) for model, found in versions.items()}
 
 
@@ -231,19 +228,24 @@ def _finished(value: Any) -> Mapping[str, int]:
 def _times(value: Any) -> Mapping[tuple[str, int], ModelTimes]:
     found = {}
     for entry in member(value, "model_stats", list):
-        version, stats = version_of(member(entry, "version", str)), member(entry, "inference_stats", dict)
-        if version is not None:
-            kinds = {name: member(stats, name, dict) for name in _TIMED}
-            total, failed, queue, *computed = (kinds[name] for name in _TIMED)
-            found[member(entry, "name", str), version] = ModelTimes(
-                _whole(total, "count"),
-                _whole(total, "ns"),
-                _whole(queue, "ns"),
-                _whole(failed, "count"),
-                _whole(entry, "execution_count"),
-                *(_whole(each, "ns") for each in computed),
-            )
+        stats = member(entry, "inference_stats", dict)
+        total, failed, queue, *computed = (member(stats, name, dict) for name in _TIMED)
+        found[member(entry, "name", str), _version(entry)] = ModelTimes(
+            _whole(total, "count"),
+            _whole(total, "ns"),
+            _whole(queue, "ns"),
+            _whole(failed, "count"),
+            _whole(entry, "execution_count"),
+            *(_whole(each, "ns") for each in computed),
+        )
     return found
+
+
+def _version(entry: Any) -> int:
+    version = version_of(member(entry, "version", str))
+    if version is None:
+        raise ValueError(f"a model has the version {entry['version'][:40]!a}")
+    return version
 
 
 def _whole(value: Any, name: str) -> int:
