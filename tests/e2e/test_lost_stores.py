@@ -123,9 +123,15 @@ def test_a_local_s3_that_hangs_or_dies_takes_nothing_down_and_is_filled_again(
     time.sleep(2)
     pid = local_aws(stack)
     os.kill(pid, signal.SIGSTOP)
-    fleet = stack.get("/v1/fleet", late=True)  # which would take a minute, and end here, if it waited for the store
-    assert (fleet["healthy"], bool(fleet["as_of"])) == (False, True)
-    assert "\ntidegate_healthy 0\n" in metrics(stack), "an alert of it needs the scrape"
+
+    def seen() -> dict[str, Any]:
+        fleet: dict[str, Any] = stack.get("/v1/fleet", late=True)  # which would end here if it waited for the store
+        return fleet
+
+    # A store that is late once in a while is no problem.
+    assert eventually(lambda: not seen()["healthy"])
+    assert seen()["as_of"]
+    assert eventually(lambda: "\ntidegate_healthy 0\n" in metrics(stack)), "an alert of it needs the scrape"
     os.kill(pid, signal.SIGCONT)
     assert eventually(lambda: is_well(stack)), problems(stack)
     os.kill(pid, signal.SIGKILL)
