@@ -32,7 +32,7 @@ MODULES = (
     "rules/conditions", "rules/decision", "rules/engine", "rules/index", "rules/masks", "rules/resolved", "rules/sticky",
     "rules/values",
     "shadows/copy", "shadows/counts", "shadows/exchange", "shadows/sampled",
-    "triton/answer_body", "triton/connection", "triton/pool", "triton/request_bytes", "triton/transport",
+    "triton/answer_body", "triton/connection", "triton/known_head", "triton/pool", "triton/request_bytes", "triton/transport",
     "web/access_log", "web/authorize", "web/bodies", "web/context", "web/decided", "web/entry", "web/head", "web/http",
     "web/model_answers", "web/routes",
     "web/streams",

@@ -24,28 +24,16 @@ from tidegate.errors import (
 )
 from tidegate.ports import Done, HttpRequest, HttpResponse
 from tidegate.triton.answer_body import AnswerBody
+from tidegate.triton.known_head import KnownHead, head_of
 from tidegate.triton.request_bytes import SLICE_BYTES, write_paced
 
 _MOST_HEAD_BYTES: Final = 65_536
 _PARSED_BELOW_BYTES: Final = 65_536
-_MOST_KEPT_BYTES: Final = 1_024
-_END_OF_HEAD: Final = b"\r\n\r\n"
 _BODILESS: Final = frozenset({204, 304})
 _NOTHING: Final = memoryview(b"")
 _FRAMING: Final = frozenset({b"content-length", b"transfer-encoding"})
 _SPENT: Final = httptools.HttpResponseParser(None)
 """The parser of all connections that are not open."""
-
-
-class _KnownHead:
-    """The head of a response with a Content-Length, after which the connection stays open: what llhttp made of these bytes."""
-
-    def __init__(self, head: bytes, status: int, headers: list[tuple[bytes, bytes]], length: int) -> None:
-        self.head: Final = head
-        self.status: Final = status
-        self.headers: Final = headers
-        self.length: Final = length
-        self.size_bytes: Final = len(head) + length
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +81,7 @@ class Connection(asyncio.Protocol):
         self._headers: list[tuple[bytes, bytes]] = []
         self._head_bytes = 0
         self._length: int | None = None
-        self._known: _KnownHead | None = None
+        self._known: KnownHead | None = None
         self._body: list[bytes] = []
         self._body_left = 0
         self._size_bytes = 0
@@ -200,9 +188,10 @@ class Connection(asyncio.Protocol):
             return
         begins, self._started = not self._started, True
         known = self._known
-        if known is not None and begins and len(data) == known.size_bytes and self._is_known(known, data):
+        if known is not None and begins and known.begins(data) and self._is_whole(known.length):
+            # llhttp is at the start of a response before it and after it.
             self._headers = known.headers
-            self._body = [data[len(known.head) :]] if known.length else []
+            self._body = [known.body_of(data)] if known.length else []
             self._finish(known.status)
             self._settle()
             return
@@ -219,21 +208,16 @@ class Connection(asyncio.Protocol):
             self.abort()
         self._settle()
 
-    def _is_known(self, known: _KnownHead, data: bytes) -> bool:
-        """Return whether `data` is a whole response with a known head. It is then handled without llhttp, which is at the start of a
-        response before it and after it: the responses of one model mostly have the same head, and parsing it is half of the work."""
+    def _is_whole(self, length: int) -> bool:
+        """Return whether a response with so long a body is handed on as a whole."""
         above = self._stream_above
-        return data.startswith(known.head) and not self._bodiless and (above is None or known.length <= above != 0)
+        return not self._bodiless and (above is None or length <= above != 0)
 
     def _know(self, data: bytes) -> None:
         """Keep the head of a small response, if `data` was that and nothing else."""
         length = self._length
-        if self._under_way or not self.usable or length is None or length > UNCOUNTED_BYTES:
-            return
-        head_bytes = len(data) - length
-        if 4 <= head_bytes <= _MOST_KEPT_BYTES and data.find(_END_OF_HEAD) == head_bytes - 4:
-            head = data[:head_bytes]
-            self._known = _KnownHead(head, self._parser.get_status_code(), self._headers, length)
+        if not self._under_way and self.usable and length is not None:
+            self._known = head_of(data, self._parser.get_status_code(), self._headers, length) or self._known
 
     def _settle(self) -> None:
         # After all received data is parsed: bytes after the response have made the connection unusable by now.
