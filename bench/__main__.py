@@ -13,6 +13,7 @@ from pathlib import Path
 from bench import (
     admission,
     analyse,
+    client,
     cold_start,
     compare,
     decide,
@@ -35,6 +36,7 @@ BENCHMARKS = {
     module.__name__.removeprefix("bench."): module
     for module in (
         decide,
+        client,
         gateway,
         rpc,
         hedging,

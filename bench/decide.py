@@ -45,7 +45,7 @@ def run() -> str:
         if size <= 1_000:
             peers["powertools"] = (_feature_flags(rules), max(3, 2_000 // size))
         figures = _interleaved(peers, batch)
-        load_ms = statistics.median(_timed(partial(load_bundle, data)) for _ in range(ROUNDS)) * 1e3
+        load_ms = statistics.median(timed(partial(load_bundle, data)) for _ in range(ROUNDS)) * 1e3
         medians[size] = figures["tidegate"]
         flags = f"{figures['powertools']:.0f}" if "powertools" in figures else "not measured"
         lines.append(
@@ -82,16 +82,16 @@ def _interleaved(peers: dict[str, tuple[Decide, int]], batch: list[Context]) -> 
             decide(context)
     for _ in range(ROUNDS):
         for name, (decide, count) in peers.items():
-            samples[name].append(_timed(partial(_decide_all, decide, batch[:count])) / count * 1e6)
+            samples[name].append(timed(partial(decide_all, decide, batch[:count])) / count * 1e6)
     return {name: statistics.median(values) for name, values in samples.items()}
 
 
-def _decide_all(decide: Decide, batch: list[Context]) -> None:
+def decide_all(decide: Decide, batch: list[Context]) -> None:
     for context in batch:
         decide(context)
 
 
-def _timed(work: Callable[[], Any]) -> float:
+def timed(work: Callable[[], Any]) -> float:
     start = time.perf_counter()
     work()
     return time.perf_counter() - start

@@ -64,6 +64,13 @@ class Settings:
         "redacted|passed",
         "redacted or passed",
     )
+    bundle_readers: str | None = kinds.text(
+        None,
+        "Who may read all the rules and the addresses of shards (`GET /v1/bundle`, `GET /v1/shards`), to decide in their own process: "
+        "granted (callers with `bundle: true` in callers.yaml, and operators) or everyone; unset: granted, and everyone by the local stack.",
+        "granted|everyone",
+        "granted or everyone",
+    )
     max_connections: int = kinds.whole(
         1024,
         "Open connections of callers to the local gateway; half of the process's descriptors are the limit where that is "

@@ -162,6 +162,8 @@ def build_gateway(
         observe=observe,
         shadowing=shadowing,
         operator_token=settings.operator_token,
+        is_bundle_open=settings.bundle_readers == "everyone",
+        rpc_port_of=rpc_port_of,
         sequence_key=sequence_key or (lambda: settings.sequence_key or ""),
         max_active_requests=settings.max_active_requests,
         limit_shares=settings.limit_shares,

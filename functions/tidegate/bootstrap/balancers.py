@@ -49,7 +49,11 @@ def resolves(path: str) -> bool:
     parts = path.split("/")[1:]
     if parts[:2] == ["v1", "objectives"]:
         return len(parts) == 2 or (len(parts) == 4 and parts[3] == "resolve")
-    return path in ("/openapi.json", FLAGS) or path.startswith(f"{FLAGS}/") or parts[0] == "authorize"
+    return (
+        path in ("/openapi.json", "/v1/bundle", "/v1/shards", FLAGS)
+        or path.startswith(f"{FLAGS}/")
+        or parts[0] == "authorize"
+    )
 
 
 def _endpoint(shard: str, address: Any) -> Endpoint:

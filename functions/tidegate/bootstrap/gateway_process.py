@@ -86,7 +86,12 @@ async def _run(control: GatewayChannel, link: GatewayLink, listener: socket.sock
     workers = Workers(MOST_WORKERS)
     shadows = control.shadows(settings)
     # The developer of a model reads its errors, on the machine that it runs on.
-    settings = replace(settings, model_errors=settings.model_errors or "passed")
+    settings = replace(
+        settings,
+        model_errors=settings.model_errors or "passed",
+        # It listens on this machine alone.
+        bundle_readers=settings.bundle_readers or "everyone",
+    )
     log = None if settings.access_log in (None, OFF) else LogFile(settings.access_log)
     loop = asyncio.get_running_loop()
 

@@ -12,9 +12,6 @@ from tidegate.ports import Endpoint, Headers, Hedge, HttpRequest, HttpResponse, 
 from tidegate.ports.tracing import continued
 from tidegate.rules.decision import Target
 
-TRAFFIC_HEADER: Final = b"Tidegate-Param-tidegate_traffic"
-"""The header that tells a model the class of a request."""
-
 
 class Call:
     """One request to the model that a decision picks.

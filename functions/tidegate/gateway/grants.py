@@ -39,9 +39,9 @@ class Grants:
         Raises:
             RefusedError: the request's caller is unknown, or may not use the objective.
         """
-        if engine.callers is None:
+        caller = self.caller(engine, identity)
+        if caller is None:
             return None
-        caller = self._caller(engine, identity)
         if not caller.may_use(objective):
             near = suggestion(nearest(objective, caller.objectives or ()))
             raise _not_granted(
@@ -51,6 +51,14 @@ class Grants:
                 objective=objective,
             )
         return caller
+
+    def caller(self, engine: Engine, identity: Any) -> Caller | None:
+        """Return the request's caller; None if the rules have no callers.
+
+        Raises:
+            RefusedError: the request's caller is unknown.
+        """
+        return None if engine.callers is None else self._caller(engine, identity)
 
     def usable(self, engine: Engine, identity: Any) -> list[Objective]:
         """Return the objectives that the request's caller may use.

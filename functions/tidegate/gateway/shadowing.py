@@ -11,9 +11,10 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from tidegate.gateway.call import TRAFFIC_HEADER, Call, Outcome
+from tidegate.gateway.call import Call, Outcome
 from tidegate.gateway.dispatcher import Dispatcher
 from tidegate.oip.infer_message import parameter_fields
+from tidegate.oip.parameters import TRAFFIC
 from tidegate.ports import Endpoint, Headers, ShadowSink, Span
 from tidegate.ports.tracing import continued
 from tidegate.rules.contract import Ranking, Traffic
@@ -24,7 +25,7 @@ from tidegate.shadows.exchange import Answer, Pair
 from tidegate.shadows.sampled import SAMPLED, PairCounts
 
 _MOST_KEPT: Final = 4096
-_MARK: Final = parameter_fields([(TRAFFIC_HEADER, Traffic.SHADOW.value.encode())])
+_MARK: Final = parameter_fields([(TRAFFIC, Traffic.SHADOW.value.encode())])
 """What tells the model of a serialized request that it is a shadow's."""
 
 
@@ -159,6 +160,6 @@ class Shadowing:
 
 def _marked(headers: Headers) -> Headers:
     """Return headers that tell the model that a request is a shadow's."""
-    kept = [each for each in headers if each[0] != TRAFFIC_HEADER]
-    kept.append((TRAFFIC_HEADER, Traffic.SHADOW.value.encode()))
+    kept = [each for each in headers if each[0] != TRAFFIC]
+    kept.append((TRAFFIC, Traffic.SHADOW.value.encode()))
     return kept

@@ -62,6 +62,7 @@ def _caller(name: str, spec: CallerSpec, objectives: Set[str], world: World, rep
         _limits(spec, objectives, (*at, "limits"), report) or None,
         Priority(spec.priority),
         tuple(sorted({Traffic(mark) for mark in spec.marks})),
+        spec.bundle,
     )
 
 

@@ -375,6 +375,10 @@ class CallerSpec(LimitSpec):
     marks: list[Literal["synthetic", "replay"]] = Field(
         [], description="Classes that it may give to single requests, by the header Tidegate-Traffic."
     )
+    bundle: StrictBool = Field(
+        False,
+        description="Whether it may read all the rules and the addresses of shards, to decide in its own process.",
+    )
 
 
 class CallersFile(Model):

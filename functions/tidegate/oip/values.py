@@ -32,7 +32,12 @@ _WORDS = {"BOOL": "true or false", "BYTES": "text"}
 
 
 def encode_inputs(tensors: Sequence[Tensor], inputs: Mapping[str, Any], most_values: int) -> tuple[bytes, int]:
-    """Return an inference request with binary tensors, and the length of its JSON part in bytes.
+    """Return an inference request with binary tensors, and the length of its JSON part in bytes; see `raw_inputs`."""
+    return write_request(raw_inputs(tensors, inputs, most_values), {})
+
+
+def raw_inputs(tensors: Sequence[Tensor], inputs: Mapping[str, Any], most_values: int) -> list[RawTensor]:
+    """Return plain JSON values as a model's input tensors.
 
     All inputs together may have at most `most_values` values. A missing input is not an error here: the model knows which of
     its inputs are optional.
@@ -66,7 +71,7 @@ def encode_inputs(tensors: Sequence[Tensor], inputs: Mapping[str, Any], most_val
         if any(wanted not in (-1, size) for wanted, size in zip(tensor.shape, shape, strict=True)):
             raise _unfit(tensor, f"has the shape {sizes}")
         raw.append(RawTensor(name, tensor.datatype, shape, _encode(tensor, flat, sizes)))
-    return write_request(raw, {})
+    return raw
 
 
 def decode_outputs(body: bytes, header_length: int | None) -> dict[str, Any]:
@@ -77,8 +82,21 @@ def decode_outputs(body: bytes, header_length: int | None) -> dict[str, Any]:
             finite, or not UTF-8. `output` names it.
     """
     try:
-        outputs: dict[str, Any] = {}
-        for name, datatype, shape, data in read_answer(body, header_length):
+        tensors = read_answer(body, header_length)
+    except MalformedAnswerError as error:
+        raise ModelAnswerError("the answer is not in the form of the Open Inference Protocol") from error
+    return plain_outputs(tensors)
+
+
+def plain_outputs(tensors: Iterable[RawTensor]) -> dict[str, Any]:
+    """Return output tensors by name, as nested lists in their shape.
+
+    Raises:
+        ModelAnswerError: as `decode_outputs`.
+    """
+    outputs: dict[str, Any] = {}
+    try:
+        for name, datatype, shape, data in tensors:
             flat = _decode(name, datatype, data) if isinstance(data, bytes) else flattened(data)
             if len(flat) != math.prod(shape):
                 raise ModelAnswerError(f"output {name!r} holds {len(flat)} elements for the shape {shape}", output=name)

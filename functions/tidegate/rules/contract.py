@@ -143,6 +143,7 @@ class Caller:
     `objectives` are those it may use (None: all), `overrides` the targets it may pin, as `model` or `model/version`
     (None: every one that is loaded; empty: none). `limit` is of all its requests, `limits` of those for one objective (None:
     none has one). `traffic` is the class of its requests, and `marks` are the other classes that it may give to single ones.
+    With `reads_bundle` it may read all the rules, to decide by itself.
     """
 
     name: str
@@ -153,6 +154,7 @@ class Caller:
     limits: Mapping[str, Limit] | None = None
     priority: Priority = Priority.NORMAL
     marks: tuple[Traffic, ...] = ()
+    reads_bundle: bool = False
 
     def may_use(self, objective: str) -> bool:
         return self.objectives is None or objective in self.objectives

@@ -35,6 +35,7 @@ class Engine:
     Every method that takes the name of an objective raises `UnknownObjectiveError` where there is none of that name.
 
     Attributes:
+        bundle: what it was made from.
         revision: the bundle's revision; `rules` is the part of it that names the rules, which every decision has.
         objectives: the contract of every objective, by name.
         fleet: shards, placement of models, aliases.
@@ -43,6 +44,7 @@ class Engine:
 
     def __init__(self, bundle: Bundle, clock: Callable[[], float] = time.time) -> None:
         manifest = bundle.manifest
+        self.bundle = bundle
         self.revision, self.rules = bundle.revision, bundle.rules
         self.fleet, self.callers = manifest.fleet, manifest.callers
         self._clock = clock

@@ -17,7 +17,7 @@ from tidegate.gateway.private_ids import PrivateIds
 from tidegate.gateway.quotas import Quotas
 from tidegate.gateway.service import Service
 from tidegate.gateway.shadowing import Shadowing
-from tidegate.ports import CountRequest, EngineSource, FleetStatus, Observe, Offload, Tracer
+from tidegate.ports import CountRequest, Endpoint, EngineSource, FleetStatus, Observe, Offload, Tracer
 from tidegate.ports.console import ConsoleBackend
 from tidegate.web.access_log import AccessLog
 from tidegate.web.authorize import Authorization
@@ -30,6 +30,7 @@ from tidegate.web.heavy import InlineOffload
 from tidegate.web.model_answers import ModelAnswers, ModelErrors
 from tidegate.web.parts import HandlerParts, TimeLeft
 from tidegate.web.v1 import V1Handler
+from tidegate.web.v1_bundle import BundleHandler
 from tidegate.web.v2 import V2Handler
 
 _BUFFERED_BYTES = 512 * 1024 * 1024
@@ -112,6 +113,8 @@ def create_app(
     count: CountRequest | None = None,
     routes: Sequence[BaseRoute] = (),
     authorizes: bool = False,
+    is_bundle_open: bool = False,
+    rpc_port_of: Callable[[Endpoint], int | None] | None = None,
 ) -> Gateway:
     """Create the gateway's ASGI app.
 
@@ -143,6 +146,8 @@ def create_app(
         tracer: records each request that names an objective; None for no traces.
         count: counts each request, by its route and its status; None: they are not counted.
         routes: further routes, after the gateway's own.
+        is_bundle_open: whether every caller may read the bundle and the addresses of shards; else those with the grant.
+        rpc_port_of: returns an endpoint's port for gRPC, if it has one; None: shards are shown without.
         authorizes: whether `/authorize` answers a proxy that carries requests itself.
     """
     grants = Grants(caller_of, _HOW_TO_SEND if caller_of is header_caller else "no authorizer gave it")
@@ -175,8 +180,13 @@ def create_app(
     )
     forwarder = None if console is None else Forwarder(console, parts.budget)
     forwarded = () if forwarder is None else forwarder.routes()
-    v1 = V1Handler(parts, fleet, Operators(operator_token), decision_ttl_ms, console is not None)
-    app = Gateway(routes=[*v1.routes(), *forwarded, *routes], exception_handlers=v1.exception_handlers())
+    operators = Operators(operator_token)
+    bundles = BundleHandler(parts.service, operators, rpc_port_of, is_open=is_bundle_open)
+    v1 = V1Handler(parts, fleet, operators, decision_ttl_ms, console is not None)
+    app = Gateway(
+        routes=[*v1.routes(), *bundles.routes(v1.guarded), *forwarded, *routes],
+        exception_handlers=v1.exception_handlers(),
+    )
     # A redirect would send the caller, with its context, to the host in its `Host` header.
     app.router.redirect_slashes = False
     app.parts = parts

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 from urllib.parse import quote
 
-from tidegate.gateway.call import TRAFFIC_HEADER
+from tidegate.oip.parameters import origin_headers, parameter_headers
 from tidegate.rules import Traffic
 from tidegate.rules.decision import Decision, Target
 from tidegate.web.http import HeaderList
@@ -49,10 +49,7 @@ class DecisionHeaders:
             return kept[1]
         if len(self._parameters) >= _MOST_KEPT:
             self._parameters.clear()
-        headers = tuple(
-            (b"Tidegate-Param-" + quote(name, safe="").encode(), _parameter(value))
-            for name, value in decision.parameters.items()
-        )
+        headers = parameter_headers(decision.parameters)
         self._parameters[id(decision)] = (decision, headers)
         return headers
 
@@ -63,12 +60,8 @@ class DecisionHeaders:
             return kept
         if len(self._origins) >= _MOST_KEPT:
             self._origins.clear()
-        headers = [(TRAFFIC_HEADER, traffic.value.encode())]
-        if caller is not None:
-            # callers.yaml has only names that are valid in a header.
-            headers.append((b"Tidegate-Param-tidegate_caller", caller.encode()))
-        self._origins[caller, traffic] = tuple(headers)
-        return self._origins[caller, traffic]
+        self._origins[caller, traffic] = headers = origin_headers(caller, traffic.value)
+        return headers
 
 
 def reason_of(decision: Decision, target: Target) -> str:
@@ -93,10 +86,3 @@ def _shown(decision: Decision, target: Target, shard: str) -> HeaderList:
         b"tidegate-reason": reason_of(decision, target),
     }
     return tuple((name, header_value(str(value))) for name, value in values.items() if value is not None)
-
-
-def _parameter(value: str | int | float | bool) -> bytes:
-    # Text needs no encoding: the compiler refuses parameters that are not valid in a header.
-    if isinstance(value, bool):
-        return b"true" if value else b"false"
-    return str(value).encode()

@@ -92,6 +92,12 @@ def ascii_value(value: bytes) -> bytes:
     return quote(value, safe=_PRINTABLE).encode()
 
 
+def named_tag(tag: bytes, sent: Sequence[bytes]) -> bool:
+    """Return whether the values of `If-None-Match` name a tag (https://www.rfc-editor.org/rfc/rfc9110#section-13.1.2)."""
+    named = [each.strip().removeprefix(b"W/") for value in sent for each in value.split(b",")]
+    return tag in named or b"*" in named
+
+
 def header_values(headers: RawHeaders, name: bytes) -> list[bytes]:
     """Return every value of the header `name` (lower case), in order, without surrounding blanks.
 

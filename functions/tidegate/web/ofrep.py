@@ -33,6 +33,7 @@ from tidegate.web.http import (
     header_values,
     json_answer,
     json_bytes_answer,
+    named_tag,
 )
 from tidegate.web.json_body import check_media
 from tidegate.web.parts import HandlerParts
@@ -93,7 +94,7 @@ class RemoteEvaluation:
             return _failed(request, error, None, None, {})
         body = compact({"flags": flags})
         tag = b'"%b"' % sha256(body).hexdigest()[:_ETAG_DIGITS].encode()
-        if _matches(tag, header_values(head.headers, b"if-none-match")):
+        if named_tag(tag, header_values(head.headers, b"if-none-match")):
             return Answer(304, [(b"etag", tag)], b"")
         return json_bytes_answer(body, [(b"etag", tag)])
 
@@ -238,9 +239,3 @@ def _failure(
             code = "PARSE_ERROR"
     document = {"errorCode": code, "errorDetails": failure.detail}
     return status, document if key is None else {"key": key, **document}, failure.headers
-
-
-def _matches(tag: bytes, sent: list[bytes]) -> bool:
-    """Return whether `If-None-Match` names a tag (https://www.rfc-editor.org/rfc/rfc9110#section-13.1.2)."""
-    named = [each.strip().removeprefix(b"W/") for value in sent for each in value.split(b",")]
-    return tag in named or b"*" in named

@@ -7,9 +7,9 @@ _OBJECTIVE = "/v1/objectives/{objective}"
 _FLAGS = ("/ofrep/v1/evaluate/flags", "/ofrep/v1/evaluate/flags/{objective}")
 ROUTES = frozenset(
     {
-        "/", "/console", "/metrics", "/openapi.json", "/v2", "/v2/health/live", "/v2/health/ready", *_FLAGS, "/v1/drafts", "/v1/events", "/v1/fleet",
+        "/", "/console", "/metrics", "/openapi.json", "/v2", "/v2/health/live", "/v2/health/ready", *_FLAGS, "/v1/bundle", "/v1/drafts", "/v1/events", "/v1/fleet",
         "/v1/graph", "/v1/models", "/v1/models/{model}", "/v1/objectives", "/v1/overview", "/v1/placement", "/v1/revisions",
-        "/v1/revisions/diff", "/v1/rollback", _OBJECTIVE,
+        "/v1/revisions/diff", "/v1/rollback", "/v1/shards", _OBJECTIVE,
         *(f"{_OBJECTIVE}/{each}" for each in ("cases", "infer", "resolve", "source", "stream", "traffic")),
         *(f"/authorize/v2/models/{{objective}}{each}" for each in ("", "/config", "/generate", "/generate_stream", "/infer", "/ready", "/stats")),
         "/authorize/inference.GRPCInferenceService/{method}",

@@ -63,22 +63,22 @@ class V1Handler:
         """Return the route table."""
         infer, resolve = self._inference.infer, self._inference.resolve
         return [
-            Route("/v1/objectives", self._guarded(self._list)),
-            Route("/v1/objectives/{objective}", self._guarded(self._describe)),
-            Route("/v1/objectives/{objective}/infer", self._guarded(infer, _EXPLAIN), methods=["POST"]),
-            Route("/v1/objectives/{objective}/stream", self._guarded(self._stream.stream, _EXPLAIN), methods=["POST"]),
-            Route("/v1/objectives/{objective}/resolve", self._guarded(resolve, _EXPLAIN), methods=["POST"]),
+            Route("/v1/objectives", self.guarded(self._list)),
+            Route("/v1/objectives/{objective}", self.guarded(self._describe)),
+            Route("/v1/objectives/{objective}/infer", self.guarded(infer, _EXPLAIN), methods=["POST"]),
+            Route("/v1/objectives/{objective}/stream", self.guarded(self._stream.stream, _EXPLAIN), methods=["POST"]),
+            Route("/v1/objectives/{objective}/resolve", self.guarded(resolve, _EXPLAIN), methods=["POST"]),
             *RemoteEvaluation(self._parts, self._inference.body).routes(),
-            Route("/v1/fleet", self._guarded(self._fleet_status)),
-            Route("/", self._guarded(self._front_page.answer)),
-            Route("/openapi.json", self._guarded(self._openapi, _OBJECTIVE)),
+            Route("/v1/fleet", self.guarded(self._fleet_status)),
+            Route("/", self.guarded(self._front_page.answer)),
+            Route("/openapi.json", self.guarded(self._openapi, _OBJECTIVE)),
         ]
 
     def exception_handlers(self) -> dict[Any, Any]:
         """Return the handlers of Starlette's own errors: unknown paths and wrong methods."""
         return {HTTPException: _no_route}
 
-    def _guarded(self, endpoint: Endpoint, query: tuple[str, ...] = ()) -> Callable[[Request], Awaitable[Response]]:
+    def guarded(self, endpoint: Endpoint, query: tuple[str, ...] = ()) -> Callable[[Request], Awaitable[Response]]:
         """Wrap `endpoint` so that errors become problem documents; `query` lists the query parameters that it takes."""
 
         async def answer(request: Request) -> Response:

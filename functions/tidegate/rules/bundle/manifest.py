@@ -145,12 +145,14 @@ CALLER = Record(
     Caller,
     always=("objectives", "overrides", "traffic"),
     inlined=("limit", LIMIT),
+    renamed={"bundle": "reads_bundle"},
     objectives=_GRANTS,
     overrides=_GRANTS,
     traffic=Kind(Traffic),
     limits=table(LIMIT),
     priority=Kind(Priority),
     marks=array(Kind(Traffic)),
+    bundle=BOOLEAN,
 )
 _STEPS = table(table(INTEGER))
 _LAYER = Record(_Layer, key=TEXTS)

@@ -1,0 +1,104 @@
+"""The client for an event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, TypeVar
+
+from tidegate.client.async_connections import AsyncConnections
+from tidegate.client.base import ClientBase
+from tidegate.client.calling import Inference
+from tidegate.client.config import ClientConfig
+from tidegate.client.exchange import Ask, Reply, Request, Steps
+from tidegate.client.resolver import Resolution
+from tidegate.client.rpc import AsyncRpcChannels
+from tidegate.errors import EndpointError
+from tidegate.rules import Engine
+from tidegate.rules.decision import Decision
+
+T = TypeVar("T")
+
+
+class AsyncClient(ClientBase):
+    """`Client` with coroutines, for one event loop. No task runs while nothing is decided."""
+
+    def __init__(self, url: str, config: ClientConfig | None = None, **options: Any) -> None:
+        super().__init__(url, config, **options)
+        self._connections = AsyncConnections(self.config.connect_timeout_s)
+        self._channels = AsyncRpcChannels()
+        self._polling: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """End a poll that is under way, and close the idle connections."""
+        if self._polling is not None:
+            self._polling.cancel()
+            await asyncio.wait({self._polling})
+        await self._connections.close()
+        await self._channels.close()
+
+    async def decide(self, objective: str, context: Mapping[str, Any] | None = None) -> Decision:
+        """Return the decision for a context; see `Client.decide`."""
+        if self._decides:
+            return self._decided(await self._engine(), objective, context or {})
+        return (await self._resolved(objective, context or {})).decision
+
+    async def infer(
+        self,
+        objective: str,
+        inputs: Mapping[str, Any],
+        context: Mapping[str, Any] | None = None,
+        *,
+        timeout_ms: float | None = None,
+    ) -> Inference:
+        """Decide, and call the model; see `Client.infer`."""
+        if self._decides:
+            decision = self._decided(await self._engine(), objective, context or {})
+            resolution = Resolution(decision, self._rules.places)
+        else:
+            resolution = await self._resolved(objective, context or {})
+        return await self._run(self._calling(resolution, inputs, timeout_ms))
+
+    async def _resolved(self, objective: str, context: Mapping[str, Any]) -> Resolution:
+        kept = self._resolver.find(objective, context)
+        return await self._run(self._resolver.ask(objective, context)) if kept is None else kept
+
+    async def _engine(self) -> Engine:
+        rules = self._rules
+        if time.monotonic() >= rules.next_poll_s:
+            rules.load()
+            if self._polling is None or self._polling.done():
+                self._polling = asyncio.get_running_loop().create_task(self._run(rules.poll()))
+            if rules.engine is None:
+                # Shielded: whoever else waits needs it, too.
+                await asyncio.shield(self._polling)
+            elif rules.is_late:
+                await asyncio.wait({self._polling}, timeout=self.config.fresh_wait_s)
+        return rules.usable()
+
+    async def _run(self, steps: Steps[T]) -> T:
+        try:
+            ask = next(steps)
+            while True:
+                try:
+                    reply = await self._send(ask)
+                except EndpointError as error:
+                    ask = steps.throw(error)
+                else:
+                    ask = steps.send(reply)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+
+    async def _send(self, ask: Ask) -> Reply:
+        return await (self._connections.send(ask) if isinstance(ask, Request) else self._channels.send(ask))

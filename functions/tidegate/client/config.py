@@ -1,0 +1,101 @@
+"""What a client is told when it is made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from tidegate.errors import SettingsError
+
+
+class Decide(StrEnum):
+    """Where decisions are made."""
+
+    BUNDLE = "bundle"
+    """In this process, by the live bundle, which is polled."""
+
+    RESOLVER = "resolver"
+    """By a gateway or a resolver, which is asked; its decisions are kept for as long as it says."""
+
+
+class Protocol(StrEnum):
+    """How models are called."""
+
+    HTTP = "http"
+    GRPC = "grpc"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientConfig:
+    """The options of a client.
+
+    Attributes:
+        caller: the caller's name, where the gateway believes its header; sent with each request to it.
+        headers: further headers of requests to the gateway, such as `Authorization`.
+        decide: where decisions are made.
+        protocol: how models are called.
+        shards: addresses by shard: URLs, or `host:port` for gRPC; or the path of a JSON file with such an object, which is read again when it
+            changes. None: what the gateway says.
+        proxy: the URL (for gRPC `host:port`) of a proxy that sends each request to the shard in the header `Tidegate-Shard`, in place of `shards`.
+        cache_dir: a folder for the last good bundle, so that a process starts while the gateway is down; None: none is kept.
+        poll_s: time between two polls of the bundle, while decisions are made (> 0).
+        fresh_wait_s: longest time that a decision waits for a poll where the rules were not polled for longer than that, as after a pause.
+        max_age_s: rules that were last known to be live longer ago are not used; None: the last good ones are, however old.
+        stale_s: how long past its time a resolver's decision serves while the resolver does not answer.
+        timeout_ms: deadline of a request where neither rule nor objective has one.
+        connect_timeout_s: longest time to open a connection.
+    """
+
+    caller: str | None = None
+    headers: Mapping[str, str] | None = None
+    decide: Decide = Decide.BUNDLE
+    protocol: Protocol = Protocol.HTTP
+    shards: Mapping[str, Sequence[str]] | str | Path | None = None
+    proxy: str | None = None
+    cache_dir: str | Path | None = None
+    poll_s: float = 2.0
+    fresh_wait_s: float = 0.25
+    max_age_s: float | None = None
+    stale_s: float = 30.0
+    timeout_ms: float = 10_000.0
+    connect_timeout_s: float = 2.0
+
+    def __post_init__(self) -> None:
+        if self.poll_s <= 0:
+            raise SettingsError(f"poll_s must be above 0, got {self.poll_s:g}")
+        if self.proxy is not None and self.shards is not None:
+            raise SettingsError("shards and proxy exclude each other: a proxy knows where the shards are")
+        # A text from a configuration is as good as the enum.
+        object.__setattr__(self, "decide", Decide(self.decide))
+        object.__setattr__(self, "protocol", Protocol(self.protocol))
+        addresses = [] if self.proxy is None else [self.proxy]
+        if isinstance(self.shards, Mapping):
+            addresses += [address for found in self.shards.values() for address in found]
+        for address in addresses:
+            check_address(address, self.protocol)
+
+
+def check_address(address: str, protocol: Protocol) -> None:
+    """Check the address of a server.
+
+    Raises:
+        SettingsError: it is not a URL (`host:port` for gRPC).
+    """
+    if protocol is Protocol.GRPC:
+        host, _, port = address.rpartition(":")
+        if not host or "/" in address or not port.isdecimal():
+            raise SettingsError(f"{address!r} is no address for gRPC: write host:port")
+    else:
+        check_url(address)
+
+
+def check_url(url: str) -> None:
+    """Check the URL of a server. Raises `SettingsError`: it is none, or has a path."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/") or parts.query:
+        raise SettingsError(
+            f"{url!r} is no URL of a server: write http://host:port or https://host:port, without a path"
+        )

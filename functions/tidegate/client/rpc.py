@@ -1,0 +1,86 @@
+"""Calls over gRPC, by grpcio and the messages that tritonclient has. Nothing here is imported before it is used."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tidegate.client.exchange import Reply, Rpc
+from tidegate.client.tensors import grpc_messages, grpc_module
+from tidegate.errors import EndpointTimeoutError
+
+_SERVICE = "/inference.GRPCInferenceService/"
+_STATUSES = {
+    "INVALID_ARGUMENT": 400,
+    "UNAUTHENTICATED": 401,
+    "PERMISSION_DENIED": 403,
+    "NOT_FOUND": 404,
+    "UNIMPLEMENTED": 501,
+    "RESOURCE_EXHAUSTED": 503,
+    "UNAVAILABLE": 503,
+}
+"""The statuses that HTTP has for codes; 500 for any other."""
+
+_OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+
+
+class RpcChannels:
+    """Channels by address, for threads."""
+
+    def __init__(self) -> None:
+        self._channels: dict[str, Any] = {}
+
+    def send(self, rpc: Rpc) -> Reply:
+        """Carry an RPC out. Raises `EndpointTimeoutError`: it did not end in time."""
+        try:
+            message = self._method(rpc)(rpc.message, timeout=rpc.timeout_s, metadata=tuple(rpc.metadata))
+        except grpc_module().RpcError as error:
+            return _failed(rpc, error)
+        return Reply(200, message=message)
+
+    def close(self) -> None:
+        for channel in self._channels.values():
+            channel.close()
+
+    def _method(self, rpc: Rpc) -> Any:
+        channel = self._channels.get(rpc.address)
+        if channel is None:
+            channel = self._channels[rpc.address] = grpc_module().insecure_channel(rpc.address, options=_OPTIONS)
+        return _method_of(channel, rpc)
+
+
+class AsyncRpcChannels:
+    """Channels by address, of one event loop."""
+
+    def __init__(self) -> None:
+        self._channels: dict[str, Any] = {}
+
+    async def send(self, rpc: Rpc) -> Reply:
+        """Carry an RPC out. Raises `EndpointTimeoutError`: it did not end in time."""
+        channel = self._channels.get(rpc.address)
+        if channel is None:
+            channel = self._channels[rpc.address] = grpc_module().aio.insecure_channel(rpc.address, options=_OPTIONS)
+        try:
+            message = await _method_of(channel, rpc)(rpc.message, timeout=rpc.timeout_s, metadata=tuple(rpc.metadata))
+        except grpc_module().RpcError as error:
+            return _failed(rpc, error)
+        return Reply(200, message=message)
+
+    async def close(self) -> None:
+        for channel in self._channels.values():
+            await channel.close()
+
+
+def _method_of(channel: Any, rpc: Rpc) -> Any:
+    response = getattr(grpc_messages(), f"{rpc.method}Response")
+    return channel.unary_unary(
+        _SERVICE + rpc.method,
+        request_serializer=type(rpc.message).SerializeToString,
+        response_deserializer=response.FromString,
+    )
+
+
+def _failed(rpc: Rpc, error: Any) -> Reply:
+    code = error.code().name
+    if code == "DEADLINE_EXCEEDED":
+        raise EndpointTimeoutError(f"{rpc.address} did not answer within {rpc.timeout_s:.3g} s")
+    return Reply(_STATUSES.get(code, 500), body=(error.details() or "").encode())

@@ -1,0 +1,298 @@
+"""What the SDK does with a decision: it calls the model, tries its other places and its fallbacks, and gives its answer."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tidegate.client import AsyncClient, Client, Inference
+from tidegate.errors import DeadlineError, ModelRefusedError, RefusedError, UnavailableError
+from tidegate.gateway import Dispatcher
+from tidegate.ports import Endpoint
+from tidegate.rules import Engine, compile_directory, load_bundle
+from tidegate.testing import MemoryEndpointDirectory, MemoryEngineSource
+from tidegate.triton.transport import PooledTransport
+from tidegate.web import create_app
+
+from tests.support.listening import listening
+from tests.support.processes import refusing_port
+from tests.web.conftest import FakeTriton, Host, Received
+
+FLEET = """
+shards: {main: {replicas: 2}, spare: {replicas: 1}}
+models: {first: {shards: [main, spare]}, second: {shards: [spare]}}
+"""
+OBJECTIVE = """
+objective: ranking
+summary: Has a fallback.
+owner: tests
+context: {member_id: {type: string}}
+fallback: [second]
+timeout_ms: 60000
+rules: [{id: all, serve: first, parameters: {top_k: 20, strict: true, "a b": x}}]
+"""
+VECTORS = {"INPUT0": [[*range(16)]], "INPUT1": [[1] * 16]}
+Infer = Callable[..., Inference]
+
+
+@pytest.fixture(scope="module")
+def ranking(tmp_path_factory: pytest.TempPathFactory) -> Engine:
+    root = tmp_path_factory.mktemp("rules")
+    (root / "objectives").mkdir()
+    (root / "fleet.yaml").write_text(FLEET)
+    (root / "objectives" / "ranking.yaml").write_text(OBJECTIVE.replace('"a b": x', "mode: x"))
+    return load_bundle(compile_directory(root))
+
+
+def gateway_of(engine: Engine, shards: Mapping[str, int | None]) -> Any:
+    endpoints = {shard: (Endpoint(shard, "127.0.0.1", port),) for shard, port in shards.items() if port is not None}
+    dispatcher = Dispatcher(PooledTransport(), MemoryEndpointDirectory(endpoints))
+    return create_app(engines=MemoryEngineSource(engine), dispatcher=dispatcher, is_bundle_open=True)
+
+
+@pytest.fixture
+def url(engine: Engine, triton: Host) -> Iterator[str]:
+    """A gateway in front of a real Triton."""
+    with listening(gateway_of(engine, {"main": triton.port})) as served:
+        yield f"http://127.0.0.1:{served.port}"
+
+
+@pytest.fixture(params=["sync", "async"])
+def infer(request: pytest.FixtureRequest) -> Infer:
+    """`infer` of a new client of either kind: its options are given by name, after what `infer` takes."""
+
+    def by_thread(url: str, *arguments: Any, timeout_ms: float | None = None, **options: Any) -> Inference:
+        with Client(url, **options) as client:
+            return client.infer(*arguments, timeout_ms=timeout_ms)
+
+    def by_loop(url: str, *arguments: Any, timeout_ms: float | None = None, **options: Any) -> Inference:
+        async def once() -> Inference:
+            async with AsyncClient(url, **options) as client:
+                return await client.infer(*arguments, timeout_ms=timeout_ms)
+
+        return asyncio.run(once())
+
+    return by_thread if request.param == "sync" else by_loop
+
+
+@pytest.mark.parametrize("decide", ["bundle", "resolver"])
+def test_a_model_is_called_with_lists_and_with_arrays(url: str, infer: Infer, decide: str) -> None:
+    arrays = {name: np.array(value, np.int32) for name, value in VECTORS.items()}
+    for inputs in (VECTORS, arrays, {**VECTORS, "INPUT1": arrays["INPUT1"]}):
+        answer = infer(url, "adding", inputs, {"country": "NL"}, decide=decide)
+        assert answer.outputs["OUTPUT0"] == [[*range(1, 17)]]
+        assert answer.array("OUTPUT1").tolist() == [[*range(-1, 15)]]
+        assert (answer.decision.rule, answer.target.version, answer.shard, answer.fallback) == ("pinned", 1, "main", 0)
+
+
+def test_texts_travel_as_lists_and_as_arrays(url: str, infer: Infer) -> None:
+    plain = infer(url, "echoing", {"X": [1.5, 2.5]}, {"country": "SE"})
+    assert plain.outputs["Y"] == [[1.5, 2.5]]
+    (sent,) = plain.array("PARAMETERS").ravel().tolist()
+    assert json.loads(sent) == json.loads(plain.outputs["PARAMETERS"][0][0])
+
+
+def test_a_model_gets_the_rules_parameters_and_the_origin(url: str, infer: Infer) -> None:
+    answer = infer(url, "echoing", {"X": np.ones((1, 2), np.float32)}, {"country": "SE"})
+    parameters = {name.lower(): value for name, value in json.loads(answer.outputs["PARAMETERS"][0][0]).items()}
+    wanted = {"top_k": "20", "strict": "true", "greeting": "hello there", "ratio": "0.5", "tidegate_traffic": "real"}
+    assert {f"tidegate-param-{name}": value for name, value in wanted.items()}.items() <= parameters.items()
+
+
+def test_an_input_that_does_not_fit_is_refused_by_name(url: str, infer: Infer) -> None:
+    with pytest.raises(RefusedError, match="INPUT9"):
+        infer(url, "adding", {"INPUT9": [1]})
+    with pytest.raises(ModelRefusedError) as caught:
+        infer(url, "adding", {"INPUT0": np.zeros((1, 3), np.int32), "INPUT1": np.zeros((1, 3), np.int32)})
+    assert caught.value.status == 400
+
+
+def test_one_client_serves_many_threads_on_few_connections(url: str) -> None:
+    failures: list[BaseException] = []
+    with Client(url) as client:
+
+        def work() -> None:
+            try:
+                for _ in range(20):
+                    assert client.infer("adding", VECTORS).outputs["OUTPUT0"] == [[*range(1, 17)]]
+            except BaseException as error:  # noqa: BLE001
+                failures.append(error)
+
+        threads = [threading.Thread(target=work) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert failures == []
+        idle = [len(each) for each in client._connections._idle.values()]
+        assert max(idle) <= 8
+
+
+# Failures, by a scripted Triton.
+
+ANSWER = json.dumps(
+    {"model_name": "m", "outputs": [{"name": "Y", "datatype": "INT32", "shape": [1], "data": [7]}]}
+).encode()
+JSON = {"Content-Type": "application/json"}
+ONE = {"X": np.ones(1, np.int32)}
+
+
+def answering(**by_model: tuple[int, bytes]) -> Callable[[Received], tuple[int, Mapping[str, str], bytes]]:
+    def script(request: Received) -> tuple[int, Mapping[str, str], bytes]:
+        status, body = by_model.get(request.path.split("/")[3], (200, ANSWER))
+        return status, JSON, body
+
+    return script
+
+
+def error(text: str) -> bytes:
+    return json.dumps({"error": text}).encode()
+
+
+UNSERVED = error("Request for unknown model: 'first' is not found")
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "fallback", "tried"),
+    [
+        # The shard's other places, and then the fallback.
+        (404, UNSERVED, 1, ["first", "first", "second"]),
+        (503, error("Exceeds maximum queue size"), 1, ["first", "first", "second"]),
+        (502, b"", 1, ["first", "first", "second"]),
+        # The model would fail everywhere.
+        (500, error("boom"), 1, ["first", "second"]),
+    ],
+)
+def test_the_next_place_is_tried(
+    ranking: Engine, fake: FakeTriton, infer: Infer, status: int, body: bytes, fallback: int, tried: list[str]
+) -> None:
+    fake.script = answering(first=(status, body))
+    with listening(gateway_of(ranking, {"main": fake.port, "spare": fake.port})) as served:
+        answer = infer(f"http://127.0.0.1:{served.port}", "ranking", ONE)
+    assert (answer.outputs, answer.fallback, answer.target.name) == ({"Y": [7]}, fallback, "second")
+    assert [request.path.split("/")[3] for request in fake.received] == tried
+    assert len(answer.failures) == len(tried) - 1
+
+
+def test_a_models_own_refusal_is_the_answer(ranking: Engine, fake: FakeTriton, infer: Infer) -> None:
+    fake.script = answering(first=(400, error("unexpected shape for input 'X'")))
+    with (
+        listening(gateway_of(ranking, {"main": fake.port})) as served,
+        pytest.raises(ModelRefusedError, match="unexpected shape"),
+    ):
+        infer(f"http://127.0.0.1:{served.port}", "ranking", ONE)
+    assert len(fake.received) == 1
+
+
+def test_if_every_target_fails_the_first_error_is_raised(ranking: Engine, fake: FakeTriton, infer: Infer) -> None:
+    fake.script = answering(first=(500, error("first")), second=(500, error("second")))
+    shards = {"main": fake.port, "spare": fake.port}
+    with listening(gateway_of(ranking, shards)) as served, pytest.raises(ModelRefusedError, match="first"):
+        infer(f"http://127.0.0.1:{served.port}", "ranking", ONE)
+
+
+def test_servers_that_refuse_connections_are_passed_over(ranking: Engine, fake: FakeTriton, infer: Infer) -> None:
+    fake.script = answering()
+    with listening(gateway_of(ranking, {"main": refusing_port(), "spare": fake.port})) as served:
+        answer = infer(f"http://127.0.0.1:{served.port}", "ranking", ONE)
+    assert (answer.target.name, answer.shard, answer.fallback) == ("first", "spare", 0)
+    assert "cannot be reached" in answer.failures[0]
+    answers = "no server of objective 'ranking' answers"
+    with (
+        listening(gateway_of(ranking, {"main": refusing_port()})) as served,
+        pytest.raises(UnavailableError, match=answers),
+    ):
+        infer(f"http://127.0.0.1:{served.port}", "ranking", ONE)
+    with listening(gateway_of(ranking, {})) as served, pytest.raises(UnavailableError, match="has a known address"):
+        infer(f"http://127.0.0.1:{served.port}", "ranking", ONE)
+
+
+def test_a_server_that_hangs_costs_half_of_the_time(ranking: Engine, fake: FakeTriton, infer: Infer) -> None:
+    released = threading.Event()
+
+    def script(request: Received) -> tuple[int, Mapping[str, str], bytes]:
+        if "first" in request.path:
+            released.wait(60)
+        return 200, JSON, ANSWER
+
+    fake.script = script
+    try:
+        with listening(gateway_of(ranking, {"main": fake.port, "spare": fake.port})) as served:
+            url = f"http://127.0.0.1:{served.port}"
+            answer = infer(url, "ranking", ONE, timeout_ms=8000.0)
+            assert answer.fallback == 1
+            assert all("did not answer within" in each for each in answer.failures)
+            alone = {"main": [f"http://127.0.0.1:{fake.port}"]}
+            with pytest.raises(DeadlineError):
+                infer(url, "ranking", ONE, timeout_ms=300.0, shards=alone)
+    finally:
+        released.set()
+
+
+def test_requests_that_were_sent_are_retried_within_a_budget(ranking: Engine) -> None:
+    """A server that ends each connection with the request under way is not asked twice for every request."""
+    seen: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(scope["path"])
+        await receive()
+        raise ConnectionError
+
+    with listening(app) as broken, listening(gateway_of(ranking, {})) as served:
+        shards = {"main": [f"http://127.0.0.1:{broken.port}"], "spare": [f"http://127.0.0.1:{broken.port}"]}
+        with Client(f"http://127.0.0.1:{served.port}", shards=shards) as client:
+            client._caller._retries = 0.0
+            for _ in range(10):
+                with pytest.raises((UnavailableError, ModelRefusedError)):
+                    client.infer("ranking", ONE)
+    assert 10 <= len(seen) <= 10 + 10 * 2
+
+
+# Where shards are.
+
+
+def test_a_proxy_gets_the_shard_in_a_header(ranking: Engine, fake: FakeTriton, infer: Infer) -> None:
+    fake.script = answering(first=(404, UNSERVED))
+    with listening(gateway_of(ranking, {})) as served:
+        proxy = f"http://127.0.0.1:{fake.port}"
+        answer = infer(f"http://127.0.0.1:{served.port}", "ranking", ONE, proxy=proxy)
+    assert [request.header("tidegate-shard") for request in fake.received] == ["main", "spare", "spare"]
+    assert (answer.address, answer.shard) == (proxy, "spare")
+
+
+def test_addresses_come_from_a_file_that_may_change(
+    ranking: Engine, fake: FakeTriton, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake.script = answering()
+    file = tmp_path / "shards.json"
+    file.write_text(json.dumps({"main": [f"http://127.0.0.1:{refusing_port()}"]}))
+    with (
+        listening(gateway_of(ranking, {})) as served,
+        Client(f"http://127.0.0.1:{served.port}", shards=file) as client,
+    ):
+        monkeypatch.setattr(client._shard_file, "_LOOK_S", 0.0)
+        with pytest.raises(UnavailableError):
+            client.infer("ranking", ONE)
+        file.write_text(json.dumps({"main": [f"http://127.0.0.1:{fake.port}"]}))
+        assert client.infer("ranking", ONE).outputs == {"Y": [7]}
+        file.write_text("[]")
+        assert client.infer("ranking", ONE).outputs == {"Y": [7]}
+
+
+def test_without_numpy_arrays_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tidegate.client.tensors import Outputs
+    from tidegate.oip.framing import RawTensor
+
+    outputs = Outputs([RawTensor("Y", "INT32", [1], b"\x07\0\0\0")])
+    assert outputs.plain() == {"Y": [7]}
+    monkeypatch.setitem(__import__("sys").modules, "tritonclient", None)
+    with pytest.raises(ImportError, match=r"pip install tritonclient\[all\]"):
+        outputs.array("Y")
+    with pytest.raises(KeyError, match="the outputs are Y"):
+        outputs.array("Z")
