@@ -78,7 +78,7 @@ def commands(group: click.Group = main, prefix: str = "") -> Iterator[tuple[str,
 
 
 WITH_JSON = [name for name, command in commands() if any("--json" in each.opts for each in command.params)]
-SILENT = {"resolve-server", "up", "shard-agent", "models image describe"}
+SILENT = {"envoy config", "envoy run", "resolve-server", "up", "shard-agent", "models image describe"}
 """Commands that print no result: they run until they are stopped, or print a file."""
 
 

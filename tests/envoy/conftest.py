@@ -22,6 +22,7 @@ from tidegate.ports import LiveEntry
 from tidegate.rules import compile_directory
 
 from tests.support.aws import LocalAws
+from tests.support.processes import reserve_port
 from tests.support.stack import ROOT
 
 READY_TIMEOUT_S = 120
@@ -205,3 +206,16 @@ def resolver(folder: Path, variables: Mapping[str, str], workers: int = 2) -> It
     with command(folder / "resolver.log", "resolve-server", *arguments, variables=variables) as running:
         place, _ = running.wait_ready()
         yield running, int(place.rpartition(":")[2])
+
+
+@contextlib.contextmanager
+def envoy_beside(
+    url: str, folder: Path, variables: Mapping[str, str] | None = None, workers: int = 2
+) -> Iterator[tuple[Command, int]]:
+    """Run `tidegate envoy run` beside a stack, with its state in `folder`; gives Envoy's port."""
+    port = reserve_port()
+    arguments = ["--port", str(port), "--state", str(folder), "--workers", str(workers), "--stack", url]
+    own = {"TIDEGATE_POLL_INTERVAL_S": "0.2", **(variables or {})}
+    with command(folder.with_suffix(".log"), "envoy", "run", *arguments, variables=own) as running:
+        assert running.wait_ready() == [f"http://127.0.0.1:{port}"], running.errors
+        yield running, port

@@ -31,6 +31,7 @@ COMMANDS = {
     "facts": ("tidegate.cli.facts:facts", "Fill the table that models look facts up in."),
     "settings": ("tidegate.cli.about:settings", "Show every setting of the processes."),
     "version": ("tidegate.cli.about:version", "Show the versions of Tidegate and of Python."),
+    "envoy": ("tidegate.cli.envoy:envoy", "Carry requests by Envoy, and let Tidegate decide."),
     "resolve-server": ("tidegate.cli.resolve_server:resolve_server", "Decide for a proxy that carries the requests."),
     "console": ("tidegate.cli.console:console", "Print the link to the console of a running stack."),
     "status": ("tidegate.cli.status:status", "Show the fleet at a glance."),

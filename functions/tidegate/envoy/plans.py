@@ -24,6 +24,9 @@ PATH_HEADER: Final = "x-tidegate-path"
 PLAN_HEADER: Final = "x-tidegate-plan"
 """The steps; see `http_plan` and `rpc_plan`."""
 
+CODE_HEADER: Final = "x-tidegate-code"
+"""The code of a refused RPC, a number (https://grpc.github.io/grpc/core/md_doc_statuscodes.html)."""
+
 RPC: Final = "grpc:"
 """Prefix of the clusters that reach the servers' gRPC ports."""
 

@@ -8,9 +8,11 @@ refusal has such a status here.
 
 from __future__ import annotations
 
+import json
 from typing import Final
 
 from tidegate.envoy.plans import (
+    CODE_HEADER,
     PATH_HEADER,
     PLAN_HEADER,
     RPC,
@@ -42,6 +44,8 @@ RPC_SERVICE: Final = "/inference.GRPCInferenceService/"
 
 _ABOUT_MODEL: Final = frozenset({"ModelInfer", "ModelReady", "ModelMetadata", "ModelConfig", "ModelStatistics"})
 _MOST_KEPT: Final = 4096
+_RPC_CODES: Final = {400: 3, 403: 7, 404: 5, 409: 10, 413: 8, 429: 8, 431: 8}
+_UNKNOWN: Final = 2
 _LEAST_RETRIES: Final = 3
 _NOT_FORWARDED: Final = frozenset({b"tidegate-context", b"authorization", b"cookie"})
 _FROM_HEADERS: Final = (
@@ -74,6 +78,8 @@ class Authorization:
             if (record := scope.get(RECORD)) is not None:
                 record.fail(error)
             answer = oip_failure(error) if path.startswith(("/v2", RPC_SERVICE)) else problem(error)
+        if answer.status != 200 and path.startswith(RPC_SERVICE):
+            answer = _rpc_refusal(answer)
         await answer(scope, receive, send)
 
     async def _answer(self, scope: Scope, path: str) -> Answer:
@@ -104,7 +110,8 @@ class Authorization:
             )
         headers = self._headers(decided, action)
         origin = self._parts.decided.origin(decided.caller, decided.traffic)
-        return [*headers, *self._parts.decided.parameters(decision), *origin, *self._limits(head, decision, action)]
+        parameters = self._parts.decided.parameters(decision)
+        return [*headers, *parameters, *origin, *_logged(decided), *self._limits(head, decision, action)]
 
     async def _rpc(self, scope: Scope, head: RequestHead, method: str) -> list[tuple[bytes, bytes]]:
         if method not in _ABOUT_MODEL:
@@ -115,6 +122,8 @@ class Authorization:
                 "the metadata tidegate-objective must be sent once: a proxy does not read the objective from the message",
                 header="tidegate-objective",
             )
+        if any(name == b"grpc-encoding" and value != b"identity" for name, value in head.headers):
+            raise malformed("a proxy can add nothing to a compressed message: send it uncompressed, or ask a gateway")
         action = method if method != "ModelInfer" else "infer"
         decided = await self._decide(scope, head, named[0].decode("latin-1"), action)
         headers = self._rpc_headers(decided, action)
@@ -182,7 +191,7 @@ class Authorization:
         headers = [
             (SHARD_HEADER.encode(), (RPC + cluster_of(shape_of(steps))).encode()),
             (PLAN_HEADER.encode(), rpc_plan(steps, appended).encode()),
-            *((name.lower(), value) for name, value in origin),
+            *_logged(decided),
         ]
         return self._keep(decision, kind, headers)
 
@@ -205,6 +214,22 @@ class Authorization:
         caller_ms = head.timeout_ms()
         least_ms = most_ms if caller_ms is None else min(most_ms, caller_ms)
         return ((b"x-envoy-upstream-rq-timeout-ms", b"%d" % max(1, int(least_ms))),)
+
+
+def _rpc_refusal(answer: Answer) -> Answer:
+    """Return a refusal as Envoy turns it into that of an RPC: its text as the body, and the code in a header."""
+    text: bytes = json.loads(answer.body)["error"].encode()
+    code = b"%d" % _RPC_CODES.get(answer.status, _UNKNOWN)
+    described = (b"content-type", b"content-length")
+    headers = [header for header in answer.headers if header[0] not in described]
+    return Answer(answer.status, [*headers, (CODE_HEADER.encode(), code), (b"content-type", b"text/plain")], text)
+
+
+def _logged(decided: Decided) -> RawHeaders:
+    """Return what the proxy's log has of a request's origin."""
+    traffic = (b"x-tidegate-traffic", decided.traffic.value.encode())
+    # callers.yaml has only names that are valid in a header.
+    return (traffic,) if decided.caller is None else (traffic, (b"x-tidegate-caller", decided.caller.encode()))
 
 
 def _check_headers(head: RequestHead) -> None:

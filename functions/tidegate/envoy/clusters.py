@@ -1,0 +1,180 @@
+"""Envoy's clusters: one for each order of shards that a plan can have, over HTTP and over gRPC.
+
+Each shard of a plan is a priority, so that a failed shard, and a retry, lead to the next one. An aggregate cluster would fail over too, but
+ignores a retry's wish for another priority
+(https://www.envoyproxy.io/docs/envoy/latest/intro/arch_overview/upstream/aggregate_cluster).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from hashlib import sha256
+from typing import Any
+
+from tidegate.envoy.fleet import Fleet, Server
+from tidegate.envoy.plans import RPC, Shape, cluster_of
+from tidegate.envoy.scripts import ATTEMPT, STEP_HEADER
+
+Json = dict[str, Any]
+
+TYPES = "type.googleapis.com"
+FILTERS = f"{TYPES}/envoy.extensions.filters.http"
+_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+_WHOLE_PRIORITY = 1_000_000
+"""A priority gets all requests as long as one of its endpoints is healthy: a fallback is another model. In percent."""
+
+READY = "/v2/health/ready"
+
+
+def clusters(shapes: Iterable[Shape], fleet: Fleet, eds_folder: str, *, rpc: bool) -> Iterator[Json]:
+    """Yield the clusters of some shapes, with those for gRPC if `rpc` says so.
+
+    The endpoints of a cluster are in a file of `eds_folder`, unless one has a name: Envoy looks names up for a cluster of another type.
+    """
+    for shape in sorted(shapes):
+        for is_rpc in (False, True) if rpc else (False,):
+            name = (RPC if is_rpc else "") + cluster_of(shape)
+            is_named = not all(each.is_address for shards in shape for shard in shards for each in fleet.get(shard, ()))
+            yield {
+                "name": name,
+                "alt_stat_name": name.replace(":", "_"),
+                **(_named(name, shape, fleet, is_rpc) if is_named else _discovered(name, eds_folder)),
+                "connect_timeout": "0.25s",
+                "load_balancing_policy": {"policies": [{"typed_extension_config": _least_request()}]},
+                "ignore_health_on_host_removal": True,
+                "health_checks": [_health_check()],
+                "outlier_detection": _outliers(),
+                "circuit_breakers": {"thresholds": [_limits()]},
+                "typed_extension_protocol_options": {_OPTIONS: _protocol(is_rpc=is_rpc)},
+            }
+
+
+def assignment(shape: Shape, fleet: Fleet, *, is_rpc: bool) -> Json:
+    """Return the endpoints of a shape's cluster (a `ClusterLoadAssignment`)."""
+    places = [(step, shard) for step, shards in enumerate(shape) for shard in shards]
+    return {
+        "cluster_name": (RPC if is_rpc else "") + cluster_of(shape),
+        "policy": {"overprovisioning_factor": _WHOLE_PRIORITY},
+        "endpoints": [
+            {
+                "priority": priority,
+                "lb_endpoints": [
+                    _endpoint(each, step, shard, is_rpc=is_rpc)
+                    for each in sorted(fleet.get(shard, ()))
+                    if not is_rpc or each.grpc_port is not None
+                ],
+            }
+            for priority, (step, shard) in enumerate(places)
+        ],
+    }
+
+
+def assignment_file(cluster: str) -> str:
+    """Return the name of the file that has the endpoints of a cluster."""
+    return f"{sha256(cluster.encode()).hexdigest()[:16]}.json"
+
+
+def _endpoint(server: Server, step: int, shard: str, *, is_rpc: bool) -> Json:
+    port = server.grpc_port if is_rpc else server.http_port
+    checked = {"health_check_config": {"port_value": server.http_port}} if is_rpc else {}
+    return {
+        "endpoint": {"address": {"socket_address": {"address": server.host, "port_value": port}}, **checked},
+        "metadata": {"filter_metadata": {"tidegate": {"step": str(step), "shard": shard}}},
+    }
+
+
+def _discovered(name: str, eds_folder: str) -> Json:
+    path = f"{eds_folder}/{assignment_file(name)}"
+    source = {"path_config_source": {"path": path, "watched_directory": {"path": eds_folder}}}
+    return {
+        "type": "EDS",
+        "eds_cluster_config": {"service_name": name, "eds_config": {**source, "resource_api_version": "V3"}},
+    }
+
+
+def _named(name: str, shape: Shape, fleet: Fleet, is_rpc: bool) -> Json:
+    return {
+        "type": "STRICT_DNS",
+        "respect_dns_ttl": True,
+        "load_assignment": assignment(shape, fleet, is_rpc=is_rpc) | {"cluster_name": name},
+    }
+
+
+def _least_request() -> Json:
+    # All endpoints are compared, as a shard has few; one that has come back gets more and more.
+    return {
+        "name": "envoy.load_balancing_policies.least_request",
+        "typed_config": {
+            "@type": f"{TYPES}/envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest",
+            "selection_method": "FULL_SCAN",
+            "slow_start_config": {"slow_start_window": "10s"},
+        },
+    }
+
+
+def _health_check() -> Json:
+    return {
+        "timeout": "1s",
+        "interval": "2s",
+        "no_traffic_interval": "2s",
+        "unhealthy_threshold": 2,
+        "healthy_threshold": 1,
+        "always_log_health_check_failures": False,
+        "http_health_check": {"path": READY},
+    }
+
+
+def _outliers() -> Json:
+    # An answer never ejects an endpoint: it may be one model's. Connections that fail and time out do.
+    return {
+        "split_external_local_origin_errors": True,
+        "consecutive_local_origin_failure": 5,
+        "enforcing_consecutive_local_origin_failure": 100,
+        "enforcing_consecutive_5xx": 0,
+        "enforcing_consecutive_gateway_failure": 0,
+        "enforcing_success_rate": 0,
+        "enforcing_local_origin_success_rate": 0,
+        "interval": "1s",
+        "base_ejection_time": "5s",
+        "max_ejection_percent": 50,
+    }
+
+
+def _limits() -> Json:
+    return {
+        "max_connections": 1024,
+        "max_pending_requests": 1024,
+        "max_requests": 4096,
+        "retry_budget": {"budget_percent": {"value": 20}, "min_retry_concurrency": 64},
+        "track_remaining": True,
+    }
+
+
+def _protocol(*, is_rpc: bool) -> Json:
+    metadata = "%UPSTREAM_METADATA(tidegate:step)%"
+    step = {
+        "append": {"header": {"key": STEP_HEADER, "value": metadata}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
+    }
+    shown = {
+        "append": {
+            "header": {"key": "tidegate-shard", "value": "%UPSTREAM_METADATA(tidegate:shard)%"},
+            "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+        }
+    }
+    protocol = "http2_protocol_options" if is_rpc else "http_protocol_options"
+    return {
+        "@type": f"{TYPES}/{_OPTIONS}",
+        "explicit_http_config": {protocol: {}},
+        "common_http_protocol_options": {"idle_timeout": "60s"},
+        # For each attempt, once its endpoint is known. An answer passes them from the last to the first.
+        "http_filters": [
+            http_filter("step", "header_mutation.v3.HeaderMutation", mutations={"request_mutations": [step]}),
+            http_filter("attempt", "lua.v3.Lua", default_source_code={"inline_string": ATTEMPT}),
+            http_filter("place", "header_mutation.v3.HeaderMutation", mutations={"response_mutations": [step, shown]}),
+            http_filter("codec", "upstream_codec.v3.UpstreamCodec"),
+        ],
+    }
+
+
+def http_filter(name: str, kind: str, **config: Any) -> Json:
+    return {"name": name, "typed_config": {"@type": f"{FILTERS}.{kind}", **config}}

@@ -1,0 +1,158 @@
+"""Envoy's listener: HTTP/1.1 and HTTP/2 on one port, the filters that a request passes, and the log."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tidegate.envoy.clusters import FILTERS, TYPES, Json, http_filter
+from tidegate.envoy.plans import PATH_HEADER, PLAN_HEADER, SHARD_HEADER
+from tidegate.envoy.routes import RESOLVER
+from tidegate.envoy.scripts import DECIDED, ENTER, METADATA
+
+AUTHORIZE = "/authorize"
+MOST_HEADERS_KB = 64
+
+_SHOWN = ("tidegate-rule", "tidegate-model", "tidegate-model-version", "tidegate-variant", "tidegate-cell", "tidegate-revision", "tidegate-reason")  # fmt: skip
+
+
+def listener(
+    address: str, port: int, rds: Json, log: str | None, resolver_timeout_ms: int, idle_timeout_s: float
+) -> Json:
+    """Return the listener.
+
+    Args:
+        address: the address that it binds.
+        port: its port.
+        rds: the source of its routes.
+        log: the file of the log of requests; None: no log.
+        resolver_timeout_ms: how long the resolver may take.
+        idle_timeout_s: how long a connection may have no request.
+    """
+    manager = {
+        "@type": f"{TYPES}/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "tidegate",
+        "codec_type": "AUTO",
+        "rds": {"route_config_name": "tidegate", "config_source": rds},
+        # Paths are read as they were sent, as the resolver reads them.
+        "normalize_path": False,
+        "path_with_escaped_slashes_action": "KEEP_UNCHANGED",
+        "max_request_headers_kb": MOST_HEADERS_KB,
+        "common_http_protocol_options": {"idle_timeout": f"{idle_timeout_s:g}s"},
+        "request_headers_timeout": "10s",
+        # A model may take longer than the default of five minutes; requests have a time-out of their own.
+        "stream_idle_timeout": "0s",
+        "use_remote_address": True,
+        "preserve_external_request_id": True,
+        "server_header_transformation": "PASS_THROUGH",
+        "http_filters": _filters(resolver_timeout_ms),
+        "access_log": [] if log is None else [_access_log(log)],
+    }
+    http = {"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}
+    return {
+        "name": "tidegate",
+        "address": {"socket_address": {"address": address, "port_value": port}},
+        "filter_chains": [{"filters": [http]}],
+    }
+
+
+def _filters(resolver_timeout_ms: int) -> list[Json]:
+    mine = [{"remove_on_match": {"key_matcher": {"prefix": each, "ignore_case": True}}} for each in _OURS]
+    hidden = [{"remove_on_match": {"key_matcher": {"prefix": "x-tidegate-", "ignore_case": True}}}]
+    return [
+        # What says where a request goes comes from the resolver alone. An answer passes the filters from the last to the first.
+        http_filter(
+            "own",
+            "header_mutation.v3.HeaderMutation",
+            mutations={"request_mutations": mine, "response_mutations": hidden},
+        ),
+        http_filter("enter", "lua.v3.Lua", default_source_code={"inline_string": ENTER}),
+        {"name": "authorization", "typed_config": _authorization(resolver_timeout_ms)},
+        http_filter("decided", "lua.v3.Lua", default_source_code={"inline_string": DECIDED}),
+        http_filter("router", "router.v3.Router"),
+    ]
+
+
+_OURS = ("x-tidegate-", "x-envoy-", "tidegate-param-")
+
+
+def _authorization(timeout_ms: int) -> Json:
+    return {
+        "@type": f"{FILTERS}.ext_authz.v3.ExtAuthz",
+        "http_service": {
+            "server_uri": {"uri": "http://resolver", "cluster": RESOLVER, "timeout": f"{timeout_ms / 1000:.3f}s"},
+            "path_prefix": AUTHORIZE,
+            "authorization_response": {
+                "allowed_upstream_headers": _patterns(
+                    {"exact": SHARD_HEADER},
+                    {"exact": PATH_HEADER},
+                    {"prefix": "tidegate-param-", "ignore_case": True},
+                    {"exact": "x-tidegate-caller"},
+                    {"exact": "x-tidegate-traffic"},
+                    {"exact": "x-envoy-upstream-rq-timeout-ms"},
+                    {"exact": "x-envoy-max-retries"},
+                ),
+                "allowed_client_headers_on_success": _patterns(*({"exact": each} for each in _SHOWN)),
+                # No header of the request, which its server would get.
+                "dynamic_metadata_from_headers": _patterns({"exact": PLAN_HEADER}),
+            },
+            # A resolver that ended does not end the request.
+            "retry_policy": {
+                "retry_on": "connect-failure,refused-stream,reset",
+                "num_retries": 2,
+                "retry_back_off": {"base_interval": "0.002s", "max_interval": "0.02s"},
+            },
+        },
+        "allowed_headers": _patterns({"safe_regex": {"regex": ".*"}}),
+        # With the type of gRPC, Envoy would turn its own error about a resolver that does not answer into an answer of status 200.
+        "disallowed_headers": _patterns({"exact": "content-type"}, {"exact": "te"}),
+        "clear_route_cache": True,
+        # The routes say what is served without a decision; see `routes`.
+        "failure_mode_allow": True,
+        "failure_mode_allow_header_add": True,
+        "validate_mutations": True,
+        "stat_prefix": "resolver",
+    }
+
+
+def _patterns(*patterns: Json) -> Json:
+    return {"patterns": list(patterns)}
+
+
+def _access_log(file: str) -> Json:
+    def known(name: str) -> str:
+        return f"%DYNAMIC_METADATA({METADATA}:{name})%"
+
+    line: dict[str, Any] = {
+        "time": "%START_TIME(%Y-%m-%dT%H:%M:%S.%3fZ)%",
+        "objective": known("objective"),
+        "outcome": known("outcome"),
+        "took_ms": "%DURATION%",
+        "status": "%RESPONSE_CODE%",
+        "caller": "%REQ(X-TIDEGATE-CALLER)%",
+        "traffic": "%REQ(X-TIDEGATE-TRAFFIC)%",
+        "rule": "%RESP(TIDEGATE-RULE)%",
+        "reason": "%RESP(TIDEGATE-REASON)%",
+        "model": "%RESP(TIDEGATE-MODEL)%",
+        "revision": "%RESP(TIDEGATE-REVISION)%",
+        "version": known("version"),
+        "variant": "%RESP(TIDEGATE-VARIANT)%",
+        "cell": "%RESP(TIDEGATE-CELL)%",
+        "attempts": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
+        "shard": "%RESP(TIDEGATE-SHARD)%",
+        "trace_id": known("trace_id"),
+        "request_id": "%REQ(X-REQUEST-ID)%",
+    }
+    return {
+        "name": "envoy.access_loggers.file",
+        "filter": {
+            "metadata_filter": {
+                "matcher": {"filter": METADATA, "path": [{"key": "objective"}], "value": {"present_match": True}},
+                "match_if_key_not_found": False,
+            }
+        },
+        "typed_config": {
+            "@type": f"{TYPES}/envoy.extensions.access_loggers.file.v3.FileAccessLog",
+            "path": file,
+            "log_format": {"json_format": line, "omit_empty_values": True},
+        },
+    }

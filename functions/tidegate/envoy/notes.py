@@ -1,0 +1,27 @@
+"""What of the rules Envoy does not carry out, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tidegate.rules import Engine
+from tidegate.rules.contract import Limit
+
+
+def notes(engine: Engine) -> Iterator[str]:
+    """Yield what the rules ask for and only a gateway does."""
+    for name, objective in sorted(engine.objectives.items()):
+        decisions = list(engine.decisions(name))
+        asked = {
+            "shadow": any(each.shadows for each in decisions),
+            "hedge_after_ms or hedge_at": any(each.hedge_after_ms or each.hedge_at for each in decisions),
+            "fault": any(each.fault for each in decisions),
+            "limits.concurrency": objective.limit.concurrency is not None,
+        }
+        for what, is_asked in asked.items():
+            if is_asked:
+                yield f"objective '{name}' has {what}, which only a gateway carries out"
+    for name, caller in sorted((engine.callers or {}).items()):
+        limits: list[Limit] = [caller.limit, *(caller.limits or {}).values()]
+        if any(limit.concurrency is not None for limit in limits):
+            yield f"caller '{name}' has a limit of concurrency, which only a gateway enforces"

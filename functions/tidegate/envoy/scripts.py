@@ -1,0 +1,229 @@
+"""The scripts of Envoy's Lua filters: what its other filters cannot do.
+
+https://www.envoyproxy.io/docs/envoy/latest/configuration/http/http_filters/lua_filter
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tidegate.envoy.plans import CODE_HEADER, PLAN_HEADER
+
+STEP_HEADER: Final = "x-tidegate-step"
+"""The step of the endpoint that an attempt is sent to, from 0, in the request; in its answer, that of the endpoint that answered."""
+
+RETRY_HEADER: Final = "x-tidegate-retry"
+"""In an answer of a server: why the next place is tried."""
+
+FAILED_OPEN: Final = "x-envoy-auth-failure-mode-allowed"
+"""Envoy's own header of a request that no resolver has decided."""
+
+METADATA: Final = "tidegate"
+"""The namespace of what the log needs to know of a request."""
+
+# A plan is `asked|model|version;…`: from the answer of the resolver, or from the route of a request that no resolver decided.
+_COMMON: Final = f"""
+local function plan_of(handle)
+  local decided = handle:streamInfo():dynamicMetadata():get("envoy.filters.http.ext_authz")
+  return decided and decided["{PLAN_HEADER}"] or handle:metadata():get("plan")
+end
+
+local function step_of(plan, wanted)
+  local number = 0
+  for step in string.gmatch(plan, "[^;]+") do
+    if number == wanted then
+      return string.match(step, "^([^|]*)|([^|]*)|([^|]*)$")
+    end
+    number = number + 1
+  end
+end
+"""
+
+_ENTER: Final = f"""
+function envoy_on_request(handle)
+  local headers = handle:headers()
+  local data = handle:streamInfo():dynamicMetadata()
+  local objective = headers:get("tidegate-objective") or string.match(headers:get(":path"), "^/v2/models/([^/?]+)")
+  if objective then
+    data:set("{METADATA}", "objective", string.sub(objective, 1, 256))
+  end
+  -- Replaced once there is an answer.
+  data:set("{METADATA}", "outcome", "left")
+  local trace = string.match(headers:get("traceparent") or "", "^00%-(%x+)%-%x+%-%x%x$")
+  if trace and #trace == 32 then
+    data:set("{METADATA}", "trace_id", trace)
+  end
+end
+
+local function outcome_of(headers, step)
+  local status = tonumber(headers:get(":status"))
+  local code = tonumber(headers:get("grpc-status") or "0")
+  if step == nil then
+    return (status >= 500 or code == 14) and "failed" or (status >= 400 or code ~= 0) and "refused" or "decided"
+  end
+  if headers:get("tidegate-reason") == "degraded" then
+    return "degraded"
+  end
+  return headers:get("{RETRY_HEADER}") and "failed" or step > 0 and "fallback" or "answered"
+end
+
+function envoy_on_response(handle)
+  local headers = handle:headers()
+  local code = headers:get("{CODE_HEADER}")
+  if code and headers:get("grpc-status") then
+    headers:replace("grpc-status", code)
+  end
+  local step = tonumber(headers:get("{STEP_HEADER}") or "")
+  if step and step > 0 then
+    local plan = plan_of(handle)
+    if plan then
+      local _, model, version = step_of(plan, step)
+      headers:replace("tidegate-reason", "fallback")
+      headers:replace("tidegate-model", model)
+      if version == "" then
+        headers:remove("tidegate-model-version")
+      else
+        headers:replace("tidegate-model-version", version)
+      end
+    end
+  end
+  if headers:get("{RETRY_HEADER}") == "not-served" and headers:get(":status") ~= "200" then
+    headers:replace(":status", "503")
+    headers:replace("retry-after", "1")
+  end
+  local data = handle:streamInfo():dynamicMetadata()
+  data:set("{METADATA}", "outcome", outcome_of(headers, step))
+  local version = tonumber(headers:get("tidegate-model-version") or "")
+  if version then
+    data:set("{METADATA}", "version", version)
+  end
+end
+"""
+
+ENTER: Final = _COMMON + _ENTER
+"""For each request of a caller: what the log needs, and which target answered."""
+
+DECIDED: Final = f"""
+function envoy_on_request(handle)
+  -- The route was chosen before the resolver was asked.
+  if handle:headers():get("{FAILED_OPEN}") then
+    handle:clearRouteCache()
+  end
+end
+"""
+"""For each request that may pass."""
+
+# Triton's own texts; see `tidegate.oip.error_texts`.
+_ATTEMPT: Final = f"""
+local LONGEST = 1024
+
+local function is_not_served(text)
+  text = string.gsub(text, "^%[request id: [^%]]*%] ", "")
+  local ensembles
+  repeat
+    text, ensembles = string.gsub(text, "^in ensemble '[^']*', ", "")
+  until ensembles == 0
+  local rest = string.match(text, "^Request for unknown model: '[^']*' (.*)$")
+  if rest == nil then
+    return false
+  end
+  rest = string.gsub(rest, "^version %d+ ", "")
+  return rest == "is not found" or rest == "has no available versions" or rest == "is not at ready state"
+end
+
+local function append(handle, added)
+  -- A message has five bytes before it: whether it is compressed, and its length (https://grpc.github.io/grpc/core/md_doc__p_r_o_t_o_c_o_l-_h_t_t_p2.html).
+  local held, left = "", nil
+  for chunk in handle:bodyChunks() do
+    local bytes = held .. tostring(chunk:getBytes(0, chunk:length()))
+    if left == nil then
+      if #bytes < 5 then
+        held, bytes = bytes, ""
+      else
+        local a, b, c, d = string.byte(bytes, 2, 5)
+        local size = ((a * 256 + b) * 256 + c) * 256 + d
+        left, held = size + 5, ""
+        size = size + #added
+        bytes = string.sub(bytes, 1, 1)
+          .. string.char(math.floor(size / 16777216) % 256, math.floor(size / 65536) % 256, math.floor(size / 256) % 256, size % 256)
+          .. string.sub(bytes, 6)
+      end
+    end
+    if left ~= nil and left > 0 then
+      left = left - #bytes
+      if left <= 0 then
+        bytes = bytes .. added
+      end
+    end
+    chunk:setBytes(bytes)
+  end
+end
+
+function envoy_on_request(handle)
+  local headers = handle:headers()
+  local plan = plan_of(handle)
+  local step = tonumber(headers:get("{STEP_HEADER}") or "0")
+  if plan == nil then
+    return
+  end
+  local asked = step_of(plan, step)
+  if asked == nil then
+    return
+  end
+  if string.sub(headers:get("content-type") or "", 1, 16) == "application/grpc" then
+    append(handle, (string.gsub(asked, "%x%x", function(digits) return string.char(tonumber(digits, 16)) end)))
+  else
+    headers:replace(":path", asked)
+  end
+end
+
+local function has_next(handle, step)
+  local plan = plan_of(handle)
+  return plan ~= nil and step_of(plan, step + 1) ~= nil
+end
+
+local function reason_of(handle, headers)
+  local status = headers:get(":status")
+  local step = tonumber(headers:get("{STEP_HEADER}") or "0")
+  if status == "200" then
+    local code = headers:get("grpc-status")
+    if code == nil or code == "0" then
+      return nil
+    end
+    local text = string.gsub(headers:get("grpc-message") or "", "%%(%x%x)", function(digits)
+      return string.char(tonumber(digits, 16))
+    end)
+    if is_not_served(text) then
+      return "not-served"
+    end
+    return (code == "14" or (code == "13" and has_next(handle, step))) and "failed" or nil
+  end
+  if status == "400" or status == "404" or status == "503" then
+    if tonumber(headers:get("content-length") or "0") <= LONGEST then
+      local body = handle:body()
+      local text = body and string.match(tostring(body:getBytes(0, body:length())), '^{{"error":%s*"(.*)"}}%s*$')
+      if text and is_not_served(text) then
+        return "not-served"
+      end
+    end
+  end
+  if status == "502" or status == "503" or status == "504" or (status == "500" and has_next(handle, step)) then
+    return "failed"
+  end
+end
+
+function envoy_on_response(handle)
+  local reason = reason_of(handle, handle:headers())
+  -- Those from before the body was read cannot be used any more.
+  local headers = handle:headers()
+  if reason then
+    headers:replace("{RETRY_HEADER}", reason)
+  else
+    headers:remove("{RETRY_HEADER}")
+  end
+end
+"""
+
+ATTEMPT: Final = _COMMON + _ATTEMPT
+"""For each attempt at a server: the model of its step, over HTTP in the path and over gRPC behind the message; and whether the next place
+is tried."""

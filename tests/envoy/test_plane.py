@@ -1,0 +1,310 @@
+"""`tidegate envoy run` beside a stack: unmodified clients, what the rules say, and what is served while parts are gone."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tritonclient.grpc as rpc
+import tritonclient.http as triton
+from tidegate.envoy.config import ADMIN
+from tritonclient.utils import InferenceServerException
+
+from tests.support.processes import children_running
+from tests.support.stack import RunningStack, eventually, make_repository, running_stack, write_rules
+
+from .conftest import Command, Reply, ask, context, envoy_beside
+
+MODULE = "tidegate.bootstrap.resolver_process"
+INFER = "/v2/models/versions/infer"
+TENSOR = {"name": "SLEEP_MS", "shape": [1], "datatype": "INT32", "data": [0]}
+BODY = json.dumps({"inputs": [TENSOR]}).encode()
+RULES = (
+    '[{id: north, when: {country: "NO"}, serve: versioned/2},'
+    ' {id: asked, when: {country: "P"}, serve: versioned/1, parameters: {top_k: 20, strict: true}},'
+    " {id: default, serve: versioned/1}]"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Plane:
+    """A stack with Envoy beside it."""
+
+    stack: RunningStack
+    command: Command
+    port: int
+    folder: Path
+    log: Path
+
+    def infer(self, path: str = INFER, body: bytes = BODY, **headers: str) -> Reply:
+        return ask(self.port, path, {name.replace("_", "-"): value for name, value in headers.items()}, body=body)
+
+    def stat(self, name: str) -> int:
+        """The sum of a counter of Envoy, by the end of its name."""
+        found = ask(self.folder / ADMIN, "/stats?format=json&usedonly", method="GET").json
+        return sum(each["value"] for each in found["stats"] if each.get("name", "").endswith(name) and "value" in each)
+
+
+@pytest.fixture(scope="module")
+def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
+    folder = tmp_path_factory.mktemp("plane")
+    models = make_repository(folder / "models", "versioned", "echo_parameters")
+    rules = write_rules(
+        folder / "rules",
+        {"alpha": 2, "beta": 1},
+        {"versioned": ["alpha", "beta"], "echo_parameters": ["beta"]},
+        versions=RULES,
+        echoes="[{id: default, serve: echo_parameters, parameters: {top_k: 20}}]",
+    )
+    versions = rules / "objectives" / "versions.yaml"
+    versions.write_text(versions.read_text() + "degraded: versioned/2\n")
+    log = folder / "access.log"
+    with (
+        running_stack(rules, models, folder / "up.log") as stack,
+        envoy_beside(stack.url, folder / "envoy", {"TIDEGATE_ACCESS_LOG": str(log)}) as (running, port),
+    ):
+        yield Plane(stack, running, port, folder / "envoy", log)
+
+
+def version(reply: Reply) -> int:
+    assert reply.status == 200, reply
+    return int(reply.json["outputs"][0]["data"][0])
+
+
+def test_an_unmodified_client_over_http(plane: Plane) -> None:
+    client = triton.InferenceServerClient(f"127.0.0.1:{plane.port}", network_timeout=60.0)
+    sent = triton.InferInput("SLEEP_MS", [1], "INT32")
+    sent.set_data_from_numpy(np.array([0], dtype=np.int32))
+    for country, expected in {"NO": 2, "SE": 1}.items():
+        result = client.infer("versions", [sent], headers=context(country=country))
+        assert result.as_numpy("VERSION").tolist() == [expected]
+        assert result.get_response()["model_name"] == "versioned"
+    assert client.is_server_live()
+    assert client.is_server_ready()
+    assert client.is_model_ready("versions")
+    assert client.get_server_metadata()["name"] == "tidegate"
+    assert client.get_model_metadata("versions")["name"] == "versioned"
+    assert client.get_model_config("versions")["name"] == "versioned"
+    with pytest.raises(InferenceServerException, match="did you mean 'versions'"):
+        client.infer("version", [sent])
+    with pytest.raises(InferenceServerException, match="unexpected inference input"):
+        other = triton.InferInput("OTHER", [1], "INT32")
+        other.set_data_from_numpy(np.array([0], dtype=np.int32))
+        client.infer("versions", [other])
+
+
+def test_an_answer_shows_the_decision_and_nothing_of_the_proxy(plane: Plane) -> None:
+    found = plane.infer(**context(country="NO"))
+    wanted = {
+        "tidegate-rule": "north",
+        "tidegate-model": "versioned",
+        "tidegate-model-version": "2",
+        "tidegate-shard": "alpha",
+        "tidegate-reason": "serve",
+        "tidegate-revision": plane.stack.get("/v1/fleet")["revision"],
+    }
+    assert wanted.items() <= found.headers.items()
+    assert not [name for name in found.headers if name.startswith(("x-tidegate-", "tidegate-param-"))]
+
+
+def test_decisions_are_those_of_the_gateway(plane: Plane) -> None:
+    for values in ({}, {"country": "NO"}, {"country": "P"}, {"country": ""}, {"other": 1}, {"country": 7}):
+        through_envoy = plane.infer(**context(**values))
+        through_gateway = ask(int(plane.stack.url.rpartition(":")[2]), INFER, context(**values), body=BODY)
+        assert through_envoy.status == through_gateway.status
+        for name in (
+            "tidegate-rule",
+            "tidegate-model",
+            "tidegate-model-version",
+            "tidegate-variant",
+            "tidegate-reason",
+        ):
+            assert through_envoy.headers.get(name) == through_gateway.headers.get(name), name
+        if through_envoy.status != 200:
+            assert through_envoy.body == through_gateway.body
+
+
+def test_a_caller_cannot_say_where_its_request_goes(plane: Plane) -> None:
+    smuggled = {
+        "x-tidegate-shard": "beta",
+        "X-Tidegate-Path": "/v2/models/versioned/versions/2/infer",
+        "x-tidegate-plan": "/v2/models/versioned/versions/2/infer|versioned|2",
+        "x-tidegate-step": "1",
+        "x-tidegate-retry": "failed",
+        "X-Envoy-Auth-Failure-Mode-Allowed": "true",
+        "x-envoy-original-path": "/v2/repository/index",
+        "x-envoy-upstream-rq-timeout-ms": "1",
+        "x-envoy-retry-on": "5xx",
+    }
+    found = ask(plane.port, INFER, smuggled, body=BODY)
+    assert version(found) == 1
+    assert found.headers["tidegate-reason"] == "serve"
+    for path in (
+        "/v2/repository/index",
+        "/v2/models/versioned/versions/2/infer",
+        "/authorize/v2/models/versions/infer",
+        "/",
+    ):
+        assert ask(plane.port, path, smuggled, body=BODY).status == 404
+    assert ask(plane.port, "/v2/models/%76ersions/infer", smuggled, body=BODY).status == 404
+
+
+def test_the_parameters_of_a_rule_reach_the_model_and_those_of_a_caller_do_not(plane: Plane) -> None:
+    client = triton.InferenceServerClient(f"127.0.0.1:{plane.port}", network_timeout=60.0)
+    metadata = client.get_model_metadata("echoes")
+    assert metadata["name"] == "echo_parameters"
+    sent = [_zeros(each, triton.InferInput) for each in metadata["inputs"]]
+    result = client.infer("echoes", sent, headers={"Tidegate-Param-top_k": "99", "tidegate-param-evil": "1"})
+    text = str(result.as_numpy("PARAMETERS").tolist())
+    assert "top_k" in text
+    assert "20" in text
+    assert "99" not in text
+    assert "evil" not in text
+    assert "tidegate_traffic" in text
+
+
+def _zeros(tensor: Any, kind: Any) -> Any:
+    shape = [max(1, int(each)) for each in tensor["shape"]]
+    sent = kind(tensor["name"], shape, tensor["datatype"])
+    is_text = tensor["datatype"] == "BYTES"
+    values = (
+        np.full(shape, "x", dtype=np.object_)
+        if is_text
+        else np.zeros(shape, dtype=np.float32 if tensor["datatype"] == "FP32" else np.int32)
+    )
+    sent.set_data_from_numpy(values)
+    return sent
+
+
+def test_an_unmodified_client_over_grpc(plane: Plane) -> None:
+    client = rpc.InferenceServerClient(f"127.0.0.1:{plane.port}")
+    sent = rpc.InferInput("SLEEP_MS", [1], "INT32")
+    sent.set_data_from_numpy(np.array([0], dtype=np.int32))
+    for country, expected in {"NO": 2, "SE": 1}.items():
+        headers = {"tidegate-objective": "versions", "tidegate-context": json.dumps({"country": country})}
+        # Whatever model the message names.
+        for named in ("versions", "versioned", "x"):
+            result = client.infer(named, [sent], model_version="1", headers=headers, client_timeout=60)
+            assert result.as_numpy("VERSION").tolist() == [expected]
+    assert client.is_server_live(client_timeout=60)
+    about = {"tidegate-objective": "versions"}
+    assert client.is_model_ready("versions", headers=about, client_timeout=60)
+    assert client.get_model_metadata("versions", headers=about, client_timeout=60).name == "versioned"
+    echoed = client.get_model_metadata("echoes", headers={"tidegate-objective": "echoes"}, client_timeout=60)
+    tensors = [
+        _zeros({"name": each.name, "shape": each.shape, "datatype": each.datatype}, rpc.InferInput)
+        for each in echoed.inputs
+    ]
+    result = client.infer("echoes", tensors, headers={"tidegate-objective": "echoes"}, client_timeout=60)
+    assert "top_k" in str(result.as_numpy("PARAMETERS").tolist())
+
+
+@pytest.mark.parametrize(
+    ("headers", "code", "text"),
+    [
+        ({}, "INVALID_ARGUMENT", "tidegate-objective must be sent once"),
+        ({"tidegate-objective": "nothing"}, "NOT_FOUND", "'nothing' is not found"),
+        ({"tidegate-objective": "versions", "tidegate-context": "{"}, "INVALID_ARGUMENT", "one JSON object"),
+    ],
+)
+def test_refusals_over_grpc(plane: Plane, headers: dict[str, str], code: str, text: str) -> None:
+    client = rpc.InferenceServerClient(f"127.0.0.1:{plane.port}")
+    sent = rpc.InferInput("SLEEP_MS", [1], "INT32")
+    sent.set_data_from_numpy(np.array([0], dtype=np.int32))
+    with pytest.raises(InferenceServerException) as caught:
+        client.infer("versions", [sent], headers=headers, client_timeout=60)
+    assert caught.value.status() == f"StatusCode.{code}"
+    assert text in caught.value.message()
+
+
+def test_a_compressed_message_is_refused(plane: Plane) -> None:
+    client = rpc.InferenceServerClient(f"127.0.0.1:{plane.port}")
+    sent = rpc.InferInput("SLEEP_MS", [1], "INT32")
+    sent.set_data_from_numpy(np.array([0], dtype=np.int32))
+    about = {"tidegate-objective": "versions"}
+    with pytest.raises(InferenceServerException, match="send it uncompressed"):
+        client.infer("versions", [sent], headers=about, client_timeout=60, compression_algorithm="gzip")
+
+
+def test_a_large_message_over_grpc(plane: Plane) -> None:
+    # It comes in many frames; what is appended must come after the last.
+    client = rpc.InferenceServerClient(f"127.0.0.1:{plane.port}")
+    sent = rpc.InferInput("SLEEP_MS", [1_000_000], "INT32")
+    sent.set_data_from_numpy(np.zeros([1_000_000], dtype=np.int32))
+    with pytest.raises(InferenceServerException, match="unexpected shape for input 'SLEEP_MS' for model 'versioned'"):
+        client.infer("x", [sent], headers={"tidegate-objective": "versions"}, client_timeout=60)
+
+
+def test_the_log_has_the_lines_of_the_gateway(plane: Plane) -> None:
+    plane.infer(
+        X_Request_Id="log-1",
+        traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        **context(country="NO"),
+    )
+    plane.infer("/v2/models/nothing/infer", X_Request_Id="log-2")
+
+    def line(request: str) -> Any:
+        lines = map(json.loads, plane.log.read_text().splitlines())
+        return next((each for each in lines if each.get("request_id") == request), None)
+
+    found = eventually(lambda: line("log-1"))
+    assert found["took_ms"] >= 0
+    expected = {
+        "objective": "versions", "outcome": "answered", "status": 200, "rule": "north", "reason": "serve", "model": "versioned",
+        "version": 2, "attempts": 1, "shard": "alpha", "traffic": "real", "trace_id": "0af7651916cd43dd8448eb211c80319c",
+    }  # fmt: skip
+    assert expected.items() <= found.items()
+    refused = eventually(lambda: line("log-2"))
+    assert {"objective": "nothing", "outcome": "refused", "status": 404}.items() <= refused.items()
+
+
+def test_a_model_that_is_not_served_on_one_server_is_asked_elsewhere(plane: Plane) -> None:
+    urls = [each["url"] for each in plane.stack.fleet()["alpha"]]
+    for url in urls:
+        plane.stack.unload(url, "versioned")
+    # A reconcile loads it again, on its own time; meanwhile the other shard has it.
+    found = plane.infer()
+    assert version(found) == 1
+    assert eventually(lambda: plane.infer().headers.get("tidegate-shard") == "alpha")
+
+
+def test_without_resolvers_what_is_declared_is_served(plane: Plane) -> None:
+    pid = plane.command.process.pid
+    degraded = plane.stat("degraded_versions.upstream_rq_200")
+    # Its parent, which would replace them, does not run meanwhile.
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        for each in children_running(MODULE, pid):
+            os.kill(each, signal.SIGKILL)
+        found = eventually(
+            lambda: (
+                (reply := plane.infer(**context(country="SE"))).headers.get("tidegate-reason") == "degraded" and reply
+            )
+        )
+        assert version(found) == 2
+        assert found.headers["tidegate-model"] == "versioned"
+        assert "tidegate-rule" not in found.headers
+        refused = plane.infer("/v2/models/echoes/infer")
+        assert refused.status == 503
+        assert "no resolver answers" in refused.json["error"]
+        assert refused.headers["content-type"] == "application/json"
+        assert ask(plane.port, "/v2/repository/index").status == 503
+        client = rpc.InferenceServerClient(f"127.0.0.1:{plane.port}")
+        sent = rpc.InferInput("SLEEP_MS", [1], "INT32")
+        sent.set_data_from_numpy(np.array([0], dtype=np.int32))
+        result = client.infer("x", [sent], headers={"tidegate-objective": "versions"}, client_timeout=60)
+        assert result.as_numpy("VERSION").tolist() == [2]
+        with pytest.raises(InferenceServerException) as caught:
+            client.infer("x", [sent], headers={"tidegate-objective": "echoes"}, client_timeout=60)
+        assert caught.value.status() == "StatusCode.UNAVAILABLE"
+        assert plane.stat("degraded_versions.upstream_rq_200") >= degraded + 2
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert eventually(lambda: plane.infer().headers.get("tidegate-reason") == "serve")
