@@ -35,7 +35,7 @@ owner: tests
 context: {member_id: {type: string}}
 fallback: [second]
 timeout_ms: 60000
-rules: [{id: all, serve: first, parameters: {top_k: 20, strict: true, "a b": x}}]
+rules: [{id: all, serve: first, parameters: {top_k: 20, strict: true, mode: x}}]
 """
 VECTORS = {"INPUT0": [[*range(16)]], "INPUT1": [[1] * 16]}
 Infer = Callable[..., Inference]
@@ -46,14 +46,14 @@ def ranking(tmp_path_factory: pytest.TempPathFactory) -> Engine:
     root = tmp_path_factory.mktemp("rules")
     (root / "objectives").mkdir()
     (root / "fleet.yaml").write_text(FLEET)
-    (root / "objectives" / "ranking.yaml").write_text(OBJECTIVE.replace('"a b": x', "mode: x"))
+    (root / "objectives" / "ranking.yaml").write_text(OBJECTIVE)
     return load_bundle(compile_directory(root))
 
 
-def gateway_of(engine: Engine, shards: Mapping[str, int | None]) -> Any:
+def gateway_of(engine: Engine, shards: Mapping[str, int | None], engines: MemoryEngineSource | None = None) -> Any:
     endpoints = {shard: (Endpoint(shard, "127.0.0.1", port),) for shard, port in shards.items() if port is not None}
     dispatcher = Dispatcher(PooledTransport(), MemoryEndpointDirectory(endpoints))
-    return create_app(engines=MemoryEngineSource(engine), dispatcher=dispatcher, is_bundle_open=True)
+    return create_app(engines=engines or MemoryEngineSource(engine), dispatcher=dispatcher, is_bundle_open=True)
 
 
 @pytest.fixture
@@ -252,6 +252,33 @@ def test_requests_that_were_sent_are_retried_within_a_budget(ranking: Engine) ->
                 with pytest.raises((UnavailableError, ModelRefusedError)):
                     client.infer("ranking", ONE)
     assert 10 <= len(seen) <= 10 + 10 * 2
+
+
+@pytest.mark.parametrize("decide", ["bundle", "resolver"])
+def test_rules_that_are_no_longer_live_are_replaced_before_a_request_fails(
+    ranking: Engine, fake: FakeTriton, tmp_path: Path, infer: Infer, decide: str
+) -> None:
+    """A publish may unload what the rules before it name, before the next poll is due."""
+    (tmp_path / "objectives").mkdir()
+    (tmp_path / "fleet.yaml").write_text(FLEET)
+    (tmp_path / "objectives" / "ranking.yaml").write_text(OBJECTIVE.replace("serve: first", "serve: second/7"))
+    engines = MemoryEngineSource(load_bundle(compile_directory(tmp_path)))
+    newer, engines.live = engines.live, ranking
+    app = gateway_of(ranking, {"main": fake.port, "spare": fake.port}, engines)
+
+    def script(request: Received) -> tuple[int, Mapping[str, str], bytes]:
+        # The model is gone, and the rules are what they were after the first request.
+        engines.live = newer
+        if "/versions/7/" in request.path:
+            return 200, JSON, ANSWER
+        return 404, JSON, error(f"Request for unknown model: '{request.path.split('/')[3]}' is not found")
+
+    fake.script = script
+    with listening(app) as served:
+        answer = infer(
+            f"http://127.0.0.1:{served.port}", "ranking", ONE, decide=decide, poll_s=3600.0, fresh_wait_s=60.0
+        )
+    assert (answer.target.name, answer.decision.revision) == ("second/7", newer.rules)
 
 
 # Where shards are.

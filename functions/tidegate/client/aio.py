@@ -15,7 +15,7 @@ from tidegate.client.config import ClientConfig
 from tidegate.client.exchange import Ask, Reply, Request, Steps
 from tidegate.client.resolver import Resolution
 from tidegate.client.rpc import AsyncRpcChannels
-from tidegate.errors import EndpointError
+from tidegate.errors import EndpointError, UnavailableError
 from tidegate.rules import Engine
 from tidegate.rules.decision import Decision
 
@@ -62,12 +62,30 @@ class AsyncClient(ClientBase):
         timeout_ms: float | None = None,
     ) -> Inference:
         """Decide, and call the model; see `Client.infer`."""
+        began_s = time.monotonic()
+        resolution = await self._resolution(objective, context or {})
+        try:
+            return await self._run(self._calling(resolution, inputs, timeout_ms, began_s))
+        except UnavailableError:
+            newer = await self._newer(resolution, objective, context or {})
+            if newer is None:
+                raise
+            return await self._run(self._calling(newer, inputs, timeout_ms, began_s))
+
+    async def _newer(self, old: Resolution, objective: str, context: Mapping[str, Any]) -> Resolution | None:
+        """Return the decision of newer rules; None if the old ones are live still."""
         if self._decides:
-            decision = self._decided(await self._engine(), objective, context or {})
-            resolution = Resolution(decision, self._rules.places)
+            self._rules.next_poll_s = 0.0
+            await self._poll(waits=True)
+            newer = await self._resolution(objective, context)
         else:
-            resolution = await self._resolved(objective, context or {})
-        return await self._run(self._calling(resolution, inputs, timeout_ms))
+            newer = await self._run(self._resolver.ask(objective, context))
+        return None if newer.decision.revision == old.decision.revision and newer.places == old.places else newer
+
+    async def _resolution(self, objective: str, context: Mapping[str, Any]) -> Resolution:
+        if not self._decides:
+            return await self._resolved(objective, context)
+        return Resolution(self._decided(await self._engine(), objective, context), self._rules.places)
 
     async def _resolved(self, objective: str, context: Mapping[str, Any]) -> Resolution:
         kept = self._resolver.find(objective, context)
@@ -76,15 +94,20 @@ class AsyncClient(ClientBase):
     async def _engine(self) -> Engine:
         rules = self._rules
         if time.monotonic() >= rules.next_poll_s:
-            rules.load()
-            if self._polling is None or self._polling.done():
-                self._polling = asyncio.get_running_loop().create_task(self._run(rules.poll()))
-            if rules.engine is None:
-                # Shielded: whoever else waits needs it, too.
-                await asyncio.shield(self._polling)
-            elif rules.is_late:
-                await asyncio.wait({self._polling}, timeout=self.config.fresh_wait_s)
+            await self._poll()
         return rules.usable()
+
+    async def _poll(self, *, waits: bool = False) -> None:
+        """See to it that a poll runs, and wait for it where there are no rules, and for a moment where they are late or if it `waits`."""
+        rules = self._rules
+        rules.load()
+        if self._polling is None or self._polling.done():
+            self._polling = asyncio.get_running_loop().create_task(self._run(rules.poll()))
+        if rules.engine is None:
+            # Shielded: whoever else waits needs it, too.
+            await asyncio.shield(self._polling)
+        elif rules.is_late or waits:
+            await asyncio.wait({self._polling}, timeout=self.config.fresh_wait_s)
 
     async def _run(self, steps: Steps[T]) -> T:
         try:

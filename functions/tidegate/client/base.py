@@ -59,12 +59,11 @@ class ClientBase:
         return self.config.shards if isinstance(self.config.shards, Mapping) else found
 
     def _calling(
-        self, resolution: Resolution, inputs: Mapping[str, Any], timeout_ms: float | None
+        self, resolution: Resolution, inputs: Mapping[str, Any], timeout_ms: float | None, began_s: float
     ) -> Generator[Ask, Reply, Inference]:
         engine, name = self._rules.engine, self.config.caller
         known = None if engine is None or engine.callers is None or name is None else engine.callers.get(name)
         traffic = Traffic.REAL if known is None else known.traffic
         places = self._places(resolution.places)
-        return self._caller.call(
-            resolution.decision, places, inputs, timeout_ms, traffic, None if known is None else name
-        )
+        own = None if known is None else name
+        return self._caller.call(resolution.decision, places, inputs, timeout_ms, began_s, traffic, own)

@@ -109,10 +109,11 @@ class Caller:
         places: Places,
         inputs: Mapping[str, Any],
         timeout_ms: float | None,
+        began_s: float,
         traffic: Traffic = Traffic.REAL,
         caller: str | None = None,
     ) -> Generator[Ask, Reply, Inference]:
-        """Steps: try the decision's places in turn.
+        """Steps: try the decision's places in turn. The time counts from `began_s`, by the monotonic clock.
 
         Raises:
             DeadlineError: the time passed before a server answered.
@@ -122,7 +123,7 @@ class Caller:
         """
         limits = (timeout_ms, decision.timeout_ms)
         limit_ms = min((each for each in limits if each is not None), default=self._config.timeout_ms)
-        deadline_s = time.monotonic() + limit_ms / 1000
+        deadline_s = began_s + limit_ms / 1000
         headers = [*parameter_headers(decision.parameters), *origin_headers(caller, traffic)]
         failures: list[str] = []
         failed: ModelRefusedError | None = None

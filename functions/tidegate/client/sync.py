@@ -15,6 +15,7 @@ from tidegate.client.connections import Connections
 from tidegate.client.exchange import Ask, Reply, Request, run
 from tidegate.client.resolver import Resolution
 from tidegate.client.rpc import RpcChannels
+from tidegate.errors import UnavailableError
 from tidegate.rules import Engine
 from tidegate.rules.decision import Decision
 
@@ -84,7 +85,26 @@ class Client(ClientBase):
             UnavailableError: no server answered.
             TidegateError: as `decide`.
         """
-        return run(self._calling(self._resolution(objective, context or {}), inputs, timeout_ms), self._send)
+        began_s = time.monotonic()
+        resolution = self._resolution(objective, context or {})
+        try:
+            return run(self._calling(resolution, inputs, timeout_ms, began_s), self._send)
+        except UnavailableError:
+            newer = self._newer(resolution, objective, context or {})
+            if newer is None:
+                raise
+            return run(self._calling(newer, inputs, timeout_ms, began_s), self._send)
+
+    def _newer(self, old: Resolution, objective: str, context: Mapping[str, Any]) -> Resolution | None:
+        """Return the decision of newer rules; None if the old ones are live still. No server has what old rules name once a publish
+        has unloaded it."""
+        if self._decides:
+            self._rules.next_poll_s = 0.0
+            self._poll(waits=True)
+            newer = self._resolution(objective, context)
+        else:
+            newer = run(self._resolver.ask(objective, context), self._send)
+        return None if newer.decision.revision == old.decision.revision and newer.places == old.places else newer
 
     def _resolution(self, objective: str, context: Mapping[str, Any]) -> Resolution:
         if not self._decides:
@@ -101,8 +121,8 @@ class Client(ClientBase):
             self._poll()
         return rules.usable()
 
-    def _poll(self) -> None:
-        """See to it that a poll runs, and wait for it where there are no rules, or for a moment where they are late."""
+    def _poll(self, *, waits: bool = False) -> None:
+        """See to it that a poll runs, and wait for it where there are no rules, and for a moment where they are late or if it `waits`."""
         rules = self._rules
         with self._lock:
             rules.load()
@@ -115,7 +135,7 @@ class Client(ClientBase):
                 thread.start()
         if rules.engine is None:
             thread.join()
-        elif rules.is_late:
+        elif rules.is_late or waits:
             thread.join(self.config.fresh_wait_s)
 
     def _polled(self) -> None:
