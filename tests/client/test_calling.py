@@ -20,7 +20,9 @@ from tidegate.testing import MemoryEndpointDirectory, MemoryEngineSource
 from tidegate.triton.transport import PooledTransport
 from tidegate.web import create_app
 
+from bench.envoy import envoy
 from tests.support.listening import listening
+from tests.support.parts import need
 from tests.support.processes import refusing_port
 from tests.web.conftest import FakeTriton, Host, Received
 
@@ -289,8 +291,19 @@ def test_a_proxy_gets_the_shard_in_a_header(ranking: Engine, fake: FakeTriton, i
     with listening(gateway_of(ranking, {})) as served:
         proxy = f"http://127.0.0.1:{fake.port}"
         answer = infer(f"http://127.0.0.1:{served.port}", "ranking", ONE, proxy=proxy)
-    assert [request.header("tidegate-shard") for request in fake.received] == ["main", "spare", "spare"]
+    assert [request.header("tidegate-routing-key") for request in fake.received] == ["main", "spare", "spare"]
     assert (answer.address, answer.shard) == (proxy, "spare")
+
+
+def test_envoy_routes_by_the_header_and_reads_no_payload(engine: Engine, triton: Host, infer: Infer) -> None:
+    need("envoy")
+    with (
+        envoy(f"http://127.0.0.1:{triton.port}", "main") as port,
+        listening(gateway_of(engine, {})) as served,
+    ):
+        url, proxy = f"http://127.0.0.1:{served.port}", f"http://127.0.0.1:{port}"
+        answer = infer(url, "adding", VECTORS, {"country": "NL"}, proxy=proxy)
+        assert (answer.outputs["OUTPUT0"], answer.address) == ([[*range(1, 17)]], proxy)
 
 
 def test_addresses_come_from_a_file_that_may_change(

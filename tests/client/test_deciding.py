@@ -389,6 +389,7 @@ def test_a_resolver_that_fails_is_bridged_for_a_while(server: Server, monkeypatc
     ("objective", "context", "error"),
     [
         ("nothing", {}, UnknownObjectiveError),
+        ("a/b?c", {}, UnknownObjectiveError),
         ("texts", {}, ContextError),
         ("texts", {"tenant": object()}, ContextError),
         ("strict", {"member_id": "1", "plan": "basic", "tags": [], "app": "1", "is_new": True, "weight": 1}, NoRuleError),
@@ -410,6 +411,9 @@ def test_errors_are_the_engines(
         ("127.0.0.1:8080", {}, "no URL of a server"),
         ("http://127.0.0.1:8080/v2", {}, "without a path"),
         ("http://a", {"poll_s": 0}, "poll_s"),
+        ("http://a", {"timeout_ms": float("nan")}, "timeout_ms"),
+        ("http://a", {"stale_s": -1}, "stale_s"),
+        ("http://a", {"headers": {"Authorization": "Bearer x\r\nA: b"}}, "'Authorization' must be printable ASCII"),
         ("http://a", {"proxy": "http://b", "shards": {}}, "exclude each other"),
         ("http://a", {"shards": {"alpha": ["10.0.0.1:8000"]}}, "no URL of a server"),
         ("http://a", {"shards": {"alpha": ["http://10.0.0.1:8000"]}, "protocol": "grpc"}, "no address for gRPC"),

@@ -30,6 +30,7 @@ class AsyncConnections:
     def __init__(self, connect_timeout_s: float) -> None:
         self._connect_timeout_s = connect_timeout_s
         self._idle: dict[str, deque[_Connection]] = {}
+        self._tls: ssl.SSLContext | None = None
 
     async def send(self, request: Request) -> Reply:
         """Send a request, and again on a new connection where the server had closed the idle one meanwhile.
@@ -58,7 +59,10 @@ class AsyncConnections:
 
     async def _opened(self, url: str) -> _Connection:
         parts = urlsplit(url)
-        context = ssl.create_default_context() if parts.scheme == "https" else None
+        context = None
+        if parts.scheme == "https":
+            # Reading the authorities takes as long as a request.
+            context = self._tls = self._tls or ssl.create_default_context()
         port = parts.port or (80 if context is None else 443)
         opening = asyncio.open_connection(parts.hostname, port, ssl=context, limit=_HEAD_BYTES)
         try:

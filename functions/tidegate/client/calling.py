@@ -37,8 +37,8 @@ from tidegate.oip.paths import model_path
 from tidegate.rules.contract import Traffic
 from tidegate.rules.decision import Decision, Target
 
-SHARD_HEADER: Final = "Tidegate-Shard"
-"""The header that a proxy in front of the shards routes by."""
+ROUTING_HEADER: Final = "Tidegate-Routing-Key"
+"""The header that a proxy in front of the shards routes by; its value is the shard."""
 
 METADATA_S: Final = 60.0
 DOWN_S: Final = 2.0
@@ -209,7 +209,7 @@ class Caller:
             metadata = yield from self._metadata_of(attempt, 0.0, limit_s)
             tensors = tensors_of(inputs, metadata)
         left_s = max(_LEAST_S, limit_s - (time.monotonic() - began_s))
-        routed = [] if self._config.proxy is None else [(SHARD_HEADER, attempt.shard)]
+        routed = [] if self._config.proxy is None else [(ROUTING_HEADER, attempt.shard)]
         if self._config.protocol is Protocol.GRPC:
             message = rpc_request(target.model, target.version, headers, tensors)
             reply = yield Rpc(attempt.address, "ModelInfer", message, _lower(routed), left_s)
@@ -230,7 +230,7 @@ class Caller:
         now_s = time.monotonic()
         if known is not None and now_s - known[1] < most_s:
             return known[0]
-        routed = [] if self._config.proxy is None else [(SHARD_HEADER, attempt.shard)]
+        routed = [] if self._config.proxy is None else [(ROUTING_HEADER, attempt.shard)]
         if self._config.protocol is Protocol.GRPC:
             message = rpc_metadata_request(target.model, target.version)
             reply = yield Rpc(attempt.address, "ModelMetadata", message, _lower(routed), limit_s)

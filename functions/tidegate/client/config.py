@@ -39,7 +39,7 @@ class ClientConfig:
         protocol: how models are called.
         shards: addresses by shard: URLs, or `host:port` for gRPC; or the path of a JSON file with such an object, which is read again when it
             changes. None: what the gateway says.
-        proxy: the URL (for gRPC `host:port`) of a proxy that sends each request to the shard in the header `Tidegate-Shard`, in place of `shards`.
+        proxy: the URL (for gRPC `host:port`) of a proxy that sends each request to the shard in the header `Tidegate-Routing-Key`, in place of `shards`.
         cache_dir: a folder for the last good bundle, so that a process starts while the gateway is down; None: none is kept.
         poll_s: time between two polls of the bundle, while decisions are made (> 0).
         fresh_wait_s: longest time that a decision waits for a poll where the rules were not polled for longer than that, as after a pause.
@@ -64,8 +64,17 @@ class ClientConfig:
     connect_timeout_s: float = 2.0
 
     def __post_init__(self) -> None:
-        if self.poll_s <= 0:
-            raise SettingsError(f"poll_s must be above 0, got {self.poll_s:g}")
+        for name in ("poll_s", "timeout_ms", "connect_timeout_s"):
+            if not getattr(self, name) > 0:
+                raise SettingsError(f"{name} must be above 0, got {getattr(self, name)}")
+        for name in ("fresh_wait_s", "stale_s", "max_age_s"):
+            value = getattr(self, name)
+            if value is not None and not value >= 0:
+                raise SettingsError(f"{name} must be at least 0, got {value}")
+        for name, value in {"Tidegate-Caller": self.caller or "", **(self.headers or {})}.items():
+            if not (name.isascii() and name.isprintable() and value.isascii() and value.isprintable()):
+                # It may be a secret.
+                raise SettingsError(f"the value of the header {name!r} must be printable ASCII")
         if self.proxy is not None and self.shards is not None:
             raise SettingsError("shards and proxy exclude each other: a proxy knows where the shards are")
         # A text from a configuration is as good as the enum.

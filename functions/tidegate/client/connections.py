@@ -26,6 +26,7 @@ class Connections:
         self._connect_timeout_s = connect_timeout_s
         self._idle: dict[str, deque[http.client.HTTPConnection]] = {}
         self._owner = os.getpid()
+        self._tls: ssl.SSLContext | None = None
 
     def send(self, request: Request) -> Reply:
         """Send a request, and again on a new connection where the server had closed the idle one meanwhile.
@@ -64,8 +65,11 @@ class Connections:
         limit_s = min(self._connect_timeout_s, _left(request, deadline_s))
         connection: http.client.HTTPConnection
         if parts.scheme == "https":
-            context = ssl.create_default_context()
-            connection = http.client.HTTPSConnection(parts.hostname or "", parts.port, timeout=limit_s, context=context)
+            # Reading the authorities takes as long as a request.
+            self._tls = self._tls or ssl.create_default_context()
+            connection = http.client.HTTPSConnection(
+                parts.hostname or "", parts.port, timeout=limit_s, context=self._tls
+            )
         else:
             connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=limit_s)
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
@@ -11,12 +12,20 @@ from tidegate.client.answers import checked
 from tidegate.client.config import ClientConfig
 from tidegate.client.exchange import Ask, Reply, Request
 from tidegate.client.rules import Places, gateway_headers
-from tidegate.errors import ContextError, EndpointError, OverloadedError, StoreError, UnavailableError
+from tidegate.errors import (
+    ContextError,
+    EndpointError,
+    OverloadedError,
+    StoreError,
+    UnavailableError,
+    UnknownObjectiveError,
+)
 from tidegate.rules.decision import Decision, Fault, Shadow, Target
 
 MOST_KEPT: Final = 10_000
 TIMEOUT_S: Final = 5.0
 
+_NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,256}")
 _ABSENT: Final = ("absent",)
 _UNREACHABLE = (EndpointError, OverloadedError, StoreError, UnavailableError)
 
@@ -61,6 +70,8 @@ class Resolver:
             TidegateError: what the resolver says of the request.
             UnavailableError: it does not answer.
         """
+        if _NAME.fullmatch(objective) is None:
+            raise UnknownObjectiveError(objective)
         path = f"/v1/objectives/{objective}/resolve"
         asked_s = time.monotonic()
         try:

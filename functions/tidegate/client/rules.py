@@ -131,7 +131,8 @@ class LiveRules:
             if self._file is not None:
                 with contextlib.suppress(OSError):
                     os.utime(self._file, (asked_at, asked_at))
-        self.next_poll_s = time.monotonic() + self._pause_s()
+        finally:
+            self.next_poll_s = time.monotonic() + self._pause_s()
 
     def _pause_s(self) -> float:
         longest_s = max(self._config.poll_s, LONGEST_PAUSE_S)
