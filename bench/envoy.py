@@ -24,7 +24,7 @@ def envoy(upstream_url: str, routing_key: str, *, over_http2: bool = False) -> I
     chooses its number of workers itself (one per core).
     """
     upstream = urlsplit(upstream_url)
-    port = _free_port()
+    port = free_port()
     with tempfile.TemporaryDirectory() as directory:
         config = Path(directory, "envoy.json")
         settings = _config(port, upstream.hostname or "", upstream.port or 80, routing_key, over_http2)
@@ -69,7 +69,8 @@ def _config(port: int, host: str, upstream_port: int, routing_key: str, over_htt
     return {"static_resources": {"listeners": [listener], "clusters": [cluster]}}
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port that is free now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

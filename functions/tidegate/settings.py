@@ -196,6 +196,12 @@ class Settings:
         1,
         600_000,
     )
+    resolver_timeout_ms: int = kinds.whole(
+        500,
+        "How long Envoy waits for a resolver, in milliseconds; then a request gets what its objective declares as `degraded`, else a 503.",
+        1,
+        60_000,
+    )
     attempt_share: float = kinds.number(
         0.5, "Share of the time left that one attempt may use while another target could still be tried.", 0.01, 1
     )

@@ -215,7 +215,8 @@ def envoy_beside(
     """Run `tidegate envoy run` beside a stack, with its state in `folder`; gives Envoy's port."""
     port = reserve_port()
     arguments = ["--port", str(port), "--state", str(folder), "--workers", str(workers), "--stack", url]
-    own = {"TIDEGATE_POLL_INTERVAL_S": "0.2", **(variables or {})}
+    # A resolver on a busy machine is slow, and no less right.
+    own = {"TIDEGATE_POLL_INTERVAL_S": "0.2", "TIDEGATE_RESOLVER_TIMEOUT_MS": "60000", **(variables or {})}
     with command(folder.with_suffix(".log"), "envoy", "run", *arguments, variables=own) as running:
         assert running.wait_ready() == [f"http://127.0.0.1:{port}"], running.errors
         yield running, port

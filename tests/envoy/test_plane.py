@@ -62,6 +62,7 @@ def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
         {"versioned": ["alpha", "beta"], "echo_parameters": ["beta"]},
         versions=RULES,
         echoes="[{id: default, serve: echo_parameters, parameters: {top_k: 20}}]",
+        walks="[{id: default, serve: echo_parameters, fallback: [versioned/2]}]",
     )
     versions = rules / "objectives" / "versions.yaml"
     versions.write_text(versions.read_text() + "degraded: versioned/2\n")
@@ -273,6 +274,43 @@ def test_a_model_that_is_not_served_on_one_server_is_asked_elsewhere(plane: Plan
     found = plane.infer()
     assert version(found) == 1
     assert eventually(lambda: plane.infer().headers.get("tidegate-shard") == "alpha")
+
+
+def test_a_fallback_answers_for_a_target_that_no_server_has(plane: Plane) -> None:
+    # The model's own error is the answer.
+    assert plane.infer("/v2/models/walks/infer").status == 400
+    client = rpc.InferenceServerClient(f"127.0.0.1:{plane.port}")
+    sent = rpc.InferInput("SLEEP_MS", [1], "INT32")
+    sent.set_data_from_numpy(np.array([0], dtype=np.int32))
+
+    def fell_back() -> Reply | None:
+        # A reconcile loads it again, on its own time.
+        (server,) = plane.stack.fleet()["beta"]
+        plane.stack.unload(server["url"], "echo_parameters")
+        found = plane.infer("/v2/models/walks/infer")
+        return found if found.status == 200 else None
+
+    found = eventually(fell_back)
+    assert version(found) == 2
+    shown = {
+        "tidegate-reason": "fallback",
+        "tidegate-model": "versioned",
+        "tidegate-model-version": "2",
+        "tidegate-shard": "alpha",
+    }
+    assert shown.items() <= found.headers.items()
+
+    def rpc_fell_back() -> bool:
+        (server,) = plane.stack.fleet()["beta"]
+        plane.stack.unload(server["url"], "echo_parameters")
+        try:
+            result = client.infer("walks", [sent], headers={"tidegate-objective": "walks"}, client_timeout=60)
+        except InferenceServerException as error:
+            assert "unexpected inference input" in error.message()
+            return False
+        return bool(result.as_numpy("VERSION").tolist() == [2])
+
+    assert eventually(rpc_fell_back)
 
 
 def test_without_resolvers_what_is_declared_is_served(plane: Plane) -> None:

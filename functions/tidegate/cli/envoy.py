@@ -123,6 +123,7 @@ def _options(settings: Settings, folder: Path, host: str, port: int, resolvers: 
         log=None if log in (None, "off") else "/dev/stdout" if log == "stdout" else log,
         default_timeout_ms=settings.default_timeout_ms,
         stream_idle_ms=settings.stream_idle_ms,
+        resolver_timeout_ms=settings.resolver_timeout_ms,
         idle_timeout_s=settings.idle_timeout_s,
     )
 
