@@ -9,6 +9,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -137,6 +138,7 @@ class FakeTriton:
     """A fake Triton that answers as `script` says, and records requests."""
 
     port: int
+    hang_up: Callable[[], None]
     received: list[Received] = field(default_factory=list)
     script: Script = field(default=lambda request: silent(request))
 
@@ -146,11 +148,37 @@ def silent(_: Received) -> tuple[int, Mapping[str, str], bytes]:
 
 
 @pytest.fixture
-def fake(fake_server: FakeTriton) -> FakeTriton:
+def fake(fake_server: FakeTriton) -> Iterator[FakeTriton]:
     """The scripted Triton, which answers `{}` until a test sets another script."""
     fake_server.received.clear()
     fake_server.script = silent
-    return fake_server
+    yield fake_server
+    # A test's gateway would keep its connections, and with them two descriptors each, for as long as this process runs.
+    fake_server.hang_up()
+
+
+class HangingUp(ThreadingHTTPServer):
+    """A server that can end its connections."""
+
+    daemon_threads = True
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._open: set[socket.socket] = set()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self._open.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        self._open.discard(request)
+        super().shutdown_request(request)
+
+    def hang_up(self) -> None:
+        for each in list(self._open):
+            # One that its client has closed meanwhile.
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
 
 
 @pytest.fixture(scope="session")
@@ -180,9 +208,8 @@ def fake_server() -> Iterator[FakeTriton]:
         def log_message(self, *_: object) -> None:
             return
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    double = FakeTriton(server.server_address[1])
+    server = HangingUp(("127.0.0.1", 0), Handler)
+    double = FakeTriton(server.server_address[1], server.hang_up)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     yield double
