@@ -27,6 +27,14 @@ DCGM_PORT: Final = 9400
 AGENT_READY_PATH: Final = "/ready"
 """Answers 200 only while Triton is ready and holds everything that its shard must hold."""
 
+PLAYGROUND_PATHS: Final = (
+    ("/v1/objectives", "GET"),
+    ("/v1/objectives/{objective}", "GET"),
+    ("/v1/objectives/{objective}/resolve", "POST"),
+    ("/v1/objectives/{objective}/infer", "POST"),
+)
+"""What the gateway's function answers, for the console's playground: operators need a grant of callers.yaml, as every caller does."""
+
 REFUSED_PATHS: Final = (
     "/v2/repository*",
     "/v2/systemsharedmemory*",

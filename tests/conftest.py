@@ -67,7 +67,16 @@ def _share_service_models() -> None:
     botocore.session.create_loader = functools.cache(botocore.session.create_loader)
 
 
+HEAVY = ("aws_cdk", "scipy.stats")
+"""What only tests import that use it: each worker imports every file of tests, and these take it seconds. `import scipy` does not."""
+
+
 def pytest_collection_finish() -> None:
+    imported = [name for name in HEAVY if name in sys.modules]
+    if imported:
+        raise pytest.UsageError(
+            f"a file of tests imports {', '.join(imported)}: import it in the function that uses it"
+        )
     # Modules and tests stay to the end; the collector need not look at them again and again.
     gc.collect()
     gc.freeze()

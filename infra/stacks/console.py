@@ -8,6 +8,7 @@ from aws_cdk import aws_apigatewayv2_integrations as integrations
 from aws_cdk import aws_iam as iam
 from tidegate.web.console.paths import DRAFTS, PAGE, ROLLBACK
 
+from infra.contract import PLAYGROUND_PATHS
 from infra.setting_groups import Console, JwtAuthorizer
 from infra.stacks.functions import FunctionsStack
 from infra.stacks.http_apis import authorizer_of, default_stage, scopes_of
@@ -17,14 +18,6 @@ from infra.stacks.storage import StorageStack
 RATE_PER_S = 20
 BURST = 60
 """Limits over all operators: a page asks for some twenty files, and then once in some seconds."""
-
-PLAYGROUND = (
-    ("/v1/objectives", api.HttpMethod.GET),
-    ("/v1/objectives/{objective}", api.HttpMethod.GET),
-    ("/v1/objectives/{objective}/resolve", api.HttpMethod.POST),
-    ("/v1/objectives/{objective}/infer", api.HttpMethod.POST),
-)
-"""What the gateway's function answers, for the console's playground: operators need a grant of callers.yaml, as every caller does."""
 
 
 def add_console(
@@ -50,7 +43,7 @@ def add_console(
     for name, path, method in (
         ("console", "/v1/{path+}", api.HttpMethod.GET),
         *(("console", path, api.HttpMethod.POST) for path in posts),
-        *(("gateway", path, method) for path, method in PLAYGROUND),
+        *(("gateway", path, api.HttpMethod[method]) for path, method in PLAYGROUND_PATHS),
     ):
         http_api.add_routes(path=path, methods=[method], integration=to[name], authorization_scopes=scopes)
     for path in (PAGE, f"{PAGE}/{{path+}}"):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+import scipy
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binomtest, chi2, chisquare
 from tidegate.analysis.replay.races import Members, prefix_of
 from tidegate.analysis.replay.shares import LEAST_EXPECTED, chi_square_tail, share_test, wilson
 
@@ -13,7 +13,7 @@ from tidegate.analysis.replay.shares import LEAST_EXPECTED, chi_square_tail, sha
 @given(st.integers(1, 10**7).flatmap(lambda total: st.tuples(st.integers(0, total), st.just(total))))
 def test_the_interval_is_wilsons(counted: tuple[int, int]) -> None:
     count, total = counted
-    expected = binomtest(count, total).proportion_ci(0.95, method="wilson")
+    expected = scipy.stats.binomtest(count, total).proportion_ci(0.95, method="wilson")
     assert wilson(count, total) == pytest.approx((expected.low, expected.high), rel=1e-9, abs=1e-12)
 
 
@@ -24,7 +24,7 @@ def test_nothing_counted_says_nothing() -> None:
 @given(st.floats(0, 2000), st.integers(1, 60))
 def test_the_tail_is_that_of_chi_square(statistic: float, degrees: int) -> None:
     assert chi_square_tail(statistic, degrees) == pytest.approx(
-        float(chi2.sf(statistic, degrees)), rel=1e-8, abs=1e-300
+        float(scipy.stats.chi2.sf(statistic, degrees)), rel=1e-8, abs=1e-300
     )
 
 
@@ -40,7 +40,9 @@ def test_the_test_of_shares_is_pearsons_and_is_left_out_where_it_is_not_valid(pa
     elif len(weighed) < 2 or total * min(weight for _, weight in weighed) < LEAST_EXPECTED * whole:
         assert test is None
     else:
-        expected = chisquare([count for count, _ in weighed], [total * weight / whole for _, weight in weighed])
+        expected = scipy.stats.chisquare(
+            [count for count, _ in weighed], [total * weight / whole for _, weight in weighed]
+        )
         assert test is not None
         assert test.degrees_of_freedom == len(weighed) - 1
         assert test.statistic == pytest.approx(expected.statistic, rel=1e-9, abs=1e-9)

@@ -13,7 +13,7 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
-from scipy.stats import binomtest, chisquare
+import scipy
 from tidegate.errors import RequestError
 from tidegate.rules import Decision, Engine, compile_directory, load_bundle
 
@@ -138,10 +138,10 @@ def test_members_are_counted_once_per_split_and_experiment(tmp_path: Path, log: 
         for each, weight in zip(shares["variants"], weights, strict=True):
             assert each["configured"] == pytest.approx(weight / sum(weights))
             assert each["actual"] == pytest.approx(each["count"] / sum(counts))
-            interval = binomtest(each["count"], sum(counts)).proportion_ci(0.95, method="wilson")
+            interval = scipy.stats.binomtest(each["count"], sum(counts)).proportion_ci(0.95, method="wilson")
             assert (each["low"], each["high"]) == pytest.approx((interval.low, interval.high))
             assert each["requests"] >= each["count"]
-        test = chisquare(counts, [sum(counts) * weight / sum(weights) for weight in weights])
+        test = scipy.stats.chisquare(counts, [sum(counts) * weight / sum(weights) for weight in weights])
         assert shares["test"]["statistic"] == pytest.approx(test.statistic)
         assert shares["test"]["p_value"] == pytest.approx(test.pvalue)
         assert shares["test"]["degrees_of_freedom"] == 1
@@ -370,7 +370,7 @@ def test_the_plot_shows_counted_and_configured_shares_to_scale(tmp_path: Path) -
         if each.get("class") == "ink"
     ]
     whiskers = [each for each in lines if each[1] == each[3]]
-    interval = binomtest(70, 100).proportion_ci(0.95, method="wilson")
+    interval = scipy.stats.binomtest(70, 100).proportion_ci(0.95, method="wilson")
     ends = [(x - 836) / 120 * reach for x in (whiskers[0][0], whiskers[0][2])]
     assert ends == pytest.approx([100 * (interval.low - 0.8), 100 * (interval.high - 0.8)], abs=0.01 * reach)
 

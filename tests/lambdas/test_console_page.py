@@ -21,7 +21,7 @@ from tidegate.aws.registry import DynamoRegistry
 from tidegate.cli import main
 from tidegate.ports import Endpoint, EndpointState, RegisteredEndpoint
 
-from infra.stacks.console import PLAYGROUND
+from infra.contract import PLAYGROUND_PATHS
 from tests.console.conftest import PATIENCE_MS, Watched, browser
 from tests.infra.test_rights import ANSWER, HERE, SECRET, write_models
 from tests.lambdas.conftest import http_event
@@ -37,9 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["browser"]
 
 TOKEN = "a-token-that-the-authorizer-accepts"
-TO_THE_GATEWAY = [
-    (str(method.value), re.compile(re.sub(r"\{\w+\}", "[^/]+", path) + "$")) for path, method in PLAYGROUND
-]
+TO_THE_GATEWAY = [(method, re.compile(re.sub(r"\{\w+\}", "[^/]+", path) + "$")) for path, method in PLAYGROUND_PATHS]
 
 
 def serve(console: Environment, gateway: Environment) -> ThreadingHTTPServer:
