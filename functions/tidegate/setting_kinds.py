@@ -54,8 +54,9 @@ def switch(doc: str, *, default: bool) -> Any:
     return _setting(default, doc, "true or false", parse)
 
 
-def path(doc: str) -> Any:
-    return _setting(None, doc, "a path", lambda text: Path(text).expanduser() if text else None)
+def path(doc: str, default: str | None = None) -> Any:
+    known = None if default is None else Path(default)
+    return _setting(known, doc, "a path", lambda text: Path(text).expanduser() if text else known)
 
 
 def _bounded(

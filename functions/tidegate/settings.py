@@ -411,6 +411,30 @@ class Settings:
         r"[!-~]{1,128}",
         "the name of a claim",
     )
+    jwt_issuer: str | None = kinds.text(
+        None,
+        "Issuer (`iss`) of the tokens that Envoy asks callers for; unset: Envoy trusts `Tidegate-Caller`.",
+        r"[!-~]{1,2048}",
+        "the `iss` of tokens",
+    )
+    jwt_audience: str | None = kinds.text(
+        None,
+        "Accepted `aud` of these tokens, or `client_id` of a token without `aud`.",
+        r"[!-~]+( [!-~]+)*",
+        "values separated by blanks",
+    )
+    jwt_scopes: str | None = kinds.text(
+        None, "Scopes of which these tokens need one.", r"[!-~]+( [!-~]+)*", "scopes separated by blanks"
+    )
+    jwks_uri: str | None = kinds.text(
+        None,
+        "Where the issuer publishes its keys, which Envoy verifies tokens with.",
+        r"https?://[^/\s?#@]+(/[!-~]*)?",
+        "an http:// or https:// address",
+    )
+    jwks_ca_file: Path = kinds.path(  # noqa: RUF009  # makes a field
+        "Certificate authorities that the address of these keys is verified by.", "/etc/ssl/certs/ca-certificates.crt"
+    )
     bundle_file: Path | None = kinds.path(  # noqa: RUF009  # makes a field
         "Bundle that a function serves until it has read the live one, such as one that came with its code."
     )

@@ -113,6 +113,7 @@ def run(stores: StoreOptions, port: int, host: str, program: str | None, workers
 
 def _options(settings: Settings, folder: Path, host: str, port: int, resolvers: tuple[str, ...]) -> EnvoyOptions:
     from tidegate.envoy.config import EnvoyOptions
+    from tidegate.envoy.tokens import tokens_of
 
     log = settings.access_log
     return EnvoyOptions(
@@ -125,6 +126,7 @@ def _options(settings: Settings, folder: Path, host: str, port: int, resolvers: 
         stream_idle_ms=settings.stream_idle_ms,
         resolver_timeout_ms=settings.resolver_timeout_ms,
         idle_timeout_s=settings.idle_timeout_s,
+        tokens=tokens_of(settings),
     )
 
 

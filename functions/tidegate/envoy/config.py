@@ -16,6 +16,7 @@ from tidegate.envoy.fleet import Fleet, Server
 from tidegate.envoy.listener import listener
 from tidegate.envoy.plans import RPC, Shape, cluster_of, shapes
 from tidegate.envoy.routes import RESOLVER, virtual_host
+from tidegate.envoy.tokens import Tokens, issuer_cluster
 from tidegate.errors import SettingsError
 from tidegate.rules import Engine
 
@@ -43,6 +44,7 @@ class EnvoyOptions:
         stream_idle_ms: how long a stream may pause.
         resolver_timeout_ms: how long a resolver may take.
         idle_timeout_s: how long a connection may have no request.
+        tokens: which tokens callers must have; None: they need none.
     """
 
     folder: Path
@@ -55,6 +57,7 @@ class EnvoyOptions:
     stream_idle_ms: int = 30_000
     resolver_timeout_ms: int = 500
     idle_timeout_s: float = 75.0
+    tokens: Tokens | None = None
 
 
 def bootstrap(options: EnvoyOptions) -> Json:
@@ -74,9 +77,13 @@ def bootstrap(options: EnvoyOptions) -> Json:
                     options.log,
                     options.resolver_timeout_ms,
                     options.idle_timeout_s,
+                    options.tokens,
                 )
             ],
-            "clusters": [_resolver(options.resolvers)],
+            "clusters": [
+                _resolver(options.resolvers),
+                *([] if options.tokens is None else [issuer_cluster(options.tokens)]),
+            ],
         },
     }
 

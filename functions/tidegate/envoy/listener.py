@@ -8,6 +8,7 @@ from tidegate.envoy.clusters import FILTERS, TYPES, Json, http_filter
 from tidegate.envoy.plans import PATH_HEADER, PLAN_HEADER, SHARD_HEADER
 from tidegate.envoy.routes import RESOLVER
 from tidegate.envoy.scripts import DECIDED, ENTER, METADATA
+from tidegate.envoy.tokens import CALLER_HEADER, Tokens, token_filters, token_refusals
 
 AUTHORIZE = "/authorize"
 MOST_HEADERS_KB = 64
@@ -16,7 +17,13 @@ _SHOWN = ("tidegate-rule", "tidegate-model", "tidegate-model-version", "tidegate
 
 
 def listener(
-    address: str, port: int, rds: Json, log: str | None, resolver_timeout_ms: int, idle_timeout_s: float
+    address: str,
+    port: int,
+    rds: Json,
+    log: str | None,
+    resolver_timeout_ms: int,
+    idle_timeout_s: float,
+    tokens: Tokens | None,
 ) -> Json:
     """Return the listener.
 
@@ -27,6 +34,7 @@ def listener(
         log: the file of the log of requests; None: no log.
         resolver_timeout_ms: how long the resolver may take.
         idle_timeout_s: how long a connection may have no request.
+        tokens: which tokens callers must have; None: they need none.
     """
     manager = {
         "@type": f"{TYPES}/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
@@ -44,7 +52,8 @@ def listener(
         "use_remote_address": True,
         "preserve_external_request_id": True,
         "server_header_transformation": "PASS_THROUGH",
-        "http_filters": _filters(resolver_timeout_ms),
+        "http_filters": _filters(resolver_timeout_ms, tokens),
+        **({} if tokens is None else {"local_reply_config": token_refusals()}),
         "access_log": [] if log is None else [_access_log(log)],
     }
     http = {"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}
@@ -55,8 +64,9 @@ def listener(
     }
 
 
-def _filters(resolver_timeout_ms: int) -> list[Json]:
-    mine = [{"remove_on_match": {"key_matcher": {"prefix": each, "ignore_case": True}}} for each in _OURS]
+def _filters(resolver_timeout_ms: int, tokens: Tokens | None) -> list[Json]:
+    ours = _OURS if tokens is None else (*_OURS, CALLER_HEADER)
+    mine = [{"remove_on_match": {"key_matcher": {"prefix": each, "ignore_case": True}}} for each in ours]
     hidden = [{"remove_on_match": {"key_matcher": {"prefix": "x-tidegate-", "ignore_case": True}}}]
     return [
         # What says where a request goes comes from the resolver alone. An answer passes the filters from the last to the first.
@@ -65,6 +75,7 @@ def _filters(resolver_timeout_ms: int) -> list[Json]:
             "header_mutation.v3.HeaderMutation",
             mutations={"request_mutations": mine, "response_mutations": hidden},
         ),
+        *(() if tokens is None else token_filters(tokens)),
         http_filter("enter", "lua.v3.Lua", default_source_code={"inline_string": ENTER}),
         {"name": "authorization", "typed_config": _authorization(resolver_timeout_ms)},
         http_filter("decided", "lua.v3.Lua", default_source_code={"inline_string": DECIDED}),
@@ -123,6 +134,7 @@ def _access_log(file: str) -> Json:
         return f"%DYNAMIC_METADATA({METADATA}:{name})%"
 
     line: dict[str, Any] = {
+        "service": "envoy",
         "time": "%START_TIME(%Y-%m-%dT%H:%M:%S.%3fZ)%",
         "objective": known("objective"),
         "outcome": known("outcome"),

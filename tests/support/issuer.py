@@ -1,0 +1,117 @@
+"""An issuer of JSON Web Tokens that publishes its keys over HTTPS, with a certificate for `localhost` that signs itself."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import datetime
+import json
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.x509.oid import NameOID
+
+KEY_ID = "first"
+
+
+@dataclass(frozen=True, slots=True)
+class Issuer:
+    """Its name, the address of its keys, the authority that its certificate is verified by, and the key that signs."""
+
+    name: str
+    keys: str
+    ca_file: Path
+    key: rsa.RSAPrivateKey
+
+    def token(self, key: rsa.RSAPrivateKey | None = None, **claims: Any) -> str:
+        """A token of the issuer that is valid for a minute, with these claims over its own; None takes one away."""
+        own = {"iss": self.name, "aud": "tidegate", "sub": "a-subject", "exp": int(time.time()) + 60}
+        payload = {name: value for name, value in {**own, **claims}.items() if value is not None}
+        signed = f"{_encoded({'alg': 'RS256', 'typ': 'JWT', 'kid': KEY_ID})}.{_encoded(payload)}"
+        signature = (key or self.key).sign(signed.encode(), padding.PKCS1v15(), hashes.SHA256())
+        return f"{signed}.{_base64(signature)}"
+
+
+def new_key() -> rsa.RSAPrivateKey:
+    return rsa.generate_private_key(public_exponent=65537, key_size=2048)
+
+
+@contextlib.contextmanager
+def issuer(folder: Path, name: str = "https://issuer.example.com/") -> Iterator[Issuer]:
+    """Run an issuer; its files are in `folder`."""
+    key = new_key()
+    numbers = key.public_key().public_numbers()
+    jwk = {
+        "kty": "RSA",
+        "use": "sig",
+        "alg": "RS256",
+        "kid": KEY_ID,
+        "n": _base64(numbers.n.to_bytes(256, "big")),
+        "e": _base64(numbers.e.to_bytes(3, "big")),
+    }
+    body = json.dumps({"keys": [jwk]}).encode()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path == "/keys" else 404)
+            self.send_header("content-type", "application/json")
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    certificate = _certificate(folder)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, folder / "issuer.key")
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield Issuer(name, f"https://localhost:{server.server_address[1]}/keys", certificate, key)
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def _certificate(folder: Path) -> Path:
+    key = new_key()
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    (folder / "issuer.key").write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    file = folder / "issuer.pem"
+    file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    return file
+
+
+def _encoded(value: Any) -> str:
+    return _base64(json.dumps(value).encode())
+
+
+def _base64(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
