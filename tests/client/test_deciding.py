@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import logging
 import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +18,8 @@ from typing import Any
 
 import pytest
 from tidegate.client import AsyncClient, Client
+from tidegate.client.connections import Connections
+from tidegate.client.exchange import Request
 from tidegate.errors import (
     ContextError,
     NoRuleError,
@@ -43,6 +47,9 @@ from tests.support.stack import ROOT, eventually
 
 CONTEXTS = 10_000
 TOKEN = "an-operators-token-0123"
+KEPT_MS = 3_600_000
+"""Decisions of a resolver outlast every test, however slow."""
+
 POLLS = 3600.0
 """The time between two polls where a test makes the only one."""
 
@@ -62,7 +69,11 @@ class Server:
 def server_app(server: Server, **options: Any) -> Any:
     directory = MemoryEndpointDirectory({"alpha": (Endpoint("alpha", "127.0.0.1", 1),)})
     app = create_app(
-        engines=server.engines, dispatcher=Dispatcher(PooledTransport(), directory), operator_token=TOKEN, **options
+        engines=server.engines,
+        dispatcher=Dispatcher(PooledTransport(), directory),
+        operator_token=TOKEN,
+        decision_ttl_ms=KEPT_MS,
+        **options,
     )
 
     async def noted(scope: Any, receive: Any, send: Any) -> None:
@@ -297,6 +308,37 @@ def test_a_bundle_that_is_not_what_its_tag_names_is_not_used(engine: Engine) -> 
             client.decide("windows")
 
 
+@pytest.mark.parametrize(
+    ("sent", "compressed"),
+    [
+        ({}, False),
+        ({"Accept-Encoding": "gzip, deflate"}, True),
+        ({"Accept-Encoding": "br;q=1, gzip;q=0.5"}, True),
+        ({"Accept-Encoding": "gzip;q=0"}, False),
+        ({"Accept-Encoding": "identity"}, False),
+        ({"Accept-Encoding": "*"}, True),
+    ],
+)
+def test_the_bundle_is_compressed_for_who_takes_that(
+    server: Server, engine: Engine, sent: Mapping[str, str], compressed: bool
+) -> None:
+    connections = Connections(2.0)
+    reply = connections.send(Request(server.url, "GET", "/v1/bundle", [*sent.items()]))
+    assert (reply.headers.get("content-encoding") == "gzip") == compressed
+    assert (gzip.decompress(reply.body) if compressed else reply.body) == engine.bundle.data
+    tag = reply.headers["etag"]
+    assert engine.revision in tag
+    again = connections.send(Request(server.url, "GET", "/v1/bundle", [*sent.items(), ("If-None-Match", tag)]))
+    assert (again.status, again.body, again.headers["etag"]) == (304, b"", tag)
+    # A tag is of one coding: who has the bytes of another lacks these.
+    other = f'"{engine.revision}"' if compressed else f'"{engine.revision}-gzip"'
+    assert (
+        connections.send(Request(server.url, "GET", "/v1/bundle", [*sent.items(), ("If-None-Match", other)])).status
+        == 200
+    )
+    connections.close()
+
+
 # Who may read the bundle.
 
 CALLERS = """
@@ -369,14 +411,14 @@ def test_a_decision_that_depends_on_nothing_is_asked_for_once(server: Server, en
 
 
 def test_a_resolver_that_fails_is_bridged_for_a_while(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    client = Client(server.url, decide="resolver", stale_s=60)
+    client = Client(server.url, decide="resolver", stale_s=KEPT_MS / 1000)
     expected = client.decide("numbers", {"age": 14})
     impatient = Client(server.url, decide="resolver", stale_s=0)
     impatient.decide("numbers", {"age": 14})
     for each in (client, impatient):
         each._resolver._url = f"http://127.0.0.1:{refusing_port()}"
         each._resolver._kept = {
-            key: kept._replace(until_s=kept.until_s - 5.0) for key, kept in each._resolver._kept.items()
+            key: kept._replace(until_s=time.monotonic() - 1.0) for key, kept in each._resolver._kept.items()
         }
     assert client.decide("numbers", {"age": 14}) == expected
     for each, context in ((client, {"age": 15}), (impatient, {"age": 14})):

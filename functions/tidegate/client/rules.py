@@ -9,6 +9,7 @@ import os
 import random
 import tempfile
 import time
+import zlib
 from collections.abc import Generator, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -19,7 +20,7 @@ from tidegate.client.config import ClientConfig, Protocol, check_address
 from tidegate.client.exchange import Ask, Reply, Request
 from tidegate.errors import BundleError, EndpointError, Refusal, RefusedError, SettingsError, StoreError, TidegateError
 from tidegate.rules import Engine, load_bundle
-from tidegate.rules.bundle import short_revision
+from tidegate.rules.bundle import MAX_BYTES, short_revision
 
 POLL_TIMEOUT_S: Final = 10.0
 LONGEST_PAUSE_S: Final = 30.0
@@ -102,7 +103,7 @@ class LiveRules:
             logger.warning("the kept bundle %s is not used: %s", self._file, error)
             return
         self.engine, self._known_at = engine, known_at
-        self._tags["/v1/bundle"] = f'"{engine.revision}"'
+        self._tags["/v1/bundle"] = f'"{engine.revision}-gzip"'
         with contextlib.suppress(OSError, ValueError):
             self.places = _places_of(self._file.with_suffix(".json").read_bytes(), self._config.protocol)
 
@@ -143,18 +144,20 @@ class LiveRules:
     def _changed(self, path: str) -> Generator[Ask, Reply, bytes | None]:
         """Return a body that is not the one of the last poll, else None."""
         tag = self._tags.get(path)
-        headers = [*self._headers, *([] if tag is None else [("If-None-Match", tag)])]
+        headers = [*self._headers, ("Accept-Encoding", "gzip"), *([] if tag is None else [("If-None-Match", tag)])]
         reply = yield Request(self._url, "GET", path, headers, timeout_s=POLL_TIMEOUT_S)
         if reply.status == 304 and tag is not None:
             return None
         body = checked(reply, path)
+        if reply.headers.get("content-encoding") == "gzip":
+            body = _inflated(body)
         self._tags[path] = reply.headers.get("etag", "")
         return body
 
     def _swap(self, data: bytes) -> None:
         try:
             engine = load_bundle(data)
-            if self._tags["/v1/bundle"] != f'"{engine.revision}"':
+            if self._tags["/v1/bundle"].removesuffix('-gzip"').strip('"') != engine.revision:
                 raise BundleError(f"{self._url} sent another bundle than its tag names")
         except BundleError:
             del self._tags["/v1/bundle"]
@@ -254,6 +257,18 @@ def _places_of(body: bytes, protocol: Protocol) -> Places:
         return {name: [str(each[member]) for each in found if each[member]] for name, found in shards.items()}
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise ValueError("no addresses of shards") from error
+
+
+def _inflated(body: bytes) -> bytes:
+    """Return a body that was compressed. Raises `BundleError`: it is no gzip, or inflates beyond the largest bundle."""
+    inflating = zlib.decompressobj(wbits=31)
+    try:
+        data = inflating.decompress(body, MAX_BYTES)
+    except zlib.error:
+        raise BundleError("the gateway's answer is no gzip, as its headers say") from None
+    if not inflating.eof:
+        raise BundleError("the gateway's answer is cut off, or inflates beyond the largest bundle")
+    return data
 
 
 def _file_of(url: str, config: ClientConfig) -> Path | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gzip
 from collections.abc import Awaitable, Callable
 from hashlib import sha256
 from typing import Any
@@ -15,7 +17,15 @@ from tidegate.ports import Endpoint
 from tidegate.rules import Engine
 from tidegate.web.callers import Operators
 from tidegate.web.errors import WebError
-from tidegate.web.http import Answer, RawHeaders, compact, header_values, json_headers, named_tag
+from tidegate.web.http import (
+    Answer,
+    RawHeaders,
+    compact,
+    header_values,
+    json_bytes_answer,
+    json_headers,
+    named_tag,
+)
 
 _BUNDLE = b"application/vnd.tidegate.bundle"
 _REVALIDATED = (b"cache-control", b"private, no-cache")
@@ -46,6 +56,8 @@ class BundleHandler:
         self._operators = operators
         self._rpc_port_of = rpc_port_of
         self._is_open = is_open
+        self._kept: tuple[str, bytes] | None = None
+        self._compressing = asyncio.Lock()
 
     def routes(self, guarded: Callable[[Callable[[Request], Awaitable[Answer]]], Any]) -> list[BaseRoute]:
         """Return the routes; `guarded` makes problem documents of errors."""
@@ -53,15 +65,31 @@ class BundleHandler:
 
     async def _bundle(self, request: Request) -> Answer:
         engine = await self._engine_for(request)
-        tag = b'"%b"' % engine.revision.encode()
-        # Bytes of megabytes are joined only for whoever lacks them.
-        return _tagged(request, tag, _BUNDLE, lambda: engine.bundle.data)
+        compressed = _takes_gzip(request.scope["headers"])
+        # Each coding has a tag of its own: https://www.rfc-editor.org/rfc/rfc9110#section-8.8.3.3.
+        tag = b'"%b%b"' % (engine.revision.encode(), b"-gzip" if compressed else b"")
+        headers = [(b"etag", tag), _REVALIDATED, (b"vary", b"accept-encoding")]
+        if named_tag(tag, header_values(request.scope["headers"], b"if-none-match")):
+            return Answer(304, headers, b"")
+        # Megabytes are joined and compressed only for whoever lacks them, and once for all who ask.
+        data = await self._compressed(engine) if compressed else engine.bundle.data
+        coding = [(b"content-encoding", b"gzip")] if compressed else []
+        return Answer(200, [*json_headers(data, _BUNDLE), *coding, *headers], data)
+
+    async def _compressed(self, engine: Engine) -> bytes:
+        async with self._compressing:
+            if self._kept is None or self._kept[0] != engine.revision:
+                self._kept = (engine.revision, await asyncio.to_thread(gzip.compress, engine.bundle.data, 6, mtime=0))
+            return self._kept[1]
 
     async def _shards(self, request: Request) -> Answer:
         engine = await self._engine_for(request)
         body = compact({"shards": {name: self._places(name) for name in engine.fleet.shards}})
         tag = b'"%b"' % sha256(body).hexdigest()[:32].encode()
-        return _tagged(request, tag, b"application/json", lambda: body)
+        headers = [(b"etag", tag), _REVALIDATED]
+        if named_tag(tag, header_values(request.scope["headers"], b"if-none-match")):
+            return Answer(304, headers, b"")
+        return json_bytes_answer(body, headers)
 
     def _places(self, shard: str) -> list[dict[str, str | None]]:
         found = []
@@ -100,10 +128,11 @@ class BundleHandler:
         return True
 
 
-def _tagged(request: Request, tag: bytes, media_type: bytes, body: Callable[[], bytes]) -> Answer:
-    """Return a body with its tag, or 304 for whoever has it."""
-    headers = [(b"etag", tag), _REVALIDATED]
-    if named_tag(tag, header_values(request.scope["headers"], b"if-none-match")):
-        return Answer(304, headers, b"")
-    data = body()
-    return Answer(200, [*json_headers(data, media_type), *headers], data)
+def _takes_gzip(headers: RawHeaders) -> bool:
+    """Return whether `Accept-Encoding` names gzip, and not with a weight of 0."""
+    for value in header_values(headers, b"accept-encoding"):
+        for each in value.lower().split(b","):
+            name, _, weight = each.partition(b";")
+            if name.strip() in (b"gzip", b"*"):
+                return weight.replace(b" ", b"").removeprefix(b"q=").strip(b"0.") != b"" or not weight
+    return False
