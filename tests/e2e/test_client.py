@@ -63,6 +63,7 @@ def test_the_sdk_goes_on_whatever_ends_and_follows_what_is_published(tmp_path: P
         Client(stack.url, cache_dir=tmp_path / "kept") as client,
     ):
         first = client.decide("ranking")
+        gateway = stack.get("/v1/fleet")["gateway"]["pid"]
         with Asking(client) as asking:
             assert asking.answered(1)
             # The local stack follows its directory.
@@ -71,7 +72,7 @@ def test_the_sdk_goes_on_whatever_ends_and_follows_what_is_published(tmp_path: P
             victim, *_ = stack.servers()
             os.kill(victim.pid, signal.SIGKILL)
             assert asking.answered(2, more=100)
-            os.kill(stack.get("/v1/fleet")["gateway"]["pid"], signal.SIGKILL)
+            os.kill(gateway, signal.SIGKILL)
             assert asking.answered(2, more=100)
         assert asking.failures == []
         assert all(each == sorted(each) for each in asking.versions)
