@@ -40,6 +40,8 @@ TOGETHER = {
     "synthesized stacks": (
         "tests/infra/test_checks.py",
         "tests/infra/test_commands.py",
+        "tests/infra/test_console_rights.py",
+        "tests/infra/test_console_templates.py",
         "tests/infra/test_fleet_changes.py",
         "tests/infra/test_shards.py",
         "tests/infra/test_upgrades.py",
