@@ -22,7 +22,7 @@ CHECKOV := .venv-checkov
 KSERVE := .venv-kserve
 CLIENTS := .venv-clients
 AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo -n)
-SHORT_SUITE := tests/rules tests/language tests/placement tests/analysis tests/oip tests/web tests/lambdas tests/triton/test_server.py tests/triton/test_numpy_abi.py tests/triton_models \
+SHORT_SUITE := tests/rules tests/conformance tests/client tests/language tests/placement tests/analysis tests/oip tests/web tests/lambdas tests/triton/test_server.py tests/triton/test_numpy_abi.py tests/triton_models \
 	tests/assets tests/docs/test_documented_commands.py
 CDK := infra/cdk
 OPENFEATURE := tests/web/openfeature
