@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import socket
+import socketserver
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -12,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tidegate.client import AsyncClient, Client, Inference
-from tidegate.errors import DeadlineError, ModelRefusedError, RefusedError, UnavailableError
+from tidegate.errors import DeadlineError, ModelAnswerError, ModelRefusedError, RefusedError, UnavailableError
 from tidegate.gateway import Dispatcher
 from tidegate.ports import Endpoint
 from tidegate.rules import Engine, compile_directory, load_bundle
@@ -336,3 +339,54 @@ def test_without_numpy_arrays_say_what_to_install(monkeypatch: pytest.MonkeyPatc
         outputs.array("Y")
     with pytest.raises(KeyError, match="the outputs are Y"):
         outputs.array("Z")
+
+
+# Servers that do not speak HTTP as they should.
+
+GARBAGE = [
+    b"",
+    b"\x00\xff\r\n\r\n",
+    b"HTTP/2 200\r\n\r\n",
+    b"HTTP/1.1 abc OK\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nshort",
+    b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab",
+    b"HTTP/1.1 200 OK\r\nA: " + b"x" * 600_000 + b"\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nInference-Header-Content-Length: x\r\n\r\n{}",
+    b"HTTP/1.1 500 No\r\nContent-Length: 2\r\n\r\n\xff\xfe",
+]
+
+
+@pytest.mark.parametrize("answer", GARBAGE, ids=lambda each: repr(each[:40]))
+def test_garbage_is_an_error_of_the_sdk(ranking: Engine, infer: Infer, answer: bytes) -> None:
+    with answering_bytes(answer) as port, listening(gateway_of(ranking, {})) as served:
+        shards = {"main": [f"http://127.0.0.1:{port}"]}
+        with pytest.raises((UnavailableError, ModelAnswerError, ModelRefusedError)):
+            infer(f"http://127.0.0.1:{served.port}", "ranking", ONE, shards=shards)
+
+
+@contextlib.contextmanager
+def answering_bytes(answer: bytes) -> Iterator[int]:
+    """A server that reads a request's head, and whatever it is, answers the same bytes and closes."""
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            received = b""
+            while b"\r\n\r\n" not in received:
+                piece = self.request.recv(65536)
+                if not piece:
+                    return
+                received += piece
+            with contextlib.suppress(OSError):
+                self.request.sendall(answer)
+                self.request.shutdown(socket.SHUT_WR)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        thread.start()
+        yield server.server_address[1]
+        server.shutdown()
+        thread.join()
