@@ -32,7 +32,7 @@ LINTED := . $(wildcard $(addprefix triton_models/,offer_decision order_features 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help env compiled models images demo recording screenshots up prepared parts chromium test test-full test-python short-suite lint format package bench chaos infra infra-check infra-amis infra-bootstrap infra-destroy lock clean
+.PHONY: help env compiled models images demo recording screenshots up prepared parts chromium test test-full test-python short-suite lint format package bench chaos gpu-check infra infra-check infra-amis infra-bootstrap infra-destroy lock clean
 
 help: ## Show what can be made.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -118,6 +118,9 @@ package: env ## Build the functions' assets of STAGE for arm64 and x86-64 below 
 
 chaos: env compiled ## Harm a stack under load, and write docs/resilience.md: make chaos ONLY="shard-killed clock-back"
 	@$(BIN)/python -m chaos $(ONLY)
+
+gpu-check: env ## Pack build/gpu-check.tar.xz, a check for a machine with a GPU and no network; DRY_RUN=1 runs it here on the CPU.
+	@$(BIN)/python -m gpu_check $(if $(DRY_RUN),--dry-run --dry-run-python $(BIN)/python)
 
 bench: models compiled ## Measure, and write docs/performance.md: make bench ONLY="decide replay"
 	@$(BIN)/python -m bench $(ONLY)
