@@ -59,6 +59,9 @@ def figures_of(report: str) -> dict[str, Any]:
         "function_ms": (_number(sections["functions"], r"not the empty function's \| ([\d.]+)"), "functions"),
         "cold_start_ms": (_number(sections["functions"], r"\| together \| (\d+)"), "functions"),
     }
+    if "resolver" in sections:
+        micros = _number(sections["resolver"], r"takes \*\*(\d+) µs\*\* of CPU time")
+        values["resolver_us"] = (micros, "resolver")
     if not decide:
         raise ValueError("the section on deciding has no table of rules")
     return {name: {"value": value, "measured": _where(sections[section])} for name, (value, section) in values.items()}

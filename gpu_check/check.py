@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import ctypes
 import json
 import os
 import platform
@@ -17,6 +18,7 @@ import socket
 import struct
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 import urllib.error
@@ -34,6 +36,8 @@ WIDTH = 256
 CONNECTIONS = (1, 64)
 STARTS_WITHIN_S = 120.0
 ROWS = 32
+REFUSED_S = 0.01
+TAIL_LINES = 30
 TOLERANCE = 1e-3
 """Largest difference of the GPU's answers from the CPU's, as a part of the largest value of the answer."""
 
@@ -56,6 +60,12 @@ def look(on_cpu: bool) -> dict[str, str]:
     if not stub.is_dir():
         made_for = ", ".join(sorted(each.name for each in stub.parent.iterdir()))
         raise CheckError(f"this is Python {PYTHON}, and the archive was made for {made_for}: run it with one of these")
+    library = f"libpython{PYTHON}.so.1.0"
+    if not (Path(sysconfig.get_config_var("LIBDIR") or "") / library).is_file():
+        try:
+            ctypes.CDLL(library)
+        except OSError as error:
+            raise CheckError(f"{library} is missing, to which Triton's Python backend links: install it") from error
     try:
         import numpy
     except ImportError as error:
@@ -80,10 +90,7 @@ def environment(work: Path) -> tuple[str, str, dict[str, str]]:
     from tidegate.triton.installation import find_installation
 
     installation = find_installation(cache_dir=work / "cache")
-    variables = installation.environment()
-    # Where this Python has no shared library, the archive's is loaded: of the same minor version.
-    variables["LD_LIBRARY_PATH"] += f":{HERE / f'lib-{PYTHON}'}"
-    return str(installation.server), str(installation.backend_directory), variables
+    return str(installation.server), str(installation.backend_directory), installation.environment()
 
 
 @contextmanager
@@ -95,7 +102,9 @@ def running(command: list[str], variables: dict[str, str], log: Path, ready: str
         until = time.monotonic() + STARTS_WITHIN_S
         while not answers(ready):
             if process.poll() is not None or time.monotonic() > until:
-                tail = "\n".join(log.read_text(errors="replace").splitlines()[-40:])
+                lines = log.read_text(errors="replace").splitlines()
+                errors = [line for line in lines[:-TAIL_LINES] if line.startswith("E") or "rror" in line]
+                tail = "\n".join([*errors[:TAIL_LINES], *lines[-TAIL_LINES:]])
                 raise CheckError(f"{Path(command[0]).name} is not ready; the end of its log:\n{tail}")
             time.sleep(0.2)
         yield
@@ -194,22 +203,29 @@ async def compare(port: int) -> tuple[float, int]:
 
 @dataclass(frozen=True)
 class Measured:
-    """Requests answered in a second, and latencies in milliseconds."""
+    """Requests answered in a second, latencies of these in milliseconds, and how many were refused as too many (503)."""
 
     rate: float
     p50_ms: float
     p99_ms: float
+    refused: int
 
 
 async def load(port: int, request: bytes, connections: int, seconds: float) -> Measured:
-    """Ask over some connections without a pause."""
+    """Ask over some connections without a pause, and after a refusal with a short one."""
     took_ms: list[float] = []
+    refused = 0
     until = time.perf_counter() + seconds
 
     async def one() -> None:
+        nonlocal refused
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         while (began := time.perf_counter()) < until:
             status, _, body = await ask(reader, writer, request)
+            if status == 503:
+                refused += 1
+                await asyncio.sleep(REFUSED_S)
+                continue
             if status != 200:
                 raise CheckError(f"under load a request was answered with {status}: {body[:500]!r}")
             took_ms.append((time.perf_counter() - began) * 1000)
@@ -217,8 +233,10 @@ async def load(port: int, request: bytes, connections: int, seconds: float) -> M
 
     began = time.perf_counter()
     await asyncio.gather(*(one() for _ in range(connections)))
+    if not took_ms:
+        raise CheckError(f"under load no request was answered, and {refused} were refused")
     cuts = quantiles(took_ms, n=100) if len(took_ms) > 1 else [took_ms[0]] * 99
-    return Measured(len(took_ms) / (time.perf_counter() - began), cuts[49], cuts[98])
+    return Measured(len(took_ms) / (time.perf_counter() - began), cuts[49], cuts[98], refused)
 
 
 def metrics(port: int) -> dict[str, float]:
@@ -310,7 +328,7 @@ def check(on_cpu: bool, seconds: float, work: Path) -> str:
                     if key.startswith("nv_gpu_")
                 }
                 lines.append(
-                    f"| {name} | {connections} | {measured.rate:,.0f} | {measured.p50_ms:.2f} | {measured.p99_ms:.2f} | "
+                    f"| {name} | {connections} | {measured.rate:,.0f} | {measured.p50_ms:.2f} | {measured.p99_ms:.2f} | {measured.refused:,} | "
                     f"{queue_ratio(before, after, 'mlp_gpu'):.2f} |"
                 )
     if not on_cpu and not worst_gpu:
@@ -322,7 +340,7 @@ def check(on_cpu: bool, seconds: float, work: Path) -> str:
     return (
         f"An ensemble of two Python steps, the second in {library} {where}. Answers of {rows} rows differ from the CPU's by at most "
         f"{difference:.1e} of the largest value. Triton was ready after {started_s:.0f} s.\n\n"
-        "| asked | connections | answers/s | p50, ms | p99, ms | queue / compute |\n|---|---:|---:|---:|---:|---:|\n"
+        "| asked | connections | answers/s | p50, ms | p99, ms | refused | queue / compute |\n|---|---:|---:|---:|---:|---:|---:|\n"
         + "\n".join(lines)
         + f"\n\n| most during the measurement | |\n|---|---:|\n{gpu}\n\n*{datetime.now(UTC):%Y-%m-%d}, {machine}.*\n"
     )

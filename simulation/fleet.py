@@ -21,10 +21,12 @@ from typing import Any
 from tidegate.bootstrap.rules_sources import GivenRules
 from tidegate.control.publish import PublishRequest, publish_rules
 from tidegate.control.reconcile import reconcile_fleet
-from tidegate.errors import TidegateError
+from tidegate.errors import RulesError, TidegateError
 from tidegate.fleet import pulse, supervisor
 from tidegate.gateway.follower import EngineFollower
-from tidegate.rules import Engine, compile_directory
+from tidegate.language.compiler import emit
+from tidegate.language.directory import read_directory
+from tidegate.rules import Engine
 from tidegate.testing import MemoryModel
 
 from simulation.world import ZONES, Agent, Calls, World
@@ -92,8 +94,8 @@ def _ensemble(size: Size, number: int) -> MemoryModel:
     return MemoryModel((1,), tuple(f"step_{2 * family + part}/1" for part in (0, 1)))
 
 
-def rules_of(size: Size, edition: int) -> bytes:
-    """Return the bundle of the rules after `edition` changes: each adds an ensemble and takes the place of another with it."""
+def rules_of(size: Size, edition: int) -> GivenRules:
+    """Return the rules after `edition` changes: each adds an ensemble and takes the place of another with it."""
     memory = 40 * size.ensembles / size.shards + 2 * size.families * 2000 / size.shards
     fleet: dict[str, dict[str, Any]] = {
         "shards": {
@@ -132,7 +134,10 @@ def rules_of(size: Size, edition: int) -> bytes:
             about = {"summary": "One of many.", "owner": "simulation", "timeout_ms": 100}
             document = {"objective": f"o{number}", **about, "context": {"country": {"type": "string"}}, "rules": rules}
             (objectives / f"o{number}.yaml").write_text(json.dumps(document))
-        return compile_directory(folder)
+        program, findings = read_directory(folder)
+        if findings:
+            raise RulesError(findings)
+        return GivenRules(emit(program), program.world.demand)
 
 
 class Run:
@@ -213,7 +218,7 @@ class Run:
                 self.size, self._edition * 37 % self.size.ensembles
             )
         try:
-            request = PublishRequest(rules=GivenRules(rules_of(self.size, self._edition)), by="simulation")
+            request = PublishRequest(rules=rules_of(self.size, self._edition), by="simulation")
             await publish_rules(self.world.process(self.world.control_calls), request, lambda _event: None)
         except TidegateError as error:
             self.outcome.failed.append(str(error))

@@ -32,6 +32,8 @@ NUMBERS = {
     "function_ms": "what the gateway's function adds at one whole core, without the platform",
     "cold_start_ms": "an environment's start and first answer",
 }
+OPTIONAL = {"resolver_us": "CPU time of a resolver for one decision of Envoy's requests"}
+"""Numbers that a report may lack."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +71,15 @@ def read_figures(file: Path = MEASURED) -> Figures:
         raise SettingsError(f"{file} is not JSON: {error}") from error
     if not isinstance(value, dict):
         raise SettingsError(f"{file} must be a JSON object of figures by name")
-    unknown = sorted(value.keys() - CURVES.keys() - NUMBERS.keys())
+    unknown = sorted(value.keys() - CURVES.keys() - NUMBERS.keys() - OPTIONAL.keys())
     if unknown:
-        raise SettingsError(f"{file}: {unknown[0]!r} is no figure; there are {', '.join((*CURVES, *NUMBERS))}")
+        raise SettingsError(
+            f"{file}: {unknown[0]!r} is no figure; there are {', '.join((*CURVES, *NUMBERS, *OPTIONAL))}"
+        )
     curves = {name: _curve(file, name, _value(file, name, value)) for name in CURVES}
-    numbers = {name: _number(file, name, _value(file, name, value)) for name in NUMBERS}
-    return Figures(curves, numbers, {name: str(value[name].get("measured", "")) for name in (*CURVES, *NUMBERS)})
+    named = [*NUMBERS, *(name for name in OPTIONAL if name in value)]
+    numbers = {name: _number(file, name, _value(file, name, value)) for name in named}
+    return Figures(curves, numbers, {name: str(value[name].get("measured", "")) for name in (*curves, *numbers)})
 
 
 def _value(file: Path, name: str, value: Mapping[str, Any]) -> Any:

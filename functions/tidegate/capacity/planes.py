@@ -180,7 +180,7 @@ def _envoy(load: Load, figures: Figures) -> Plane:
     envoy = load.rps * figures.at("envoy_us", load.mean_bytes) / MILLION / load.utilization
     resolver = load.rps * load.resolver_us / MILLION / load.utilization
     cores = envoy + resolver
-    note = f"of these cores {envoy:,.1f} are Envoy's and {resolver:,.1f} the resolver's, at an assumed {load.resolver_us:g} µs"
+    note = f"of these cores {envoy:,.1f} are Envoy's and {resolver:,.1f} the resolver's, at {load.resolver_us:g} µs"
     pollers = math.ceil(resolver)
     notes = (note, _flip(load, figures, pollers, "processes"))
     return _proxied("Envoy and resolver", load, cores, math.ceil(cores / PROXY_CORES), pollers, None, notes)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tidegate.capacity.figures import CURVES, MEASURED, NUMBERS, Figures, read_figures
+from tidegate.capacity.figures import CURVES, MEASURED, NUMBERS, OPTIONAL, Figures, read_figures
 from tidegate.capacity.limits import Use
 from tidegate.capacity.planes import BASE64_MS_PER_MB, PROXY_CORES, PROXY_INSTANCE, Load, Plane, planes
 from tidegate.capacity.prices import PER_INSTANCE_HOUR, PRICE_DATE, PRICE_REGION, SOURCES
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     _Float = click.ParamType[float]
 else:
     _Float = click.ParamType
+
+RESOLVER_US = 100
+"""Assumed where no benchmark measured it."""
 
 MOST_RPS = 1_000_000
 SHOWN_LIMITS = 2
@@ -120,9 +123,7 @@ class Number(_Float):
 @click.option(
     "--resolver-us",
     type=Number(0, 1e6),
-    default=100,
-    show_default=True,
-    help="CPU time of a resolver for each decision.",
+    help=f"CPU time of a resolver for each decision. Default: what was measured, else {RESOLVER_US}.",
 )
 @click.option(
     "--figures",
@@ -136,6 +137,7 @@ def capacity(
     triton_price: float | None,
     answer_bytes: float | None,
     body_bytes: float,
+    resolver_us: float | None,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -160,6 +162,7 @@ def capacity(
         body_bytes=body_bytes,
         answer_bytes=body_bytes if answer_bytes is None else answer_bytes,
         triton_dollars_per_hour=price,
+        resolver_us=measured.numbers.get("resolver_us", RESOLVER_US) if resolver_us is None else resolver_us,
         **options,
     )
     found = planes(load, measured)
@@ -181,7 +184,8 @@ def assumptions(load: Load, measured: Figures) -> Iterator[str]:
     yield f"proxies run on {PROXY_INSTANCE} ({PROXY_CORES} vCPUs), one process on each"
     yield f"a function spends {BASE64_MS_PER_MB} ms for each MB of request and answer on base64"
     yield f"logs: {load.log_bytes:g} bytes for each request; the SDK's callers keep their own"
-    yield f"the resolver's {load.resolver_us:g} µs are assumed; no benchmark measures them"
+    if measured.numbers.get("resolver_us") != load.resolver_us:
+        yield f"the resolver's {load.resolver_us:g} µs are assumed, and were not measured"
     yield "not included: traffic between zones and out of the region, tax, support, metrics, storage"
 
 
@@ -195,7 +199,8 @@ def _json(load: Load, measured: Figures, found: Any) -> dict[str, Any]:
                 "value": measured.curves.get(name, measured.numbers.get(name)),
                 "measured": measured.measured[name],
             }
-            for name, what in {**CURVES, **NUMBERS}.items()
+            for name, what in {**CURVES, **NUMBERS, **OPTIONAL}.items()
+            if name in measured.measured
         },
         "prices": {"date": PRICE_DATE, "region": PRICE_REGION, "sources": SOURCES},
         "planes": [plane.as_dict(load.rps) for plane in found],
