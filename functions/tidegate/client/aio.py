@@ -50,6 +50,10 @@ class AsyncClient(ClientBase):
     async def decide(self, objective: str, context: Mapping[str, Any] | None = None) -> Decision:
         """Return the decision for a context; see `Client.decide`."""
         if self._decides:
+            rules = self._rules
+            # Hot path: a decision of the engine, and nothing else.
+            if time.monotonic() < rules.next_poll_s and rules.decide is not None:
+                return rules.decide(objective, context or {})
             return self._decided(await self._engine(), objective, context or {})
         return (await self._resolved(objective, context or {})).decision
 

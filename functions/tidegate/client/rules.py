@@ -10,7 +10,7 @@ import random
 import tempfile
 import time
 import zlib
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
@@ -21,6 +21,7 @@ from tidegate.client.exchange import Ask, Reply, Request
 from tidegate.errors import BundleError, EndpointError, Refusal, RefusedError, SettingsError, StoreError, TidegateError
 from tidegate.rules import Engine, load_bundle
 from tidegate.rules.bundle import MAX_BYTES, short_revision
+from tidegate.rules.decision import Decision
 
 POLL_TIMEOUT_S: Final = 10.0
 LONGEST_PAUSE_S: Final = 30.0
@@ -44,12 +45,14 @@ class LiveRules:
 
     Attributes:
         engine: that of the last good bundle; None before the first.
+        decide: the engine's method, where nothing else is to be checked: no caller's grant, no age; else None.
         next_poll_s: when the next poll is due, by the monotonic clock.
         places: addresses by shard, if the gateway says them.
     """
 
     def __init__(self, url: str, config: ClientConfig) -> None:
         self.engine: Engine | None = None
+        self.decide: Callable[[str, Mapping[str, Any]], Decision] | None = None
         self.next_poll_s = 0.0
         self.places: Places = {}
         self._url, self._config = url, config
@@ -102,7 +105,8 @@ class LiveRules:
         except (OSError, BundleError) as error:
             logger.warning("the kept bundle %s is not used: %s", self._file, error)
             return
-        self.engine, self._known_at = engine, known_at
+        self._use(engine)
+        self._known_at = known_at
         self._tags["/v1/bundle"] = f'"{engine.revision}-gzip"'
         with contextlib.suppress(OSError, ValueError):
             self.places = _places_of(self._file.with_suffix(".json").read_bytes(), self._config.protocol)
@@ -162,9 +166,14 @@ class LiveRules:
         except BundleError:
             del self._tags["/v1/bundle"]
             raise
-        before, self.engine = self.engine, engine
+        before = self.engine
+        self._use(engine)
         if before is None or before.revision != engine.revision:
             logger.info("deciding by revision %s", short_revision(engine.revision))
+
+    def _use(self, engine: Engine) -> None:
+        self.engine = engine
+        self.decide = engine.decide if engine.callers is None and self._config.max_age_s is None else None
 
     def _keep(self, suffix: str, data: bytes) -> None:
         if self._file is None:

@@ -59,6 +59,10 @@ class Client(ClientBase):
             UnknownObjectiveError: there is no such objective.
         """
         if self._decides:
+            rules = self._rules
+            # Hot path: a decision of the engine, and nothing else.
+            if time.monotonic() < rules.next_poll_s and rules.decide is not None:
+                return rules.decide(objective, context or {})
             return self._decided(self._engine(), objective, context or {})
         return self._resolved(objective, context or {}).decision
 
