@@ -85,7 +85,7 @@ function Editor({ source, objective, context, live, shown }) {
       <div class="field"><label class=${files.length > 1 ? "hidden" : ""} for="draft">${files[at].path}</label>
         <textarea id="draft" class="code rules" ref=${area} rows=${Math.min(32, files[at].text.split("\n").length + 1)} spellcheck=${false} wrap="off" value=${files[at].text} onInput=${write}></textarea></div>
       <div class="actions"><button type="button" disabled=${!edited} onClick=${() => setFiles(source.files)}>Undo the edits</button><span class="note">Nothing is saved or published here.</span></div></div>
-    <div class="body" aria-live="polite" aria-busy=${checking}>
+    <div class=${source.matches_live === false ? "body sooner" : "body"} aria-live="polite" aria-busy=${checking}>
       ${error && html`<${Failure} error=${error} />`}
       ${checking && html`<p class="note">Checking …</p>`}
       ${checked ? html`<${Verdict} checked=${checked} edited=${edited} context=${context} live=${live} />

@@ -19,7 +19,7 @@ const ENDPOINTS = [
   { key: "state", title: "State", render: (row) => row.unanswered_s ? html`<${Status} kind=${row.state === "ready" ? "warning" : "error"}>${row.state}, does not answer<//>` : html`<${Status} kind=${row.gateway?.is_down ? "error" : (STATES[row.state] ?? "warning")}>${row.gateway?.is_down && row.state === "ready" ? "down for the gateway" : row.state}<//>` },
   { key: "breakers", title: "Breakers", wide: true, render: (row) => html`<${Breakers} places=${row.gateway?.places ?? []} />` },
   { key: "outstanding", title: "Under way", numeric: true, render: (row) => count(row.gateway?.outstanding) },
-  { key: "queue", title: "Queued (mean)", numeric: true, render: (row) => digits(row.gateway?.queue, 2) },
+  { key: "queue", title: "Mean queue", numeric: true, render: (row) => digits(row.gateway?.queue, 2) },
   { key: "models", title: "Models ready", numeric: true, render: (row) => html`${count(row.models.filter((model) => model.state === "READY").length)}<span class="note"> of ${count(row.models.length)}</span>` },
   { key: "seen", title: "Seen", numeric: true, wide: true, render: (row) => html`<${Time} at=${row.seen_at} />` },
 ];

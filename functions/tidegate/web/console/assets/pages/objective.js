@@ -63,7 +63,7 @@ function Variants({ rule }) {
   const about = rule.experiment;
   const isCallers = about?.allocate === "caller";
   const [kind, text] = (!isCallers && VERDICTS[rule.shares?.verdict]) || [];
-  const test = Number.isFinite(rule.shares?.chi2) ? `χ² ${digits(rule.shares.chi2)}, p ${digits(rule.shares.p, 2)}` : "";
+  const test = Number.isFinite(rule.shares?.chi2) ? `χ² ${digits(rule.shares.chi2)}, p ${rule.shares.p < 0.001 ? "< 0.001" : digits(rule.shares.p, 2)}` : "";
   return html`<${Section} level="3" title=${`${rule.action === "split" ? "Split" : "Experiment"} of ${rule.id}`} class="inner"
     aside=${kind && html`<span class="note">${test}</span><${Status} kind=${kind}>${text}<//>`}>
     ${(about?.layer || isCallers) && html`<p class="note inset">${isCallers ? "Callers allocate its cells, so no share is expected" : `Layer ${about.layer}`}</p>`}

@@ -1,7 +1,7 @@
 // What runs now, how it does, and what needs attention.
 import { html } from "../lib/dom.js";
 import { connection, overview } from "../lib/events.js";
-import { count, digits, ms, plural, rate, share, short } from "../lib/format.js";
+import { count, ms, plural, rate, share, short } from "../lib/format.js";
 import { Link, to, useTitle } from "../lib/router.js";
 import { Command, Empty, Failure, Prose, Section, Sparkline, Stat, Status, Table, Time } from "../lib/ui.js";
 import { Chart, firstStep } from "../lib/charts.js";
@@ -33,9 +33,8 @@ function shardKind(shard) {
 
 const SHARDS = [
   { key: "name", title: "Shard", render: (row) => html`<${Link} to=${to("fleet")}>${row.name}<//>` },
-  { key: "health", title: "Health", render: (row) => html`<${Status} kind=${shardKind(row)[0]}>${shardKind(row)[1]}<//>` },
+  { key: "health", title: "Health", class: "health", render: (row) => html`<${Status} kind=${shardKind(row)[0]}>${shardKind(row)[1].replace(/https?:\/\//g, "")}<//>` },
   { key: "outstanding", title: "Under way", numeric: true, render: (row) => count(row.outstanding) },
-  { key: "queue", title: "Queued (mean)", numeric: true, wide: true, render: (row) => digits(row.queue, 2) },
 ];
 
 export function Attention({ entries }) {
