@@ -43,7 +43,7 @@ from conformance.contexts import Mentioned, contexts
 from conformance.corpus import RULES
 from tests.support.listening import listening
 from tests.support.processes import refusing_port
-from tests.support.stack import ROOT, eventually
+from tests.support.stack import ROOT, eventually, write_rules
 
 CONTEXTS = 10_000
 TOKEN = "an-operators-token-0123"
@@ -401,13 +401,22 @@ def test_grants_of_objectives_hold(granting: Engine, decide: str) -> None:
 # Resolvers.
 
 
-def test_a_decision_that_depends_on_nothing_is_asked_for_once(server: Server, engine: Engine) -> None:
+def test_a_decision_is_asked_for_once_for_all_that_its_rules_cannot_distinguish(server: Server, tmp_path: Path) -> None:
+    rules = "[{id: home, when: {country: SE}, serve: one}, {id: all, serve: other}]"
+    write_rules(tmp_path, {"alpha": 1}, {"one": ["alpha"], "other": ["alpha"]}, plain="one", split=rules)
+    engine = server.engines.live = load_bundle(compile_directory(tmp_path))
+    assert (engine.depends_on("plain"), engine.depends_on("split")) == ((), ("country",))
     client = Client(server.url, decide="resolver")
-    assert engine.depends_on("windows") == ("country",)
     for number in range(20):
-        client.decide("windows", {"undeclared": number})
-        client.decide("windows", {"country": "SE", "undeclared": number})
-    assert server.count("/v1/objectives/windows/resolve", 200) == 2
+        context = {"country": f"country {number}", "undeclared": number}
+        assert client.decide("plain", context).target.name == "one"
+        assert client.decide("split", {**context, "country": "SE"}).target.name == "one"
+        assert client.decide("split", {**context, "country": "NO"}).target.name == "other"
+    assert server.count("/v1/objectives/plain/resolve", 200) == 1
+    assert server.count("/v1/objectives/split/resolve", 200) == 2
+    # Another type is another question, whatever the rules look at.
+    with pytest.raises(ContextError):
+        client.decide("plain", {"country": 1, "undeclared": 0})
 
 
 def test_a_resolver_that_fails_is_bridged_for_a_while(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
