@@ -261,12 +261,13 @@ def test_many_that_ask_an_agent_cost_one_read_in_its_interval() -> None:
         store.pointer = counted  # type: ignore[method-assign]
         kept = PointerCache(store, 1.0, clock=lambda: clock[0])
         assert await kept.reply() is None
-        await store.flip(LiveEntry(await store.put_bundle(RULES), 1, "ann", 1.0), None)
+        await store.flip(LiveEntry(await store.put_bundle(RULES), 1, "ann", 1.0, "a reason"), None)
         clock[0] = 1.0
         reads = 0
         answers = await asyncio.gather(*(kept.reply() for _ in range(50)))
         assert reads == 1
         assert all(answer is not None and answer[1]["Age"] == "0" for answer in answers)
+        assert all(answer is not None and b"ann" not in answer[0] and b"reason" not in answer[0] for answer in answers)
         clock[0] = 1.9
         answer = await kept.reply()
         assert answer is not None

@@ -19,7 +19,7 @@ from tidegate.aws.formats import decode_pointer, encode_pointer
 from tidegate.aws.gateway_stores import WireBundleSource
 from tidegate.aws.wire import Unsigned, Wire, WireResponse
 from tidegate.errors import StoreError
-from tidegate.ports import BundleSource, Pointer
+from tidegate.ports import BundleSource, LiveEntry, Pointer
 
 TIMEOUT_S = 0.5
 """How long the cache may take: it is near, and S3 is asked after it."""
@@ -116,8 +116,8 @@ class PointerCache:
         return self._pointer, self._clock() - self._read_at
 
     async def reply(self) -> tuple[bytes, dict[str, str]] | None:
-        """Return body and headers of an answer with the live entry alone, which is all that gateways read of a pointer; None:
-        there is no pointer. Raises `StoreError` as `read`."""
+        """Return body and headers of an answer with what gateways read of a pointer: the live revision, and when it became so, but
+        not who published it and why. None: there is no pointer. Raises `StoreError` as `read`."""
         pointer, age_s = await self.read()
         if pointer is None:
             return None
@@ -126,4 +126,5 @@ class PointerCache:
             "Age": str(math.ceil(age_s)),
             "Cache-Control": f"max-age={math.ceil(self._kept_s)}",
         }
-        return encode_pointer(Pointer(pointer.entries[:1], pointer.tag)), headers
+        live = LiveEntry(pointer.live.revision, pointer.live.sequence, "", pointer.live.at)
+        return encode_pointer(Pointer((live,), pointer.tag)), headers
