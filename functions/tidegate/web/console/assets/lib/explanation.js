@@ -64,7 +64,7 @@ function Layer({ layer }) {
 }
 
 const DRAWS = [
-  { key: "variant", title: "Variant", render: (draw) => (draw.won ? html`<${Status} kind="ok">${draw.variant}<span class="hidden"> won</span><//>` : draw.variant) },
+  { key: "variant", title: "Variant", class: "breaks", render: (draw) => (draw.won ? html`<${Status} kind="ok">${draw.variant}<span class="hidden"> won</span><//>` : draw.variant) },
   { key: "weight", title: "Weight", numeric: true, render: (draw) => draw.weight },
   { key: "bytes", title: "First 8 bytes", wide: true, render: (draw) => html`<code>${draw.first_8_bytes}</code>` },
   { key: "u", title: "u", numeric: true, render: (draw) => digits(draw.u, 5) },

@@ -128,7 +128,7 @@ export function Graph({ graph }) {
   const faint = (...ids) => lit && !ids.every((id) => lit.has(id));
   return html`<div class="graph">
     <div class="zoom" role="group" aria-label="Zoom"><button type="button" class="small" aria-label="Zoom in" onClick=${() => zoom(STEP)}>+</button><button type="button" class="small" aria-label="Zoom out" disabled=${!view} onClick=${() => zoom(1 / STEP)}>−</button><button type="button" class="small" disabled=${!view} onClick=${() => setView(null)}>Fit</button>
-      <span class="note">solid: serves; dashed: shadow; dotted: fallback. Control and the wheel zoom, and so do + and −.</span></div>
+      <span class="note">solid: serves; coloured: a variant, thicker by its share; dashed: shadow; dotted: fallback. Control and the wheel zoom, and so do + and −.</span></div>
     <div class="scroll" tabIndex="0" role="region" aria-label="Graph of rules: plus and minus zoom, arrows move" onKeyDown=${keys}>
       <svg ref=${svg} class=${view ? "zoomed" : ""} viewBox=${`${box.x} ${box.y} ${box.width} ${box.height}`} style=${{ aspectRatio: `${whole.width} / ${whole.height}` }} onPointerDown=${press} onPointerMove=${move} onPointerUp=${() => { drag.current = null; }} onPointerCancel=${() => { drag.current = null; }}>
         <title>Objectives at the left, then rules, targets, and shards at the right</title>

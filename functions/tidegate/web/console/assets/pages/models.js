@@ -1,7 +1,7 @@
 // The catalogue of models, and one model: its steps with their times, where it is loaded, and what depends on it.
 import { html } from "../lib/dom.js";
 import { useRead } from "../lib/api.js";
-import { useFlip } from "../lib/events.js";
+import { overview, useFlip } from "../lib/events.js";
 import { Dag } from "../lib/dag.js";
 import { NONE, bytes, ms, plural, rate, share } from "../lib/format.js";
 import { Link, to, useTitle } from "../lib/router.js";
@@ -62,6 +62,7 @@ function Steps({ model }) {
 
 function Detail({ name }) {
   const read = useRead(`/v1/models/${encodeURIComponent(name)}`, 5000);
+  const folder = overview.use()?.stack.models ?? "triton_models";
   useTitle(name);
   return html`<div class="page"><div class="head"><h1>${name}</h1><p class="note"><${Link} to=${to("models")}>All models<//></p></div>
     <${Read} of=${read}>${(model) => html`
@@ -81,7 +82,7 @@ function Detail({ name }) {
         </div>
         <div>
           <${Section} title="Loaded"><${Table} caption="Where it is loaded" columns=${LOADED} rows=${model.loaded} keyOf=${(row) => `${row.url} ${row.version}`} empty=${html`<${Empty} title="No server has it loaded">It is loaded once live rules can reach it: <code>tidegate status</code><//>`} /><//>
-          <${Section} title="On the command line"><div class="body"><${Command} text=${`tidegate models graph triton_models ${name}`} /><${Command} text=${`tidegate models smoke triton_models ${name}`} /></div><//>
+          <${Section} title="On the command line"><div class="body"><${Command} text=${`tidegate models graph ${folder} ${name}`} /><${Command} text=${`tidegate models smoke ${folder} ${name}`} /></div><//>
         </div>
       </div>`}<//>
   </div>`;

@@ -33,7 +33,7 @@ function shardKind(shard) {
 
 const SHARDS = [
   { key: "name", title: "Shard", render: (row) => html`<${Link} to=${to("fleet")}>${row.name}<//>` },
-  { key: "health", title: "Health", class: "health", render: (row) => html`<${Status} kind=${shardKind(row)[0]}>${shardKind(row)[1].replace(/https?:\/\//g, "")}<//>` },
+  { key: "health", title: "Health", class: "breaks", render: (row) => html`<${Status} kind=${shardKind(row)[0]}>${shardKind(row)[1].replace(/https?:\/\//g, "")}<//>` },
   { key: "outstanding", title: "Under way", numeric: true, render: (row) => count(row.outstanding) },
 ];
 

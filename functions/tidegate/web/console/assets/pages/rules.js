@@ -88,7 +88,7 @@ function Differences({ query }) {
     go(`${to("rules", "diff")}?${next}`, { replace: true });
   };
   const side = (name, label, value) => html`<div class="field"><label for=${`side-${name}`}>${label}</label><select id=${`side-${name}`} value=${value} onChange=${pick(name)}>${choices(value).map(([key, text]) => html`<option key=${key} value=${key}>${text}</option>`)}</select></div>`;
-  return html`<${Section} title="Differences of two revisions" aside=${html`<span class="note">shares by uniform weighting of the context space</span>`}>
+  return html`<${Section} title="Differences of two revisions" aside=${html`<span class="note">shares of all possible contexts, each alike</span>`}>
     <div class="tools">${side("old", "Before", old)}${side("new", "After", neu)}<button type="button" onClick=${() => go(`${to("rules", "diff")}?${new URLSearchParams({ old: neu, new: old })}`, { replace: true })}>Swap</button></div>
     <${Read} of=${read}>${(diff) => html`<${Moves} diff=${diff} />`}<//>
   <//>`;
