@@ -185,13 +185,17 @@ class Run:
             if task.done() and not task.cancelled() and task.exception() is not None:
                 raise task.exception()  # type: ignore[misc]
             task.cancel()
+        # Before all agents deregister at once.
+        self.outcome.calls = {
+            who: {name: Counter(by_second) for name, by_second in calls.by_second.items()}
+            for who, calls in (
+                ("agents", world.agents_calls),
+                ("publisher and reconciler", world.control_calls),
+                ("gateways", gateways_calls),
+            )
+        }
         await asyncio.wait(tasks)
         await asyncio.gather(*(agent.stop() for agent in world.every()))
-        self.outcome.calls = {
-            "agents": world.agents_calls.by_second,
-            "publisher and reconciler": world.control_calls.by_second,
-            "gateways": gateways_calls.by_second,
-        }
         self.outcome.cpu_s = time.process_time() - began
         return self.outcome
 

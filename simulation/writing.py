@@ -20,7 +20,7 @@ def mermaid_bars(title: str, axis: str, bars: Sequence[tuple[str, float]]) -> st
 def mermaid_lines(title: str, x_axis: tuple[str, float, float], y_axis: str, lines: Sequence[Sequence[float]]) -> str:
     """Return a line chart; the values of each line are evenly spaced from the begin of the x-axis to its end."""
     name, begin, end = x_axis
-    drawn = "\n".join(f"    line [{', '.join(f'{value:.3g}' for value in line)}]" for line in lines)
+    drawn = "\n".join(f"    line [{', '.join(f'{value:g}' for value in line)}]" for line in lines)
     return f'```mermaid\nxychart-beta\n    title "{title}"\n    x-axis "{name}" {begin:g} --> {end:g}\n    y-axis "{y_axis}"\n{drawn}\n```'
 
 
