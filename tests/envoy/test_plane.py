@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,10 +18,10 @@ import tritonclient.http as triton
 from tidegate.envoy.config import ADMIN
 from tritonclient.utils import InferenceServerException
 
-from tests.support.processes import children_running
+from tests.support.processes import children_running, listener_pid, refusing_port, reserve_port
 from tests.support.stack import RunningStack, eventually, make_repository, running_stack, write_rules
 
-from .conftest import Command, Reply, ask, context, envoy_beside
+from .conftest import Command, Reply, ask, command, context, envoy_beside
 
 MODULE = "tidegate.bootstrap.resolver_process"
 INFER = "/v2/models/versions/infer"
@@ -130,6 +131,19 @@ def test_decisions_are_those_of_the_gateway(plane: Plane) -> None:
             assert through_envoy.headers.get(name) == through_gateway.headers.get(name), name
         if through_envoy.status != 200:
             assert through_envoy.body == through_gateway.body
+
+
+def test_a_resolver_answers_through_envoy_too(plane: Plane) -> None:
+    asked = {"Content-Type": "application/json"}
+    path, body = "/v1/objectives/versions/resolve", b'{"context": {"country": "NO"}}'
+    found = ask(plane.port, path, asked, body=body)
+    assert found.json["decision"]["rule"] == "north"
+    assert {each["name"] for each in ask(plane.port, "/v1/objectives", method="GET").json["objectives"]} >= {"versions"}
+    # It gets the headers of the caller.
+    assert ask(plane.port, path, {**asked, "Tidegate-Override": "versioned/2"}, body=body).status == 403
+    assert plane.infer(Tidegate_Override="versioned/2").status == 403
+    # Tensors are no matter of a resolver.
+    assert ask(plane.port, "/v1/objectives/versions/infer", asked, body=body).status == 404
 
 
 def test_a_caller_cannot_say_where_its_request_goes(plane: Plane) -> None:
@@ -346,3 +360,34 @@ def test_without_resolvers_what_is_declared_is_served(plane: Plane) -> None:
     finally:
         os.kill(pid, signal.SIGCONT)
     assert eventually(lambda: plane.infer().headers.get("tidegate-reason") == "serve")
+
+
+def test_envoy_is_started_again_when_it_ends(plane: Plane) -> None:
+    before = listener_pid(plane.port)
+    os.kill(before, signal.SIGKILL)
+
+    def answers() -> bool:
+        try:
+            return plane.infer().status == 200 and listener_pid(plane.port) != before
+        except OSError:
+            return False
+
+    assert eventually(answers)
+
+
+def test_without_the_stores_it_starts_with_what_it_knew(plane: Plane, tmp_path: Path) -> None:
+    shutil.copytree(plane.folder, tmp_path / "state", ignore=shutil.ignore_patterns("*.sock"))
+    (tmp_path / "state").chmod(0o700)
+    control, port = plane.stack.get("/v1/fleet")["control"], reserve_port()
+    variables = {
+        "TIDEGATE_BUCKET": control["bucket"],
+        "TIDEGATE_REGISTRY_TABLE": control["registry_table"],
+        "TIDEGATE_AWS_ENDPOINT_URL": f"http://127.0.0.1:{refusing_port()}",
+        "TIDEGATE_STORE_TIMEOUT_S": "1",
+        "TIDEGATE_RESOLVER_TIMEOUT_MS": "60000",
+    }
+    arguments = ["envoy", "run", "--port", str(port), "--state", str(tmp_path / "state"), "--workers", "1"]
+    with command(tmp_path / "log", *arguments, variables=variables) as running:
+        running.wait_ready()
+        assert version(ask(port, INFER, context(country="NO"), body=BODY)) == 2
+        assert "cannot be followed" in running.errors

@@ -371,6 +371,11 @@ def test_the_resolver_decides_and_reaches_no_server(deployment: Deployment, star
     assert (flag.status, flag.json["metadata"]["rule"]) == (200, "pinned"), flag.body
     flags = ask(resolver, "/ofrep/v1/evaluate/flags", {"context": {"country": "NL"}}, kind=kind)
     assert flag.json in flags.json["flags"]
+    context = {"tidegate-context": '{"country": "NL"}'}
+    authorized = ask(resolver, "/authorize/v2/models/adding/infer", headers=context, kind=kind)
+    assert authorized.status == 200, authorized.body
+    assert authorized.headers["x-tidegate-path"] == "/v2/models/pair_sum/versions/1/infer"
+    assert authorized.headers["tidegate-rule"] == "pinned"
     refused = ask(resolver, "/v1/objectives/adding/infer", {"context": {}, "inputs": {}})
     assert refused.status == 404
     assert "resolve" in refused.json["detail"]

@@ -34,11 +34,16 @@ def refusing_port(number: int = 0) -> int:
 
 def listener_pid(port: int) -> int:
     """The process that accepts connections on a TCP port of 127.0.0.1: of several that hold its socket, the child."""
-    rows = [line.split() for line in (PROC / "net" / "tcp").read_text().splitlines()[1:]]
-    inodes = {f"socket:[{row[9]}]" for row in rows if row[3] == _LISTENS and int(row[1].partition(":")[2], 16) == port}
-    found = {pid for pid in pids() if inodes & set(_links(pid))}
+    found = listener_pids(port)
     assert found, f"nothing listens on port {port}"
     return next((pid for pid in found if _parent(pid) in found), min(found))
+
+
+def listener_pids(port: int) -> set[int]:
+    """The processes that hold a socket which accepts connections on a TCP port of 127.0.0.1."""
+    rows = [line.split() for line in (PROC / "net" / "tcp").read_text().splitlines()[1:]]
+    inodes = {f"socket:[{row[9]}]" for row in rows if row[3] == _LISTENS and int(row[1].partition(":")[2], 16) == port}
+    return {pid for pid in pids() if inodes & set(_links(pid))}
 
 
 def pids() -> list[int]:

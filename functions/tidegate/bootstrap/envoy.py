@@ -266,8 +266,11 @@ class EnvoyPlane(Adoption):
         if not fleet:
             return
         self._fleet = fleet
-        self._write(FLEET, fleet_json(fleet))
-        self._write_clusters()
+        try:
+            self._write(FLEET, fleet_json(fleet))
+            self._write_clusters()
+        except StackError as error:
+            logger.error("%s; the servers before are used", error)  # noqa: TRY400  # its text says it
 
     def _write_clusters(self) -> None:
         """Write the endpoints, and then the clusters, which name their files."""

@@ -47,6 +47,7 @@ SHORT_LIFE_S = 5.0
 ENDING_S = 5.0
 TICK_S = 0.1
 METRICS_S = 1.0
+AGAIN_S = 2.0
 MOST_LINE_BYTES = 4 * 1024 * 1024
 
 
@@ -173,14 +174,10 @@ class Resolvers:
     async def ready(self) -> None:
         """Wait until every process has reported once, and so listens."""
         while sum(worker.has_reported for worker in self._workers.values()) < self._count:
-            await self._next()
+            await self.changed()
 
-    async def serving(self, revision: str) -> None:
-        """Wait until every process serves a revision."""
-        while self.revision != revision:
-            await self._next()
-
-    async def _next(self) -> None:
+    async def changed(self) -> None:
+        """Wait until a process reports, or ends."""
         self._changed.clear()
         await self._changed.wait()
 
@@ -315,6 +312,11 @@ class Adoption:
             group.create_task(self._report())
             group.create_task(self._expose())
 
+    async def served(self) -> None:
+        """Wait until every process serves the live rules, as far as any are known."""
+        while self.follower.revision is not None and self._resolvers.revision != self.follower.revision:
+            await self._resolvers.changed()
+
     async def prepared(self, engine: Engine) -> None:
         """Wait until what carries requests can serve every decision of new rules. Here nothing needs to."""
 
@@ -325,13 +327,16 @@ class Adoption:
             if self.follower.revision is None:
                 continue
             engine, data = self.follower.engine(), self._kept.data
-            await self.prepared(engine)
-            # Without bytes it is the saved one.
-            if data and engine is self.follower.engine() and revision_of(data) == engine.revision:
-                try:
+            try:
+                await self.prepared(engine)
+                # Without bytes it is the saved one.
+                if data and engine is self.follower.engine() and revision_of(data) == engine.revision:
                     self._saved.write(data)
-                except StoreError as error:
-                    logger.error("%s; resolvers serve the rules before", error)  # noqa: TRY400  # its text says it
+            except (StackError, StoreError) as error:
+                # Such as a full disk. What is served stays as it is, and this is tried again.
+                logger.error("%s; the rules before are served", error)  # noqa: TRY400  # its text says it
+                await asyncio.sleep(AGAIN_S)
+                self._wanted.set()
 
     async def _report(self) -> None:
         while True:

@@ -160,6 +160,7 @@ async def _until_signal(settings: Settings, folder: Path, host: str, port: int, 
                 while not await admin.is_live():
                     await asyncio.sleep(0.05)
                 await plane.active()
+                await plane.served()
 
             starting = asyncio.create_task(ready())
             await asyncio.wait([starting, serving, ended, stopped], return_when=asyncio.FIRST_COMPLETED)

@@ -84,7 +84,12 @@ async def _until_signal(settings: Settings, listen: tuple[str, ...], workers: in
         resolvers = Resolvers(settings, state, places, workers)
         adoption = Adoption(bundles, state, resolvers, f"resolver-{os.urandom(4).hex()}", registry, settings)
         async with running(adoption, resolvers) as ended:
-            ready = asyncio.create_task(resolvers.ready())
+
+            async def serve() -> None:
+                await resolvers.ready()
+                await adoption.served()
+
+            ready = asyncio.create_task(serve())
             stopped = asyncio.create_task(signalled.wait())
             await asyncio.wait([ready, ended, stopped], return_when=asyncio.FIRST_COMPLETED)
             if ready.done():

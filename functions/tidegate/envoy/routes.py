@@ -41,6 +41,8 @@ _OF_CALLERS = (
 )  # fmt: skip
 """Headers of callers that no model needs."""
 
+_TO_MODELS = {"request_headers_to_remove": list(_OF_CALLERS)}
+
 
 def virtual_host(engine: Engine | None, default_timeout_ms: int, stream_idle_ms: int, *, rpc: bool) -> Json:
     """Return the virtual host of all requests; `engine` is None as long as there are no rules."""
@@ -55,7 +57,6 @@ def virtual_host(engine: Engine | None, default_timeout_ms: int, stream_idle_ms:
         "domains": ["*"],
         "routes": routes,
         "include_attempt_count_in_response": False,
-        "request_headers_to_remove": list(_OF_CALLERS),
         "request_body_buffer_limit": MOST_REPEATED_BYTES,
     }
 
@@ -69,7 +70,6 @@ def _to_resolver() -> Iterator[Json]:
         {"path": "/openapi.json"},
     )
     for match in matches:
-        # The resolver reads the headers of callers, as they are removed from others.
         yield {
             "match": match,
             "route": {"cluster": RESOLVER, "timeout": "5s"},
@@ -93,6 +93,7 @@ def _server_rpcs(engine: Engine) -> Iterator[Json]:
         yield {
             "match": {"prefix": f"{RPC_SERVICE}Server", "grpc": {}},
             "route": {"cluster": RPC + cluster_of(found[0]), "timeout": "5s"},
+            **_TO_MODELS,
             "typed_per_filter_config": _unasked(),
         }
 
@@ -102,14 +103,16 @@ def _decided(stream_idle_ms: int) -> Iterator[Json]:
     cluster = {"cluster_header": SHARD_HEADER, "retry_policy": _retries(), "timeout": "0s", "idle_timeout": "0s"}
     path = {"path_rewrite": f"%REQ({PATH_HEADER})%"}
     yield {
+        **_TO_MODELS,
         "match": {"prefix": RPC_SERVICE, "headers": [_DECIDED, _IS_RPC]},
         "route": {**cluster, "max_stream_duration": {"grpc_timeout_header_max": "0s"}},
     }
     yield {
+        **_TO_MODELS,
         "match": {"safe_regex": {"regex": "/.*/generate_stream"}, "headers": [_DECIDED]},
         "route": {**cluster, **path, "idle_timeout": _seconds(stream_idle_ms)},
     }
-    yield {"match": {"prefix": "/", "headers": [_DECIDED]}, "route": {**cluster, **path}}
+    yield {**_TO_MODELS, "match": {"prefix": "/", "headers": [_DECIDED]}, "route": {**cluster, **path}}
 
 
 def _degraded(engine: Engine, objective: str, target: Target, default_timeout_ms: int, *, rpc: bool) -> Iterator[Json]:
@@ -123,6 +126,7 @@ def _degraded(engine: Engine, objective: str, target: Target, default_timeout_ms
         "tidegate-revision": engine.rules,
     }
     same: Json = {
+        **_TO_MODELS,
         "stat_prefix": f"degraded_{objective}",
         "response_headers_to_add": [_header(key, str(value)) for key, value in shown.items() if value is not None],
     }
