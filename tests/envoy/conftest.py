@@ -216,7 +216,12 @@ def envoy_beside(
     port = reserve_port()
     arguments = ["--port", str(port), "--state", str(folder), "--workers", str(workers), "--stack", url]
     # A resolver on a busy machine is slow, and no less right.
-    own = {"TIDEGATE_POLL_INTERVAL_S": "0.2", "TIDEGATE_RESOLVER_TIMEOUT_MS": "60000", **(variables or {})}
+    own = {
+        "TIDEGATE_POLL_INTERVAL_S": "0.2",
+        "TIDEGATE_RESOLVER_TIMEOUT_MS": "60000",
+        "TIDEGATE_CONNECT_TIMEOUT_MS": "20000",
+        **(variables or {}),
+    }
     with command(folder.with_suffix(".log"), "envoy", "run", *arguments, variables=own) as running:
         assert running.wait_ready() == [f"http://127.0.0.1:{port}"], running.errors
         yield running, port

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from tidegate.envoy.config import ADMIN
 
 from tests.support.processes import listener_pids
 from tests.support.stack import RunningStack, eventually, make_repository, running_stack, write_rules
@@ -67,8 +68,14 @@ class Load:
         self._stopping.set()
 
 
+def admin_figures(state: Path) -> list[str]:
+    """What Envoy counted of the resolvers and of what failed: why a request has failed."""
+    lines = ask(state / ADMIN, "/stats?usedonly", method="GET").body.decode().splitlines()
+    return [line for line in lines if line.startswith(("cluster.resolver.", "http.tidegate.ext_authz"))]
+
+
 @contextmanager
-def loaded(port: int) -> Iterator[Load]:
+def loaded(port: int, state: Path) -> Iterator[Load]:
     """Ask for as long as a block lasts; at its end, no request has failed."""
     load = Load(port)
     threads = [threading.Thread(target=load.run, args=(number,), daemon=True) for number in range(CALLERS)]
@@ -81,7 +88,7 @@ def loaded(port: int) -> Iterator[Load]:
         load.stop()
         for each in threads:
             each.join(150)
-    assert load.failures == []
+    assert load.failures == [], admin_figures(state)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +123,7 @@ def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
 
 
 def test_rules_change_again_and_again(plane: Plane) -> None:
-    with loaded(plane.port) as load:
+    with loaded(plane.port, plane.state) as load:
         for target, fallback in (
             ("versioned/2", ""),
             ("versioned/1", "versioned/3"),
@@ -129,7 +136,7 @@ def test_rules_change_again_and_again(plane: Plane) -> None:
 
 
 def test_a_shard_is_added_and_removed(plane: Plane) -> None:
-    with loaded(plane.port) as load:
+    with loaded(plane.port, plane.state) as load:
         plane.serve("versioned/1", {"alpha": 1, "beta": 1}, {**PLACES, "versioned": ["beta"]})
         assert eventually(lambda: ("1", "beta") in load.seen)
         load.more()
@@ -144,7 +151,7 @@ def test_a_resolver_of_several_is_killed(plane: Plane) -> None:
     known = json.loads((plane.state / "envoy.json").read_text())["static_resources"]["clusters"][0]["load_assignment"]
     place = known["endpoints"][0]["lb_endpoints"][0]["endpoint"]["address"]["socket_address"]
     port = place["port_value"]
-    with loaded(plane.port) as load:
+    with loaded(plane.port, plane.state) as load:
         for _ in range(3):
             # A process listens once it has rules.
             before = eventually(lambda: len(found := listener_pids(port)) == 2 and found)

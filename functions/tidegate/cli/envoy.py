@@ -125,6 +125,7 @@ def _options(settings: Settings, folder: Path, host: str, port: int, resolvers: 
         default_timeout_ms=settings.default_timeout_ms,
         stream_idle_ms=settings.stream_idle_ms,
         resolver_timeout_ms=settings.resolver_timeout_ms,
+        connect_timeout_ms=settings.connect_timeout_ms,
         idle_timeout_s=settings.idle_timeout_s,
         tokens=tokens_of(settings),
     )

@@ -48,7 +48,7 @@ def _whole(engine: Engine, fleet: Fleet, options: EnvoyOptions) -> Json:
         for shape in needed
         for is_rpc in (False, True)
     }
-    for each in clusters(needed, fleet, "/", rpc=options.rpc):
+    for each in clusters(needed, fleet, "/", options.connect_timeout_ms, rpc=options.rpc):
         if each.pop("eds_cluster_config", None) is not None:
             each |= {"type": "STATIC", "load_assignment": ends[each["name"]]}
         static["clusters"].append(each)

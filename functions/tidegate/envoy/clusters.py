@@ -26,7 +26,9 @@ _WHOLE_PRIORITY = 1_000_000
 READY = "/v2/health/ready"
 
 
-def clusters(shapes: Iterable[Shape], fleet: Fleet, eds_folder: str, *, rpc: bool) -> Iterator[Json]:
+def clusters(
+    shapes: Iterable[Shape], fleet: Fleet, eds_folder: str, connect_timeout_ms: int, *, rpc: bool
+) -> Iterator[Json]:
     """Yield the clusters of some shapes, with those for gRPC if `rpc` says so.
 
     The endpoints of a cluster are in a file of `eds_folder`, unless one has a name: Envoy looks names up for a cluster of another type.
@@ -39,7 +41,7 @@ def clusters(shapes: Iterable[Shape], fleet: Fleet, eds_folder: str, *, rpc: boo
                 "name": name,
                 "alt_stat_name": name.replace(":", "_"),
                 **(_named(name, shape, fleet, is_rpc) if is_named else _discovered(name, eds_folder)),
-                "connect_timeout": "0.25s",
+                "connect_timeout": f"{connect_timeout_ms / 1000:.3f}s",
                 "load_balancing_policy": {"policies": [{"typed_extension_config": _least_request()}]},
                 "ignore_health_on_host_removal": True,
                 "health_checks": [_health_check()],

@@ -43,6 +43,7 @@ class EnvoyOptions:
         default_timeout_ms: the time-out of a request without one of its own.
         stream_idle_ms: how long a stream may pause.
         resolver_timeout_ms: how long a resolver may take.
+        connect_timeout_ms: how long a connection to a server may take to open.
         idle_timeout_s: how long a connection may have no request.
         tokens: which tokens callers must have; None: they need none.
     """
@@ -56,6 +57,7 @@ class EnvoyOptions:
     default_timeout_ms: int = 10_000
     stream_idle_ms: int = 30_000
     resolver_timeout_ms: int = 500
+    connect_timeout_ms: int = 250
     idle_timeout_s: float = 75.0
     tokens: Tokens | None = None
 
@@ -81,7 +83,7 @@ def bootstrap(options: EnvoyOptions) -> Json:
                 )
             ],
             "clusters": [
-                _resolver(options.resolvers),
+                _resolver(options),
                 *([] if options.tokens is None else [issuer_cluster(options.tokens)]),
             ],
         },
@@ -91,7 +93,9 @@ def bootstrap(options: EnvoyOptions) -> Json:
 def cluster_file(shapes_: frozenset[Shape], fleet: Fleet, options: EnvoyOptions) -> Json:
     """Return the file of the clusters."""
     kind = "envoy.config.cluster.v3.Cluster"
-    return _resources(kind, clusters(shapes_, fleet, str(options.folder / ENDPOINTS), rpc=options.rpc))
+    return _resources(
+        kind, clusters(shapes_, fleet, str(options.folder / ENDPOINTS), options.connect_timeout_ms, rpc=options.rpc)
+    )
 
 
 def endpoint_files(shapes_: frozenset[Shape], fleet: Fleet, *, rpc: bool) -> Iterator[tuple[str, Json]]:
@@ -139,7 +143,8 @@ def _resources(kind: str, found: Iterable[Json]) -> Json:
     return {"resources": [{"@type": f"{TYPES}/{kind}", **each} for each in found]}
 
 
-def _resolver(places: tuple[str, ...]) -> Json:
+def _resolver(options: EnvoyOptions) -> Json:
+    places = options.resolvers
     endpoints = [{"endpoint": {"address": _address(each)}} for each in places]
     is_named = any(not each.startswith("unix:") and not _is_address(each) for each in places)
     if is_named and any(each.startswith("unix:") for each in places):
@@ -149,7 +154,8 @@ def _resolver(places: tuple[str, ...]) -> Json:
     return {
         "name": RESOLVER,
         "type": "STRICT_DNS" if is_named else "STATIC",
-        "connect_timeout": "0.25s",
+        # One that does not run refuses at once; the time is for one that is busy, and another may be asked in the rest.
+        "connect_timeout": f"{options.resolver_timeout_ms / 2000:.3f}s",
         "load_assignment": {"cluster_name": RESOLVER, "endpoints": [{"lb_endpoints": endpoints}]},
         "circuit_breakers": {
             "thresholds": [
