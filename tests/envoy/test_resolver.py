@@ -145,7 +145,8 @@ def test_a_pin_and_a_limit_of_a_caller(refusing: int) -> None:
 
 
 def test_metrics_and_health(store: Store, tmp_path: Path) -> None:
-    with resolver(tmp_path, store.variables()) as (_, port):
+    # One process: of several, each has the rules at its own moment.
+    with resolver(tmp_path, store.variables(), workers=1) as (_, port):
         assert ask(port, "/v2/health/live", method="GET").json == {"live": True}
         # Without rules it is not ready, and a proxy fails open.
         assert ask(port, "/v2/health/ready", method="GET").status == 503
