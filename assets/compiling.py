@@ -16,7 +16,7 @@ import click
 from tidegate.bootstrap.compiled import PACKAGE, compiled_folder, copied_files
 
 MODULES = (
-    "bootstrap/copy_reader", "bootstrap/log_file", "bootstrap/shadow_link", "byte_budget", "envoy/plans", "strict_json",
+    "bootstrap/copy_reader", "bootstrap/log_file", "bootstrap/shadow_link", "byte_budget", "envoy/plans", "header_lines", "strict_json",
     "gateway/bindings", "gateway/call", "gateway/candidates", "gateway/choice", "gateway/concurrency", "gateway/config",
     "gateway/cut_off",
     "gateway/dispatcher", "gateway/failures", "gateway/fair_queue", "gateway/faults", "gateway/grants", "gateway/hedging",
@@ -34,7 +34,7 @@ MODULES = (
     "shadows/copy", "shadows/counts", "shadows/exchange", "shadows/sampled",
     "triton/answer_body", "triton/connection", "triton/known_head", "triton/pool", "triton/request_bytes", "triton/transport",
     "web/access_log", "web/authorize", "web/bodies", "web/context", "web/decided", "web/entry", "web/head", "web/http",
-    "web/model_answers", "web/routes",
+    "web/milliseconds", "web/model_answers", "web/routes",
     "web/streams",
     "web/v2", "web/v2_generate", "web/v2_infer",
 )  # fmt: skip

@@ -16,8 +16,9 @@ from tidegate.ports import Endpoint
 from tidegate.rules import compile_directory, load_bundle
 from tidegate.testing import MemoryEndpointDirectory, MemoryEngineSource
 from tidegate.triton.transport import PooledTransport
-from tidegate.web import access_log, create_app
+from tidegate.web import create_app
 from tidegate.web.access_log import AccessLog
+from tidegate.web.milliseconds import add_ms
 
 from tests.support import virtual_time
 from tests.support.processes import refusing_port
@@ -104,7 +105,7 @@ def test_times_are_numbers_of_milliseconds_with_three_decimals() -> None:
     parts: list[bytes] = []
     for took_ms in (0.0, 0.0004, 0.0005, 1.0, 9.9996, 999.9995, 12_345.678):
         parts.append(b" ")
-        access_log._add_ms(parts, took_ms)
+        add_ms(parts, took_ms)
     assert b"".join(parts).split() == [
         b"0.000", b"0.000", b"0.001", b"1.000", b"10.000", b"1000.000", b"12345.678",
     ]  # fmt: skip

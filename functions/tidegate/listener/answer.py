@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from email.utils import formatdate
-from typing import Final
+from typing import Any, Final
 
+from tidegate.header_lines import HeaderLines
 from tidegate.listener.refusal import STATUS_LINES
 
 _BODILESS: Final = frozenset({204, 304})
 _OWN: Final = frozenset({b"content-length", b"transfer-encoding", b"connection", b"keep-alive", b"date"})
-_NUL, _LF, _CR = 0x00, 0x0A, 0x0D
 _END_OF_CHUNKS: Final = b"0\r\n\r\n"
 
 
@@ -30,7 +30,8 @@ class _Clock:
         return self._header
 
 
-_clock = _Clock()
+_CLOCK: Final = _Clock()
+_LINES: Final = HeaderLines()
 
 
 class AnswerFrame:
@@ -50,28 +51,32 @@ class AnswerFrame:
         """Return the head. `whole_bytes` is the size of the body if it is known; None if parts will follow.
 
         Raises:
-            RuntimeError: status or headers cannot be sent.
+            RuntimeError, ValueError: status or headers cannot be sent.
         """
         if not 200 <= status <= 999:
             raise RuntimeError(f"{status} is not the status of a final answer")
         parts = [STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status]
         length: bytes | None = None
         date = b""
-        for name, value in headers:
+        kept = _LINES.kept
+        # As `Any`: mypyc would take each tuple apart, and make it anew for the dictionary.
+        every: Iterable[Any] = headers
+        for header in every:
+            # ASGI allows lists, too, which no dictionary finds.
+            line = kept.get(header) if isinstance(header, tuple) else None
+            if line is not None:
+                parts.append(line)
+                continue
+            name, value = header
             if name not in _OWN:
-                # Joining the parts of all lines takes half as long as formatting each line.
-                parts.append(name)
-                parts.append(b": ")
-                parts.append(value)
-                parts.append(b"\r\n")
+                parts.append(_LINES.line(name, value))
             elif name == b"content-length":
                 length = value
             elif name == b"date":
-                date = value
+                date = _LINES.line(name, value)
             elif name == b"connection" and b"close" in value.lower():
                 self.keep = False
-        _check_lines(parts, date)
-        parts.append(b"date: %b\r\n" % date if date else _clock.header())
+        parts.append(date or _CLOCK.header())
         self._bodiless = self._head_only or status in _BODILESS
         if framing := self._framing(length, whole_bytes, status):
             parts.append(framing)
@@ -122,11 +127,3 @@ class AnswerFrame:
             return b""
         self._chunked = True
         return b"transfer-encoding: chunked\r\n"
-
-
-def _check_lines(parts: list[bytes], date: bytes) -> None:
-    """Check the names and values of a head's lines, which are every second part, and the value of its `Date`."""
-    # Searching for a byte by its number takes an eighth of the time of `in` with a text of one byte, and a twelfth of that of `count`.
-    text = b"".join([*parts[1::2], date])
-    if _LF in text or _CR in text or _NUL in text:
-        raise RuntimeError("a header of the answer holds a line break or NUL")

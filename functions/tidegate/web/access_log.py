@@ -14,6 +14,7 @@ from tidegate.ports import Served, StreamEnd
 from tidegate.rules.decision import Decision, Target
 from tidegate.trace_context import TRACEPARENT, trace_parent
 from tidegate.web.decided import reason_of
+from tidegate.web.milliseconds import THOUSANDTHS, add_ms
 
 Fields = dict[str, Any]
 """JSON values by name, without those that the request does not have."""
@@ -24,8 +25,6 @@ WriteLine = Callable[[bytes], None]
 _LONGEST_TEXT: Final = 256
 _MOST_ELEMENTS: Final = 32
 _MOST_KEPT: Final = 4096
-_NUMBERS: Final = [b"%d" % number for number in range(1000)]
-_DECIMALS: Final = [b".%03d" % number for number in range(1000)]
 _encode: Callable[[Any], str] = json.JSONEncoder(separators=(",", ":"), allow_nan=False, default=str).encode
 
 
@@ -97,16 +96,16 @@ class AccessLog:
         if second != self._second_s:
             self._second_s = second
             self._second = time.strftime('{"time":"%Y-%m-%dT%H:%M:%S', time.gmtime(second)).encode()
-        parts = [self._second, _DECIMALS[int((now_s - second) * 1000.0)], b'Z","took_ms":']
-        _add_ms(parts, took_s * 1000.0)
+        parts = [self._second, THOUSANDTHS[int((now_s - second) * 1000.0)], b'Z","took_ms":']
+        add_ms(parts, took_s * 1000.0)
         if served is not None:
             parts.append(b',"decide_ms":')
-            _add_ms(parts, served.decide_ms)
+            add_ms(parts, served.decide_ms)
             parts.append(b',"dispatch_ms":')
-            _add_ms(parts, served.dispatch_ms)
+            add_ms(parts, served.dispatch_ms)
             if served.triton_ms:
                 parts.append(b',"triton_ms":')
-                _add_ms(parts, served.triton_ms)
+                add_ms(parts, served.triton_ms)
         parts.append(b",")
         return parts
 
@@ -171,14 +170,6 @@ def outcome_of(record: Record, status: int | str | None) -> RequestOutcome:
     if served.stream_end is _BROKEN_STREAM:
         return RequestOutcome.BROKEN
     return _FALLBACK if served.is_fallback else _ANSWERED
-
-
-def _add_ms(parts: list[bytes], took_ms: float) -> None:
-    """Add a time of at least 0 as a number with three decimals."""
-    took_us = int(took_ms * 1000.0 + 0.5)
-    whole = took_us // 1000
-    parts.append(_NUMBERS[whole] if whole < 1000 else b"%d" % whole)
-    parts.append(_DECIMALS[took_us % 1000])
 
 
 def known_fields(record: Record) -> Fields:

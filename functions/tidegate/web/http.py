@@ -75,9 +75,11 @@ def compact(document: Any) -> bytes:
 
 def response_headers(headers: RawHeaders) -> list[tuple[bytes, bytes]]:
     """Return the headers of Triton's response to pass on, with ASCII values: a Lambda response allows no others."""
+    # As `Any`: mypyc would take each tuple apart, and make it anew for the list.
+    every: Sequence[Any] = headers
     return [
         header if header[1].isascii() else (header[0], ascii_value(header[1]))
-        for header in headers
+        for header in every
         if header[0] not in _HOP_BY_HOP
     ]
 

@@ -26,6 +26,7 @@ from tidegate.web.errors import not_found, oip_failure, streams_only, unknown_mo
 from tidegate.web.head import RequestHead
 from tidegate.web.heavy import examine_parts, examined, result
 from tidegate.web.http import LEASE, RECORD, Answer, RawHeaders, Receive, Scope, response_headers
+from tidegate.web.milliseconds import add_ms
 from tidegate.web.parts import HandlerParts
 from tidegate.web.streams import StreamedAnswer, streamed
 
@@ -243,4 +244,10 @@ def server_timing(parts: HandlerParts, decided: Decided, outcome: Outcome) -> by
     """
     decide_ms = (decided.decided_s - decided.started_s) * 1000.0
     dispatch_ms = (parts.service.now_s() - decided.decided_s) * 1000.0
-    return b"decide;dur=%.3f, dispatch;dur=%.3f, triton;dur=%.3f" % (decide_ms, dispatch_ms, outcome.triton_ms)
+    text = [b"decide;dur="]
+    add_ms(text, decide_ms)
+    text.append(b", dispatch;dur=")
+    add_ms(text, dispatch_ms)
+    text.append(b", triton;dur=")
+    add_ms(text, outcome.triton_ms)
+    return b"".join(text)
