@@ -6,6 +6,7 @@ import os
 import platform
 import re
 import sys
+import sysconfig
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -84,10 +85,18 @@ def _write(name: str, section: str) -> None:
         r"^<!-- (\w+) -->\n", REPORT.read_text(encoding="utf-8") if REPORT.exists() else "", flags=re.MULTILINE
     )
     sections = dict(zip(found[1::2], found[2::2], strict=True))
-    where = f"*{datetime.now(UTC):%Y-%m-%d}, CPython {platform.python_version()}, {os.cpu_count()} cores, no GPU.*"
+    where = f"*{datetime.now(UTC):%Y-%m-%d}, CPython {platform.python_version()}{_build()}, {os.cpu_count()} cores, no GPU.*"
     sections[name] = f"{section.strip()}\n\n{where}\n"
     parts = [f"<!-- {each} -->\n{sections[each].strip()}\n" for each in BENCHMARKS if each in sections]
     REPORT.write_text("\n".join([HEAD, *parts]), encoding="utf-8")
+
+
+def _build() -> str:
+    """Say how Python was built, as far as it counts: distributions optimize it by a profile, and leave that out of its configuration."""
+    if sys.base_prefix == "/usr":
+        return " of the distribution"
+    is_optimized = "--enable-optimizations" in (sysconfig.get_config_var("CONFIG_ARGS") or "")
+    return "" if is_optimized else " without --enable-optimizations"
 
 
 if __name__ == "__main__":
