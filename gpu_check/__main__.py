@@ -14,6 +14,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 from tidegate.rules import compile_directory
 
@@ -33,14 +34,14 @@ LEFT_OUT = re.compile(r"__pycache__|\.pyc$|web/console/assets/|/cli/project/|nvi
 """What is neither imported nor loaded there."""
 
 
-def pack(out: Path, pythons: Sequence[str]) -> int:
-    """Write the archive for some versions of Python. Return its size in bytes.
+def pack(out: Path, pythons: Sequence[str], preset: Literal[0, 6] = 6) -> int:
+    """Write the archive for some versions of Python, compressed by xz's `preset`. Return its size in bytes.
 
     Raises:
         SystemExit: a part is missing, or the archive is larger than `MOST_BYTES`.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder, tarfile.open(out, "w:xz", preset=2) as archive:
+    with tempfile.TemporaryDirectory() as folder, tarfile.open(out, "w:xz", preset=preset) as archive:
         for name, content in _files(pythons, Path(folder)):
             if LEFT_OUT.search(name):
                 continue
