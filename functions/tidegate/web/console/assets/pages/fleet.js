@@ -57,7 +57,7 @@ function Troubles({ fleet }) {
   ];
   // A console that may not ask the servers knows only what they report.
   const sound = fleet.asked === false ? "Every server reports that it is ready" : "Every server holds what it must";
-  if (!entries.length) return html`<div class="banner good"><${Status} kind="ok">${fleet.healthy ? sound : "No problem is reported"}<//><span class="note">as of <${Time} at=${fleet.as_of} /></span></div>`;
+  if (!entries.length) return html`<div class=${fleet.healthy ? "banner good" : "banner"}><${Status} kind=${fleet.healthy ? "ok" : "warning"}>${fleet.healthy ? sound : "Not every shard has its servers ready"}<//><span class="note">as of <${Time} at=${fleet.as_of} /></span></div>`;
   return html`<${Section} title="Problems"><ul class="attention">${entries.map(([kind, text], index) => html`<li key=${index}><${Status} kind=${kind}><${Prose} text=${text} /><//></li>`)}</ul><div class="body"><${Command} text="tidegate status --watch" /><${Command} text="tidegate reconcile --dry-run" /></div><//>`;
 }
 

@@ -34,7 +34,7 @@ const STATES = { READY: "ok", LOADING: "info", UNAVAILABLE: "error" };
 
 const LOADED = [
   { key: "shard", title: "Shard", render: (row) => row.shard },
-  { key: "url", title: "Endpoint", render: (row) => html`<code>${row.url}</code>` },
+  { key: "url", title: "Endpoint", render: (row) => html`<code>${row.url.replace(/^https?:\/\//, "")}</code>` },
   { key: "version", title: "Version", numeric: true, wide: true, render: (row) => row.version },
   { key: "state", title: "State", render: (row) => html`<${Status} kind=${STATES[row.state] ?? "warning"}>${row.state.toLowerCase()}<//>` },
 ];
