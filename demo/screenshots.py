@@ -41,7 +41,7 @@ CANARY, LARGER = "title_ranking@champion: 95, title_ranking_svd: 5", "title_rank
 PICTURES = (
     ("overview", "/console", "light", DESKTOP, "2 endpoints ready"),
     ("objective", "/console/objectives/title_ranking", "light", {"width": 1280, "height": 960}, "of contexts"),
-    ("playground", f"/console/playground/title_ranking{quote(CONTEXT, safe='#=')}", "dark", {"width": 1280, "height": 840}, "by rule"),
+    ("playground", f"/console/playground/title_ranking{quote(CONTEXT, safe='#=')}", "dark", {"width": 1280, "height": 820}, "by rule"),
     ("rules", "/console/rules", "light", {"width": 1280, "height": 760}, "Zoom in"),
     ("differences", "/console/rules/diff", "light", {"width": 1280, "height": 640}, "What moves of title_ranking"),
     ("history", "/console/rules/history", "dark", {"width": 1280, "height": 460}, "the stack was started"),
