@@ -86,8 +86,7 @@ def preflight(stage: str, settings: Settings, stacks: Sequence[str], bootstrap_v
     }
     if "Network" in stacks:
         checks["the availability zones"] = lambda: _zones(session, account, settings)
-    if "Edge" in stacks:
-        problems += _certificates(account, settings)
+    problems += _certificates(account, settings, stacks)
     if "Fleet" in stacks:
         checks["the images"] = lambda: _images(session, account, stage, settings)
     unchecked = []
@@ -129,12 +128,14 @@ def _zones(session: Any, account: Account, settings: Settings) -> Iterator[str]:
         )
 
 
-def _certificates(account: Account, settings: Settings) -> Iterator[str]:
-    """API Gateway needs a certificate in its own region and account; CloudFront needs one in us-east-1."""
+def _certificates(account: Account, settings: Settings, stacks: Sequence[str]) -> Iterator[str]:
+    """API Gateway and load balancers need a certificate in their own region and account; CloudFront needs one in us-east-1."""
     wanted = []
-    if settings.domain is not None:
+    if settings.data_plane == "envoy" and settings.envoy is not None and "Fleet" in stacks:
+        wanted.append(("envoy.certificate_arn", settings.envoy.certificate_arn, account.region))
+    if settings.domain is not None and "Edge" in stacks:
         wanted.append(("domain.certificate_arn", settings.domain.certificate_arn, account.region))
-    if settings.cloudfront is not None:
+    if settings.cloudfront is not None and "Edge" in stacks:
         wanted.append(("cloudfront.certificate_arn", settings.cloudfront.certificate_arn, "us-east-1"))
     for setting, arn, region in wanted:
         _, _, _, has, owner, _ = arn.split(":", 5)

@@ -14,6 +14,23 @@ HANDLER: Final = "tidegate.lambdas.{name}.handler"
 AGENT_COMMAND: Final = ("python", "-m", "tidegate.cli", "shard-agent")
 """Loads what a shard must hold on the Triton beside it, and keeps its entry in the registry alive."""
 
+ENVOY_PORT: Final = 8088
+ENVOY_STATE: Final = "/var/lib/tidegate"
+"""A writable folder of Envoy's task: the last live rules, and Envoy's configuration."""
+
+ENVOY_COMMAND: Final = (
+    *("python", "-m", "tidegate.cli", "envoy", "run"),
+    *("--host", "0.0.0.0", "--port", str(ENVOY_PORT), "--state", ENVOY_STATE),  # noqa: S104  # the task's own interface
+)
+"""Runs Envoy and its resolvers, which follow the live rules and the servers of the registry."""
+
+ENVOY_READY_PATH: Final = "/v2/health/ready"
+ENVOY_LIVE_PATH: Final = "/v2/health/live"
+
+RPC_PATHS: Final = "/inference.GRPCInferenceService/*"
+CALLER_PATHS: Final = ("/v2", "/v2/*", "/v1/objectives", "/v1/objectives/*", "/openapi.json")
+"""What callers reach through Envoy over HTTP."""
+
 SECRET_VARIABLE: Final = "TIDEGATE_MANAGEMENT_SECRET"  # noqa: S105  # a variable's name
 
 LIVE: Final = POINTER.rpartition("/")[0] + "/"

@@ -170,11 +170,24 @@ def _standing(assembly: Assembly, shards: Sequence[Shard], settings: Settings) -
         if count:
             hours = f" × {per} h" if per != 1 else ""
             yield Line(what, f"{count:g}{hours} × {PRICES[unit]:g}", (count * per * PRICES[unit],) * len(LOADS))
+    yield from _envoy(settings)
     yield _control(settings)
     minutes = ASSUMED["publishes a month"] * ASSUMED["minutes of one publish"]
     price = PRICES["small build, per minute"]
     jobs = _count(assembly, "AWS::CodeBuild::Project")
     yield Line("the job that publishes", f"{minutes:g} min × {price:g}", (jobs * minutes * price,) * len(LOADS))
+
+
+def _envoy(settings: Settings) -> Iterator[Line]:
+    """Yield what Envoy's fewest tasks cost, whatever their load."""
+    envoy, architecture = settings.envoy, settings.architecture
+    if settings.data_plane != "envoy" or envoy is None:
+        return
+    cores, gib = envoy.cpu_units / 1024, envoy.memory_mib / 1024
+    core, memory = (PRICES[f"Fargate, per {what} and hour, {architecture}"] for what in ("core", "GiB"))
+    price = envoy.min_tasks * HOURS * (cores * core + gib * memory)
+    how = f"{envoy.min_tasks} × {HOURS} h × ({cores:g} × {core:g} + {gib:g} × {memory:g}), the fewest"
+    yield Line("Envoy's tasks", how, (price,) * len(LOADS))
 
 
 def _control(settings: Settings) -> Line:

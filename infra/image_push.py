@@ -12,12 +12,9 @@ from typing import Any
 
 from tidegate.errors import TidegateError
 
-from infra.images import PLATFORM, ROOT, Image
+from infra.images import ROOT, Image
 
 ENGINES = ("docker", "podman", "finch")
-
-PINS = {"triton": "image_tag", "agent": "agent_tag"}
-"""The setting of the group `triton` that pins each image's tag, by the image's name."""
 
 Say = Callable[[str], None]
 
@@ -74,7 +71,7 @@ def build_command(engine: str, image: Image, address: str) -> list[str]:
     only_the_image = ["--provenance=false"] if engine == "docker" else []
     arguments = [part for name, value in image.arguments.items() for part in ("--build-arg", f"{name}={value}")]
     return [
-        *(engine, "build", *only_the_image, "--platform", PLATFORM, "--file", image.dockerfile),
+        *(engine, "build", *only_the_image, "--platform", image.platform, "--file", image.dockerfile),
         *(*arguments, "--tag", address, "."),
     ]
 
@@ -94,7 +91,7 @@ def dry_run(engine: str, images: Sequence[Image], repositories: Repositories) ->
     for image in images:
         address = repositories.address(image, image.tag)
         if image.tag != image.built_tag:
-            yield f"# {address} is not built: triton.{PINS[image.name]} pins it, so it must have been pushed before"
+            yield f"# {address} is not built: {image.pin} pins it, so it must have been pushed before"
             continue
         yield _line(build_command(engine, image, address))
         yield _line(push_command(engine, address))
@@ -111,7 +108,7 @@ def push_images(engine: str, images: Sequence[Image], repositories: Repositories
     for image in images:
         if image.tag != image.built_tag and not there[image.name]:
             raise ImageError(
-                f"triton.{PINS[image.name]} pins {image.name}'s image to {image.tag}, which was never pushed, and these sources make "
+                f"{image.pin} pins {image.name}'s image to {image.tag}, which was never pushed, and these sources make "
                 f"{image.built_tag}: unset the tag, or push from the sources that it was made of"
             )
     wanted = [image for image in images if not there[image.name]]

@@ -1,4 +1,4 @@
-"""The two images that a stage runs: what each is built of, and the tag that follows from it.
+"""The images that a stage runs: what each is built of, and the tag that follows from it.
 
 A tag names its content: it holds a digest of the Dockerfile, of every file that the build copies, and of the build's
 arguments. So the tag follows from the sources alone: the stacks compute it too, and
@@ -15,12 +15,15 @@ from hashlib import sha256
 from pathlib import Path
 
 from infra.settings import Settings
+from infra.shards import ENVOY
 
 ROOT = Path(__file__).resolve().parents[1]
 DIGITS = 12
 """Hexadecimal digits of a tag."""
 
-PLATFORM = "linux/amd64"
+PLATFORMS = {"x86_64": "linux/amd64", "arm64": "linux/arm64"}
+"""What container engines call an architecture."""
+
 _LEFT_OUT = ("__pycache__",)
 
 
@@ -35,6 +38,8 @@ class Image:
         arguments: the build's own, by name.
         prefix: what its tag begins with.
         pinned: the tag that the settings name in place of the one that follows from the sources.
+        pin: the setting that does so.
+        platform: what it is built for.
     """
 
     name: str
@@ -43,6 +48,8 @@ class Image:
     arguments: Mapping[str, str] = field(default_factory=dict)
     prefix: str = ""
     pinned: str | None = None
+    pin: str = ""
+    platform: str = PLATFORMS["x86_64"]
 
     @property
     def tag(self) -> str:
@@ -79,9 +86,9 @@ class Image:
 
 
 def images_of(settings: Settings) -> tuple[Image, ...]:
-    """Return the images of a stage: Triton's, and the shard agent's, which the publish job uses too."""
+    """Return the images of a stage: Triton's, the shard agent's, which the publish job uses too, and Envoy's where it has any."""
     triton = settings.triton
-    return (
+    found = (
         Image(
             "triton",
             "infra/triton/Dockerfile",
@@ -89,12 +96,29 @@ def images_of(settings: Settings) -> tuple[Image, ...]:
             {"SOURCE": triton.image_source, "TAG": triton.source_tag},
             prefix=f"{triton.source_tag}-",
             pinned=triton.image_tag,
+            pin="triton.image_tag",
         ),
         Image(
             "agent",
             "infra/agent/Dockerfile",
             ("functions/tidegate", "requirements/agent.lock"),
             pinned=triton.agent_tag,
+            pin="triton.agent_tag",
+        ),
+    )
+    if settings.data_plane != "envoy" or settings.envoy is None:
+        return found
+    return (
+        *found,
+        Image(
+            ENVOY,
+            "infra/envoy/Dockerfile",
+            ("functions/tidegate", "requirements/agent.lock", "requirements/envoy.lock"),
+            # Both architectures have the same sources, and not the same image.
+            prefix=f"{settings.architecture.replace('_', '-')}-",
+            pinned=settings.envoy.image_tag,
+            pin="envoy.image_tag",
+            platform=PLATFORMS[settings.architecture],
         ),
     )
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 from tidegate.aws.shadow_queue import BATCH_SPARE_MS
 from tidegate.errors import SettingsError
@@ -14,6 +16,9 @@ from infra.settings import Settings, process_variables
 
 LOG_RETENTION_DAYS = (1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 3653)
 """The retentions that CloudWatch Logs knows."""
+
+PRIVATE_NETWORKS = tuple(map(ipaddress.IPv4Network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10")))
+"""What callers may connect from: private networks, and the shared addresses that AWS allows in a VPC too."""
 
 OWN_VARIABLES = frozenset(
     {
@@ -31,6 +36,11 @@ OWN_VARIABLES = frozenset(
         "edge_key_enforced",
         "facts_table",
         "gpu_metrics_port",
+        "jwks_ca_file",
+        "jwks_uri",
+        "jwt_audience",
+        "jwt_issuer",
+        "jwt_scopes",
         "management_secret",
         "management_secret_arn",
         "registry_table",
@@ -58,6 +68,7 @@ def conflicts(settings: Settings) -> list[Conflict]:
         _of_servers,
         _of_entry,
         _of_console,
+        _of_data_plane,
         _of_functions,
         _of_variables,
         _of_shadows,
@@ -126,6 +137,40 @@ def _of_console(settings: Settings) -> Iterator[Conflict]:
         message = "the tokens of callers would open the console"
         hint = "write an audience that callers' tokens do not have, or scopes that they do not have"
         yield ("console", "authorizer"), message, hint
+
+
+def _of_data_plane(settings: Settings) -> Iterator[Conflict]:
+    envoy = settings.envoy
+    if settings.data_plane == "envoy" and envoy is None:
+        yield ("data_plane",), "Envoy's tasks are not described", "set envoy: {certificate_arn: …, jwks_uri: …}"
+    if settings.data_plane != "envoy" or envoy is None:
+        return
+    if settings.authorizer.kind != "jwt":
+        message = "Envoy cannot verify signatures of requests"
+        yield ("data_plane",), message, "set authorizer: {kind: jwt, …}"
+    elif any(re.search(r"\s", each) for each in (*settings.authorizer.audience, *settings.authorizer.scopes)):
+        yield ("authorizer",), "a blank is in an audience or a scope", "write each without blanks"
+    if not settings.nat_gateways:
+        message = "Envoy reads the issuer's keys from the internet, which nothing reaches without a NAT gateway"
+        yield ("data_plane",), message, f"set nat_gateways: {settings.availability_zones}, or 1"
+    if urlsplit(envoy.jwks_uri).port not in (None, 443):
+        yield ("envoy", "jwks_uri"), "the security group of Envoy lets it connect to port 443 alone", "write no port"
+    if envoy.min_tasks > envoy.max_tasks:
+        yield ("envoy", "min_tasks"), "min_tasks is above max_tasks", f"write at most {envoy.max_tasks}"
+    if not 2 * envoy.cpu_units <= envoy.memory_mib <= 8 * envoy.cpu_units:
+        message = f"Fargate has no task of {envoy.cpu_units} CPU units and {envoy.memory_mib} MiB"
+        yield ("envoy", "memory_mib"), message, f"write {2 * envoy.cpu_units} to {8 * envoy.cpu_units}"
+    for text in envoy.caller_networks or ():
+        if not _is_private(text):
+            hint = "write a private IPv4 range whose host bits are 0, such as 10.0.0.0/8"
+            yield ("envoy", "caller_networks"), f"{text!r} is not a private address range", hint
+
+
+def _is_private(text: str) -> bool:
+    try:
+        return any(ipaddress.IPv4Network(text).subnet_of(each) for each in PRIVATE_NETWORKS)
+    except ValueError:
+        return False
 
 
 def _of_functions(settings: Settings) -> Iterator[Conflict]:

@@ -121,6 +121,42 @@ class Console(Group):
     )
 
 
+class Envoy(Group):
+    """Envoy and its resolvers on Fargate, behind a load balancer of their own inside the VPC; see `data_plane`."""
+
+    certificate_arn: CertificateArn = Field(
+        description="The ACM certificate of the load balancer, in the stack's region, for the name that callers use."
+    )
+    jwks_uri: HttpsUrl = Field(
+        description="Where the issuer of `authorizer` publishes its keys: `jwks_uri` of its `/.well-known/openid-configuration`."
+    )
+    caller_networks: Annotated[list[StrictStr], Field(min_length=1, max_length=20)] | None = Field(
+        None, description="Private address ranges that callers connect from; unset: the VPC alone."
+    )
+    cpu_units: Literal[1_024, 2_048, 4_096] = Field(
+        2_048, description="CPU of one task, 1024 for each core; each core has a resolver, and Envoy a thread."
+    )
+    memory_mib: Annotated[StrictInt, Field(ge=2_048, le=30_720, multiple_of=1_024)] = Field(
+        4_096, description="Memory of one task; 2 to 8 times as many MiB as CPU units."
+    )
+    min_tasks: Annotated[StrictInt, Field(ge=2, le=1_000)] = Field(
+        2, description="The fewest tasks; Fargate spreads them over the availability zones."
+    )
+    max_tasks: Annotated[StrictInt, Field(ge=2, le=1_000)] = Field(10, description="The most tasks.")
+    cpu_target_percent: Percentage = Field(50, description="Target of the tasks' CPU use, by which they scale.")
+    requests_per_s_target: Annotated[StrictInt, Field(ge=1, le=100_000)] = Field(
+        500, description="Target of the requests over HTTP per second of one task, by which they scale too."
+    )
+    drain_s: Annotated[StrictInt, Field(ge=5, le=3_600)] = Field(
+        60, description="How long a task that is replaced may finish its requests and streams."
+    )
+    image_tag: ImageTag | None = Field(
+        None,
+        description="Tag of the image in the stage's ECR repository, to stay with or go back to one; unset: that which `make images` "
+        "makes of the sources.",
+    )
+
+
 class Throttling(Group):
     """Limits of the HTTP API, over all callers."""
 
@@ -280,9 +316,9 @@ class Images(Group):
         Annotated[StrictStr, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9:.-]{2,127}$", examples=["CVE-2024-1234"])],
         Annotated[StrictStr, Field(min_length=20)],
     ] = Field({}, description="Findings that are accepted anyway, each with the reason.")
-    unscanned: dict[Literal["triton", "agent", "dcgm-exporter"], Annotated[StrictStr, Field(min_length=20)]] = Field(
-        {}, description="Images that are deployed although ECR cannot scan them, each with the reason."
-    )
+    unscanned: dict[
+        Literal["triton", "agent", "envoy", "dcgm-exporter"], Annotated[StrictStr, Field(min_length=20)]
+    ] = Field({}, description="Images that are deployed although ECR cannot scan them, each with the reason.")
 
 
 class Scaling(Group):

@@ -22,6 +22,7 @@ from infra.setting_groups import (
     Console,
     ControlFunctions,
     Domain,
+    Envoy,
     Group,
     HttpFunction,
     IamAuthorizer,
@@ -96,7 +97,7 @@ class Settings(Group):
         "Tidegate",
         description="CloudWatch namespace; stages that share an account and region need different ones.",
     )
-    architecture: Literal["arm64", "x86_64"] = Field("arm64", description="CPU of the functions.")
+    architecture: Literal["arm64", "x86_64"] = Field("arm64", description="CPU of the functions, and of Envoy's tasks.")
     python_version: Literal["3.12", "3.13"] = Field(
         "3.13",
         description="Python of the functions. `make package` needs this version on the machine to compile their modules. Lambda's "
@@ -112,6 +113,12 @@ class Settings(Group):
         None, description="CloudFront with AWS WAF in front of the HTTP API; needs `domain` and a JWT authorizer."
     )
     throttling: Throttling = Field(default_factory=_all_defaults(Throttling), description="Limits of the HTTP API.")
+    data_plane: Literal["function", "envoy"] = Field(
+        "function",
+        description="What carries requests: the gateway's function alone, or Envoy besides, at an address in the VPC ([Envoy on "
+        "AWS](envoy-on-aws.md)); after the first publish.",
+    )
+    envoy: Envoy | None = Field(None, description="Envoy's tasks; needed with `data_plane: envoy`.")
     gateway: HttpFunction = Field(default_factory=_all_defaults(HttpFunction), description="The gateway function.")
     resolve: ResolveFunction = Field(
         default_factory=_all_defaults(ResolveFunction), description="The resolve function."

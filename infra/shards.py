@@ -12,6 +12,9 @@ from tidegate.language.documents import ShardSpec
 from infra.instance_types import InstanceType, UnfitTypeError, find_type
 from infra.settings import Settings
 
+ENVOY = "envoy"
+"""The part of names that Envoy's resources have, as a shard's have its label."""
+
 EXPORTER_MIB = 128
 """Memory that the DCGM exporter beside a server is placed by."""
 
@@ -117,6 +120,8 @@ def shard_conflicts(
         if other != name:
             message = f"shards {other!r} and {name!r} have the same label {shard.label!r}"
             found.append((name, "", message, "rename one"))
+        if settings.data_plane == "envoy" and shard.label == ENVOY:
+            found.append((name, "", f"shard {name!r} has the name of Envoy's resources", "rename it"))
         found += [(name, key, message, hint) for key, message, hint in _size_conflicts(spec)]
         # Where fleet.yaml names no type, the stage's default is to blame, and the message names it.
         at = "instance_type" if spec.instance_type is not None else ""

@@ -27,6 +27,7 @@ RULES: tuple[Callable[[Assembly], Iterable[str]], ...] = (
     access.every_alarm_calls_someone,
     encryption.everything_stored_is_encrypted,
     encryption.only_tls,
+    encryption.callers_use_tls,
     encryption.buckets_are_private,
 )
 """Every rule; each yields what breaks it."""

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from infra.assembly import Assembly, Resource, as_list
 
 LEAST_TLS = ("TLS_1_2", "TLS_1_3")
+LEAST_TLS_POLICY = "ELBSecurityPolicy-TLS13-1-2-"
 
 
 def everything_stored_is_encrypted(assembly: Assembly) -> Iterator[str]:
@@ -54,6 +55,29 @@ def only_tls(assembly: Assembly) -> Iterator[str]:
         for entry in as_list(resource.properties.get("DomainNameConfigurations")):
             if entry.get("SecurityPolicy") not in LEAST_TLS:
                 yield str(resource)
+
+
+def callers_use_tls(assembly: Assembly) -> Iterator[str]:
+    """A load balancer that addresses and not only security groups reach listens with TLS 1.2 or later alone."""
+    reached = {
+        (group.template, group.id)
+        for group in assembly.resources("AWS::EC2::SecurityGroup")
+        if as_list(group.properties.get("SecurityGroupIngress"))
+    }
+    for balancer in assembly.resources("AWS::ElasticLoadBalancingV2::LoadBalancer"):
+        groups = {
+            (balancer.template, each["Fn::GetAtt"][0])
+            for each in as_list(balancer.properties.get("SecurityGroups"))
+            if "Fn::GetAtt" in each
+        }
+        if not groups & reached:
+            continue
+        for listener in assembly.resources("AWS::ElasticLoadBalancingV2::Listener"):
+            is_its = listener.properties.get("LoadBalancerArn") == {"Ref": balancer.id}
+            policy = str(listener.properties.get("SslPolicy", ""))
+            has_tls = listener.properties.get("Protocol") == "HTTPS" and policy.startswith(LEAST_TLS_POLICY)
+            if listener.template == balancer.template and is_its and not has_tls:
+                yield str(listener)
 
 
 def _denies_plain(policy: Resource) -> bool:

@@ -10,13 +10,14 @@ from aws_cdk import aws_cloudwatch as cloudwatch
 from constructs import Construct
 from tidegate.metrics import BY_REASON, BY_VARIANT, Metric
 
-from infra.shards import Shard
+from infra.shards import ENVOY, Shard
 from infra.stacks.metrics import (
     MINUTE,
     added_up,
     emitted,
     of_api,
     of_function,
+    of_service,
     probed,
     queue_time_ratio,
     searched,
@@ -26,6 +27,7 @@ from infra.stacks.parts import Stage
 
 HTTP_FUNCTIONS = ("gateway", "resolve")
 EVENT_FUNCTIONS = ("validate_rules", "reconcile", "probe", "rollback")
+SERVICE_METRICS = ("CPUUtilization", "MemoryUtilization")
 MAX_SHARDS_PER_GRAPH = 100
 """Most lines of a graph: it can show 500 metrics, but more than a hundred cannot be distinguished."""
 
@@ -78,6 +80,8 @@ def _requests(stage: Stage, api_id: str | None) -> list[list[cloudwatch.IWidget]
                 _graph("Latency, ms", *(api("Latency", each) for each in ("p50", "p90", "p99"))),
             ]
         )
+    if stage.settings.data_plane == "envoy":
+        rows.append(_envoy(stage))
     rows += [
         [
             _graph(
@@ -115,6 +119,20 @@ def _requests(stage: Stage, api_id: str | None) -> list[list[cloudwatch.IWidget]
         ],
     ]
     return rows
+
+
+def _envoy(stage: Stage) -> list[cloudwatch.IWidget]:
+    return [
+        _graph(
+            "Envoy: requests; fallbacks, without a decision",
+            _emitted(stage, Metric.REQUESTS, ENVOY, "Sum"),
+            right=[_emitted(stage, metric, ENVOY, "Sum") for metric in (Metric.FALLBACKS, Metric.UNDECIDED)],
+        ),
+        _graph(
+            "Envoy: CPU and memory, percent",
+            *(of_service(stage, ENVOY, name, "Average") for name in SERVICE_METRICS),
+        ),
+    ]
 
 
 def _fleet(stage: Stage, shards: list[Shard]) -> list[list[cloudwatch.IWidget]]:

@@ -1,4 +1,4 @@
-"""The fleet: one nested stack per shard of fleet.yaml, so that a shard comes and goes as a whole."""
+"""The fleet: one nested stack per shard of fleet.yaml, and one of Envoy, so that each comes and goes as a whole."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import aws_cdk as cdk
 from constructs import Construct
 
 from infra.shards import Shard
+from infra.stacks.data_plane import DataPlaneStack
 from infra.stacks.network import NetworkStack
 from infra.stacks.parts import Stage
 from infra.stacks.shard import ShardStack
@@ -35,3 +36,7 @@ class FleetStack(cdk.Stack):
             ShardStack(self, f"Shard-{shard.label}", stage=stage, shard=shard, network=network, storage=storage)
             for shard in shards
         ]
+        if stage.settings.data_plane == "envoy":
+            envoy = DataPlaneStack(self, "Envoy", stage=stage, network=network, storage=storage)
+            what = "Point the name of envoy.certificate_arn here, in a zone of the callers' networks"
+            cdk.CfnOutput(self, "EnvoyTarget", value=envoy.address, description=what)

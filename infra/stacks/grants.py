@@ -171,6 +171,9 @@ GRANTS: Mapping[str, Grant] = {
 """The grants by function, each the most that a setting may give. Queues and topics that take its results, or start it, are encrypted."""
 
 
+ENVOY = Grant(reads=(BUNDLES, LIVE), registry=(LISTS_ENDPOINTS, REPORTS))
+"""The rights of Envoy's tasks: their resolvers follow the live rules and the servers, and report what they serve."""
+
 PUBLISHERS = Grant(
     reads=(
         ASSIGNMENTS,

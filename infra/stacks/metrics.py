@@ -61,6 +61,17 @@ def of_api(api_id: str, name: str, statistic: str) -> cloudwatch.Metric:
     return _metric("AWS/ApiGateway", name, {"ApiId": api_id}, statistic)
 
 
+def percent(stage: Stage, part: cloudwatch.IMetric, whole: cloudwatch.IMetric, label: str) -> cloudwatch.MathExpression:
+    """Return `part` in percent of `whole`; 0 if there are too few to judge."""
+    fewest = stage.settings.alarms.min_requests
+    return cloudwatch.MathExpression(
+        expression=f"IF(whole >= {fewest}, 100 * FILL(part, 0) / whole, 0)",
+        using_metrics={"part": part, "whole": whole},
+        period=MINUTE,
+        label=label,
+    )
+
+
 def waiting_messages(stage: Stage, queue: str) -> cloudwatch.Metric:
     """Return the metric of the waiting messages of a queue."""
     return _metric("AWS/SQS", "ApproximateNumberOfMessagesVisible", {"QueueName": stage.called(queue)}, "Maximum")
@@ -69,6 +80,14 @@ def waiting_messages(stage: Stage, queue: str) -> cloudwatch.Metric:
 def oldest_message_s(stage: Stage, queue: str) -> cloudwatch.Metric:
     """Return the metric of how long the oldest message of a queue has waited."""
     return _metric("AWS/SQS", "ApproximateAgeOfOldestMessage", {"QueueName": stage.called(queue)}, "Maximum")
+
+
+def of_service(stage: Stage, cluster: str, name: str, statistic: str) -> cloudwatch.MathExpression:
+    """Return ECS's metric of the one service of a cluster, whose own name only CloudFormation knows."""
+    search = (
+        f'SEARCH(\'{{AWS/ECS,ClusterName,ServiceName}} MetricName="{name}" ClusterName="{stage.called(cluster)}"\', '
+    )
+    return cloudwatch.MathExpression(expression=f"{search}'{statistic}', 60)", label=name, period=MINUTE)
 
 
 def of_balancer(

@@ -47,7 +47,7 @@ class NetworkStack(cdk.Stack):
         self.balancer_group = self._group("Balancers", "Load balancers of the shards")
         self.servers_group = self._group("Servers", "Triton servers and their agents")
         self.instances_group = self._group("Instances", "The instances that servers run on")
-        self._endpoints_group = self._group("Endpoints", "Interface endpoints")
+        self.endpoints_group = self._group("Endpoints", "Interface endpoints")
         self._rules()
         self._endpoints()
         self.zone = route53.PrivateHostedZone(self, "Zone", zone_name=ZONE, vpc=self.vpc)
@@ -128,7 +128,7 @@ class NetworkStack(cdk.Stack):
             # The console reads CloudWatch.
             groups.append(self.isolated_group)
         for group in groups:
-            self._endpoints_group.connections.allow_from(group, https, "AWS services")
+            self.endpoints_group.connections.allow_from(group, https, "AWS services")
         anywhere = "AWS services: the addresses of S3 and DynamoDB are not known here, and there is no other way out"
         for group in (
             self.gateway_group,
@@ -164,7 +164,7 @@ class NetworkStack(cdk.Stack):
                 name.title().replace(".", "").replace("-", ""),
                 service=ec2.InterfaceVpcEndpointAwsService(name),
                 subnets=self.subnets,
-                security_groups=[self._endpoints_group],
+                security_groups=[self.endpoints_group],
                 open=False,
                 private_dns_enabled=True,
             )

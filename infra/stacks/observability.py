@@ -15,9 +15,10 @@ from tidegate.metrics import Metric
 
 from infra.shards import Shard
 from infra.stacks.dashboards import add_dashboards
+from infra.stacks.data_plane.alarms import ROLLING_BACK
 from infra.stacks.edge import EdgeStack
 from infra.stacks.functions import SHADOW_QUEUE, FunctionsStack
-from infra.stacks.metrics import MINUTE, emitted, of_api, of_function, oldest_message_s, waiting_messages
+from infra.stacks.metrics import emitted, of_api, of_function, oldest_message_s, percent, waiting_messages
 from infra.stacks.parts import Stage
 from infra.stacks.storage import StorageStack
 
@@ -76,6 +77,8 @@ class ObservabilityStack(cdk.Stack):
         self._function_alarms()
         self._store_alarms()
         self._queue_alarms()
+        if stage.settings.data_plane == "envoy" and stage.settings.alarms.rollback:
+            self._let_envoys_alarms_roll_back()
         add_dashboards(self, stage=stage, shards=shards, api_id=edge.api_id)
 
     def _alarm(
@@ -106,16 +109,6 @@ class ObservabilityStack(cdk.Stack):
         if rolls_back and self.stage.settings.alarms.rollback:
             alarm.add_alarm_action(self._rollback)
 
-    def _rate(self, part: cloudwatch.IMetric, whole: cloudwatch.IMetric, label: str) -> cloudwatch.MathExpression:
-        """Return `part` in percent of `whole`; 0 if there are too few to judge."""
-        fewest = self.stage.settings.alarms.min_requests
-        return cloudwatch.MathExpression(
-            expression=f"IF(whole >= {fewest}, 100 * FILL(part, 0) / whole, 0)",
-            using_metrics={"part": part, "whole": whole},
-            period=MINUTE,
-            label=label,
-        )
-
     def _http_alarms(self) -> None:
         api_id = self._edge.api_id
         if api_id is not None:
@@ -141,7 +134,7 @@ class ObservabilityStack(cdk.Stack):
         thresholds = self.stage.settings.alarms
         self._alarm(
             f"{prefix}-5xx",
-            self._rate(errors, count, "5xx, percent"),
+            percent(self.stage, errors, count, "5xx, percent"),
             f"Too many answers of {name} have a 5xx status.",
             "answers-fail",
             above=thresholds.errors_5xx_percent,
@@ -161,7 +154,8 @@ class ObservabilityStack(cdk.Stack):
         thresholds = self.stage.settings.alarms
         self._alarm(
             "fallbacks",
-            self._rate(
+            percent(
+                self.stage,
                 emitted(self.stage, Metric.FALLBACKS, "gateway", "Sum"),
                 emitted(self.stage, Metric.REQUESTS, "gateway", "Sum"),
                 "fallbacks, percent",
@@ -220,6 +214,19 @@ class ObservabilityStack(cdk.Stack):
                 above=0,
                 periods=5,
                 missing=cloudwatch.TreatMissingData.BREACHING,
+            )
+
+    def _let_envoys_alarms_roll_back(self) -> None:
+        """Allow the alarms of Envoy's own stack to invoke the rollback, by their names."""
+        for name in ROLLING_BACK:
+            lambda_.CfnPermission(
+                self,
+                f"Invokes-{name}",
+                action="lambda:InvokeFunction",
+                function_name=self._functions.functions["rollback"].function_arn,
+                principal="lambda.alarms.cloudwatch.amazonaws.com",
+                source_account=cdk.Aws.ACCOUNT_ID,
+                source_arn=f"arn:{self.partition}:cloudwatch:{self.region}:{self.account}:alarm:{self.stage.called(name)}",
             )
 
     def _store_alarms(self) -> None:

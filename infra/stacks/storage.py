@@ -62,7 +62,8 @@ class StorageStack(cdk.Stack):
         )
         self.triton_images = self._images("TritonImages", "triton")
         self.agent_images = self._images("AgentImages", "agent")
-        # There whether it is used or not: a repository that goes takes its images with it.
+        # There whether they are used or not: a repository that goes takes its images with it.
+        self.envoy_images = self._images("EnvoyImages", "envoy")
         self.dcgm_images = self._images("DcgmImages", "dcgm-exporter")
         self.topic = self._topic()
         names = (
@@ -85,6 +86,7 @@ class StorageStack(cdk.Stack):
             ("SequenceKeyArn", self.sequence_key.secret_arn, "A version of it may be the setting sequence_key_version"),
             ("TritonImagesUri", self.triton_images.repository_uri, "Push Triton here"),
             ("DcgmImagesUri", self.dcgm_images.repository_uri, "Push the DCGM exporter here"),
+            ("EnvoyImagesUri", self.envoy_images.repository_uri, "Push Envoy here"),
             ("AgentImagesUri", self.agent_images.repository_uri, "Push the agent here"),
         ):
             cdk.CfnOutput(self, name, value=value, description=what)

@@ -24,11 +24,19 @@ CLOUDFRONT = {
     "key_versions": ["0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0"],
 }
 
+ENVOY = {
+    "certificate_arn": "arn:aws:acm:eu-west-1:111122223333:certificate/1a2b",
+    "jwks_uri": "https://issuer.example.com/keys",
+}
+
 WRITTEN: dict[tuple[str, ...], list[Any]] = {
     ("vpc_cidr",): ["10.43.0.0/16", "10.42.0.0/20"],
     ("log_retention_days",): [7, 365],
     ("metrics_namespace",): ["Tidegate/other"],
     ("authorizer",): [JWT, {**JWT, "scopes": ["infer"], "caller_claim": "azp"}],
+    # Neither alone: see SECOND_DEPLOYMENTS of the test of upgrades.
+    ("data_plane",): [],
+    ("envoy",): [],
     ("domain",): [DOMAIN, {**DOMAIN, "name": "other.example.com"}],
     ("cloudfront",): [CLOUDFRONT],
     ("console",): [

@@ -23,11 +23,13 @@ from infra.images import Image, image_tags, images_of
 from infra.settings import Settings
 from tests.infra.conftest import Made
 from tests.infra.deployed import AWS_VARIABLES
+from tests.infra.setting_values import ENVOY, JWT
 from tests.infra.test_templates import container, text_of
 from tests.support.aws import local_server
 from tests.support.stack import ROOT
 
 SETTINGS = Settings.model_validate({})
+WITH_ENVOY = Settings.model_validate({"data_plane": "envoy", "envoy": ENVOY, "authorizer": JWT, "nat_gateways": 1})
 MANIFEST = {"schemaVersion": 2, "mediaType": "application/vnd.docker.distribution.manifest.v2+json", "layers": []}
 
 
@@ -69,7 +71,7 @@ def repositories() -> Repositories:
 
 def copy_of_the_sources(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have tags follow from a copy of the sources, which a test may change."""
-    for image in images_of(SETTINGS):
+    for image in images_of(WITH_ENVOY):
         for path in image.files():
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / path, folder / path)
@@ -79,25 +81,27 @@ def copy_of_the_sources(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_equal_sources_give_equal_tags_and_every_change_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = image_tags(SETTINGS)
+    first = image_tags(WITH_ENVOY)
     assert first["triton"].startswith("24.10-py3-")
     copy_of_the_sources(tmp_path, monkeypatch)
-    assert image_tags(SETTINGS) == first, "wherever the project is, and whenever it was checked out"
+    assert image_tags(WITH_ENVOY) == first, "wherever the project is, and whenever it was checked out"
     (tmp_path / "functions/tidegate/__pycache__").mkdir(exist_ok=True)
     (tmp_path / "functions/tidegate/__pycache__/a.pyc").write_bytes(b"compiled")
-    assert image_tags(SETTINGS) == first
-    for name, path in (
-        ("agent", "functions/tidegate/__init__.py"),
-        ("agent", "requirements/agent.lock"),
-        ("agent", "infra/agent/Dockerfile"),
-        ("triton", "requirements/triton.lock"),
-        ("triton", "infra/triton/Dockerfile"),
+    assert image_tags(WITH_ENVOY) == first
+    for names, path in (
+        ({"agent", "envoy"}, "functions/tidegate/__init__.py"),
+        ({"agent", "envoy"}, "requirements/agent.lock"),
+        ({"agent"}, "infra/agent/Dockerfile"),
+        ({"envoy"}, "requirements/envoy.lock"),
+        ({"envoy"}, "infra/envoy/Dockerfile"),
+        ({"triton"}, "requirements/triton.lock"),
+        ({"triton"}, "infra/triton/Dockerfile"),
     ):
-        before = image_tags(SETTINGS)
+        before = image_tags(WITH_ENVOY)
         with (tmp_path / path).open("a") as file:
             file.write("# changed\n")
-        changed = {each for each, tag in image_tags(SETTINGS).items() if tag != before[each]}
-        assert changed == {name}, path
+        changed = {each for each, tag in image_tags(WITH_ENVOY).items() if tag != before[each]}
+        assert changed == names, path
     other = Settings.model_validate({"triton": {"source_tag": "25.01-py3", "agent_tag": "1"}})
     assert image_tags(other)["triton"].startswith("25.01-py3-")
     assert image_tags(other)["agent"] == "1"
@@ -106,8 +110,8 @@ def test_equal_sources_give_equal_tags_and_every_change_another(
 def test_the_build_sees_what_the_tag_is_made_of() -> None:
     ignored = (ROOT / ".dockerignore").read_text().splitlines()
     let_through = {line.removeprefix("!") for line in ignored if line.startswith("!")}
-    assert let_through == {source for image in images_of(SETTINGS) for source in image.sources}
-    for image in images_of(SETTINGS):
+    assert let_through == {source for image in images_of(WITH_ENVOY) for source in image.sources}
+    for image in images_of(WITH_ENVOY):
         text = (ROOT / image.dockerfile).read_text()
         copied = {line.split()[1] for line in text.splitlines() if line.startswith("COPY ")}
         assert copied == set(image.sources), image.name
@@ -170,6 +174,17 @@ def test_dockers_build_makes_an_image_that_the_scan_looks_into() -> None:
     for name in ENGINES:
         command = image_push.build_command(name, images_of(SETTINGS)[0], "an/address:t")
         assert ("--provenance=false" in command) == (name == "docker")
+
+
+def test_envoys_image_is_built_for_the_stages_architecture() -> None:
+    for architecture, platform, prefix in (("arm64", "linux/arm64", "arm64-"), ("x86_64", "linux/amd64", "x86-64-")):
+        settings = WITH_ENVOY.model_copy(update={"architecture": architecture})
+        *others, envoy = images_of(settings)
+        command = image_push.build_command("podman", envoy, "an/address:t")
+        assert f"--platform {platform} --file infra/envoy/Dockerfile" in " ".join(command)
+        assert envoy.tag.startswith(prefix)
+        assert {each.platform for each in others} == {"linux/amd64"}, "instances are not Arm"
+    assert [each.name for each in images_of(SETTINGS)] == ["triton", "agent"]
 
 
 def test_a_dry_run_leaves_out_what_a_run_would_not_build(engine: Callable[[str], Path]) -> None:

@@ -61,6 +61,14 @@ def test_a_variable_of_the_processes_goes_beside_the_defaults(
     assert over.variables == {**defaults, "load_timeout_s": 90}
 
 
+TOKENS = "authorizer: {kind: jwt, issuer: 'https://issuer.example.com/', audience: [a]}\n"
+ENVOY_TEXT = (
+    "envoy:\n  certificate_arn: 'arn:aws:acm:eu-west-1:111122223333:certificate/a'\n"
+    "  jwks_uri: 'https://issuer.example.com/keys'\n"
+)
+WITH_ENVOY = f"data_plane: envoy\nnat_gateways: 1\n{TOKENS}{ENVOY_TEXT}"
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
@@ -119,6 +127,15 @@ def test_a_variable_of_the_processes_goes_beside_the_defaults(
             "gateway: {timeout_s: 30}\n",
             "'timeout_s' is 30, which is above the maximum 29 (write an integer from 1 to 29)",
         ),
+        ("data_plane: envoy\n", "test.yaml:1: Envoy's tasks are not described (set envoy: {certificate_arn"),
+        (f"data_plane: envoy\n{ENVOY_TEXT}", "test.yaml:1: Envoy cannot verify signatures of requests (set authorizer"),
+        (f"data_plane: envoy\n{ENVOY_TEXT}{TOKENS}", "Envoy reads the issuer's keys from the internet"),
+        (f"{WITH_ENVOY}  min_tasks: 30\n", "test.yaml:7: min_tasks is above max_tasks (write at most 10)"),
+        (f"{WITH_ENVOY}  cpu_units: 1024\n  memory_mib: 9216\n", "of 1024 CPU units and 9216 MiB (write 2048 to 8192)"),
+        (f"{WITH_ENVOY}  caller_networks: [0.0.0.0/0]\n", "test.yaml:7: '0.0.0.0/0' is not a private address range"),
+        (f"{WITH_ENVOY}  caller_networks: [10.0.0.1/8]\n", "'10.0.0.1/8' is not a private address range"),
+        (f"{WITH_ENVOY.replace('/keys', ':8443/keys')}", "lets it connect to port 443 alone (write no port)"),
+        (f"{WITH_ENVOY.replace('[a]', '[a b]')}", "a blank is in an audience or a scope"),
         ("a: [\n", "settings/test.yaml:"),
         ("retain_data: true\nretain_data: false\n", "settings/test.yaml:2: duplicate key 'retain_data'"),
         ("- a\n", "1 error in the settings"),

@@ -26,7 +26,7 @@ from infra.settings import Settings
 from infra.upgrade.check import refusals
 from infra.upgrade.deployment import NESTED, Deployment, read_assembly, read_deployed
 from tests.infra.fleets import write_rules
-from tests.infra.setting_values import CLOUDFRONT, DOMAIN, JWT, alternatives
+from tests.infra.setting_values import CLOUDFRONT, DOMAIN, ENVOY, JWT, alternatives
 
 STACKS = ("Storage", "Network", "Fleet", "Functions", "Edge", "Observability")
 SHARDS: Mapping[str, Any] = {"alpha": {"replicas": 2}, "beta": {"scale_to_zero": True, "max_replicas": 3}}
@@ -85,6 +85,7 @@ SECOND_DEPLOYMENTS: dict[str, Mapping[str, Any]] = {
     "CloudFront, with a firewall": {"authorizer": JWT, "domain": BOTH_ADDRESSES, "cloudfront": NOT_ENFORCED},
     "a zone more, and NAT": {"availability_zones": 3, "nat_gateways": 3},
     "snapshots": {"python_version": "3.12", "gateway": {"snap_start": True}},
+    "Envoy as the data plane": {"data_plane": "envoy", "envoy": ENVOY, "authorizer": JWT, "nat_gateways": 1},
     "nothing kept": {"retain_data": False, "termination_protection": True, "architecture": "x86_64"},
 }
 

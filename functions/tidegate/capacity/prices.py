@@ -9,6 +9,7 @@ PRICE_REGION: Final = "us-east-1"
 
 SOURCES: Final = {
     "instances, disks": "https://aws.amazon.com/ec2/pricing/on-demand/",
+    "Fargate": "https://aws.amazon.com/fargate/pricing/",
     "load balancers": "https://aws.amazon.com/elasticloadbalancing/pricing/",
     "HTTP API": "https://aws.amazon.com/api-gateway/pricing/",
     "Lambda": "https://aws.amazon.com/lambda/pricing/",
@@ -70,6 +71,10 @@ PER_INSTANCE_HOUR: Final = {
 """On demand, Linux, in US dollars; the setting `prices` adds others and goes over these."""
 
 PRICES: Final = {
+    "Fargate, per core and hour, x86_64": 0.04048,
+    "Fargate, per core and hour, arm64": 0.03238,
+    "Fargate, per GiB and hour, x86_64": 0.004445,
+    "Fargate, per GiB and hour, arm64": 0.00356,
     "disk, per GiB": 0.08,
     "disk throughput beyond 125, per MiB/s": 0.04,
     "disk operations beyond 3,000, per operation": 0.005,

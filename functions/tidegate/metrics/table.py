@@ -19,6 +19,7 @@ BY_RULE = (Dimension.SERVICE, Dimension.OBJECTIVE, Dimension.RULE, Dimension.VAR
 the one that was decided."""
 
 _GATEWAY = ("gateway",)
+_ENVOY = ("envoy",)
 _HTTP = ("gateway", "resolve")
 _ANSWERING = ("console", "gateway", "resolve")
 _PROBE = ("probe",)
@@ -67,7 +68,7 @@ class Metric(Enum):
     )
     REQUESTS = (
         "Requests that were answered.",
-        Emf(Unit.COUNT, _ANSWERING, (_SERVICE, BY_VARIANT, _ORIGIN)),
+        Emf(Unit.COUNT, _ANSWERING + _ENVOY, (_SERVICE, BY_VARIANT, _ORIGIN)),
         _count("tidegate_requests", *SERIES, Label.OUTCOME, meaning="Inferences that were decided, by outcome."),
     )
     REQUEST_DURATION = (
@@ -94,7 +95,12 @@ class Metric(Enum):
     )
     FALLBACKS = (
         "Requests that a fallback answered.",
-        Emf(Unit.COUNT, _GATEWAY, (_SERVICE, BY_VARIANT, BY_OBJECTIVE, BY_RULE)),
+        Emf(Unit.COUNT, _GATEWAY + _ENVOY, (_SERVICE, BY_VARIANT, BY_OBJECTIVE, BY_RULE)),
+        None,
+    )
+    UNDECIDED = (
+        "Requests that Envoy served without a decision, as no resolver answered.",
+        Emf(Unit.COUNT, _ENVOY, (_SERVICE,)),
         None,
     )
     FAILED_ATTEMPTS = (
