@@ -36,7 +36,7 @@ from tidegate.envoy.config import (
 )
 from tidegate.envoy.fleet import Fleet, Server, fleet_json, read_fleet
 from tidegate.envoy.plans import Shape, shapes
-from tidegate.errors import SettingsError, StackError
+from tidegate.errors import SettingsError, StackError, StoreError
 from tidegate.files import read_regular
 from tidegate.fleet.directory import RegistryDirectory
 from tidegate.ports import BundleSource, Endpoint, Registry
@@ -51,6 +51,9 @@ REGISTRY_S = 1.0
 LOOK_S = 0.05
 LATE_S = 10.0
 """How long clusters may take to become active before that is reported; resolvers serve the rules before until then."""
+
+HEALTHY_S = 3.0
+"""How long new rules wait for a healthy server of each of their shards: longer than Envoy's interval of health checks."""
 
 GRACE_S = 3.0
 BACKOFF_S = 0.5
@@ -106,11 +109,17 @@ class Admin:
         finally:
             connection.close()
 
-    async def clusters(self) -> set[str]:
-        """Return the names of the clusters that are active: their endpoints are known, and were looked at once."""
+    async def clusters(self) -> dict[str, bool]:
+        """Return the clusters that are active, and whether each has an endpoint that has passed its health check."""
         body = await self.get("/clusters?format=json")
         found: dict[str, Any] = {} if body is None else json.loads(body)
-        return {each["name"] for each in found.get("cluster_statuses", ())}
+        return {
+            each["name"]: any(
+                not host.get("health_status", {}).get("failed_active_health_check")
+                for host in each.get("host_statuses", ())
+            )
+            for each in found.get("cluster_statuses", ())
+        }
 
     async def is_live(self) -> bool:
         return await self.get("/ready") is not None
@@ -237,22 +246,34 @@ class EnvoyPlane(Adoption):
 
     async def prepared(self, engine: Engine) -> None:
         """Give Envoy the clusters and routes of new rules, and wait until the clusters are active."""
+        # A shard that came with the rules is registered, and may be younger than the last look.
+        with contextlib.suppress(StoreError):
+            await self._directory.refresh()
         needed = shapes(engine)
         if needed != self._needed:
             self._before, self._needed = self._needed, needed
         self._write_clusters()
         await self.active()
+        await self._healthy()
         self._write(ROUTES, route_file(engine, self._options))
 
     async def active(self) -> None:
         """Wait until Envoy has every cluster that the rules need."""
         wanted = cluster_names(self._needed, rpc=self._options.rpc)
         began, is_late = time.monotonic(), False
-        while missing := wanted - await self._admin.clusters():
+        while missing := wanted - (await self._admin.clusters()).keys():
             if not is_late and time.monotonic() - began > LATE_S:
                 is_late = True
                 logger.warning("Envoy has no cluster %s yet; the rules before are served", ", ".join(sorted(missing)))
             await asyncio.sleep(LOOK_S)
+
+    async def _healthy(self) -> None:
+        """Wait for a healthy endpoint of every cluster, but not long: a shard may have no server, or one that is down."""
+        wanted = cluster_names(self._needed, rpc=self._options.rpc)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(HEALTHY_S):
+                while not wanted <= {name for name, is_healthy in (await self._admin.clusters()).items() if is_healthy}:
+                    await asyncio.sleep(LOOK_S)
 
     def _show(self, found: Mapping[str, Sequence[Endpoint]]) -> None:
         """Take over the servers that the registry has. Without any, the ones before stay: a registry that lost its entries says

@@ -87,6 +87,7 @@ _OURS = ("x-tidegate-", "x-envoy-", "tidegate-param-")
 
 
 def _authorization(timeout_ms: int) -> Json:
+    longest_ms = max(1.0, timeout_ms / 10)
     return {
         "@type": f"{FILTERS}.ext_authz.v3.ExtAuthz",
         "http_service": {
@@ -110,7 +111,11 @@ def _authorization(timeout_ms: int) -> Json:
             "retry_policy": {
                 "retry_on": "connect-failure,refused-stream,reset",
                 "num_retries": 2,
-                "retry_back_off": {"base_interval": "0.002s", "max_interval": "0.02s"},
+                # Envoy gives a try ten times the longest interval: a resolver that is slow has the whole time.
+                "retry_back_off": {
+                    "base_interval": f"{min(2.0, longest_ms) / 1000:.4f}s",
+                    "max_interval": f"{longest_ms / 1000:.4f}s",
+                },
             },
         },
         "allowed_headers": _patterns({"safe_regex": {"regex": ".*"}}),
