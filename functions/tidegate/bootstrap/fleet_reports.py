@@ -8,17 +8,12 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from tidegate.control.endpoints import Times
-from tidegate.control.status import FleetReport, unread
+from tidegate.control.status import LATE, FleetReport, unread
 from tidegate.errors import StoreError
 from tidegate.ports.bundle_store import iso_time
 
 STATUS_S = 2.0
 """The longest that a report of the fleet waits for the stores and the servers."""
-
-
-STALE = 3.0
-"""The age of a report, as a multiple of the longest wait, above which it is a problem that none is newer. A busy machine, which answers
-late once in a while, has none."""
 
 
 class FleetReports:
@@ -30,7 +25,6 @@ class FleetReports:
         self._reading: asyncio.Task[FleetReport] | None = None
         self._reading_since = 0.0
         self._last: Mapping[str, Any] | None = None
-        self._last_s = 0.0
         self._last_times: Times = {}
         self.times: Times | None = None
         """What models took, where that is read, of the report that `latest` gave last; None: it gave an earlier one."""
@@ -48,10 +42,7 @@ class FleetReports:
         left_s = self._wait_s - (loop.time() - self._reading_since)
         done, _ = await asyncio.wait([reading], timeout=max(left_s, 0.05))
         if not done:
-            if self._last is not None and loop.time() - self._last_s <= STALE * self._wait_s:
-                self.times = None
-                return self._last
-            return self._remembered(f"the stores or a server did not answer within {self._wait_s:g} s")
+            return self._remembered(f"{LATE} {self._wait_s:g} s")
         try:
             reading.result()
         except StoreError as error:
@@ -63,7 +54,6 @@ class FleetReports:
 
     def _keep(self, reading: asyncio.Task[FleetReport]) -> None:
         if not reading.cancelled() and reading.exception() is None:
-            self._last_s = asyncio.get_running_loop().time()
             self._last = {**reading.result().as_dict(), "as_of": iso_time(time.time())}
             self._last_times = reading.result().times
 
@@ -72,4 +62,4 @@ class FleetReports:
         if self._last is None:
             return {**unread(problem).as_dict(), "healthy": False, "problems": [problem], "as_of": None}
         problem = f"{problem}; all else here is as of {self._last['as_of']}"
-        return {**self._last, "healthy": False, "problems": [problem]}
+        return {**self._last, "healthy": False, "problems": [problem, *self._last["problems"]]}

@@ -16,7 +16,7 @@ from tidegate.console.example import example
 from tidegate.console.live_rules import OpenedRules
 from tidegate.console.sources import ConsoleSources
 from tidegate.control.observe import ActionKind
-from tidegate.control.status import ServerState
+from tidegate.control.status import LATE, ServerState
 from tidegate.ports import Pointer
 from tidegate.ports.bundle_store import FlipAction, iso_time
 from tidegate.rules.bundle import short_revision
@@ -31,6 +31,9 @@ MARKED_S = 7 * 86_400.0
 
 FEWEST_REQUESTS = 100
 """Requests of an objective without which a rule that none of them reached says nothing."""
+
+LATE_S = 6.0
+"""The age of the fleet's status up to which nobody need know that no newer one came in time, as on a busy machine."""
 
 FAILING_SHADOW = 0.05
 """The share of a shadow's copies that fail, above which it is shown."""
@@ -158,6 +161,8 @@ def _servers(status: Json) -> Iterator[Item]:
 def _problems(status: Json) -> Iterator[Item]:
     as_of = status.get("as_of")
     for text in status["problems"]:
+        if text.startswith(LATE) and as_of is not None and time.time() - parse_time(as_of) <= LATE_S:
+            continue
         yield Item(Kind.PROBLEM, Severity.ERROR, text, as_of, "tidegate status", "/console/fleet")
     loads = [each for each in status["drift"] if each["action"] == ActionKind.LOAD]
     for load in loads:

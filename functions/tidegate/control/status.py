@@ -19,6 +19,9 @@ from tidegate.ports.bundle_store import iso_time
 from tidegate.rules import Engine, Target
 from tidegate.rules.bundle import revision_json, rules_of
 
+LATE = "the stores or a server did not answer within"
+"""How the problem of a report begins that is of before, as none is there in time."""
+
 HISTORY = 10
 """How many flips are shown."""
 
