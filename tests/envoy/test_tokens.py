@@ -38,7 +38,9 @@ class Plane:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         if token is not None:
             named["Authorization"] = f"Bearer {token}"
-        return ask(self.port, path, {**context(member_id="1"), **named}, body=b'{"context": {"member_id": "1"}}')
+        if path != RESOLVE:
+            named |= context(member_id="1")
+        return ask(self.port, path, named, body=b'{"context": {"member_id": "1"}}')
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +87,8 @@ def test_a_token_names_its_caller(plane: Plane, claims: dict[str, Any]) -> None:
     reply = plane.ask(token=plane.issuer.token(**scoped(**claims)))
     assert reply.status == 503, reply
     assert reply.headers["tidegate-rule"] == "default"
+    # The resolver itself gets the name too.
+    assert plane.ask(RESOLVE, plane.issuer.token(**scoped(**claims))).status == 200
 
 
 def test_an_audience_is_the_client_of_a_token_without_one(plane: Plane) -> None:
@@ -136,8 +140,9 @@ def test_a_token_without_a_scope_is_refused(plane: Plane, scope: str | None) -> 
 def test_a_caller_is_who_the_token_says_whatever_a_header_says(plane: Plane) -> None:
     for name in ("nobody", "web\r\nx: y", "wéb", 7):
         token = plane.issuer.token(**scoped(client_id=name))
-        reply = plane.ask(INFER, token, Tidegate_Caller="web")
-        assert reply.status == 403, (name, reply)
+        for path in (INFER, RESOLVE):
+            reply = plane.ask(path, token, Tidegate_Caller="web")
+            assert reply.status == 403, (name, reply)
 
 
 def test_a_load_balancer_needs_no_token(plane: Plane) -> None:
