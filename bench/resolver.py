@@ -31,16 +31,7 @@ SECONDS = 2.0
 
 def run() -> str:
     """Measure, and give the section of the report as Markdown."""
-    with tempfile.TemporaryDirectory() as folder:
-        SavedBundle(Path(folder)).write(rule_sets.bundle(rule_sets.rule_set(RULES)))
-        with _resolver(folder) as (port, pid):
-            peer = Peer("resolver", "127.0.0.1", port, *_requests())
-            if {*crowd(peer, 1, 0.2).statuses} != {200}:
-                raise RuntimeError("the resolver does not decide")
-            throughput_per_s(peer, CONNECTIONS, SECONDS)
-            rounds = [_round(peer, pid) for _ in range(ROUNDS)]
-    micros = statistics.median(micros for micros, _ in rounds)
-    rate = statistics.median(rate for _, rate in rounds)
+    micros, rate = measured()
     how = "plain Python" if find_compiled() is None else "compiled"
     return f"""\
 ## Resolving for Envoy
@@ -49,6 +40,19 @@ A process of a resolver ({how}) takes **{micros:.0f} µs** of CPU time for a dec
 over {CONNECTIONS} kept connections, its answer in headers, and the kernel's part of both. That is {1e6 / micros:,.0f} decisions per second and core.
 It answered {rate:,.0f} per second, with the generator of the load on the same machine; medians of {ROUNDS} rounds of {SECONDS:g} s.
 """
+
+
+def measured() -> tuple[float, float]:
+    """Return the microseconds of CPU time that a process takes for a decision, and the decisions per second that it answered."""
+    with tempfile.TemporaryDirectory() as folder:
+        SavedBundle(Path(folder)).write(rule_sets.bundle(rule_sets.rule_set(RULES)))
+        with _resolver(folder) as (port, pid):
+            peer = Peer("resolver", "127.0.0.1", port, *_requests())
+            if {*crowd(peer, 1, 0.2).statuses} != {200}:
+                raise RuntimeError("the resolver does not decide")
+            throughput_per_s(peer, CONNECTIONS, SECONDS)
+            rounds = [_round(peer, pid) for _ in range(ROUNDS)]
+    return statistics.median(micros for micros, _ in rounds), statistics.median(rate for _, rate in rounds)
 
 
 def _round(peer: Peer, pid: int) -> tuple[float, float]:
