@@ -121,6 +121,18 @@ def add_many(templates: dict[str, Template]) -> None:
         templates["Network"]["Resources"][f"Group{number}"] = {"Type": "AWS::EC2::SecurityGroup", "Properties": {}}
 
 
+def let_addresses_reach_a_plain_listener(templates: dict[str, Template]) -> None:
+    _, template = first(templates, "AWS::ElasticLoadBalancingV2::LoadBalancer")
+    ingress = [{"IpProtocol": "tcp", "FromPort": 80, "ToPort": 80, "CidrIp": "10.0.0.0/8"}]
+    for body in list(template["Resources"].values()):
+        if body["Type"] == "AWS::ElasticLoadBalancingV2::LoadBalancer":
+            template["Resources"]["Reached"] = {
+                "Type": "AWS::EC2::SecurityGroup",
+                "Properties": {"SecurityGroupIngress": ingress},
+            }
+            body["Properties"]["SecurityGroups"] = [{"Fn::GetAtt": ["Reached", "GroupId"]}]
+
+
 BROKEN: list[tuple[str, Break]] = [
     ("no ingress from the internet", open_to_the_world),
     ("balancers are internal", change("AWS::ElasticLoadBalancingV2::LoadBalancer", Scheme="internet-facing")),
@@ -158,6 +170,7 @@ BROKEN: list[tuple[str, Break]] = [
     ("everything stored is encrypted", change("AWS::DynamoDB::Table", SSESpecification=None)),
     ("everything stored is encrypted", change("AWS::KMS::Key", EnableKeyRotation=None)),
     ("only tls", take_tls_away),
+    ("callers use tls", let_addresses_reach_a_plain_listener),
     ("buckets are private", change("AWS::S3::Bucket", PublicAccessBlockConfiguration=None)),
     ("buckets are private", change("AWS::S3::Bucket", VersioningConfiguration=None)),
     ("no custom resources", add_a_custom_resource),
