@@ -17,8 +17,8 @@ class HeaderLines:
     def __init__(self) -> None:
         self.kept: Final[dict[tuple[bytes, bytes], bytes]] = {}
 
-    def line(self, name: bytes, value: bytes) -> bytes:
-        """Return the line of a header that is not kept, and keep it.
+    def line(self, name: bytes, value: bytes, keeps: bool = True) -> bytes:
+        """Return the line of a header that is not kept, and keep it unless `keeps` is false.
 
         Raises:
             ValueError: the name or the value holds a line break or NUL.
@@ -28,7 +28,7 @@ class HeaderLines:
         if _LF in line or _CR in line or _NUL in line:
             raise ValueError("a header may not hold line breaks or NUL")
         line += b"\r\n"
-        if len(line) <= _LONGEST_KEPT_BYTES:
+        if keeps and len(line) <= _LONGEST_KEPT_BYTES:
             if len(self.kept) >= _MOST_KEPT:
                 self.kept.clear()
             self.kept[(name, value)] = line

@@ -127,6 +127,9 @@ class App:
     async def _close(self, scope: Any, receive: Any, send: Any) -> None:
         await answer(send, b"bye", (b"connection", b"close"))
 
+    async def _dated(self, scope: Any, receive: Any, send: Any) -> None:
+        await answer(send, b"dated", (b"date", b"Mon, 01 Jan 2024 00:00:00 GMT"))
+
 
 async def answer(send: Any, body: bytes, *headers: tuple[bytes, bytes]) -> None:
     """Send a complete answer."""

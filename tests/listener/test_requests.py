@@ -102,6 +102,12 @@ def test_http_10(listener: Served) -> None:
         assert client.ended()
 
 
+def test_the_apps_date_is_sent_once_however_often_it_is_the_same(client: Client) -> None:
+    for _ in range(3):
+        client.send(get(b"/dated"))
+        assert client.read().header("date") == "Mon, 01 Jan 2024 00:00:00 GMT"
+
+
 @pytest.mark.parametrize("options", [b"close", b"Keep-Alive, Close", b"close\r\nConnection: keep-alive"])
 def test_connection_close_is_honoured(client: Client, options: bytes) -> None:
     client.send(get(headers=b"Connection: " + options + b"\r\n"))

@@ -73,7 +73,7 @@ class AnswerFrame:
             elif name == b"content-length":
                 length = value
             elif name == b"date":
-                date = _LINES.line(name, value)
+                date = _LINES.line(name, value, keeps=False)
             elif name == b"connection" and b"close" in value.lower():
                 self.keep = False
         parts.append(date or _CLOCK.header())
