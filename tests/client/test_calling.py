@@ -9,12 +9,17 @@ import socket
 import socketserver
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 from tidegate.client import AsyncClient, Client, Inference
+from tidegate.client.async_connections import AsyncConnections
+from tidegate.client.connections import Connections
+from tidegate.client.exchange import Request
 from tidegate.errors import DeadlineError, ModelAnswerError, ModelRefusedError, RefusedError, UnavailableError
 from tidegate.gateway import Dispatcher
 from tidegate.ports import Endpoint
@@ -108,6 +113,14 @@ def test_a_model_gets_the_rules_parameters_and_the_origin(url: str, infer: Infer
     parameters = {name.lower(): value for name, value in json.loads(answer.outputs["PARAMETERS"][0][0]).items()}
     wanted = {"top_k": "20", "strict": "true", "greeting": "hello there", "ratio": "0.5", "tidegate_traffic": "real"}
     assert {f"tidegate-param-{name}": value for name, value in wanted.items()}.items() <= parameters.items()
+
+
+def test_a_model_is_told_no_traffic_class_that_the_client_does_not_know(url: str, infer: Infer) -> None:
+    """Of a caller whose class only the resolver knows."""
+    answer = infer(url, "echoing", {"X": np.ones((1, 2), np.float32)}, {"country": "SE"}, decide="resolver")
+    parameters = {name.lower() for name in json.loads(answer.outputs["PARAMETERS"][0][0])}
+    assert "tidegate-param-top_k" in parameters
+    assert "tidegate-param-tidegate_traffic" not in parameters
 
 
 def test_an_input_that_does_not_fit_is_refused_by_name(url: str, infer: Infer) -> None:
@@ -259,6 +272,71 @@ def test_requests_that_were_sent_are_retried_within_a_budget(ranking: Engine) ->
     assert 10 <= len(seen) <= 10 + 10 * 2
 
 
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_a_request_is_sent_twice_at_most_where_idle_connections_end(kind: str) -> None:
+    """Each of them may have ended before the request came, or because of it."""
+    with ending_at_the_second(5) as (port, seen):
+        request = Request(f"http://127.0.0.1:{port}", "POST", "/", (), b"{}", 60.0)
+        if kind == "sync":
+            connections = Connections(60.0)
+            with ThreadPoolExecutor(5) as pool:
+                assert [each.status for each in pool.map(connections.send, [request] * 5)] == [200] * 5
+            seen.clear()
+            assert connections.send(request).status == 200
+            connections.close()
+        else:
+
+            async def work() -> None:
+                connections = AsyncConnections(60.0)
+                await asyncio.gather(*(connections.send(request) for _ in range(5)))
+                seen.clear()
+                assert (await connections.send(request)).status == 200
+                await connections.close()
+
+            asyncio.run(work())
+    assert len(seen) == 2
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_an_rpc_whose_connection_may_have_ended_is_retried_within_the_budget(ranking: Engine, kind: str) -> None:
+    seen: list[int] = []
+
+    def unavailable(_request: bytes, context: Any) -> None:
+        seen.append(1)
+        context.abort(grpc.StatusCode.UNAVAILABLE, "Socket closed")
+
+    server = grpc.server(ThreadPoolExecutor(2))
+    handler = grpc.unary_unary_rpc_method_handler(unavailable)
+    server.add_generic_rpc_handlers(
+        (grpc.method_handlers_generic_handler("inference.GRPCInferenceService", {"ModelInfer": handler}),)
+    )
+    address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+    options: dict[str, Any] = {"shards": {"main": [address], "spare": [address]}, "protocol": "grpc"}
+    try:
+        with listening(gateway_of(ranking, {})) as served:
+            url = f"http://127.0.0.1:{served.port}"
+            if kind == "sync":
+                with Client(url, **options) as client:
+                    client._caller._retries = 0.0
+                    for _ in range(10):
+                        with pytest.raises(UnavailableError):
+                            client.infer("ranking", ONE)
+            else:
+
+                async def work() -> None:
+                    async with AsyncClient(url, **options) as client:
+                        client._caller._retries = 0.0
+                        for _ in range(10):
+                            with pytest.raises(UnavailableError):
+                                await client.infer("ranking", ONE)
+
+                asyncio.run(work())
+    finally:
+        server.stop(None).wait()
+    assert 10 <= len(seen) <= 12
+
+
 @pytest.mark.parametrize("decide", ["bundle", "resolver"])
 def test_rules_that_are_no_longer_live_are_replaced_before_a_request_fails(
     ranking: Engine, fake: FakeTriton, tmp_path: Path, infer: Infer, decide: str
@@ -365,6 +443,60 @@ def test_garbage_is_an_error_of_the_sdk(ranking: Engine, infer: Infer, answer: b
         shards = {"main": [f"http://127.0.0.1:{port}"]}
         with pytest.raises((UnavailableError, ModelAnswerError, ModelRefusedError)):
             infer(f"http://127.0.0.1:{served.port}", "ranking", ONE, shards=shards)
+
+
+def test_interim_answers_are_not_the_answer(ranking: Engine, infer: Infer) -> None:
+    interim = (
+        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n"
+    )
+    final = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(ANSWER), ANSWER)
+    with answering_bytes(interim + final) as port, listening(gateway_of(ranking, {})) as served:
+        shards = {"main": [f"http://127.0.0.1:{port}"]}
+        assert infer(f"http://127.0.0.1:{served.port}", "ranking", ONE, shards=shards).outputs == {"Y": [7]}
+
+
+@contextlib.contextmanager
+def ending_at_the_second(together: int) -> Iterator[tuple[int, list[bytes]]]:
+    """A server that answers the first request of each connection, once `together` have come, and ends each with the second one. Yields
+    its port, and the requests that it gets."""
+    seen: list[bytes] = []
+    barrier = threading.Barrier(together)
+
+    class Handler(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            while self._request():
+                pass
+
+        def _request(self) -> bool:
+            first = self.rfile.readline()
+            if not first:
+                return False
+            while (line := self.rfile.readline()) != b"\r\n":
+                if line.lower().startswith(b"content-length:"):
+                    length = int(line.split(b":")[1])
+            self.rfile.read(length)
+            seen.append(first)
+            if self.answered:
+                return False
+            self.answered = True
+            if len(opened) <= together:
+                barrier.wait(60)
+            self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+            return True
+
+        def setup(self) -> None:
+            super().setup()
+            self.answered = False
+            opened.append(1)
+
+    opened: list[int] = []
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        thread.start()
+        yield server.server_address[1], seen
+        server.shutdown()
+        thread.join()
 
 
 @contextlib.contextmanager

@@ -33,7 +33,7 @@ class AsyncConnections:
         self._tls: ssl.SSLContext | None = None
 
     async def send(self, request: Request) -> Reply:
-        """Send a request, and again on a new connection where the server had closed the idle one meanwhile.
+        """Send a request, and once more, on a new connection, where the server had closed the idle one meanwhile.
 
         Raises:
             EndpointError: no whole response came.
@@ -41,12 +41,13 @@ class AsyncConnections:
         idle = self._idle.setdefault(request.url, deque())
         try:
             async with asyncio.timeout(request.timeout_s):
-                while idle:
+                if idle:
                     try:
                         return await self._exchange(idle.pop(), request, idle)
                     except EndpointResetError as error:
                         if not error.stale:
                             raise
+                # The other idle ones may be as stale.
                 return await self._exchange(await self._opened(request.url), request, idle)
         except TimeoutError:
             raise EndpointTimeoutError(f"{request.url} did not answer within {request.timeout_s:.3g} s") from None
@@ -109,6 +110,14 @@ def _head(request: Request) -> bytes:
 
 
 async def _read_head(reader: asyncio.StreamReader) -> tuple[int, dict[str, str]]:
+    """Return status and headers of the final answer: any number of interim ones may come before it (RFC 9110, section 15.2)."""
+    while True:
+        status, headers = await _read_one_head(reader)
+        if status >= 200:
+            return status, headers
+
+
+async def _read_one_head(reader: asyncio.StreamReader) -> tuple[int, dict[str, str]]:
     first, _, rest = (await reader.readuntil(b"\r\n\r\n")).partition(b"\r\n")
     version, status, *_ = first.split(b" ", 2)
     if not version.startswith(b"HTTP/1."):

@@ -63,7 +63,8 @@ class ClientBase:
     ) -> Generator[Ask, Reply, Inference]:
         engine, name = self._rules.engine, self.config.caller
         known = None if engine is None or engine.callers is None or name is None else engine.callers.get(name)
-        traffic = Traffic.REAL if known is None else known.traffic
+        # A resolver's answer does not say the class of the caller.
+        traffic = None if engine is None else Traffic.REAL if known is None else known.traffic
         places = self._places(resolution.places)
         own = None if known is None else name
         return self._caller.call(resolution.decision, places, inputs, timeout_ms, began_s, traffic, own)

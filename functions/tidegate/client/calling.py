@@ -110,10 +110,11 @@ class Caller:
         inputs: Mapping[str, Any],
         timeout_ms: float | None,
         began_s: float,
-        traffic: Traffic = Traffic.REAL,
+        traffic: Traffic | None = None,
         caller: str | None = None,
     ) -> Generator[Ask, Reply, Inference]:
-        """Steps: try the decision's places in turn. The time counts from `began_s`, by the monotonic clock.
+        """Steps: try the decision's places in turn. The time counts from `began_s`, by the monotonic clock; `traffic` is None
+        where the caller's class is unknown, which the model is then not told.
 
         Raises:
             DeadlineError: the time passed before a server answered.
@@ -124,7 +125,8 @@ class Caller:
         limits = (timeout_ms, decision.timeout_ms)
         limit_ms = min((each for each in limits if each is not None), default=self._config.timeout_ms)
         deadline_s = began_s + limit_ms / 1000
-        headers = [*parameter_headers(decision.parameters), *origin_headers(caller, traffic)]
+        origin = () if traffic is None else origin_headers(caller, traffic)
+        headers = [*parameter_headers(decision.parameters), *origin]
         failures: list[str] = []
         failed: ModelRefusedError | None = None
         left_out: Target | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import os
 import ssl
@@ -29,23 +30,21 @@ class Connections:
         self._tls: ssl.SSLContext | None = None
 
     def send(self, request: Request) -> Reply:
-        """Send a request, and again on a new connection where the server had closed the idle one meanwhile.
+        """Send a request, and once more, on a new connection, where the server had closed the idle one meanwhile.
 
         Raises:
             EndpointError: no whole response came.
         """
         deadline_s = time.monotonic() + request.timeout_s
         idle = self._idle_of(request.url)
-        while idle:
-            try:
-                connection = idle.pop()
-            except IndexError:
-                break
+        with contextlib.suppress(IndexError):
+            connection = idle.pop()
             try:
                 return self._exchange(connection, request, deadline_s, idle)
             except EndpointResetError as error:
                 if not error.stale:
                     raise
+        # The other idle ones may be as stale, and a server that acts on requests and ends the connection gets it twice at most.
         return self._exchange(self._opened(request, deadline_s), request, deadline_s, idle)
 
     def close(self) -> None:
@@ -95,6 +94,11 @@ class Connections:
             connection.sock.settimeout(_left(request, deadline_s))
             response = connection.getresponse()
             answered = True
+            while response.status < 200:
+                # Of interim answers http.client skips 100 alone.
+                connection.sock.settimeout(_left(request, deadline_s))
+                response.headers = None  # type: ignore[assignment]
+                response.begin()
             pieces = []
             while piece := response.read(_PIECE_BYTES):
                 pieces.append(piece)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from typing import Any, Final
 
 from tidegate.client.exchange import Reply, Rpc
 from tidegate.client.tensors import grpc_messages, grpc_module
-from tidegate.errors import EndpointTimeoutError
+from tidegate.errors import EndpointRefusedError, EndpointResetError, EndpointTimeoutError
+from tidegate.oip.error_texts import unserved_model
 
 _SERVICE = "/inference.GRPCInferenceService/"
 _STATUSES = {
@@ -20,6 +22,9 @@ _STATUSES = {
 }
 """The statuses that HTTP has for codes; 500 for any other."""
 
+_REFUSED: Final = re.compile("failed to connect|connection refused", re.IGNORECASE)
+"""In gRPC's own text where it had no connection to send on."""
+
 _OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 
 
@@ -30,7 +35,7 @@ class RpcChannels:
         self._channels: dict[str, Any] = {}
 
     def send(self, rpc: Rpc) -> Reply:
-        """Carry an RPC out. Raises `EndpointTimeoutError`: it did not end in time."""
+        """Carry an RPC out. Raises `EndpointError`: no answer of the server came."""
         try:
             message = self._method(rpc)(rpc.message, timeout=rpc.timeout_s, metadata=tuple(rpc.metadata))
         except grpc_module().RpcError as error:
@@ -55,7 +60,7 @@ class AsyncRpcChannels:
         self._channels: dict[str, Any] = {}
 
     async def send(self, rpc: Rpc) -> Reply:
-        """Carry an RPC out. Raises `EndpointTimeoutError`: it did not end in time."""
+        """Carry an RPC out. Raises `EndpointError`: no answer of the server came."""
         channel = self._channels.get(rpc.address)
         if channel is None:
             channel = self._channels[rpc.address] = grpc_module().aio.insecure_channel(rpc.address, options=_OPTIONS)
@@ -80,7 +85,16 @@ def _method_of(channel: Any, rpc: Rpc) -> Any:
 
 
 def _failed(rpc: Rpc, error: Any) -> Reply:
-    code = error.code().name
+    """Return an error of the server.
+
+    Raises:
+        EndpointError: this side made the error, or may have: UNAVAILABLE is the code of a connection that ended, too.
+    """
+    code, text = error.code().name, error.details() or ""
     if code == "DEADLINE_EXCEEDED":
         raise EndpointTimeoutError(f"{rpc.address} did not answer within {rpc.timeout_s:.3g} s")
-    return Reply(_STATUSES.get(code, 500), body=(error.details() or "").encode())
+    if code == "UNAVAILABLE" and unserved_model(text) is None:
+        if _REFUSED.search(text):
+            raise EndpointRefusedError(f"{rpc.address} cannot be reached")
+        raise EndpointResetError(f"{rpc.address} is unavailable, or ended the connection")
+    return Reply(_STATUSES.get(code, 500), body=text.encode())
