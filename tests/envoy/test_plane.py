@@ -16,8 +16,13 @@ import pytest
 import tritonclient.grpc as rpc
 import tritonclient.http as triton
 from tidegate.envoy.config import ADMIN
+from tidegate.envoy.routes import RPC_SERVICE
+from tidegate.oip.infer_message import named, parameter_fields
+from tidegate.oip.protobuf import field
+from tritonclient.grpc import service_pb2
 from tritonclient.utils import InferenceServerException
 
+from tests.support.http2 import answered, prefixed
 from tests.support.processes import children_running, listener_pid, refusing_port, reserve_port
 from tests.support.stack import RunningStack, eventually, make_repository, running_stack, write_rules
 
@@ -205,8 +210,8 @@ def test_an_unmodified_client_over_grpc(plane: Plane) -> None:
     for country, expected in {"NO": 2, "SE": 1}.items():
         headers = {"tidegate-objective": "versions", "tidegate-context": json.dumps({"country": country})}
         # Whatever model the message names.
-        for named in ("versions", "versioned", "x"):
-            result = client.infer(named, [sent], model_version="1", headers=headers, client_timeout=60)
+        for asked in ("versions", "versioned", "x"):
+            result = client.infer(asked, [sent], model_version="1", headers=headers, client_timeout=60)
             assert result.as_numpy("VERSION").tolist() == [expected]
     assert client.is_server_live(client_timeout=60)
     about = {"tidegate-objective": "versions"}
@@ -255,6 +260,58 @@ def test_a_large_message_over_grpc(plane: Plane) -> None:
     sent.set_data_from_numpy(np.zeros([1_000_000], dtype=np.int32))
     with pytest.raises(InferenceServerException, match="unexpected shape for input 'SLEEP_MS' for model 'versioned'"):
         client.infer("x", [sent], headers={"tidegate-objective": "versions"}, client_timeout=60)
+
+
+def _message(name: str = "versions") -> bytes:
+    sent = service_pb2.ModelInferRequest(model_name=name)
+    tensor = sent.inputs.add(name="SLEEP_MS", datatype="INT32", shape=[1])
+    tensor.contents.int_contents.append(0)
+    return bytes(sent.SerializeToString())
+
+
+def _version(plane: Plane, *frames: bytes) -> int | None:
+    """The version that answers an RPC of these frames; None: it is refused."""
+    found = answered(plane.port, f"{RPC_SERVICE}ModelInfer", {"tidegate-objective": "versions"}, frames)
+    return None if found is None else int(service_pb2.ModelInferResponse.FromString(found).model_version)
+
+
+OTHER = named("versioned", 2)
+"""What a caller may not ask for; as long as what names the decided model."""
+
+
+def test_what_follows_a_message_is_not_a_part_of_it(plane: Plane) -> None:
+    message = _message()
+    assert _version(plane, prefixed(message)) == 1
+    for frames in (
+        [prefixed(message) + OTHER],
+        [prefixed(message) + OTHER * 100],
+        [prefixed(message), OTHER],
+        [prefixed(message)[:-1], message[-1:] + OTHER],
+        [prefixed(message), prefixed(OTHER)],
+        [prefixed(message) + prefixed(message + OTHER)],
+        [bytes([each]) for each in prefixed(message) + OTHER],
+    ):
+        assert _version(plane, *frames) == 1, frames
+
+
+def test_a_message_that_would_take_in_what_is_appended_is_refused(plane: Plane) -> None:
+    message = _message() + OTHER
+    appended = len(parameter_fields([(b"tidegate_traffic", b"real")]) + named("versioned", 1))
+    for rest in (
+        *(field(99, bytes(length))[:-length] for length in (appended, appended + 20, 120)),
+        # Of eight bytes, of four, a number, the head of a field, and a group.
+        b"\x99\x06", b"\x99\x06123", b"\x9d\x06", b"\x98\x06", b"\x98\x06\x80", b"\x9a", b"\x9a\x06", b"\x9b\x06", b"\x07",
+        # So many fields that reading them would hold up others.
+        field(99, b"") * 20_000,
+    ):  # fmt: skip
+        assert _version(plane, prefixed(message + rest)) is None, rest
+    # A whole field is not, whatever its parts; and of a length, the appended bytes are not left out.
+    whole = field(99, b"x" * 300) + b"\x99\x06" + bytes(8) + b"\x9d\x06" + bytes(4) + b"\x98\x06\x80\x01"
+    assert _version(plane, prefixed(message + whole)) == 1
+    assert _version(plane, *(bytes([each]) for each in prefixed(message + whole))) == 1
+    for longer in (1, 1000, 2**32 - len(message) - 1 - appended, 2**32 - len(message) - 1):
+        assert _version(plane, prefixed(message, len(message) + longer)) is None, longer
+    assert _version(plane, prefixed(message, len(message) - len(OTHER))) == 1
 
 
 def test_the_log_has_the_lines_of_the_gateway(plane: Plane) -> None:

@@ -117,6 +117,9 @@ end
 # Triton's own texts; see `tidegate.oip.error_texts`.
 _ATTEMPT: Final = f"""
 local LONGEST = 1024
+local LARGEST = 2147483647
+local MOST_FIELDS = 16384
+local VARINT = "^[\\128-\\255]*[^\\128-\\255]"
 
 local function is_not_served(text)
   text = string.gsub(text, "^%[request id: [^%]]*%] ", "")
@@ -132,28 +135,71 @@ local function is_not_served(text)
   return rest == "is not found" or rest == "has no available versions" or rest == "is not at ready state"
 end
 
+-- Return a reader of a message's fields, which comes in parts; called without one, it tells whether a field has just ended.
+local function reader()
+  local held, skip, left, is_bad = "", 0, MOST_FIELDS, false
+  return function(bytes)
+    if bytes == nil then
+      return not is_bad and held == "" and skip == 0
+    end
+    local data, at = held .. bytes, 1
+    held = ""
+    while not is_bad do
+      local taken = math.min(skip, #data - at + 1)
+      at, skip = at + taken, skip - taken
+      if at > #data then
+        return
+      end
+      local kind = string.byte(data, at) % 8
+      local _, last = string.find(data, VARINT, at)
+      local first = last and last + 1
+      if last and (kind == 0 or kind == 2) then
+        _, last = string.find(data, VARINT, first)
+      end
+      if last == nil then
+        held, is_bad = string.sub(data, at), #data - at > 20
+        return
+      end
+      if kind == 1 or kind == 5 then
+        skip = kind == 1 and 8 or 4
+      elseif kind == 2 then
+        for each = last, first, -1 do
+          skip = skip * 128 + string.byte(data, each) % 128
+        end
+      end
+      at, left = last + 1, left - 1
+      is_bad = kind == 3 or kind == 4 or kind > 5 or skip > LARGEST or left < 0
+    end
+  end
+end
+
+-- Of a unary call, the first message alone goes on, with `added` behind its last byte. What follows it is dropped: a server would take it
+-- for the end of the message, in which the last name of a model counts. A message that ends within a field never ends: that field would
+-- take in `added`.
 local function append(handle, added)
   -- A message has five bytes before it: whether it is compressed, and its length (https://grpc.github.io/grpc/core/md_doc__p_r_o_t_o_c_o_l-_h_t_t_p2.html).
-  local held, left = "", nil
+  local held, left, read = "", nil, reader()
   for chunk in handle:bodyChunks() do
-    local bytes = held .. tostring(chunk:getBytes(0, chunk:length()))
+    local bytes = tostring(chunk:getBytes(0, chunk:length()))
+    local before = ""
     if left == nil then
-      if #bytes < 5 then
-        held, bytes = bytes, ""
-      else
-        local a, b, c, d = string.byte(bytes, 2, 5)
-        local size = ((a * 256 + b) * 256 + c) * 256 + d
-        left, held = size + 5, ""
-        size = size + #added
-        bytes = string.sub(bytes, 1, 1)
-          .. string.char(math.floor(size / 16777216) % 256, math.floor(size / 65536) % 256, math.floor(size / 256) % 256, size % 256)
-          .. string.sub(bytes, 6)
+      held, bytes = held .. bytes, ""
+      if #held >= 5 then
+        local flag, a, b, c, d = string.byte(held, 1, 5)
+        left = ((a * 256 + b) * 256 + c) * 256 + d
+        bytes = string.sub(held, 6)
+        -- A length that overflows would be that of another message.
+        local size = math.min(left + #added, LARGEST)
+        before = string.char(flag, math.floor(size / 16777216), math.floor(size / 65536) % 256, math.floor(size / 256) % 256, size % 256)
       end
     end
-    if left ~= nil and left > 0 then
+    if left ~= nil then
+      bytes = string.sub(bytes, 1, left)
       left = left - #bytes
-      if left <= 0 then
-        bytes = bytes .. added
+      read(bytes)
+      bytes = before .. bytes
+      if left == 0 then
+        bytes, added = bytes .. (read() and added or ""), ""
       end
     end
     chunk:setBytes(bytes)
