@@ -20,7 +20,14 @@ from tidegate.client import AsyncClient, Client, Inference
 from tidegate.client.async_connections import AsyncConnections
 from tidegate.client.connections import Connections
 from tidegate.client.exchange import Request
-from tidegate.errors import DeadlineError, ModelAnswerError, ModelRefusedError, RefusedError, UnavailableError
+from tidegate.errors import (
+    DeadlineError,
+    ModelAnswerError,
+    ModelRefusedError,
+    RefusedError,
+    StoreError,
+    UnavailableError,
+)
 from tidegate.gateway import Dispatcher
 from tidegate.ports import Endpoint
 from tidegate.rules import Engine, compile_directory, load_bundle
@@ -337,17 +344,16 @@ def test_an_rpc_whose_connection_may_have_ended_is_retried_within_the_budget(ran
     assert 10 <= len(seen) <= 12
 
 
-@pytest.mark.parametrize("decide", ["bundle", "resolver"])
-def test_rules_that_are_no_longer_live_are_replaced_before_a_request_fails(
-    ranking: Engine, fake: FakeTriton, tmp_path: Path, infer: Infer, decide: str
-) -> None:
-    """A publish may unload what the rules before it name, before the next poll is due."""
-    (tmp_path / "objectives").mkdir()
-    (tmp_path / "fleet.yaml").write_text(FLEET)
-    (tmp_path / "objectives" / "ranking.yaml").write_text(OBJECTIVE.replace("serve: first", "serve: second/7"))
-    engines = MemoryEngineSource(load_bundle(compile_directory(tmp_path)))
+Script = Callable[[Received], tuple[int, Mapping[str, str], bytes]]
+
+
+def published_meanwhile(ranking: Engine, folder: Path) -> tuple[MemoryEngineSource, Engine, Script]:
+    """The live rules, those that follow them with the first request to a model, and a Triton that has only what the latter name."""
+    (folder / "objectives").mkdir()
+    (folder / "fleet.yaml").write_text(FLEET)
+    (folder / "objectives" / "ranking.yaml").write_text(OBJECTIVE.replace("serve: first", "serve: second/7"))
+    engines = MemoryEngineSource(load_bundle(compile_directory(folder)))
     newer, engines.live = engines.live, ranking
-    app = gateway_of(ranking, {"main": fake.port, "spare": fake.port}, engines)
 
     def script(request: Received) -> tuple[int, Mapping[str, str], bytes]:
         # The model is gone, and the rules are what they were after the first request.
@@ -356,12 +362,148 @@ def test_rules_that_are_no_longer_live_are_replaced_before_a_request_fails(
             return 200, JSON, ANSWER
         return 404, JSON, error(f"Request for unknown model: '{request.path.split('/')[3]}' is not found")
 
-    fake.script = script
+    return engines, newer, script
+
+
+@pytest.mark.parametrize("decide", ["bundle", "resolver"])
+def test_rules_that_are_no_longer_live_are_replaced_before_a_request_fails(
+    ranking: Engine, fake: FakeTriton, tmp_path: Path, infer: Infer, decide: str
+) -> None:
+    """A publish may unload what the rules before it name, before the next poll is due."""
+    engines, newer, fake.script = published_meanwhile(ranking, tmp_path)
+    app = gateway_of(ranking, {"main": fake.port, "spare": fake.port}, engines)
     with listening(app) as served:
         answer = infer(
             f"http://127.0.0.1:{served.port}", "ranking", ONE, decide=decide, poll_s=3600.0, fresh_wait_s=60.0
         )
     assert (answer.target.name, answer.decision.revision) == ("second/7", newer.rules)
+
+
+def counted(app: Any, asked: list[str]) -> Any:
+    async def noted(scope: Any, receive: Any, send: Any) -> None:
+        asked.append(scope["path"])
+        await app(scope, receive, send)
+
+    return noted
+
+
+def every(kind: str, url: str, count: int, together: bool, **options: Any) -> list[Inference | BaseException]:
+    """What `count` requests of one client give, which has decided before."""
+    if kind == "sync":
+        with Client(url, **options) as client, ThreadPoolExecutor(count if together else 1) as pool:
+            client.decide("ranking")
+            waiting = [pool.submit(client.infer, "ranking", ONE) for _ in range(count)]
+            return [each.exception() or each.result() for each in waiting]
+
+    async def work() -> list[Inference | BaseException]:
+        async with AsyncClient(url, **options) as client:
+            await client.decide("ranking")
+            if together:
+                return await asyncio.gather(
+                    *(client.infer("ranking", ONE) for _ in range(count)), return_exceptions=True
+                )
+            return [
+                (await asyncio.gather(client.infer("ranking", ONE), return_exceptions=True))[0] for _ in range(count)
+            ]
+
+    return asyncio.run(work())
+
+
+@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize("decide", ["bundle", "resolver"])
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_requests_that_fail_ask_once_whether_there_are_newer_rules(
+    ranking: Engine, kind: str, decide: str, together: bool
+) -> None:
+    asked: list[str] = []
+    with listening(counted(gateway_of(ranking, {"main": refusing_port()}), asked)) as served:
+        url = f"http://127.0.0.1:{served.port}"
+        found = every(kind, url, 30, together, decide=decide, poll_s=3600.0, fresh_wait_s=60.0)
+    assert all(isinstance(each, UnavailableError) for each in found), found
+    path = "/v1/bundle" if decide == "bundle" else "/v1/objectives/ranking/resolve"
+    assert asked.count(path) == 2
+
+
+@pytest.mark.parametrize("decide", ["bundle", "resolver"])
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_requests_that_fail_ask_nobody_who_fails(ranking: Engine, kind: str, decide: str) -> None:
+    """However often an early question is allowed."""
+    asked: list[str] = []
+    app = gateway_of(ranking, {"main": refusing_port()})
+    path = "/v1/shards" if decide == "bundle" else "/v1/objectives/ranking/resolve"
+
+    async def failing(scope: Any, receive: Any, send: Any) -> None:
+        if asked.count(path) < 2:
+            return await app(scope, receive, send)
+        await send({"type": "http.response.start", "status": 503, "headers": [(b"content-length", b"0")]})
+        return await send({"type": "http.response.body", "body": b""})
+
+    options: dict[str, Any] = {"decide": decide, "poll_s": 3600.0, "fresh_wait_s": 60.0}
+    with listening(counted(failing, asked)) as served:
+        url = f"http://127.0.0.1:{served.port}"
+        if kind == "sync":
+            with Client(url, **options) as client:
+                for _ in range(10):
+                    client._rules._early_s = client._resolver._early_s = 0.0
+                    with pytest.raises(UnavailableError, match="no server"):
+                        client.infer("ranking", ONE)
+        else:
+
+            async def work() -> None:
+                async with AsyncClient(url, **options) as client:
+                    for _ in range(10):
+                        client._rules._early_s = client._resolver._early_s = 0.0
+                        with pytest.raises(UnavailableError, match="no server"):
+                            await client.infer("ranking", ONE)
+
+            asyncio.run(work())
+    assert asked.count(path) == 2
+
+
+@pytest.mark.parametrize("decide", ["bundle", "resolver"])
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_requests_that_fail_together_share_the_newer_rules(
+    ranking: Engine, fake: FakeTriton, tmp_path: Path, kind: str, decide: str
+) -> None:
+    asked: list[str] = []
+    engines, _, fake.script = published_meanwhile(ranking, tmp_path)
+    app = counted(gateway_of(ranking, {"main": fake.port, "spare": fake.port}, engines), asked)
+    with listening(app) as served:
+        url = f"http://127.0.0.1:{served.port}"
+        found = every(kind, url, 20, True, decide=decide, poll_s=3600.0, fresh_wait_s=60.0)
+    assert [each.target.name for each in found if isinstance(each, Inference)] == ["second/7"] * 20, found
+    path = "/v1/bundle" if decide == "bundle" else "/v1/objectives/ranking/resolve"
+    assert asked.count(path) == 2
+
+
+def test_tags_may_be_weak_and_are_kept_once_their_bodies_are_used(ranking: Engine) -> None:
+    """A proxy on the way may make a tag weak, and an answer without addresses is no change to keep."""
+    sent: list[tuple[str, str | None]] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        named = dict(scope["headers"]).get(b"if-none-match")
+        sent.append((scope["path"], named and named.decode()))
+        is_bundle = scope["path"] == "/v1/bundle"
+        broken = not is_bundle and len(sent) == 1
+        body = ranking.bundle.data if is_bundle else b"{}" if broken else b'{"shards": {}}'
+        tag = f'W/"{ranking.revision}"'.encode() if is_bundle else b'"a"'
+        headers = [(b"etag", tag), (b"content-length", b"%d" % len(body))]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    with listening(app) as served, Client(f"http://127.0.0.1:{served.port}", poll_s=3600.0) as client:
+        for _ in range(3):
+            client._rules.next_poll_s = 0.0
+            with contextlib.suppress(StoreError):
+                client.decide("ranking")
+            client._polling.join()
+    assert sent == [
+        ("/v1/shards", None),
+        ("/v1/shards", None),
+        ("/v1/bundle", None),
+        ("/v1/shards", '"a"'),
+        ("/v1/bundle", f'W/"{ranking.revision}"'),
+    ]
 
 
 # Where shards are.

@@ -13,9 +13,9 @@ from tidegate.client.base import ClientBase
 from tidegate.client.calling import Inference
 from tidegate.client.config import ClientConfig
 from tidegate.client.exchange import Ask, Reply, Request, Steps
-from tidegate.client.resolver import Resolution
+from tidegate.client.resolver import Resolution, is_newer
 from tidegate.client.rpc import AsyncRpcChannels
-from tidegate.errors import EndpointError, UnavailableError
+from tidegate.errors import EndpointError, TidegateError, UnavailableError
 from tidegate.rules import Engine
 from tidegate.rules.decision import Decision
 
@@ -29,6 +29,7 @@ class AsyncClient(ClientBase):
         super().__init__(url, config, **options)
         self._connections = AsyncConnections(self.config.connect_timeout_s)
         self._channels = AsyncRpcChannels()
+        self._renewing = asyncio.Lock()
         self._polling: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> AsyncClient:
@@ -78,13 +79,28 @@ class AsyncClient(ClientBase):
 
     async def _newer(self, old: Resolution, objective: str, context: Mapping[str, Any]) -> Resolution | None:
         """Return the decision of newer rules; None if the old ones are live still."""
-        if self._decides:
-            self._rules.next_poll_s = 0.0
-            await self._poll(waits=True)
-            newer = await self._resolution(objective, context)
-        else:
-            newer = await self._run(self._resolver.ask(objective, context))
-        return None if newer.decision.revision == old.decision.revision and newer.places == old.places else newer
+        if not self._decides:
+            return await self._renewed(old, objective, context)
+        self._rules.hurry()
+        await self._poll(waits=True)
+        newer = await self._resolution(objective, context)
+        return newer if is_newer(newer, old) else None
+
+    async def _renewed(self, old: Resolution, objective: str, context: Mapping[str, Any]) -> Resolution | None:
+        # Whoever else fails meanwhile waits for the one question.
+        try:
+            async with asyncio.timeout(self.config.fresh_wait_s):
+                await self._renewing.acquire()
+        except TimeoutError:
+            return None
+        try:
+            if self._resolver.may_hurry():
+                await self._run(self._resolver.ask(objective, context))
+        except TidegateError:
+            return None
+        finally:
+            self._renewing.release()
+        return await self._run(self._resolver.renewed(old, objective, context))
 
     async def _resolution(self, objective: str, context: Mapping[str, Any]) -> Resolution:
         if not self._decides:
@@ -106,6 +122,8 @@ class AsyncClient(ClientBase):
         rules = self._rules
         rules.load()
         if self._polling is None or self._polling.done():
+            if time.monotonic() < rules.next_poll_s:
+                return
             self._polling = asyncio.get_running_loop().create_task(self._run(rules.poll()))
         if rules.engine is None:
             # Shielded: whoever else waits needs it, too.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import time
 from collections.abc import Generator, Mapping, Sequence
@@ -10,7 +11,7 @@ from typing import Any, Final, NamedTuple
 
 from tidegate.client.answers import checked
 from tidegate.client.config import ClientConfig
-from tidegate.client.exchange import Ask, Reply, Request
+from tidegate.client.exchange import Ask, Reply, Request, Steps
 from tidegate.client.rules import Places, gateway_headers
 from tidegate.errors import (
     ContextError,
@@ -37,6 +38,10 @@ class Resolution(NamedTuple):
     places: Places
 
 
+def is_newer(found: Resolution, old: Resolution) -> bool:
+    return found.decision.revision != old.decision.revision or found.places != old.places
+
+
 class _Kept(NamedTuple):
     resolution: Resolution
     until_s: float
@@ -50,6 +55,9 @@ class Resolver:
         self._headers = [("Content-Type", "application/json"), *gateway_headers(config)]
         self._vary: dict[str, tuple[str, ...]] = {}
         self._kept: dict[Any, _Kept] = {}
+        self._revision: str | None = None
+        self._is_failing = False
+        self._early_s = -math.inf
 
     def find(self, objective: str, context: Mapping[str, Any], past_s: float = 0.0) -> Resolution | None:
         """Return a kept decision for a context that is valid still, or was `past_s` ago."""
@@ -82,15 +90,34 @@ class Resolver:
             reply = yield Request(self._url, "POST", path, self._headers, body, TIMEOUT_S)
             answer = json.loads(checked(reply, path))
         except _UNREACHABLE as error:
+            self._is_failing = True
             stale = self.find(objective, context, self._config.stale_s)
             if stale is not None:
                 return stale
             if isinstance(error, EndpointError):
                 raise UnavailableError(f"the resolver does not answer: {error}") from error
             raise
+        self._is_failing = False
         resolution = Resolution(_decision(answer["decision"]), _places(answer))
+        self._revision = resolution.decision.revision
         self.keep(objective, context, resolution, answer["vary"], asked_s + answer["cache_ttl_ms"] / 1000)
         return resolution
+
+    def may_hurry(self) -> bool:
+        """Return whether to ask for a decision that is kept: once in `poll_s`, and never while the resolver fails, as it would be asked
+        for each request that fails otherwise."""
+        now_s = time.monotonic()
+        if self._is_failing or now_s < self._early_s:
+            return False
+        self._early_s = now_s + self._config.poll_s
+        return True
+
+    def renewed(self, old: Resolution, objective: str, context: Mapping[str, Any]) -> Steps[Resolution | None]:
+        """Steps: return a decision that is newer than an old one, as far as the last answers show that there is one, else None."""
+        kept = self.find(objective, context)
+        if kept is not None and kept.decision.revision == self._revision:
+            return kept if is_newer(kept, old) else None
+        return (yield from self.ask(objective, context)) if self._revision != old.decision.revision else None
 
     def keep(
         self, objective: str, context: Mapping[str, Any], resolution: Resolution, vary: Sequence[str], until_s: float

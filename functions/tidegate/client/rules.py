@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import os
 import random
 import tempfile
@@ -61,6 +62,7 @@ class LiveRules:
         self._tags: dict[str, str] = {}
         self._known_at: float | None = None
         self._failures = 0
+        self._early_s = -math.inf
         self._error: TidegateError | None = None
         self._file = _file_of(url, config)
 
@@ -111,16 +113,28 @@ class LiveRules:
         with contextlib.suppress(OSError, ValueError):
             self.places = _places_of(self._file.with_suffix(".json").read_bytes(), self._config.protocol)
 
+    def hurry(self) -> None:
+        """Make a poll due now: at most one in `poll_s`, and none while the gateway fails, as it would be asked for each request that
+        fails otherwise."""
+        now_s = time.monotonic()
+        if not self._failures and now_s >= self._early_s:
+            self._early_s = now_s + self._config.poll_s
+            self.next_poll_s = 0.0
+
     def poll(self) -> Generator[Ask, Reply, None]:
         """Steps: ask for what has changed. Raises nothing: what fails is kept for `usable`."""
         asked_at = time.time()
         try:
             # Places first: rules must not name shards that are unknown.
-            if self._asks_places and (body := (yield from self._changed("/v1/shards"))) is not None:
+            if self._asks_places and (found := (yield from self._changed("/v1/shards"))) is not None:
+                body, tag = found
                 self.places = _places_of(body, self._config.protocol)
+                self._tags["/v1/shards"] = tag
                 self._keep(".json", body)
-            if (data := (yield from self._changed("/v1/bundle"))) is not None:
-                self._swap(data)
+            if (found := (yield from self._changed("/v1/bundle"))) is not None:
+                data, tag = found
+                self._swap(data, tag)
+                self._tags["/v1/bundle"] = tag
                 self._keep(".bundle", data)
         except (TidegateError, ValueError) as error:
             self._failures += 1
@@ -145,27 +159,23 @@ class LiveRules:
         spread = 0.5 if self._failures else _JITTER
         return pause_s * random.uniform(1 - spread, 1 + _JITTER)  # noqa: S311  # no secret depends on it
 
-    def _changed(self, path: str) -> Generator[Ask, Reply, bytes | None]:
-        """Return a body that is not the one of the last poll, else None."""
+    def _changed(self, path: str) -> Generator[Ask, Reply, tuple[bytes, str] | None]:
+        """Return a body that is not the one of the last poll, and its tag; else None. Its tag is to be kept once it is used."""
         tag = self._tags.get(path)
-        headers = [*self._headers, ("Accept-Encoding", "gzip"), *([] if tag is None else [("If-None-Match", tag)])]
+        headers = [*self._headers, ("Accept-Encoding", "gzip"), *([("If-None-Match", tag)] if tag else [])]
         reply = yield Request(self._url, "GET", path, headers, timeout_s=POLL_TIMEOUT_S)
-        if reply.status == 304 and tag is not None:
+        if reply.status == 304 and tag:
             return None
         body = checked(reply, path)
         if reply.headers.get("content-encoding") == "gzip":
             body = _inflated(body)
-        self._tags[path] = reply.headers.get("etag", "")
-        return body
+        return body, reply.headers.get("etag", "")
 
-    def _swap(self, data: bytes) -> None:
-        try:
-            engine = load_bundle(data)
-            if self._tags["/v1/bundle"].removesuffix('-gzip"').strip('"') != engine.revision:
-                raise BundleError(f"{self._url} sent another bundle than its tag names")
-        except BundleError:
-            del self._tags["/v1/bundle"]
-            raise
+    def _swap(self, data: bytes, tag: str) -> None:
+        engine = load_bundle(data)
+        # A proxy that compresses makes tags weak.
+        if tag.removeprefix("W/").removesuffix('-gzip"').strip('"') != engine.revision:
+            raise BundleError(f"{self._url} sent another bundle than its tag names")
         before = self.engine
         self._use(engine)
         if before is None or before.revision != engine.revision:

@@ -13,9 +13,9 @@ from tidegate.client.calling import Inference
 from tidegate.client.config import ClientConfig
 from tidegate.client.connections import Connections
 from tidegate.client.exchange import Ask, Reply, Request, run
-from tidegate.client.resolver import Resolution
+from tidegate.client.resolver import Resolution, is_newer
 from tidegate.client.rpc import RpcChannels
-from tidegate.errors import UnavailableError
+from tidegate.errors import TidegateError, UnavailableError
 from tidegate.rules import Engine
 from tidegate.rules.decision import Decision
 
@@ -32,6 +32,7 @@ class Client(ClientBase):
         self._connections = Connections(self.config.connect_timeout_s)
         self._channels = RpcChannels()
         self._lock = threading.Lock()
+        self._renewing = threading.Lock()
         self._polling: threading.Thread | None = None
 
     def __enter__(self) -> Client:
@@ -102,13 +103,25 @@ class Client(ClientBase):
     def _newer(self, old: Resolution, objective: str, context: Mapping[str, Any]) -> Resolution | None:
         """Return the decision of newer rules; None if the old ones are live still. No server has what old rules name once a publish
         has unloaded it."""
-        if self._decides:
-            self._rules.next_poll_s = 0.0
-            self._poll(waits=True)
-            newer = self._resolution(objective, context)
-        else:
-            newer = run(self._resolver.ask(objective, context), self._send)
-        return None if newer.decision.revision == old.decision.revision and newer.places == old.places else newer
+        if not self._decides:
+            return self._renewed(old, objective, context)
+        self._rules.hurry()
+        self._poll(waits=True)
+        newer = self._resolution(objective, context)
+        return newer if is_newer(newer, old) else None
+
+    def _renewed(self, old: Resolution, objective: str, context: Mapping[str, Any]) -> Resolution | None:
+        # Whoever else fails meanwhile waits for the one question.
+        if not self._renewing.acquire(timeout=self.config.fresh_wait_s):
+            return None
+        try:
+            if self._resolver.may_hurry():
+                run(self._resolver.ask(objective, context), self._send)
+        except TidegateError:
+            return None
+        finally:
+            self._renewing.release()
+        return run(self._resolver.renewed(old, objective, context), self._send)
 
     def _resolution(self, objective: str, context: Mapping[str, Any]) -> Resolution:
         if not self._decides:
