@@ -19,7 +19,8 @@ from tidegate.aws.gateway_stores import WireBundleSource
 from tidegate.aws.signing import Credentials, Signer
 from tidegate.aws.wire import Wire
 from tidegate.bootstrap.agent import POINTER_PATH, pointer_answer
-from tidegate.bootstrap.small_http import REQUEST_BYTES, answering
+from tidegate.bootstrap.small_http import REQUEST_BYTES, Reply, answering
+from tidegate.errors import StoreError
 from tidegate.ports import LiveEntry, Pointer
 from tidegate.rules import compile_directory
 from tidegate.testing import MemoryBundleStore
@@ -272,5 +273,85 @@ def test_many_that_ask_an_agent_cost_one_read_in_its_interval() -> None:
         answer = await kept.reply()
         assert answer is not None
         assert (reads, answer[1]["Age"], answer[1]["Cache-Control"]) == (1, "1", "max-age=1")
+
+    asyncio.run(work())
+
+
+def test_a_store_that_fails_is_asked_once_in_the_interval_too() -> None:
+    async def work() -> None:
+        clock = [0.0]
+        reads = 0
+        failing = True
+        plain = MemoryBundleStore()
+
+        class Failing(MemoryBundleStore):
+            async def pointer(self, known: Pointer | None = None) -> Pointer | None:
+                nonlocal reads
+                reads += 1
+                await asyncio.sleep(0)
+                # A time-out takes longer than the interval.
+                clock[0] += 5.0
+                if failing:
+                    raise StoreError("S3 does not answer")
+                return await plain.pointer(known)
+
+        await plain.flip(LiveEntry(await plain.put_bundle(RULES), 1, "ann", 1.0, "a reason"), None)
+        answer = pointer_answer(PointerCache(Failing(), 1.0, clock=lambda: clock[0]))
+        statuses = {reply.status for reply in await asyncio.gather(*(answer("") for _ in range(50)))}
+        assert (reads, statuses) == (1, {HTTPStatus.SERVICE_UNAVAILABLE})
+        clock[0] += 0.9
+        assert ((await answer("")).status, reads) == (HTTPStatus.SERVICE_UNAVAILABLE, 1)
+        failing = False
+        clock[0] += 0.2
+        assert ((await answer("")).status, reads) == (HTTPStatus.OK, 2)
+
+    asyncio.run(work())
+
+
+def test_a_store_that_hangs_is_asked_once_though_those_who_ask_leave() -> None:
+    async def work() -> None:
+        reads = 0
+        released = asyncio.Event()
+
+        class Hanging(MemoryBundleStore):
+            async def pointer(self, known: Pointer | None = None) -> Pointer | None:
+                nonlocal reads
+                reads += 1
+                await released.wait()
+                return None
+
+        kept = PointerCache(Hanging(), 1.0)
+        for _ in range(5):
+            asked = [asyncio.create_task(kept.read()) for _ in range(5)]
+            await asyncio.sleep(0)
+            for each in asked:
+                each.cancel()
+            await asyncio.wait(asked)
+        released.set()
+        assert (await kept.read())[0] is None
+        assert reads == 1
+
+    asyncio.run(work())
+
+
+def test_a_small_server_closes_what_comes_while_it_has_as_many_connections_as_it_may() -> None:
+    async def work() -> None:
+        async def well(_accepted: str) -> Reply:
+            return Reply(body=b"well")
+
+        server = await asyncio.start_server(answering({"/": well}, 60.0, most=1), "127.0.0.1", 0, limit=REQUEST_BYTES)
+        port = server.sockets[0].getsockname()[1]
+        async with server:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            beside, closing = await asyncio.open_connection("127.0.0.1", port)
+            assert await beside.read() == b""
+            closing.close()
+            writer.write(b"GET / HTTP/1.1\r\n\r\n")
+            assert (await reader.read()).endswith(b"well")
+            writer.close()
+            again, writing = await asyncio.open_connection("127.0.0.1", port)
+            writing.write(b"GET / HTTP/1.1\r\n\r\n")
+            assert (await again.read()).endswith(b"well")
+            writing.close()
 
     asyncio.run(work())

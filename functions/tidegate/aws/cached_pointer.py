@@ -96,24 +96,38 @@ class CachedBundleSource:
 
 class PointerCache:
     """Keeps the pointer for those that read it from here: however many ask, the store is asked once in `kept_s`, and only if
-    somebody asks."""
+    somebody asks. A failure is kept as long: what fails, or hangs, is not asked by each of them."""
 
     def __init__(self, source: BundleSource, kept_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._source = source
         self._kept_s = kept_s
         self._clock = clock
         self._pointer: Pointer | None = None
-        self._read_at = -math.inf
-        self._reading = asyncio.Lock()
+        self._read_at = self._until = -math.inf
+        self._failure: str | None = None
+        self._asking: asyncio.Task[None] | None = None
 
     async def read(self) -> tuple[Pointer | None, float]:
         """Return the pointer, and its age in seconds. Raises `StoreError`: the store did not answer, and what is kept is too old."""
-        async with self._reading:
-            if self._clock() - self._read_at >= self._kept_s:
-                began_at = self._clock()
-                self._pointer = await self._source.pointer(self._pointer)
-                self._read_at = began_at
+        if self._asking is None and self._clock() >= self._until:
+            self._asking = asyncio.create_task(self._ask())
+        if self._asking is not None:
+            # Shielded: others wait for it, too.
+            await asyncio.shield(self._asking)
+        if self._failure is not None:
+            raise StoreError(self._failure)
         return self._pointer, self._clock() - self._read_at
+
+    async def _ask(self) -> None:
+        began_at = self._clock()
+        try:
+            self._pointer = await self._source.pointer(self._pointer)
+            self._read_at, self._until, self._failure = began_at, began_at + self._kept_s, None
+        except StoreError as error:
+            # Counted from its end: a time-out takes longer than `kept_s`.
+            self._until, self._failure = self._clock() + self._kept_s, str(error)
+        finally:
+            self._asking = None
 
     async def reply(self) -> tuple[bytes, dict[str, str]] | None:
         """Return body and headers of an answer with what gateways read of a pointer: the live revision, and when it became so, but

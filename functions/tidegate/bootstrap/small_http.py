@@ -10,6 +10,9 @@ from http import HTTPStatus
 from typing import NamedTuple
 
 REQUEST_BYTES = 16 * 1024
+MOST_CONNECTIONS = 512
+"""Connections at a time: half of the files that a process may have open by default, as it needs some for its own work."""
+
 _ASKED = re.compile(rb"GET (\S+) HTTP/1\.[01]\r\n")
 _ACCEPT = re.compile(rb"^accept:(.*)\r$", re.IGNORECASE | re.MULTILINE)
 
@@ -31,12 +34,25 @@ Answer = Callable[[str], Awaitable[Reply]]
 
 
 def answering(
-    paths: Mapping[str, Answer], timeout_s: float
+    paths: Mapping[str, Answer], timeout_s: float, most: int = MOST_CONNECTIONS
 ) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:
     """Return the callback of a server (`asyncio.start_server`) with a limit of `REQUEST_BYTES` that answers some paths, and 404 to all
-    else. A connection that takes longer than `timeout_s` is closed."""
+    else. A connection that takes longer than `timeout_s` is closed; so is at once what comes while `most` are open."""
+    open_now = 0
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal open_now
+        if open_now >= most:
+            writer.close()
+            return
+        open_now += 1
+        try:
+            await answer_one(reader, writer)
+        finally:
+            open_now -= 1
+        writer.close()
+
+    async def answer_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, EOFError, TimeoutError, asyncio.LimitOverrunError):
             async with asyncio.timeout(timeout_s):
                 request = await reader.readuntil(b"\r\n\r\n")
@@ -49,6 +65,5 @@ def answering(
                 head += f"Content-Length: {len(reply.body)}\r\nConnection: close\r\n\r\n"
                 writer.write(head.encode() + reply.body)
                 await writer.drain()
-        writer.close()
 
     return serve
