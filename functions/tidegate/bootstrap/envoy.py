@@ -220,6 +220,7 @@ class EnvoyPlane(Adoption):
         self._directory = RegistryDirectory(registry)
         self._needed: frozenset[Shape] = frozenset()
         self._before: frozenset[Shape] = frozenset()
+        self._is_routed = True
         self._fleet: Fleet = {}
         self._written: dict[str, bytes] = {}
 
@@ -251,17 +252,22 @@ class EnvoyPlane(Adoption):
             await self._directory.refresh()
         needed = shapes(engine)
         if needed != self._needed:
-            self._before, self._needed = self._needed, needed
+            # Rules that were given up served nothing: what is served is still of those before.
+            self._before, self._needed = self._needed if self._is_routed else self._before, needed
+            self._is_routed = False
         self._write_clusters()
-        await self.active()
+        await self.active(engine.revision)
+        if engine is not self.follower.engine():
+            return
         await self._healthy()
         self._write(ROUTES, route_file(engine, self._options))
+        self._is_routed = True
 
-    async def active(self) -> None:
-        """Wait until Envoy has every cluster that the rules need."""
+    async def active(self, revision: str | None) -> None:
+        """Wait until Envoy has every cluster that the rules need, or another revision is live."""
         wanted = cluster_names(self._needed, rpc=self._options.rpc)
         began, is_late = time.monotonic(), False
-        while missing := wanted - (await self._admin.clusters()).keys():
+        while self.follower.revision == revision and (missing := wanted - (await self._admin.clusters()).keys()):
             if not is_late and time.monotonic() - began > LATE_S:
                 is_late = True
                 logger.warning("Envoy has no cluster %s yet; the rules before are served", ", ".join(sorted(missing)))

@@ -188,7 +188,11 @@ class Resolvers:
             process = await self._spawn()
             worker = self._workers[number] = Worker(process)
             try:
-                await self._read(worker)
+                try:
+                    await self._read(worker)
+                except ValueError as error:
+                    logger.error("a resolver (process %d) reports what cannot be read: %s", process.pid, error)  # noqa: TRY400  # its text says it
+                    process.kill()
                 code = await process.wait()
             finally:
                 if process.returncode is None:
@@ -203,7 +207,8 @@ class Resolvers:
 
     async def _read(self, worker: Worker) -> None:
         assert worker.process.stdout is not None
-        while line := await worker.process.stdout.readline():
+        # A line without an end is of a process that was killed while it wrote.
+        while (line := await worker.process.stdout.readline()).endswith(b"\n"):
             report = json.loads(line)
             worker.revision, worker.lag_s, worker.has_reported = report["revision"], report["lag_s"], True
             self.traffic.add_routes(report["routes"])

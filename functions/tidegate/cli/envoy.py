@@ -160,7 +160,7 @@ async def _until_signal(settings: Settings, folder: Path, host: str, port: int, 
                 await resolvers.ready()
                 while not await admin.is_live():
                     await asyncio.sleep(0.05)
-                await plane.active()
+                await plane.active(plane.follower.revision)
                 await plane.served()
 
             starting = asyncio.create_task(ready())

@@ -1,0 +1,66 @@
+"""What does not hold up the next rules or the other processes: clusters that never become active, and half a report."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from tidegate.bootstrap.resolvers import Places, Resolvers
+from tidegate.envoy.config import CLUSTERS
+from tidegate.settings import Settings
+from tidegate.tasks import cancel
+
+from tests.support.processes import reserve_port
+from tests.support.stack import eventually
+
+from .conftest import FLEET, RANKING, Store, command, write_directory
+
+
+def _program(path: Path, text: str) -> Path:
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return path
+
+
+def test_rules_whose_clusters_never_become_active_do_not_hold_up_the_next(store: Store, tmp_path: Path) -> None:
+    rules = write_directory(tmp_path / "rules", ranking=RANKING)
+    store.publish(rules)
+    # It never says that any is active.
+    program = _program(tmp_path / "envoy", "exec sleep 600")
+    state = tmp_path / "state"
+
+    def clusters() -> set[str]:
+        found = json.loads((state / CLUSTERS).read_text()) if (state / CLUSTERS).exists() else {"resources": []}
+        return {each["name"] for each in found["resources"]}
+
+    arguments = ["--port", str(reserve_port()), "--state", str(state), "--workers", "1", "--envoy", str(program)]
+    with command(tmp_path / "log", "envoy", "run", *arguments, variables=store.variables()) as running:
+        assert eventually(lambda: "alpha+beta" in clusters()), running.errors
+        for fleet, name in (("[beta, alpha]", "beta+alpha"), ("[alpha]", "alpha")):
+            (rules / "fleet.yaml").write_text(FLEET.replace("[alpha, beta]", fleet))
+            store.publish(rules)
+            assert eventually(lambda name=name: name in clusters()), running.errors
+        # Those of the rules that are served are still there.
+        assert "alpha+beta" in clusters()
+        assert "beta+alpha" not in clusters()
+
+
+@pytest.mark.parametrize("report", ['{"revision": "a", "la', '{"revision": \\n'])
+def test_half_a_report_is_the_end_of_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, report: str) -> None:
+    monkeypatch.setattr(sys, "executable", str(_program(tmp_path / "python", f"printf '{report}'")))
+
+    async def restarts() -> int:
+        resolvers = Resolvers(Settings.from_environment({}), tmp_path, Places(), 1)
+        running = asyncio.create_task(resolvers.run())
+        async with asyncio.timeout(60):
+            while resolvers.restarts < 2 and not running.done():
+                await resolvers.changed()
+        ended = running.done() and running.exception()
+        await cancel(running)
+        assert not ended
+        return resolvers.restarts
+
+    assert asyncio.run(restarts()) >= 2
