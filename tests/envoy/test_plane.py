@@ -72,6 +72,8 @@ def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
     )
     versions = rules / "objectives" / "versions.yaml"
     versions.write_text(versions.read_text() + "degraded: versioned/2\n")
+    walks = rules / "objectives" / "walks.yaml"
+    walks.write_text(walks.read_text() + "degraded: echo_parameters\n")
     log = folder / "access.log"
     with (
         running_stack(rules, models, folder / "up.log") as stack,
@@ -187,7 +189,9 @@ def test_the_parameters_of_a_rule_reach_the_model_and_those_of_a_caller_do_not(p
     assert "20" in text
     assert "99" not in text
     assert "evil" not in text
-    assert "tidegate_traffic" in text
+    # HTTP/1.1 has names in lower case behind Envoy.
+    parameters = json.loads(result.as_numpy("PARAMETERS").ravel()[0])
+    assert parameters == {"tidegate-param-top_k": "20", "tidegate-param-tidegate_traffic": "real"}
 
 
 def _zeros(tensor: Any, kind: Any) -> Any:
@@ -222,8 +226,17 @@ def test_an_unmodified_client_over_grpc(plane: Plane) -> None:
         _zeros({"name": each.name, "shape": each.shape, "datatype": each.datatype}, rpc.InferInput)
         for each in echoed.inputs
     ]
-    result = client.infer("echoes", tensors, headers={"tidegate-objective": "echoes"}, client_timeout=60)
-    assert "top_k" in str(result.as_numpy("PARAMETERS").tolist())
+    # A sequence of another caller cannot be joined.
+    result = client.infer(
+        "echoes",
+        tensors,
+        headers={"tidegate-objective": "echoes"},
+        client_timeout=60,
+        sequence_id=7,
+        sequence_start=True,
+    )
+    parameters = json.loads(result.as_numpy("PARAMETERS").ravel()[0])
+    assert parameters == {"Tidegate-Param-top_k": "20", "Tidegate-Param-tidegate_traffic": "real"}
 
 
 @pytest.mark.parametrize(
@@ -314,26 +327,28 @@ def test_a_message_that_would_take_in_what_is_appended_is_refused(plane: Plane) 
     assert _version(plane, prefixed(message, len(message) - len(OTHER))) == 1
 
 
+def _logged(plane: Plane, request: str) -> Any:
+    """The line of a request in the log, by the start of its id."""
+    lines = map(json.loads, plane.log.read_text().splitlines())
+    return next((each for each in lines if each.get("request_id", "").startswith(request)), None)
+
+
 def test_the_log_has_the_lines_of_the_gateway(plane: Plane) -> None:
     plane.infer(
         X_Request_Id="log-1",
         traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
         **context(country="NO"),
     )
-    plane.infer("/v2/models/nothing/infer", X_Request_Id="log-2")
-
-    def line(request: str) -> Any:
-        lines = map(json.loads, plane.log.read_text().splitlines())
-        return next((each for each in lines if each.get("request_id") == request), None)
-
-    found = eventually(lambda: line("log-1"))
+    plane.infer("/v2/models/nothing/infer", X_Request_Id="log-2" + 1000 * "x", Tidegate_Objective="versions")
+    found = eventually(lambda: _logged(plane, "log-1"))
     assert found["took_ms"] >= 0
     expected = {
         "objective": "versions", "outcome": "answered", "status": 200, "rule": "north", "reason": "serve", "model": "versioned",
         "version": 2, "attempts": 1, "shard": "alpha", "traffic": "real", "trace_id": "0af7651916cd43dd8448eb211c80319c",
     }  # fmt: skip
     assert expected.items() <= found.items()
-    refused = eventually(lambda: line("log-2"))
+    refused = eventually(lambda: _logged(plane, "log-2"))
+    assert len(refused["request_id"]) == 256
     assert {"objective": "nothing", "outcome": "refused", "status": 404}.items() <= refused.items()
 
 
@@ -400,7 +415,10 @@ def test_without_resolvers_what_is_declared_is_served(plane: Plane) -> None:
         assert version(found) == 2
         assert found.headers["tidegate-model"] == "versioned"
         assert "tidegate-rule" not in found.headers
-        refused = plane.infer("/v2/models/echoes/infer")
+        assert version(plane.infer("/v2/models/versions/versions/2/infer")) == 2
+        other = plane.infer("/v2/models/versions/versions/1/infer")
+        assert (other.status, "does not serve that version" in other.json["error"]) == (403, True)
+        refused = plane.infer("/v2/models/echoes/infer", X_Request_Id="undecided-http")
         assert refused.status == 503
         assert "no resolver answers" in refused.json["error"]
         assert refused.headers["content-type"] == "application/json"
@@ -411,8 +429,20 @@ def test_without_resolvers_what_is_declared_is_served(plane: Plane) -> None:
         result = client.infer("x", [sent], headers={"tidegate-objective": "versions"}, client_timeout=60)
         assert result.as_numpy("VERSION").tolist() == [2]
         with pytest.raises(InferenceServerException) as caught:
-            client.infer("x", [sent], headers={"tidegate-objective": "echoes"}, client_timeout=60)
+            asked = {"tidegate-objective": "echoes", "x-request-id": "undecided-rpc"}
+            client.infer("x", [sent], headers=asked, client_timeout=60)
         assert caught.value.status() == "StatusCode.UNAVAILABLE"
+        for request, status in (("undecided-http", 503), ("undecided-rpc", 200)):
+            logged = eventually(lambda request=request: _logged(plane, request))
+            assert {"objective": "echoes", "outcome": "undecided", "status": status}.items() <= logged.items()
+        assert "x-tidegate-undecided" not in refused.headers
+        about = client.get_model_metadata("x", headers={"tidegate-objective": "walks"}, client_timeout=60)
+        tensors = [
+            _zeros({"name": each.name, "shape": each.shape, "datatype": each.datatype}, rpc.InferInput)
+            for each in about.inputs
+        ]
+        result = client.infer("x", tensors, headers={"tidegate-objective": "walks"}, client_timeout=60)
+        assert json.loads(result.as_numpy("PARAMETERS").ravel()[0]) == {"Tidegate-Param-tidegate_traffic": "real"}
         assert plane.stat("degraded_versions.upstream_rq_200") >= degraded + 2
     finally:
         os.kill(pid, signal.SIGCONT)

@@ -157,7 +157,7 @@ def _access_log(file: str) -> Json:
         "attempts": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
         "shard": "%RESP(TIDEGATE-SHARD)%",
         "trace_id": known("trace_id"),
-        "request_id": "%REQ(X-REQUEST-ID)%",
+        "request_id": "%REQ(X-REQUEST-ID):256%",
     }
     return {
         "name": "envoy.access_loggers.file",

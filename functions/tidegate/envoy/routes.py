@@ -18,8 +18,9 @@ from tidegate.envoy.plans import (
     shape_of,
     shapes,
 )
-from tidegate.envoy.scripts import FAILED_OPEN, RETRY_HEADER
-from tidegate.oip.infer_message import parameter_fields
+from tidegate.envoy.scripts import FAILED_OPEN, RETRY_HEADER, UNDECIDED_HEADER
+from tidegate.oip.infer_message import parameter_fields, sequence_id_field
+from tidegate.oip.parameters import TRAFFIC
 from tidegate.oip.paths import model_path
 from tidegate.rules import Engine, Target
 
@@ -30,7 +31,7 @@ _ABOUT_MODEL = "ModelInfer|ModelReady|ModelMetadata|ModelConfig|ModelStatistics"
 _IS_RPC = {"name": "content-type", "string_match": {"prefix": "application/grpc"}}
 _DECIDED = {"name": SHARD_HEADER, "present_match": True}
 _UNDECIDED = {"name": FAILED_OPEN, "present_match": True}
-_ORIGIN = ((b"tidegate_traffic", b"real"),)
+_ORIGIN = ((TRAFFIC, b"real"),)
 
 MOST_REPEATED_BYTES = 16 * 1024 * 1024
 """A larger body is sent once, as it comes."""
@@ -131,7 +132,8 @@ def _degraded(engine: Engine, objective: str, target: Target, default_timeout_ms
         "response_headers_to_add": [_header(key, str(value)) for key, value in shown.items() if value is not None],
     }
     route: Json = {"timeout": _seconds(timeout_ms), "retry_policy": _retries()}
-    pattern = rf"/v2/models/{name}(?:/versions/[0-9]+)?((?:/(?:infer|generate|config|ready|stats))?)"
+    action = "((?:/(?:infer|generate|config|ready|stats))?)"
+    pattern = f"/v2/models/{name}{'' if target.version is None else f'(?:/versions/{target.version})?'}{action}"
     yield {
         **same,
         "match": {"safe_regex": {"regex": pattern}, "headers": [_UNDECIDED]},
@@ -143,10 +145,16 @@ def _degraded(engine: Engine, objective: str, target: Target, default_timeout_ms
                 "substitution": model_path(target.model, target.version) + r"\1",
             },
         },
-        "request_headers_to_add": [_header(f"tidegate-param-{key.decode()}", value.decode()) for key, value in _ORIGIN],
+        "request_headers_to_add": [_header(key.decode(), value.decode()) for key, value in _ORIGIN],
+    }
+    text = f"objective '{objective}' does not serve that version: its rules pick the version, ask without one"
+    yield {
+        "match": {"safe_regex": {"regex": f"/v2/models/{name}/versions/[0-9]+{action}"}, "headers": [_UNDECIDED]},
+        **_answer(403, text),
     }
     if rpc:
-        for methods, appended in ((_ABOUT_MODEL.partition("|")[0], parameter_fields(_ORIGIN)), (_ABOUT_MODEL, b"")):
+        inferred = parameter_fields(_ORIGIN) + sequence_id_field(0)
+        for methods, appended in ((_ABOUT_MODEL.partition("|")[0], inferred), (_ABOUT_MODEL, b"")):
             yield {
                 **same,
                 "match": {
@@ -165,12 +173,19 @@ def _nothing() -> Json:
     text = "no resolver answers, and the objective declares nothing to serve meanwhile"
     return {
         "match": {"prefix": "/"},
+        **_answer(503, text, ("retry-after", "1"), (UNDECIDED_HEADER, "true")),
+        "stat_prefix": "undecided",
+    }
+
+
+def _answer(status: int, text: str, *headers: tuple[str, str]) -> Json:
+    """Return the members of a route that Envoy answers itself."""
+    return {
         "direct_response": {
-            "status": 503,
+            "status": status,
             "body": {"inline_string": json.dumps({"error": text}, separators=(",", ":"))},
         },
-        "response_headers_to_add": [_header("content-type", "application/json"), _header("retry-after", "1")],
-        "stat_prefix": "undecided",
+        "response_headers_to_add": [_header(*each) for each in (("content-type", "application/json"), *headers)],
     }
 
 

@@ -16,6 +16,9 @@ STEP_HEADER: Final = "x-tidegate-step"
 RETRY_HEADER: Final = "x-tidegate-retry"
 """In an answer of a server: why the next place is tried."""
 
+UNDECIDED_HEADER: Final = "x-tidegate-undecided"
+"""In Envoy's own answer to a request that no resolver has decided and nothing is declared for."""
+
 FAILED_OPEN: Final = "x-envoy-auth-failure-mode-allowed"
 """Envoy's own header of a request that no resolver has decided."""
 
@@ -44,7 +47,10 @@ _ENTER: Final = f"""
 function envoy_on_request(handle)
   local headers = handle:headers()
   local data = handle:streamInfo():dynamicMetadata()
-  local objective = headers:get("tidegate-objective") or string.match(headers:get(":path"), "^/v2/models/([^/?]+)")
+  local objective = string.match(headers:get(":path"), "^/v2/models/([^/?]+)")
+  if objective == nil and string.sub(headers:get("content-type") or "", 1, 16) == "application/grpc" then
+    objective = headers:get("tidegate-objective")
+  end
   if objective then
     data:set("{METADATA}", "objective", string.sub(objective, 1, 256))
   end
@@ -60,7 +66,7 @@ local function outcome_of(headers, step)
   local status = tonumber(headers:get(":status"))
   local code = tonumber(headers:get("grpc-status") or "0")
   if step == nil then
-    return (status >= 500 or code == 14) and "failed" or (status >= 400 or code ~= 0) and "refused" or "decided"
+    return headers:get("{UNDECIDED_HEADER}") and "undecided" or (status >= 500 or code == 14) and "failed" or (status >= 400 or code ~= 0) and "refused" or "decided"
   end
   if headers:get("tidegate-reason") == "degraded" then
     return "degraded"

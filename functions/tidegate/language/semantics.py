@@ -171,7 +171,9 @@ class ObjectiveCheck:
             when=when,
             serve=None if spec.serve is None else self._target(spec.serve, (*at, "serve")),
             split=None if spec.split is None else self._weighted(spec.split, (*at, "split")),
-            experiment=None if spec.experiment is None else self._experiment(spec.experiment, (*at, "experiment")),
+            experiment=None
+            if spec.experiment is None
+            else self._experiment(spec.experiment, (*at, "experiment"), spec.parameters),
             active=None if spec.active is None else self._active(spec.active, (*at, "active")),
             shadow=self._weighted(dict(sorted(spec.shadow.items())), (*at, "shadow")),
             fallback=inherited if spec.fallback is None else self._target_list(spec.fallback, (*at, "fallback")),
@@ -199,14 +201,23 @@ class ObjectiveCheck:
         if rule.split is not None and sum(rule.split.values()) == 0:
             self._report((*at, "split"), "the weights of the split sum to 0", "give one a positive weight")
 
-    def _parameters(self, given: Mapping[str, Scalar], at: Location) -> Mapping[str, Scalar]:
+    def _parameters(
+        self, given: Mapping[str, Scalar], at: Location, below: Mapping[str, Scalar] | None = None
+    ) -> Mapping[str, Scalar]:
+        """Check parameters; `below` has those that they are laid over."""
+        # They are headers over HTTP, in whose names case does not count, and Envoy writes them in lower case.
+        known = {name.lower(): name for name in below or ()}
         for name in given:
+            other = known.setdefault(name.lower(), name)
+            if other != name:
+                what = f"the parameters {name!r} and {other!r} differ only in case, which a model may not see"
+                self._report((*at, name), what, "name one of them otherwise")
             if name.lower().startswith(RESERVED_PARAMETERS):
                 what = f"parameters whose names begin with {RESERVED_PARAMETERS!r} come from the gateway alone"
                 self._report((*at, name), f"the name {name!r} is reserved: {what}", "name it otherwise")
         return given
 
-    def _experiment(self, spec: ExperimentSpec, at: Location) -> Experiment:
+    def _experiment(self, spec: ExperimentSpec, at: Location, below: Mapping[str, Scalar]) -> Experiment:
         name = str(spec.id)
         cells = []
         for cell in sorted(spec.cells, key=lambda cell: (isinstance(cell, str), cell)):
@@ -215,7 +226,7 @@ class ObjectiveCheck:
                 cells.append(Cell(cell, self._target(given, place), 1))
             else:
                 target = self._target(given.serve, (*place, "serve"))
-                parameters = self._parameters(given.parameters, (*place, "parameters"))
+                parameters = self._parameters(given.parameters, (*place, "parameters"), below)
                 cells.append(Cell(cell, target, given.weight, parameters))
         if sum(cell.weight for cell in cells) == 0:
             self._report((*at, "cells"), "the weights of the cells sum to 0", "give one a positive weight")

@@ -26,7 +26,7 @@ from tidegate.envoy.plans import (
 from tidegate.errors import ContextError, NoRuleError, Refusal, RefusedError, UnknownObjectiveError, malformed
 from tidegate.gateway.config import DispatchConfig
 from tidegate.gateway.request import Decided, Limits
-from tidegate.oip.infer_message import parameter_fields
+from tidegate.oip.infer_message import parameter_fields, sequence_id_field
 from tidegate.oip.paths import model_path
 from tidegate.rules.contract import Responses
 from tidegate.rules.decision import Decision
@@ -187,7 +187,10 @@ class Authorization:
         if kept is not None and kept[0] is decision:
             return kept[1]
         steps = steps_of(decision)
-        appended = parameter_fields([*self._parts.decided.parameters(decision), *origin]) if action == "infer" else b""
+        appended = b""
+        if action == "infer":
+            # No sequence, whatever the message says: its requests would meet those of other callers.
+            appended = parameter_fields([*self._parts.decided.parameters(decision), *origin]) + sequence_id_field(0)
         headers = [
             (SHARD_HEADER.encode(), (RPC + cluster_of(shape_of(steps))).encode()),
             (PLAN_HEADER.encode(), rpc_plan(steps, appended).encode()),
