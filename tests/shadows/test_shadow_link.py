@@ -109,6 +109,36 @@ def test_a_process_that_gets_no_time_takes_no_more_copies_than_it_has_room_for()
     asyncio.run(work())
 
 
+class Unreadable(ShadowCopy):
+    def parts(self) -> list[bytes]:
+        return [b"\xff\0\0"]
+
+
+def test_copies_that_cannot_be_read_give_their_places_back() -> None:
+    counts: Counter[str] = Counter()
+
+    async def work() -> list[Any]:
+        lost = PairCounts()
+        shadows = LinkedShadows(LIMITS, 1000, 1024 * 1024, lambda found, _: counts.update(found), lost)
+        copy = copy_to(refusing_port())
+        room = LIMITS.in_flight + LIMITS.waiting
+        for _ in range(2):
+            for number in range(room):
+                assert shadows.refusal(copy.pair) is None
+                assert shadows.offer(Unreadable(*copy) if number else copy) is None
+            assert shadows.refusal(copy.pair) is Drop.QUEUE_FULL
+            async with asyncio.timeout(30):
+                while shadows._under_way:
+                    await asyncio.sleep(0.01)
+        await shadows.aclose()
+        return lost.take()
+
+    ((pair, revision, _, _, counted),) = asyncio.run(work())
+    unread = 2 * (LIMITS.in_flight + LIMITS.waiting - 1)
+    assert (pair[-1], revision, counted) == ("ahead/1", "r", {"dropped: lost": unread})
+    assert counts == {"sent": 2, "failed: refused": 2, "failed: other": unread}
+
+
 @given(st.lists(st.binary(max_size=40), max_size=5), st.lists(st.integers(1, 60), max_size=30), st.booleans())
 def test_copies_arrive_whole_however_the_socket_cuts_them(bodies: list[bytes], cuts: list[int], spoilt: bool) -> None:
     sent = [copy_to(1)._replace(body=body) for body in bodies]

@@ -20,11 +20,13 @@ class CopyReader(asyncio.Protocol):
     Attributes:
         ended: set once the gateway sends no more.
         closed: set once the connection is gone.
+        seen: the number of copies that came, read or not.
     """
 
     def __init__(self, take: Callable[[ShadowCopy], None], unreadable: Callable[[EventError], None]) -> None:
         self.ended = asyncio.Event()
         self.closed = asyncio.Event()
+        self.seen = 0
         self._take = take
         self._unreadable = unreadable
         self._pieces: list[bytes] = []
@@ -60,6 +62,7 @@ class CopyReader(asyncio.Protocol):
                 self._wanted_bytes += SIZE.unpack_from(whole, at)[0]
             if len(whole) - at < self._wanted_bytes:
                 return at
+            self.seen += 1
             try:
                 self._take(read_copy(view[at + SIZE.size : at + self._wanted_bytes]))
             except EventError as error:

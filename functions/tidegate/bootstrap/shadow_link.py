@@ -13,8 +13,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
 
 from tidegate.bootstrap.frames import COUNT, SIZE
 from tidegate.bootstrap.parent import environment_without_secrets
@@ -78,6 +78,8 @@ class LinkedShadows:
         self._refusing: dict[str, Drop] = {}
         self._room = limits.in_flight + limits.waiting
         self._under_way: dict[str, int] = {}
+        # The pairs of the copies that the process has not said it saw, in their order.
+        self._unseen: deque[Pair] = deque()
 
     def refusal(self, pair: Pair) -> Drop | None:
         model = pair.shadow_model
@@ -103,6 +105,7 @@ class LinkedShadows:
         model = copy.pair.shadow_model
         self._under_way[model] = self._under_way.get(model, 0) + 1
         self._untold[copy.pair] += 1
+        self._unseen.append(copy.pair)
         self._revision = copy.revision
         if self._flushing is None and self._writer is not None:
             self._flushing = asyncio.get_running_loop().call_later(_FLUSH_S, self._flush)
@@ -132,9 +135,10 @@ class LinkedShadows:
             self._flush()
             while True:
                 told, tallies = await read_frame(reader)
-                counts, refusing, done, freed = json.loads(told)
+                counts, refusing, done, freed, seen, unread = json.loads(told)
                 self._refusing = {model: Drop(reason) for model, reason in refusing.items()}
                 self._free(freed)
+                self._see(seen, unread)
                 if counts or tallies:
                     self._finished(Counter(counts), {Pair(*pair): count for pair, count in done}, tallies)
         except (OSError, EOFError, ValueError) as error:
@@ -169,6 +173,15 @@ class LinkedShadows:
             if left > 0:
                 self._under_way[model] = left
 
+    def _see(self, count: int, unread: Sequence[int]) -> None:
+        """Take `count` copies from those that the process has not seen; it could not read those at the places `unread` of them."""
+        pairs = [self._unseen.popleft() for _ in range(count)]
+        for place in unread:
+            pair = pairs[place]
+            self._free({pair.shadow_model: 1})
+            self._untold -= Counter({pair: 1})
+            self._lost.add(pair, self._revision, time.time(), dropped(Drop.LOST))
+
     def _finished(self, counts: Counter[str], done: Mapping[Pair, int], tallies: bytes) -> None:
         self._untold = Counter(
             {pair: left for pair, count in self._untold.items() if (left := count - done.get(pair, 0)) > 0}
@@ -191,6 +204,7 @@ class LinkedShadows:
             self._flushing = None
         lost, self._unfinished, self._refusing, self._under_way = self._unfinished, 0, {}, {}
         self._pending, self._pending_bytes = [], 0
+        self._unseen.clear()
         for pair, count in self._untold.items():
             self._lost.add(pair, self._revision, time.time(), dropped(Drop.LOST), count)
         self._untold.clear()

@@ -179,12 +179,19 @@ async def serve(
     tracer = build_tracer(Settings(tracing=tracing), _report)
     refusing: dict[str, Drop] = {}
     freed: Counter[str] = Counter()
+    # The gateway knows by their order which copies cannot be read.
+    unread: list[int] = []
+    seen_before = 0
 
     def tell(counts: Counter[str], tallies: Tallies) -> None:
+        nonlocal seen_before
         done = [[pair, tally.carried_out] for pair, tally in tallies.pairs.items()]
         data = tallies.to_json() if tallies.pairs or tallies.left_out else b""
-        parts = [json.dumps([counts, refusing, done, freed]).encode(), data]
+        places = [number - seen_before - 1 for number in unread]
+        parts = [json.dumps([counts, refusing, done, freed, reader.seen - seen_before, places]).encode(), data]
+        seen_before = reader.seen
         freed.clear()
+        unread.clear()
         writer.writelines([frame(parts), *parts])
 
     def finished(exchange: Exchange, lease: ByteLease | None) -> None:
@@ -196,6 +203,7 @@ async def serve(
     def unreadable(error: EventError) -> None:
         print(error, file=sys.stderr, flush=True)
         lanes.counts["failed: other"] += 1
+        unread.append(reader.seen)
 
     lanes = ShadowLanes(transport, limits, budget, finished, tracer)
     reader = CopyReader(lanes.offer, unreadable)
@@ -216,7 +224,7 @@ async def serve(
             tallies = Tallies()
             if tick % TICKS_OF_A_REPORT == 0:
                 counts, tallies = counted(), comparer.take()
-            if counts or tallies.pairs or freed or refusing != before:
+            if counts or tallies.pairs or freed or unread or refusing != before:
                 tell(counts, tallies)
 
     try:
