@@ -45,6 +45,8 @@ CALLERS = """
 callers:
   home: {objectives: [echoing, members, static], overrides: [pair_sum]}
   slow: {objectives: [static], rate_per_s: 1, burst: 1}
+  narrow: {objectives: [echoing, static], limits: {echoing: {rate_per_s: 0.001, burst: 1}}}
+  marking: {objectives: [static], marks: [synthetic]}
   tests: {objectives: "*"}
 """
 
@@ -185,6 +187,29 @@ def test_flags_count_against_limits(
     replies = (ask(host, flag, {}, "slow") for _ in range(1000))
     limited = next(reply for reply in replies if reply.status == 429)
     assert (limited.headers["retry-after"], limited.json["errorCode"]) == ("1", "GENERAL")
+
+
+def test_a_flag_whose_limit_is_used_up_has_that_in_its_place(
+    scripted_server: tuple[Any, Host], fake: FakeTriton, granting: Engine
+) -> None:
+    slot, host = scripted_server
+    slot.app = gateway_app(granting, {"main": fake.port})
+    first, again = ask(host, "", {}, "narrow"), ask(host, "", {}, "narrow")
+    assert [each["value"] for each in first.json["flags"]] == ["echo", "echo"]
+    limited, other = again.json["flags"]
+    assert (again.status, limited.keys()) == (200, {"key", "errorCode", "errorDetails"})
+    assert (limited["key"], limited["errorCode"]) == ("echoing", "GENERAL")
+    assert "rate_per_s" in limited["errorDetails"]
+    assert other == first.json["flags"][1]
+
+
+@pytest.mark.parametrize("flag", ["", "static"])
+def test_a_traffic_class_is_for_callers_that_may_give_it(guarded: Host, flag: str) -> None:
+    assert ask(guarded, flag, {}, "marking", Tidegate_Traffic="synthetic").status == 200
+    refused = ask(guarded, flag, {}, "home", Tidegate_Traffic="synthetic")
+    assert (refused.status, refused.json["errorCode"]) == (403, "GENERAL")
+    unknown = ask(guarded, flag, {}, "marking", Tidegate_Traffic="unheard")
+    assert (unknown.status, unknown.json["errorCode"]) == (400, "PARSE_ERROR")
 
 
 def test_a_pinned_target_is_the_value_of_one_flag(guarded: Host) -> None:

@@ -13,7 +13,16 @@ from typing import Any, Final
 from starlette.requests import Request
 from starlette.routing import BaseRoute, Route
 
-from tidegate.errors import ContextError, NoRuleError, Refusal, RefusedError, UnknownObjectiveError, malformed
+from tidegate.errors import (
+    ContextError,
+    LimitedError,
+    NoRuleError,
+    OverloadedError,
+    Refusal,
+    RefusedError,
+    UnknownObjectiveError,
+    malformed,
+)
 from tidegate.gateway.quotas import Lease
 from tidegate.gateway.request import Admitted, Ask, Decided, Limits
 from tidegate.rules import Objective
@@ -89,10 +98,14 @@ class RemoteEvaluation:
                     raise malformed("the header Tidegate-Override pins one objective: ask for its flag alone")
                 usable = service.grants.usable(service.engines.engine(), request.scope)
                 given = await _context(head, incoming)
-            flags = [await self._flag(request, head, objective, given) for objective in usable]
+            found = [await self._flag(request, head, objective, given) for objective in usable]
+            refused = [error for _, error in found if error is not None]
+            if refused and len(refused) == len(found):
+                # A limit of the caller, and not of an objective: clients wait for the time that a header says.
+                raise refused[0]
         except Exception as error:  # noqa: BLE001  # failure_of() reports any error, and logs the unexpected
             return _failed(request, error, None, None, {})
-        body = compact({"flags": flags})
+        body = compact({"flags": [flag for flag, _ in found]})
         tag = b'"%b"' % sha256(body).hexdigest()[:_ETAG_DIGITS].encode()
         if named_tag(tag, header_values(head.headers, b"if-none-match")):
             return Answer(304, [(b"etag", tag)], b"")
@@ -100,20 +113,23 @@ class RemoteEvaluation:
 
     async def _flag(
         self, request: Request, head: RequestHead, objective: Objective, given: Mapping[str, Any]
-    ) -> dict[str, Any]:
-        """Evaluate one of all flags. It counts against the limits like a request for its objective alone.
+    ) -> tuple[dict[str, Any], LimitedError | OverloadedError | None]:
+        """Evaluate one of all flags; return its document, and the error if it was not admitted now. It counts against the limits like
+        a request for its objective alone.
 
         Raises:
-            LimitedError, OverloadedError: as `Service.admit`.
+            RefusedError: as `Service.admit`, for the whole request.
         """
         lease = Lease()
         try:
-            admitted = await self._parts.service.admit(
-                Ask(objective.name, lease, request.scope, request.scope.get("client"))
-            )
-            return _evaluation(await self._decided(request, head, admitted, given))
+            marks, caller_ms = head.values(b"tidegate-traffic"), head.timeout_ms()
+            asked = Ask(objective.name, lease, request.scope, request.scope.get("client"), (), marks, caller_ms)
+            admitted = await self._parts.service.admit(asked)
+            return _evaluation(await self._decided(request, head, admitted, given)), None
         except (ContextError, NoRuleError, UnknownObjectiveError) as error:
-            return _failure(error, objective.name, objective, given)[1]
+            return _failure(error, objective.name, objective, given)[1], None
+        except (LimitedError, OverloadedError) as error:
+            return _failure(error, objective.name, objective, given)[1], error
         finally:
             lease.release()
 
