@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import signal
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -478,3 +480,34 @@ def test_without_the_stores_it_starts_with_what_it_knew(plane: Plane, tmp_path: 
         running.wait_ready()
         assert version(ask(port, INFER, context(country="NO"), body=BODY)) == 2
         assert "cannot be followed" in running.errors
+
+
+def test_callers_cannot_hold_connections_and_memory_without_end(plane: Plane, tmp_path: Path) -> None:
+    shutil.copytree(plane.folder, tmp_path / "state", ignore=shutil.ignore_patterns("*.sock"))
+    (tmp_path / "state").chmod(0o700)
+    variables = {"TIDEGATE_BODY_TIMEOUT_S": "1", "TIDEGATE_MAX_CONNECTIONS": "4"}
+    with (
+        envoy_beside(plane.stack.url, tmp_path / "state", variables, workers=1) as (running, port),
+        contextlib.ExitStack() as held,
+    ):
+
+        def connected() -> socket.socket:
+            made = held.enter_context(socket.create_connection(("127.0.0.1", port), timeout=60))
+            made.sendall(b"POST /v2/models/versions/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+            return made
+
+        # Each has its head answered for in time, and no whole body.
+        assert b" 408 " in connected().recv(4096)
+        found = ask(tmp_path / "state" / ADMIN, "/stats?format=json&filter=fixed_heap.pressure", method="GET").json
+        assert any(each.get("value", 0) > 0 for each in found["stats"]), found
+        many = [connected() for _ in range(8)]
+
+        def is_closed(each: socket.socket) -> bool:
+            try:
+                return each.recv(4096) == b""
+            except ConnectionResetError:
+                return True
+
+        # Envoy closes what is above the limit, without an answer; the others get theirs.
+        assert sum(map(is_closed, many)) >= 4
+        assert running.process.poll() is None

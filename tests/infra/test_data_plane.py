@@ -225,13 +225,20 @@ def test_its_log_is_counted_by_the_table_of_metrics_and_alarms_look_at_it(other:
         each.properties["MetricTransformations"][0]["MetricName"]: each.properties
         for each in other.assembly.resources("AWS::Logs::MetricFilter")
     }
-    assert set(counted) == {Metric.REQUESTS.metric_name, Metric.FALLBACKS.metric_name, Metric.UNDECIDED.metric_name}
+    assert set(counted) == {
+        each.metric_name for each in (Metric.REQUESTS, Metric.FALLBACKS, Metric.UNDECIDED, Metric.UNRESOLVED)
+    }
     for each in counted.values():
         (found,) = each["MetricTransformations"]
         assert found["MetricNamespace"] == "Tidegate/test"
         assert found["Dimensions"] == [{"Key": "service", "Value": "$.service"}]
     mine = {name: each for name, each in alarms(other.assembly).items() if name.startswith("envoy")}
     assert set(mine) == {f"envoy-{name}" for name in ("unserved", "5xx", "p99", "fallbacks", "degraded")}
+    # What other rules would not mend starts no rollback.
+    (errors,) = [
+        each["Expression"] for each in mine["envoy-5xx"]["Metrics"] if "unresolved" in each.get("Expression", "")
+    ]
+    assert errors == "FILL(own, 0) + FILL(envoys, 0) - FILL(unresolved, 0)"
     runbooks = (ROOT / "docs/operations.md").read_text()
     for alarm in mine.values():
         anchor = alarm["AlarmDescription"].partition("operations.md#")[2]

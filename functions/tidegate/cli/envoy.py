@@ -127,6 +127,9 @@ def _options(settings: Settings, folder: Path, host: str, port: int, resolvers: 
         resolver_timeout_ms=settings.resolver_timeout_ms,
         connect_timeout_ms=settings.connect_timeout_ms,
         idle_timeout_s=settings.idle_timeout_s,
+        body_timeout_s=settings.body_timeout_s,
+        most_connections=settings.max_connections,
+        most_buffered_bytes=settings.max_buffered_bytes,
         tokens=tokens_of(settings),
     )
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from tidegate.envoy.clusters import TYPES, Json, assignment, assignment_file, clusters
 from tidegate.envoy.fleet import Fleet, Server
 from tidegate.envoy.listener import listener
+from tidegate.envoy.overload import overload_manager
 from tidegate.envoy.plans import RPC, Shape, cluster_of, shapes
 from tidegate.envoy.routes import RESOLVER, virtual_host
 from tidegate.envoy.tokens import Tokens, issuer_cluster
@@ -45,6 +46,9 @@ class EnvoyOptions:
         resolver_timeout_ms: how long a resolver may take.
         connect_timeout_ms: how long a connection to a server may take to open.
         idle_timeout_s: how long a connection may have no request.
+        body_timeout_s: within which time the whole of a request must have come.
+        most_connections: how many connections callers may have.
+        most_buffered_bytes: how much Envoy may hold, besides `overload.OWN_BYTES` for itself.
         tokens: which tokens callers must have; None: they need none.
     """
 
@@ -59,6 +63,9 @@ class EnvoyOptions:
     resolver_timeout_ms: int = 500
     connect_timeout_ms: int = 250
     idle_timeout_s: float = 75.0
+    body_timeout_s: float = 30.0
+    most_connections: int = 1024
+    most_buffered_bytes: int = 512 * 1024 * 1024
     tokens: Tokens | None = None
 
 
@@ -69,6 +76,7 @@ def bootstrap(options: EnvoyOptions) -> Json:
         "node": {"id": "tidegate", "cluster": "tidegate"},
         # Whoever may write to this folder may change all of it anyway.
         "admin": {"address": {"pipe": {"path": str(folder / ADMIN), "mode": 0o600}}},
+        "overload_manager": overload_manager(options.most_connections, options.most_buffered_bytes),
         "dynamic_resources": {"cds_config": _source(folder / CLUSTERS)},
         "static_resources": {
             "listeners": [
@@ -79,6 +87,7 @@ def bootstrap(options: EnvoyOptions) -> Json:
                     options.log,
                     options.resolver_timeout_ms,
                     options.idle_timeout_s,
+                    options.body_timeout_s,
                     options.tokens,
                 )
             ],

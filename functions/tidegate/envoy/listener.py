@@ -23,6 +23,7 @@ def listener(
     log: str | None,
     resolver_timeout_ms: int,
     idle_timeout_s: float,
+    body_timeout_s: float,
     tokens: Tokens | None,
 ) -> Json:
     """Return the listener.
@@ -34,6 +35,7 @@ def listener(
         log: the file of the log of requests; None: no log.
         resolver_timeout_ms: how long the resolver may take.
         idle_timeout_s: how long a connection may have no request.
+        body_timeout_s: within which time the whole of a request must have come.
         tokens: which tokens callers must have; None: they need none.
     """
     manager = {
@@ -47,6 +49,7 @@ def listener(
         "max_request_headers_kb": MOST_HEADERS_KB,
         "common_http_protocol_options": {"idle_timeout": f"{idle_timeout_s:g}s"},
         "request_headers_timeout": "10s",
+        "request_timeout": f"{body_timeout_s:.3f}s",
         # A model may take longer than the default of five minutes; requests have a time-out of their own.
         "stream_idle_timeout": "0s",
         "use_remote_address": True,

@@ -33,7 +33,7 @@ _DECIDED = {"name": SHARD_HEADER, "present_match": True}
 _UNDECIDED = {"name": FAILED_OPEN, "present_match": True}
 _ORIGIN = ((TRAFFIC, b"real"),)
 
-MOST_REPEATED_BYTES = 16 * 1024 * 1024
+MOST_REPEATED_BYTES = 4 * 1024 * 1024
 """A larger body is sent once, as it comes."""
 
 _OF_CALLERS = (

@@ -99,7 +99,12 @@ class Metric(Enum):
         None,
     )
     UNDECIDED = (
-        "Requests that Envoy served without a decision, as no resolver answered.",
+        "Requests that Envoy served or refused without a decision, as no resolver answered.",
+        Emf(Unit.COUNT, _ENVOY, (_SERVICE,)),
+        None,
+    )
+    UNRESOLVED = (
+        "Requests over HTTP that Envoy refused with 503, as no resolver answered.",
         Emf(Unit.COUNT, _ENVOY, (_SERVICE,)),
         None,
     )

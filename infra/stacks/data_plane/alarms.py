@@ -21,7 +21,8 @@ from infra.stacks.parts import Stage
 COUNTED = {
     Metric.REQUESTS: "{ $.outcome = * }",
     Metric.FALLBACKS: '{ $.outcome = "fallback" }',
-    Metric.UNDECIDED: '{ $.outcome = "degraded" }',
+    Metric.UNDECIDED: '{ ($.outcome = "degraded") || ($.outcome = "undecided") }',
+    Metric.UNRESOLVED: '{ ($.outcome = "undecided") && ($.status = 503) }',
 }
 """What is counted of the log: the metric, and the lines by their members."""
 
@@ -96,8 +97,10 @@ def add_alarms(
         missing=cloudwatch.TreatMissingData.BREACHING,
     )
     errors = cloudwatch.MathExpression(
-        expression="FILL(own, 0) + FILL(envoys, 0)",
+        # Resolvers that are gone have an alarm of their own, and other rules would not bring them back.
+        expression="FILL(own, 0) + FILL(envoys, 0) - FILL(unresolved, 0)",
         using_metrics={
+            "unresolved": emitted(stage, Metric.UNRESOLVED, ENVOY, "Sum"),
             "own": of_balancer("HTTPCode_ELB_5XX_Count", balancer.dimensions, "Sum"),
             "envoys": of_balancer("HTTPCode_Target_5XX_Count", balancer.dimensions, "Sum"),
         },
