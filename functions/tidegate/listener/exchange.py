@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from enum import IntEnum
 from typing import Any, Final, Protocol
 
+from tidegate.asgi_messages import CUT, PATIENCE
 from tidegate.listener.answer import AnswerFrame
 from tidegate.listener.refusal import closing_answer
 from tidegate.listener.sending import Sending
@@ -21,9 +22,6 @@ App = Callable[
 ]
 
 _INTERNAL: Final = "internal error"
-_CUT: Final = "tidegate.cut"
-_PATIENCE: Final = "tidegate.patience"
-"""Messages of our own (see `Exchange.send`)."""
 
 
 class _Answer(IntEnum):
@@ -178,7 +176,7 @@ class Exchange:
         if self._gone:
             return
         kind = message["type"]
-        if kind == _CUT and self._answer is _Answer.WRITING:
+        if kind == CUT and self._answer is _Answer.WRITING:
             self._answer = _Answer.COMPLETE
             self._line.cut(self._frame.ends_with_connection)
             return
@@ -188,7 +186,7 @@ class Exchange:
             self._answer = _Answer.STARTED
             return
         if kind != "http.response.body" or self._answer not in (_Answer.STARTED, _Answer.WRITING):
-            if kind == _PATIENCE:
+            if kind == PATIENCE:
                 self._line.give_up_after(message["seconds"])
                 return
             raise RuntimeError(f"the app sent {kind} where it must not")

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Final, Protocol
 
+from tidegate.asgi_messages import CUT
 from tidegate.byte_budget import FULL, UNCOUNTED_BYTES, ByteBudget, ByteLease
 from tidegate.errors import BrokenAnswerError, TidegateError
 from tidegate.gateway.call import Call, Outcome
@@ -19,10 +20,6 @@ from tidegate.web.parts import HandlerParts
 
 MOST_EVENT_BYTES: Final = 16 * 1024 * 1024
 """The largest event of a stream. It is held until it is complete, so that a model's error can be redacted."""
-
-
-CUT: Final = "tidegate.cut"
-"""The ASGI message of the listener that ends an answer as incomplete: without the last chunk, and with the connection."""
 
 
 class Translator(Protocol):

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from starlette.requests import Request
 
+from tidegate.asgi_messages import PATIENCE
 from tidegate.errors import OverloadedError, TidegateError
 from tidegate.ports.console import ConsoleAnswer, ConsoleRequest
 from tidegate.web.console.paths import OVERVIEW
@@ -24,9 +25,6 @@ MOST_VIEWERS = 16
 
 SILENT_S = 10.0
 """How long a viewer may take nothing. It keeps its place before, as its kernel takes the first events for it."""
-
-PATIENCE = "tidegate.patience"
-"""See `tidegate.listener.exchange.Exchange.send`."""
 
 Ask = Callable[[ConsoleRequest], Awaitable[ConsoleAnswer]]
 
