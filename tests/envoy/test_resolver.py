@@ -171,7 +171,11 @@ def test_metrics_and_health(store: Store, tmp_path: Path) -> None:
             return rules is not None and rules.labels["revision"] == revision and asked is not None and asked.value >= 5
 
         assert eventually(counted)
-        assert ask(port, "/v1/fleet", method="GET").status == 404
+        refused = ask(port, "/v1/fleet", method="GET")
+        assert refused.status == 404
+        for path in ("/v1/objectives", "/v1/bundle", "/v1/shards", "/openapi.json", "/v2"):
+            assert path in refused.json["detail"]
+            assert ask(port, path, method="GET").status != 404, path
 
 
 def test_rules_change_and_a_killed_process_is_replaced(store: Store, tmp_path: Path) -> None:

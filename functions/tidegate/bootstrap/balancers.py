@@ -44,6 +44,10 @@ def shard_directory(text: str | None) -> EndpointDirectory:
     return BalancerDirectory(entries)
 
 
+OFFERED = "/v1/objectives, /v1/objectives/{objective}/resolve, /v1/bundle, /v1/shards, /ofrep/v1/evaluate/flags, /authorize and /openapi.json"
+"""What `resolves` offers, for whoever asks something else."""
+
+
 def resolves(path: str) -> bool:
     """Offer what needs no model server, as the resolver's function does."""
     parts = path.split("/")[1:]

@@ -22,7 +22,7 @@ from tidegate.aws.http_function import MOST_REQUEST_BYTES, App, HttpFunction, Sc
 from tidegate.aws.secrets import read_sequence_key
 from tidegate.aws.telemetry import Telemetry
 from tidegate.bootstrap import build_gateway, build_tracer
-from tidegate.bootstrap.balancers import shard_directory
+from tidegate.bootstrap.balancers import OFFERED, shard_directory
 from tidegate.bootstrap.wires import shadow_queue_of, wire_to
 from tidegate.errors import BundleError, SettingsError
 from tidegate.files import read_regular
@@ -127,9 +127,7 @@ def _only(app: App, offers: Offers) -> App:
         if offers(scope["path"]):
             await app(scope, receive, send)
         else:
-            await problem(
-                not_found("this function answers only /v1/objectives/{objective}/resolve and /ofrep/v1/evaluate/flags")
-            )(scope, receive, send)
+            await problem(not_found(f"this function answers only {OFFERED}"))(scope, receive, send)
 
     return offered
 

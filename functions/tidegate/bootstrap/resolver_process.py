@@ -25,7 +25,7 @@ import uvloop
 
 from tidegate import __version__
 from tidegate.bootstrap import build_gateway, build_tracer
-from tidegate.bootstrap.balancers import resolves, shard_directory
+from tidegate.bootstrap.balancers import OFFERED, resolves, shard_directory
 from tidegate.bootstrap.gateway_process import GC_THRESHOLDS, keep_freed_memory, listener_config
 from tidegate.bootstrap.log_file import OFF, LogFile
 from tidegate.bootstrap.parent import end_with_parent
@@ -87,9 +87,7 @@ class ResolverApp:
                     text = (self._folder / METRICS[form]).read_bytes()
                     return Answer(200, json_headers(text, form.value.encode()), text)
         return problem(
-            not_found(
-                "a resolver answers /authorize, /v1/objectives/{objective}/resolve, /ofrep/v1/evaluate/flags, /metrics and /v2/health"
-            )
+            not_found(f"a resolver answers only {OFFERED}, /metrics, /v2, /v2/health/live and /v2/health/ready")
         )
 
 
