@@ -63,13 +63,14 @@ class Plane:
 @pytest.fixture(scope="module")
 def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
     folder = tmp_path_factory.mktemp("plane")
-    models = make_repository(folder / "models", "versioned", "echo_parameters")
+    models = make_repository(folder / "models", "versioned", "echo_parameters", "running_sum")
     rules = write_rules(
         folder / "rules",
         {"alpha": 2, "beta": 1},
-        {"versioned": ["alpha", "beta"], "echo_parameters": ["beta"]},
+        {"versioned": ["alpha", "beta"], "echo_parameters": ["beta"], "running_sum": ["beta"]},
         versions=RULES,
         echoes="[{id: default, serve: echo_parameters, parameters: {top_k: 20}}]",
+        sums="running_sum",
         walks="[{id: default, serve: echo_parameters, fallback: [versioned/2]}]",
     )
     versions = rules / "objectives" / "versions.yaml"
@@ -228,17 +229,21 @@ def test_an_unmodified_client_over_grpc(plane: Plane) -> None:
         _zeros({"name": each.name, "shape": each.shape, "datatype": each.datatype}, rpc.InferInput)
         for each in echoed.inputs
     ]
-    # A sequence of another caller cannot be joined.
-    result = client.infer(
-        "echoes",
-        tensors,
-        headers={"tidegate-objective": "echoes"},
-        client_timeout=60,
-        sequence_id=7,
-        sequence_start=True,
-    )
+    result = client.infer("echoes", tensors, headers={"tidegate-objective": "echoes"}, client_timeout=60, sequence_id=7)
     parameters = json.loads(result.as_numpy("PARAMETERS").ravel()[0])
     assert parameters == {"Tidegate-Param-top_k": "20", "Tidegate-Param-tidegate_traffic": "real"}
+
+
+def test_a_sequence_of_another_caller_cannot_be_joined_over_grpc(plane: Plane) -> None:
+    client = rpc.InferenceServerClient(f"127.0.0.1:{plane.port}")
+    about = {"tidegate-objective": "sums"}
+    tensors = [
+        _zeros({"name": each.name, "shape": [1, 1], "datatype": each.datatype}, rpc.InferInput)
+        for each in client.get_model_metadata("sums", headers=about, client_timeout=60).inputs
+    ]
+    for name in (7, "seven"):
+        with pytest.raises(InferenceServerException, match="must specify a non-zero or non-empty correlation ID"):
+            client.infer("x", tensors, headers=about, client_timeout=60, sequence_id=name, sequence_start=True)
 
 
 @pytest.mark.parametrize(
