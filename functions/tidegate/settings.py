@@ -67,9 +67,10 @@ class Settings:
     bundle_readers: str | None = kinds.text(
         None,
         "Who may read all the rules and the addresses of shards (`GET /v1/bundle`, `GET /v1/shards`), to decide in their own process: "
-        "granted (callers with `bundle: true` in callers.yaml, and operators) or everyone; unset: granted, and everyone by the local stack.",
-        "granted|everyone",
-        "granted or everyone",
+        "granted (callers with `bundle: true` in callers.yaml, and operators), unlisted (also everyone while there is no callers.yaml) or "
+        "everyone; unset: granted, and unlisted by the local stack.",
+        "granted|unlisted|everyone",
+        "granted, unlisted or everyone",
     )
     max_connections: int = kinds.whole(
         1024,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import http.client
 import json
 import logging
 import os
@@ -375,6 +376,19 @@ def test_only_who_is_granted_the_bundle_reads_it(
             with pytest.raises(RefusedError):
                 client.decide("windows")
         assert {status for _, status in server.asked} == {200 if reads else 403}
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_everyone_reads_the_bundle_of_a_stack_whose_rules_list_no_callers(
+    engine: Engine, granting: Engine, listed: bool
+) -> None:
+    server = Server(MemoryEngineSource(granting if listed else engine))
+    with listening(server_app(server, is_bundle_open_unlisted=True)) as served:
+        for path in ("/v1/bundle", "/v1/shards"):
+            connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=20)
+            connection.request("GET", path, headers={"Tidegate-Caller": "asker"})
+            assert connection.getresponse().status == (403 if listed else 200)
+            connection.close()
 
 
 def test_without_callers_the_bundle_is_for_operators(engine: Engine) -> None:

@@ -193,6 +193,11 @@ def test_a_request_is_late_when_it_has_no_answer_in_time(channel: grpc.Channel) 
 
 
 def test_more_requests_than_are_under_way_at_once_are_all_answered(channel: grpc.Channel) -> None:
-    found = answers(channel, *(numbered(echo_request(), str(number)) for number in range(200)))
-    assert [each.infer_response.id for each in found] == [str(number) for number in range(200)]
-    assert {each.error_message for each in found} == {""}
+    def all_are_answered() -> bool:
+        found = answers(channel, *(numbered(echo_request(), str(number)) for number in range(200)))
+        assert len(found) == 200
+        ids = [each.infer_response.id for each in found if not each.error_message]
+        return ids == [str(number) for number in range(200)]
+
+    # On a busy machine some may wait for too long.
+    assert eventually(all_are_answered)

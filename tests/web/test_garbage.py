@@ -135,7 +135,7 @@ def no_cycles(served: Listening) -> Iterator[None]:
     Those of earlier tests do not count. A timer of theirs may end within the block, so they are held until it is over.
     """
     gc.collect()
-    earlier = [each for each in gc.get_objects() if type(each).__module__.startswith("tidegate")]
+    earlier = [each for each in gc.get_objects() if str(type(each).__module__).startswith("tidegate")]
     gc.disable()
     try:
         yield
@@ -143,7 +143,9 @@ def no_cycles(served: Listening) -> Iterator[None]:
         served.run(_ended())
         gc.set_debug(gc.DEBUG_SAVEALL)
         gc.collect()
-        found = Counter(type(each).__qualname__ for each in gc.garbage if type(each).__module__.startswith("tidegate"))
+        found = Counter(
+            type(each).__qualname__ for each in gc.garbage if str(type(each).__module__).startswith("tidegate")
+        )
     finally:
         gc.set_debug(0)
         gc.garbage.clear()

@@ -163,6 +163,7 @@ def build_gateway(
         shadowing=shadowing,
         operator_token=settings.operator_token,
         is_bundle_open=settings.bundle_readers == "everyone",
+        is_bundle_open_unlisted=settings.bundle_readers == "unlisted",
         rpc_port_of=rpc_port_of,
         sequence_key=sequence_key or (lambda: settings.sequence_key or ""),
         max_active_requests=settings.max_active_requests,

@@ -39,7 +39,8 @@ class CopyReader(asyncio.Protocol):
         if self._held_bytes < self._wanted_bytes:
             return
         whole = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
-        rest = whole[self._read(whole) :]
+        end = self._read(whole)
+        rest = whole[end:]
         self._pieces = [rest] if rest else []
         self._held_bytes = len(rest)
 

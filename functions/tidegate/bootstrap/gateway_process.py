@@ -89,8 +89,8 @@ async def _run(control: GatewayChannel, link: GatewayLink, listener: socket.sock
     settings = replace(
         settings,
         model_errors=settings.model_errors or "passed",
-        # It listens on this machine alone.
-        bundle_readers=settings.bundle_readers or "everyone",
+        # Rules without callers.yaml tell callers apart nowhere, and it listens on this machine alone.
+        bundle_readers=settings.bundle_readers or "unlisted",
     )
     log = None if settings.access_log in (None, OFF) else LogFile(settings.access_log)
     loop = asyncio.get_running_loop()

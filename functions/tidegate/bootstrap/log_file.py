@@ -85,7 +85,9 @@ class LogFile:
             view = memoryview(block)
             try:
                 while view:
-                    view = view[os.write(self._file, view) :]
+                    # Apart: mypyc evaluates the bounds of a slice of such an object twice.
+                    written = os.write(self._file, view)
+                    view = view[written:]
             except OSError:
                 # Such as a full disk, which may take later lines.
                 self._lost += bytes(view).count(b"\n")

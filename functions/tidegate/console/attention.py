@@ -182,7 +182,8 @@ def _changes(status: Json, objectives: Collection[str]) -> Iterator[Item]:
         text = (
             f"the last change of the rules was refused: {': '.join(rejected['findings'][:2]) or 'no reason is known'}"
         )
-        command = shlex.join(["tidegate", "rules", "check", status["follow"]["rules"]])
+        directory = status.get("follow", {}).get("rules")
+        command = None if directory is None else shlex.join(["tidegate", "rules", "check", directory])
         yield Item(
             Kind.REJECTED, Severity.ERROR, text, rejected["at"], command, _editor(rejected["findings"], objectives)
         )

@@ -114,6 +114,7 @@ def create_app(
     routes: Sequence[BaseRoute] = (),
     authorizes: bool = False,
     is_bundle_open: bool = False,
+    is_bundle_open_unlisted: bool = False,
     rpc_port_of: Callable[[Endpoint], int | None] | None = None,
 ) -> Gateway:
     """Create the gateway's ASGI app.
@@ -147,6 +148,7 @@ def create_app(
         count: counts each request, by its route and its status; None: they are not counted.
         routes: further routes, after the gateway's own.
         is_bundle_open: whether every caller may read the bundle and the addresses of shards; else those with the grant.
+        is_bundle_open_unlisted: whether everyone may while the rules have no callers.yaml.
         rpc_port_of: returns an endpoint's port for gRPC, if it has one; None: shards are shown without.
         authorizes: whether `/authorize` answers a proxy that carries requests itself.
     """
@@ -181,7 +183,9 @@ def create_app(
     forwarder = None if console is None else Forwarder(console, parts.budget)
     forwarded = () if forwarder is None else forwarder.routes()
     operators = Operators(operator_token)
-    bundles = BundleHandler(parts.service, operators, rpc_port_of, is_open=is_bundle_open)
+    bundles = BundleHandler(
+        parts.service, operators, rpc_port_of, is_open=is_bundle_open, is_open_unlisted=is_bundle_open_unlisted
+    )
     v1 = V1Handler(parts, fleet, operators, decision_ttl_ms, console is not None)
     app = Gateway(
         routes=[*v1.routes(), *bundles.routes(v1.guarded), *forwarded, *routes],

@@ -35,13 +35,14 @@ class BundleHandler:
     """Answers callers that decide by themselves.
 
     A bundle has every rule, all callers' grants, and the names of models, experiments and shards. So only a caller with the grant
-    `bundle` reads it, or an operator; with `is_open` every caller that may call at all.
+    `bundle` reads it, or an operator; with `is_open` every caller that may call at all, and with `is_open_unlisted` everyone while the
+    rules list no callers.
 
     Args:
         service: has the live rules and the endpoints.
         operators: tells who is one.
         rpc_port_of: returns an endpoint's port for gRPC, if it has one; None: it is shown for none.
-        is_open: see above.
+        is_open, is_open_unlisted: see above.
     """
 
     def __init__(
@@ -51,11 +52,13 @@ class BundleHandler:
         rpc_port_of: Callable[[Endpoint], int | None] | None,
         *,
         is_open: bool,
+        is_open_unlisted: bool = False,
     ) -> None:
         self._service = service
         self._operators = operators
         self._rpc_port_of = rpc_port_of
         self._is_open = is_open
+        self._is_open_unlisted = is_open_unlisted
         self._kept: tuple[str, bytes] | None = None
         self._compressing = asyncio.Lock()
 
@@ -110,7 +113,8 @@ class BundleHandler:
         if self._is_operator(request.scope["headers"]):
             return engine
         caller = self._service.grants.caller(engine, request.scope)
-        if not self._is_open and (caller is None or not caller.reads_bundle):
+        is_open = self._is_open or (self._is_open_unlisted and engine.callers is None)
+        if not is_open and (caller is None or not caller.reads_bundle):
             who = "nobody may read the bundle" if caller is None else f"caller '{caller.name}' may not read the bundle"
             why = (
                 "the rules have no callers.yaml that grants `bundle`"
