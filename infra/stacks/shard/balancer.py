@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-import json
 
 from aws_cdk import aws_elasticloadbalancingv2 as elb
 from aws_cdk import aws_route53 as route53
 from constructs import Construct
 
-from infra.contract import AGENT_PORT, AGENT_READY_PATH, HTTP_PORT, REFUSED_PATHS, SERVED_PATHS
+from infra.contract import AGENT_PORT, AGENT_READY_PATH, HTTP_PORT, SERVED_PATHS
 from infra.shards import Shard
+from infra.stacks.balancing import add_rules, internal_balancer, refusal, target_group
 from infra.stacks.network import BALANCER_PORT, ZONE, NetworkStack
 from infra.stacks.parts import Stage, explain
 from infra.stacks.storage import StorageStack
 
 MAX_NAME = 32
-VALUES_PER_RULE = 5
-"""A listener rule holds at most five values."""
+IDLE_S = 120
+"""How long a connection may be silent."""
+
+NOT_SERVED = "not for callers: Triton's management is not reachable through the balancer"
 
 IN_CLEAR = (
     "It is internal: only the gateway function's security group reaches it, inside the VPC. A certificate for a name that "
@@ -67,28 +69,14 @@ class Balancer(Construct):
         return {"LoadBalancer": self.load_balancer.attr_load_balancer_full_name}
 
     def _load_balancer(self, storage: StorageStack) -> elb.CfnLoadBalancer:
-        of = elb.CfnLoadBalancer
-        attributes = {
-            "access_logs.s3.enabled": "true",
-            "access_logs.s3.bucket": storage.logs_bucket.bucket_name,
-            "access_logs.s3.prefix": f"balancers/{self._shard.label}",
-            "deletion_protection.enabled": "false",
-            "idle_timeout.timeout_seconds": "120",
-            "routing.http.desync_mitigation_mode": "strictest",
-            "routing.http.drop_invalid_header_fields.enabled": "false",
-        }
-        balancer = of(
+        balancer = internal_balancer(
             self,
-            "LoadBalancer",
             name=balancer_name(self._stage, self._shard.label),
-            type="application",
-            scheme="internal",
-            ip_address_type="ipv4",
-            subnets=self._network.vpc.select_subnets(subnet_type=self._network.subnets.subnet_type).subnet_ids,
-            security_groups=[self._network.balancer_group.security_group_id],
-            load_balancer_attributes=[
-                of.LoadBalancerAttributeProperty(key=key, value=value) for key, value in attributes.items()
-            ],
+            label=self._shard.label,
+            idle_s=IDLE_S,
+            network=self._network,
+            storage=storage,
+            group=self._network.balancer_group,
         )
         explain(
             balancer,
@@ -104,31 +92,14 @@ class Balancer(Construct):
         return balancer
 
     def _target_group(self) -> elb.CfnTargetGroup:
-        of = elb.CfnTargetGroup
-        attributes = {
-            "deregistration_delay.timeout_seconds": str(self._stage.settings.triton.drain_s),
-            "load_balancing.algorithm.type": "least_outstanding_requests",
-            "stickiness.enabled": "false",
-        }
-        group = of(
+        group = target_group(
             self,
             "Servers",
-            target_type="ip",
-            protocol="HTTP",
+            network=self._network,
             port=HTTP_PORT,
-            vpc_id=self._network.vpc.vpc_id,
-            health_check_enabled=True,
-            health_check_protocol="HTTP",
-            health_check_port=str(AGENT_PORT),
-            health_check_path=AGENT_READY_PATH,
-            health_check_interval_seconds=5,
-            health_check_timeout_seconds=3,
-            healthy_threshold_count=2,
-            unhealthy_threshold_count=3,
-            matcher=of.MatcherProperty(http_code="200"),
-            target_group_attributes=[
-                of.TargetGroupAttributeProperty(key=key, value=value) for key, value in attributes.items()
-            ],
+            drain_s=self._stage.settings.triton.drain_s,
+            health_path=AGENT_READY_PATH,
+            health_port=AGENT_PORT,
         )
         explain(group, checkov={"CKV_AWS_378": IN_CLEAR})
         return group
@@ -141,51 +112,8 @@ class Balancer(Construct):
             load_balancer_arn=self.load_balancer.ref,
             protocol="HTTP",
             port=BALANCER_PORT,
-            default_actions=[
-                of.ActionProperty(
-                    type="fixed-response",
-                    fixed_response_config=of.FixedResponseConfigProperty(
-                        status_code="403", content_type="application/json", message_body=_refusal()
-                    ),
-                )
-            ],
+            default_actions=[refusal(NOT_SERVED)],
         )
         explain(listener, checkov={"CKV_AWS_2": IN_CLEAR, "CKV_AWS_103": IN_CLEAR})
-        rule = elb.CfnListenerRule
-        chunks = [REFUSED_PATHS[at : at + VALUES_PER_RULE] for at in range(0, len(REFUSED_PATHS), VALUES_PER_RULE)]
-        for index, paths in enumerate(chunks):
-            rule(
-                self,
-                f"Refused{index + 1}",
-                listener_arn=listener.ref,
-                priority=index + 1,
-                conditions=[_paths(paths)],
-                actions=[
-                    rule.ActionProperty(
-                        type="fixed-response",
-                        fixed_response_config=rule.FixedResponseConfigProperty(
-                            status_code="403", content_type="application/json", message_body=_refusal()
-                        ),
-                    )
-                ],
-            )
-        self.served = rule(
-            self,
-            "Served",
-            listener_arn=listener.ref,
-            priority=len(chunks) + 1,
-            conditions=[_paths(SERVED_PATHS)],
-            actions=[rule.ActionProperty(type="forward", target_group_arn=self.target_group.ref)],
-        )
+        (self.served,) = add_rules(self, listener, why=NOT_SERVED, served=[("Served", SERVED_PATHS, self.target_group)])
         return listener
-
-
-def _paths(values: tuple[str, ...]) -> elb.CfnListenerRule.RuleConditionProperty:
-    of = elb.CfnListenerRule
-    return of.RuleConditionProperty(
-        field="path-pattern", path_pattern_config=of.PathPatternConfigProperty(values=list(values))
-    )
-
-
-def _refusal() -> str:
-    return json.dumps({"error": "not for callers: Triton's management is not reachable through the balancer"})
