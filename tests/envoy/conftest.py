@@ -22,8 +22,9 @@ from tidegate.ports import LiveEntry
 from tidegate.rules import compile_directory
 
 from tests.support.aws import LocalAws
-from tests.support.processes import reserve_port
+from tests.support.processes import end, reserve_port
 from tests.support.stack import ROOT
+from tests.web.conftest import Reply
 
 READY_TIMEOUT_S = 120
 STOP_TIMEOUT_S = 60
@@ -107,19 +108,6 @@ def store(aws: LocalAws) -> Store:
     return Store(aws)
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """An HTTP response; header names are in lower case."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.body)
-
-
 def ask(
     port: int | Path,
     path: str,
@@ -187,15 +175,7 @@ def command(log: Path, *arguments: str, variables: Mapping[str, str]) -> Iterato
     try:
         yield Command(process, log)
     finally:
-        if process.poll() is None:
-            process.terminate()
-            try:
-                process.wait(STOP_TIMEOUT_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-        assert process.stdout is not None
-        process.stdout.close()
+        end(process, STOP_TIMEOUT_S)
 
 
 @contextlib.contextmanager

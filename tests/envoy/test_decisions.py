@@ -1,4 +1,4 @@
-"""What Envoy is told is what the gateway decides: for random rules, and contexts that look for their edges."""
+"""Envoy gets the decisions that the gateway makes: for random rules, and contexts that look for their edges."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import socket
+import subprocess
 from pathlib import Path
 
 from tidegate.triton.server import reserved_ports
@@ -88,3 +89,18 @@ def _parent(pid: int) -> int:
         return int((PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()[1])
     except OSError:
         return 0
+
+
+def end(process: subprocess.Popen[bytes], within_s: float) -> None:
+    """End a process by SIGTERM, if it still runs, and close its standard output. Raises `subprocess.TimeoutExpired`: it had to be killed."""
+    try:
+        if process.poll() is None:
+            process.terminate()
+        process.wait(within_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        raise
+    finally:
+        assert process.stdout is not None
+        process.stdout.close()

@@ -25,6 +25,7 @@ from tidegate.stack_file import StackFile
 from tidegate.triton.repository import MANAGEMENT
 
 from tests.support.parts import need
+from tests.support.processes import end
 
 ROOT = Path(__file__).parents[2]
 
@@ -220,17 +221,7 @@ def started_stack(
     try:
         yield stack
     finally:
-        if process.poll() is None:
-            process.terminate()
-        try:
-            process.wait(STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            raise
-        finally:
-            assert process.stdout is not None
-            process.stdout.close()
+        end(process, STOP_TIMEOUT_S)
 
 
 @contextlib.contextmanager

@@ -1,6 +1,6 @@
 """What a run's time went to: a table of the folders of tests at its end, with the slowest files of each.
 
-Times are those of the workers, so that with three of them the sum is up to three times what whoever waits sees. Where more workers than
+Times are those of the workers, so that with three of them the sum is up to three times the time that passes. Where more workers than
 cores run, a test mostly waits for the others: its CPU time, with that of the processes that it has waited for, says what it costs. A
 process that serves several files counts where it ends.
 """
