@@ -64,9 +64,9 @@ HEAD = """\
 
 Written by `make bench`; run it to repeat every figure. Ratios hold better across machines than times do.
 
-How Python was built counts. One that was optimized by a profile, as Debian's, python.org's and uv's are, takes a fifth less time for the gateway
-than one that pyenv builds by default: on one machine and at one commit, 0.26 and 0.33 ms were added to a direct call of 1 kB.
-`make clean env PYTHON=/usr/bin/python3` chooses one. Each section says which it had: where it says nothing, pyenv's.
+How Python was built counts. With Debian's, which was optimized by a profile, the gateway takes a fifth less time than with one that pyenv builds
+by default: on one machine and at one commit, it added 0.26 and 0.33 ms to a direct call of 1 kB. In a fresh clone,
+`make env PYTHON=/usr/bin/python3` chooses the distribution's. A section that does not say which Python it had was measured with pyenv's.
 """
 
 

@@ -19,7 +19,7 @@ from bench.rule_sets import Context, bundle, contexts, rule_set
 
 SIZES = (10, 1_000, 10_000)
 DOWN = "http://127.0.0.1:9"
-"""Nobody listens there: the kept bundle serves."""
+"""No server listens there: the kept bundle serves."""
 
 
 def run() -> str:
