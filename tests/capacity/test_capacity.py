@@ -163,7 +163,7 @@ def test_bad_input_is_refused_with_what_would_be_right(arguments: tuple[str, ...
         ({"gateway_us": {"value": [[2, 1], [1, 1]]}}, "positions ascending"),
         ({"gateway_us": {"value": [[1, True]]}}, "pairs of numbers"),
         ({"function_ms": {"value": -1}}, "'function_ms' must have a number of at least 0"),
-        ({"unheard_of": {"value": 1}}, "'unheard_of' is no figure; there are decide_us"),
+        ({"unheard_of": {"value": 1}}, "'unheard_of' is not a figure; there are decide_us"),
     ],
 )
 def test_malformed_figures_are_refused(figures: Path, change: dict[str, Any], message: str) -> None:

@@ -426,7 +426,7 @@ def test_requests_that_fail_ask_once_whether_there_are_newer_rules(
 
 @pytest.mark.parametrize("decide", ["bundle", "resolver"])
 @pytest.mark.parametrize("kind", ["sync", "async"])
-def test_requests_that_fail_ask_nobody_who_fails(ranking: Engine, kind: str, decide: str) -> None:
+def test_requests_that_fail_do_not_ask_again_what_fails(ranking: Engine, kind: str, decide: str) -> None:
     """However often an early question is allowed."""
     asked: list[str] = []
     app = gateway_of(ranking, {"main": refusing_port()})
@@ -477,7 +477,7 @@ def test_requests_that_fail_together_share_the_newer_rules(
 
 
 def test_tags_may_be_weak_and_are_kept_once_their_bodies_are_used(ranking: Engine) -> None:
-    """A proxy on the way may make a tag weak, and an answer without addresses is no change to keep."""
+    """A proxy on the way may make a tag weak, and an answer without addresses is not a change to keep."""
     sent: list[tuple[str, str | None]] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:

@@ -164,7 +164,7 @@ async def async_outcome(client: AsyncClient, objective: str, context: Any) -> An
 
 
 async def resolved(app: Any, objective: str, context: Any) -> Any:
-    """The decision in an answer of the app, or what its problem stands for."""
+    """The decision in an answer of the app, or the error of its problem."""
     sent: list[Any] = []
     body = json.dumps({"context": context}).encode()
 
@@ -230,7 +230,7 @@ def test_nothing_runs_while_nothing_is_decided(server: Server) -> None:
         polling.join()
         before = len(server.asked)
         assert not [thread for thread in threading.enumerate() if thread.name == "tidegate-poll"]
-        # Many poll intervals later nobody has asked.
+        # Many poll intervals later no request has come.
         threading.Event().wait(0.2)
         assert len(server.asked) == before
         # Rules that were not polled for so long are late: the decision waits for the poll that it starts.
@@ -473,15 +473,15 @@ def test_errors_are_the_engines(
 @pytest.mark.parametrize(
     ("url", "options", "words"),
     [
-        ("127.0.0.1:8080", {}, "no URL of a server"),
+        ("127.0.0.1:8080", {}, "not the URL of a server"),
         ("http://127.0.0.1:8080/v2", {}, "without a path"),
         ("http://a", {"poll_s": 0}, "poll_s"),
         ("http://a", {"timeout_ms": float("nan")}, "timeout_ms"),
         ("http://a", {"stale_s": -1}, "stale_s"),
         ("http://a", {"headers": {"Authorization": "Bearer x\r\nA: b"}}, "'Authorization' must be printable ASCII"),
         ("http://a", {"proxy": "http://b", "shards": {}}, "exclude each other"),
-        ("http://a", {"shards": {"alpha": ["10.0.0.1:8000"]}}, "no URL of a server"),
-        ("http://a", {"shards": {"alpha": ["http://10.0.0.1:8000"]}, "protocol": "grpc"}, "no address for gRPC"),
+        ("http://a", {"shards": {"alpha": ["10.0.0.1:8000"]}}, "not the URL of a server"),
+        ("http://a", {"shards": {"alpha": ["http://10.0.0.1:8000"]}, "protocol": "grpc"}, "not an address for gRPC"),
         ("http://a", {"shards": "/nowhere.json"}, "cannot be read"),
     ],
 )

@@ -38,7 +38,7 @@ export function race(salt, variants, key) {
 
 // Values.
 
-/** Return [numbers, identifiers of the pre-release or null], or null where the text is no version. */
+/** Return [numbers, identifiers of the pre-release or null], or null where the text is not a version. */
 export function version(text) {
   const match = text.length <= 256 ? VERSION.exec(text) : null;
   // `$` is the end of the text: without the flag `m` there is no other.

@@ -1,4 +1,4 @@
-"""The conformance corpus: what the engine says, what two other readings of the rules say, and that nobody has to make it again."""
+"""The conformance corpus: what the engine says, what two other readings of the rules say, and that it is up to date."""
 
 from __future__ import annotations
 

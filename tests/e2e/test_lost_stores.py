@@ -128,7 +128,7 @@ def test_a_local_s3_that_hangs_or_dies_takes_nothing_down_and_is_filled_again(
         fleet: dict[str, Any] = stack.get("/v1/fleet", late=True)  # which would end here if it waited for the store
         return fleet
 
-    # A store that is late once in a while is no problem.
+    # A store that is late once in a while is not a problem.
     assert eventually(lambda: not seen()["healthy"])
     assert seen()["as_of"]
     assert eventually(lambda: "\ntidegate_healthy 0\n" in metrics(stack)), "an alert of it needs the scrape"

@@ -362,7 +362,7 @@ def test_a_store_that_refuses_is_asked_more_and_more_rarely() -> None:
 
 
 def test_a_store_with_too_few_reads_for_all_still_serves_all_and_is_not_asked_much_more() -> None:
-    """Where polls exceed its rate, it refuses the rest (S3: 503 Slow Down). Nobody must be left out for long."""
+    """Where polls exceed its rate, it refuses the rest (S3: 503 Slow Down). No follower must be left out for long."""
 
     class Limited(CountedStore):
         most_per_s = 20

@@ -2,7 +2,7 @@
 cost more than they must.
 
 The answers are those of `PointerCache`, or S3's own object through any cache that keeps its `ETag` and says how old it is by the
-header `Age` (RFC 9111). Bundles are read from S3, with credentials: so whoever can answer in the cache's place can at most name
+header `Age` (RFC 9111). Bundles are read from S3, with credentials: so a server that can answer in the cache's place can at most name
 another revision that was published.
 """
 

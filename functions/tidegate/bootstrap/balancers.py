@@ -45,7 +45,7 @@ def shard_directory(text: str | None) -> EndpointDirectory:
 
 
 OFFERED = "/v1/objectives, /v1/objectives/{objective}/resolve, /v1/bundle, /v1/shards, /ofrep/v1/evaluate/flags, /authorize and /openapi.json"
-"""What `resolves` offers, for whoever asks something else."""
+"""What `resolves` offers, for the error about any other path."""
 
 
 def resolves(path: str) -> bool:

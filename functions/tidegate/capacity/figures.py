@@ -74,7 +74,7 @@ def read_figures(file: Path = MEASURED) -> Figures:
     unknown = sorted(value.keys() - CURVES.keys() - NUMBERS.keys() - OPTIONAL.keys())
     if unknown:
         raise SettingsError(
-            f"{file}: {unknown[0]!r} is no figure; there are {', '.join((*CURVES, *NUMBERS, *OPTIONAL))}"
+            f"{file}: {unknown[0]!r} is not a figure; there are {', '.join((*CURVES, *NUMBERS, *OPTIONAL))}"
         )
     curves = {name: _curve(file, name, _value(file, name, value)) for name in CURVES}
     named = [*NUMBERS, *(name for name in OPTIONAL if name in value)]

@@ -87,7 +87,7 @@ class AsyncClient(ClientBase):
         return newer if is_newer(newer, old) else None
 
     async def _renewed(self, old: Resolution, objective: str, context: Mapping[str, Any]) -> Resolution | None:
-        # Whoever else fails meanwhile waits for the one question.
+        # Others that fail meanwhile wait for this one question.
         try:
             async with asyncio.timeout(self.config.fresh_wait_s):
                 await self._renewing.acquire()
@@ -126,7 +126,7 @@ class AsyncClient(ClientBase):
                 return
             self._polling = asyncio.get_running_loop().create_task(self._run(rules.poll()))
         if rules.engine is None:
-            # Shielded: whoever else waits needs it, too.
+            # Shielded: others that wait need it, too.
             await asyncio.shield(self._polling)
         elif rules.is_late or waits:
             await asyncio.wait({self._polling}, timeout=self.config.fresh_wait_s)

@@ -138,7 +138,7 @@ class Caller:
             left_s = deadline_s - time.monotonic()
             if left_s <= _LEAST_S:
                 break
-            # Whoever comes next needs time, too.
+            # The next target needs time, too.
             limit_s = left_s / 2 if number + 1 < len(attempts) else left_s
             try:
                 outputs = yield from self._try(attempt, headers, inputs, limit_s)

@@ -1,4 +1,4 @@
-"""What a client is told when it is made."""
+"""The options of a client."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def check_address(address: str, protocol: Protocol) -> None:
     if protocol is Protocol.GRPC:
         host, _, port = address.rpartition(":")
         if not host or "/" in address or not port.isdecimal():
-            raise SettingsError(f"{address!r} is no address for gRPC: write host:port")
+            raise SettingsError(f"{address!r} is not an address for gRPC: write host:port")
     else:
         check_url(address)
 
@@ -106,5 +106,5 @@ def check_url(url: str) -> None:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/") or parts.query:
         raise SettingsError(
-            f"{url!r} is no URL of a server: write http://host:port or https://host:port, without a path"
+            f"{url!r} is not the URL of a server: write http://host:port or https://host:port, without a path"
         )

@@ -67,7 +67,7 @@ class Resolver:
         try:
             kept = self._kept.get(key_of(objective, vary, context))
         except (TypeError, AttributeError):
-            # It is no context: the resolver says why.
+            # It is not a context: the resolver says why.
             return None
         return kept.resolution if kept is not None and time.monotonic() < kept.until_s + past_s else None
 

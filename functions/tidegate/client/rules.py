@@ -41,7 +41,7 @@ Places = Mapping[str, Sequence[str]]
 class LiveRules:
     """The engine of the live bundle, and the addresses of the shards.
 
-    Nothing runs by itself: whoever decides calls `is_due` and has `poll` carried out. Polls of many processes spread by jitter, and
+    Nothing runs by itself: the client that decides calls `is_due` and has `poll` carried out. Polls of many processes spread by jitter, and
     get rarer while the gateway does not answer; the last good rules serve meanwhile.
 
     Attributes:
@@ -279,12 +279,12 @@ def _places_of(body: bytes, protocol: Protocol) -> Places:
 
 
 def _inflated(body: bytes) -> bytes:
-    """Return a body that was compressed. Raises `BundleError`: it is no gzip, or inflates beyond the largest bundle."""
+    """Return a body that was compressed. Raises `BundleError`: it is not gzip, or inflates beyond the largest bundle."""
     inflating = zlib.decompressobj(wbits=31)
     try:
         data = inflating.decompress(body, MAX_BYTES)
     except zlib.error:
-        raise BundleError("the gateway's answer is no gzip, as its headers say") from None
+        raise BundleError("the gateway's answer is not gzip, as its headers say") from None
     if not inflating.eof:
         raise BundleError("the gateway's answer is cut off, or inflates beyond the largest bundle")
     return data

@@ -111,7 +111,7 @@ class Client(ClientBase):
         return newer if is_newer(newer, old) else None
 
     def _renewed(self, old: Resolution, objective: str, context: Mapping[str, Any]) -> Resolution | None:
-        # Whoever else fails meanwhile waits for the one question.
+        # Others that fail meanwhile wait for this one question.
         if not self._renewing.acquire(timeout=self.config.fresh_wait_s):
             return None
         try:

@@ -78,7 +78,7 @@ def http_request(tensors: Sequence[RawTensor]) -> tuple[bytes, list[tuple[str, s
 
 
 def http_outputs(reply: Reply) -> Outputs:
-    """Return the outputs of an answer over HTTP. Raises `ModelAnswerError`: it is no answer of the protocol."""
+    """Return the outputs of an answer over HTTP. Raises `ModelAnswerError`: it is not an answer of the protocol."""
     length = reply.headers.get(_HEAD_LENGTH)
     try:
         return Outputs(read_answer(reply.body, None if length is None else int(length)))

@@ -33,7 +33,7 @@ FEWEST_REQUESTS = 100
 """Requests of an objective without which a rule that none of them reached says nothing."""
 
 LATE_S = 6.0
-"""The age of the fleet's status up to which nobody need know that no newer one came in time, as on a busy machine."""
+"""The age of the fleet's status up to which it does not matter that no newer one came in time, as on a busy machine."""
 
 FAILING_SHADOW = 0.05
 """The share of a shadow's copies that fail, above which it is shown."""

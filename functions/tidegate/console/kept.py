@@ -60,7 +60,7 @@ class Kept(Generic[T]):
         return await asyncio.shield(self._reading)
 
     def drop(self) -> None:
-        """Have the next reader read anew, also where one reads now: it began before something changed."""
+        """Have the next reader read again, also where one reads now: it began before something changed."""
         self._reading = None
 
     async def _timed(self) -> T:
@@ -99,7 +99,7 @@ class Expected(Generic[T]):
                 lead_s = min(max(self._took_s, default=0.0) + LEAD_S, self._longest_lead_s)
                 await wait_at_most(self._news, max(0.0, due - lead_s - loop.time()))
                 if not self._news.is_set():
-                    # Whoever asks next reads it again, and raises what that raises.
+                    # The next reader reads it again, and raises what that raises.
                     with contextlib.suppress(Exception):
                         await self._kept.renew()
             await self._news.wait()

@@ -21,7 +21,7 @@ Metrics = Callable[[str], Awaitable[tuple[str, bytes]]]
 
 
 Flipped = Callable[[], Awaitable[None]]
-"""Has whoever follows the pointer look at it at once, and waits for that, in bounded time. Raises nothing."""
+"""Has the followers of the pointer look at it at once, and waits for that, in bounded time. Raises nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +36,7 @@ class ConsoleSources:
         models: the name of the folder of models, for people; None: there is none.
         writes: whether the console may change what is live.
         asks: whether this process may ask the servers.
-        flipped: called after a flip of the console; None: nobody need be told.
+        flipped: called after a flip of the console; None: nothing else follows it.
         stops_after_answers: whether this process does nothing between two requests, as a function.
     """
 

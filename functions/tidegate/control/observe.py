@@ -22,7 +22,7 @@ GIVEN_UP_S = 0.1
 """Time between two looks whether the answer of a server is still waited for."""
 
 Late = Callable[[], Collection[Endpoint]]
-"""Returns the servers that are known not to answer, so that nobody waits for them."""
+"""Returns the servers that are known not to answer, so that nothing waits for them."""
 
 
 class ActionKind(StrEnum):

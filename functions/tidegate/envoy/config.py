@@ -74,7 +74,7 @@ def bootstrap(options: EnvoyOptions) -> Json:
     folder = options.folder
     return {
         "node": {"id": "tidegate", "cluster": "tidegate"},
-        # Whoever may write to this folder may change all of it anyway.
+        # A user that may write to this folder may change all of it anyway.
         "admin": {"address": {"pipe": {"path": str(folder / ADMIN), "mode": 0o600}}},
         "overload_manager": overload_manager(options.most_connections, options.most_buffered_bytes),
         "dynamic_resources": {"cds_config": _source(folder / CLUSTERS)},

@@ -22,7 +22,7 @@ MISSES = 2
 """Consecutive checks without an answer after which a server is silent."""
 
 LATE_S = 1.0
-"""How long a server may go without an answer before that is shown. It is no alarm: a busy machine answers late, too."""
+"""How long a server may go without an answer before that is shown. It is not an alarm: a busy machine answers late, too."""
 
 SLICE_S = 0.1
 """The most that one turn of waiting counts; the rest is the delay of this process."""

@@ -59,7 +59,7 @@ class AnswerFrame:
         length: bytes | None = None
         date = b""
         kept = _LINES.kept
-        # As `Any`: mypyc would take each tuple apart, and make it anew for the dictionary.
+        # As `Any`: mypyc would take each tuple apart, and make it again for the dictionary.
         every: Iterable[Any] = headers
         for header in every:
             # ASGI allows lists, too, which no dictionary finds.

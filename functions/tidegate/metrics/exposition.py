@@ -66,7 +66,7 @@ def negotiated(accepted: str) -> Format:
 
 
 class Renderer:
-    """Renders the metrics of a process again and again. What stands before a value is made once, while its series is rendered each time:
+    """Renders the metrics of a process again and again. The text before a value is made once, while its series is rendered each time:
     quoting labels takes most of the time, and of 300 models there are 12 000 lines. Nothing of a value is kept."""
 
     def __init__(self) -> None:

@@ -27,7 +27,7 @@ def serialize(endpoint: Endpoint, request: HttpRequest) -> list[bytes]:
     body = request.body
     parts = [_start(request.method, request.path, endpoint.host, endpoint.port)]
     kept = _LINES.kept
-    # As `Any`: mypyc would take each tuple apart, and make it anew for the dictionary.
+    # As `Any`: mypyc would take each tuple apart, and make it again for the dictionary.
     headers: Iterable[Any] = request.headers
     for header in headers:
         line = kept.get(header)

@@ -75,7 +75,7 @@ def compact(document: Any) -> bytes:
 
 def response_headers(headers: RawHeaders) -> list[tuple[bytes, bytes]]:
     """Return the headers of Triton's response to pass on, with ASCII values: a Lambda response allows no others."""
-    # As `Any`: mypyc would take each tuple apart, and make it anew for the list.
+    # As `Any`: mypyc would take each tuple apart, and make it again for the list.
     every: Sequence[Any] = headers
     return [
         header if header[1].isascii() else (header[0], ascii_value(header[1]))

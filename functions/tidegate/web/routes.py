@@ -16,7 +16,7 @@ ROUTES = frozenset(
         *_MODEL, *(f"{start}/{each}" for start in _MODEL for each in ("config", "generate", "generate_stream", "infer", "ready", "stats")),
     }
 )  # fmt: skip
-"""All routes that are distinguished; what is no route is "", so that no caller can make more."""
+"""All routes that are distinguished; a path that is not a route is "", so that no caller can make more."""
 
 METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
 OTHER_METHOD = "_OTHER"

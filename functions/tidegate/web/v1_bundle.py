@@ -74,7 +74,7 @@ class BundleHandler:
         headers = [(b"etag", tag), _REVALIDATED, (b"vary", b"accept-encoding")]
         if named_tag(tag, header_values(request.scope["headers"], b"if-none-match")):
             return Answer(304, headers, b"")
-        # Megabytes are joined and compressed only for whoever lacks them, and once for all who ask.
+        # Megabytes are joined and compressed only for callers that lack them, and once for all who ask.
         data = await self._compressed(engine) if compressed else engine.bundle.data
         coding = [(b"content-encoding", b"gzip")] if compressed else []
         return Answer(200, [*json_headers(data, _BUNDLE), *coding, *headers], data)
