@@ -199,7 +199,7 @@ class Settings:
     )
     resolver_timeout_ms: int = kinds.whole(
         500,
-        "How long Envoy waits for a resolver, in milliseconds; then a request gets what its objective declares as `degraded`, else a 503.",
+        "How long Envoy waits for a decision, in milliseconds, and a third of that for one resolver; then a request gets what its objective declares as `degraded`, else a 503.",
         1,
         60_000,
     )

@@ -16,7 +16,8 @@ from click.testing import CliRunner
 from tidegate.cli import main
 
 from tests.docs.blocks import ROOT, blocks
-from tests.envoy.conftest import ask, command, envoy_beside
+from tests.envoy.conftest import ask
+from tests.support.running_command import command, envoy_beside
 from tests.support.stack import RunningStack
 
 PAGE = "docs/envoy.md"

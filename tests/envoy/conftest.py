@@ -6,11 +6,7 @@ import asyncio
 import contextlib
 import http.client
 import json
-import os
-import select
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,12 +18,8 @@ from tidegate.ports import LiveEntry
 from tidegate.rules import compile_directory
 
 from tests.support.aws import LocalAws
-from tests.support.processes import end, reserve_port
-from tests.support.stack import ROOT
+from tests.support.running_command import Command, command
 from tests.web.conftest import Reply
-
-READY_TIMEOUT_S = 120
-STOP_TIMEOUT_S = 60
 
 FLEET = """\
 shards: {alpha: {replicas: 2}, beta: {}}
@@ -135,49 +127,6 @@ def context(**values: Any) -> dict[str, str]:
     return {"Tidegate-Context": json.dumps(values)}
 
 
-class Command:
-    """A command of `tidegate` that runs until it is stopped, and prints one line when it is ready."""
-
-    def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
-        self.process = process
-        self._log = log
-
-    @property
-    def errors(self) -> str:
-        return self._log.read_text()
-
-    def wait_ready(self) -> list[str]:
-        """Wait for the line `ready …`; its other words."""
-        assert self.process.stdout is not None
-        readable, _, _ = select.select([self.process.stdout], [], [], READY_TIMEOUT_S)
-        words = self.process.stdout.readline().decode().split() if readable else []
-        assert words[:1] == ["ready"], (words, self.errors)
-        return words[1:]
-
-    def stop(self) -> int:
-        self.process.terminate()
-        return self.process.wait(STOP_TIMEOUT_S)
-
-
-@contextlib.contextmanager
-def command(log: Path, *arguments: str, variables: Mapping[str, str]) -> Iterator[Command]:
-    """Run a command of `tidegate`; it is gone afterwards."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("TIDEGATE_")}
-    environment |= {"PYTHONPATH": str(ROOT / "functions"), **variables}
-    with log.open("wb") as errors:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tidegate.cli", *arguments],
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            env=environment,
-            cwd=ROOT,
-        )
-    try:
-        yield Command(process, log)
-    finally:
-        end(process, STOP_TIMEOUT_S)
-
-
 @contextlib.contextmanager
 def resolver(folder: Path, variables: Mapping[str, str], workers: int = 2) -> Iterator[tuple[Command, int]]:
     """Run `tidegate resolve-server` on a free port and a Unix socket (`resolver.sock` of the folder); gives its port."""
@@ -186,22 +135,3 @@ def resolver(folder: Path, variables: Mapping[str, str], workers: int = 2) -> It
     with command(folder / "resolver.log", "resolve-server", *arguments, variables=variables) as running:
         place, _ = running.wait_ready()
         yield running, int(place.rpartition(":")[2])
-
-
-@contextlib.contextmanager
-def envoy_beside(
-    url: str, folder: Path, variables: Mapping[str, str] | None = None, workers: int = 2
-) -> Iterator[tuple[Command, int]]:
-    """Run `tidegate envoy run` beside a stack, with its state in `folder`; gives Envoy's port."""
-    port = reserve_port()
-    arguments = ["--port", str(port), "--state", str(folder), "--workers", str(workers), "--stack", url]
-    # A resolver on a busy machine is slow, and no less right.
-    own = {
-        "TIDEGATE_POLL_INTERVAL_S": "0.2",
-        "TIDEGATE_RESOLVER_TIMEOUT_MS": "60000",
-        "TIDEGATE_CONNECT_TIMEOUT_MS": "20000",
-        **(variables or {}),
-    }
-    with command(folder.with_suffix(".log"), "envoy", "run", *arguments, variables=own) as running:
-        assert running.wait_ready() == [f"http://127.0.0.1:{port}"], running.errors
-        yield running, port

@@ -1,22 +1,30 @@
-"""What does not hold up the next rules or the other processes: clusters that never become active, and half a report."""
+"""What does not hold up the next rules or the other processes: clusters that never become active, and half a report; and what does."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from tidegate.bootstrap.resolvers import Places, Resolvers
+from tidegate.bootstrap.saved_bundle import NAME
 from tidegate.envoy.config import CLUSTERS
+from tidegate.rules.bundle import revision_of
 from tidegate.settings import Settings
 from tidegate.tasks import cancel
 
-from tests.support.processes import reserve_port
+from tests.support.processes import children_running, reserve_port
+from tests.support.running_command import command
 from tests.support.stack import eventually
 
-from .conftest import FLEET, RANKING, Store, command, write_directory
+from .conftest import FLEET, RANKING, Store, write_directory
+
+RESOLVER = "tidegate.bootstrap.resolver_process"
 
 
 def _program(path: Path, text: str) -> Path:
@@ -46,6 +54,35 @@ def test_rules_whose_clusters_never_become_active_do_not_hold_up_the_next(store:
         # Those of the rules that are served are still there.
         assert "alpha+beta" in clusters()
         assert "beta+alpha" not in clusters()
+
+
+def test_clusters_stay_until_no_resolver_decides_by_them(store: Store, tmp_path: Path) -> None:
+    rules = write_directory(tmp_path / "rules", ranking=RANKING)
+    state = tmp_path / "state"
+
+    def publish(shards: str) -> str:
+        (rules / "fleet.yaml").write_text(FLEET.replace("[alpha, beta]", shards))
+        return store.publish(rules)
+
+    def clusters() -> set[str]:
+        return {each["name"] for each in json.loads((state / CLUSTERS).read_text())["resources"]}
+
+    publish("[alpha, beta]")
+    arguments = ["--port", str(reserve_port()), "--state", str(state), "--workers", "2"]
+    with command(tmp_path / "log", "envoy", "run", *arguments, variables=store.variables()) as running:
+        running.wait_ready()
+        stopped, _ = children_running(RESOLVER, running.process.pid)
+        os.kill(stopped, signal.SIGSTOP)
+        second = publish("[beta, alpha]")
+        assert eventually(lambda: revision_of((state / NAME).read_bytes()) == second), running.errors
+        third = publish("[alpha]")
+        assert eventually(lambda: f"serving revision {third[:12]}" in running.errors)
+        # Time to take over the third, which the stopped one must prevent.
+        time.sleep(1)
+        assert "alpha+beta" in clusters()
+        os.kill(stopped, signal.SIGCONT)
+        assert eventually(lambda: "alpha+beta" not in clusters()), running.errors
+        assert {"beta+alpha", "alpha"} <= clusters()
 
 
 @pytest.mark.parametrize("report", ['{"revision": "a", "la', '{"revision": \\n'])

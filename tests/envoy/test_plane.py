@@ -26,9 +26,10 @@ from tritonclient.utils import InferenceServerException
 
 from tests.support.http2 import answered, prefixed
 from tests.support.processes import children_running, listener_pid, refusing_port, reserve_port
+from tests.support.running_command import Command, command, envoy_beside
 from tests.support.stack import RunningStack, eventually, make_repository, running_stack, write_rules
 
-from .conftest import Command, Reply, ask, command, context, envoy_beside
+from .conftest import Reply, ask, context
 
 MODULE = "tidegate.bootstrap.resolver_process"
 INFER = "/v2/models/versions/infer"

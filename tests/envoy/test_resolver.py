@@ -178,12 +178,15 @@ def test_metrics_and_health(store: Store, tmp_path: Path) -> None:
             assert ask(port, path, method="GET").status != 404, path
 
 
-def test_rules_change_and_a_killed_process_is_replaced(store: Store, tmp_path: Path) -> None:
+def test_rules_change_and_a_process_that_is_killed_or_hangs_is_replaced(store: Store, tmp_path: Path) -> None:
     store.publish(write_directory(tmp_path / "rules", ranking=RANKING))
     with resolver(tmp_path, store.variables()) as (running, port):
-        first, _ = children_running(MODULE, running.process.pid)
+        first, hung = children_running(MODULE, running.process.pid)
         os.kill(first, signal.SIGKILL)
         assert eventually(lambda: len(set(children_running(MODULE, running.process.pid)) - {first}) == 2)
+        assert all(ask(port, INFER, context(member_id="1")).status == 200 for _ in range(20))
+        os.kill(hung, signal.SIGSTOP)
+        assert eventually(lambda: len(set(children_running(MODULE, running.process.pid)) - {first, hung}) == 2)
         assert all(ask(port, INFER, context(member_id="1")).status == 200 for _ in range(20))
         store.publish(
             write_directory(tmp_path / "rules", ranking=RANKING.replace("timeout_ms: 1500", "timeout_ms: 777"))

@@ -16,9 +16,10 @@ from tidegate.cli import main
 from tests.support.aws import names
 from tests.support.issuer import Issuer, issuer, new_key
 from tests.support.processes import reserve_port
+from tests.support.running_command import command
 from tests.support.stack import eventually
 
-from .conftest import CALLERS, RANKING, Reply, Store, ask, command, context, write_directory
+from .conftest import CALLERS, RANKING, Reply, Store, ask, context, write_directory
 
 RESOLVE = "/v1/objectives/ranking/resolve"
 INFER = "/v2/models/ranking/infer"

@@ -48,22 +48,36 @@ ENDING_S = 5.0
 TICK_S = 0.1
 METRICS_S = 1.0
 AGAIN_S = 2.0
+
+HUNG_S = 8.0
+"""A process that reported nothing for this long is replaced: it reports every second. A publish waits ten seconds for one that serves
+other rules, and then has their models unloaded."""
+
+SETTLE_S = 2 * HUNG_S
+"""How long new rules wait for processes that do not serve those before yet."""
+
 MOST_LINE_BYTES = 4 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Where resolvers listen: ports of addresses that all of them bind, and Unix sockets that they inherit."""
+    """Where resolvers listen: ports of addresses that all of them bind, and Unix sockets that they inherit.
+
+    With `is_shared` false there is a port for each of them, so that a proxy can tell them apart.
+    """
 
     ports: tuple[tuple[str, int], ...] = ()
     sockets: tuple[socket.socket, ...] = ()
+    is_shared: bool = True
 
-    def arguments(self) -> list[str]:
-        return [*(f"{host}:{port}" for host, port in self.ports), *(str(each.fileno()) for each in self.sockets)]
+    def arguments(self, number: int) -> list[str]:
+        """Return the places of a resolver, by its number from 0, as its process takes them."""
+        ports = self.ports if self.is_shared else self.ports[number : number + 1]
+        return [*(f"{host}:{port}" for host, port in ports), *(str(each.fileno()) for each in self.sockets)]
 
 
 @contextlib.contextmanager
-def reserved(listen: Sequence[str]) -> Any:
+def reserved(listen: Sequence[str], *, is_shared: bool = True) -> Any:
     """Reserve places to listen at, `HOST:PORT` (0: any free port) or `unix:PATH`, and yield them. They are given back afterwards.
 
     Raises:
@@ -92,7 +106,7 @@ def reserved(listen: Sequence[str]) -> Any:
                 raise StackError(
                     f"{place} cannot be listened at: {error.strerror}; name another with --listen"
                 ) from error
-        yield Places(tuple(ports), tuple(sockets))
+        yield Places(tuple(ports), tuple(sockets), is_shared)
 
 
 def _unix(path: Path) -> socket.socket:
@@ -124,6 +138,15 @@ class Worker:
         self.revision: str | None = None
         self.lag_s = 0.0
         self.has_reported = False
+        self.silent_s = 0.0
+
+    async def end_if_hung(self) -> None:
+        """End the process once it is silent for too long, counted in turns of this event loop: its own delays are not held against it."""
+        while self.silent_s < HUNG_S:
+            await asyncio.sleep(TICK_S)
+            self.silent_s += TICK_S if self.has_reported else 0.0
+        logger.error("a resolver (process %d) has not been heard of for %.0f s", self.process.pid, HUNG_S)
+        self.process.kill()
 
 
 class Resolvers:
@@ -185,8 +208,9 @@ class Resolvers:
         backoff_s = 0.0
         while True:
             began = time.monotonic()
-            process = await self._spawn()
+            process = await self._spawn(number)
             worker = self._workers[number] = Worker(process)
+            watching = asyncio.create_task(worker.end_if_hung())
             try:
                 try:
                     await self._read(worker)
@@ -195,6 +219,7 @@ class Resolvers:
                     process.kill()
                 code = await process.wait()
             finally:
+                await cancel(watching)
                 if process.returncode is None:
                     await _end(process)
                 del self._workers[number]
@@ -211,10 +236,11 @@ class Resolvers:
         while (line := await worker.process.stdout.readline()).endswith(b"\n"):
             report = json.loads(line)
             worker.revision, worker.lag_s, worker.has_reported = report["revision"], report["lag_s"], True
+            worker.silent_s = 0.0
             self.traffic.add_routes(report["routes"])
             self._changed.set()
 
-    async def _spawn(self) -> asyncio.subprocess.Process:
+    async def _spawn(self, number: int) -> asyncio.subprocess.Process:
         variables = environment_without_secrets() | self._settings.to_environment()
         if self._compiled is not None:
             variables["PYTHONPATH"] = os.pathsep.join(filter(None, (str(self._compiled), variables.get("PYTHONPATH"))))
@@ -225,7 +251,7 @@ class Resolvers:
             "tidegate.bootstrap.resolver_process",
             str(self._folder),
             str(os.getpid()),
-            *self._places.arguments(),
+            *self._places.arguments(number),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             limit=MOST_LINE_BYTES,
@@ -291,6 +317,7 @@ class Adoption:
         self._reports = None if registry is None else RevisionReports(registry, settings.report_interval_s)
         self._config = FollowerConfig(poll_interval_s=settings.poll_interval_s)
         self._wanted = asyncio.Event()
+        self._adopted: str | None = None
         self.follower = EngineFollower(self._kept, gateway_id, config=self._config)
 
     async def begin(self) -> None:
@@ -331,17 +358,26 @@ class Adoption:
             self._wanted.clear()
             if self.follower.revision is None:
                 continue
+            await self._settled()
             engine, data = self.follower.engine(), self._kept.data
             try:
                 await self.prepared(engine)
                 # Without bytes it is the saved one.
                 if data and engine is self.follower.engine() and revision_of(data) == engine.revision:
                     self._saved.write(data)
+                    self._adopted = engine.revision
             except (StackError, StoreError) as error:
                 # Such as a full disk. What is served stays as it is, and this is tried again.
                 logger.error("%s; the rules before are served", error)  # noqa: TRY400  # its text says it
                 await asyncio.sleep(AGAIN_S)
                 self._wanted.set()
+
+    async def _settled(self) -> None:
+        """Wait until every process serves the rules that were saved last: none may decide by those before, whose clusters go next."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SETTLE_S):
+                while self._adopted is not None and self._resolvers.revision != self._adopted:
+                    await self._resolvers.changed()
 
     async def _report(self) -> None:
         while True:

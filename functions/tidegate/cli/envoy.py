@@ -147,9 +147,9 @@ async def _until_signal(settings: Settings, folder: Path, host: str, port: int, 
         asyncio.get_running_loop().add_signal_handler(number, signalled.set)
     bundles, registry = resolver_stores(settings)
     assert registry is not None
-    with reserved(["127.0.0.1:0"]) as places:
-        ((resolver_host, resolver_port),) = places.ports
-        options = _options(settings, folder, host, port, (f"{resolver_host}:{resolver_port}",))
+    # A place for each, so that Envoy leaves out one that hangs.
+    with reserved(["127.0.0.1:0"] * workers, is_shared=False) as places:
+        options = _options(settings, folder, host, port, tuple(f"{place}:{number}" for place, number in places.ports))
         # Requests are logged once, by what carries them.
         resolvers = Resolvers(replace(settings, access_log=None), folder, places, workers)
         admin = Admin(folder / ADMIN)

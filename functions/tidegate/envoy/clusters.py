@@ -42,10 +42,10 @@ def clusters(
                 "alt_stat_name": name.replace(":", "_"),
                 **(_named(name, shape, fleet, is_rpc) if is_named else _discovered(name, eds_folder)),
                 "connect_timeout": f"{connect_timeout_ms / 1000:.3f}s",
-                "load_balancing_policy": {"policies": [{"typed_extension_config": _least_request()}]},
+                "load_balancing_policy": {"policies": [{"typed_extension_config": least_request()}]},
                 "ignore_health_on_host_removal": True,
                 "health_checks": [_health_check()],
-                "outlier_detection": _outliers(),
+                "outlier_detection": outliers(failures=5, ejected_s=5),
                 "circuit_breakers": {"thresholds": [_limits()]},
                 "typed_extension_protocol_options": {_OPTIONS: _protocol(is_rpc=is_rpc)},
             }
@@ -102,7 +102,8 @@ def _named(name: str, shape: Shape, fleet: Fleet, is_rpc: bool) -> Json:
     }
 
 
-def _least_request() -> Json:
+def least_request() -> Json:
+    """Return the policy that the least busy endpoint is asked."""
     # All endpoints are compared, as a shard has few; one that has come back gets more and more.
     return {
         "name": "envoy.load_balancing_policies.least_request",
@@ -126,18 +127,19 @@ def _health_check() -> Json:
     }
 
 
-def _outliers() -> Json:
+def outliers(failures: int, ejected_s: int) -> Json:
+    """Return when an endpoint is left out: after so many requests in a row without an answer, for so many seconds at first."""
     # An answer never ejects an endpoint: it may be one model's. Connections that fail and time out do.
     return {
         "split_external_local_origin_errors": True,
-        "consecutive_local_origin_failure": 5,
+        "consecutive_local_origin_failure": failures,
         "enforcing_consecutive_local_origin_failure": 100,
         "enforcing_consecutive_5xx": 0,
         "enforcing_consecutive_gateway_failure": 0,
         "enforcing_success_rate": 0,
         "enforcing_local_origin_success_rate": 0,
         "interval": "1s",
-        "base_ejection_time": "5s",
+        "base_ejection_time": f"{ejected_s}s",
         "max_ejection_percent": 50,
     }
 

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tidegate.envoy.clusters import TYPES, Json, assignment, assignment_file, clusters
+from tidegate.envoy.clusters import TYPES, Json, assignment, assignment_file, clusters, least_request, outliers
 from tidegate.envoy.fleet import Fleet, Server
-from tidegate.envoy.listener import listener
+from tidegate.envoy.listener import RESOLVER_TRIES, listener
 from tidegate.envoy.overload import overload_manager
 from tidegate.envoy.plans import RPC, Shape, cluster_of, shapes
 from tidegate.envoy.routes import RESOLVER, virtual_host
@@ -166,6 +166,9 @@ def _resolver(options: EnvoyOptions) -> Json:
         # One that does not run refuses at once; the time is for one that is busy, and another may be asked in the rest.
         "connect_timeout": f"{options.resolver_timeout_ms / 2000:.3f}s",
         "load_assignment": {"cluster_name": RESOLVER, "endpoints": [{"lb_endpoints": endpoints}]},
+        "load_balancing_policy": {"policies": [{"typed_extension_config": least_request()}]},
+        # A request that has asked one in vain until that one is left out has a try left for another.
+        "outlier_detection": outliers(failures=RESOLVER_TRIES - 1, ejected_s=2),
         "circuit_breakers": {
             "thresholds": [
                 {"max_connections": 256, "max_pending_requests": 4096, "max_requests": 4096, "max_retries": 256}

@@ -12,6 +12,11 @@ from tidegate.envoy.tokens import CALLER_HEADER, Tokens, token_filters, token_re
 
 AUTHORIZE = "/authorize"
 MOST_HEADERS_KB = 64
+RESOLVER_TRIES = 3
+"""How often a request can ask a resolver that hangs, within its time for a decision."""
+
+RESOLVER_RETRIES = 8
+"""How often a request asks again after one that has ended: such a try takes no time, and it takes Envoy some to leave that one out."""
 
 _SHOWN = ("tidegate-rule", "tidegate-model", "tidegate-model-version", "tidegate-variant", "tidegate-cell", "tidegate-revision", "tidegate-reason")  # fmt: skip
 
@@ -90,7 +95,7 @@ _OURS = ("x-tidegate-", "x-envoy-", "tidegate-param-")
 
 
 def _authorization(timeout_ms: int) -> Json:
-    longest_ms = max(1.0, timeout_ms / 10)
+    try_ms = max(1.0, timeout_ms / RESOLVER_TRIES)
     return {
         "@type": f"{FILTERS}.ext_authz.v3.ExtAuthz",
         "http_service": {
@@ -113,11 +118,11 @@ def _authorization(timeout_ms: int) -> Json:
             # A resolver that ended does not end the request.
             "retry_policy": {
                 "retry_on": "connect-failure,refused-stream,reset",
-                "num_retries": 2,
-                # Envoy gives a try ten times the longest interval: a resolver that is slow has the whole time.
+                "num_retries": RESOLVER_RETRIES,
+                # Envoy gives each try the longest interval as its time; the intervals themselves never get that long.
                 "retry_back_off": {
-                    "base_interval": f"{min(2.0, longest_ms) / 1000:.4f}s",
-                    "max_interval": f"{longest_ms / 1000:.4f}s",
+                    "base_interval": f"{min(2.0, try_ms) / 1000:.4f}s",
+                    "max_interval": f"{try_ms / 1000:.4f}s",
                 },
             },
         },

@@ -1,0 +1,102 @@
+"""How long Envoy waits for a resolver that is slow, and that it asks another in place of one that hangs."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from click.testing import CliRunner
+from tidegate.bootstrap.envoy import find_envoy
+from tidegate.cli import main
+
+from tests.support.processes import end, reserve_port
+from tests.support.stack import eventually
+
+from .conftest import OPEN, ask, write_directory
+
+RESOLVER_MS = 3000
+SLOW_S = 0.5
+"""More than a tenth of that, and less than a third."""
+
+
+class Refusing(BaseHTTPRequestHandler):
+    """A resolver that refuses each request, after a while: callers see by whom they are answered."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        time.sleep(SLOW_S)
+        self.send_response(429)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def slow() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Refusing)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@contextlib.contextmanager
+def hanging() -> Iterator[str]:
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as server:
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+@contextlib.contextmanager
+def envoy(folder: Path, *resolvers: str) -> Iterator[int]:
+    """Run Envoy with some resolvers; its port."""
+    write_directory(folder / "rules", open=OPEN.replace("degraded: second/1\n", ""))
+    (folder / "fleet.json").write_text("{}")
+    port = reserve_port()
+    arguments = ["--rules", str(folder / "rules"), "--fleet", str(folder / "fleet.json"), "--port", str(port)]
+    named = [part for each in resolvers for part in ("--resolver", each)]
+    environment = {"TIDEGATE_RESOLVER_TIMEOUT_MS": str(RESOLVER_MS)}
+    done = CliRunner().invoke(
+        main, ["envoy", "config", *arguments, *named, "--out", str(folder / "out")], env=environment
+    )
+    assert done.exit_code == 0, done.output
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [str(find_envoy(None)), "-c", done.stdout.strip(), "--disable-hot-restart", "--concurrency", "1"],
+            stdout=subprocess.PIPE,
+            stderr=log,
+        )
+    try:
+
+        def listens() -> bool:
+            with contextlib.suppress(OSError):
+                socket.create_connection(("127.0.0.1", port)).close()
+                return True
+            return False
+
+        assert eventually(listens, most_s=0.1), (folder / "log").read_text()
+        yield port
+    finally:
+        end(process, 60)
+
+
+def test_one_that_is_slow_is_waited_for(tmp_path: Path) -> None:
+    with slow() as resolver, envoy(tmp_path, resolver) as port:
+        assert ask(port, "/v2/models/open/infer").status == 429
+
+
+def test_another_is_asked_in_place_of_one_that_hangs(tmp_path: Path) -> None:
+    with slow() as resolver, hanging() as hung, envoy(tmp_path, hung, resolver) as port:
+        assert {ask(port, "/v2/models/open/infer").status for _ in range(2)} == {429}
