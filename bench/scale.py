@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from tidegate.console.processes import process_figures
 from tidegate.rules import load_bundle
 
 from bench import resolver, rule_sets
+from bench.bare_resolver import bare_resolver
 from bench.decide import decide_all, timed
 from bench.envoy import ROUTING_HEADER, envoy, free_port
 from bench.gateway import CONTEXT, MEMBERS
@@ -34,7 +35,7 @@ CONNECTIONS = 64
 SIZES = {"1 kB": (256, 300), "100 kB": (25_600, 150), "1 MB": (262_144, 50)}
 """The FP32 values of each body, which are also the answer's, and the requests in a round of latencies."""
 
-DIRECT, ENVOY, RESOLVED, GATEWAY = "direct", "plain Envoy", "Envoy + resolver", "gateway"
+DIRECT, ENVOY, BARE, RESOLVED, GATEWAY = "direct", "plain Envoy", "Envoy + bare resolver", "Envoy + resolver", "gateway"
 PATH = "/v2/models/echo/infer"
 RULES = 1_000
 
@@ -75,30 +76,38 @@ class Measured:
 
 def run() -> str:
     """Measure, and give the section of the report as Markdown."""
-    with (
-        stack("bench/rules", "bench/models") as url,
-        tempfile.TemporaryDirectory() as folder,
-        _resolved(url, Path(folder)) as (port, carriers, deciders),
-    ):
+    with _planes() as planes:
+        for plane in planes.values():
+            _hold(plane.processes)
+        measured = {size: _measured(planes, *SIZES[size]) for size in SIZES}
+        memory = {name: plane.memory_mb() for name, plane in planes.items() if plane.processes}
+    return _report(measured, memory)
+
+
+@contextmanager
+def _planes() -> Iterator[dict[str, Plane]]:
+    with ExitStack() as running:
+        url = running.enter_context(stack("bench/rules", "bench/models"))
+        folder = running.enter_context(tempfile.TemporaryDirectory())
         fleet = read_fleet(url)
         endpoint = fleet["shards"][0]["endpoints"][0]["url"]
-        with envoy(endpoint, "alpha") as plain:
-            contexts = [
-                {"Tidegate-Context": json.dumps(CONTEXT | {"member_id": str(1138 + number)})}
-                for number in range(MEMBERS)
-            ]
-            gateway = (fleet["gateway"]["pid"],)
-            planes = {
-                DIRECT: Plane(urlsplit(endpoint).port or 80, [{}]),
-                ENVOY: Plane(plain, [{ROUTING_HEADER: "alpha"}], _proxies(os.getpid())),
-                RESOLVED: Plane(port, contexts, (*carriers, *deciders), deciders),
-                GATEWAY: Plane(urlsplit(url).port or 80, contexts, gateway, gateway),
-            }
-            for plane in planes.values():
-                _hold(plane.processes)
-            measured = {size: _measured(planes, *SIZES[size]) for size in SIZES}
-            memory = {name: plane.memory_mb() for name, plane in planes.items() if plane.processes}
-    return _report(measured, memory)
+        plain = running.enter_context(envoy(endpoint, "alpha"))
+        plain_pids = _proxies(os.getpid())
+        bare_port, bare_pid = running.enter_context(bare_resolver("alpha"))
+        bare = running.enter_context(envoy(endpoint, "alpha", resolver_port=bare_port))
+        bare_pids = tuple(set(_proxies(os.getpid())) - set(plain_pids))
+        resolved, carriers, deciders = running.enter_context(_resolved(url, Path(folder)))
+        contexts = [
+            {"Tidegate-Context": json.dumps(CONTEXT | {"member_id": str(1138 + number)})} for number in range(MEMBERS)
+        ]
+        gateway = (fleet["gateway"]["pid"],)
+        yield {
+            DIRECT: Plane(urlsplit(endpoint).port or 80, [{}]),
+            ENVOY: Plane(plain, [{ROUTING_HEADER: "alpha"}], plain_pids),
+            BARE: Plane(bare, contexts, (*bare_pids, bare_pid), (bare_pid,)),
+            RESOLVED: Plane(resolved, contexts, (*carriers, *deciders), deciders),
+            GATEWAY: Plane(urlsplit(url).port or 80, contexts, gateway, gateway),
+        }
 
 
 def _measured(planes: dict[str, Plane], values: int, requests: int) -> Measured:
@@ -107,7 +116,7 @@ def _measured(planes: dict[str, Plane], values: int, requests: int) -> Measured:
     for name, plane in planes.items():
         latencies_ms(plane.peer(name, values), requests // 2)
     for turn in range(ROUNDS):
-        for name in [*planes][turn % 4 :] + [*planes][: turn % 4]:
+        for name in [*planes][turn % len(planes) :] + [*planes][: turn % len(planes)]:
             plane, peer = planes[name], planes[name].peer(name, values)
             measured.p50_ms[name].append(statistics.median(latencies_ms(peer, requests)))
             before = plane.cpu_s(plane.processes), plane.cpu_s(plane.python)
@@ -176,7 +185,8 @@ def _report(measured: dict[str, Measured], memory: dict[str, float]) -> str:
         f"{1e6 / decide_us:,.0f} and {1e6 / resolve_us:,.0f} per second and core.",
         "",
         "Below, each plane is held to one core, and carries the request of the section before to one real Triton, whose clients share the machine. "
-        f"Envoy with a resolver has one process of it. Throughput is that of {CONNECTIONS} connections; CPU time is the kernel's count for all of a "
+        "Envoy with a resolver has one process of it; the bare one gives every question the same answer, and no filter of Tidegate is around it, "
+        f"so it bounds what a resolver in another process can reach. Throughput is that of {CONNECTIONS} connections; CPU time is the kernel's count for all of a "
         f"plane's processes, and what of it is Python. A core carries a million of microseconds divided by it. Medians of {ROUNDS} interleaved rounds.",
         "",
         "| size | | added p50, ms | of plain Envoy | answers/s | of plain Envoy | CPU µs of a request | of that Python | requests/s of a core |",
@@ -184,7 +194,7 @@ def _report(measured: dict[str, Measured], memory: dict[str, float]) -> str:
     ]
     for size, each in measured.items():
         rates = {name: statistics.median(found) for name, found in each.per_s.items()}
-        for name in (ENVOY, RESOLVED, GATEWAY):
+        for name in (ENVOY, BARE, RESOLVED, GATEWAY):
             added, cpu_us = each.added_ms(name), statistics.median(each.cpu_us[name])
             lines.append(
                 f"| {size} | {name} | {added:.3f} | {added / each.added_ms(ENVOY):.2f} | {rates[name]:,.0f} | {rates[name] / rates[ENVOY]:.2f} "
