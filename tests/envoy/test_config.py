@@ -34,7 +34,11 @@ rules:
 def run(folder: Path, *arguments: str, servers: object = SERVERS) -> Result:
     (folder / "fleet.json").write_text(json.dumps(servers))
     given = ["--rules", str(folder / "rules"), "--fleet", str(folder / "fleet.json"), "--out", str(folder / "out")]
-    return CliRunner().invoke(main, ["envoy", "config", *given, "--resolver", "127.0.0.1:8090", *arguments])
+    # With the log, whose filters Envoy checks too.
+    variables = {"TIDEGATE_ACCESS_LOG": str(folder / "access.log")}
+    return CliRunner(env=variables).invoke(
+        main, ["envoy", "config", *given, "--resolver", "127.0.0.1:8090", *arguments]
+    )
 
 
 def test_envoy_accepts_it_and_what_only_a_gateway_does_is_named(tmp_path: Path) -> None:

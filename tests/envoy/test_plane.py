@@ -347,7 +347,10 @@ def test_the_log_has_the_lines_of_the_gateway(plane: Plane) -> None:
         traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
         **context(country="NO"),
     )
+    unasked = {"X-Request-Id": "log-0", "Tidegate-Objective": "versions"}
+    ask(plane.port, "/v2/health/live", unasked, "GET")
     plane.infer("/v2/models/nothing/infer", X_Request_Id="log-2" + 1000 * "x", Tidegate_Objective="versions")
+    plane.infer(f"/v2/models/{300 * 'n'}/infer", X_Request_Id="log-3", traceparent="00-0af7-01-01")
     found = eventually(lambda: _logged(plane, "log-1"))
     assert found["took_ms"] >= 0
     expected = {
@@ -358,6 +361,10 @@ def test_the_log_has_the_lines_of_the_gateway(plane: Plane) -> None:
     refused = eventually(lambda: _logged(plane, "log-2"))
     assert len(refused["request_id"]) == 256
     assert {"objective": "nothing", "outcome": "refused", "status": 404}.items() <= refused.items()
+    long = eventually(lambda: _logged(plane, "log-3"))
+    assert long["objective"] == 256 * "n"
+    assert "trace_id" not in long
+    assert _logged(plane, "log-0") is None, "a header makes no request of an objective"
 
 
 def test_a_model_that_is_not_served_on_one_server_is_asked_elsewhere(plane: Plane) -> None:

@@ -7,8 +7,9 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from tidegate.envoy.clusters import Json, assignment, clusters
+from tidegate.envoy.clusters import assignment, clusters
 from tidegate.envoy.config import EnvoyOptions, bootstrap, route_file
+from tidegate.envoy.filters import Json
 from tidegate.envoy.fleet import Fleet
 from tidegate.envoy.plans import RPC, cluster_of, shapes
 from tidegate.errors import StackError

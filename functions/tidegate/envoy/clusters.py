@@ -9,16 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from hashlib import sha256
-from typing import Any
 
+from tidegate.envoy.filters import ANY, TYPES, Json, both, http_filter, none_of, of_answer, of_request, script
 from tidegate.envoy.fleet import Fleet, Server
 from tidegate.envoy.plans import RPC, Shape, cluster_of
-from tidegate.envoy.scripts import ATTEMPT, STEP_HEADER
+from tidegate.envoy.scripts import ASK, JUDGE, MOVED_HEADER, RETRY_HEADER, STEP_HEADER
 
-Json = dict[str, Any]
-
-TYPES = "type.googleapis.com"
-FILTERS = f"{TYPES}/envoy.extensions.filters.http"
 _OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _WHOLE_PRIORITY = 1_000_000
 """A priority gets all requests as long as one of its endpoints is healthy: a fallback is another model. In percent."""
@@ -47,7 +43,7 @@ def clusters(
                 "health_checks": [_health_check()],
                 "outlier_detection": outliers(failures=5, ejected_s=5),
                 "circuit_breakers": {"thresholds": [_limits()]},
-                "typed_extension_protocol_options": {_OPTIONS: _protocol(is_rpc=is_rpc)},
+                "typed_extension_protocol_options": {_OPTIONS: _protocol(is_rpc=is_rpc, has_steps=len(shape) > 1)},
             }
 
 
@@ -154,17 +150,7 @@ def _limits() -> Json:
     }
 
 
-def _protocol(*, is_rpc: bool) -> Json:
-    metadata = "%UPSTREAM_METADATA(tidegate:step)%"
-    step = {
-        "append": {"header": {"key": STEP_HEADER, "value": metadata}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
-    }
-    shown = {
-        "append": {
-            "header": {"key": "tidegate-shard", "value": "%UPSTREAM_METADATA(tidegate:shard)%"},
-            "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
-        }
-    }
+def _protocol(*, is_rpc: bool, has_steps: bool) -> Json:
     protocol = "http2_protocol_options" if is_rpc else "http_protocol_options"
     return {
         "@type": f"{TYPES}/{_OPTIONS}",
@@ -172,13 +158,33 @@ def _protocol(*, is_rpc: bool) -> Json:
         "common_http_protocol_options": {"idle_timeout": "60s"},
         # For each attempt, once its endpoint is known. An answer passes them from the last to the first.
         "http_filters": [
-            http_filter("step", "header_mutation.v3.HeaderMutation", mutations={"request_mutations": [step]}),
-            http_filter("attempt", "lua.v3.Lua", default_source_code={"inline_string": ATTEMPT}),
-            http_filter("place", "header_mutation.v3.HeaderMutation", mutations={"response_mutations": [step, shown]}),
+            *(_asking(is_rpc=is_rpc) if is_rpc or has_steps else ()),
+            # Over gRPC, an error without a message has its status among the headers.
+            script("judge", JUDGE, unless=both(_SUCCEEDED, none_of(of_answer("grpc-status", ANY)))),
+            http_filter(
+                "place",
+                "header_mutation.v3.HeaderMutation",
+                mutations={"response_mutations": [{"remove": RETRY_HEADER}, _STEP, _set("tidegate-shard", "shard")]},
+            ),
             http_filter("codec", "upstream_codec.v3.UpstreamCodec"),
         ],
     }
 
 
-def http_filter(name: str, kind: str, **config: Any) -> Json:
-    return {"name": name, "typed_config": {"@type": f"{FILTERS}.{kind}", **config}}
+def _asking(*, is_rpc: bool) -> tuple[Json, Json]:
+    """Return the filters that set which model an attempt asks for: the route has set that of the first step over HTTP."""
+    is_first = both(of_request(STEP_HEADER, {"exact": "0"}), none_of(of_request(MOVED_HEADER, ANY)))
+    return (
+        http_filter("step", "header_mutation.v3.HeaderMutation", mutations={"request_mutations": [_STEP]}),
+        script("ask", ASK, unless=None if is_rpc else is_first),
+    )
+
+
+def _set(header: str, member: str) -> Json:
+    """Return the mutation that sets a header to a member of the endpoint's metadata."""
+    value = f"%UPSTREAM_METADATA(tidegate:{member})%"
+    return {"append": {"header": {"key": header, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}}
+
+
+_STEP = _set(STEP_HEADER, "step")
+_SUCCEEDED = of_answer(":status", {"exact": "200"})

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tidegate.envoy.clusters import TYPES, Json, assignment, assignment_file, clusters, least_request, outliers
+from tidegate.envoy.clusters import assignment, assignment_file, clusters, least_request, outliers
+from tidegate.envoy.filters import TYPES, Json
 from tidegate.envoy.fleet import Fleet, Server
 from tidegate.envoy.listener import RESOLVER_TRIES, listener
 from tidegate.envoy.overload import overload_manager

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from tidegate.envoy.clusters import FILTERS, TYPES, Json, http_filter
+from tidegate.envoy.access_log import access_logs, notes
+from tidegate.envoy.filters import ANY, FILTERS, TYPES, Json, both, http_filter, none_of, of_answer, of_request, script
 from tidegate.envoy.plans import PATH_HEADER, PLAN_HEADER, SHARD_HEADER
 from tidegate.envoy.routes import RESOLVER
-from tidegate.envoy.scripts import DECIDED, ENTER, METADATA
+from tidegate.envoy.scripts import ENTER, FAILED_OPEN, STEP_HEADER, UNDECIDED
 from tidegate.envoy.tokens import CALLER_HEADER, Tokens, token_filters, token_refusals
 
 AUTHORIZE = "/authorize"
@@ -60,9 +59,9 @@ def listener(
         "use_remote_address": True,
         "preserve_external_request_id": True,
         "server_header_transformation": "PASS_THROUGH",
-        "http_filters": _filters(resolver_timeout_ms, tokens),
+        "http_filters": _filters(resolver_timeout_ms, tokens, is_logged=log is not None),
         **({} if tokens is None else {"local_reply_config": token_refusals()}),
-        "access_log": [] if log is None else [_access_log(log)],
+        "access_log": [] if log is None else access_logs(log),
     }
     http = {"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}
     return {
@@ -72,7 +71,7 @@ def listener(
     }
 
 
-def _filters(resolver_timeout_ms: int, tokens: Tokens | None) -> list[Json]:
+def _filters(resolver_timeout_ms: int, tokens: Tokens | None, *, is_logged: bool) -> list[Json]:
     ours = _OURS if tokens is None else (*_OURS, CALLER_HEADER)
     mine = [{"remove_on_match": {"key_matcher": {"prefix": each, "ignore_case": True}}} for each in ours]
     hidden = [{"remove_on_match": {"key_matcher": {"prefix": "x-tidegate-", "ignore_case": True}}}]
@@ -84,13 +83,21 @@ def _filters(resolver_timeout_ms: int, tokens: Tokens | None) -> list[Json]:
             mutations={"request_mutations": mine, "response_mutations": hidden},
         ),
         *(() if tokens is None else token_filters(tokens)),
-        http_filter("enter", "lua.v3.Lua", default_source_code={"inline_string": ENTER}),
+        *((notes(),) if is_logged else ()),
+        script("enter", ENTER, unless=_IS_ORDINARY),
         {"name": "authorization", "typed_config": _authorization(resolver_timeout_ms)},
-        http_filter("decided", "lua.v3.Lua", default_source_code={"inline_string": DECIDED}),
+        script("undecided", UNDECIDED, unless=none_of(of_request(FAILED_OPEN, ANY))),
         http_filter("router", "router.v3.Router"),
     ]
 
 
+_IS_ORDINARY = both(
+    of_answer(":status", {"exact": "200"}),
+    of_answer(STEP_HEADER, {"exact": "0"}),
+    # An RPC's error, and an answer without a decision.
+    none_of(of_answer("grpc-status", ANY)),
+    none_of(of_answer("tidegate-reason", {"exact": "degraded"})),
+)
 _OURS = ("x-tidegate-", "x-envoy-", "tidegate-param-")
 
 
@@ -140,44 +147,3 @@ def _authorization(timeout_ms: int) -> Json:
 
 def _patterns(*patterns: Json) -> Json:
     return {"patterns": list(patterns)}
-
-
-def _access_log(file: str) -> Json:
-    def known(name: str) -> str:
-        return f"%DYNAMIC_METADATA({METADATA}:{name})%"
-
-    line: dict[str, Any] = {
-        "service": "envoy",
-        "time": "%START_TIME(%Y-%m-%dT%H:%M:%S.%3fZ)%",
-        "objective": known("objective"),
-        "outcome": known("outcome"),
-        "took_ms": "%DURATION%",
-        "status": "%RESPONSE_CODE%",
-        "caller": "%REQ(X-TIDEGATE-CALLER)%",
-        "traffic": "%REQ(X-TIDEGATE-TRAFFIC)%",
-        "rule": "%RESP(TIDEGATE-RULE)%",
-        "reason": "%RESP(TIDEGATE-REASON)%",
-        "model": "%RESP(TIDEGATE-MODEL)%",
-        "revision": "%RESP(TIDEGATE-REVISION)%",
-        "version": known("version"),
-        "variant": "%RESP(TIDEGATE-VARIANT)%",
-        "cell": "%RESP(TIDEGATE-CELL)%",
-        "attempts": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
-        "shard": "%RESP(TIDEGATE-SHARD)%",
-        "trace_id": known("trace_id"),
-        "request_id": "%REQ(X-REQUEST-ID):256%",
-    }
-    return {
-        "name": "envoy.access_loggers.file",
-        "filter": {
-            "metadata_filter": {
-                "matcher": {"filter": METADATA, "path": [{"key": "objective"}], "value": {"present_match": True}},
-                "match_if_key_not_found": False,
-            }
-        },
-        "typed_config": {
-            "@type": f"{TYPES}/envoy.extensions.access_loggers.file.v3.FileAccessLog",
-            "path": file,
-            "log_format": {"json_format": line, "omit_empty_values": True},
-        },
-    }

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from tidegate.envoy.clusters import TYPES, Json
+from tidegate.envoy.filters import TYPES, Json
 
 OWN_BYTES: Final = 256 * 1024 * 1024
 """The heap that Envoy has for itself, besides what it holds of requests and answers."""

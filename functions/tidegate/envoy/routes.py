@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tidegate.envoy.clusters import TYPES, Json
+from tidegate.envoy.filters import TYPES, Json
 from tidegate.envoy.plans import (
     PATH_HEADER,
     RPC,
@@ -163,7 +163,9 @@ def _degraded(engine: Engine, objective: str, target: Target, default_timeout_ms
                 },
                 "route": {**route, "cluster": RPC + cluster},
                 "metadata": {
-                    "filter_metadata": {each: {"plan": rpc_plan([target], appended)} for each in ("attempt", "enter")}
+                    "filter_metadata": {
+                        each: {"plan": rpc_plan([target], appended)} for each in ("ask", "judge", "enter")
+                    }
                 },
             }
 

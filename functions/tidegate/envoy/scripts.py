@@ -5,13 +5,15 @@ https://www.envoyproxy.io/docs/envoy/latest/configuration/http/http_filters/lua_
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Final
 
 from tidegate.envoy.plans import CODE_HEADER, PLAN_HEADER
 
 STEP_HEADER: Final = "x-tidegate-step"
 """The step of the endpoint that an attempt is sent to, from 0, in the request; in its answer, that of the endpoint that answered."""
+
+MOVED_HEADER: Final = "x-tidegate-moved"
+"""In a request whose path a script has set: its next attempt has the same headers."""
 
 RETRY_HEADER: Final = "x-tidegate-retry"
 """In an answer of a server: why the next place is tried."""
@@ -44,24 +46,6 @@ end
 """
 
 _ENTER: Final = f"""
-function envoy_on_request(handle)
-  local headers = handle:headers()
-  local data = handle:streamInfo():dynamicMetadata()
-  local objective = string.match(headers:get(":path"), "^/v2/models/([^/?]+)")
-  if objective == nil and string.sub(headers:get("content-type") or "", 1, 16) == "application/grpc" then
-    objective = headers:get("tidegate-objective")
-  end
-  if objective then
-    data:set("{METADATA}", "objective", string.sub(objective, 1, 256))
-  end
-  -- Replaced once there is an answer.
-  data:set("{METADATA}", "outcome", "left")
-  local trace = string.match(headers:get("traceparent") or "", "^00%-(%x+)%-%x+%-%x%x$")
-  if trace and #trace == 32 then
-    data:set("{METADATA}", "trace_id", trace)
-  end
-end
-
 local function outcome_of(headers, step)
   local status = tonumber(headers:get(":status"))
   local code = tonumber(headers:get("grpc-status") or "0")
@@ -98,48 +82,25 @@ function envoy_on_response(handle)
     headers:replace(":status", "503")
     headers:replace("retry-after", "1")
   end
-  local data = handle:streamInfo():dynamicMetadata()
-  data:set("{METADATA}", "outcome", outcome_of(headers, step))
-  local version = tonumber(headers:get("tidegate-model-version") or "")
-  if version then
-    data:set("{METADATA}", "version", version)
-  end
+  handle:streamInfo():dynamicMetadata():set("{METADATA}", "outcome", outcome_of(headers, step))
 end
 """
 
 ENTER: Final = _COMMON + _ENTER
-"""For each request of a caller: what the log needs, and which target answered."""
+"""For an answer that is not the decided target's success: which target answered, and the log's `outcome`."""
 
-DECIDED: Final = f"""
+UNDECIDED: Final = """
 function envoy_on_request(handle)
   -- The route was chosen before the resolver was asked.
-  if handle:headers():get("{FAILED_OPEN}") then
-    handle:clearRouteCache()
-  end
+  handle:clearRouteCache()
 end
 """
-"""For each request that may pass."""
+"""For a request that no resolver has decided."""
 
-# Triton's own texts; see `tidegate.oip.error_texts`.
-_ATTEMPT: Final = f"""
-local LONGEST = 1024
+_ASK: Final = f"""
 local LARGEST = 2147483647
 local MOST_FIELDS = 16384
 local VARINT = "^[\\128-\\255]*[^\\128-\\255]"
-
-local function is_not_served(text)
-  text = string.gsub(text, "^%[request id: [^%]]*%] ", "")
-  local ensembles
-  repeat
-    text, ensembles = string.gsub(text, "^in ensemble '[^']*', ", "")
-  until ensembles == 0
-  local rest = string.match(text, "^Request for unknown model: '[^']*' (.*)$")
-  if rest == nil then
-    return false
-  end
-  rest = string.gsub(rest, "^version %d+ ", "")
-  return rest == "is not found" or rest == "has no available versions" or rest == "is not at ready state"
-end
 
 -- Return a reader of a message's fields, which comes in parts; called without one, it tells whether a field has just ended.
 local function reader()
@@ -227,7 +188,30 @@ function envoy_on_request(handle)
     append(handle, (string.gsub(asked, "%x%x", function(digits) return string.char(tonumber(digits, 16)) end)))
   else
     headers:replace(":path", asked)
+    headers:replace("{MOVED_HEADER}", "true")
   end
+end
+"""
+
+ASK: Final = _COMMON + _ASK
+"""For an attempt at a server: the model of its step, over HTTP in the path and over gRPC behind the message."""
+
+# Triton's own texts; see `tidegate.oip.error_texts`.
+_JUDGE: Final = f"""
+local LONGEST = 1024
+
+local function is_not_served(text)
+  text = string.gsub(text, "^%[request id: [^%]]*%] ", "")
+  local ensembles
+  repeat
+    text, ensembles = string.gsub(text, "^in ensemble '[^']*', ", "")
+  until ensembles == 0
+  local rest = string.match(text, "^Request for unknown model: '[^']*' (.*)$")
+  if rest == nil then
+    return false
+  end
+  rest = string.gsub(rest, "^version %d+ ", "")
+  return rest == "is not found" or rest == "has no available versions" or rest == "is not at ready state"
 end
 
 local function has_next(handle, step)
@@ -271,85 +255,9 @@ function envoy_on_response(handle)
   local headers = handle:headers()
   if reason then
     headers:replace("{RETRY_HEADER}", reason)
-  else
-    headers:remove("{RETRY_HEADER}")
   end
 end
 """
 
-ATTEMPT: Final = _COMMON + _ATTEMPT
-"""For each attempt at a server: the model of its step, over HTTP in the path and over gRPC behind the message; and whether the next place
-is tried."""
-
-_CALLER: Final = """
-local function accepts(found, wanted)
-  if type(found) ~= "table" then
-    return wanted[found or ""] == true
-  end
-  for _, each in pairs(found) do
-    if wanted[each] then
-      return true
-    end
-  end
-  return false
-end
-
-local function has_scope(claims)
-  if next(SCOPES) == nil then
-    return true
-  end
-  local found = claims["scope"] or claims["scp"]
-  if type(found) ~= "string" then
-    return accepts(found, SCOPES)
-  end
-  for each in string.gmatch(found, "%S+") do
-    if SCOPES[each] then
-      return true
-    end
-  end
-  return false
-end
-
--- What no header can hold names no caller.
-local function name_of(value)
-  return type(value) == "string" and string.match(value, "^[ -~]+$") or nil
-end
-
-function envoy_on_request(handle)
-  local headers = handle:headers()
-  if OPEN[string.match(headers:get(":path") or "", "^[^?]*")] then
-    return
-  end
-  local verified = handle:streamInfo():dynamicMetadata():get("envoy.filters.http.jwt_authn")
-  local claims = verified and verified["claims"]
-  local audience = claims and (claims["aud"] or claims["client_id"])
-  if claims == nil or not accepts(audience, AUDIENCE) then
-    handle:respond({[":status"] = "401"}, "")
-    return
-  end
-  if not has_scope(claims) then
-    handle:respond({[":status"] = "403", ["content-type"] = "application/json"}, '{"error":"the token lacks the scope"}')
-    return
-  end
-  local name = name_of(claims[CLAIM]) or name_of(claims["sub"])
-  if name then
-    headers:replace("tidegate-caller", name)
-  end
-end
-"""
-
-
-def token_script(open_paths: Sequence[str], audience: Sequence[str], scopes: Sequence[str], claim: str) -> str:
-    """Return the script that checks the claims of a verified token and names its caller."""
-    sets = {"OPEN": open_paths, "AUDIENCE": audience, "SCOPES": scopes}
-    tables = "".join(
-        f"local {name} = {{{', '.join(f'[{_quoted(each)}] = true' for each in values)}}}\n"
-        for name, values in sets.items()
-    )
-    return f"{tables}local CLAIM = {_quoted(claim)}\n{_CALLER}"
-
-
-def _quoted(text: str) -> str:
-    """Return a text of printable ASCII as a literal of Lua."""
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
+JUDGE: Final = _COMMON + _JUDGE
+"""For an answer of a server that is no success: whether the next place is tried."""

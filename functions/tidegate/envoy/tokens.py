@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from tidegate.envoy.clusters import TYPES, Json, http_filter
-from tidegate.envoy.scripts import token_script
+from tidegate.envoy.filters import TYPES, Json, http_filter, script
+from tidegate.envoy.token_script import token_script
 from tidegate.errors import SettingsError
 from tidegate.settings import Settings
 
@@ -92,10 +92,10 @@ def token_filters(tokens: Tokens) -> list[Json]:
         *({"match": {"path": each}} for each in OPEN_PATHS),
         {"match": {"prefix": "/"}, "requires": {"provider_name": "callers"}},
     ]
-    script = token_script(OPEN_PATHS, tokens.audience, tokens.scopes, tokens.claim)
+    source = token_script(OPEN_PATHS, tokens.audience, tokens.scopes, tokens.claim)
     return [
         http_filter("tokens", "jwt_authn.v3.JwtAuthentication", providers={"callers": provider}, rules=rules),
-        http_filter("caller", "lua.v3.Lua", default_source_code={"inline_string": script}),
+        script("caller", source),
     ]
 
 
