@@ -129,7 +129,8 @@ def _pictures(url: str) -> dict[str, int]:
 
     FOLDER.mkdir(exist_ok=True)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=list(FLAGS))
+        program = shutil.which("chromium-headless-shell") or shutil.which("chromium")
+        browser = playwright.chromium.launch(executable_path=program, args=list(FLAGS))
         sizes = {picture[0]: _picture(browser, url, *picture) for picture in PICTURES}
         browser.close()
     return sizes
