@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 ROUTING_HEADER = "tidegate-routing-key"
@@ -18,19 +19,26 @@ ROUTING_HEADER = "tidegate-routing-key"
 
 @contextmanager
 def envoy(
-    upstream_url: str, routing_key: str, *, over_http2: bool = False, resolver_port: int | None = None
+    upstream_url: str,
+    routing_key: str,
+    *,
+    over_http2: bool = False,
+    resolver_port: int | None = None,
+    certificate: tuple[Path, Path] | None = None,
 ) -> Iterator[int]:
     """Run Envoy in front of one upstream; gives its port.
 
     `over_http2` is for an upstream that speaks HTTP/2 alone, as gRPC does. Requests whose routing header is `routing_key` go to the upstream,
     all others get 404. With `resolver_port`, the header comes from the answer of the resolver at that port, which `ext_authz` asks before each
-    request. Access logs are off and Envoy chooses its number of workers itself (one per core).
+    request. `certificate` and its key are for TLS. Access logs are off and Envoy chooses its number of workers itself (one per core).
     """
     upstream = urlsplit(upstream_url)
     port = free_port()
     with tempfile.TemporaryDirectory() as directory:
         config = Path(directory, "envoy.json")
         settings = _config(port, upstream.hostname or "", upstream.port or 80, routing_key, over_http2, resolver_port)
+        if certificate is not None:
+            _encrypt(settings, *certificate)
         config.write_text(json.dumps(settings))
         command = [str(Path(sys.executable).with_name("envoy")), "-c", str(config), "--log-level", "error"]
         with Path(directory, "log").open("wb") as log:
@@ -45,7 +53,7 @@ def envoy(
 
 def _config(
     port: int, host: str, upstream_port: int, routing_key: str, over_http2: bool, resolver_port: int | None
-) -> dict[str, object]:
+) -> dict[str, Any]:
     http = "type.googleapis.com/envoy.extensions.filters"
     route = {
         "match": {"prefix": "/", "headers": [{"name": ROUTING_HEADER, "string_match": {"exact": routing_key}}]},
@@ -70,6 +78,16 @@ def _config(
     listener = {"name": "ingress", "address": address, "filter_chains": [{"filters": filters}]}
     clusters = [cluster] if resolver_port is None else [cluster, _cluster("resolver", "127.0.0.1", resolver_port)]
     return {"static_resources": {"listeners": [listener], "clusters": clusters}}
+
+
+def _encrypt(settings: dict[str, Any], certificate: Path, key: Path) -> None:
+    pair = {"certificate_chain": {"filename": str(certificate)}, "private_key": {"filename": str(key)}}
+    context = {
+        "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+        "common_tls_context": {"tls_certificates": [pair], "alpn_protocols": ["h2", "http/1.1"]},
+    }
+    (listener,) = settings["static_resources"]["listeners"]
+    listener["filter_chains"][0]["transport_socket"] = {"name": "tls", "typed_config": context}
 
 
 def _cluster(name: str, host: str, port: int) -> dict[str, object]:

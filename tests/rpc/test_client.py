@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 from tidegate.client import AsyncClient, Client
-from tidegate.errors import DeadlineError, ModelRefusedError
+from tidegate.errors import DeadlineError, ModelRefusedError, UnavailableError
+
+from bench.envoy import envoy
+from tests.support.certificates import self_signed
+from tests.support.parts import need
 
 from .conftest import RpcStack
 
@@ -40,3 +46,38 @@ def test_the_sdk_calls_the_models_of_a_stack_from_a_loop(served: RpcStack, proto
             assert all(each.outputs["OUTPUT1"] == [[0] * 16] for each in answers)
 
     asyncio.run(ask())
+
+
+@pytest.fixture
+def encrypted(served: RpcStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of a proxy with TLS in front of the Triton, whose authority Python trusts."""
+    need("envoy")
+    certificate, key = self_signed(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    with envoy(f"http://{served.triton}", "alpha", over_http2=True, certificate=(certificate, key)) as port:
+        yield f"https://localhost:{port}"
+
+
+def test_rpcs_pass_over_tls(served: RpcStack, encrypted: str) -> None:
+    with Client(served.stack.url, protocol="grpc", proxy=encrypted) as client:
+        answer = client.infer("add", PLAIN)
+        assert (answer.outputs["OUTPUT1"], answer.address) == ([[0] * 16], encrypted)
+
+    async def ask() -> None:
+        async with AsyncClient(served.stack.url, protocol="grpc", proxy=encrypted) as client:
+            assert (await client.infer("add", PLAIN)).outputs["OUTPUT1"] == [[0] * 16]
+
+    asyncio.run(ask())
+
+
+def test_a_server_with_another_authority_gets_no_request(
+    served: RpcStack, encrypted: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "other").mkdir()
+    other, _ = self_signed(tmp_path / "other")
+    monkeypatch.setenv("SSL_CERT_FILE", str(other))
+    with (
+        Client(served.stack.url, protocol="grpc", proxy=encrypted) as client,
+        pytest.raises(UnavailableError),
+    ):
+        client.infer("add", PLAIN, timeout_ms=3000.0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import datetime
 import json
 import ssl
 import threading
@@ -15,10 +14,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
-from cryptography.x509.oid import NameOID
+
+from tests.support.certificates import new_key, self_signed
 
 KEY_ID = "first"
 
@@ -39,10 +38,6 @@ class Issuer:
         signed = f"{_encoded({'alg': 'RS256', 'typ': 'JWT', 'kid': KEY_ID})}.{_encoded(payload)}"
         signature = (key or self.key).sign(signed.encode(), padding.PKCS1v15(), hashes.SHA256())
         return f"{signed}.{_base64(signature)}"
-
-
-def new_key() -> rsa.RSAPrivateKey:
-    return rsa.generate_private_key(public_exponent=65537, key_size=2048)
 
 
 @contextlib.contextmanager
@@ -71,10 +66,10 @@ def issuer(folder: Path, name: str = "https://issuer.example.com/") -> Iterator[
         def log_message(self, *_: object) -> None:
             pass
 
-    certificate = _certificate(folder)
+    certificate, private = self_signed(folder)
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, folder / "issuer.key")
+    context.load_cert_chain(certificate, private)
     server.socket = context.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
@@ -84,29 +79,6 @@ def issuer(folder: Path, name: str = "https://issuer.example.com/") -> Iterator[
         server.shutdown()
         server.server_close()
         thread.join()
-
-
-def _certificate(folder: Path) -> Path:
-    key = new_key()
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    (folder / "issuer.key").write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    file = folder / "issuer.pem"
-    file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    return file
 
 
 def _encoded(value: Any) -> str:

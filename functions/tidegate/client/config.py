@@ -37,9 +37,9 @@ class ClientConfig:
         headers: further headers of requests to the gateway, such as `Authorization`.
         decide: where decisions are made.
         protocol: how models are called.
-        shards: addresses by shard: URLs, or `host:port` for gRPC; or the path of a JSON file with such an object, which is read again when it
+        shards: addresses by shard: URLs, or for gRPC `host:port`, and `https://host:port` with TLS; or the path of a JSON file with such an object, which is read again when it
             changes. None: what the gateway says.
-        proxy: the URL (for gRPC `host:port`) of a proxy that sends each request to the shard in the header `Tidegate-Routing-Key`, in place of `shards`.
+        proxy: the URL (for gRPC as in `shards`) of a proxy that sends each request to the shard in the header `Tidegate-Routing-Key`, in place of `shards`.
         cache_dir: a folder for the last good bundle, so that a process starts while the gateway is down; None: none is kept.
         poll_s: time between two polls of the bundle, while decisions are made (> 0).
         fresh_wait_s: longest time that a decision waits for a poll where the rules were not polled for longer than that, as after a pause.
@@ -91,12 +91,14 @@ def check_address(address: str, protocol: Protocol) -> None:
     """Check the address of a server.
 
     Raises:
-        SettingsError: it is not a URL (`host:port` for gRPC).
+        SettingsError: it is not a URL, or for gRPC neither `host:port` nor `https://host:port`.
     """
     if protocol is Protocol.GRPC:
-        host, _, port = address.rpartition(":")
-        if not host or "/" in address or not port.isdecimal():
-            raise SettingsError(f"{address!r} is not an address for gRPC: write host:port")
+        host, _, port = address.removeprefix("https://").rpartition(":")
+        if not host or "/" in host or not port.isdecimal():
+            raise SettingsError(
+                f"{address!r} is not an address for gRPC: write host:port, or https://host:port with TLS"
+            )
     else:
         check_url(address)
 

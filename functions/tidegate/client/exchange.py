@@ -23,7 +23,7 @@ class Request(NamedTuple):
 
 
 class Rpc(NamedTuple):
-    """A call of the protocol's service over gRPC at `host:port`: `ModelInfer` or `ModelMetadata`, and its message."""
+    """A call of the protocol's service over gRPC at `host:port`, or with TLS at `https://host:port`: `ModelInfer` or `ModelMetadata`, and its message."""
 
     address: str
     method: str

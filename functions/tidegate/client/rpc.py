@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import ssl
+from pathlib import Path
 from typing import Any, Final
 
 from tidegate.client.exchange import Reply, Rpc
@@ -28,6 +30,20 @@ _REFUSED: Final = re.compile("failed to connect|connection refused", re.IGNORECA
 _OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 
 
+def new_channel(address: str, module: Any) -> Any:
+    """Return a channel of `grpc` or `grpc.aio` to `host:port`, or with TLS to `https://host:port`.
+
+    TLS trusts the authorities of Python's `ssl`, where these are in one file, such as that of `SSL_CERT_FILE`; else those of gRPC.
+    """
+    scheme, _, place = address.rpartition("://")
+    if not scheme:
+        return module.insecure_channel(place, options=_OPTIONS)
+    trusted = ssl.get_default_verify_paths().cafile
+    roots = None if trusted is None else Path(trusted).read_bytes()
+    credentials = grpc_module().ssl_channel_credentials(roots)
+    return module.secure_channel(place, credentials, options=_OPTIONS)
+
+
 class RpcChannels:
     """Channels by address, for threads."""
 
@@ -49,7 +65,7 @@ class RpcChannels:
     def _method(self, rpc: Rpc) -> Any:
         channel = self._channels.get(rpc.address)
         if channel is None:
-            channel = self._channels[rpc.address] = grpc_module().insecure_channel(rpc.address, options=_OPTIONS)
+            channel = self._channels[rpc.address] = new_channel(rpc.address, grpc_module())
         return _method_of(channel, rpc)
 
 
@@ -63,7 +79,7 @@ class AsyncRpcChannels:
         """Carry an RPC out. Raises `EndpointError`: no answer of the server came."""
         channel = self._channels.get(rpc.address)
         if channel is None:
-            channel = self._channels[rpc.address] = grpc_module().aio.insecure_channel(rpc.address, options=_OPTIONS)
+            channel = self._channels[rpc.address] = new_channel(rpc.address, grpc_module().aio)
         try:
             message = await _method_of(channel, rpc)(rpc.message, timeout=rpc.timeout_s, metadata=tuple(rpc.metadata))
         except grpc_module().RpcError as error:
