@@ -1,4 +1,4 @@
-"""How long Envoy waits for a resolver that is slow, and that it asks another in place of one that hangs."""
+"""How long Envoy waits for a resolver that is slow, and that it asks another in place of one that hangs or has ended."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from click.testing import CliRunner
 from tidegate.bootstrap.envoy import find_envoy
 from tidegate.cli import main
 
-from tests.support.processes import end, reserve_port
+from tests.support.processes import end, refusing_port, reserve_port
 from tests.support.stack import eventually
 
 from .conftest import OPEN, ask, write_directory
@@ -31,7 +32,7 @@ class Refusing(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_POST(self) -> None:
-        time.sleep(SLOW_S)
+        time.sleep(float(self.headers["X-Pause"]))
         self.send_response(429)
         self.send_header("Content-Length", "0")
         self.end_headers()
@@ -41,7 +42,7 @@ class Refusing(BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def slow() -> Iterator[str]:
+def refusing() -> Iterator[str]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Refusing)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
@@ -92,11 +93,23 @@ def envoy(folder: Path, *resolvers: str) -> Iterator[int]:
         end(process, 60)
 
 
+def status(port: int, pause_s: float) -> int:
+    return ask(port, "/v2/models/open/infer", {"X-Pause": str(pause_s)}).status
+
+
 def test_one_that_is_slow_is_waited_for(tmp_path: Path) -> None:
-    with slow() as resolver, envoy(tmp_path, resolver) as port:
-        assert ask(port, "/v2/models/open/infer").status == 429
+    with refusing() as resolver, envoy(tmp_path, resolver) as port:
+        assert status(port, SLOW_S) == 429
 
 
 def test_another_is_asked_in_place_of_one_that_hangs(tmp_path: Path) -> None:
-    with slow() as resolver, hanging() as hung, envoy(tmp_path, hung, resolver) as port:
-        assert {ask(port, "/v2/models/open/infer").status for _ in range(2)} == {429}
+    with refusing() as resolver, hanging() as hung, envoy(tmp_path, hung, resolver) as port:
+        assert {status(port, 0) for _ in range(2)} == {429}
+
+
+def test_another_is_asked_in_place_of_one_that_has_ended(tmp_path: Path) -> None:
+    ended = f"127.0.0.1:{refusing_port()}"
+    with refusing() as resolver, envoy(tmp_path, ended, resolver) as port, ThreadPoolExecutor(8) as callers:
+        # Long enough that the one that has ended is left out and asked again.
+        found = set(callers.map(lambda _: status(port, 0.05), range(500)))
+    assert found == {429}

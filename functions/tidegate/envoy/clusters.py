@@ -38,7 +38,7 @@ def clusters(
                 "alt_stat_name": name.replace(":", "_"),
                 **(_named(name, shape, fleet, is_rpc) if is_named else _discovered(name, eds_folder)),
                 "connect_timeout": f"{connect_timeout_ms / 1000:.3f}s",
-                "load_balancing_policy": {"policies": [{"typed_extension_config": least_request()}]},
+                "load_balancing_policy": {"policies": [{"typed_extension_config": _least_request()}]},
                 "ignore_health_on_host_removal": True,
                 "health_checks": [_health_check()],
                 "outlier_detection": outliers(failures=5, ejected_s=5),
@@ -98,8 +98,7 @@ def _named(name: str, shape: Shape, fleet: Fleet, is_rpc: bool) -> Json:
     }
 
 
-def least_request() -> Json:
-    """Return the policy that the least busy endpoint is asked."""
+def _least_request() -> Json:
     # All endpoints are compared, as a shard has few; one that has come back gets more and more.
     return {
         "name": "envoy.load_balancing_policies.least_request",

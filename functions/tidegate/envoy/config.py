@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tidegate.envoy.clusters import assignment, assignment_file, clusters, least_request, outliers
+from tidegate.envoy.clusters import assignment, assignment_file, clusters, outliers
 from tidegate.envoy.filters import TYPES, Json
 from tidegate.envoy.fleet import Fleet, Server
 from tidegate.envoy.listener import RESOLVER_TRIES, listener
@@ -167,7 +167,10 @@ def _resolver(options: EnvoyOptions) -> Json:
         # One that does not run refuses at once; the time is for one that is busy, and another may be asked in the rest.
         "connect_timeout": f"{options.resolver_timeout_ms / 2000:.3f}s",
         "load_assignment": {"cluster_name": RESOLVER, "endpoints": [{"lb_endpoints": endpoints}]},
-        "load_balancing_policy": {"policies": [{"typed_extension_config": least_request()}]},
+        # In turn: of one that has ended no request is under way, so the least busy would be that one.
+        "lb_policy": "ROUND_ROBIN",
+        # Else it may take Envoy a second to leave one out.
+        "common_lb_config": {"update_merge_window": "0s"},
         # A request that has asked one in vain until that one is left out has a try left for another.
         "outlier_detection": outliers(failures=RESOLVER_TRIES - 1, ejected_s=2),
         "circuit_breakers": {
