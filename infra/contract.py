@@ -44,6 +44,9 @@ DCGM_PORT: Final = 9400
 AGENT_READY_PATH: Final = "/ready"
 """Answers 200 only while Triton is ready and holds everything that its shard must hold."""
 
+AGENT_POINTER_PATH: Final = "/pointer"
+"""Answers with the pointer to the live revision, for functions that poll it here and not in S3."""
+
 PLAYGROUND_PATHS: Final = (
     ("/v1/objectives", "GET"),
     ("/v1/objectives/{objective}", "GET"),

@@ -26,6 +26,7 @@ ASSUMED: Final = {
     "peak, in averages": 3,
     "KB of request and answer": 2,
     "KB of logs per request": 2,
+    "KB of a poll of the pointer at an agent": 0.5,
     "seconds of one reconciliation": 2,
     "seconds of one probe": 6,
     "publishes a month": 20,
@@ -84,12 +85,19 @@ def cost_lines(assembly: Assembly, shards: Sequence[Shard], settings: Settings) 
     Raises:
         SettingsError: the prices of instance types are not known here.
     """
-    servers = [sum(servers_for(shard, load, len(shards)) for shard in shards) for load in LOADS]
+    servers = [_servers_of(shards, load, len(shards)) for load in LOADS]
+    keepers = [_servers_of([each for each in shards if each.keeps_the_pointer], load, len(shards)) for load in LOADS]
     return [
         *_servers(shards, settings),
         *_standing(assembly, shards, settings),
-        *_by_request(assembly, settings, servers),
+        *_by_request(assembly, settings),
+        *_polls(settings, keepers),
+        *_by_server(servers),
     ]
+
+
+def _servers_of(some: Sequence[Shard], load: Load, shards: int) -> int:
+    return sum(servers_for(each, load, shards) for each in some)
 
 
 def servers_for(shard: Shard, load: Load, shards: int) -> int:
@@ -204,7 +212,7 @@ def _control(settings: Settings) -> Line:
     )
 
 
-def _by_request(assembly: Assembly, settings: Settings, servers: Sequence[int]) -> Iterator[Line]:
+def _by_request(assembly: Assembly, settings: Settings) -> Iterator[Line]:
     ms, gb = billed_ms(), settings.gateway.memory_mib / 1024
     millions = [load.requests / MILLION for load in LOADS]
     first, beyond = PRICES["HTTP API, per million up to 300"], PRICES["HTTP API, per million beyond"]
@@ -229,8 +237,24 @@ def _by_request(assembly: Assembly, settings: Settings, servers: Sequence[int]) 
     yield _line(f"logs ({ASSUMED['KB of logs per request']} KB each)", logs_gb, "log ingestion, per GB", "GB")
     traced = [_traced_per_s(load) * SECONDS / MILLION for load in LOADS]
     yield _line("traces", traced, "trace, per million", "millions")
+
+
+def _polls(settings: Settings, keepers: Sequence[int]) -> Iterator[Line]:
+    """Yield what gateways cost that poll the pointer in S3, or at the agents of `keepers` servers, by load."""
+    what = "gateways poll the pointer every 2 s"
     polls = [load.environments * SECONDS / 2 / MILLION for load in LOADS]
-    yield _line("gateways poll the pointer every 2 s", polls, "S3 GET, per million", "millions")
+    if not settings.pointer_cache:
+        yield _line(what, polls, "S3 GET, per million", "millions")
+        return
+    # An agent reads S3 once a second, and not if nobody asks.
+    reads = [min(each, count * SECONDS / MILLION) for each, count in zip(polls, keepers, strict=True)]
+    yield _line("agents read the pointer every second", reads, "S3 GET, per million", "millions")
+    polled_gb = [each * ASSUMED["KB of a poll of the pointer at an agent"] for each in polls]
+    yield _line(f"{what} at agents", polled_gb, "load balancer capacity unit, per hour", "GB")
+
+
+def _by_server(servers: Sequence[int]) -> Iterator[Line]:
+    """Yield what agents and gateways do by themselves, for the servers of each load."""
     # An agent, of which each server has one, lists the claims with every report.
     reports = [count * SECONDS / 10 / MILLION for count in servers]
     yield _line("agents look at claims every 10 s", reports, "S3 LIST, per million", "millions")

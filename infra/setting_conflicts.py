@@ -71,6 +71,7 @@ def conflicts(settings: Settings) -> list[Conflict]:
         _of_data_plane,
         _of_functions,
         _of_variables,
+        _of_pointer_cache,
         _of_shadows,
         _of_tags,
     )
@@ -208,6 +209,12 @@ def _of_variables(settings: Settings) -> Iterator[Conflict]:
             ProcessSettings.from_environment({PREFIX + name.upper(): str(value)})
         except SettingsError as error:
             yield at, str(error), "see docs/settings.md"
+
+
+def _of_pointer_cache(settings: Settings) -> Iterator[Conflict]:
+    if settings.pointer_cache and "pointer_cache_url" in settings.variables:
+        message = "there are two caches of the pointer: the agents', and the one of pointer_cache_url below variables"
+        yield ("pointer_cache",), message, "delete one of them"
 
 
 def _of_tags(settings: Settings) -> Iterator[Conflict]:

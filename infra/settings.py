@@ -141,6 +141,12 @@ class Settings(Group):
         description="Carry the `shadow` of rules out: a queue, the function `shadow`, and an interface endpoint of SQS. Without it the "
         "gateway's function makes no copies.",
     )
+    pointer_cache: StrictBool = Field(
+        False,
+        description="Have the functions that decide poll the pointer to the live revision at the shard agents, which keep it for a second, "
+        "and not in S3: for more than some 10,000 busy environments "
+        "([what grows with the number of gateways](scale.md#what-grows-with-the-number-of-gateways)).",
+    )
     triton: Triton = Field(default_factory=_all_defaults(Triton), description="The model servers.")
     ami: Ami = Field(default_factory=_all_defaults(Ami), description="The images of the shards' instances.")
     images: Images = Field(

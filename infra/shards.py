@@ -47,6 +47,11 @@ class Shard:
     spot_percent: int
     scale_to_zero: bool
 
+    @property
+    def keeps_the_pointer(self) -> bool:
+        """Whether functions may poll the pointer at its agents: their requests would keep a shard awake, or wake it."""
+        return not self.scale_to_zero
+
 
 def to_shards(specs: Mapping[str, ShardSpec], settings: Settings) -> tuple[Shard, ...]:
     """Return the shards of fleet.yaml, sorted by name."""
@@ -130,6 +135,10 @@ def shard_conflicts(
         if spec.spot_percent is not None and spec.spot_percent != math.floor(spec.spot_percent):
             message = f"spot_percent {spec.spot_percent:g} is not a whole number, and Auto Scaling takes no other"
             found.append((name, "spot_percent", message, "write an integer from 0 to 100"))
+    if settings.pointer_cache and shards and not any(shard.keeps_the_pointer for shard in shards):
+        message = "every shard may be without a server, and the setting pointer_cache needs an agent that always runs"
+        hint = "delete scale_to_zero of a shard, or the setting pointer_cache"
+        found.append((shards[0].name, "scale_to_zero", message, hint))
     return found
 
 

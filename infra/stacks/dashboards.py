@@ -143,6 +143,8 @@ def _fleet(stage: Stage, shards: list[Shard]) -> list[list[cloudwatch.IWidget]]:
 
     with_gpus = [shard for shard in shown if shard.gpus]
     queues = [queue_time_ratio(stage, shard.name).with_(label=shard.name) for shard in shown]
+    # The balancers' own figures do not tell them from requests.
+    included = ", with polls of the pointer" if stage.settings.pointer_cache else ""
     balancers = "{AWS/ApplicationELB,LoadBalancer}"
     named = f'"app/tidegate-{stage.name}-"'
 
@@ -167,12 +169,12 @@ def _fleet(stage: Stage, shards: list[Shard]) -> list[list[cloudwatch.IWidget]]:
             ),
         ],
         [
-            _graph("Requests by shard", search("RequestCount", "Sum")),
-            _graph("Time of servers, p99, s", search("TargetResponseTime", "p99")),
+            _graph(f"Requests by shard{included}", search("RequestCount", "Sum")),
+            _graph(f"Time of servers, p99, s{included}", search("TargetResponseTime", "p99")),
         ],
         [
-            _graph("Server errors by shard", search("HTTPCode_Target_5XX_Count", "Sum")),
-            _graph("Requests without a server", search("HTTPCode_ELB_503_Count", "Sum")),
+            _graph(f"Server errors by shard{included}", search("HTTPCode_Target_5XX_Count", "Sum")),
+            _graph(f"Requests without a server{included}", search("HTTPCode_ELB_503_Count", "Sum")),
         ],
     ]
 

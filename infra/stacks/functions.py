@@ -19,13 +19,13 @@ from constructs import Construct
 from tidegate.aws.layout import MANIFESTS, RULES
 from tidegate.aws.provision import MAX_COPY_RECEIVES
 
-from infra.contract import DCGM_PORT, HANDLER, LIVE
+from infra.contract import AGENT_POINTER_PATH, DCGM_PORT, HANDLER, LIVE
 from infra.function_assets import Assets
 from infra.setting_groups import JwtAuthorizer
 from infra.settings import process_variables
 from infra.stacks.events import COPIES_RETENTION, Events, make_queue
 from infra.stacks.grants import add_grants, add_runtime, explain_role, publishers_policy
-from infra.stacks.network import BALANCER_PORT, ZONE, NetworkStack
+from infra.stacks.network import BALANCER_PORT, POINTER_HOST, POINTER_PORT, ZONE, NetworkStack
 from infra.stacks.parts import Stage, explain, log_group, publish, statement
 from infra.stacks.publishing import PublishJob
 from infra.stacks.storage import StorageStack
@@ -106,6 +106,7 @@ class FunctionsStack(cdk.Stack):
         authorizer = settings.authorizer
         claim = {"TIDEGATE_CALLER_CLAIM": authorizer.caller_claim} if isinstance(authorizer, JwtAuthorizer) else {}
         secret = {"TIDEGATE_MANAGEMENT_SECRET_ARN": storage.management_secret.secret_arn}
+        follows = bucket | registry | self._pointer_variable()
         edge = self._edge_variables()
         has_exporter = settings.triton.dcgm_exporter_tag is not None
         exporter = {"TIDEGATE_GPU_METRICS_PORT": str(DCGM_PORT)} if has_exporter else {}
@@ -130,21 +131,14 @@ class FunctionsStack(cdk.Stack):
                     "Decides, and calls the model",
                     settings.gateway,
                     network.gateway_group,
-                    bucket
-                    | registry
-                    | endpoints
-                    | claim
-                    | edge
-                    | self._queue_variable()
-                    | self._sequence_variables()
-                    | by_rule,
+                    follows | endpoints | claim | edge | self._queue_variable() | self._sequence_variables() | by_rule,
                 ),
                 (
                     "resolve",
                     "Decides, and tells the decision",
                     settings.resolve,
                     network.isolated_group,
-                    bucket | registry | endpoints | claim | edge,
+                    follows | endpoints | claim | edge,
                 ),
             )
         ]
@@ -223,6 +217,12 @@ class FunctionsStack(cdk.Stack):
             variables=variables,
             asynchronous=True,
         )
+
+    def _pointer_variable(self) -> dict[str, str]:
+        """Return where the functions that decide poll the pointer; nothing: in S3."""
+        if not self.stage.settings.pointer_cache:
+            return {}
+        return {"TIDEGATE_POINTER_CACHE_URL": f"http://{POINTER_HOST}:{POINTER_PORT}{AGENT_POINTER_PATH}"}
 
     def _queue_variable(self) -> dict[str, str]:
         """Return the variable of the gateway about the queue of copies, by its name: the queue is created after it."""

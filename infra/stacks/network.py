@@ -23,6 +23,12 @@ ZONE = "tidegate.internal"
 
 BALANCER_PORT = 80
 
+POINTER_PORT = AGENT_PORT
+"""Where a shard's balancer serves its agents' `/pointer`, and nothing else: who may read it need not reach the models."""
+
+POINTER_HOST = f"pointer.agents.{ZONE}"
+"""The balancers of all shards whose agents keep the pointer. No shard's name: a label has no dot."""
+
 
 class NetworkStack(cdk.Stack):
     """The VPC, its security groups and endpoints. Nothing in it is reachable from the internet."""
@@ -117,6 +123,9 @@ class NetworkStack(cdk.Stack):
         _allow(self.gateway_group, self.balancer_group, ec2.Port.tcp(BALANCER_PORT), "requests")
         _allow(self.balancer_group, self.servers_group, http, "requests")
         _allow(self.balancer_group, self.servers_group, ec2.Port.tcp(AGENT_PORT), "health: loaded or not")
+        if self.stage.settings.pointer_cache:
+            for group in (self.gateway_group, self.isolated_group):
+                _allow(group, self.balancer_group, ec2.Port.tcp(POINTER_PORT), "the pointer")
         _allow(self.control_group, self.servers_group, http, "state of models")
         _allow(self.control_group, self.servers_group, ec2.Port.tcp(GRPC_PORT), "loads")
         _allow(self.control_group, self.servers_group, ec2.Port.tcp(METRICS_PORT), "metrics")

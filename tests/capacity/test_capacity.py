@@ -127,6 +127,18 @@ def test_the_agents_cache_takes_the_polls(figures: Path) -> None:
     cached = planes(figures, *arguments, "--cached")["function in the path"]
     assert direct["store_reads_per_s"] == 15_000
     assert cached["store_reads_per_s"] == cached["tritons"] == 5556
+    # Beside the bodies, 15 000 polls/s of 500 bytes are 27 GB an hour.
+    more = [each["dollars_per_million"]["load balancers of shards"] for each in (direct, cached)]
+    assert more[1] - more[0] == pytest.approx(27 * 0.008 / 3600, abs=1e-6)
+
+
+def test_small_requests_cost_the_connections_to_shards_and_to_agents(figures: Path) -> None:
+    arguments = ("--rps", "1000", "--body", "0", "--model-ms", "2998")
+    direct = planes(figures, *arguments)["function in the path"]
+    cached = planes(figures, *arguments, "--cached")["function in the path"]
+    assert direct["environments"] == 3000
+    prices = [each["dollars_per_million"]["load balancers of shards"] for each in (direct, cached)]
+    assert prices == pytest.approx([(2 * 0.0225 + units * 0.008) / 3.6 for units in (1, 2)], abs=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,7 @@ EVERY_CHOICE = {
         "authorizer": {"kind": "jwt", "issuer": "https://issuer.example.com/", "audience": ["operators"]},
         "writes": True,
     },
+    "pointer_cache": True,
     "sequence_key_version": "0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0",
     "nat_gateways": 1,
     "availability_zones": 3,

@@ -136,6 +136,10 @@ WITH_ENVOY = f"data_plane: envoy\nnat_gateways: 1\n{TOKENS}{ENVOY_TEXT}"
         (f"{WITH_ENVOY}  caller_networks: [10.0.0.1/8]\n", "'10.0.0.1/8' is not a private address range"),
         (f"{WITH_ENVOY.replace('/keys', ':8443/keys')}", "lets it connect to port 443 alone (write no port)"),
         (f"{WITH_ENVOY.replace('[a]', '[a b]')}", "a blank is in an audience or a scope"),
+        (
+            "pointer_cache: true\nvariables: {pointer_cache_url: 'https://d1.example.net/live/pointer.json'}\n",
+            "test.yaml:1: there are two caches of the pointer: the agents', and the one of pointer_cache_url",
+        ),
         ("a: [\n", "settings/test.yaml:"),
         ("retain_data: true\nretain_data: false\n", "settings/test.yaml:2: duplicate key 'retain_data'"),
         ("- a\n", "1 error in the settings"),

@@ -86,6 +86,7 @@ SECOND_DEPLOYMENTS: dict[str, Mapping[str, Any]] = {
     "a zone more, and NAT": {"availability_zones": 3, "nat_gateways": 3},
     "snapshots": {"python_version": "3.12", "gateway": {"snap_start": True}},
     "Envoy as the data plane": {"data_plane": "envoy", "envoy": ENVOY, "authorizer": JWT, "nat_gateways": 1},
+    "the pointer at the agents": {"pointer_cache": True},
     "nothing kept": {"retain_data": False, "termination_protection": True, "architecture": "x86_64"},
 }
 

@@ -88,6 +88,9 @@ WHOLE_CORE_MIB = 1_769.0
 METERED_BYTES = 512 * 1024
 """An HTTP API counts a request once for each of these (https://aws.amazon.com/api-gateway/pricing/)."""
 
+POLL_BYTES = 500.0
+"""A poll of the pointer at a shard agent, request and answer."""
+
 UNIT_GB_PER_HOUR, UNIT_CONNECTIONS = 1.0, 3_000.0
 """What one capacity unit of a load balancer holds (https://aws.amazon.com/elasticloadbalancing/pricing/)."""
 

@@ -135,7 +135,12 @@ def _function(load: Load, figures: Figures) -> Plane:
     polls = min(load.rps, environments / load.poll_s)
     reads = float(tritons) if load.cached else polls
     metered = math.ceil((load.body_bytes + load.answer_bytes) / limits.METERED_BYTES) or 1
-    units = max(load.gb_per_hour / limits.UNIT_GB_PER_HOUR, environments / limits.UNIT_CONNECTIONS)
+    polled_gb_per_hour = polls * limits.POLL_BYTES * 3600 / 1e9 if load.cached else 0.0
+    # One connection to a shard, and with `cached` one to its agents.
+    connections = environments * (2 if load.cached else 1)
+    units = max(
+        (load.gb_per_hour + polled_gb_per_hour) / limits.UNIT_GB_PER_HOUR, connections / limits.UNIT_CONNECTIONS
+    )
     dollars = {
         "HTTP API": _http_api(load.rps * metered) * metered,
         "Lambda, requests": PRICES["Lambda, per million"],

@@ -13,6 +13,7 @@ from infra.shards import Shard
 from infra.stacks.balancing import add_rules, internal_balancer, refusal, target_group
 from infra.stacks.network import BALANCER_PORT, ZONE, NetworkStack
 from infra.stacks.parts import Stage, explain
+from infra.stacks.shard.pointer import Pointer
 from infra.stacks.storage import StorageStack
 
 MAX_NAME = 32
@@ -36,7 +37,7 @@ def balancer_name(stage: Stage, label: str) -> str:
 
 
 class Balancer(Construct):
-    """The balancer of one shard, its `target_group`, and its name in the VPC."""
+    """The balancer of one shard, its `target_group`, its name in the VPC, and where functions read the `pointer`, if they do."""
 
     def __init__(
         self, scope: Construct, *, stage: Stage, shard: Shard, network: NetworkStack, storage: StorageStack
@@ -46,6 +47,9 @@ class Balancer(Construct):
         self.load_balancer = self._load_balancer(storage)
         self.target_group = self._target_group()
         self.listener = self._listener()
+        self.pointer: Pointer | None = None
+        if stage.settings.pointer_cache and shard.keeps_the_pointer:
+            self.pointer = Pointer(self, stage=stage, shard=shard, network=network, load_balancer=self.load_balancer)
         route53.CfnRecordSet(
             self,
             "Record",

@@ -285,6 +285,9 @@ class Servers(Construct):
         self, network: NetworkStack, cluster: ecs.CfnCluster, instances: Instances, balancer: Balancer
     ) -> ecs.CfnService:
         of = ecs.CfnService
+        balanced = [("triton", HTTP_PORT, balancer.target_group)]
+        if balancer.pointer is not None:
+            balanced.append(("agent", AGENT_PORT, balancer.pointer.target_group))
         subnets = network.vpc.select_subnets(subnet_type=network.subnets.subnet_type).subnet_ids
         service = of(
             self,
@@ -317,11 +320,8 @@ class Servers(Construct):
                 )
             ),
             load_balancers=[
-                of.LoadBalancerProperty(
-                    container_name="triton",
-                    container_port=HTTP_PORT,
-                    target_group_arn=balancer.target_group.ref,
-                )
+                of.LoadBalancerProperty(container_name=container, container_port=port, target_group_arn=group.ref)
+                for container, port, group in balanced
             ],
             enable_execute_command=self._stage.settings.triton.remote_commands,
             enable_ecs_managed_tags=True,
@@ -330,4 +330,6 @@ class Servers(Construct):
         # Made last and deleted first: a provider in use cannot be taken from its cluster.
         service.add_resource_dependency(instances.association)
         service.add_resource_dependency(balancer.served)
+        if balancer.pointer is not None:
+            service.add_resource_dependency(balancer.pointer.served)
         return service
