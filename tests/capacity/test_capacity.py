@@ -145,8 +145,12 @@ def test_small_requests_cost_the_connections_to_shards_and_to_agents(figures: Pa
     ("arguments", "message"),
     [
         ((), "Missing option '--rps'"),
-        (("--rps", "0"), "'0' is not a number above 0 to 1,000,000"),
-        (("--rps", "2000000"), "'2000000' is not a number above 0 to 1,000,000"),
+        (("--rps", "0"), "'0' is not a number from 0.001 to 1,000,000"),
+        (("--rps", "2000000"), "'2000000' is not a number from 0.001 to 1,000,000"),
+        (("--rps", "1e-310"), "'1e-310' is not a number"),
+        (("--rps", "1", "--triton-rps", "1e-320"), "'1e-320' is not a number from 0.001 to 1,000,000"),
+        (("--rps", "1", "--model-ms", "1,5"), "'1,5' is not a number"),
+        (("--rps", "1_0,0"), "'1_0,0' is not a number"),
         (("--rps", "nan"), "'nan' is not a number"),
         (("--rps", "many"), "'many' is not a number"),
         (
@@ -155,7 +159,8 @@ def test_small_requests_cost_the_connections_to_shards_and_to_agents(figures: Pa
         ),
         (("--rps", "1", "--body", "2000MB"), "'2000MB' is more than 1 GB"),
         (("--rps", "1", "--body", "-1"), "'-1' is not a size"),
-        (("--rps", "1", "--utilization", "1.5"), "'1.5' is not a number above 0 to 1"),
+        (("--rps", "1", "--utilization", "1.5"), "'1.5' is not a number from 0.01 to 1"),
+        (("--rps", "1", "--utilization", "1e-310"), "'1e-310' is not a number from 0.01 to 1"),
         (("--rps", "1", "--shards", "0"), "0 is not in the range"),
         (("--rps", "1", "--triton-instance", "p9.huge"), "the price of 'p9.huge' is not known: give --triton-price"),
         (("--rps", "1", "--figures", "/nowhere.json"), "cannot be read: No such file"),
@@ -165,6 +170,11 @@ def test_bad_input_is_refused_with_what_would_be_right(arguments: tuple[str, ...
     result = run(*arguments)
     assert result.exit_code == 2
     assert message in " ".join(result.output.split())
+
+
+def test_thousands_may_be_grouped(figures: Path) -> None:
+    for written in ("250,000", "250_000", "2.5e5"):
+        assert planes(figures, "--rps", written)["function in the path"]["tritons"] == 1389, written
 
 
 @pytest.mark.parametrize(

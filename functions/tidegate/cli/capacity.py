@@ -31,6 +31,8 @@ SHOWN_LIMITS = 2
 _UNITS = {"": 1, "b": 1, "kb": 1_000, "mb": 1_000_000, "kib": 1 << 10, "mib": 1 << 20}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)", re.IGNORECASE)
 MOST_BYTES = 1e9
+# A comma elsewhere may be the decimal point of somebody's language.
+_GROUPED = re.compile(r"\d{1,3}(?:[,_]\d{3})+(?:\.\d*)?", re.ASCII)
 
 
 class Size(_Float):
@@ -54,26 +56,26 @@ class Size(_Float):
 
 
 class Number(_Float):
-    """A finite number in a range, which is open below if `least` is 0 and `positive`."""
+    """A number in a range; commas or underscores may group its thousands."""
 
     name = "number"
 
-    def __init__(self, least: float, most: float, *, positive: bool = False) -> None:
-        self._least, self._most, self._positive = least, most, positive
+    def __init__(self, least: float, most: float) -> None:
+        self._least, self._most = least, most
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        text = str(value)
         try:
-            number = float(str(value).replace("_", "").replace(",", ""))
+            number = float(re.sub("[,_]", "", text) if _GROUPED.fullmatch(text) else text)
         except ValueError:
             number = math.nan
-        if not self._least <= number <= self._most or (self._positive and not number):
-            begin = f"above {self._least:g}" if self._positive else f"from {self._least:g}"
-            self.fail(f"{value!r} is not a number {begin} to {self._most:,.0f}", param, ctx)
+        if not self._least <= number <= self._most:
+            self.fail(f"{value!r} is not a number from {self._least:g} to {self._most:,.0f}", param, ctx)
         return number
 
 
 @click.command()
-@click.option("--rps", type=Number(0, MOST_RPS, positive=True), required=True, help="Requests per second at the peak.")
+@click.option("--rps", type=Number(0.001, MOST_RPS), required=True, help="Requests per second at the peak.")
 @click.option(
     "--objectives", type=click.IntRange(1, 100_000), default=10, show_default=True, help="Number of objectives."
 )
@@ -87,7 +89,7 @@ class Number(_Float):
 )
 @click.option(
     "--triton-rps",
-    type=Number(0, 1e6, positive=True),
+    type=Number(0.001, 1e6),
     default=300,
     show_default=True,
     help="Requests per second that one Triton can answer.",
@@ -99,7 +101,7 @@ class Number(_Float):
 @click.option("--shards", type=click.IntRange(1, 100_000), default=2, show_default=True, help="Number of shards.")
 @click.option(
     "--utilization",
-    type=Number(0, 1, positive=True),
+    type=Number(0.01, 1),
     default=0.6,
     show_default=True,
     help="Part of a core or a server that may be used.",
