@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
 import shutil
@@ -36,7 +37,7 @@ INFER = "/v2/models/versions/infer"
 TENSOR = {"name": "SLEEP_MS", "shape": [1], "datatype": "INT32", "data": [0]}
 BODY = json.dumps({"inputs": [TENSOR]}).encode()
 RULES = (
-    '[{id: north, when: {country: "NO"}, serve: versioned/2},'
+    '[{id: north, when: {country: "NO"}, serve: versioned/2}, {id: south, when: {city: Malmö}, serve: versioned/3},'
     ' {id: asked, when: {country: "P"}, serve: versioned/1, parameters: {top_k: 20, strict: true}},'
     " {id: default, serve: versioned/1}]"
 )
@@ -75,7 +76,8 @@ def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
         walks="[{id: default, serve: echo_parameters, fallback: [versioned/2]}]",
     )
     versions = rules / "objectives" / "versions.yaml"
-    versions.write_text(versions.read_text() + "degraded: versioned/2\n")
+    text = versions.read_text().replace("context: {", 'context: {city: {type: string, from: "header:X-City"}, ')
+    versions.write_text(text + "degraded: versioned/2\n")
     walks = rules / "objectives" / "walks.yaml"
     walks.write_text(walks.read_text() + "degraded: echo_parameters\n")
     log = folder / "access.log"
@@ -142,6 +144,51 @@ def test_decisions_are_those_of_the_gateway(plane: Plane) -> None:
             assert through_envoy.headers.get(name) == through_gateway.headers.get(name), name
         if through_envoy.status != 200:
             assert through_envoy.body == through_gateway.body
+
+
+def _sent(port: int, *headers: tuple[str, bytes | str]) -> Reply:
+    """Send an inference with headers that may repeat and may be no text."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection.putrequest("POST", INFER)
+    for name, value in (*headers, ("Content-Length", str(len(BODY)))):
+        connection.putheader(name, value)
+    connection.endheaders(BODY)
+    answer = connection.getresponse()
+    found = Reply(answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read())
+    connection.close()
+    return found
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        [("Tidegate-Context", b'{"country": "NO", "other": "\xff"}')],
+        [("Tidegate-Context", b'{"country": "NO"'), ("Tidegate-Context", b'"other": 1}')],
+        [("X-City", b"Malm\xf6")],
+        [("X-City", "Malmö".encode())],
+        [("X-City", b"Malm"), ("X-City", b"\xf6")],
+    ],
+)
+def test_headers_are_decided_by_as_they_were_sent(plane: Plane, sent: list[tuple[str, bytes | str]]) -> None:
+    gateway = int(plane.stack.url.rpartition(":")[2])
+    through_envoy, through_gateway = _sent(plane.port, *sent), _sent(gateway, *sent)
+    assert through_envoy.status == through_gateway.status
+    assert through_envoy.headers.get("tidegate-rule") == through_gateway.headers.get("tidegate-rule")
+    if through_gateway.status != 200:
+        assert through_envoy.body == through_gateway.body
+
+
+def test_a_request_may_have_many_headers(plane: Plane) -> None:
+    # The resolver adds some.
+    assert version(_sent(plane.port, *((f"X-Other-{each}", "1") for each in range(200)))) == 1
+
+
+def test_errors_of_envoy_are_those_of_the_protocol(plane: Plane) -> None:
+    found = plane.infer(body=json.dumps({"inputs": [TENSOR | {"data": [5000]}]}).encode(), Tidegate_Timeout_Ms="100")
+    assert (found.status, found.json) == (504, {"error": "upstream request timeout"})
+    assert found.headers["content-type"] == "application/json"
+    found = plane.infer(X_Other="x" * 70_000)
+    assert (found.status, set(found.json)) == (431, {"error"})
 
 
 def test_a_resolver_answers_through_envoy_too(plane: Plane) -> None:

@@ -7,10 +7,13 @@ from tidegate.envoy.filters import ANY, FILTERS, TYPES, Json, both, http_filter,
 from tidegate.envoy.plans import PATH_HEADER, PLAN_HEADER, SHARD_HEADER
 from tidegate.envoy.routes import RESOLVER
 from tidegate.envoy.scripts import ENTER, FAILED_OPEN, STEP_HEADER, UNDECIDED
-from tidegate.envoy.tokens import CALLER_HEADER, Tokens, token_filters, token_refusals
+from tidegate.envoy.tokens import CALLER_HEADER, Tokens, token_filters, token_refusal
 
 AUTHORIZE = "/authorize"
 MOST_HEADERS_KB = 64
+MOST_HEADERS = 1024
+"""Headers of a request, with those that the resolver adds: each parameter of a rule is one."""
+
 RESOLVER_TRIES = 3
 """How often a request can ask a resolver that hangs, within its time for a decision."""
 
@@ -51,7 +54,7 @@ def listener(
         "normalize_path": False,
         "path_with_escaped_slashes_action": "KEEP_UNCHANGED",
         "max_request_headers_kb": MOST_HEADERS_KB,
-        "common_http_protocol_options": {"idle_timeout": f"{idle_timeout_s:g}s"},
+        "common_http_protocol_options": {"idle_timeout": f"{idle_timeout_s:g}s", "max_headers_count": MOST_HEADERS},
         "request_headers_timeout": "10s",
         "request_timeout": f"{body_timeout_s:.3f}s",
         # A model may take longer than the default of five minutes; requests have a time-out of their own.
@@ -60,7 +63,7 @@ def listener(
         "preserve_external_request_id": True,
         "server_header_transformation": "PASS_THROUGH",
         "http_filters": _filters(resolver_timeout_ms, tokens, is_logged=log is not None),
-        **({} if tokens is None else {"local_reply_config": token_refusals()}),
+        "local_reply_config": {"mappers": [*(() if tokens is None else (token_refusal(),)), *_own_errors()]},
         "access_log": [] if log is None else access_logs(log),
     }
     http = {"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}
@@ -69,6 +72,21 @@ def listener(
         "address": {"socket_address": {"address": address, "port_value": port}},
         "filter_chains": [{"filters": [http]}],
     }
+
+
+def _own_errors() -> tuple[Json, Json]:
+    """Return how Envoy's own errors look: JSON, as all errors of the protocol, and for an RPC the text alone. A refusal of the resolver
+    stays as it is."""
+    is_rpc = {"name": "content-type", "string_match": {"prefix": "application/grpc"}}
+    return (
+        {"filter": {"response_flag_filter": {"flags": ["UAEX"]}}},
+        {
+            "filter": {
+                "header_filter": {"header": {**is_rpc, "invert_match": True, "treat_missing_header_as_empty": True}}
+            },
+            "body_format_override": {"json_format": {"error": "%LOCAL_REPLY_BODY%"}},
+        },
+    )
 
 
 def _filters(resolver_timeout_ms: int, tokens: Tokens | None, *, is_logged: bool) -> list[Json]:
@@ -133,6 +151,8 @@ def _authorization(timeout_ms: int) -> Json:
                 },
             },
         },
+        # As they are: else bytes that are not UTF-8 become "!", and headers of one name a single one.
+        "encode_raw_headers": True,
         "allowed_headers": _patterns({"safe_regex": {"regex": ".*"}}),
         # With the type of gRPC, Envoy would turn its own error about a resolver that does not answer into an answer of status 200.
         "disallowed_headers": _patterns({"exact": "content-type"}, {"exact": "te"}),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -185,9 +184,9 @@ def _answer(status: int, text: str, *headers: tuple[str, str]) -> Json:
     return {
         "direct_response": {
             "status": status,
-            "body": {"inline_string": json.dumps({"error": text}, separators=(",", ":"))},
+            "body": {"inline_string": text},
         },
-        "response_headers_to_add": [_header(*each) for each in (("content-type", "application/json"), *headers)],
+        "response_headers_to_add": [_header(*each) for each in headers],
     }
 
 

@@ -52,7 +52,7 @@ function envoy_on_request(handle)
     return
   end
   if not has_scope(claims) then
-    handle:respond({[":status"] = "403", ["content-type"] = "application/json"}, '{"error":"the token lacks the scope"}')
+    handle:respond({[":status"] = "403"}, "the token lacks the scope")
     return
   end
   local name = name_of(claims[CLAIM]) or name_of(claims["sub"])

@@ -99,20 +99,16 @@ def token_filters(tokens: Tokens) -> list[Json]:
     ]
 
 
-def token_refusals() -> Json:
-    """Return how refusals of tokens look: JSON, as all errors of the protocol."""
+def token_refusal() -> Json:
+    """Return how the refusal of a token looks: JSON, as all errors of the protocol."""
     code = {"comparison": {"op": "EQ", "value": {"default_value": 401, "runtime_key": "tidegate.unauthorized"}}}
     return {
-        "mappers": [
-            {
-                "filter": {"status_code_filter": code},
-                "body": {"inline_string": _REFUSAL},
-                "body_format_override": {
-                    "text_format_source": {"inline_string": "%LOCAL_REPLY_BODY%"},
-                    "content_type": "application/json",
-                },
-            }
-        ]
+        "filter": {"status_code_filter": code},
+        "body": {"inline_string": _REFUSAL},
+        "body_format_override": {
+            "text_format_source": {"inline_string": "%LOCAL_REPLY_BODY%"},
+            "content_type": "application/json",
+        },
     }
 
 
