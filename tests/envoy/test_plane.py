@@ -383,9 +383,11 @@ def test_a_message_that_would_take_in_what_is_appended_is_refused(plane: Plane) 
 
 
 def _logged(plane: Plane, request: str) -> Any:
-    """The line of a request in the log, by the start of its id."""
+    """The only line of a request in the log, by the start of its id."""
     lines = map(json.loads, plane.log.read_text().splitlines())
-    return next((each for each in lines if each.get("request_id", "").startswith(request)), None)
+    found = [each for each in lines if each.get("request_id", "").startswith(request)]
+    assert len(found) < 2, found
+    return next(iter(found), None)
 
 
 def test_the_log_has_the_lines_of_the_gateway(plane: Plane) -> None:

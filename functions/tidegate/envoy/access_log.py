@@ -92,7 +92,9 @@ def _known(key: str) -> str:
 
 
 def _metadata(key: str, *, is_noted: bool) -> Json:
-    matcher = {"filter": METADATA, "path": [{"key": key}], "value": {"present_match": True}, "invert": not is_noted}
+    # The filter heeds no `invert` of its matcher. What is noted is never empty.
+    value = {"present_match": True} if is_noted else {"string_match": {"exact": ""}}
+    matcher = {"filter": METADATA, "path": [{"key": key}], "value": value}
     return {"metadata_filter": {"matcher": matcher, "match_if_key_not_found": not is_noted}}
 
 
