@@ -483,6 +483,9 @@ def test_errors_are_the_engines(
         ("http://a", {"shards": {"alpha": ["10.0.0.1:8000"]}}, "not the URL of a server"),
         ("http://a", {"shards": {"alpha": ["http://10.0.0.1:8000"]}, "protocol": "grpc"}, "not an address for gRPC"),
         ("http://a", {"shards": "/nowhere.json"}, "cannot be read"),
+        ("http://a", {"decide": "gateway"}, "decide must be bundle or resolver, got 'gateway'"),
+        ("http://a", {"protocol": "GRPC"}, "protocol must be http or grpc, got 'GRPC'"),
+        ("http://a", {"decide": "resolver", "protocol": "grpc"}, "no addresses for gRPC: give shards or proxy"),
     ],
 )
 def test_an_option_that_cannot_be_used_is_named(url: str, options: Mapping[str, Any], words: str) -> None:

@@ -78,8 +78,13 @@ class ClientConfig:
         if self.proxy is not None and self.shards is not None:
             raise SettingsError("shards and proxy exclude each other: a proxy knows where the shards are")
         # A text from a configuration is as good as the enum.
-        object.__setattr__(self, "decide", Decide(self.decide))
-        object.__setattr__(self, "protocol", Protocol(self.protocol))
+        for name, kind in (("decide", Decide), ("protocol", Protocol)):
+            try:
+                object.__setattr__(self, name, kind(getattr(self, name)))
+            except ValueError:
+                raise SettingsError(f"{name} must be {' or '.join(kind)}, got {getattr(self, name)!r}") from None
+        if self.decide is Decide.RESOLVER and self.protocol is Protocol.GRPC and self.proxy is None is self.shards:
+            raise SettingsError("a resolver names no addresses for gRPC: give shards or proxy, or protocol='http'")
         addresses = [] if self.proxy is None else [self.proxy]
         if isinstance(self.shards, Mapping):
             addresses += [address for found in self.shards.values() for address in found]
