@@ -74,6 +74,7 @@ def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
         echoes="[{id: default, serve: echo_parameters, parameters: {top_k: 20}}]",
         sums="running_sum",
         walks="[{id: default, serve: echo_parameters, fallback: [versioned/2]}]",
+        stays="[{id: default, serve: echo_parameters, fallback: [running_sum]}]",
     )
     versions = rules / "objectives" / "versions.yaml"
     text = versions.read_text().replace("context: {", 'context: {city: {type: string, from: "header:X-City"}, ')
@@ -428,17 +429,27 @@ def test_a_model_that_is_not_served_on_one_server_is_asked_elsewhere(plane: Plan
 
 def test_a_fallback_answers_for_a_target_that_no_server_has(plane: Plane) -> None:
     # The model's own error is the answer.
-    assert plane.infer("/v2/models/walks/infer").status == 400
+    for objective in ("walks", "stays"):
+        found = plane.infer(f"/v2/models/{objective}/infer")
+        assert (found.status, found.headers["tidegate-model"]) == (400, "echo_parameters")
     client = rpc.InferenceServerClient(f"127.0.0.1:{plane.port}")
     sent = rpc.InferInput("SLEEP_MS", [1], "INT32")
     sent.set_data_from_numpy(np.array([0], dtype=np.int32))
 
-    def fell_back() -> Reply | None:
+    def fell_back(objective: str = "walks") -> Reply | None:
         # A reconcile loads it again, on its own time.
         (server,) = plane.stack.fleet()["beta"]
         plane.stack.unload(server["url"], "echo_parameters")
-        found = plane.infer("/v2/models/walks/infer")
-        return found if found.status == 200 else None
+        found = plane.infer(f"/v2/models/{objective}/infer")
+        return found if found.headers.get("tidegate-reason") == "fallback" else None
+
+    # On the server of the target, too; the model's inputs are others.
+    found = eventually(lambda: fell_back("stays"))
+    assert (found.status, found.headers["tidegate-model"], found.headers["tidegate-shard"]) == (
+        400,
+        "running_sum",
+        "beta",
+    )
 
     found = eventually(fell_back)
     assert version(found) == 2

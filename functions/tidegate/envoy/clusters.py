@@ -25,18 +25,14 @@ READY = "/v2/health/ready"
 def clusters(
     shapes: Iterable[Shape], fleet: Fleet, eds_folder: str, connect_timeout_ms: int, *, rpc: bool
 ) -> Iterator[Json]:
-    """Yield the clusters of some shapes, with those for gRPC if `rpc` says so.
-
-    The endpoints of a cluster are in a file of `eds_folder`, unless one has a name: Envoy looks names up for a cluster of another type.
-    """
+    """Yield the clusters of some shapes, with those for gRPC if `rpc` says so; `eds_folder` has the files of the endpoints of most."""
     for shape in sorted(shapes):
         for is_rpc in (False, True) if rpc else (False,):
             name = (RPC if is_rpc else "") + cluster_of(shape)
-            is_named = not all(each.is_address for shards in shape for shard in shards for each in fleet.get(shard, ()))
             yield {
                 "name": name,
                 "alt_stat_name": name.replace(":", "_"),
-                **(_named(name, shape, fleet, is_rpc) if is_named else _discovered(name, eds_folder)),
+                **_endpoints(name, shape, fleet, eds_folder, is_rpc=is_rpc),
                 "connect_timeout": f"{connect_timeout_ms / 1000:.3f}s",
                 "load_balancing_policy": {"policies": [{"typed_extension_config": _least_request()}]},
                 "ignore_health_on_host_removal": True,
@@ -81,7 +77,15 @@ def _endpoint(server: Server, step: int, shard: str, *, is_rpc: bool) -> Json:
     }
 
 
-def _discovered(name: str, eds_folder: str) -> Json:
+def _endpoints(name: str, shape: Shape, fleet: Fleet, eds_folder: str, *, is_rpc: bool) -> Json:
+    """Return where a cluster's endpoints are: in a file, or in the cluster itself. Envoy looks names up for a cluster of another type,
+    and an address that several priorities have counts in a file for the first alone
+    (https://github.com/envoyproxy/envoy/blob/v1.40.0/source/extensions/clusters/eds/eds.cc)."""
+    servers = [each for shards in shape for shard in shards for each in fleet.get(shard, ())]
+    is_named = not all(each.is_address for each in servers)
+    if is_named or has_repeated(shape):
+        kind: Json = {"type": "STRICT_DNS", "respect_dns_ttl": True} if is_named else {"type": "STATIC"}
+        return kind | {"load_assignment": assignment(shape, fleet, is_rpc=is_rpc)}
     path = f"{eds_folder}/{assignment_file(name)}"
     source = {"path_config_source": {"path": path, "watched_directory": {"path": eds_folder}}}
     return {
@@ -90,12 +94,10 @@ def _discovered(name: str, eds_folder: str) -> Json:
     }
 
 
-def _named(name: str, shape: Shape, fleet: Fleet, is_rpc: bool) -> Json:
-    return {
-        "type": "STRICT_DNS",
-        "respect_dns_ttl": True,
-        "load_assignment": assignment(shape, fleet, is_rpc=is_rpc) | {"cluster_name": name},
-    }
+def has_repeated(shape: Shape) -> bool:
+    """Return whether a shard is in several places of a plan, as that of a fallback which is where its target is."""
+    shards = [shard for step in shape for shard in step]
+    return len(set(shards)) < len(shards)
 
 
 def _least_request() -> Json:

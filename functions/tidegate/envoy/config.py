@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tidegate.envoy.clusters import assignment, assignment_file, clusters, outliers
+from tidegate.envoy.clusters import assignment, assignment_file, clusters, has_repeated, outliers
 from tidegate.envoy.filters import TYPES, Json
 from tidegate.envoy.fleet import Fleet, Server
 from tidegate.envoy.listener import RESOLVER_TRIES, listener
@@ -109,9 +109,11 @@ def cluster_file(shapes_: frozenset[Shape], fleet: Fleet, options: EnvoyOptions)
 
 
 def endpoint_files(shapes_: frozenset[Shape], fleet: Fleet, *, rpc: bool) -> Iterator[tuple[str, Json]]:
-    """Yield the files of the endpoints: the name of each, and its content."""
+    """Yield the files of the endpoints that no cluster has itself: the name of each, and its content."""
     kind = "envoy.config.endpoint.v3.ClusterLoadAssignment"
     for shape in shapes_:
+        if has_repeated(shape):
+            continue
         for is_rpc in (False, True) if rpc else (False,):
             found = assignment(shape, fleet, is_rpc=is_rpc)
             yield f"{ENDPOINTS}/{assignment_file(found['cluster_name'])}", _resources(kind, [found])
