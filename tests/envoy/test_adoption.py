@@ -11,7 +11,8 @@ import time
 from pathlib import Path
 
 import pytest
-from tidegate.bootstrap.resolvers import Places, Resolvers
+from tidegate.bootstrap.resolver_places import Places
+from tidegate.bootstrap.resolvers import Resolvers
 from tidegate.bootstrap.saved_bundle import NAME
 from tidegate.envoy.config import CLUSTERS
 from tidegate.rules.bundle import revision_of

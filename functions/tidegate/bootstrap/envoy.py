@@ -20,7 +20,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tidegate.bootstrap.resolvers import Adoption, Resolvers
+from tidegate.bootstrap.adoption import Adoption
+from tidegate.bootstrap.resolvers import Resolvers
 from tidegate.bootstrap.saved_bundle import replace_file
 from tidegate.envoy.config import (
     BOOTSTRAP,

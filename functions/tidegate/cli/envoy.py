@@ -100,7 +100,8 @@ def run(stores: StoreOptions, port: int, host: str, program: str | None, workers
     """
     with held_back():
         from tidegate.bootstrap.envoy import find_envoy
-        from tidegate.bootstrap.resolvers import check_log, state_folder
+        from tidegate.bootstrap.resolver_places import state_folder
+        from tidegate.bootstrap.resolvers import check_log
 
     log_to_stderr("info")
     settings = resolve_settings(stores)
@@ -137,8 +138,10 @@ def _options(settings: Settings, folder: Path, host: str, port: int, resolvers: 
 async def _until_signal(settings: Settings, folder: Path, host: str, port: int, program: Path, workers: int) -> None:
     from dataclasses import replace
 
+    from tidegate.bootstrap.adoption import resolver_stores, running
     from tidegate.bootstrap.envoy import Admin, EnvoyPlane, EnvoyProcess
-    from tidegate.bootstrap.resolvers import Resolvers, reserved, resolver_stores, running
+    from tidegate.bootstrap.resolver_places import reserved
+    from tidegate.bootstrap.resolvers import Resolvers
     from tidegate.envoy.config import ADMIN
     from tidegate.tasks import cancel
 

@@ -62,7 +62,8 @@ def resolve_server(stores: StoreOptions, listen: tuple[str, ...], workers: int |
     the stores. The only line on standard output is `ready` with the places that it listens at.
     """
     with held_back():
-        from tidegate.bootstrap.resolvers import check_log, state_folder
+        from tidegate.bootstrap.resolver_places import state_folder
+        from tidegate.bootstrap.resolvers import check_log
 
     log_to_stderr("info")
     settings = resolve_settings(stores, registry=False)
@@ -74,7 +75,9 @@ def resolve_server(stores: StoreOptions, listen: tuple[str, ...], workers: int |
 
 
 async def _until_signal(settings: Settings, listen: tuple[str, ...], workers: int, state: Path) -> None:
-    from tidegate.bootstrap.resolvers import Adoption, Resolvers, reserved, resolver_stores, running
+    from tidegate.bootstrap.adoption import Adoption, resolver_stores, running
+    from tidegate.bootstrap.resolver_places import reserved
+    from tidegate.bootstrap.resolvers import Resolvers
 
     signalled = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
