@@ -120,7 +120,8 @@ def _health_check() -> Json:
         "unhealthy_threshold": 2,
         "healthy_threshold": 1,
         "always_log_health_check_failures": False,
-        "http_health_check": {"path": READY},
+        # A server is not ready while it unloads a model: one such answer leaves none out, else a fallback would answer for a second.
+        "http_health_check": {"path": READY, "retriable_statuses": [{"start": 400, "end": 600}]},
     }
 
 

@@ -1,8 +1,9 @@
-"""How long Envoy waits for a resolver that is slow, and that it asks another in place of one that hangs or has ended."""
+"""How long Envoy waits for a resolver that is slow, which resolvers it leaves out, and which servers it does not."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import socket
 import subprocess
 import threading
@@ -15,6 +16,7 @@ from pathlib import Path
 from click.testing import CliRunner
 from tidegate.bootstrap.envoy import find_envoy
 from tidegate.cli import main
+from tidegate.envoy.config import ADMIN
 
 from tests.support.processes import end, refusing_port, reserve_port
 from tests.support.stack import eventually
@@ -61,10 +63,10 @@ def hanging() -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def envoy(folder: Path, *resolvers: str) -> Iterator[int]:
-    """Run Envoy with some resolvers; its port."""
+def envoy(folder: Path, *resolvers: str, fleet: object = None) -> Iterator[int]:
+    """Run Envoy with some resolvers, and servers by shard; its port."""
     write_directory(folder / "rules", open=OPEN.replace("degraded: second/1\n", ""))
-    (folder / "fleet.json").write_text("{}")
+    (folder / "fleet.json").write_text(json.dumps(fleet or {}))
     port = reserve_port()
     arguments = ["--rules", str(folder / "rules"), "--fleet", str(folder / "fleet.json"), "--port", str(port)]
     named = [part for each in resolvers for part in ("--resolver", each)]
@@ -113,3 +115,42 @@ def test_another_is_asked_in_place_of_one_that_has_ended(tmp_path: Path) -> None
         # Long enough that the one that has ended is left out and asked again.
         found = set(callers.map(lambda _: status(port, 0.05), range(500)))
     assert found == {429}
+
+
+class Unready(BaseHTTPRequestHandler):
+    """A server that is not ready once on each connection, as Triton is while it unloads a model. Each cluster has one to check it."""
+
+    protocol_version = "HTTP/1.1"
+    asked = 0
+
+    def do_GET(self) -> None:
+        self.asked += 1
+        self.send_response(400 if self.asked == 2 else 200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_server_that_is_not_ready_once_is_not_left_out(tmp_path: Path) -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Unready)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    fleet = {"beta": [{"host": "127.0.0.1", "http_port": server.server_address[1]}]}
+    try:
+        with envoy(tmp_path, f"127.0.0.1:{refusing_port()}", fleet=fleet):
+            filtered = "/stats?format=json&filter=^cluster.beta.health_check"
+
+            def checked() -> dict[str, int] | None:
+                found = ask(tmp_path / "out" / ADMIN, filtered, method="GET").json["stats"]
+                figures = {each["name"].rpartition(".")[2]: each["value"] for each in found}
+                return figures if figures.get("failure") else None
+
+            figures = eventually(checked, most_s=0.1)
+            assert figures["failure"] == 1
+            assert figures["healthy"] == 1
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
