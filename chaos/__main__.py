@@ -5,16 +5,21 @@ from __future__ import annotations
 import re
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+from chaos.envoy import ENVOY_SCENARIOS, running_envoy
 from chaos.place import running_place
 from chaos.run import BACK_WITHIN_S, Result, run
-from chaos.scenarios import SCENARIOS
+from chaos.scenarios import SCENARIOS, Scenario
 
 REPORT = Path("docs/resilience.md")
-TABLE = re.compile(r"(?<=<!-- chaos -->\n).*?(?=<!-- end -->)", re.DOTALL)
+TABLES: Mapping[str, Mapping[str, Scenario[Any]]] = {"chaos": SCENARIOS, "envoy": ENVOY_SCENARIOS}
+"""The scenarios of each table of the report, by its mark."""
+
+ALL: Mapping[str, Scenario[Any]] = {name: each for table in TABLES.values() for name, each in table.items()}
 HEAD = """\
 | scenario | requests | failed | by the fallback | worst latency | back after | measured |
 |---|---|---|---|---|---|---|
@@ -23,23 +28,36 @@ HEAD = """\
 
 def main(names: Sequence[str]) -> int:
     """Run the scenarios on one stack. Return 1 where one failed a request, or took too long to recover."""
-    unknown = sorted({*names} - SCENARIOS.keys())
+    unknown = sorted({*names} - ALL.keys())
     if unknown:
-        print(f"no scenario {', '.join(unknown)}; there are {', '.join(SCENARIOS)}", file=sys.stderr)
+        print(f"no scenario {', '.join(unknown)}; there are {', '.join(ALL)}", file=sys.stderr)
         return 2
     rows, bad = {}, []
-    with tempfile.TemporaryDirectory() as folder, running_place(Path(folder)) as place:
-        for name in names or SCENARIOS:
-            print(f"{name} …", end=" ", file=sys.stderr, flush=True)
-            result = run(place, SCENARIOS[name])
-            print(_words(result), file=sys.stderr, flush=True)
-            rows[name] = _row(name, result)
-            if not result.is_good:
-                bad.append(name)
+    for name, result in _results([*names] or [*ALL]):
+        print(_words(result), file=sys.stderr, flush=True)
+        rows[name] = _row(name, result)
+        if not result.is_good(ALL[name]):
+            bad.append(name)
     _write(rows)
     if bad:
         print(f"requests failed, or were not back within {BACK_WITHIN_S:.0f} s: {', '.join(bad)}", file=sys.stderr)
     return 1 if bad else 0
+
+
+def _results(names: Sequence[str]) -> Iterator[tuple[str, Result]]:
+    """Run scenarios, those of Envoy last. Yield each as it ends."""
+    with tempfile.TemporaryDirectory() as folder, running_place(Path(folder)) as place:
+        for name in names:
+            if name in SCENARIOS:
+                print(f"{name} …", end=" ", file=sys.stderr, flush=True)
+                yield name, run(place, SCENARIOS[name])
+        through_envoy = [name for name in names if name in ENVOY_SCENARIOS]
+        if not through_envoy:
+            return
+        with running_envoy(place) as beside:
+            for name in through_envoy:
+                print(f"{name} …", end=" ", file=sys.stderr, flush=True)
+                yield name, run(beside, ENVOY_SCENARIOS[name])
 
 
 def _words(result: Result) -> str:
@@ -52,7 +70,7 @@ def _words(result: Result) -> str:
 
 def _row(name: str, result: Result) -> str:
     return (
-        f"| {SCENARIOS[name].text} (`{name}`) | {result.requests:,} | {result.failed.total()} | {result.by_fallback:,} | "
+        f"| {ALL[name].text} (`{name}`) | {result.requests:,} | {result.failed.total()} | {result.by_fallback:,} | "
         f"{result.worst_ms:.0f} ms | {result.back_after_s:.1f} s | {datetime.now(UTC):%Y-%m-%d} |\n"
     )
 
@@ -61,8 +79,12 @@ def _write(rows: dict[str, str]) -> None:
     """Put rows in place of the report's own of the same scenarios."""
     text = REPORT.read_text(encoding="utf-8")
     known = {found[1]: f"{found[0]}\n" for found in re.finditer(r"^\|.*\(`([a-z-]+)`\).*\|$", text, re.MULTILINE)}
-    table = HEAD + "".join((known | rows)[name] for name in SCENARIOS if name in known | rows)
-    REPORT.write_text(TABLE.sub(lambda _: table, text), encoding="utf-8")
+    known |= rows
+    for mark, scenarios in TABLES.items():
+        table = HEAD + "".join(known[name] for name in scenarios if name in known) + "\n"
+        place = rf"(?<=<!-- {mark} -->\n).*?(?=<!-- end -->)"
+        text = re.sub(place, table, text, flags=re.DOTALL)  # No text of a scenario has a backslash.
+    REPORT.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

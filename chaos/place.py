@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from tidegate.aws.clients import AwsClients, AwsConfig
 
 from tests.support.processes import PROC, pids
-from tests.support.quiet_client import SERIAL
+from tests.support.quiet_client import SERIAL, QuietClient, quiet_client
 from tests.support.stack import RunningStack, eventually, running_stack
 from tests.support.wire import ask, message
 
@@ -25,7 +25,17 @@ FALLBACK = "spare"
 REPLICAS = {"a": 2, "b": 2}
 SLEEP_S = 3.0
 TIMEOUT_MS = 4000
-VARIABLES = {"TIDEGATE_RECONCILE_INTERVAL_S": "2", "TIDEGATE_HUNG_AFTER_S": "5"}
+VARIABLES = {
+    "TIDEGATE_RECONCILE_INTERVAL_S": "2",
+    "TIDEGATE_HUNG_AFTER_S": "5",
+    # What a revision does not need is unloaded soon: a request that comes too late would fail.
+    "TIDEGATE_KEEP_REVISIONS": "0",
+    "TIDEGATE_DRAIN_TIMEOUT_S": "2",
+}
+
+PER_S = 50
+CONNECTIONS = 16
+"""Enough that requests go on at their rate while some of them wait for a time-out."""
 
 CONFIG = """\
 name: "{name}"
@@ -81,6 +91,12 @@ class Place:
         port = urlsplit(self.stack.url).port
         assert port is not None
         return port
+
+    @contextmanager
+    def callers(self) -> Iterator[Sequence[QuietClient]]:
+        """Send requests at a constant rate for as long as the block lasts."""
+        with quiet_client(self.port, request(), per_s=PER_S, connections=CONNECTIONS) as client:
+            yield [client]
 
     def servers(self, shard: str) -> list[int]:
         """Return the processes of a shard's servers that are ready."""
@@ -168,14 +184,30 @@ def request() -> bytes:
     return message("POST", "/v2/models/chaos/infer", [("Content-Type", "application/json")], json.dumps(body).encode())
 
 
-def write_rules(folder: Path, top_k: int = 0) -> Path:
-    """Write the rules; `top_k` makes another revision of them."""
+def write_rules(
+    folder: Path,
+    top_k: int = 0,
+    shards: Mapping[str, int] = REPLICAS,
+    worker: Sequence[str] = ("a",),
+    spare: Sequence[str] = ("b",),
+    **members: Any,
+) -> Path:
+    """Write the rules.
+
+    Args:
+        folder: gets them.
+        top_k: makes another revision of them.
+        shards: the number of servers of each.
+        worker: the shards of the preferred model.
+        spare: those of the fallback.
+        members: further ones of the objective's file.
+    """
     (folder / "objectives").mkdir(parents=True, exist_ok=True)
     fleet = {
-        "shards": {name: {"replicas": count} for name, count in REPLICAS.items()},
-        "models": {PREFERRED: {"shards": ["a"]}, FALLBACK: {"shards": ["b"]}},
+        "shards": {name: {"replicas": count} for name, count in shards.items()},
+        "models": {PREFERRED: {"shards": [*worker]}, FALLBACK: {"shards": [*spare]}},
     }
-    (folder / "fleet.yaml").write_text(json.dumps(fleet))
+    _replace(folder / "fleet.yaml", fleet)
     objective = {
         "objective": "chaos",
         "summary": "Survives.",
@@ -184,11 +216,16 @@ def write_rules(folder: Path, top_k: int = 0) -> Path:
         "context": {"country": {"type": "string"}},
         "fallback": [FALLBACK],
         "rules": [{"id": "default", "serve": PREFERRED, "parameters": {"top_k": top_k}}],
+        **members,
     }
-    draft = folder / ".chaos"
-    draft.write_text(json.dumps(objective))
-    draft.rename(folder / "objectives" / "chaos.yaml")
+    _replace(folder / "objectives" / "chaos.yaml", objective)
     return folder
+
+
+def _replace(file: Path, content: Any) -> None:
+    draft = file.with_name(f".{file.name}")
+    draft.write_text(json.dumps(content))
+    draft.rename(file)
 
 
 def _write_models(root: Path) -> Path:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import Generic, TypeVar
 
 from chaos.place import PREFERRED, Place, write_rules
 from tests.support.stack import eventually
@@ -20,17 +21,22 @@ POINTER = "live/pointer.json"
 HOUR_S = 3600.0
 
 
+AnyPlace = TypeVar("AnyPlace", bound=Place)
+
+
 @dataclass(frozen=True, slots=True)
-class Scenario:
+class Scenario(Generic[AnyPlace]):
     """One harm.
 
     Attributes:
         text: what happens, for the report.
         harm: does it, and returns when the preferred target could serve again, in seconds of the monotonic clock.
+        cuts_off: whether it ends what carries the requests, so that connections end, and nothing worse.
     """
 
     text: str
-    harm: Callable[[Place], float]
+    harm: Callable[[AnyPlace], float]
+    cuts_off: bool = False
 
 
 def _kill_endpoint(place: Place) -> float:
@@ -50,7 +56,7 @@ def _stop_endpoint(place: Place) -> float:
 
 
 def _pause_endpoint(place: Place) -> float:
-    with _stopped(place, place.servers("a")[:1]):
+    with stopped(place, place.servers("a")[:1]):
         time.sleep(2.0)
     return time.monotonic()
 
@@ -97,13 +103,13 @@ def _misbehave(mode: str) -> Callable[[Place], float]:
     return harm
 
 
-def _stop_store(place: Place) -> float:
-    with _stopped(place, [place.store()]):
+def stop_store(place: Place) -> float:
+    with stopped(place, [place.store()]):
         time.sleep(LASTS_S)
     return time.monotonic()
 
 
-def _kill_store(place: Place) -> float:
+def kill_store(place: Place) -> float:
     killed = place.store()
     os.kill(killed, signal.SIGKILL)
 
@@ -147,7 +153,7 @@ def _set_clock_back(place: Place) -> float:
 
 
 @contextmanager
-def _stopped(place: Place, pids: list[int]) -> Iterator[None]:
+def stopped(place: Place, pids: list[int]) -> Iterator[None]:
     place.signal(pids, signal.SIGSTOP)
     try:
         yield
@@ -155,7 +161,7 @@ def _stopped(place: Place, pids: list[int]) -> Iterator[None]:
         place.signal(pids, signal.SIGCONT)
 
 
-SCENARIOS = {
+SCENARIOS: dict[str, Scenario[Place]] = {
     "endpoint-killed": Scenario("SIGKILL of one of the target's two servers", _kill_endpoint),
     "endpoint-terminated": Scenario("SIGTERM of one of them, which another replaces", _terminate_endpoint),
     "endpoint-hung": Scenario("SIGSTOP of one of them for good: its socket accepts and never answers", _stop_endpoint),
@@ -168,8 +174,8 @@ SCENARIOS = {
     "model-exits": Scenario("every request ends the process of the model", _misbehave("exit")),
     "model-fails": Scenario("the model answers 500 to every request", _misbehave("error")),
     "model-nan": Scenario("the model answers NaN", _misbehave("nan")),
-    "store-hung": Scenario("SIGSTOP of S3 and DynamoDB", _stop_store),
-    "store-killed": Scenario("SIGKILL of S3 and DynamoDB, which lose everything", _kill_store),
+    "store-hung": Scenario("SIGSTOP of S3 and DynamoDB", stop_store),
+    "store-killed": Scenario("SIGKILL of S3 and DynamoDB, which lose everything", kill_store),
     "store-corrupt": Scenario("half of the pointer to the live revision is missing", _corrupt_store),
     "rules-swapped": Scenario("100 revisions of the rules published, one after the other", swap_rules(100)),
     "clock-back": Scenario(
