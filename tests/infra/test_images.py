@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -185,6 +186,42 @@ def test_envoys_image_is_built_for_the_stages_architecture() -> None:
         assert envoy.tag.startswith(prefix)
         assert {each.platform for each in others} == {"linux/amd64"}, "instances are not Arm"
     assert [each.name for each in images_of(SETTINGS)] == ["triton", "agent"]
+
+
+IMPORTED = """
+import importlib, re, sys
+from importlib.metadata import packages_distributions
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+found = packages_distributions()
+names = {each for module in sys.modules for each in found.get(module.partition(".")[0], ())}
+print(*sorted(re.sub("[-_.]+", "-", each).lower() for each in names))
+"""
+
+AGENTS = ("tidegate.bootstrap.agent", "tidegate.cli.publish")
+ENVOYS = ("tidegate.bootstrap.envoy", "tidegate.bootstrap.resolvers", "tidegate.bootstrap.resolver_process")
+
+
+@pytest.mark.parametrize(("image", "modules"), [("agent", AGENTS), ("envoy", ENVOYS)])
+def test_an_image_has_every_package_that_its_processes_import(image: str, modules: tuple[str, ...]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTED, *modules], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    (built,) = [each for each in images_of(WITH_ENVOY) if each.name == image]
+    locks = [each for each in built.sources if each.endswith(".lock") and "compiling" not in each]
+    has = {name for lock in locks for name in pins(lock)}
+    # The environment of the tests loads setuptools by itself.
+    assert set(done.stdout.split()) - has <= {"tidegate", "setuptools"}
+
+
+def pins(lock: str) -> dict[str, str]:
+    """The packages of a lock, and their versions; of one that has several by the version of Python, the last."""
+    return dict(re.findall(r"^([a-z0-9-]+)==(\S+)", (ROOT / lock).read_text(), re.MULTILINE))
+
+
+def test_the_agents_image_has_the_packages_of_the_functions_whose_code_it_runs() -> None:
+    assert pins("requirements/control.lock").items() <= pins("requirements/agent.lock").items()
 
 
 def test_a_dry_run_leaves_out_what_a_run_would_not_build(engine: Callable[[str], Path]) -> None:
