@@ -187,7 +187,7 @@ lock: ## Resolve the requirements again, for each Python that is supported (need
 	for each in gateway control; do $(LOCK) $(LEFT_TO_LAMBDA) -o requirements/$$each.lock requirements/$$each.in; done
 	$(LOCK) $(NOT_IMPORTED) -o requirements/kserve.lock requirements/kserve.in
 	$(LOCK) $(NOT_RUN) -o requirements/clients.lock requirements/clients.in
-	for each in checkov agent envoy triton; do $(LOCK) -o requirements/$$each.lock requirements/$$each.in; done
+	for each in checkov agent envoy compiling triton; do $(LOCK) -o requirements/$$each.lock requirements/$$each.in; done
 
 clean: ## Remove what was built: the environment, the models' artefacts, caches.
 	@$(or $(wildcard $(BIN)/python),$(PYTHON)) -m training --clean --out $(MODELS)

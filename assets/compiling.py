@@ -43,13 +43,14 @@ MODULES = (
 KEPT = 3
 """The number of copies that are kept, the newest ones: branches of a repository share an environment."""
 
+# `make lint` checks all types; where Envoy's image is built, packages that the compiled modules do not import are missing.
 # Above -O1 the compiler takes twice as long for no measurable gain: the generated code calls into the interpreter.
 SETUP = """
 import sys
 from mypyc.build import mypycify
 from setuptools import setup
 
-flags = ["--strict", "--ignore-missing-imports", "--cache-dir=/dev/null"]
+flags = ["--strict", "--ignore-missing-imports", "--allow-subclassing-any", "--no-warn-return-any", "--cache-dir=/dev/null"]
 setup(
     name="tidegate",
     packages=[],

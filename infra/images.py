@@ -113,7 +113,13 @@ def images_of(settings: Settings) -> tuple[Image, ...]:
         Image(
             ENVOY,
             "infra/envoy/Dockerfile",
-            ("functions/tidegate", "requirements/agent.lock", "requirements/envoy.lock"),
+            (
+                "assets/compiling.py",
+                "functions/tidegate",
+                "requirements/agent.lock",
+                "requirements/compiling.lock",
+                "requirements/envoy.lock",
+            ),
             # Both architectures have the same sources, and not the same image.
             prefix=f"{settings.architecture.replace('_', '-')}-",
             pinned=settings.envoy.image_tag,

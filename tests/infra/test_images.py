@@ -15,6 +15,7 @@ from typing import Any
 
 import boto3
 import pytest
+from tidegate.bootstrap.compiled import compiled_folder
 
 from infra import image_push, image_scans, images
 from infra.account import preflight
@@ -94,6 +95,8 @@ def test_equal_sources_give_equal_tags_and_every_change_another(
         ({"agent", "envoy"}, "requirements/agent.lock"),
         ({"agent"}, "infra/agent/Dockerfile"),
         ({"envoy"}, "requirements/envoy.lock"),
+        ({"envoy"}, "requirements/compiling.lock"),
+        ({"envoy"}, "assets/compiling.py"),
         ({"envoy"}, "infra/envoy/Dockerfile"),
         ({"triton"}, "requirements/triton.lock"),
         ({"triton"}, "infra/triton/Dockerfile"),
@@ -114,7 +117,8 @@ def test_the_build_sees_what_the_tag_is_made_of() -> None:
     assert let_through == {source for image in images_of(WITH_ENVOY) for source in image.sources}
     for image in images_of(WITH_ENVOY):
         text = (ROOT / image.dockerfile).read_text()
-        copied = {line.split()[1] for line in text.splitlines() if line.startswith("COPY ")}
+        copies = [line.split() for line in text.splitlines() if line.startswith("COPY ")]
+        copied = {source for _, source, *_ in copies if not source.startswith("--from=")}
         assert copied == set(image.sources), image.name
 
 
@@ -188,6 +192,30 @@ def test_envoys_image_is_built_for_the_stages_architecture() -> None:
     assert [each.name for each in images_of(SETTINGS)] == ["triton", "agent"]
 
 
+def test_envoys_image_has_no_compiler_and_the_modules_that_a_stage_with_one_compiled(tmp_path: Path) -> None:
+    """The build's steps without a container: each stage has only what its `COPY` lines name."""
+    text = (ROOT / "infra/envoy/Dockerfile").read_text()
+    stages = [stage.splitlines() for stage in text.split("\nFROM ")[1:]]
+    assert [stage[0] for stage in stages] == ["python:3.13 AS compiled", "python:3.13-slim"], "of one Python"
+    assert "COPY --from=compiled /usr/local/share/tidegate /usr/local/share/tidegate" in stages[1]
+    assert "requirements/compiling.lock" not in "".join(stages[1])
+    found = []
+    for number, stage in enumerate(stages):
+        folder = tmp_path / str(number)
+        for _, source, target in (line.split() for line in stage if re.match("COPY [^-]", line)):
+            copy = folder / (Path(source).name if target == "." else target)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            leave = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(ROOT / source, copy, ignore=leave) if (ROOT / source).is_dir() else shutil.copy(
+                ROOT / source, copy
+            )
+        found.append(compiled_folder(folder / "tidegate", Path("/usr/local")))
+    assert found[0] == found[1], "the second stage looks where the first compiled to"
+    asked = [sys.executable, "-m", "assets.compiling", "--help"]
+    done = subprocess.run(asked, cwd=tmp_path / "0", env={}, capture_output=True, text=True, check=False)
+    assert "Compile the gateway's modules" in done.stdout, done.stderr
+
+
 IMPORTED = """
 import importlib, re, sys
 from importlib.metadata import packages_distributions
@@ -222,6 +250,12 @@ def pins(lock: str) -> dict[str, str]:
 
 def test_the_agents_image_has_the_packages_of_the_functions_whose_code_it_runs() -> None:
     assert pins("requirements/control.lock").items() <= pins("requirements/agent.lock").items()
+
+
+def test_the_compiler_of_the_image_is_the_one_of_the_tests() -> None:
+    compilers, ours = pins("requirements/compiling.lock"), pins("requirements/dev.lock")
+    assert {"mypy", "setuptools"} <= set(compilers)
+    assert compilers.items() <= ours.items()
 
 
 def test_a_dry_run_leaves_out_what_a_run_would_not_build(engine: Callable[[str], Path]) -> None:
