@@ -544,6 +544,23 @@ def test_envoy_is_started_again_when_it_ends(plane: Plane) -> None:
     assert eventually(answers)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("--state", "{used}", "--port", "{free}"), "another process uses {used}: give each one a folder of its own"),
+        (("--state", "{new}", "--port", "{taken}"), "Envoy cannot listen at 127.0.0.1:{taken}: Address already in use"),
+        (("--state", "{new}", "--port", "{free}", "--host", "localhost"), "--host must be an IP address"),
+    ],
+)
+def test_what_another_one_uses_is_refused(plane: Plane, tmp_path: Path, arguments: tuple[str, ...], text: str) -> None:
+    places = {"used": plane.folder, "new": tmp_path / "state", "taken": plane.port, "free": reserve_port()}
+    given = [each.format(**places) for each in arguments]
+    log = tmp_path / "log"
+    with command(log, "envoy", "run", "--stack", plane.stack.url, *given, variables={}) as running:
+        assert running.process.wait(60) == 1
+    assert text.format(**places) in running.errors
+
+
 def test_without_the_stores_it_starts_with_what_it_knew(plane: Plane, tmp_path: Path) -> None:
     shutil.copytree(plane.folder, tmp_path / "state", ignore=shutil.ignore_patterns("*.sock"))
     (tmp_path / "state").chmod(0o700)

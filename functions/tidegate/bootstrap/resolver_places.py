@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import socket
 from collections.abc import Sequence
@@ -86,10 +87,10 @@ def _unix(path: Path) -> socket.socket:
 
 
 def state_folder(path: Path) -> Path:
-    """Create the folder of a resolver's state, or check that it is this user's alone.
+    """Create the folder of a resolver's state, or check that it is this user's alone. It is this process's until it ends.
 
     Raises:
-        SettingsError: it cannot be used.
+        SettingsError: it cannot be used, or another process uses it.
     """
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -98,6 +99,9 @@ def state_folder(path: Path) -> Path:
             raise SettingsError(
                 f"{path} must be a folder that only this user can write to: resolvers serve the rules in it"
             )
+        fcntl.flock(os.open(path, os.O_RDONLY | os.O_DIRECTORY), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise SettingsError(f"another process uses {path}: give each one a folder of its own (--state)") from None
     except OSError as error:
         raise SettingsError(f"{path} cannot be used as the folder of the state: {error.strerror}") from error
     return path

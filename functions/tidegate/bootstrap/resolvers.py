@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from tidegate.bootstrap import log_file
 from tidegate.bootstrap.compiled import find_compiled
-from tidegate.bootstrap.log_file import STDOUT
+from tidegate.bootstrap.log_file import OFF, STDOUT
 from tidegate.bootstrap.parent import environment_without_secrets
 from tidegate.bootstrap.resolver_places import Places
 from tidegate.console.traffic import TrafficHistory
@@ -181,6 +182,13 @@ async def _end(process: asyncio.subprocess.Process) -> None:
 
 
 def check_log(settings: Settings) -> None:
-    """Raises `SettingsError`: resolvers report on their standard output, so nothing else is written there."""
-    if settings.access_log == STDOUT:
+    """Check where requests are logged.
+
+    Raises:
+        SettingsError: on standard output, where resolvers report, or in a file that cannot be written.
+    """
+    target = settings.access_log
+    if target == STDOUT:
         raise SettingsError("TIDEGATE_ACCESS_LOG must be a path or off for resolvers, which report on standard output")
+    if target not in (None, OFF):
+        log_file.check_log(target)

@@ -99,7 +99,7 @@ def run(stores: StoreOptions, port: int, host: str, program: str | None, workers
     `ready http://HOST:PORT`, once requests are answered.
     """
     with held_back():
-        from tidegate.bootstrap.envoy import find_envoy
+        from tidegate.bootstrap.envoy import check_listening, find_envoy
         from tidegate.bootstrap.resolver_places import state_folder
         from tidegate.bootstrap.resolvers import check_log
 
@@ -108,6 +108,7 @@ def run(stores: StoreOptions, port: int, host: str, program: str | None, workers
     check_log(settings)
     progress.end()
     found = find_envoy(program)
+    check_listening(host, port)
     folder = state_folder(state.absolute())
     asyncio.run(_until_signal(settings, folder, host, port, found, workers or len(os.sched_getaffinity(0))))
 
