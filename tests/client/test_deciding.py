@@ -467,6 +467,57 @@ def test_errors_are_the_engines(
         Client(server.url, decide=decide).decide(objective, context)
 
 
+@pytest.mark.parametrize("body", [b"\x00\xff no text", b"[" * 200_000, b"[]", b"{}", b'{"shards": 1, "decision": {}}'])
+@pytest.mark.parametrize("decide", ["bundle", "resolver"])
+def test_what_is_no_answer_of_a_gateway_is_an_error_of_the_library(decide: str, body: bytes) -> None:
+    async def other(_scope: Any, _receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"etag", b'"1"')]})
+        await send({"type": "http.response.body", "body": body})
+
+    with listening(other) as served:
+        client = Client(f"http://127.0.0.1:{served.port}", decide=decide)
+        with pytest.raises((StoreError, UnavailableError)):
+            client.decide("texts", {"tenant": "a"})
+
+
+def test_a_child_process_decides_whatever_threads_of_its_parent_did(server: Server) -> None:
+    """Each child decides although a thread that does not live there may have held a lock."""
+    script = """
+import os, signal, sys, threading, time
+from tidegate.client import Client
+client = Client(sys.argv[1], poll_s=0.01)
+def decide():
+    return client.decide("texts", {"tenant": "a"}).rule
+decide()
+ends = threading.Event()
+def decide_on():
+    while not ends.is_set():
+        decide()
+threads = [threading.Thread(target=decide_on) for _ in range(4)]
+for each in threads:
+    each.start()
+states = []
+for _ in range(10):
+    child = os.fork()
+    if not child:
+        signal.alarm(20)
+        for _ in range(5):
+            decide()
+            time.sleep(0.01)
+        os._exit(0)
+    states.append(os.waitpid(child, 0)[1])
+    if states[-1]:
+        break
+ends.set()
+print(states)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, server.url], capture_output=True, text=True, timeout=120, check=False,
+        env=os.environ | {"PYTHONPATH": str(ROOT / "functions")},
+    )  # fmt: skip
+    assert done.stdout.split() == str([0] * 10).split(), done.stderr
+
+
 # Options.
 
 

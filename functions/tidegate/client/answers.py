@@ -38,7 +38,7 @@ def _error(reply: Reply, path: str) -> TidegateError:
     try:
         document: Any = json.loads(reply.body)
         kind, detail = str(document["type"]).removeprefix(_KIND), str(document["detail"])
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, RecursionError):
         return UnavailableError(f"{path} was answered with status {reply.status}, and not by a gateway")
     match kind:
         case "unknown-objective":

@@ -88,7 +88,7 @@ class Resolver:
             raise ContextError("context", f"the context cannot be sent as JSON: {error}") from None
         try:
             reply = yield Request(self._url, "POST", path, self._headers, body, TIMEOUT_S)
-            answer = json.loads(checked(reply, path))
+            resolution, vary, ttl_ms = _answer(checked(reply, path), path)
         except _UNREACHABLE as error:
             self._is_failing = True
             stale = self.find(objective, context, self._config.stale_s)
@@ -98,9 +98,8 @@ class Resolver:
                 raise UnavailableError(f"the resolver does not answer: {error}") from error
             raise
         self._is_failing = False
-        resolution = Resolution(_decision(answer["decision"]), _places(answer))
         self._revision = resolution.decision.revision
-        self.keep(objective, context, resolution, answer["vary"], asked_s + answer["cache_ttl_ms"] / 1000)
+        self.keep(objective, context, resolution, vary, asked_s + ttl_ms / 1000)
         return resolution
 
     def may_hurry(self) -> bool:
@@ -152,6 +151,16 @@ def _listed(value: Any) -> Any:
     if isinstance(value, set | frozenset):
         return sorted(value)
     raise TypeError(f"a context has a {type(value).__name__}, which JSON has not")
+
+
+def _answer(body: bytes, path: str) -> tuple[Resolution, Sequence[str], float]:
+    """Return a decision, and for which contexts and how long it may be kept. Raises `UnavailableError`: the answer is no resolver's."""
+    try:
+        answer = json.loads(body)
+        resolution = Resolution(_decision(answer["decision"]), _places(answer))
+        return resolution, tuple(answer["vary"]), float(answer["cache_ttl_ms"])
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        raise UnavailableError(f"{path} was answered with what is no decision") from None
 
 
 def _decision(document: Mapping[str, Any]) -> Decision:

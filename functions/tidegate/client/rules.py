@@ -274,7 +274,7 @@ def _places_of(body: bytes, protocol: Protocol) -> Places:
     try:
         shards: Mapping[str, Sequence[Mapping[str, Any]]] = json.loads(body)["shards"]
         return {name: [str(each[member]) for each in found if each[member]] for name, found in shards.items()}
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError("no addresses of shards") from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Mapping
@@ -33,6 +34,7 @@ class Client(ClientBase):
         self._channels = RpcChannels()
         self._lock = threading.Lock()
         self._renewing = threading.Lock()
+        self._owner = os.getpid()
         self._polling: threading.Thread | None = None
 
     def __enter__(self) -> Client:
@@ -111,6 +113,7 @@ class Client(ClientBase):
         return newer if is_newer(newer, old) else None
 
     def _renewed(self, old: Resolution, objective: str, context: Mapping[str, Any]) -> Resolution | None:
+        self._unlock_in_child()
         # Others that fail meanwhile wait for this one question.
         if not self._renewing.acquire(timeout=self.config.fresh_wait_s):
             return None
@@ -141,6 +144,7 @@ class Client(ClientBase):
     def _poll(self, *, waits: bool = False) -> None:
         """See to it that a poll runs, and wait for it where there are no rules, and for a moment where they are late or if it `waits`."""
         rules = self._rules
+        self._unlock_in_child()
         with self._lock:
             rules.load()
             # A thread of the parent process does not live in a child.
@@ -154,6 +158,11 @@ class Client(ClientBase):
             thread.join()
         elif rules.is_late or waits:
             thread.join(self.config.fresh_wait_s)
+
+    def _unlock_in_child(self) -> None:
+        # What a thread of the parent process held while it forked, nobody here gives back.
+        if self._owner != os.getpid():
+            self._lock, self._renewing, self._owner = threading.Lock(), threading.Lock(), os.getpid()
 
     def _polled(self) -> None:
         run(self._rules.poll(), self._send)
