@@ -20,7 +20,7 @@ SERVERS = {
 }
 ODD = """\
 objective: odd.name_x
-context: {tier: {type: string}}
+context: {tier: {type: string}, kind: {type: string, from: "header:Content-Type"}}
 limits: {rate_per_s: 5, concurrency: 2}
 degraded: second/1
 responses: stream
@@ -57,6 +57,7 @@ def test_envoy_accepts_it_and_what_only_a_gateway_does_is_named(tmp_path: Path) 
         "has hedge_after_ms or hedge_at",
         "has fault",
         "has limits.concurrency",
+        "has 'kind' from content-type, which resolvers do not get as it was sent",
         "caller 'slow' has a limit of concurrency",
     ]
     assert all(each in " ".join(done.stderr.split()) for each in noted), done.stderr

@@ -39,7 +39,7 @@ BODY = json.dumps({"inputs": [TENSOR]}).encode()
 RULES = (
     '[{id: north, when: {country: "NO"}, serve: versioned/2}, {id: south, when: {city: Malmö}, serve: versioned/3},'
     ' {id: asked, when: {country: "P"}, serve: versioned/1, parameters: {top_k: 20, strict: true}},'
-    " {id: default, serve: versioned/1}]"
+    " {id: forwarded, when: {forwarded: {present: true}}, serve: versioned/3}, {id: default, serve: versioned/1}]"
 )
 
 
@@ -77,7 +77,8 @@ def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
         stays="[{id: default, serve: echo_parameters, fallback: [running_sum]}]",
     )
     versions = rules / "objectives" / "versions.yaml"
-    text = versions.read_text().replace("context: {", 'context: {city: {type: string, from: "header:X-City"}, ')
+    declared = 'city: {type: string, from: "header:X-City"}, forwarded: {type: string, from: "header:X-Forwarded-For"}'
+    text = versions.read_text().replace("context: {", f"context: {{{declared}, ")
     versions.write_text(text + "degraded: versioned/2\n")
     walks = rules / "objectives" / "walks.yaml"
     walks.write_text(walks.read_text() + "degraded: echo_parameters\n")
@@ -168,6 +169,8 @@ def _sent(port: int, *headers: tuple[str, bytes | str]) -> Reply:
         [("X-City", b"Malm\xf6")],
         [("X-City", "Malmö".encode())],
         [("X-City", b"Malm"), ("X-City", b"\xf6")],
+        [("X-Forwarded-For", b"192.0.2.1")],
+        [],
     ],
 )
 def test_headers_are_decided_by_as_they_were_sent(plane: Plane, sent: list[tuple[str, bytes | str]]) -> None:

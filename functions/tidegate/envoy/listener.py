@@ -60,6 +60,8 @@ def listener(
         # A model may take longer than the default of five minutes; requests have a time-out of their own.
         "stream_idle_timeout": "0s",
         "use_remote_address": True,
+        # An objective may read it; no server does.
+        "skip_xff_append": True,
         "preserve_external_request_id": True,
         "server_header_transformation": "PASS_THROUGH",
         "http_filters": _filters(resolver_timeout_ms, tokens, is_logged=log is not None),

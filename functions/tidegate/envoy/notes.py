@@ -7,6 +7,11 @@ from collections.abc import Iterator
 from tidegate.rules import Engine
 from tidegate.rules.contract import Limit
 
+_CHANGED = frozenset({"content-length", "content-type", "te", "x-request-id", "x-forwarded-proto"})
+"""Headers of a request that a resolver does not get as they were sent; nor those that begin as below."""
+
+_REMOVED = ("x-envoy-", "x-tidegate-", "tidegate-param-")
+
 
 def notes(engine: Engine) -> Iterator[str]:
     """Yield what the rules ask for and only a gateway does."""
@@ -21,6 +26,10 @@ def notes(engine: Engine) -> Iterator[str]:
         for what, is_asked in asked.items():
             if is_asked:
                 yield f"objective '{name}' has {what}, which only a gateway carries out"
+        for attribute in objective.attributes.values():
+            header = attribute.header or ""
+            if header in _CHANGED or header.startswith(_REMOVED):
+                yield f"objective '{name}' has {attribute.name!r} from {header}, which resolvers do not get as it was sent"
     for name, caller in sorted((engine.callers or {}).items()):
         limits: list[Limit] = [caller.limit, *(caller.limits or {}).values()]
         if any(limit.concurrency is not None for limit in limits):
