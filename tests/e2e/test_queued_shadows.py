@@ -88,8 +88,13 @@ def test_copies_go_through_the_queue_and_the_report_shows_the_pair(stack: Runnin
     assert (pair["dropped"], pair["left_out"], pair["shadow_failed"]) == ({}, {}, {})
     assert pair["outputs"]["Y"]["absolute_error"]["p50"] == pytest.approx(0.5, rel=0.05)
     assert [each for each in (notes / "ahead").read_text().split() if each == "shadow"] == ["shadow"] * 21
-    counts = stack.get("/v1/fleet")["gateway"]["shadows"]
-    assert (counts["sampled"], counts["queued"], counts["dropped"]) == (21, 21, {})
+
+    def counted() -> bool:
+        counts = stack.get("/v1/fleet")["gateway"]["shadows"]
+        return (counts["sampled"], counts.get("queued"), counts["dropped"]) == (21, 21, {})
+
+    # The gateway reports once a second.
+    assert eventually(counted), stack.get("/v1/fleet")["gateway"]["shadows"]
     assert dead_letters_and_messages(stack) == [0, 0]
 
 
