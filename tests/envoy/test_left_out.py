@@ -154,3 +154,54 @@ def test_a_server_that_is_not_ready_once_is_not_left_out(tmp_path: Path) -> None
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+class Pretending(BaseHTTPRequestHandler):
+    """A resolver, and a server that says something else than what was decided."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        self._answer({})
+
+    def do_POST(self) -> None:
+        decided = {
+            "x-tidegate-shard": "alpha+beta",
+            "x-tidegate-path": "/x",
+            "tidegate-rule": "default",
+            "tidegate-reason": "serve",
+        }
+        said = {
+            "tidegate-rule": "other",
+            "tidegate-reason": "degraded",
+            "Tidegate-Variant": "other",
+            "x-tidegate-step": "7",
+        }
+        self._answer(decided if self.path.startswith("/authorize/") else said)
+
+    def _answer(self, headers: dict[str, str]) -> None:
+        self.send_response(200)
+        for each in headers.items():
+            self.send_header(*each)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_server_does_not_say_what_was_decided(tmp_path: Path) -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Pretending)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    number = server.server_address[1]
+    fleet = {"alpha": [{"host": "127.0.0.1", "http_port": number}]}
+    try:
+        with envoy(tmp_path, f"127.0.0.1:{number}", fleet=fleet) as port:
+            found = eventually(lambda: (reply := ask(port, "/v2/models/open/infer")).status == 200 and reply)
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+    shown = {name: value for name, value in found.headers.items() if "tidegate" in name}
+    assert shown == {"tidegate-rule": "default", "tidegate-reason": "serve", "tidegate-shard": "alpha"}

@@ -13,7 +13,7 @@ from hashlib import sha256
 from tidegate.envoy.filters import ANY, TYPES, Json, both, http_filter, none_of, of_answer, of_request, script
 from tidegate.envoy.fleet import Fleet, Server
 from tidegate.envoy.plans import RPC, Shape, cluster_of
-from tidegate.envoy.scripts import ASK, JUDGE, MOVED_HEADER, RETRY_HEADER, STEP_HEADER
+from tidegate.envoy.scripts import ASK, JUDGE, MOVED_HEADER, STEP_HEADER
 
 _OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _WHOLE_PRIORITY = 1_000_000
@@ -166,7 +166,7 @@ def _protocol(*, is_rpc: bool, has_steps: bool) -> Json:
             http_filter(
                 "place",
                 "header_mutation.v3.HeaderMutation",
-                mutations={"response_mutations": [{"remove": RETRY_HEADER}, _STEP, _set("tidegate-shard", "shard")]},
+                mutations={"response_mutations": [*_OURS, _STEP, _set("tidegate-shard", "shard")]},
             ),
             http_filter("codec", "upstream_codec.v3.UpstreamCodec"),
         ],
@@ -189,4 +189,9 @@ def _set(header: str, member: str) -> Json:
 
 
 _STEP = _set(STEP_HEADER, "step")
+_OURS = [
+    {"remove_on_match": {"key_matcher": {"prefix": each, "ignore_case": True}}} for each in ("tidegate-", "x-tidegate-")
+]
+"""What says who answered is not the server's to say."""
+
 _SUCCEEDED = of_answer(":status", {"exact": "200"})
