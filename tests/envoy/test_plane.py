@@ -316,6 +316,17 @@ def test_refusals_over_grpc(plane: Plane, headers: dict[str, str], code: str, te
     assert text in caught.value.message()
 
 
+def test_a_timeout_over_grpc_is_no_unavailable_server(plane: Plane) -> None:
+    client = rpc.InferenceServerClient(f"127.0.0.1:{plane.port}")
+    sent = rpc.InferInput("SLEEP_MS", [1], "INT32")
+    sent.set_data_from_numpy(np.array([5000], dtype=np.int32))
+    headers = {"tidegate-objective": "versions", "tidegate-timeout-ms": "100", "x-request-id": "late-1"}
+    with pytest.raises(InferenceServerException) as caught:
+        client.infer("versions", [sent], headers=headers, client_timeout=60)
+    assert caught.value.status() == "StatusCode.DEADLINE_EXCEEDED"
+    assert eventually(lambda: _logged(plane, "late-1"))["outcome"] == "failed"
+
+
 def test_a_compressed_message_is_refused(plane: Plane) -> None:
     client = rpc.InferenceServerClient(f"127.0.0.1:{plane.port}")
     sent = rpc.InferInput("SLEEP_MS", [1], "INT32")

@@ -50,7 +50,7 @@ local function outcome_of(headers, step)
   local status = tonumber(headers:get(":status"))
   local code = tonumber(headers:get("grpc-status") or "0")
   if step == nil then
-    return headers:get("{UNDECIDED_HEADER}") and "undecided" or (status >= 500 or code == 14) and "failed" or (status >= 400 or code ~= 0) and "refused" or "decided"
+    return headers:get("{UNDECIDED_HEADER}") and "undecided" or (status >= 500 or code == 14 or code == 4) and "failed" or (status >= 400 or code ~= 0) and "refused" or "decided"
   end
   if headers:get("tidegate-reason") == "degraded" then
     return "degraded"
@@ -65,6 +65,10 @@ function envoy_on_response(handle)
     headers:replace("grpc-status", code)
   end
   local step = tonumber(headers:get("{STEP_HEADER}") or "")
+  if step == nil and headers:get("grpc-message") == "upstream request timeout" then
+    -- Envoy says UNAVAILABLE, after which clients may send a request again.
+    headers:replace("grpc-status", "4")
+  end
   if step and step > 0 then
     local plan = plan_of(handle)
     if plan then
