@@ -20,11 +20,11 @@ from bench.load import Peer, infer_request, throughput_per_s
 from bench.stack import model_config, stack
 from tests.support.quiet_client import quiet_client
 
-ROUNDS = 5
+ROUNDS = 3
 THROUGHPUT_S = 6.0
 CONNECTIONS = 8
-QUIET_S = 8.0
-QUIET_PER_S = 100
+QUIET_S = 9.0
+QUIET_PER_S = 200
 QUIET_CONNECTIONS = 8
 VALUES = 256
 SETTLE_S = 3.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -236,7 +237,6 @@ def test_a_documented_command_succeeds(command: str) -> None:
 
 
 def test_what_the_report_says_of_a_resolver_is_taken() -> None:
-    report = (ROOT / "docs/performance.md").read_text(encoding="utf-8").partition("<!-- resolver -->")[0]
-    section = "## Resolving for Envoy\n\nA process (compiled) takes **62 µs** of CPU time for a decision.\n\n*2026-12-01, here.*\n"
-    found = figures_of(f"{report}\n<!-- resolver -->\n{section}")
-    assert found["resolver_us"] == {"value": 62.0, "measured": "2026-12-01, here"}
+    report = (ROOT / "docs/performance.md").read_text(encoding="utf-8")
+    changed = re.sub(r"takes \*\*\d+ µs\*\* of CPU time", "takes **62 µs** of CPU time", report)
+    assert figures_of(changed)["resolver_us"]["value"] == 62.0
