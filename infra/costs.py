@@ -246,7 +246,7 @@ def _polls(settings: Settings, keepers: Sequence[int]) -> Iterator[Line]:
     if not settings.pointer_cache:
         yield _line(what, polls, "S3 GET, per million", "millions")
         return
-    # An agent reads S3 once a second, and not if nobody asks.
+    # An agent reads S3 once a second while functions ask it.
     reads = [min(each, count * SECONDS / MILLION) for each, count in zip(polls, keepers, strict=True)]
     yield _line("agents read the pointer every second", reads, "S3 GET, per million", "millions")
     polled_gb = [each * ASSUMED["KB of a poll of the pointer at an agent"] for each in polls]

@@ -37,9 +37,10 @@ class ClientConfig:
         headers: further headers of requests to the gateway, such as `Authorization`.
         decide: where decisions are made.
         protocol: how models are called.
-        shards: addresses by shard: URLs, or for gRPC `host:port`, and `https://host:port` with TLS; or the path of a JSON file with such an object, which is read again when it
-            changes. None: what the gateway says.
-        proxy: the URL (for gRPC as in `shards`) of a proxy that sends each request to the shard in the header `Tidegate-Routing-Key`, in place of `shards`.
+        shards: addresses by shard: URLs, or for gRPC `host:port`, and `https://host:port` with TLS; or the path of a JSON file with such an
+            object, which is read again when it changes. None: what the gateway says.
+        proxy: the URL (for gRPC as in `shards`) of a proxy that sends each request to the shard in the header `Tidegate-Routing-Key`,
+            in place of `shards`.
         cache_dir: a folder for the last good bundle, so that a process starts while the gateway is down; None: none is kept.
         poll_s: time between two polls of the bundle, while decisions are made (> 0).
         fresh_wait_s: longest time that a decision waits for a poll where the rules were not polled for longer than that, as after a pause.

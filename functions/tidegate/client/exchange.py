@@ -23,7 +23,8 @@ class Request(NamedTuple):
 
 
 class Rpc(NamedTuple):
-    """A call of the protocol's service over gRPC at `host:port`, or with TLS at `https://host:port`: `ModelInfer` or `ModelMetadata`, and its message."""
+    """A call of the protocol's service over gRPC: `ModelInfer` or `ModelMetadata`, and its message. The address is `host:port`, or with TLS
+    `https://host:port`."""
 
     address: str
     method: str

@@ -154,13 +154,13 @@ def _listed(value: Any) -> Any:
 
 
 def _answer(body: bytes, path: str) -> tuple[Resolution, Sequence[str], float]:
-    """Return a decision, and for which contexts and how long it may be kept. Raises `UnavailableError`: the answer is no resolver's."""
+    """Return a decision, and for which contexts and how long it may be kept. Raises `UnavailableError`: a resolver answers otherwise."""
     try:
         answer = json.loads(body)
         resolution = Resolution(_decision(answer["decision"]), _places(answer))
         return resolution, tuple(answer["vary"]), float(answer["cache_ttl_ms"])
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        raise UnavailableError(f"{path} was answered with what is no decision") from None
+        raise UnavailableError(f"{path} was answered, but not with a decision") from None
 
 
 def _decision(document: Mapping[str, Any]) -> Decision:

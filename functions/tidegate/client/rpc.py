@@ -35,8 +35,8 @@ def new_channel(address: str, module: Any) -> Any:
 
     TLS trusts the authorities of Python's `ssl`, where these are in one file, such as that of `SSL_CERT_FILE`; else those of gRPC.
     """
-    scheme, _, place = address.rpartition("://")
-    if not scheme:
+    place = address.removeprefix("https://")
+    if place == address:
         return module.insecure_channel(place, options=_OPTIONS)
     trusted = ssl.get_default_verify_paths().cafile
     roots = None if trusted is None else Path(trusted).read_bytes()

@@ -160,7 +160,7 @@ class Client(ClientBase):
             thread.join(self.config.fresh_wait_s)
 
     def _unlock_in_child(self) -> None:
-        # What a thread of the parent process held while it forked, nobody here gives back.
+        # A lock that a thread of the parent process held at the fork stays locked in the child.
         if self._owner != os.getpid():
             self._lock, self._renewing, self._owner = threading.Lock(), threading.Lock(), os.getpid()
 

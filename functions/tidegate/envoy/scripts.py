@@ -264,4 +264,4 @@ end
 """
 
 JUDGE: Final = _COMMON + _JUDGE
-"""For an answer of a server that is no success: whether the next place is tried."""
+"""For each answer of a server but a success: whether the next place is tried."""
