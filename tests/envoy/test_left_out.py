@@ -44,16 +44,23 @@ class Refusing(BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def refusing() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Refusing)
+def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[int]:
+    """Run a server; its port."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
-        yield f"127.0.0.1:{server.server_address[1]}"
+        yield server.server_address[1]
     finally:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+@contextlib.contextmanager
+def refusing() -> Iterator[str]:
+    with serving(Refusing) as port:
+        yield f"127.0.0.1:{port}"
 
 
 @contextlib.contextmanager
@@ -134,11 +141,8 @@ class Unready(BaseHTTPRequestHandler):
 
 
 def test_a_server_that_is_not_ready_once_is_not_left_out(tmp_path: Path) -> None:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Unready)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    fleet = {"beta": [{"host": "127.0.0.1", "http_port": server.server_address[1]}]}
-    try:
+    with serving(Unready) as port:
+        fleet = {"beta": [{"host": "127.0.0.1", "http_port": port}]}
         with envoy(tmp_path, f"127.0.0.1:{refusing_port()}", fleet=fleet):
             filtered = "/stats?format=json&filter=^cluster.beta.health_check"
 
@@ -150,10 +154,6 @@ def test_a_server_that_is_not_ready_once_is_not_left_out(tmp_path: Path) -> None
             figures = eventually(checked, most_s=0.1)
             assert figures["failure"] == 1
             assert figures["healthy"] == 1
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 class Pretending(BaseHTTPRequestHandler):
@@ -191,17 +191,9 @@ class Pretending(BaseHTTPRequestHandler):
 
 
 def test_a_server_does_not_say_what_was_decided(tmp_path: Path) -> None:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Pretending)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    number = server.server_address[1]
-    fleet = {"alpha": [{"host": "127.0.0.1", "http_port": number}]}
-    try:
+    with serving(Pretending) as number:
+        fleet = {"alpha": [{"host": "127.0.0.1", "http_port": number}]}
         with envoy(tmp_path, f"127.0.0.1:{number}", fleet=fleet) as port:
             found = eventually(lambda: (reply := ask(port, "/v2/models/open/infer")).status == 200 and reply)
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
     shown = {name: value for name, value in found.headers.items() if "tidegate" in name}
     assert shown == {"tidegate-rule": "default", "tidegate-reason": "serve", "tidegate-shard": "alpha"}

@@ -14,7 +14,7 @@ _ELSE = r"|^\C*$"
 """A text in which nothing is found is replaced by none, and so is not noted."""
 
 
-def notes() -> Json:
+def header_notes() -> Json:
     """Return the filter that notes what the log has of a request's and an answer's headers."""
 
     def found(header: str, key: str, pattern: str) -> Json:

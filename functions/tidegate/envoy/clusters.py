@@ -10,7 +10,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from hashlib import sha256
 
-from tidegate.envoy.filters import ANY, TYPES, Json, both, http_filter, none_of, of_answer, of_request, script
+from tidegate.envoy.filters import (
+    ANY,
+    TYPES,
+    Json,
+    all_of,
+    http_filter,
+    negated,
+    of_answer,
+    of_request,
+    script,
+    without,
+)
 from tidegate.envoy.fleet import Fleet, Server
 from tidegate.envoy.plans import RPC, Shape, cluster_of
 from tidegate.envoy.scripts import ASK, JUDGE, MOVED_HEADER, STEP_HEADER
@@ -162,7 +173,7 @@ def _protocol(*, is_rpc: bool, has_steps: bool) -> Json:
         "http_filters": [
             *(_asking(is_rpc=is_rpc) if is_rpc or has_steps else ()),
             # Over gRPC, an error without a message has its status among the headers.
-            script("judge", JUDGE, unless=both(_SUCCEEDED, none_of(of_answer("grpc-status", ANY)))),
+            script("judge", JUDGE, unless=all_of(_SUCCEEDED, negated(of_answer("grpc-status", ANY)))),
             http_filter(
                 "place",
                 "header_mutation.v3.HeaderMutation",
@@ -175,7 +186,7 @@ def _protocol(*, is_rpc: bool, has_steps: bool) -> Json:
 
 def _asking(*, is_rpc: bool) -> tuple[Json, Json]:
     """Return the filters that set which model an attempt asks for: the route has set that of the first step over HTTP."""
-    is_first = both(of_request(STEP_HEADER, {"exact": "0"}), none_of(of_request(MOVED_HEADER, ANY)))
+    is_first = all_of(of_request(STEP_HEADER, {"exact": "0"}), negated(of_request(MOVED_HEADER, ANY)))
     return (
         http_filter("step", "header_mutation.v3.HeaderMutation", mutations={"request_mutations": [_STEP]}),
         script("ask", ASK, unless=None if is_rpc else is_first),
@@ -189,9 +200,7 @@ def _set(header: str, member: str) -> Json:
 
 
 _STEP = _set(STEP_HEADER, "step")
-_OURS = [
-    {"remove_on_match": {"key_matcher": {"prefix": each, "ignore_case": True}}} for each in ("tidegate-", "x-tidegate-")
-]
+_OURS = (without("tidegate-"), without("x-tidegate-"))
 """What says who answered is not the server's to say."""
 
 _SUCCEEDED = of_answer(":status", {"exact": "200"})

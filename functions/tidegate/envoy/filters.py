@@ -22,6 +22,11 @@ def http_filter(name: str, kind: str, **config: Any) -> Json:
     return {"name": name, "typed_config": {"@type": f"{FILTERS}.{kind}", **config}}
 
 
+def without(prefix: str) -> Json:
+    """Return the mutation that removes the headers whose names begin with a prefix."""
+    return {"remove_on_match": {"key_matcher": {"prefix": prefix, "ignore_case": True}}}
+
+
 def script(name: str, source: str, *, unless: Json | None = None) -> Json:
     """Return a Lua filter; with `unless`, a request to which that predicate applies passes it untouched."""
     lua = http_filter(name, "lua.v3.Lua", default_source_code={"inline_string": source})
@@ -51,11 +56,13 @@ def of_answer(header: str, value: Json) -> Json:
     return _of("HttpResponseHeaderMatchInput", header, value)
 
 
-def both(*predicates: Json) -> Json:
+def all_of(*predicates: Json) -> Json:
+    """Return the predicate that all of some hold."""
     return {"and_matcher": {"predicate": list(predicates)}}
 
 
-def none_of(predicate: Json) -> Json:
+def negated(predicate: Json) -> Json:
+    """Return the predicate that another does not hold."""
     return {"not_matcher": predicate}
 
 

@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
-from tidegate.envoy.access_log import access_logs, notes
-from tidegate.envoy.filters import ANY, FILTERS, TYPES, Json, both, http_filter, none_of, of_answer, of_request, script
-from tidegate.envoy.plans import PATH_HEADER, PLAN_HEADER, SHARD_HEADER
+from tidegate.envoy.access_log import access_logs, header_notes
+from tidegate.envoy.filters import (
+    ANY,
+    FILTERS,
+    TYPES,
+    Json,
+    all_of,
+    http_filter,
+    negated,
+    of_answer,
+    of_request,
+    script,
+    without,
+)
+from tidegate.envoy.plans import PATH_HEADER, PLAN_HEADER, RESERVED, SHARD_HEADER
 from tidegate.envoy.routes import RESOLVER
 from tidegate.envoy.scripts import ENTER, FAILED_OPEN, STEP_HEADER, UNDECIDED
 from tidegate.envoy.tokens import CALLER_HEADER, Tokens, token_filters, token_refusal
@@ -92,33 +104,33 @@ def _own_errors() -> tuple[Json, Json]:
 
 
 def _filters(resolver_timeout_ms: int, tokens: Tokens | None, *, is_logged: bool) -> list[Json]:
-    ours = _OURS if tokens is None else (*_OURS, CALLER_HEADER)
-    mine = [{"remove_on_match": {"key_matcher": {"prefix": each, "ignore_case": True}}} for each in ours]
-    hidden = [{"remove_on_match": {"key_matcher": {"prefix": "x-tidegate-", "ignore_case": True}}}]
+    ours = RESERVED if tokens is None else (*RESERVED, CALLER_HEADER)
     return [
         # What says where a request goes comes from the resolver alone. An answer passes the filters from the last to the first.
         http_filter(
             "own",
             "header_mutation.v3.HeaderMutation",
-            mutations={"request_mutations": mine, "response_mutations": hidden},
+            mutations={
+                "request_mutations": [without(each) for each in ours],
+                "response_mutations": [without("x-tidegate-")],
+            },
         ),
         *(() if tokens is None else token_filters(tokens)),
-        *((notes(),) if is_logged else ()),
+        *((header_notes(),) if is_logged else ()),
         script("enter", ENTER, unless=_IS_ORDINARY),
         {"name": "authorization", "typed_config": _authorization(resolver_timeout_ms)},
-        script("undecided", UNDECIDED, unless=none_of(of_request(FAILED_OPEN, ANY))),
+        script("undecided", UNDECIDED, unless=negated(of_request(FAILED_OPEN, ANY))),
         http_filter("router", "router.v3.Router"),
     ]
 
 
-_IS_ORDINARY = both(
+_IS_ORDINARY = all_of(
     of_answer(":status", {"exact": "200"}),
     of_answer(STEP_HEADER, {"exact": "0"}),
     # An RPC's error, and an answer without a decision.
-    none_of(of_answer("grpc-status", ANY)),
-    none_of(of_answer("tidegate-reason", {"exact": "degraded"})),
+    negated(of_answer("grpc-status", ANY)),
+    negated(of_answer("tidegate-reason", {"exact": "degraded"})),
 )
-_OURS = ("x-tidegate-", "x-envoy-", "tidegate-param-")
 
 
 def _authorization(timeout_ms: int) -> Json:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from tidegate.envoy.plans import RESERVED
 from tidegate.rules import Engine
 from tidegate.rules.contract import Limit
 
 _CHANGED = frozenset({"content-length", "content-type", "te", "x-request-id", "x-forwarded-proto"})
-"""Headers of a request that a resolver does not get as they were sent; nor those that begin as below."""
-
-_REMOVED = ("x-envoy-", "x-tidegate-", "tidegate-param-")
+"""Headers of a request that a resolver does not get as they were sent; nor does it get those that are reserved."""
 
 
 def notes(engine: Engine) -> Iterator[str]:
@@ -28,7 +27,7 @@ def notes(engine: Engine) -> Iterator[str]:
                 yield f"objective '{name}' has {what}, which only a gateway carries out"
         for attribute in objective.attributes.values():
             header = attribute.header or ""
-            if header in _CHANGED or header.startswith(_REMOVED):
+            if header in _CHANGED or header.startswith(RESERVED):
                 yield f"objective '{name}' has {attribute.name!r} from {header}, which resolvers do not get as it was sent"
     for name, caller in sorted((engine.callers or {}).items()):
         limits: list[Limit] = [caller.limit, *(caller.limits or {}).values()]

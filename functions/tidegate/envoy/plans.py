@@ -27,6 +27,9 @@ PLAN_HEADER: Final = "x-tidegate-plan"
 CODE_HEADER: Final = "x-tidegate-code"
 """The code of a refused RPC, a number (https://grpc.github.io/grpc/core/md_doc_statuscodes.html)."""
 
+RESERVED: Final = ("x-tidegate-", "x-envoy-", "tidegate-param-")
+"""How headers begin that say where a request goes: those of callers are removed."""
+
 RPC: Final = "grpc:"
 """Prefix of the clusters that reach the servers' gRPC ports."""
 
