@@ -120,7 +120,7 @@ function App() {
   const [section, ...parts] = sectionOf(path);
   useLayoutEffect(start, [known]);
   // After a change of the page, the reader continues at its heading.
-  useEffect(() => {
+  useLayoutEffect(() => {
     if (!first.current) main.current?.focus({ preventScroll: true });
     first.current = false;
   }, [path]);

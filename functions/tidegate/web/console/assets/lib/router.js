@@ -1,5 +1,5 @@
 // Addresses below /console, by the History API. A page's module is loaded when it is first visited.
-import { html, useEffect } from "./dom.js";
+import { html, useLayoutEffect } from "./dom.js";
 import { store } from "./store.js";
 
 export const BASE = "/console";
@@ -37,7 +37,8 @@ export function Link({ to: address, current, children, ...rest }) {
 }
 
 export function useTitle(title) {
-  useEffect(() => {
+  // With the page, not after it is painted: a reader's software says the title when the page changes.
+  useLayoutEffect(() => {
     document.title = `${title} · Tidegate`;
   }, [title]);
 }
