@@ -71,14 +71,33 @@ def test_envoy_accepts_it_and_what_only_a_gateway_does_is_named(tmp_path: Path) 
     }
 
 
+def server(host: str = "10.0.0.1", http_port: object = 8000, **members: object) -> dict[str, object]:
+    return {"host": host, "http_port": http_port, **members}
+
+
 @pytest.mark.parametrize(
     ("servers", "text"),
     [
         ([], "must be a JSON object"),
-        ({"alpha": [{"host": "a"}]}, "http_port"),
-        ({"alpha": [{"host": "a", "http_port": 0}]}, "a port is not a number from 1 to 65535"),
-        ({"alpha": [{"host": "a", "http_port": 80, "port": 1}]}, "unknown member 'port'"),
-        ({"alpha": [{"host": "", "http_port": 80}]}, "host is not a text"),
+        ({"alpha": server()}, "shard 'alpha' must have a list of servers"),
+        ({"alpha": ["10.0.0.1:8000"]}, "shard 'alpha', server 1 must be an object with host, http_port and grpc_port"),
+        ({"alpha": [{"host": "a"}]}, "shard 'alpha', server 1: http_port is missing"),
+        ({"alpha": [server(), server(http_port=0)]}, "server 2: http_port must be a number from 1 to 65535, not 0"),
+        ({"alpha": [server(http_port="8000")]}, "http_port must be a number from 1 to 65535, not '8000'"),
+        ({"alpha": [server(grpc_port=70_000)]}, "grpc_port must be a number from 1 to 65535, not 70000"),
+        ({"alpha": [server(port=1)]}, "unknown member 'port'"),
+        *(
+            (
+                {"alpha": [server(host)]},
+                f"host must be an IP address or a name, without a scheme or a port, not {host!r}",
+            )
+            for host in ("", "http://a", "a:80", "a b", "[::1]", "10.0.0.300")
+        ),
+        ({"alpha": [server()], "beta": [server()]}, "shard 'beta', server 1: http_port 8000 at 10.0.0.1 is taken by"),
+        (
+            {"alpha": [server(grpc_port=8000)]},
+            "grpc_port 8000 at 10.0.0.1 is taken by shard 'alpha', server 1: http_port",
+        ),
     ],
 )
 def test_a_malformed_fleet_is_named(tmp_path: Path, servers: object, text: str) -> None:
@@ -88,7 +107,38 @@ def test_a_malformed_fleet_is_named(tmp_path: Path, servers: object, text: str) 
     assert text in " ".join(done.output.split())
 
 
-@pytest.mark.parametrize("place", ["localhost", "127.0.0.1:x", "unix:relative", "127.0.0.1:99999"])
+def test_a_shard_that_a_fleet_has_twice_is_named(tmp_path: Path) -> None:
+    write_directory(tmp_path / "rules", open=OPEN)
+    (tmp_path / "twice.json").write_text('{"alpha": [], "alpha": []}')
+    done = run(tmp_path, "--fleet", str(tmp_path / "twice.json"))
+    assert done.exit_code == 1
+    assert "'alpha' is there twice" in " ".join(done.output.split())
+
+
+def test_a_shard_without_servers_and_one_that_is_misspelt_are_named(tmp_path: Path) -> None:
+    write_directory(tmp_path / "rules", open=OPEN)
+    done = run(tmp_path, servers={"alhpa": SERVERS["alpha"], "beta": SERVERS["beta"]})
+    assert done.exit_code == 0, done.output
+    shown = " ".join(done.stderr.split())
+    assert "shard 'alpha' has no server in the fleet" in shown
+    assert "shard 'alhpa' of the fleet is not a shard of the rules; did you mean 'alpha'?" in shown
+    assert "'beta'" not in shown
+
+
+@pytest.mark.parametrize("arguments", [("--host", "localhost"), ("--envoy", "/bin/false"), ("--envoy", "/bin/true")])
+def test_nothing_is_written_that_envoy_has_not_accepted(tmp_path: Path, arguments: tuple[str, str]) -> None:
+    write_directory(tmp_path / "rules", open=OPEN)
+    assert run(tmp_path).exit_code == 0
+    before = {file: file.read_bytes() for file in (tmp_path / "out").rglob("*.json")}
+    done = run(tmp_path, *arguments, "--port", "9")
+    assert done.exit_code == 1
+    assert {"--host": "--host must be an IP address", "--envoy": arguments[1]}[arguments[0]] in done.output
+    assert {file: file.read_bytes() for file in (tmp_path / "out").rglob("*.json")} == before
+
+
+@pytest.mark.parametrize(
+    "place", ["localhost", "127.0.0.1:x", "unix:relative", "127.0.0.1:99999", "http://127.0.0.1:8090", ":8090"]
+)
 def test_a_malformed_resolver_is_named(tmp_path: Path, place: str) -> None:
     write_directory(tmp_path / "rules", open=OPEN)
     done = run(tmp_path, "--resolver", place)

@@ -78,16 +78,25 @@ def find_envoy(named: str | None) -> Path:
     return Path(found)
 
 
+def bound_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """Return the address that Envoy binds, which it does not look up.
+
+    Raises:
+        SettingsError: it is none.
+    """
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        raise SettingsError(f"--host must be an IP address, such as 127.0.0.1, got {host!r}") from None
+
+
 def check_listening(host: str, port: int) -> None:
     """Check that Envoy can listen at an address. Two Envoys that do would share the requests.
 
     Raises:
         SettingsError: it cannot.
     """
-    try:
-        family = socket.AF_INET6 if ipaddress.ip_address(host).version == 6 else socket.AF_INET
-    except ValueError:
-        raise SettingsError(f"--host must be an IP address, such as 127.0.0.1, got {host!r}") from None
+    family = socket.AF_INET6 if bound_address(host).version == 6 else socket.AF_INET
     try:
         socket.create_server((host, port), family=family).close()
     except OSError as error:

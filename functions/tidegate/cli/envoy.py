@@ -58,12 +58,12 @@ def config(
     Start it with `envoy -c OUT/envoy.json`. It follows the other files of the folder when they are replaced.
     """
     with held_back():
-        from tidegate.bootstrap.envoy import find_envoy, prepare_folder
+        from tidegate.bootstrap.envoy import bound_address, find_envoy, prepare_folder
         from tidegate.bootstrap.saved_bundle import replace_file
         from tidegate.envoy.checking import check
         from tidegate.envoy.config import whole
-        from tidegate.envoy.fleet import read_fleet
-        from tidegate.envoy.notes import notes
+        from tidegate.envoy.fleet import check_places, read_fleet
+        from tidegate.envoy.notes import fleet_notes, notes
         from tidegate.rules import compile_directory, load_bundle
         from tidegate.settings import Settings
 
@@ -71,6 +71,10 @@ def config(
     engine = load_bundle(compile_directory(rules))
     options = _options(settings, out.absolute(), host, port, resolvers)
     servers = read_fleet(fleet.read_bytes())
+    check_places(servers)
+    bound_address(host)
+    # Before anything is written: an Envoy may follow the files that are there.
+    check(find_envoy(program), engine, servers, options)
     try:
         out.mkdir(parents=True, exist_ok=True)
         prepare_folder(out)
@@ -78,8 +82,7 @@ def config(
             replace_file(out / name, json.dumps(content, indent=1).encode())
     except OSError as error:
         raise StackError(f"{out} cannot be written: {error.strerror}") from error
-    check(find_envoy(program), engine, servers, options)
-    for note in notes(engine):
+    for note in (*notes(engine), *fleet_notes(engine, servers)):
         say(f"note: {note}", err=True)
     click.echo(str(out / "envoy.json"))
 

@@ -31,14 +31,18 @@ STATE = click.option(
 
 
 def listen_place(_context: click.Context, option: click.Parameter, places: tuple[str, ...]) -> tuple[str, ...]:
-    """Check the places of `--listen`."""
+    """Check the places of `--listen` or `--resolver`."""
+    from tidegate.envoy.fleet import is_host
+
     for place in places:
         host, _, port = place.rpartition(":")
-        is_port = host != "unix" and bool(host) and port.isdecimal() and int(port) < 65_536
+        is_port = host != "unix" and is_host(host.strip("[]")) and port.isdecimal() and int(port) < 65_536
         if not is_port and not (place.startswith("unix:/") and len(os.fsencode(place)) <= 105):
             raise click.BadParameter(
                 f"{place!r} is neither HOST:PORT nor unix:/PATH of at most 100 bytes", param=option
             )
+        if places.count(place) > 1 and not place.endswith(":0"):
+            raise click.BadParameter(f"{place!r} is given twice", param=option)
     return places
 
 

@@ -23,7 +23,7 @@ def check(program: Path, engine: Engine, fleet: Fleet, options: EnvoyOptions) ->
     """Check a configuration with everything in one file.
 
     Raises:
-        StackError: Envoy refuses it; the message has its reason.
+        StackError: Envoy refuses it, and the message has its reason; or it is not Envoy.
     """
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "envoy.json")
@@ -36,7 +36,10 @@ def check(program: Path, engine: Engine, fleet: Fleet, options: EnvoyOptions) ->
         except (OSError, subprocess.TimeoutExpired) as error:
             raise StackError(f"{program} cannot check the configuration: {error}") from error
     if done.returncode:
-        raise StackError(f"Envoy refuses the configuration: {(done.stderr + done.stdout).strip()[-_SHOWN:]}")
+        reason = (done.stderr + done.stdout).strip()[-_SHOWN:] or f"it ended with {done.returncode}"
+        raise StackError(f"Envoy ({program}) refuses the configuration: {reason}")
+    if f"'{file}' OK" not in done.stdout:
+        raise StackError(f"{program} does not say whether the configuration is valid: is it Envoy?")
 
 
 def _whole(engine: Engine, fleet: Fleet, options: EnvoyOptions) -> Json:
