@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import select
 import signal
 import sys
 import time
@@ -23,7 +24,7 @@ from tests.support.processes import children_running, reserve_port
 from tests.support.running_command import command
 from tests.support.stack import eventually
 
-from .conftest import FLEET, RANKING, Store, write_directory
+from .conftest import FLEET, RANKING, Store, ask, context, write_directory
 
 RESOLVER = "tidegate.bootstrap.resolver_process"
 
@@ -84,6 +85,45 @@ def test_clusters_stay_until_no_resolver_decides_by_them(store: Store, tmp_path:
         os.kill(stopped, signal.SIGCONT)
         assert eventually(lambda: "alpha+beta" not in clusters()), running.errors
         assert {"beta+alpha", "alpha"} <= clusters()
+
+
+def test_what_only_a_gateway_does_is_logged_once(store: Store, tmp_path: Path) -> None:
+    rules = write_directory(tmp_path / "rules", ranking=RANKING + "limits: {concurrency: 2}\n")
+    store.publish(rules)
+    arguments = ["--port", str(reserve_port()), "--state", str(tmp_path / "state"), "--workers", "1"]
+    with command(tmp_path / "log", "envoy", "run", *arguments, variables=store.variables()) as running:
+        running.wait_ready()
+        objective = rules / "objectives" / "ranking.yaml"
+        objective.write_text(objective.read_text().replace("serve: first/1", "serve: second/1"))
+        second = store.publish(rules)
+        assert eventually(lambda: revision_of((tmp_path / "state" / NAME).read_bytes()) == second), running.errors
+    assert running.errors.count("has limits.concurrency, which only a gateway carries out") == 1
+
+
+def test_it_is_ready_once_there_are_rules(store: Store, tmp_path: Path) -> None:
+    port = reserve_port()
+    arguments = ["--port", str(port), "--state", str(tmp_path / "state"), "--workers", "1"]
+    with command(tmp_path / "log", "envoy", "run", *arguments, variables=store.variables()) as running:
+        assert eventually(lambda: "nothing was ever published, there is nothing to serve yet" in running.errors)
+        assert select.select([running.process.stdout], [], [], 3)[0] == []
+        store.publish(write_directory(tmp_path / "rules", ranking=RANKING))
+        running.wait_ready()
+        # No server is registered, and the rules are served.
+        assert ask(port, "/v2/models/ranking/infer", context()).json["error"].startswith("attribute 'member_id'")
+    with command(tmp_path / "log", "envoy", "run", *arguments, variables=store.variables()) as running:
+        running.wait_ready()
+        assert "nothing was ever published" not in running.errors
+
+
+@pytest.mark.parametrize("text", ["exit 0", "echo no such library >&2; exit 3"])
+def test_a_program_that_never_serves_ends_the_command(store: Store, tmp_path: Path, text: str) -> None:
+    program = _program(tmp_path / "envoy", text)
+    arguments = ["--port", str(reserve_port()), "--state", str(tmp_path / "state"), "--envoy", str(program)]
+    with command(tmp_path / "log", "envoy", "run", *arguments, variables=store.variables()) as running:
+        assert running.process.wait(60) == 1
+        code = text.rpartition(" ")[2]
+        assert f"error: {program} ended with {code} before it was ready; is it Envoy?" in running.errors
+        assert children_running(RESOLVER, running.process.pid) == []
 
 
 @pytest.mark.parametrize("report", ['{"revision": "a", "la', '{"revision": \\n'])

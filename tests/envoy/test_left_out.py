@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import socket
@@ -14,7 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from click.testing import CliRunner
-from tidegate.bootstrap.envoy import find_envoy
+from tidegate.bootstrap.envoy import Admin, find_envoy
 from tidegate.cli import main
 from tidegate.envoy.config import ADMIN
 
@@ -154,6 +155,32 @@ def test_a_server_that_is_not_ready_once_is_not_left_out(tmp_path: Path) -> None
             figures = eventually(checked, most_s=0.1)
             assert figures["failure"] == 1
             assert figures["healthy"] == 1
+
+
+class Ready(Unready):
+    """A server that is ready."""
+
+    asked = 2
+
+
+def test_a_cluster_is_healthy_if_a_server_of_its_first_shard_is(tmp_path: Path) -> None:
+    with serving(Ready) as port:
+        fleet = {
+            "alpha": [{"host": "127.0.0.1", "http_port": refusing_port()}],
+            "beta": [{"host": "127.0.0.1", "http_port": port}],
+        }
+        with envoy(tmp_path, f"127.0.0.1:{refusing_port()}", fleet=fleet):
+            admin = tmp_path / "out" / ADMIN
+
+            def both_are_checked() -> bool:
+                found = ask(admin, "/clusters?format=json", method="GET").json["cluster_statuses"]
+                hosts = next(each["host_statuses"] for each in found if each["name"] == "alpha+beta")
+                failed = [bool(host["health_status"].get("failed_active_health_check")) for host in hosts]
+                return sorted(failed) == [False, True]
+
+            assert eventually(both_are_checked)
+            found = asyncio.run(Admin(admin).clusters())
+    assert (found["beta"], found["alpha+beta"]) == (True, False)
 
 
 class Pretending(BaseHTTPRequestHandler):

@@ -90,7 +90,8 @@ class Adoption:
     async def begin(self) -> None:
         """Start from the saved bundle, and look at the store once."""
         saved = EngineFollower(SavedBundle(self._folder), self._gateway_id)
-        await saved.poll()
+        if (self._folder / NAME).exists():
+            await saved.poll()
         self.follower = EngineFollower(
             self._kept, self._gateway_id, initial=self._known(saved), config=self._config, swapped=self._wanted.set
         )

@@ -37,6 +37,7 @@ from tidegate.envoy.config import (
     route_file,
 )
 from tidegate.envoy.fleet import Fleet, Server, fleet_json, read_fleet
+from tidegate.envoy.notes import notes
 from tidegate.envoy.plans import Shape, shapes
 from tidegate.errors import SettingsError, StackError, StoreError
 from tidegate.files import read_regular
@@ -55,7 +56,7 @@ LATE_S = 10.0
 """How long clusters may take to become active before that is reported; resolvers serve the rules before until then."""
 
 HEALTHY_S = 3.0
-"""How long new rules wait for a healthy server of each of their shards: longer than Envoy's interval of health checks."""
+"""How long new rules wait for a healthy server of each of their targets: longer than Envoy's interval of health checks."""
 
 GRACE_S = 3.0
 BACKOFF_S = 0.5
@@ -137,13 +138,14 @@ class Admin:
             connection.close()
 
     async def clusters(self) -> dict[str, bool]:
-        """Return the clusters that are active, and whether each has an endpoint that has passed its health check."""
+        """Return the clusters that are active, and whether the first shard of each has an endpoint that has passed its health check."""
         body = await self.get("/clusters?format=json")
         found: dict[str, Any] = {} if body is None else json.loads(body)
         return {
             each["name"]: any(
                 not host.get("health_status", {}).get("failed_active_health_check")
                 for host in each.get("host_statuses", ())
+                if not host.get("priority")
             )
             for each in found.get("cluster_statuses", ())
         }
@@ -167,9 +169,20 @@ class EnvoyProcess:
         self._admin = admin
         self.pid: int | None = None
         self.restarts = 0
+        self._was_live = False
+
+    async def live(self) -> None:
+        """Wait until it runs with its configuration."""
+        while not await self._admin.is_live():
+            await asyncio.sleep(LOOK_S)
+        self._was_live = True
 
     async def run(self) -> None:
-        """Run until cancelled; then requests under way have `GRACE_S`."""
+        """Run until cancelled; then requests under way have `GRACE_S`.
+
+        Raises:
+            StackError: it ended before it was `live`, which another one would do, too.
+        """
         backoff_s = 0.0
         while True:
             began = time.monotonic()
@@ -181,6 +194,8 @@ class EnvoyProcess:
                 self.pid = None
                 if process.returncode is None:
                     await self._end(process)
+            if not self._was_live:
+                raise StackError(f"{self._program} ended with {code} before it was ready; is it Envoy?")
             self.restarts += 1
             logger.error("Envoy (process %d) ended with %s; starting another", process.pid, code)
             short = time.monotonic() - began < SHORT_LIFE_S
@@ -250,6 +265,7 @@ class EnvoyPlane(Adoption):
         self._is_routed = True
         self._fleet: Fleet = {}
         self._written: dict[str, bytes] = {}
+        self._noted: set[str] = set()
 
     async def begin(self) -> None:
         """Write the configuration of the saved rules and the servers that were known last."""
@@ -289,6 +305,14 @@ class EnvoyPlane(Adoption):
         await self._healthy()
         self._write(ROUTES, route_file(engine, self._options))
         self._is_routed = True
+        self._note(engine)
+
+    def _note(self, engine: Engine) -> None:
+        """Log what the rules ask for and Envoy does not do, once."""
+        for note in notes(engine):
+            if note not in self._noted:
+                self._noted.add(note)
+                logger.warning("%s", note)
 
     async def active(self, revision: str | None) -> None:
         """Wait until Envoy has every cluster that the rules need, or another revision is live."""
@@ -301,7 +325,8 @@ class EnvoyPlane(Adoption):
             await asyncio.sleep(LOOK_S)
 
     async def _healthy(self) -> None:
-        """Wait for a healthy endpoint of every cluster, but not long: a shard may have no server, or one that is down."""
+        """Wait for a healthy endpoint of the first shard of every cluster, else a fallback would answer; but not long: a shard may have no
+        server, or one that is down."""
         wanted = cluster_names(self._needed, rpc=self._options.rpc)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(HEALTHY_S):

@@ -167,9 +167,10 @@ async def _until_signal(settings: Settings, folder: Path, host: str, port: int, 
             stopped = asyncio.create_task(signalled.wait())
 
             async def ready() -> None:
+                await proxy.live()
                 await resolvers.ready()
-                while not await admin.is_live():
-                    await asyncio.sleep(0.05)
+                while plane.follower.revision is None:
+                    await resolvers.changed()
                 await plane.active(plane.follower.revision)
                 await plane.served()
 
@@ -181,6 +182,9 @@ async def _until_signal(settings: Settings, folder: Path, host: str, port: int, 
                 await asyncio.wait([serving, ended, stopped], return_when=asyncio.FIRST_COMPLETED)
             await cancel(starting, stopped)
             # Before the resolvers, which its requests still need.
+            has_ended = serving.done()
             await cancel(serving)
+            if has_ended:
+                serving.result()
             if ended.done():
                 ended.result()
