@@ -128,7 +128,7 @@ def test_an_answer_shows_the_decision_and_nothing_of_the_proxy(plane: Plane) -> 
         "tidegate-revision": plane.stack.get("/v1/fleet")["revision"],
     }
     assert wanted.items() <= found.headers.items()
-    assert not [name for name in found.headers if name.startswith(("x-tidegate-", "tidegate-param-"))]
+    assert not [name for name in found.headers if name.startswith(("x-", "tidegate-param-"))]
 
 
 def test_decisions_are_those_of_the_gateway(plane: Plane) -> None:
@@ -193,6 +193,24 @@ def test_errors_of_envoy_are_those_of_the_protocol(plane: Plane) -> None:
     assert found.headers["content-type"] == "application/json"
     found = plane.infer(X_Other="x" * 70_000)
     assert (found.status, set(found.json)) == (431, {"error"})
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close, Upgrade\r\nUpgrade: websocket",
+        "POST {path} HTTP/1.0\r\nHost: x",
+        "POST {path} HTTP/1.0",
+    ],
+)
+def test_a_request_of_another_protocol_is_answered_as_by_the_gateway(plane: Plane, head: str) -> None:
+    request = f"{head.format(path=INFER)}\r\nContent-Length: {len(BODY)}\r\n\r\n".encode() + BODY
+    for port in (plane.port, int(plane.stack.url.rpartition(":")[2])):
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
+            connection.sendall(request)
+            answer = http.client.HTTPResponse(connection)
+            answer.begin()
+            assert (answer.status, json.loads(answer.read())["model_name"]) == (200, "versioned"), port
 
 
 def test_a_resolver_answers_through_envoy_too(plane: Plane) -> None:

@@ -35,6 +35,14 @@ RESOLVER_RETRIES = 8
 _SHOWN = ("tidegate-rule", "tidegate-model", "tidegate-model-version", "tidegate-variant", "tidegate-cell", "tidegate-revision", "tidegate-reason")  # fmt: skip
 
 
+_AS_THE_GATEWAY: Json = {
+    "accept_http_10": True,
+    "default_host_for_http_10": "tidegate",
+    "ignore_http_11_upgrade": [{"safe_regex": {"regex": ".*"}}],
+}
+"""What Envoy refuses otherwise: HTTP/1.0, and a request that offers to go on with another protocol."""
+
+
 def listener(
     address: str,
     port: int,
@@ -66,6 +74,7 @@ def listener(
         "normalize_path": False,
         "path_with_escaped_slashes_action": "KEEP_UNCHANGED",
         "max_request_headers_kb": MOST_HEADERS_KB,
+        "http_protocol_options": _AS_THE_GATEWAY,
         "common_http_protocol_options": {"idle_timeout": f"{idle_timeout_s:g}s", "max_headers_count": MOST_HEADERS},
         "request_headers_timeout": "10s",
         "request_timeout": f"{body_timeout_s:.3f}s",
@@ -120,7 +129,7 @@ def _filters(resolver_timeout_ms: int, tokens: Tokens | None, *, is_logged: bool
         script("enter", ENTER, unless=_IS_ORDINARY),
         {"name": "authorization", "typed_config": _authorization(resolver_timeout_ms)},
         script("undecided", UNDECIDED, unless=negated(of_request(FAILED_OPEN, ANY))),
-        http_filter("router", "router.v3.Router"),
+        http_filter("router", "router.v3.Router", suppress_envoy_headers=True),
     ]
 
 
