@@ -123,7 +123,7 @@ class Operated:
         return self.ask("/v1/objectives/main/infer", {"context": context, "inputs": {"SLEEP_MS": [0]}})
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operated]:
     need("playwright", "axe_playwright_python", "chromium")
     root = tmp_path_factory.mktemp("console")

@@ -11,7 +11,7 @@ from tests.support.parts import need
 from tests.support.stack import RunningStack, running_stack
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def example_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
     """The running example stack."""
     need("example models")

@@ -25,7 +25,7 @@ class Bystander(Protocol):
         """Request `objective` `per_s` times a second beside the block."""
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     root = tmp_path_factory.mktemp("isolation")
     rules, models = write_rules(root / "rules"), write_models(root / "models")

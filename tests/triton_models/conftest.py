@@ -116,7 +116,7 @@ def extra_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("extra_models")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def facts(artefacts: Path) -> Iterator[LocalAws]:
     """A local AWS whose table has the facts of the example models."""
     with local_server() as url:
@@ -126,7 +126,7 @@ def facts(artefacts: Path) -> Iterator[LocalAws]:
         yield aws
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def server(
     artefacts: Path, extra_models: Path, facts: LocalAws, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
