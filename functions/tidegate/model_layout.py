@@ -18,6 +18,9 @@ FACTS = "facts"
 KEEP = ".keep"
 """An empty file that keeps a folder without other files, as object storage has no folders."""
 
+NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
+"""Pattern of the name of a model that rules can name."""
+
 VERSION = r"[1-9][0-9]{0,17}"
 """Pattern of the folder of a version: a positive integer without leading zeros, below 2^63."""
 

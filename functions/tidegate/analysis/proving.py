@@ -10,13 +10,11 @@ import json
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
-from enum import StrEnum
 from os import PathLike
-
-from pydantic import TypeAdapter
 
 from tidegate.analysis.cases.reading import Case, read_cases
 from tidegate.analysis.cases.runner import Mismatch, coverage, run_cases
+from tidegate.analysis.proof_outcome import CaseTally, ProofOutcome, Task, encode_outcome
 from tidegate.analysis.reach.findings import CheckFinding, author_error
 from tidegate.analysis.reach.report import analyse
 from tidegate.errors import Finding
@@ -27,35 +25,6 @@ from tidegate.language.program import Program
 from tidegate.placement import FleetDemand
 from tidegate.rules.bundle import revision_of
 from tidegate.rules.engine import Engine, load_bundle
-
-
-class Task(StrEnum):
-    """The work of the child process; `COMPILE` leaves out the analysis and the cases."""
-
-    PROVE = "prove"
-    COMPILE = "compile"
-
-
-@dataclass(frozen=True, slots=True)
-class CaseTally:
-    """Result of all cases.
-
-    `failures` has every case that failed and every error of the case files, `uncovered` the objective and id of each rule
-    that no passing case decides.
-    """
-
-    passed: int = 0
-    failures: tuple[Finding, ...] = ()
-    uncovered: tuple[tuple[str, str], ...] = ()
-
-    def summary(self) -> str:
-        text = "1 case passes" if self.passed == 1 else f"{self.passed} cases pass"
-        if self.failures:
-            text += f", {len(self.failures)} fail"
-        if not self.uncovered:
-            return f"{text}; every rule has a case"
-        without = "1 rule has" if len(self.uncovered) == 1 else f"{len(self.uncovered)} rules have"
-        return f"{text}; {without} no case"
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,18 +110,13 @@ def _located(finding: CheckFinding) -> Finding:
     return Finding(finding.file, finding.line, finding.rule, objective + finding.message, finding.hint, finding.column)
 
 
-def read_proof(data: bytes) -> Proof:
-    """Read what `main` wrote.
-
-    Raises:
-        pydantic.ValidationError: it is not a proof.
-    """
-    return TypeAdapter(Proof).validate_json(data)
-
-
 def main() -> None:
     """Do the `Task` of the first argument with the directory of the second one, at the time of the third one (Unix seconds).
-    Write the proof to standard output, as JSON."""
+    Write the outcome to standard output, as JSON."""
     task, directory, at = sys.argv[1:]
     proof = prove(directory, at=float(at)) if Task(task) is Task.PROVE else compile_only(directory)
-    sys.stdout.buffer.write(TypeAdapter(Proof).dump_json(proof))
+    sys.stdout.write(
+        encode_outcome(
+            ProofOutcome(proof.bundle, proof.demand, proof.summary, proof.errors, proof.warnings, proof.cases)
+        )
+    )

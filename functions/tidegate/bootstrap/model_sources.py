@@ -12,8 +12,6 @@ from enum import Enum, auto
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tidegate.bootstrap.archived_rules import ArchivedRules
-from tidegate.bootstrap.rules_sources import ProvedRules
 from tidegate.errors import ModelConfigError
 from tidegate.models.catalog import TritonCatalog
 from tidegate.models.folder import DirectoryFiles, OverlayFiles, StoreFiles
@@ -21,6 +19,8 @@ from tidegate.ports import ModelCatalog, ModelStore
 from tidegate.rules import load_bundle
 
 if TYPE_CHECKING:
+    from tidegate.bootstrap.archived_rules import ArchivedRules
+    from tidegate.bootstrap.rules_sources import ProvedRules
     from tidegate.models.lint.folder import Repository
 
 

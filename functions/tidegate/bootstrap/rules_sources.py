@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tidegate.analysis.proving import CaseTally, Task, read_proof
+from tidegate.analysis.proof_outcome import CaseTally, Task, decode_outcome
 from tidegate.control.following import FollowMode
 from tidegate.errors import RulesError, TidegateError
 from tidegate.placement import FleetDemand
@@ -99,7 +99,7 @@ async def _check(rules: Path, task: Task) -> tuple[CheckedRules, CaseTally]:
     if process.returncode != 0:
         last = words.decode(errors="replace").strip().splitlines()[-1:]
         raise TidegateError(" ".join(["the rules could not be proved: the process that does so ended", *last]))
-    found = read_proof(proof)
+    found = decode_outcome(proof)
     if found.bundle is None or found.summary is None:
         raise RulesError(list(found.errors))
     return CheckedRules(found.bundle, found.demand, found.summary, tuple(map(str, found.warnings))), found.cases

@@ -16,7 +16,7 @@ from tidegate.cli.columns import say
 from tidegate.cli.json_output import print_json
 from tidegate.cli.options import FILE, write_file
 from tidegate.errors import Finding, RulesError
-from tidegate.language.shape_words import did_you_mean
+from tidegate.language.words import did_you_mean
 
 if TYPE_CHECKING:
     from tidegate.analysis.reach.findings import CheckFinding

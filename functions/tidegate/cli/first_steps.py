@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tidegate.analysis.cases.reading import read_cases
 from tidegate.cli.stacks import LOCAL_STACK
 from tidegate.errors import RequestError
+from tidegate.language.layout import CASES
 from tidegate.rules import Engine
 
 LONGEST_BODY = 400
@@ -59,7 +59,6 @@ def _requests(url: str, engine: Engine, rules: Path, models: Path) -> Iterator[t
 
 def _decided(engine: Engine, rules: Path) -> Iterator[tuple[str, Mapping[str, Any], str]]:
     """Yield objectives with a context and the model that it decides, one of each objective first."""
-    cases, _ = read_cases(rules, set(engine.objectives))
     smallest: list[tuple[str, Mapping[str, Any]]] = [
         (
             name,
@@ -71,11 +70,22 @@ def _decided(engine: Engine, rules: Path) -> Iterator[tuple[str, Mapping[str, An
         )
         for name, contract in engine.objectives.items()
     ]
-    for objective, context in [*smallest, *((case.objective, case.context) for case in cases)]:
+    for objective, context in [*smallest, *_cases(rules, engine)]:
         try:
             yield objective, context, engine.decide(objective, context).target.model
         except RequestError:
             continue
+
+
+def _cases(rules: Path, engine: Engine) -> list[tuple[str, Mapping[str, Any]]]:
+    """Return the objective and the context of each case of a rules directory."""
+    if not (rules / CASES).is_dir():
+        return []
+    # It needs pydantic, whose import takes 0.1 s.
+    from tidegate.analysis.cases.reading import read_cases
+
+    cases, _ = read_cases(rules, set(engine.objectives))
+    return [(case.objective, case.context) for case in cases]
 
 
 def _inputs(folder: Path) -> Iterator[Any]:

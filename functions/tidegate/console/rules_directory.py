@@ -6,9 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from tidegate.analysis.cases.reading import read_cases
 from tidegate.files import read_regular
-from tidegate.language.directory import read_directory
 from tidegate.language.layout import KNOWN_FILES, OBJECTIVES, read_layout
 from tidegate.language.source import MAX_FILE_BYTES, read_source
 
@@ -21,7 +19,10 @@ def read_rules(root: Path) -> dict[str, Any]:
 
     What cannot be read is left out: the commands and the publish report it.
     """
+    # By the child process that reads alone.
+    from tidegate.analysis.cases.reading import read_cases
     from tidegate.language.compiler import emit
+    from tidegate.language.directory import read_directory
     from tidegate.rules.bundle import revision_of
 
     program, findings = read_directory(root)

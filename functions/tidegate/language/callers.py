@@ -9,9 +9,9 @@ from tidegate.language.documents import EVERYTHING, CallersFile, CallerSpec
 from tidegate.language.program import World
 from tidegate.language.semantics import checked_limit, target_problem
 from tidegate.language.shape import Note, Report, check_shape
-from tidegate.language.shape_words import did_you_mean
 from tidegate.language.source import Location, items_at
 from tidegate.language.spare_conditions import repeated
+from tidegate.language.words import did_you_mean
 from tidegate.rules.contract import NO_LIMIT, Caller, Limit, Priority, Traffic
 
 

@@ -10,22 +10,22 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, StrictBool, StrictFloat, StrictInt, StrictStr, Tag
 
+from tidegate.model_layout import NAME as MODEL_NAME
 from tidegate.model_layout import VERSION
 from tidegate.rules.decision import HedgeAt
 
-_NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
-_TARGET = rf"{_NAME}(/{VERSION}|@{_NAME})?"
+_TARGET = rf"{MODEL_NAME}(/{VERSION}|@{MODEL_NAME})?"
 
-NAME = rf"^{_NAME}$"
+NAME = rf"^{MODEL_NAME}$"
 TARGET = rf"^{_TARGET}$"
-ALIAS = rf"^{_NAME}@{_NAME}$"
+ALIAS = rf"^{MODEL_NAME}@{MODEL_NAME}$"
 PARAMETER = r"^[A-Za-z][A-Za-z0-9_-]*$"
 ATTRIBUTE = r"^[A-Za-z_][A-Za-z0-9_.-]*$"
 HEADER = r"^header:[A-Za-z0-9!#$%&'*+.^_`|~-]+$"
 PRINTABLE = r"^([!-~]([ -~]*[!-~])?)?$"
 
 EVERYTHING = "*"
-OBJECTIVE_GRANT = rf"^(\*|{_NAME})$"
+OBJECTIVE_GRANT = rf"^(\*|{MODEL_NAME})$"
 OVERRIDE_GRANT = rf"^(\*|{_TARGET})$"
 
 MAX_TIMEOUT_MS = 3_600_000

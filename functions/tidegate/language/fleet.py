@@ -14,8 +14,8 @@ from tidegate.language import no_effect
 from tidegate.language.documents import EVERYTHING, FleetFile, Model, PlacementSpec
 from tidegate.language.program import NO_FLEET, Layer, World
 from tidegate.language.shape import Note, Report, check_shape
-from tidegate.language.shape_words import did_you_mean
 from tidegate.language.source import Location, Source, items_at
+from tidegate.language.words import did_you_mean
 from tidegate.placement import EVERYONE, FleetDemand, ModelDemand, ShardCapacity
 from tidegate.rules.contract import Fleet, Shard
 

@@ -11,7 +11,7 @@ from enum import Enum
 from pathlib import Path, PurePosixPath
 
 from tidegate.errors import Finding, printable
-from tidegate.language.shape_words import did_you_mean
+from tidegate.language.words import did_you_mean
 
 SUFFIXES = (".yaml", ".yml")
 KNOWN_FILES = ("fleet", "layers", "callers")

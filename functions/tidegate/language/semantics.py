@@ -18,10 +18,11 @@ from tidegate.language.documents import (
 from tidegate.language.experiment_runs import ExperimentRuns
 from tidegate.language.program import ObjectiveProgram, World
 from tidegate.language.shape import Report
-from tidegate.language.shape_words import did_you_mean, quoted, shown, why
+from tidegate.language.shape_words import shown, why
 from tidegate.language.source import Location, items_at
 from tidegate.language.spare_conditions import repeated
 from tidegate.language.when import normal_number, normal_when
+from tidegate.language.words import did_you_mean, quoted
 from tidegate.rules.bundle.rule import Cell, Experiment, Rule, Window
 from tidegate.rules.conditions import row_count
 from tidegate.rules.contract import (

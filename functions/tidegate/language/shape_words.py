@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
@@ -12,10 +12,8 @@ from pydantic import BaseModel
 
 from tidegate.language import documents
 from tidegate.language.source import Location
-from tidegate.rules.nearest import nearest
-from tidegate.rules.values import SHOWN_CHARACTERS, type_name
-
-SHOWN_NAMES = 12
+from tidegate.language.words import did_you_mean, quoted, shortened
+from tidegate.rules.values import type_name
 
 _PATTERN_WORDS = {
     documents.ALIAS: "an alias (name@alias)",
@@ -33,18 +31,6 @@ _LIMITED = frozenset(
 _NUMBER = re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
 _GROUPED = re.compile(r"[-+]?[0-9]{1,3}(?:[_, '][0-9]{3})+|[-+]?[0-9]+(?:_[0-9]+)+")
 _SWITCHES = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
-
-
-def did_you_mean(word: str, known: Collection[str], noun: str) -> str:
-    """Suggest a correction of an unknown `word`."""
-    names = sorted(known)
-    near = nearest(word, names)
-    if near is not None:
-        return f"did you mean {quoted(near)}?"
-    if not names:
-        return f"no {noun} is declared"
-    shown = ", ".join(map(_short, names[:SHOWN_NAMES])) + (", …" if len(names) > SHOWN_NAMES else "")
-    return f"known {noun}s: {shown}"
 
 
 def shape_words(
@@ -146,7 +132,7 @@ def shown(value: Any) -> str:
         case bool():
             return f"the boolean {str(value).lower()}"
         case int():
-            return f"the integer {_short(str(value))}"
+            return f"the integer {shortened(str(value))}"
         case float():
             return f"the number {value}"
         case dict():
@@ -156,15 +142,6 @@ def shown(value: Any) -> str:
         case _:
             # None, or its substitute in a file of cases.
             return "null"
-
-
-def quoted(text: str) -> str:
-    """Return a text of a file in quotes, shortened where it is long."""
-    return repr(_short(text))
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}…"
 
 
 def _count(number: int, noun: str) -> str:

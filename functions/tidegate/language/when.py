@@ -7,8 +7,9 @@ from typing import Any
 
 from tidegate.language.documents import OPERATOR_ORDER, Operators, When
 from tidegate.language.shape import Report
-from tidegate.language.shape_words import did_you_mean, shown, why
+from tidegate.language.shape_words import shown, why
 from tidegate.language.source import Location, items_at
+from tidegate.language.words import did_you_mean
 from tidegate.rules.conditions import AFFIX, OPERATORS, ORDERED, AnyOf, Conjunction, Operator, Predicate
 from tidegate.rules.contract import Attribute
 from tidegate.rules.values import EXPECTED, accepts, domain_words, within

@@ -9,13 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from google.protobuf import json_format
-from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from tidegate.model_layout import CONFIG
 from tidegate.models.closure import read_closure
 from tidegate.models.config import artefact, check_python, is_python, parse_config
 from tidegate.models.folder import DirectoryFiles, ModelFiles, ModelFolder
 from tidegate.models.planning import Planner, Steps
+from tidegate.models.schema import ModelConfig
 from tidegate.ports import ModelLoad, Resolution
 from tidegate.rules import Target
 

@@ -11,10 +11,10 @@ from collections.abc import Collection, Iterable
 from typing import Any
 
 from google.protobuf import text_format
-from tritonclient.grpc.model_config_pb2 import TYPE_STRING, ModelConfig
 
 from tidegate.errors import ModelConfigError
 from tidegate.models.python_code import may_have, may_set
+from tidegate.models.schema import TYPE_STRING, ModelConfig
 
 WITHOUT_MARK = "save it as UTF-8 without one"
 NO_TYPE = "TYPE_INVALID"

@@ -8,12 +8,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
-from tritonclient.grpc.model_config_pb2 import ModelConfig
-
 from tidegate.errors import ModelConfigError
 from tidegate.files import read_regular
 from tidegate.model_layout import CONFIG, version_of
 from tidegate.models.config import parse_config, policy_versions
+from tidegate.models.schema import ModelConfig
 from tidegate.ports import ModelStore
 
 MAX_FILE_BYTES = 16 * 1024 * 1024

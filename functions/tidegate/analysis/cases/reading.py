@@ -12,8 +12,9 @@ from tidegate.errors import Finding, printable
 from tidegate.language.case_documents import CaseFile, CaseSpec, ExpectSpec, with_nothing
 from tidegate.language.layout import CASES, read_layout
 from tidegate.language.shape import Report, check_shape
-from tidegate.language.shape_words import did_you_mean, shown
+from tidegate.language.shape_words import shown
 from tidegate.language.source import UNREAD, Location, Source, read_source
+from tidegate.language.words import did_you_mean
 from tidegate.rules.times import EXPECTED_TIME, parse_time
 
 _TEXTUAL = frozenset({"variant", "experiment", "cell"})

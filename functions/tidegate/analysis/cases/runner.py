@@ -10,7 +10,7 @@ from tidegate.analysis.cases.reading import Case
 from tidegate.errors import ContextError, NoRuleError, RequestError
 from tidegate.language.compiler import emit
 from tidegate.language.program import ObjectiveProgram, Program
-from tidegate.language.shape_words import did_you_mean
+from tidegate.language.words import did_you_mean
 from tidegate.rules.decision import Decision, Explanation
 from tidegate.rules.engine import Engine, load_bundle
 from tidegate.rules.unknown_attributes import ALLOCATIONS

@@ -11,7 +11,7 @@ import click
 from tidegate.cli.columns import count, say
 from tidegate.errors import ModelConfigError
 from tidegate.finding_kinds import Severity
-from tidegate.language.shape_words import did_you_mean
+from tidegate.language.words import did_you_mean
 from tidegate.model_layout import CONFIG, version_of
 from tidegate.models.images.image import find_image
 from tidegate.models.lint.accepted import FILE, Judged

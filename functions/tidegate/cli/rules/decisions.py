@@ -20,7 +20,7 @@ from tidegate.cli.rules.named import NamedRules, named_rules
 from tidegate.cli.stacks import STACK
 from tidegate.errors import ContextError
 from tidegate.language.program import Layer, free_buckets
-from tidegate.language.shape_words import did_you_mean
+from tidegate.language.words import did_you_mean
 from tidegate.rules import Decision, Draw, Explanation
 from tidegate.rules.bundle import short_revision
 from tidegate.rules.decision import LayerDraw, ShadowDraw

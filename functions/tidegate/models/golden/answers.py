@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from tidegate.models.config import data_type
 from tidegate.models.golden.requests import GoldenRequest, wire_type
 from tidegate.models.lint.findings import ModelFinding
 from tidegate.models.lint.tensors import fits
+from tidegate.models.schema import ModelConfig
 from tidegate.oip.arrays import Array, Output, decode
 from tidegate.oip.error_texts import reason
 from tidegate.oip.framing import HEAD_LENGTH, MalformedAnswerError

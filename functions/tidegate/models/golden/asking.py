@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Collection, Mapping, Sequence
 
 from google.protobuf import json_format
-from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from tidegate.errors import EndpointAnswerError, EndpointTimeoutError, ModelConfigError, StackError
 from tidegate.model_layout import CONFIG, SAMPLES
@@ -20,6 +19,7 @@ from tidegate.models.golden.samples import MAX_SAMPLE_BYTES, parse_samples
 from tidegate.models.golden.streams import stream_request, validate_stream
 from tidegate.models.lint.files import decode_text
 from tidegate.models.lint.findings import Report
+from tidegate.models.schema import ModelConfig
 from tidegate.oip.error_texts import DECOUPLED, ended_stub
 from tidegate.ports import (
     Endpoint,

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from tidegate.errors import ModelConfigError
 from tidegate.model_layout import CONFIG
 from tidegate.models.config import data_type, has_text_ids
 from tidegate.models.lint.findings import ModelFinding
+from tidegate.models.schema import ModelConfig
 from tidegate.oip.arrays import NUMPY_TYPES, Array, encode
 from tidegate.oip.datatypes import datatype_of_config
 from tidegate.oip.framing import BINARY, HEAD_LENGTH

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tidegate.language.shape_words import did_you_mean
+from tidegate.language.words import did_you_mean
 from tidegate.model_layout import SAMPLES
 from tidegate.models.config import data_type
 from tidegate.models.folder import ModelFolder

@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from tidegate.errors import ModelConfigError
 from tidegate.models.golden.answers import reason_of, validate_values
 from tidegate.models.golden.requests import GoldenRequest
 from tidegate.models.lint.findings import ModelFinding
+from tidegate.models.schema import ModelConfig
 from tidegate.oip.arrays import Array
 from tidegate.oip.error_texts import error_text
 from tidegate.oip.events import EventReader, event_data

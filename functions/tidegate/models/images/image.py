@@ -19,9 +19,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tidegate.errors import ModelConfigError
-from tidegate.language.fleet import ImageFile
-from tidegate.language.shape import Report, check_shape
-from tidegate.language.source import Location, read_source
 from tidegate.models.images.describe import modules_in
 from tidegate.triton.installation import BACKENDS
 
@@ -106,6 +103,11 @@ def read_manifest(path: Path) -> Image:
     Raises:
         ModelConfigError: it cannot be read, or is not a manifest; the message has every reason with its line.
     """
+    # The language's shapes need pydantic, whose import takes 0.1 s; few shards have a manifest.
+    from tidegate.language.fleet import ImageFile
+    from tidegate.language.shape import Report, check_shape
+    from tidegate.language.source import Location, read_source
+
     source = read_source(path, str(path))
     problems = [str(finding) for finding in source.findings()]
 

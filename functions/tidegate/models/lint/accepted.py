@@ -6,31 +6,18 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Annotated, Any
-
-from pydantic import Field, StrictStr
+from typing import TYPE_CHECKING
 
 from tidegate.finding_kinds import Severity
-from tidegate.language.documents import Model
-from tidegate.language.shape import Report, check_shape
-from tidegate.language.shape_words import did_you_mean
-from tidegate.language.source import Location, read_source
+from tidegate.language.words import did_you_mean
 from tidegate.models.lint.findings import ModelFinding
 from tidegate.models.lint.folder import Repository
 from tidegate.models.lint.kinds import KINDS
 
+if TYPE_CHECKING:
+    from tidegate.models.lint.accepted_file import Acceptance
+
 FILE = "accepted.yaml"
-
-
-class Acceptance(Model):
-    model: StrictStr = Field(description="The model that has the warning.")
-    kind: StrictStr = Field(description="The warning's kind, as `tidegate models check` prints it in brackets.")
-    reason: Annotated[StrictStr, Field(min_length=1)] = Field(description="Why it may stay, for the next reader.")
-    until: date | None = Field(None, description="The last day that it counts, such as 2027-01-31; unset: no end.")
-
-
-class AcceptedFile(Model):
-    accepted: Annotated[list[Any], Field(min_length=1)] = Field(description="Each an Acceptance.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +51,10 @@ def judge(
     path = directory / FILE
     if not path.exists() and not path.is_symlink():
         return Judged(tuple(findings))
-    entries, problems = _read(path)
+    # It needs pydantic, whose import takes 0.1 s.
+    from tidegate.models.lint.accepted_file import read_accepted
+
+    entries, problems = read_accepted(path)
     accepted: dict[ModelFinding, str] = {}
     there = Repository(directory).names()
     lines: dict[tuple[str, str], int] = {}
@@ -81,26 +71,6 @@ def judge(
             problems.append(ModelFinding(FILE, line, "accepted-unused", message, "remove the entry", entry.model))
     left = [finding for finding in findings if finding not in accepted]
     return Judged(tuple(sorted([*left, *problems])), tuple(sorted(accepted.items())))
-
-
-def _read(path: Path) -> tuple[list[tuple[int, Acceptance]], list[ModelFinding]]:
-    source = read_source(path, FILE)
-    problems = [ModelFinding(FILE, each.line, "accepted-file", each.message, each.hint) for each in source.problems]
-    if source.data is None:
-        return [], problems
-
-    def add(at: Location, message: str, hint: str) -> None:
-        problems.append(ModelFinding(FILE, source.line(at), "accepted-file", message, hint))
-
-    report = Report(source, add)
-    file = check_shape(AcceptedFile, source.data, report)
-    entries = []
-    for number, each in enumerate(() if file is None else file.accepted):
-        at, before = ("accepted", number), report.count
-        entry = check_shape(Acceptance, each, report, at)
-        if entry is not None and report.count == before:
-            entries.append((source.line(at), entry))
-    return entries, problems
 
 
 def _problem(

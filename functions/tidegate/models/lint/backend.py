@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from difflib import get_close_matches
 
-from tidegate.language.shape_words import did_you_mean
+from tidegate.language.words import did_you_mean
 from tidegate.model_layout import CONFIG
 from tidegate.models.lint.folder import DEFAULT_FILES, ENSEMBLE, PLATFORMS, CheckedFolder
 from tidegate.models.lint.misspelling import misspelt

@@ -15,12 +15,12 @@ from pathlib import Path
 
 from google.protobuf import text_format
 from google.protobuf.descriptor import Descriptor
-from tritonclient.grpc.model_config_pb2 import DESCRIPTOR, ModelConfig
 
-from tidegate.language.shape_words import did_you_mean
+from tidegate.language.words import did_you_mean
 from tidegate.models.config import WITHOUT_MARK
 from tidegate.models.lint.files import read_text
 from tidegate.models.lint.findings import Report
+from tidegate.models.schema import DESCRIPTOR, ModelConfig
 from tidegate.models.textproto import Lines, Place
 
 MAX_CONFIG_BYTES = 1024 * 1024

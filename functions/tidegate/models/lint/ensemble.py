@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tidegate.language.shape_words import did_you_mean
+from tidegate.language.words import did_you_mean
 from tidegate.model_layout import CONFIG
 from tidegate.models.closure import cycle_in, way_back
 from tidegate.models.config import NO_TYPE, data_type

@@ -8,8 +8,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tritonclient.grpc.model_config_pb2 import ModelConfig
-
 from tidegate.model_layout import CONFIG, version_of
 from tidegate.models.closure import closure
 from tidegate.models.config import ARTEFACTS
@@ -17,6 +15,7 @@ from tidegate.models.folder import ModelFolder
 from tidegate.models.images.image import Image
 from tidegate.models.lint.config_file import ConfigFile, read_config
 from tidegate.models.lint.findings import Report
+from tidegate.models.schema import ModelConfig
 from tidegate.models.textproto import Place
 
 ENSEMBLE = "ensemble"

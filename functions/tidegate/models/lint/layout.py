@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from tidegate.language.documents import NAME
-from tidegate.model_layout import CONFIG, is_bytecode, version_of
+from tidegate.model_layout import CONFIG, NAME, is_bytecode, version_of
 from tidegate.models.lint.files import regular_size
 from tidegate.models.lint.folder import DEFAULT_FILES, CheckedFolder
 
@@ -27,7 +26,7 @@ def check_layout(model: CheckedFolder) -> None:
 
 def _check_name(model: CheckedFolder) -> None:
     name = model.name
-    if not re.fullmatch(NAME[1:-1], name) or len(name) > MAX_NAME_LENGTH:
+    if not re.fullmatch(NAME, name) or len(name) > MAX_NAME_LENGTH:
         hint = f"letters, digits, '.', '_' and '-' (at most {MAX_NAME_LENGTH}), a letter or digit first"
         blank = "Triton hangs on a name with a blank" if re.search(r"\s", name) else "no rule can name this model"
         model.report("name-unsafe", f"{name!r}: {blank}", hint, file="")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tidegate.language.shape_words import did_you_mean
+from tidegate.language.words import did_you_mean
 from tidegate.models.config import NO_TYPE, data_type
 from tidegate.models.lint.files import is_pointer, real, regular_size
 from tidegate.models.lint.folder import CheckedFolder, Field

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from difflib import get_close_matches
 
-from tidegate.language.shape_words import did_you_mean
+from tidegate.language.words import did_you_mean
 from tidegate.models.images.image import ALWAYS_THERE
 from tidegate.models.lint.folder import CheckedFolder
 from tidegate.models.lint.misspelling import ALIKE, WIDESPREAD, misspelt

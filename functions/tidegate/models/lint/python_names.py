@@ -8,7 +8,7 @@ import symtable
 from collections.abc import Iterator
 from typing import TypeGuard
 
-from tidegate.language.shape_words import did_you_mean
+from tidegate.language.words import did_you_mean
 from tidegate.models.lint.folder import CheckedFolder
 from tidegate.models.lint.python_model import ARGUMENTS
 from tidegate.models.lint.python_source import CLASS, Module

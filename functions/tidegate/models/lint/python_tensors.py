@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from tidegate.language.shape_words import did_you_mean
+from tidegate.language.words import did_you_mean
 from tidegate.models.config import NO_TYPE, data_type
 from tidegate.models.lint.folder import CheckedFolder, Repository, by_name
 from tidegate.models.lint.numpy_types import TYPES_OF_NUMPY, numpy_type

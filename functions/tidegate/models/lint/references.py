@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from tidegate.language.shape_words import did_you_mean
+from tidegate.language.words import did_you_mean
 from tidegate.models.config import NO_TYPE, data_type
 from tidegate.models.lint.config_file import read_config
 from tidegate.models.lint.files import regular_size
