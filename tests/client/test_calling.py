@@ -25,6 +25,7 @@ from tidegate.errors import (
     ModelAnswerError,
     ModelRefusedError,
     RefusedError,
+    SettingsError,
     StoreError,
     UnavailableError,
 )
@@ -138,6 +139,45 @@ def test_an_input_that_does_not_fit_is_refused_by_name(url: str, infer: Infer) -
     assert caught.value.status == 400
 
 
+@pytest.mark.parametrize(
+    ("inputs", "timeout_ms", "words"),
+    [
+        ([[1]], None, "inputs must be a mapping of names to values, not a list"),
+        ({}, 0, "timeout_ms must be a number above 0, not 0"),
+        ({}, "5", "timeout_ms must be a number above 0, not '5'"),
+    ],
+)
+def test_what_is_no_request_is_refused(
+    ranking: Engine, fake: FakeTriton, infer: Infer, inputs: Any, timeout_ms: Any, words: str
+) -> None:
+    fake.script = answering()
+    with listening(gateway_of(ranking, {"main": fake.port})) as served, pytest.raises(RefusedError, match=words):
+        infer(f"http://127.0.0.1:{served.port}", "ranking", inputs, timeout_ms=timeout_ms)
+
+
+@pytest.mark.parametrize("decide", ["bundle", "resolver"])
+def test_a_client_of_another_event_loop_says_so(ranking: Engine, fake: FakeTriton, decide: str) -> None:
+    fake.script = answering()
+    with listening(gateway_of(ranking, {"main": fake.port})) as served:
+        client = AsyncClient(f"http://127.0.0.1:{served.port}", decide=decide)
+        answer = asyncio.run(client.infer("ranking", ONE))
+        assert repr(answer).startswith("Inference(target='first', fallback=0, shard='main', address='http://127.0.0.1:")
+        for again in (client.infer("ranking", ONE), client.close()):
+            with pytest.raises(SettingsError, match="belongs to the event loop in which it was used first"):
+                asyncio.run(again)
+
+
+@pytest.mark.parametrize("decide", ["bundle", "resolver"])
+def test_a_url_of_something_else_is_named(infer: Infer, decide: str) -> None:
+    body = b'{"type": "urn:tidegate:problem:not-found", "detail": "Not Found"}'
+    answer = b"HTTP/1.1 404 Not Found\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+    with (
+        answering_bytes(answer) as port,
+        pytest.raises(UnavailableError, match="is not served at this URL: it must be that of a gateway or a resolver"),
+    ):
+        infer(f"http://127.0.0.1:{port}", "ranking", ONE, decide=decide)
+
+
 def test_one_client_serves_many_threads_on_few_connections(url: str) -> None:
     failures: list[BaseException] = []
     with Client(url) as client:
@@ -234,8 +274,10 @@ def test_servers_that_refuse_connections_are_passed_over(ranking: Engine, fake: 
         pytest.raises(UnavailableError, match=answers),
     ):
         infer(f"http://127.0.0.1:{served.port}", "ranking", ONE)
-    with listening(gateway_of(ranking, {})) as served, pytest.raises(UnavailableError, match="has a known address"):
-        infer(f"http://127.0.0.1:{served.port}", "ranking", ONE)
+    for protocol, what in {"http": "address", "grpc": "address for gRPC"}.items():
+        words = f"has a known {what}: shards main, spare; where the gateway names none, give shards or proxy"
+        with listening(gateway_of(ranking, {})) as served, pytest.raises(UnavailableError, match=words):
+            infer(f"http://127.0.0.1:{served.port}", "ranking", ONE, protocol=protocol)
 
 
 def test_a_server_that_hangs_costs_half_of_the_time(ranking: Engine, fake: FakeTriton, infer: Infer) -> None:

@@ -532,6 +532,11 @@ print(states)
         ("http://a", {"headers": {"Authorization": "Bearer x\r\nA: b"}}, "'Authorization' must be printable ASCII"),
         ("http://a", {"proxy": "http://b", "shards": {}}, "exclude each other"),
         ("http://a", {"shards": {"alpha": ["10.0.0.1:8000"]}}, "not the URL of a server"),
+        (
+            "http://a",
+            {"shards": {"alpha": "http://b:80"}},
+            r"a list of addresses for 'alpha', such as \['http://b:80'\]",
+        ),
         ("http://a", {"shards": {"alpha": ["http://10.0.0.1:8000"]}, "protocol": "grpc"}, "not an address for gRPC"),
         ("http://a", {"shards": "/nowhere.json"}, "cannot be read"),
         ("http://a", {"decide": "gateway"}, "decide must be bundle or resolver, got 'gateway'"),

@@ -15,7 +15,7 @@ from tidegate.client.config import ClientConfig
 from tidegate.client.exchange import Ask, Reply, Request, Steps
 from tidegate.client.resolver import Resolution, is_newer
 from tidegate.client.rpc import AsyncRpcChannels
-from tidegate.errors import EndpointError, TidegateError, UnavailableError
+from tidegate.errors import EndpointError, SettingsError, TidegateError, UnavailableError
 from tidegate.rules import Engine
 from tidegate.rules.decision import Decision
 
@@ -31,6 +31,7 @@ class AsyncClient(ClientBase):
         self._channels = AsyncRpcChannels()
         self._renewing = asyncio.Lock()
         self._polling: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def __aenter__(self) -> AsyncClient:
         return self
@@ -42,6 +43,7 @@ class AsyncClient(ClientBase):
 
     async def close(self) -> None:
         """End a poll that is under way, and close the idle connections."""
+        self._check_loop()
         if self._polling is not None:
             self._polling.cancel()
             await asyncio.wait({self._polling})
@@ -55,6 +57,8 @@ class AsyncClient(ClientBase):
             # Hot path: a decision of the engine, and nothing else.
             if time.monotonic() < rules.next_poll_s and rules.decide is not None:
                 return rules.decide(objective, context or {})
+        self._check_loop()
+        if self._decides:
             return self._decided(await self._engine(), objective, context or {})
         return (await self._resolved(objective, context or {})).decision
 
@@ -68,6 +72,7 @@ class AsyncClient(ClientBase):
     ) -> Inference:
         """Decide, and call the model; see `Client.infer`."""
         began_s = time.monotonic()
+        self._check_loop()
         resolution = await self._resolution(objective, context or {})
         try:
             return await self._run(self._calling(resolution, inputs, timeout_ms, began_s))
@@ -76,6 +81,16 @@ class AsyncClient(ClientBase):
             if newer is None:
                 raise
             return await self._run(self._calling(newer, inputs, timeout_ms, began_s))
+
+    def _check_loop(self) -> None:
+        """Raise `SettingsError` where another event loop runs than at the first use, to which the connections belong."""
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = loop
+        elif self._loop is not loop:
+            raise SettingsError(
+                "an AsyncClient belongs to the event loop in which it was used first: make one in each, also in each asyncio.run"
+            )
 
     async def _newer(self, old: Resolution, objective: str, context: Mapping[str, Any]) -> Resolution | None:
         """Return the decision of newer rules; None if the old ones are live still."""

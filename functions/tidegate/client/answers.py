@@ -53,6 +53,8 @@ def _error(reply: Reply, path: str) -> TidegateError:
             return OverloadedError(detail)
         case "no-rules" | "stores":
             return StoreError(detail)
+        case "not-found":
+            return UnavailableError(f"{path} is not served at this URL: it must be that of a gateway or a resolver")
         case _ if kind in _REFUSALS:
             details = {
                 name: value for name, value in document.items() if name not in ("type", "title", "status", "detail")

@@ -29,6 +29,7 @@ from tidegate.errors import (
     ModelRefusedError,
     RefusedError,
     UnavailableError,
+    malformed,
 )
 from tidegate.oip.error_texts import reason, unserved_model
 from tidegate.oip.metadata import ModelMetadata, read_metadata
@@ -80,6 +81,9 @@ class Inference:
         self.failures = tuple(failures)
         self._outputs = outputs
 
+    def __repr__(self) -> str:
+        return f"Inference(target={self.target.name!r}, fallback={self.fallback}, shard={self.shard!r}, address={self.address!r})"
+
     @property
     def outputs(self) -> dict[str, Any]:
         """All outputs by name, as nested lists.
@@ -119,9 +123,13 @@ class Caller:
         Raises:
             DeadlineError: the time passed before a server answered.
             ModelRefusedError: the model answered with an error.
-            RefusedError: an input does not fit the model.
+            RefusedError: an input does not fit the model, or the time is none.
             UnavailableError: no server answered, or none is known.
         """
+        if not isinstance(inputs, Mapping):
+            raise malformed(f"inputs must be a mapping of names to values, not a {type(inputs).__name__}")
+        if timeout_ms is not None and not (isinstance(timeout_ms, int | float) and timeout_ms > 0):
+            raise malformed(f"timeout_ms must be a number above 0, not {timeout_ms!r}")
         limits = (timeout_ms, decision.timeout_ms)
         limit_ms = min((each for each in limits if each is not None), default=self._config.timeout_ms)
         deadline_s = began_s + limit_ms / 1000
@@ -168,9 +176,12 @@ class Caller:
         name = decision.objective
         if deadline_s - time.monotonic() <= _LEAST_S:
             return DeadlineError(f"no target of objective {name!r} answered before the deadline", tuple(failures))
-        what = "answers" if failures else "has a known address"
+        shards = ", ".join(decision.shards)
+        if failures:
+            return UnavailableError(f"no server of objective {name!r} answers: shards {shards}", tuple(failures))
+        kind = " for gRPC" if self._config.protocol is Protocol.GRPC else ""
         return UnavailableError(
-            f"no server of objective {name!r} {what}: shards {', '.join(decision.shards)}", tuple(failures)
+            f"no server of objective {name!r} has a known address{kind}: shards {shards}; where the gateway names none, give shards or proxy"
         )
 
     def _may_retry(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -86,11 +86,16 @@ class ClientConfig:
                 raise SettingsError(f"{name} must be {' or '.join(kind)}, got {getattr(self, name)!r}") from None
         if self.decide is Decide.RESOLVER and self.protocol is Protocol.GRPC and self.proxy is None is self.shards:
             raise SettingsError("a resolver names no addresses for gRPC: give shards or proxy, or protocol='http'")
-        addresses = [] if self.proxy is None else [self.proxy]
-        if isinstance(self.shards, Mapping):
-            addresses += [address for found in self.shards.values() for address in found]
-        for address in addresses:
+        for address in self._addresses():
             check_address(address, self.protocol)
+
+    def _addresses(self) -> Iterator[str]:
+        if self.proxy is not None:
+            yield self.proxy
+        for shard, found in self.shards.items() if isinstance(self.shards, Mapping) else ():
+            if isinstance(found, str):
+                raise SettingsError(f"shards must have a list of addresses for {shard!r}, such as [{found!r}]")
+            yield from found
 
 
 def check_address(address: str, protocol: Protocol) -> None:

@@ -107,7 +107,9 @@ class Client(ClientBase):
         has unloaded it."""
         if not self._decides:
             return self._renewed(old, objective, context)
-        self._rules.hurry()
+        self._unlock_in_child()
+        with self._lock:
+            self._rules.hurry()
         self._poll(waits=True)
         newer = self._resolution(objective, context)
         return newer if is_newer(newer, old) else None
