@@ -20,6 +20,7 @@ from tidegate.client import AsyncClient, Client, Inference
 from tidegate.client.async_connections import AsyncConnections
 from tidegate.client.connections import Connections
 from tidegate.client.exchange import Request
+from tidegate.client.tensors import http_request, tensors_of
 from tidegate.errors import (
     DeadlineError,
     ModelAnswerError,
@@ -113,6 +114,8 @@ def test_texts_travel_as_lists_and_as_arrays(url: str, infer: Infer) -> None:
     plain = infer(url, "echoing", {"X": [1.5, 2.5]}, {"country": "SE"})
     assert plain.outputs["Y"] == [[1.5, 2.5]]
     (sent,) = plain.array("PARAMETERS").ravel().tolist()
+    for texts in (np.array(["é"]), np.array(["é"], dtype=object), np.array(["é".encode()])):
+        assert http_request(tensors_of({"X": texts}, None))[0].endswith(b"\2\0\0\0\xc3\xa9")
     assert json.loads(sent) == json.loads(plain.outputs["PARAMETERS"][0][0])
 
 
@@ -268,7 +271,7 @@ def test_servers_that_refuse_connections_are_passed_over(ranking: Engine, fake: 
         answer = infer(f"http://127.0.0.1:{served.port}", "ranking", ONE)
     assert (answer.target.name, answer.shard, answer.fallback) == ("first", "spare", 0)
     assert "cannot be reached" in answer.failures[0]
-    answers = "no server of objective 'ranking' answers"
+    answers = "no server of objective 'ranking' answers: shards main, spare; http://127.0.0.1:.* cannot be reached"
     with (
         listening(gateway_of(ranking, {"main": refusing_port()})) as served,
         pytest.raises(UnavailableError, match=answers),

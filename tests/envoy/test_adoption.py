@@ -122,7 +122,10 @@ def test_a_program_that_never_serves_ends_the_command(store: Store, tmp_path: Pa
     with command(tmp_path / "log", "envoy", "run", *arguments, variables=store.variables()) as running:
         assert running.process.wait(60) == 1
         code = text.rpartition(" ")[2]
-        assert f"error: {program} ended with {code} before it was ready; is it Envoy?" in running.errors
+        assert (
+            f"error: {program} ended with {code} before it was ready: see what it printed, if it is Envoy"
+            in running.errors
+        )
         assert children_running(RESOLVER, running.process.pid) == []
 
 

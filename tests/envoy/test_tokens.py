@@ -24,6 +24,7 @@ from .conftest import CALLERS, RANKING, Reply, Store, ask, context, write_direct
 RESOLVE = "/v1/objectives/ranking/resolve"
 INFER = "/v2/models/ranking/infer"
 SCOPED = "infer:ranking"
+WANTED = {"JWT_ISSUER": "https://issuer.example.com/", "JWT_AUDIENCE": "a", "JWKS_URI": "https://a.example.com/k"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,10 +169,21 @@ def read(file: Path) -> bytes:
         return b""
 
 
-@pytest.mark.parametrize("missing", ["JWT_ISSUER", "JWT_AUDIENCE", "JWKS_URI"])
-def test_half_of_the_settings_are_an_error(tmp_path: Path, missing: str) -> None:
-    wanted = {"JWT_ISSUER": "https://issuer.example.com/", "JWT_AUDIENCE": "a", "JWKS_URI": "https://a.example.com/k"}
-    given = {f"TIDEGATE_{name}": value for name, value in wanted.items() if name != missing}
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        *((name, None, f"to verify tokens, Envoy needs TIDEGATE_{name} too") for name in WANTED),
+        (
+            "JWKS_CA_FILE",
+            "/nowhere.pem",
+            "TIDEGATE_JWKS_CA_FILE must name a file of certificates: /nowhere.pem is none",
+        ),
+    ],
+)
+def test_settings_that_are_missing_or_wrong_are_an_error(
+    tmp_path: Path, name: str, value: str | None, text: str
+) -> None:
+    given = {f"TIDEGATE_{each}": found for each, found in (WANTED | {name: value}).items() if found is not None}
     write_directory(tmp_path / "rules", ranking=RANKING)
     (tmp_path / "fleet.json").write_text("{}")
     arguments = [
@@ -184,4 +196,4 @@ def test_half_of_the_settings_are_an_error(tmp_path: Path, missing: str) -> None
     ]
     done = CliRunner().invoke(main, ["envoy", "config", *arguments, "--resolver", "127.0.0.1:1"], env=given)
     assert done.exit_code == 1
-    assert f"to verify tokens, Envoy needs TIDEGATE_{missing} too" in " ".join(done.output.split())
+    assert text in " ".join(done.output.split())

@@ -195,7 +195,9 @@ class EnvoyProcess:
                 if process.returncode is None:
                     await self._end(process)
             if not self._was_live:
-                raise StackError(f"{self._program} ended with {code} before it was ready; is it Envoy?")
+                raise StackError(
+                    f"{self._program} ended with {code} before it was ready: see what it printed, if it is Envoy"
+                )
             self.restarts += 1
             logger.error("Envoy (process %d) ended with %s; starting another", process.pid, code)
             short = time.monotonic() - began < SHORT_LIFE_S

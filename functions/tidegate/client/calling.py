@@ -178,7 +178,8 @@ class Caller:
             return DeadlineError(f"no target of objective {name!r} answered before the deadline", tuple(failures))
         shards = ", ".join(decision.shards)
         if failures:
-            return UnavailableError(f"no server of objective {name!r} answers: shards {shards}", tuple(failures))
+            what = f"no server of objective {name!r} answers: shards {shards}; {failures[-1]}"
+            return UnavailableError(what, tuple(failures))
         kind = " for gRPC" if self._config.protocol is Protocol.GRPC else ""
         return UnavailableError(
             f"no server of objective {name!r} has a known address{kind}: shards {shards}; where the gateway names none, give shards or proxy"

@@ -59,8 +59,8 @@ class RpcChannels:
         return Reply(200, message=message)
 
     def close(self) -> None:
-        for channel in self._channels.values():
-            channel.close()
+        while self._channels:
+            self._channels.popitem()[1].close()
 
     def _method(self, rpc: Rpc) -> Any:
         channel = self._channels.get(rpc.address)
@@ -87,8 +87,8 @@ class AsyncRpcChannels:
         return Reply(200, message=message)
 
     async def close(self) -> None:
-        for channel in self._channels.values():
-            await channel.close()
+        while self._channels:
+            await self._channels.popitem()[1].close()
 
 
 def _method_of(channel: Any, rpc: Rpc) -> Any:

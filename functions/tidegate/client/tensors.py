@@ -131,6 +131,8 @@ def _is_array(value: Any) -> bool:
 
 def _raw_array(name: str, value: Any) -> RawTensor:
     numpy, utils = _arrays()
+    if value.dtype.kind == "U":
+        value = value.astype(object)
     datatype = utils.np_to_triton_dtype(value.dtype)
     if datatype is None:
         raise malformed(f"input {name!r}: arrays of {value.dtype} are not supported", input=name)

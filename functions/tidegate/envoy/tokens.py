@@ -51,7 +51,7 @@ def tokens_of(settings: Settings) -> Tokens | None:
     """Return which tokens the settings accept; None: callers need none.
 
     Raises:
-        SettingsError: some of the settings are missing.
+        SettingsError: some of the settings are missing, or there is no file of certificates.
     """
     wanted = {
         "TIDEGATE_JWT_ISSUER": settings.jwt_issuer,
@@ -63,6 +63,8 @@ def tokens_of(settings: Settings) -> Tokens | None:
         return None
     if missing or settings.jwt_issuer is None or settings.jwt_audience is None or settings.jwks_uri is None:
         raise SettingsError(f"to verify tokens, Envoy needs {' and '.join(missing)} too")
+    if settings.jwks_uri.startswith("https:") and not settings.jwks_ca_file.is_file():
+        raise SettingsError(f"TIDEGATE_JWKS_CA_FILE must name a file of certificates: {settings.jwks_ca_file} is none")
     return Tokens(
         issuer=settings.jwt_issuer,
         audience=tuple(settings.jwt_audience.split()),
