@@ -38,6 +38,9 @@ STOP_GRACE_S = 4.0
 ANSWER_S = 5.0
 """How long one question whether a server is ready may take."""
 
+FIRST_LOOK_S, LONGEST_LOOK_S = 0.02, 0.16
+"""Between two looks whether a server that is stopped has unloaded its models."""
+
 START_ATTEMPTS = 3
 LOG_TAIL_LINES = 15
 LOG_TAIL_BYTES = 8192
@@ -127,8 +130,11 @@ class TritonServer:
     async def _unload_all(self) -> None:
         """Unload every READY model, and wait for that. One that is still being loaded may hang."""
         await asyncio.gather(*(self.repository.unload(model) for model in await self.repository.loaded()))
+        wait_s = FIRST_LOOK_S
         while await self.repository.unloading():
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(wait_s)
+            # A look lists the whole repository, on S3 too, and the process of a Python model takes a second to end.
+            wait_s = min(2 * wait_s, LONGEST_LOOK_S)
 
 
 @dataclass(frozen=True, slots=True)
