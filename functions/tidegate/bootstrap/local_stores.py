@@ -32,7 +32,7 @@ from tidegate.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-REMEMBER_S = 1.0
+REMEMBER_S = 0.25
 RETRY_S = 1.0
 
 SHADOW_QUEUE = "tidegate-shadow"
@@ -93,9 +93,9 @@ class LocalStores:
 
 
 async def take_snapshot(plane: ControlPlane, before: Snapshot | None) -> Snapshot | None:
-    """Read what has become live since the snapshot `before`. Raises `StoreError`, `BundleError`."""
-    bundles = plane.ports.bundles
-    pointer = await bundles.pointer(None if before is None else before.pointer)
+    """Read what has become live since the snapshot `before`, by the last pointer that this process has read: its fleet reads it
+    every second. Raises `StoreError`, `BundleError`."""
+    bundles, pointer = plane.ports.bundles, plane.reader.known
     if pointer is None or (before is not None and pointer is before.pointer):
         return before
     known = {} if before is None else dict(before.revisions)
