@@ -62,6 +62,8 @@ def figures_of(report: str) -> dict[str, Any]:
     if "resolver" in sections:
         micros = _number(sections["resolver"], r"takes \*\*(\d+) µs\*\* of CPU time")
         values["resolver_us"] = (micros, "resolver")
+    if "scale" in sections:
+        values["filters"] = (_filters(sections["scale"]), "scale")
     if not decide:
         raise ValueError("the section on deciding has no table of rules")
     return {name: {"value": value, "measured": _where(sections[section])} for name, (value, section) in values.items()}
@@ -75,6 +77,20 @@ def _gateway_rows(section: str) -> list[tuple[str, list[str]]]:
             size = cells[0] or size
             rows.append((size, cells[1:]))
     return rows
+
+
+def _filters(section: str) -> list[list[float]]:
+    """Return what Envoy takes beside a resolver, without the resolver, in what it takes alone, by size."""
+    found = {
+        (size, plane): float(cpu) - float(python)
+        for size, plane, cpu, python in re.findall(
+            r"^\| ([^|]+) \| ([^|]+) \|(?:[^|]+\|){4} (\d+) \| (\d+) \|", section, re.MULTILINE
+        )
+    }
+    return [
+        [position, round(found[size, "Envoy + resolver"] / found[size, "plain Envoy"], 2)]
+        for size, position in SIZES.items()
+    ]
 
 
 def _cores(section: str) -> int:

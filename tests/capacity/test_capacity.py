@@ -101,6 +101,28 @@ def test_a_resolver_that_was_measured_is_not_assumed(figures: Path) -> None:
     assert "are assumed" not in measured
 
 
+def test_the_filters_of_envoy_are_counted(figures: Path) -> None:
+    filters = {"value": [[1000, 1.6], [101_000, 2]], "measured": "a test"}
+    figures.write_text(json.dumps(ROUND | {"filters": filters}))
+    arguments = ("--rps", "10000", "--body", "51kB", "--utilization", "0.5", "--resolver-us", "60")
+    # 10 000 × (100 × 1.8 + 60) µs / 0.5, where 51 kB are half way between 1 and 101.
+    assert planes(figures, *arguments)["Envoy and resolver"]["cores"] == 4.8
+    figures.write_text(json.dumps(ROUND | {"filters": {**filters, "value": [[1000, 2], [2000, 1.5]]}}))
+    assert planes(figures, *arguments)["Envoy and resolver"]["cores"] == 3.2, "never less than Envoy takes by itself"
+    figures.write_text(json.dumps(ROUND | {"filters": filters}))
+    shown = " ".join(run(*arguments, "--figures", str(figures)).output.split())
+    assert "3.6 are Envoy's, 1.80 times those of one without Tidegate's filters, and 1.2 the resolver's" in shown
+
+
+def test_what_the_report_says_of_the_filters_is_taken() -> None:
+    report = (ROOT / "docs/performance.md").read_text(encoding="utf-8")
+    for plane, cells in {"plain Envoy": "| 100 | 0", "Envoy + resolver": "| 260 | 40"}.items():
+        row = rf"(?m)^(\| 1 kB \| {re.escape(plane)} \|(?:[^|]+\|){{3}}[^|]+)\| \d+ \| \d+"
+        report, count = re.subn(row, rf"\1{cells}", report)
+        assert count == 1
+    assert figures_of(report)["filters"]["value"][0] == [1000, 2.2]
+
+
 def test_the_sdk_by_hand(figures: Path) -> None:
     plane = planes(figures, "--rps", "1000", "--rules", "100", "--callers", "3000")["SDK, direct"]
     assert (

@@ -32,8 +32,11 @@ NUMBERS = {
     "function_ms": "what the gateway's function adds at one whole core, without the platform",
     "cold_start_ms": "an environment's start and first answer",
 }
-OPTIONAL = {"resolver_us": "CPU time of a resolver for one decision of Envoy's requests"}
-"""Numbers that a report may lack."""
+OPTIONAL = {
+    "resolver_us": "CPU time of a resolver for one decision of Envoy's requests",
+    "filters": "CPU time of Envoy with Tidegate's filters, in that of Envoy without them, by the same size",
+}
+"""A number and a curve that a report may lack."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +79,9 @@ def read_figures(file: Path = MEASURED) -> Figures:
         raise SettingsError(
             f"{file}: {unknown[0]!r} is not a figure; there are {', '.join((*CURVES, *NUMBERS, *OPTIONAL))}"
         )
-    curves = {name: _curve(file, name, _value(file, name, value)) for name in CURVES}
-    named = [*NUMBERS, *(name for name in OPTIONAL if name in value)]
+    given = {name for name in OPTIONAL if name in value}
+    curves = {name: _curve(file, name, _value(file, name, value)) for name in (*CURVES, *given & {"filters"})}
+    named = [*NUMBERS, *given & {"resolver_us"}]
     numbers = {name: _number(file, name, _value(file, name, value)) for name in named}
     return Figures(curves, numbers, {name: str(value[name].get("measured", "")) for name in (*curves, *numbers)})
 

@@ -182,10 +182,15 @@ def _gateway(load: Load, figures: Figures) -> Plane:
 
 
 def _envoy(load: Load, figures: Figures) -> Plane:
-    envoy = load.rps * figures.at("envoy_us", load.mean_bytes) / MILLION / load.utilization
+    # Beyond the last size the line may lead below what Envoy takes by itself.
+    filters = max(1.0, figures.at("filters", load.mean_bytes)) if "filters" in figures.curves else 1.0
+    envoy = load.rps * figures.at("envoy_us", load.mean_bytes) * filters / MILLION / load.utilization
     resolver = load.rps * load.resolver_us / MILLION / load.utilization
     cores = envoy + resolver
-    note = f"of these cores {envoy:,.1f} are Envoy's and {resolver:,.1f} the resolver's, at {load.resolver_us:g} µs"
+    note = (
+        f"of these cores {envoy:,.1f} are Envoy's, {filters:.2f} times those of one without Tidegate's filters, "
+        f"and {resolver:,.1f} the resolver's, at {load.resolver_us:g} µs"
+    )
     pollers = math.ceil(resolver)
     notes = (note, _flip(load, figures, pollers, "processes"))
     return _proxied("Envoy and resolver", load, cores, math.ceil(cores / PROXY_CORES), pollers, None, notes)
