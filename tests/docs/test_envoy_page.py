@@ -61,6 +61,8 @@ def test_the_administration_interface_gives_figures(plane: tuple[int, Path]) -> 
     words = [word.replace(STATE, str(plane[1])) for word in documented("curl")]
     done = subprocess.run([*words, "-s"], capture_output=True, text=True, timeout=60, check=True)
     assert "envoy_cluster_upstream_rq_total" in done.stdout
+    assert "`metrics.txt`" in (ROOT / PAGE).read_text()
+    assert "\ntidegate_rules_age_seconds " in (plane[1] / "metrics.txt").read_text()
 
 
 def test_the_configuration_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

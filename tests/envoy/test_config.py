@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 from tidegate.cli import main
 
-from .conftest import CALLERS, OPEN, RANKING, write_directory
+from .conftest import CALLERS, FLEET, OPEN, RANKING, write_directory
 
 SERVERS = {
     "alpha": [
@@ -69,6 +69,16 @@ def test_envoy_accepts_it_and_what_only_a_gateway_does_is_named(tmp_path: Path) 
     assert found.keys() == {
         prefix + name for prefix in ("", "grpc:") for name in ("alpha+beta", "beta", "alpha+beta>beta", "beta>beta")
     }
+
+
+def test_an_rpc_about_the_server_may_go_to_every_shard(tmp_path: Path) -> None:
+    rules = write_directory(tmp_path / "rules", ranking=RANKING)
+    (rules / "fleet.yaml").write_text(FLEET.replace("[alpha, beta]", "[alpha]"))
+    assert run(tmp_path).exit_code == 0
+    (found,) = json.loads((tmp_path / "out" / "rds" / "routes.json").read_text())["resources"]
+    routes = {each["match"].get("prefix", ""): each for each in found["virtual_hosts"][0]["routes"]}
+    # If one has no server, the others are not down.
+    assert routes["/inference.GRPCInferenceService/Server"]["route"]["cluster"] == "grpc:alpha>beta"
 
 
 def server(host: str = "10.0.0.1", http_port: object = 8000, **members: object) -> dict[str, object]:

@@ -87,12 +87,13 @@ def _unasked() -> Json:
 
 
 def _server_rpcs(engine: Engine) -> Iterator[Json]:
-    """Yield the route of RPCs about the server and no model, to any shard."""
+    """Yield the route of RPCs about the server and no model, to the cluster that reaches the most shards: any server may answer."""
     found = sorted(shapes(engine))
     if found:
+        widest = max(found, key=lambda shape: len({shard for shards in shape for shard in shards}))
         yield {
             "match": {"prefix": f"{RPC_SERVICE}Server", "grpc": {}},
-            "route": {"cluster": RPC + cluster_of(found[0]), "timeout": "5s"},
+            "route": {"cluster": RPC + cluster_of(widest), "timeout": "5s"},
             **_TO_MODELS,
             "typed_per_filter_config": _unasked(),
         }
