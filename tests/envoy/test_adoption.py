@@ -9,6 +9,7 @@ import select
 import signal
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,17 @@ def test_what_only_a_gateway_does_is_logged_once(store: Store, tmp_path: Path) -
         second = store.publish(rules)
         assert eventually(lambda: revision_of((tmp_path / "state" / NAME).read_bytes()) == second), running.errors
     assert running.errors.count("has limits.concurrency, which only a gateway carries out") == 1
+
+
+def test_what_it_prints_is_its_address(store: Store, tmp_path: Path) -> None:
+    store.publish(write_directory(tmp_path / "rules", ranking=RANKING))
+    port = reserve_port()
+    arguments = ["--host", "::1", "--port", str(port), "--state", str(tmp_path / "state"), "--workers", "1"]
+    with command(tmp_path / "log", "envoy", "run", *arguments, variables=store.variables()) as running:
+        (address,) = running.wait_ready()
+        assert address == f"http://[::1]:{port}"
+        with urllib.request.urlopen(f"{address}/v2/health/ready", timeout=60) as answer:
+            assert answer.status == 200
 
 
 def test_it_is_ready_once_there_are_rules(store: Store, tmp_path: Path) -> None:

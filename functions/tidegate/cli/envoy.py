@@ -178,7 +178,7 @@ async def _until_signal(settings: Settings, folder: Path, host: str, port: int, 
             await asyncio.wait([starting, serving, ended, stopped], return_when=asyncio.FIRST_COMPLETED)
             if starting.done():
                 starting.result()
-                click.echo(f"ready http://{host}:{port}")
+                click.echo(f"ready http://{f'[{host}]' if ':' in host else host}:{port}")
                 await asyncio.wait([serving, ended, stopped], return_when=asyncio.FIRST_COMPLETED)
             await cancel(starting, stopped)
             # Before the resolvers, which its requests still need.
