@@ -14,6 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import grpc
+import pytest
 from click.testing import CliRunner
 from tidegate.bootstrap.envoy import Admin, find_envoy
 from tidegate.cli import main
@@ -181,6 +183,35 @@ def test_a_cluster_is_healthy_if_a_server_of_its_first_shard_is(tmp_path: Path) 
             assert eventually(both_are_checked)
             found = asyncio.run(Admin(admin).clusters())
     assert (found["beta"], found["alpha+beta"]) == (True, False)
+
+
+class Sending(Refusing):
+    """A resolver that sends each request to the shards that it names."""
+
+    def do_POST(self) -> None:
+        self.send_response(200)
+        self.send_header("x-tidegate-shard", self.headers["X-Shards"])
+        self.send_header("x-tidegate-path", "/x")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+
+@pytest.mark.parametrize(
+    ("shards", "text"),
+    [
+        ("gamma", "the proxy does not know these shards: its configuration is that of other rules"),
+        ("beta", "no server of the model's shards is healthy"),
+    ],
+)
+def test_an_error_says_what_is_missing(tmp_path: Path, shards: str, text: str) -> None:
+    with serving(Sending) as number, envoy(tmp_path, f"127.0.0.1:{number}") as port:
+        found = ask(port, "/v2/models/open/infer", {"X-Shards": shards})
+        assert (found.status, found.json) == (503, {"error": text})
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            infer = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+            with pytest.raises(grpc.RpcError) as caught:
+                infer(b"", metadata=[("x-shards", f"grpc:{shards}")], timeout=60)
+        assert (caught.value.code(), caught.value.details()) == (grpc.StatusCode.UNAVAILABLE, text)
 
 
 class Pretending(BaseHTTPRequestHandler):

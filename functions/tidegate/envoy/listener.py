@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from tidegate.envoy.access_log import access_logs, header_notes
 from tidegate.envoy.filters import (
     ANY,
@@ -97,19 +99,26 @@ def listener(
     }
 
 
-def _own_errors() -> tuple[Json, Json]:
-    """Return how Envoy's own errors look: JSON, as all errors of the protocol, and for an RPC the text alone. A refusal of the resolver
+def _own_errors() -> Iterator[Json]:
+    """Yield how Envoy's own errors look: JSON, as all errors of the protocol, and for an RPC the text alone. A refusal of the resolver
     stays as it is."""
-    is_rpc = {"name": "content-type", "string_match": {"prefix": "application/grpc"}}
-    return (
-        {"filter": {"response_flag_filter": {"flags": ["UAEX"]}}},
-        {
-            "filter": {
-                "header_filter": {"header": {**is_rpc, "invert_match": True, "treat_missing_header_as_empty": True}}
-            },
-            "body_format_override": {"json_format": {"error": "%LOCAL_REPLY_BODY%"}},
-        },
-    )
+    rpc = {"name": "content-type", "string_match": {"prefix": "application/grpc"}}
+    is_rpc: Json = {"header_filter": {"header": rpc}}
+    is_http: Json = {"header_filter": {"header": {**rpc, "invert_match": True, "treat_missing_header_as_empty": True}}}
+    as_json: Json = {"body_format_override": {"json_format": {"error": "%LOCAL_REPLY_BODY%"}}}
+    yield {"filter": {"response_flag_filter": {"flags": ["UAEX"]}}}
+    for flag, text in _TEXTS.items():
+        is_so: Json = {"response_flag_filter": {"flags": [flag]}}
+        for sent, form in ((is_http, as_json), (is_rpc, {})):
+            yield {"filter": {"and_filter": {"filters": [is_so, sent]}}, "body": {"inline_string": text}, **form}
+    yield {"filter": is_http, **as_json}
+
+
+_TEXTS = {
+    "NC": "the proxy does not know these shards: its configuration is that of other rules",
+    "UH": "no server of the model's shards is healthy",
+}
+"""What Envoy says too little of, by its flag of a response."""
 
 
 def _filters(resolver_timeout_ms: int, tokens: Tokens | None, *, is_logged: bool) -> list[Json]:
