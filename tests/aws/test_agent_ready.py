@@ -97,6 +97,8 @@ def running_agent(aws: LocalAws, log: Path, held: ModelLoad, *doors: str, **sett
         "TIDEGATE_REPORT_INTERVAL_S": "0.2",
         "TIDEGATE_STORE_TIMEOUT_S": "5",
         "TIDEGATE_SELF_TEST_INTERVAL_S": "0",
+        # A healthy server of a busy machine is not taken for one that hangs.
+        "TIDEGATE_HUNG_AFTER_S": "120",
         "PYTHONPATH": str(ROOT / "functions"),
     } | {f"TIDEGATE_{name.upper()}": value for name, value in settings.items()}
     others = {name: value for name, value in os.environ.items() if not name.startswith("TIDEGATE_")}

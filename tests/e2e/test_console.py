@@ -119,7 +119,8 @@ def test_the_overview_shows_the_whole_stack(stack: RunningStack) -> None:
     answer = ask(stack, "/v1/overview")
     assert answer.status == 200
     assert answer.headers["cache-control"] == "no-store"
-    found = answer.json
+    # A server that is too busy to answer for its health is left out for a moment.
+    found = eventually(lambda: (seen := ask(stack, "/v1/overview").json)["shards"][0]["ready"] == 2 and seen)
     assert found["stack"]["writes"] is False
     assert found["live"]["flip"] == 1
     assert found["live"]["why"] == "the stack was started"
@@ -353,9 +354,16 @@ def test_a_killed_server_is_in_the_overview_within_seconds(stack: RunningStack) 
         return ask(stack, "/v1/overview").json["shards"][0]
 
     assert eventually(lambda: shard()["ready"] == 2)
-    victim = stack.servers()[0]
-    os.killpg(victim.pid, signal.SIGKILL)
-    seen = eventually(lambda: (found := shard())["ready"] < 2 and found, 60, 0.2)
+    kept = stack.servers()[1]
+
+    def seen_down() -> Any:
+        # Those that replace it, too: each is ready in seconds, which a busy machine may not look at.
+        for server in stack.servers():
+            if server.pid != kept.pid:
+                os.killpg(server.pid, signal.SIGKILL)
+        return (found := shard())["ready"] < 2 and found
+
+    seen = eventually(seen_down, 60)
     assert seen["problem"].startswith("1 of 2 servers is not ready")
     down = [each for each in ask(stack, "/v1/overview").json["attention"] if each["kind"] == "endpoint-down"]
     assert down or shard()["ready"] == 2
