@@ -33,6 +33,8 @@ _BROKEN = re.compile(
     r"|end of tcp|transport|channel (?:closed|destroyed)|fd shutdown|cancelling all calls",
     re.IGNORECASE,
 )
+_CORE_FAILED = "Internal error from Core"
+"""grpcio's text, with the code INTERNAL, where the connection ended just as it began to send or to read."""
 
 
 def error_response(error: grpc.aio.AioRpcError, is_connected: bool) -> HttpResponse:
@@ -43,6 +45,8 @@ def error_response(error: grpc.aio.AioRpcError, is_connected: bool) -> HttpRespo
     """
     code, text = error.code(), error.details() or ""
     if code is grpc.StatusCode.UNAVAILABLE and (not is_connected or _BROKEN.search(text) or _REFUSED.search(text)):
+        raise _broken(text)
+    if code is grpc.StatusCode.INTERNAL and text == _CORE_FAILED:
         raise _broken(text)
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         raise EndpointTimeoutError("no answer within the attempt's time", sent=is_connected)
