@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 
-from tests.console.conftest import Open, Operated, until
+from tests.console.conftest import Open, Operated
 from tests.support.stack import eventually
 
 
