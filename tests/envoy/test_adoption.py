@@ -110,6 +110,7 @@ def test_what_it_prints_is_its_address(store: Store, tmp_path: Path) -> None:
         assert address == f"http://[::1]:{port}"
         with urllib.request.urlopen(f"{address}/v2/health/ready", timeout=60) as answer:
             assert answer.status == 200
+        assert running.stop() == 0
 
 
 def test_it_is_ready_once_there_are_rules(store: Store, tmp_path: Path) -> None:
