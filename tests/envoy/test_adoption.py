@@ -128,6 +128,16 @@ def test_it_is_ready_once_there_are_rules(store: Store, tmp_path: Path) -> None:
         assert "nothing was ever published" not in running.errors
 
 
+def test_a_folder_that_cannot_be_prepared_is_named(store: Store, tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    state.mkdir(mode=0o700)
+    (state / "rds").write_text("")
+    arguments = ["--port", str(reserve_port()), "--state", str(state)]
+    with command(tmp_path / "log", "envoy", "run", *arguments, variables=store.variables()) as running:
+        assert running.process.wait(60) == 1
+        assert running.errors.splitlines() == [f"error: {state / 'rds'} cannot be created: File exists"]
+
+
 @pytest.mark.parametrize("text", ["exit 0", "echo no such library >&2; exit 3"])
 def test_a_program_that_never_serves_ends_the_command(store: Store, tmp_path: Path, text: str) -> None:
     program = _program(tmp_path / "envoy", text)

@@ -105,10 +105,16 @@ def check_listening(host: str, port: int) -> None:
 
 
 def prepare_folder(folder: Path) -> None:
-    """Create what Envoy watches below a folder."""
-    for name in (CLUSTERS, ROUTES):
-        (folder / name).parent.mkdir(mode=0o700, exist_ok=True)
-    (folder / ENDPOINTS).mkdir(mode=0o700, exist_ok=True)
+    """Create what Envoy watches below a folder.
+
+    Raises:
+        StackError: it cannot be created.
+    """
+    for watched in ((folder / CLUSTERS).parent, (folder / ROUTES).parent, folder / ENDPOINTS):
+        try:
+            watched.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise StackError(f"{watched} cannot be created: {error.strerror}") from error
 
 
 class Admin:
