@@ -449,6 +449,20 @@ def test_the_log_has_the_lines_of_the_gateway(plane: Plane) -> None:
     assert _logged(plane, "log-0") is None, "a header makes no request of an objective"
 
 
+def test_the_log_has_a_share_of_what_was_answered_and_all_that_failed(plane: Plane, tmp_path: Path) -> None:
+    shutil.copytree(plane.folder, tmp_path / "state", ignore=shutil.ignore_patterns("*.sock"))
+    (tmp_path / "state").chmod(0o700)
+    log = tmp_path / "access.log"
+    variables = {"TIDEGATE_ACCESS_LOG": str(log), "TIDEGATE_ACCESS_LOG_PERCENT": "0"}
+    with envoy_beside(plane.stack.url, tmp_path / "state", variables, workers=1) as (_, port):
+        assert ask(port, INFER, {"X-Request-Id": "answered"}, body=BODY).status == 200
+        assert ask(port, INFER, {"X-Request-Id": "refused"} | context(country=7), body=BODY).status == 400
+        late = json.dumps({"inputs": [TENSOR | {"data": [5000]}]}).encode()
+        assert ask(port, INFER, {"X-Request-Id": "late", "Tidegate-Timeout-Ms": "100"}, body=late).status == 504
+        assert eventually(lambda: log.exists() and log.read_text())
+    assert [json.loads(line)["request_id"] for line in log.read_text().splitlines()] == ["late"]
+
+
 def test_a_model_that_is_not_served_on_one_server_is_asked_elsewhere(plane: Plane) -> None:
     urls = [each["url"] for each in plane.stack.fleet()["alpha"]]
     for url in urls:

@@ -127,6 +127,7 @@ def _options(settings: Settings, folder: Path, host: str, port: int, resolvers: 
         port=port,
         resolvers=resolvers,
         log=None if log in (None, "off") else "/dev/stdout" if log == "stdout" else log,
+        log_percent=settings.access_log_percent,
         default_timeout_ms=settings.default_timeout_ms,
         stream_idle_ms=settings.stream_idle_ms,
         resolver_timeout_ms=settings.resolver_timeout_ms,

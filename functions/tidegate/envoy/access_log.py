@@ -38,13 +38,26 @@ def header_notes() -> Json:
     )
 
 
-def access_logs(file: str) -> list[Json]:
-    """Return the logs, one of which has a line for each request of an objective: by whether a script noted the outcome."""
-    noted = _metadata("outcome", is_noted=True)
-    unnoted = _metadata("outcome", is_noted=False)
+def access_logs(file: str, percent: float) -> list[Json]:
+    """Return the logs, one of which has a line for each request of an objective: by whether a script noted the outcome.
+
+    Args:
+        file: the file of all of them.
+        percent: the share of what was answered, decided or refused that is logged; all else always is.
+    """
+    share = {"numerator": round(percent * 10_000), "denominator": "MILLION"}
+    sampled = {
+        "runtime_filter": {
+            "runtime_key": "tidegate.logged",
+            "percent_sampled": share,
+            "use_independent_randomness": True,
+        }
+    }
+    unnoted = _metadata("outcome", {"string_match": {"exact": ""}}, match_if_key_not_found=True)
     return [
-        _access_log(file, _known("outcome"), noted),
-        _access_log(file, "answered", unnoted, _status("GE", 1)),
+        _access_log(file, _known("outcome"), _noted("outcome", "failed|fallback|degraded|undecided")),
+        _access_log(file, _known("outcome"), _noted("outcome", "decided|refused"), sampled),
+        _access_log(file, "answered", unnoted, _status("GE", 1), sampled),
         _access_log(file, "left", unnoted, _status("EQ", 0)),
     ]
 
@@ -75,7 +88,7 @@ def _access_log(file: str, outcome: str, *filters: Json) -> Json:
     asks = {"header_filter": {"header": {"name": ":path", "string_match": _ASKS}}}
     return {
         "name": "envoy.access_loggers.file",
-        "filter": {"and_filter": {"filters": [asks, _metadata("objective", is_noted=True), *filters]}},
+        "filter": {"and_filter": {"filters": [asks, _metadata("objective", {"present_match": True}), *filters]}},
         "typed_config": {
             "@type": f"{TYPES}/envoy.extensions.access_loggers.file.v3.FileAccessLog",
             "path": file,
@@ -91,11 +104,14 @@ def _known(key: str) -> str:
     return f"%DYNAMIC_METADATA({METADATA}:{key})%"
 
 
-def _metadata(key: str, *, is_noted: bool) -> Json:
+def _noted(key: str, pattern: str) -> Json:
+    return _metadata(key, {"string_match": {"safe_regex": {"regex": pattern}}})
+
+
+def _metadata(key: str, value: Json, *, match_if_key_not_found: bool = False) -> Json:
     # The filter heeds no `invert` of its matcher. What is noted is never empty.
-    value = {"present_match": True} if is_noted else {"string_match": {"exact": ""}}
     matcher = {"filter": METADATA, "path": [{"key": key}], "value": value}
-    return {"metadata_filter": {"matcher": matcher, "match_if_key_not_found": not is_noted}}
+    return {"metadata_filter": {"matcher": matcher, "match_if_key_not_found": match_if_key_not_found}}
 
 
 def _status(how: str, status: int) -> Json:

@@ -42,6 +42,7 @@ class EnvoyOptions:
         resolvers: where resolvers answer, `HOST:PORT` or `unix:/PATH`, at least one.
         rpc: whether requests over gRPC are served.
         log: the file of the log of requests; None: no log.
+        log_percent: which share of the requests that succeed or are refused it has.
         default_timeout_ms: the time-out of a request without one of its own.
         stream_idle_ms: how long a stream may pause.
         resolver_timeout_ms: how long a resolver may take.
@@ -59,6 +60,7 @@ class EnvoyOptions:
     address: str = "127.0.0.1"
     rpc: bool = True
     log: str | None = None
+    log_percent: float = 100.0
     default_timeout_ms: int = 10_000
     stream_idle_ms: int = 30_000
     resolver_timeout_ms: int = 500
@@ -86,6 +88,7 @@ def bootstrap(options: EnvoyOptions) -> Json:
                     options.port,
                     _source(folder / ROUTES),
                     options.log,
+                    options.log_percent,
                     options.resolver_timeout_ms,
                     options.idle_timeout_s,
                     options.body_timeout_s,

@@ -50,6 +50,7 @@ def listener(
     port: int,
     rds: Json,
     log: str | None,
+    log_percent: float,
     resolver_timeout_ms: int,
     idle_timeout_s: float,
     body_timeout_s: float,
@@ -62,6 +63,7 @@ def listener(
         port: its port.
         rds: the source of its routes.
         log: the file of the log of requests; None: no log.
+        log_percent: which share of the requests that succeed or are refused it has.
         resolver_timeout_ms: how long the resolver may take.
         idle_timeout_s: how long a connection may have no request.
         body_timeout_s: within which time the whole of a request must have come.
@@ -89,7 +91,7 @@ def listener(
         "server_header_transformation": "PASS_THROUGH",
         "http_filters": _filters(resolver_timeout_ms, tokens, is_logged=log is not None),
         "local_reply_config": {"mappers": [*(() if tokens is None else (token_refusal(),)), *_own_errors()]},
-        "access_log": [] if log is None else access_logs(log),
+        "access_log": [] if log is None else access_logs(log, log_percent),
     }
     http = {"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}
     return {
