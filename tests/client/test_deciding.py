@@ -262,7 +262,10 @@ def test_the_last_good_bundle_serves_while_the_gateway_is_down(
     bundle.rename(kept)
     with Client(down, cache_dir=folder) as client:
         assert client.decide("choices", {"member_id": "42", "country": "DK"}) == expected
-    with Client(down, cache_dir=folder, max_age_s=0.0) as client, pytest.raises(StoreError, match="max_age_s"):
+    with (
+        Client(down, cache_dir=folder, poll_s=1e-9, max_age_s=1e-8) as client,
+        pytest.raises(StoreError, match="max_age_s"),
+    ):
         client.decide("windows")
     with caplog.at_level(logging.WARNING):
         kept.write_bytes(kept.read_bytes()[:-10])
@@ -529,6 +532,7 @@ print(states)
         ("http://a", {"poll_s": 0}, "poll_s"),
         ("http://a", {"timeout_ms": float("nan")}, "timeout_ms"),
         ("http://a", {"stale_s": -1}, "stale_s"),
+        ("http://a", {"max_age_s": 3, "poll_s": 2}, r"max_age_s must be at least twice poll_s \(2\), got 3"),
         ("http://a", {"headers": {"Authorization": "Bearer x\r\nA: b"}}, "'Authorization' must be printable ASCII"),
         ("http://a", {"proxy": "http://b", "shards": {}}, "exclude each other"),
         ("http://a", {"shards": {"alpha": ["10.0.0.1:8000"]}}, "not the URL of a server"),

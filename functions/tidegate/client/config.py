@@ -44,7 +44,7 @@ class ClientConfig:
         cache_dir: a folder for the last good bundle, so that a process starts while the gateway is down; None: none is kept.
         poll_s: time between two polls of the bundle, while decisions are made (> 0).
         fresh_wait_s: longest time that a decision waits for a poll where the rules were not polled for longer than that, as after a pause.
-        max_age_s: rules that were last known to be live longer ago are not used; None: the last good ones are, however old.
+        max_age_s: rules that were last known to be live longer ago are not used (>= 2 `poll_s`); None: the last good ones are, however old.
         stale_s: how long past its time a resolver's decision serves while the resolver does not answer.
         timeout_ms: deadline of a request where neither rule nor objective has one.
         connect_timeout_s: longest time to open a connection.
@@ -72,6 +72,10 @@ class ClientConfig:
             value = getattr(self, name)
             if value is not None and not value >= 0:
                 raise SettingsError(f"{name} must be at least 0, got {value}")
+        if self.max_age_s is not None and self.max_age_s < 2 * self.poll_s:
+            raise SettingsError(
+                f"max_age_s must be at least twice poll_s ({self.poll_s:g}), got {self.max_age_s:g}: rules get older than poll_s between two polls"
+            )
         for name, value in {"Tidegate-Caller": self.caller or "", **(self.headers or {})}.items():
             if not (name.isascii() and name.isprintable() and value.isascii() and value.isprintable()):
                 # It may be a secret.
