@@ -165,10 +165,10 @@ class Served:
 
 
 @contextlib.contextmanager
-def serving(**limits: Any) -> Iterator[Served]:
-    """Serve an `App` with the default limits, except for `limits`."""
+def serving(at_once: Any = None, **limits: Any) -> Iterator[Served]:
+    """Serve an `App` with the default limits, except for `limits`, after `at_once` if there is one."""
     app = App()
-    with listening(app, **limits) as found:
+    with listening(app, at_once, **limits) as found:
         yield Served(app, found)
 
 

@@ -30,14 +30,14 @@ class Listening:
 
 
 @contextlib.contextmanager
-def listening(app: Any, **limits: Any) -> Iterator[Listening]:
-    """Serve `app` with the default limits but for `limits`; leaving waits for no request."""
+def listening(app: Any, at_once: Any = None, **limits: Any) -> Iterator[Listening]:
+    """Serve `app` with the default limits but for `limits`, after `at_once` if there is one; leaving waits for no request."""
     loop = uvloop.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
-        served = Listening(Listener(app, ListenerConfig(**limits)), sock.getsockname()[1], loop)
+        served = Listening(Listener(app, ListenerConfig(**limits), at_once), sock.getsockname()[1], loop)
         served.run(served.listener.start(sock))
     try:
         yield served

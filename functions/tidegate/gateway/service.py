@@ -107,17 +107,8 @@ class Service:
         """
         if (waiting := self.engines.catching_up()) is not None:
             await waiting
-        record = ask.record
-        if record is not None:
-            record.objective = ask.objective
-            if self._tracer is not None:
-                record.span = self._tracer.begin(record.headers, record.began_s)
-        admitted = self._admit(ask)
-        if record is not None:
-            record.caller, record.traffic = admitted.caller, admitted.traffic
+        admitted = self.admit_at_once(ask)
         lease, load = ask.lease, self._load
-        if self._quotas.limit(admitted.engine):
-            self._acquire(admitted)
         if load is None:
             return admitted
         if load.enter():
@@ -127,9 +118,27 @@ class Service:
         await load.wait(admitted.flow, self._patience_s(admitted))
         lease.count(load)
         waited_s = self.now_s() - began_s
-        if record is not None:
-            record.waited_s = waited_s
+        if ask.record is not None:
+            ask.record.waited_s = waited_s
         admitted.waited_s = waited_s
+        return admitted
+
+    def admit_at_once(self, ask: Ask) -> Admitted:
+        """Check a request that is answered without waiting for anything, so that the process's load does not limit it.
+
+        Raises:
+            LimitedError, RefusedError, UnknownObjectiveError: as `admit` does.
+        """
+        record = ask.record
+        if record is not None:
+            record.objective = ask.objective
+            if self._tracer is not None:
+                record.span = self._tracer.begin(record.headers, record.began_s)
+        admitted = self._admit(ask)
+        if record is not None:
+            record.caller, record.traffic = admitted.caller, admitted.traffic
+        if self._quotas.limit(admitted.engine):
+            self._acquire(admitted)
         return admitted
 
     def _acquire(self, admitted: Admitted) -> None:

@@ -256,6 +256,9 @@ class Connection(asyncio.Protocol):
             self._phase = Phase.AHEAD
             self.read_deadline_s = math.inf
             exchange.body_arrived(body, True)
+            at_once = self._owner.at_once
+            if at_once is not None and not body and self.sending.writable is None and exchange.answered_by(at_once):
+                return rest
         else:
             self._body.begin()
             self._phase = Phase.BODY

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import traceback
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from enum import IntEnum
 from typing import Any, Final, Protocol
 
@@ -20,6 +20,23 @@ Message = MutableMapping[str, Any]
 App = Callable[
     [MutableMapping[str, Any], Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Awaitable[None]
 ]
+
+
+class WholeAnswer(Protocol):
+    """An answer with the whole of its body. The names of its headers are in lower case."""
+
+    @property
+    def status(self) -> int: ...
+
+    @property
+    def headers(self) -> Iterable[tuple[bytes, bytes]]: ...
+
+    @property
+    def body(self) -> bytes: ...
+
+
+AtOnce = Callable[[MutableMapping[str, Any]], WholeAnswer | None]
+"""Returns the answer to a request without a body, by its scope (ASGI), and waits for nothing; None: the app answers it."""
 
 _INTERNAL: Final = "internal error"
 
@@ -139,6 +156,25 @@ class Exchange:
         finally:
             # A task keeps the error that it ended with, and so all that the app had in hand, such as the request's body.
             self.task = None
+
+    def answered_by(self, at_once: AtOnce) -> bool:
+        """Answer without the app, which would need a task; return whether that was done. An error becomes a 500."""
+        line, frame = self._line, self._frame
+        try:
+            answer = at_once(self._scope)
+            if answer is None:
+                return False
+            body = answer.body
+            frame.keep = self._keep_alive
+            head = frame.head(answer.status, answer.headers, len(body))
+            body = frame.body(body, False)
+        except Exception as error:  # noqa: BLE001  # the app's error is not the server's
+            self._fail(f"raised {type(error).__name__}", error)
+            return True
+        line.write(head, body)
+        self._answer = _Answer.COMPLETE
+        line.answered(frame.keep)
+        return True
 
     async def receive(self) -> Message:
         """Return the next part of the body, or `http.disconnect` (ASGI)."""

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from tidegate.listener.config import ListenerConfig
     from tidegate.listener.connection import Connection
-    from tidegate.listener.exchange import App
+    from tidegate.listener.exchange import App, AtOnce
 
 
 class Owner(Protocol):
     """A listener, as its connections use it."""
 
     app: App
+    at_once: AtOnce | None
     config: ListenerConfig
     now_s: float
     """The event loop's time, at most about half a second old: reading the clock for each request would cost more."""

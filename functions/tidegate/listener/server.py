@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from tidegate.listener.config import ListenerConfig
 from tidegate.listener.connection import Connection
-from tidegate.listener.exchange import App
+from tidegate.listener.exchange import App, AtOnce
 from tidegate.listener.refusal import RefusalLog
 
 _TICK_S = 0.5
@@ -23,10 +23,16 @@ class Listener:
 
     It installs no signal handlers, runs no lifespan and writes no access log. When a caller disconnects, the app's work for
     it ends (see `Exchange`).
+
+    Args:
+        app: answers the requests.
+        config: the limits.
+        at_once: is asked before the app about each request without a body, and answers those that need no waiting.
     """
 
-    def __init__(self, app: App, config: ListenerConfig) -> None:
+    def __init__(self, app: App, config: ListenerConfig, at_once: AtOnce | None = None) -> None:
         self.app = app
+        self.at_once = at_once
         self.config = config
         self.stopping = False
         self.now_s = 0.0

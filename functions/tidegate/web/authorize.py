@@ -30,8 +30,8 @@ from tidegate.oip.infer_message import parameter_fields, sequence_id_field
 from tidegate.oip.paths import model_path
 from tidegate.rules.contract import Responses
 from tidegate.rules.decision import Decision
-from tidegate.web.bodies import ClientGoneError
 from tidegate.web.context import context_header, with_declared_headers
+from tidegate.web.entry import served_at_once
 from tidegate.web.errors import oip_failure, problem, unknown_model
 from tidegate.web.head import LONGEST_VALUE_BYTES, HeaderTooLongError, RequestHead
 from tidegate.web.http import RECORD, Answer, HeaderList, RawHeaders, Receive, Scope, Send
@@ -40,6 +40,7 @@ from tidegate.web.v2 import INFERS, ModelPath, model_request, require
 from tidegate.web.v2_infer import ask
 
 PREFIX: Final = "/authorize"
+_BELOW: Final = PREFIX + "/"
 RPC_SERVICE: Final = "/inference.GRPCInferenceService/"
 
 _ABOUT_MODEL: Final = frozenset({"ModelInfer", "ModelReady", "ModelMetadata", "ModelConfig", "ModelStatistics"})
@@ -68,35 +69,46 @@ class Authorization:
         self._kept: dict[tuple[int, str], tuple[Decision, HeaderList]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request (ASGI)."""
+        """Answer one request (ASGI), by recent rules."""
+        if (waiting := self._parts.service.engines.catching_up()) is not None:
+            await waiting
+        await self._answered(scope)(scope, receive, send)
+
+    def at_once(self, scope: Scope) -> Answer | None:
+        """Return the answer to a request; None if the app must be asked: the path is not for this one, or the answer has to wait for
+        recent rules, or is traced."""
+        parts = self._parts
+        if not scope["path"].startswith(_BELOW) or b"%" in scope["raw_path"] or parts.traces:
+            return None
+        if parts.service.engines.catching_up() is not None:
+            return None
+        return served_at_once(self._answered, parts.log, parts.count, scope)
+
+    def _answered(self, scope: Scope) -> Answer:
         path: str = scope["path"][len(PREFIX) :]
         try:
-            answer = await self._answer(scope, path)
-        except ClientGoneError:
-            return
+            answer = self._answer(scope, path)
         except Exception as error:  # noqa: BLE001  # rendered, and logged if it is unexpected
             if (record := scope.get(RECORD)) is not None:
                 record.fail(error)
             answer = oip_failure(error) if path.startswith(("/v2", RPC_SERVICE)) else problem(error)
-        if answer.status != 200 and path.startswith(RPC_SERVICE):
-            answer = _rpc_refusal(answer)
-        await answer(scope, receive, send)
+        return _rpc_refusal(answer) if answer.status != 200 and path.startswith(RPC_SERVICE) else answer
 
-    async def _answer(self, scope: Scope, path: str) -> Answer:
+    def _answer(self, scope: Scope, path: str) -> Answer:
         head = RequestHead(scope["headers"])
         try:
             if path.startswith(RPC_SERVICE):
-                headers = await self._rpc(scope, head, path[len(RPC_SERVICE) :])
+                headers = self._rpc(scope, head, path[len(RPC_SERVICE) :])
             else:
-                headers = await self._http(scope, head, model_request(path.split("/")))
+                headers = self._http(scope, head, model_request(path.split("/")))
         except UnknownObjectiveError as error:
             return unknown_model(error)
         return Answer(200, headers, b"")
 
-    async def _http(self, scope: Scope, head: RequestHead, asked: ModelPath) -> list[tuple[bytes, bytes]]:
+    def _http(self, scope: Scope, head: RequestHead, asked: ModelPath) -> list[tuple[bytes, bytes]]:
         action = asked.action
         require(scope, "POST" if action in INFERS else "GET")
-        decided = await self._decide(scope, head, asked.objective, action)
+        decided = self._decide(scope, head, asked.objective, action)
         decision = decided.decision
         version = decision.target.version
         if asked.version is not None and (version is None or int(asked.version[:20]) != version):
@@ -113,7 +125,7 @@ class Authorization:
         parameters = self._parts.decided.parameters(decision)
         return [*headers, *parameters, *origin, *_logged(decided), *self._limits(head, decision, action)]
 
-    async def _rpc(self, scope: Scope, head: RequestHead, method: str) -> list[tuple[bytes, bytes]]:
+    def _rpc(self, scope: Scope, head: RequestHead, method: str) -> list[tuple[bytes, bytes]]:
         if method not in _ABOUT_MODEL:
             raise malformed(f"{method[:64]} is not served through a proxy: ask a gateway")
         named = [value for name, value in head.headers if name == b"tidegate-objective"]
@@ -125,14 +137,14 @@ class Authorization:
         if any(name == b"grpc-encoding" and value != b"identity" for name, value in head.headers):
             raise malformed("a proxy can add nothing to a compressed message: send it uncompressed, or ask a gateway")
         action = method if method != "ModelInfer" else "infer"
-        decided = await self._decide(scope, head, named[0].decode("latin-1"), action)
+        decided = self._decide(scope, head, named[0].decode("latin-1"), action)
         headers = self._rpc_headers(decided, action)
         return [*headers, *self._limits(head, decided.decision, action)]
 
-    async def _decide(self, scope: Scope, head: RequestHead, objective: str, action: str) -> Decided:
+    def _decide(self, scope: Scope, head: RequestHead, objective: str, action: str) -> Decided:
         """Admit and decide a request; one about a model without a usable context by the objective's representative decision."""
         parts, service = self._parts, self._parts.service
-        admitted = await service.admit(ask(scope, head, objective))
+        admitted = service.admit_at_once(ask(scope, head, objective))
         streams = admitted.objective.responses is Responses.STREAM
         if action == "infer" and streams:
             raise malformed(f"the responses of objective '{objective}' are a stream: ask generate_stream")
