@@ -255,3 +255,11 @@ def test_a_server_does_not_say_what_was_decided(tmp_path: Path) -> None:
             found = eventually(lambda: (reply := ask(port, "/v2/models/open/infer")).status == 200 and reply)
     shown = {name: value for name, value in found.headers.items() if "tidegate" in name}
     assert shown == {"tidegate-rule": "default", "tidegate-reason": "serve", "tidegate-shard": "alpha"}
+
+
+def test_a_name_with_addresses_of_both_families_is_reached_where_the_server_listens(tmp_path: Path) -> None:
+    # The resolver of names knows ::1 for localhost, too, whatever the machine's files say.
+    with serving(Pretending) as number:
+        fleet = {"alpha": [{"host": "localhost", "http_port": number}]}
+        with envoy(tmp_path, f"localhost:{number}", fleet=fleet) as port:
+            assert eventually(lambda: ask(port, "/v2/models/open/infer").status == 200, most_s=0.1)

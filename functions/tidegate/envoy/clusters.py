@@ -32,6 +32,10 @@ _WHOLE_PRIORITY = 1_000_000
 
 READY = "/v2/health/ready"
 
+# A name may have an address of IPv6, too, at which nothing listens or to which no route leads: by default Envoy takes that alone.
+LOOKED_UP: Json = {"type": "STRICT_DNS", "dns_lookup_family": "V4_PREFERRED"}
+"""The type of a cluster whose hosts are names."""
+
 
 def clusters(
     shapes: Iterable[Shape], fleet: Fleet, eds_folder: str, connect_timeout_ms: int, *, rpc: bool
@@ -95,7 +99,7 @@ def _endpoints(name: str, shape: Shape, fleet: Fleet, eds_folder: str, *, is_rpc
     servers = [each for shards in shape for shard in shards for each in fleet.get(shard, ())]
     is_named = not all(each.is_address for each in servers)
     if is_named or has_repeated(shape):
-        kind: Json = {"type": "STRICT_DNS", "respect_dns_ttl": True} if is_named else {"type": "STATIC"}
+        kind: Json = LOOKED_UP | {"respect_dns_ttl": True} if is_named else {"type": "STATIC"}
         return kind | {"load_assignment": assignment(shape, fleet, is_rpc=is_rpc)}
     path = f"{eds_folder}/{assignment_file(name)}"
     source = {"path_config_source": {"path": path, "watched_directory": {"path": eds_folder}}}

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tidegate.envoy.clusters import assignment, assignment_file, clusters, has_repeated, outliers
+from tidegate.envoy.clusters import LOOKED_UP, assignment, assignment_file, clusters, has_repeated, outliers
 from tidegate.envoy.filters import TYPES, Json
 from tidegate.envoy.fleet import Fleet, Server
 from tidegate.envoy.listener import RESOLVER_TRIES, listener
@@ -168,7 +168,7 @@ def _resolver(options: EnvoyOptions) -> Json:
         )
     return {
         "name": RESOLVER,
-        "type": "STRICT_DNS" if is_named else "STATIC",
+        **(LOOKED_UP if is_named else {"type": "STATIC"}),
         # One that does not run refuses at once; the time is for one that is busy, and another may be asked in the rest.
         "connect_timeout": f"{options.resolver_timeout_ms / 2000:.3f}s",
         "load_assignment": {"cluster_name": RESOLVER, "endpoints": [{"lb_endpoints": endpoints}]},

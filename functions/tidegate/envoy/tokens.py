@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from tidegate.envoy.clusters import LOOKED_UP
 from tidegate.envoy.filters import TYPES, Json, http_filter, script
 from tidegate.envoy.token_script import token_script
 from tidegate.errors import SettingsError
@@ -132,8 +133,7 @@ def issuer_cluster(tokens: Tokens) -> Json:
     tls = {"transport_socket": {"name": "envoy.transport_sockets.tls", "typed_config": context}}
     return {
         "name": ISSUER,
-        "type": "STRICT_DNS",
-        "dns_lookup_family": "V4_PREFERRED",
+        **LOOKED_UP,
         "connect_timeout": "2s",
         "load_assignment": {
             "cluster_name": ISSUER,
