@@ -101,13 +101,14 @@ def publish(
 def _source(
     settings: Settings, rules: Path | None, archive: str | None, sha256: str | None
 ) -> contextlib.AbstractContextManager[ProvedRules | ArchivedRules]:
+    if rules is not None:
+        from tidegate.bootstrap.rules_sources import ProvedRules
+
+        return contextlib.nullcontext(ProvedRules(rules))
     from tidegate.aws.clients import AwsClients, AwsConfig
     from tidegate.aws.objects import Objects
     from tidegate.bootstrap.archived_rules import ArchivedRules
-    from tidegate.bootstrap.rules_sources import ProvedRules
 
-    if rules is not None:
-        return contextlib.nullcontext(ProvedRules(rules))
     assert archive is not None and sha256 is not None and settings.bucket is not None
     return ArchivedRules(Objects(AwsClients(AwsConfig.from_settings(settings)), settings.bucket), archive, sha256)
 
