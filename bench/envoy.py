@@ -44,7 +44,7 @@ def envoy(
         with Path(directory, "log").open("wb") as log:
             process = subprocess.Popen([*command, "--disable-hot-restart"], stdout=log, stderr=log)
             try:
-                _wait(port, process)
+                wait(port, process)
                 yield port
             finally:
                 process.terminate()
@@ -121,7 +121,7 @@ def free_port() -> int:
         return port
 
 
-def _wait(port: int, process: subprocess.Popen[bytes]) -> None:
+def wait(port: int, process: subprocess.Popen[bytes]) -> None:
     end = time.monotonic() + 20
     while time.monotonic() < end:
         if process.poll() is not None:

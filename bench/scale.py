@@ -22,7 +22,7 @@ from tidegate.console.processes import process_figures
 from tidegate.rules import load_bundle
 
 from bench import resolver, rule_sets
-from bench.bare_resolver import bare_resolver
+from bench.bare_resolver import bare_resolver, beside_bare_resolver
 from bench.decide import decide_all, timed
 from bench.envoy import ROUTING_HEADER, envoy, free_port
 from bench.gateway import CONTEXT, MEMBERS
@@ -35,7 +35,9 @@ CONNECTIONS = 64
 SIZES = {"1 kB": (256, 300), "100 kB": (25_600, 150), "1 MB": (262_144, 50)}
 """The FP32 values of each body, which are also the answer's, and the requests in a round of latencies."""
 
-DIRECT, ENVOY, BARE, RESOLVED, GATEWAY = "direct", "plain Envoy", "Envoy + bare resolver", "Envoy + resolver", "gateway"
+DIRECT, ENVOY, BARE, UNDECIDED, RESOLVED, GATEWAY = (
+    "direct", "plain Envoy", "plain Envoy + bare resolver", "Envoy + bare resolver", "Envoy + resolver", "gateway",
+)  # fmt: skip
 PATH = "/v2/models/echo/infer"
 RULES = 1_000
 
@@ -93,10 +95,12 @@ def _planes() -> Iterator[dict[str, Plane]]:
         endpoint = fleet["shards"][0]["endpoints"][0]["url"]
         plain = running.enter_context(envoy(endpoint, "alpha"))
         plain_pids = _proxies(os.getpid())
-        bare_port, bare_pid = running.enter_context(bare_resolver("alpha"))
+        bare_port, bare_pid = running.enter_context(bare_resolver([f"{ROUTING_HEADER}: alpha"]))
         bare = running.enter_context(envoy(endpoint, "alpha", resolver_port=bare_port))
         bare_pids = tuple(set(_proxies(os.getpid())) - set(plain_pids))
         resolved, carriers, deciders = running.enter_context(_resolved(url, Path(folder)))
+        undecided = beside_bare_resolver(Path(folder, "state"), Path(sys.executable).with_name("envoy"))
+        undecided_port, undecided_pid, same_pid = running.enter_context(undecided)
         contexts = [
             {"Tidegate-Context": json.dumps(CONTEXT | {"member_id": str(1138 + number)})} for number in range(MEMBERS)
         ]
@@ -105,6 +109,7 @@ def _planes() -> Iterator[dict[str, Plane]]:
             DIRECT: Plane(urlsplit(endpoint).port or 80, [{}]),
             ENVOY: Plane(plain, [{ROUTING_HEADER: "alpha"}], plain_pids),
             BARE: Plane(bare, contexts, (*bare_pids, bare_pid), (bare_pid,)),
+            UNDECIDED: Plane(undecided_port, contexts, (undecided_pid, same_pid), (same_pid,)),
             RESOLVED: Plane(resolved, contexts, (*carriers, *deciders), deciders),
             GATEWAY: Plane(urlsplit(url).port or 80, contexts, gateway, gateway),
         }
@@ -185,8 +190,9 @@ def _report(measured: dict[str, Measured], memory: dict[str, float]) -> str:
         f"{1e6 / decide_us:,.0f} and {1e6 / resolve_us:,.0f} per second and core.",
         "",
         "Below, each plane is held to one core, and carries the request of the section before to one real Triton, whose clients share the machine. "
-        "Envoy with a resolver has one process of it; the bare one gives every question the same answer, and no filter of Tidegate is around it, "
-        f"so it bounds what a resolver in another process can reach. Throughput is that of {CONNECTIONS} connections; CPU time is the kernel's count for all of a "
+        "A resolver is one process. A bare one gives every question the same answer: behind plain Envoy a routing key, and behind "
+        "Tidegate's configuration one of the resolver's own answers, so that the rest up to the resolver is what it takes to decide. "
+        f"Throughput is that of {CONNECTIONS} connections; CPU time is the kernel's count for all of a "
         f"plane's processes, and what of it is Python. A core carries a million of microseconds divided by it. Medians of {ROUNDS} interleaved rounds.",
         "",
         "| size | | added p50, ms | of plain Envoy | answers/s | of plain Envoy | CPU µs of a request | of that Python | requests/s of a core |",
@@ -194,7 +200,7 @@ def _report(measured: dict[str, Measured], memory: dict[str, float]) -> str:
     ]
     for size, each in measured.items():
         rates = {name: statistics.median(found) for name, found in each.per_s.items()}
-        for name in (ENVOY, BARE, RESOLVED, GATEWAY):
+        for name in (ENVOY, BARE, UNDECIDED, RESOLVED, GATEWAY):
             added, cpu_us = each.added_ms(name), statistics.median(each.cpu_us[name])
             lines.append(
                 f"| {size} | {name} | {added:.3f} | {added / each.added_ms(ENVOY):.2f} | {rates[name]:,.0f} | {rates[name] / rates[ENVOY]:.2f} "
