@@ -17,7 +17,7 @@ from pathlib import Path
 import grpc
 import pytest
 from click.testing import CliRunner
-from tidegate.bootstrap.envoy import Admin, find_envoy
+from tidegate.bootstrap.envoy_server import Admin, find_envoy
 from tidegate.cli import main
 from tidegate.envoy.config import ADMIN
 

@@ -58,7 +58,8 @@ def config(
     Start it with `envoy -c OUT/envoy.json`. It follows the other files of the folder when they are replaced.
     """
     with held_back():
-        from tidegate.bootstrap.envoy import bound_address, find_envoy, prepare_folder
+        from tidegate.bootstrap.envoy import prepare_folder
+        from tidegate.bootstrap.envoy_server import bound_address, find_envoy
         from tidegate.bootstrap.saved_bundle import replace_file
         from tidegate.envoy.checking import check
         from tidegate.envoy.config import whole
@@ -102,7 +103,7 @@ def run(stores: StoreOptions, port: int, host: str, program: str | None, workers
     `ready http://HOST:PORT`, once requests are answered.
     """
     with held_back():
-        from tidegate.bootstrap.envoy import check_listening, find_envoy
+        from tidegate.bootstrap.envoy_server import check_listening, find_envoy
         from tidegate.bootstrap.resolver_places import state_folder
         from tidegate.bootstrap.resolvers import check_log
 
@@ -144,7 +145,8 @@ async def _until_signal(settings: Settings, folder: Path, host: str, port: int, 
     from dataclasses import replace
 
     from tidegate.bootstrap.adoption import resolver_stores, running
-    from tidegate.bootstrap.envoy import Admin, EnvoyPlane, EnvoyProcess
+    from tidegate.bootstrap.envoy import EnvoyPlane
+    from tidegate.bootstrap.envoy_server import Admin, EnvoyProcess
     from tidegate.bootstrap.resolver_places import reserved
     from tidegate.bootstrap.resolvers import Resolvers
     from tidegate.envoy.config import ADMIN
