@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -142,6 +142,7 @@ class StateReader:
         self._bundles: OrderedDict[str, Bundle] = OrderedDict()
         self._engines: OrderedDict[str, Engine] = OrderedDict()
         self.ended: set[str] = set()
+        self._reports: tuple[float, Sequence[GatewayReport]] | None = None
         self._merged: tuple[tuple[tuple[str, bool, Mapping[str, Plan]], ...], _Merged] | None = None
 
     async def pointer(self) -> Pointer | None:
@@ -173,15 +174,16 @@ class StateReader:
         expired = expires_at + self._config.skew_s <= self._ports.clock()
         return not expired and claim.id not in self.ended and not has_ended(claim.id)
 
-    async def read(self) -> Desired:
-        """Read what the fleet must hold now.
+    async def read(self, reports_age_s: float = 0.0) -> Desired:
+        """Read what the fleet must hold now. Where the reports of gateways were read less than `reports_age_s` ago, they are not
+        read again.
 
         Claims are read first and the pointer after them: a publisher releases its claim only after the flip, so a reader
         that does not see its claim any more sees what it made live.
         """
         every = await self._ports.bundles.claims()
         claims = tuple(claim for claim in every if self.counts(claim))
-        gateways = await self._ports.registry.gateways()
+        gateways = await self._gateways(reports_age_s)
         pointer = await self.pointer()
         remains = NOTHING_REMAINS if pointer is not None else await self.remains()
         problems = [f"{claim.damaged}; {self._validity(claim)}" for claim in every if claim.damaged]
@@ -196,6 +198,12 @@ class StateReader:
         plans, needed, conflicts = self._merge(held)
         known = (*problems, *conflicts)
         return Desired(pointer, claims, tuple(held), plans, needed, known, remains, tuple(gateways))
+
+    async def _gateways(self, age_s: float) -> Sequence[GatewayReport]:
+        now = self._ports.clock()
+        if self._reports is None or not 0.0 <= now - self._reports[0] < age_s:
+            self._reports = (now, await self._ports.registry.gateways())
+        return self._reports[1]
 
     async def live(self, shard: str) -> Plan:
         """Return what an endpoint of a shard must hold for the live revision alone.

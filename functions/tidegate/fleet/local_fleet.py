@@ -22,6 +22,9 @@ logger = logging.getLogger(__name__)
 
 FOLLOW_S = 1.0
 BEAT_S = 10.0
+REPORTS_S = 5.0
+"""How old the reports of gateways may be that say which servers are still needed: they report every few seconds."""
+
 RECONCILE_S = 5.0
 
 
@@ -96,7 +99,7 @@ class LocalFleet:
     async def _resize(self) -> None:
         while True:
             try:
-                desired = await self._plane.reader.read()
+                desired = await self._plane.reader.read(reports_age_s=REPORTS_S)
                 sizes = await self._sizes(desired)
                 self._forget_ended()
                 if not desired.complete:
