@@ -65,14 +65,14 @@ class Collector:
 
     def wait(self, trace: str, *shown: str) -> list[Span]:
         """The spans of a trace, once those are among them that `outline` shows so."""
-
-        def found() -> list[Span]:
-            spans = self.trace(trace)
-            return spans if set(shown) <= {line.strip() for line in outline(spans)} else []
-
-        spans = eventually(found)
+        spans = eventually(lambda: self.whole(trace, *shown))
         assert spans, "\n".join(outline(self.trace(trace)))
         return list(spans)
+
+    def whole(self, trace: str, *shown: str) -> list[Span]:
+        """The spans of a trace, if those are among them that `outline` shows so; else none."""
+        spans = self.trace(trace)
+        return spans if set(shown) <= {line.strip() for line in outline(spans)} else []
 
     @contextlib.contextmanager
     def down(self) -> Iterator[None]:
