@@ -193,10 +193,9 @@ class RpcTransport:
         # Not before: one that goes on can still be hung up, and keeps its connection.
         call.add_done_callback(channel.ended)
         try:
-            if self._cancels:
-                body = await call
-            else:
-                body = await self._unless_late(channel, call, len(request.body), timeout_s)
+            if not self._cancels:
+                await self._ended(channel, call, len(request.body), timeout_s)
+            body = await call
         except grpc.aio.AioRpcError as error:
             return error_response(error, channel.is_connected)
         except asyncio.CancelledError:
@@ -209,39 +208,45 @@ class RpcTransport:
             raise EndpointBusyError("answers hold as many bytes as they may (max_buffered_bytes)", sent=True)
         return HttpResponse(200, (), body, lease)
 
-    async def _unless_late(self, channel: _Channel, call: Any, size_bytes: int, timeout_s: float) -> Any:
-        """Return the answer of an RPC. If that is not waited for any longer, the RPC goes on for at most `_LEFT_S` seconds.
+    async def _ended(self, channel: _Channel, call: Any, size_bytes: int, timeout_s: float) -> None:
+        """Wait for the end of an RPC. If that is not waited for any longer, the RPC goes on for at most `_LEFT_S` seconds.
 
         Raises:
             EndpointTimeoutError: there is no answer in time.
         """
-        loop, budget = asyncio.get_running_loop(), self._limits.budget
-        answering = loop.create_task(_answer(call))
-        is_connected = False
+        # Not the call itself, which is cancelled with what awaits it.
+        loop = asyncio.get_running_loop()
+        ended = loop.create_future()
+
+        def end(_call: object) -> None:
+            if not ended.done():
+                ended.set_result(None)
+
+        call.add_done_callback(end)
+        late = loop.call_later(timeout_s, end, call)
         try:
-            await asyncio.wait([answering], timeout=timeout_s)
+            await ended
         finally:
-            if not answering.done():
-                is_connected = channel.is_connected
-                # Without a connection, no server has got it, and none shall.
-                limit = loop.call_later(_LEFT_S if is_connected else 0.0, call.cancel)
-                budget.count(size_bytes)
-
-                def ended(task: asyncio.Task[Any]) -> None:
-                    limit.cancel()
-                    budget.give(size_bytes)
-                    # Else asyncio would log the error of an abandoned call.
-                    if not task.cancelled():
-                        task.exception()
-
-                answering.add_done_callback(ended)
-        if not answering.done():
+            late.cancel()
+            if not call.done():
+                is_connected = self._leave(channel, call, size_bytes)
+        if not call.done():
             raise EndpointTimeoutError("no answer within the attempt's time", sent=is_connected)
-        return answering.result()
 
+    def _leave(self, channel: _Channel, call: Any, size_bytes: int) -> bool:
+        """Let an RPC go on by itself, if its server may have got it; return whether it may."""
+        loop, budget = asyncio.get_running_loop(), self._limits.budget
+        is_connected = channel.is_connected
+        # Without a connection, no server has got it, and none shall.
+        limit = loop.call_later(_LEFT_S if is_connected else 0.0, call.cancel)
+        budget.count(size_bytes)
 
-async def _answer(call: Any) -> Any:
-    return await call
+        def ended(_call: object) -> None:
+            limit.cancel()
+            budget.give(size_bytes)
+
+        call.add_done_callback(ended)
+        return is_connected
 
 
 def _metadata(request: HttpRequest) -> tuple[tuple[str, str], ...]:
