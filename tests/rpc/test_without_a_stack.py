@@ -59,6 +59,7 @@ class Context:
         self.is_done = is_done
         self.reads_s = reads
         self.written: list[bytes] = []
+        self.ended: list[Callable[[Any], None]] = []
         self.code: Any = None
 
     def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
@@ -82,6 +83,9 @@ class Context:
     async def write(self, message: bytes) -> None:
         await asyncio.sleep(self.reads_s)
         self.written.append(message)
+
+    def add_done_callback(self, callback: Callable[[Any], None]) -> None:
+        self.ended.append(callback)
 
     async def send_initial_metadata(self, _metadata: Any) -> None: ...
 
@@ -113,6 +117,15 @@ def made(tmp_path: Path) -> Callable[..., HandlerParts]:
         return app.parts
 
     return make
+
+
+async def infer(parts: HandlerParts, context: Context) -> None:
+    """Answer a unary RPC as gRPC does: it sends what the handler returns."""
+    try:
+        await context.write(await service._answered(Inference(parts).__call__, parts, INFER, None, context))
+    finally:
+        for ended in context.ended:
+            ended(context)
 
 
 async def after(seconds: float, response: HttpResponse, *_asked: object) -> HttpResponse:
@@ -179,7 +192,7 @@ def test_a_unary_request_ends_when_its_answer_is_sent(made: Callable[..., Handle
         lines: list[Any] = []
         context = Context((0.0, request(10)), reads=5.0)
         parts = made(partial(after, 1.0, HttpResponse(200, [], field(2, b"answer"))), lines)
-        answering = asyncio.create_task(service._answered(Inference(parts).__call__, parts, INFER, None, context))
+        answering = asyncio.create_task(infer(parts, context))
         await asyncio.sleep(3)
         assert lines == []
         assert (Message.held, parts.budget.used_bytes) == (0, 0)
@@ -194,11 +207,13 @@ def test_a_unary_request_whose_caller_leaves_or_does_not_read_has_no_status(made
         lines: list[Any] = []
         parts = made(partial(after, 1.0, HttpResponse(200, [], field(2, b"answer"))), lines)
         slow = Context((0.0, request(10)), reads=100.0)
-        await service._answered(Inference(parts).__call__, parts, INFER, None, slow)
-        assert slow.code is grpc.StatusCode.RESOURCE_EXHAUSTED
-        leaving = Context((0.0, request(10)), reads=100.0)
-        answering = asyncio.create_task(service._answered(Inference(parts).__call__, parts, INFER, None, leaving))
-        await asyncio.sleep(3)
+        answering = asyncio.create_task(infer(parts, slow))
+        await asyncio.sleep(35)
+        assert [line.get("status") for line in lines] == [None]
+        await answering
+        leaving = Context((0.0, request(10)))
+        answering = asyncio.create_task(infer(parts, leaving))
+        await asyncio.sleep(0.5)
         answering.cancel()
         await asyncio.wait([answering])
         assert [line.get("status") for line in lines] == [None, None]
@@ -211,7 +226,7 @@ def test_a_unary_request_to_an_objective_that_streams_is_not_sent(made: Callable
         context = Context((0.0, request(10, "streamed")))
         parts = made(partial(after, 1.0, HttpResponse(200, [], field(2, b"answer"))))
         with pytest.raises(Aborted):
-            await service._answered(Inference(parts).__call__, parts, INFER, None, context)
+            await infer(parts, context)
         assert context.code is grpc.StatusCode.UNIMPLEMENTED
         streaming = Context((0.0, request(10, "streamed")), is_done=True)
         await StreamInference(made(partial(after, 1.0, REFUSED)))(None, streaming)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple, Protocol
 
@@ -64,6 +64,9 @@ class Context(Protocol):
 
     async def write(self, message: bytes) -> None: ...
 
+    def add_done_callback(self, callback: Callable[[Any], None]) -> None:
+        """Call `callback` once the RPC's handler has ended, and what it returned is sent, or cannot be."""
+
     async def send_initial_metadata(self, metadata: Metadata) -> None: ...
 
     async def abort(self, code: grpc.StatusCode, details: str, trailing_metadata: Metadata) -> None:
@@ -95,11 +98,14 @@ class Exchange:
     What answers it, or a request of its stream, calls `end`.
     """
 
-    __slots__ = ("_context", "_method", "head", "identity", "lease", "peer", "record")
+    __slots__ = ("_context", "_late", "_method", "_parts", "_sent", "head", "identity", "lease", "peer", "record")
 
     def __init__(self, context: Context, method: str) -> None:
         self._context = context
         self._method = method
+        self._parts: HandlerParts | None = None
+        self._sent: RpcAnswer | None = None
+        self._late: asyncio.TimerHandle | None = None
         headers = [(_encoded(name), _encoded(value)) for name, value in context.invocation_metadata() or ()]
         self.head = RequestHead(headers)
         self.identity: dict[str, Any] = {"headers": headers}
@@ -151,11 +157,28 @@ class Exchange:
         if self.record.span is not None:
             end_rpc(self.record.span, self.record, self._method, code)
 
-    async def send(self, answer: RpcAnswer) -> None:
-        """Send an answer, or end the RPC with its error.
+    def end_with_rpc(self, parts: HandlerParts) -> None:
+        """Call `end` once the RPC has ended, or its caller does not read the answer in time."""
+        self._parts = parts
+        self._context.add_done_callback(self._ended)
+
+    def _ended(self, _context: object) -> None:
+        parts, answer = self._parts, self._sent
+        self._parts = self._sent = None
+        if self._late is not None:
+            self._late.cancel()
+        if parts is not None:
+            self.end(parts, answer)
+
+    def _unread(self) -> None:
+        self._sent = None
+        self._ended(None)
+
+    async def answer(self, answer: RpcAnswer) -> bytes:
+        """Send the metadata of an answer, and return its message for gRPC to send, or end the RPC with its error.
 
         Raises:
-            UnreadError: the caller did not read in time, or has left.
+            UnreadError: the caller has left.
         """
         metadata = answer.metadata
         if self.record.span is not None:
@@ -165,9 +188,11 @@ class Exchange:
                 await self._context.send_initial_metadata(_decoded(metadata))
             except grpc.aio.BaseError:
                 raise UnreadError from None
+        self._sent = answer
         if answer.code is not None:
             await self._context.abort(answer.code, answer.detail[:_LONGEST_DETAIL], _decoded(answer.trailing))
-        await write(self._context, answer.message)
+        self._late = asyncio.get_running_loop().call_later(CALLER_S, self._unread)
+        return answer.message
 
 
 async def write(context: Context, message: bytes) -> None:

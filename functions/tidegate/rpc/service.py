@@ -7,7 +7,6 @@ it.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
@@ -53,7 +52,7 @@ _SERVER_METADATA = f"{SERVICE}ServerMetadata"
 _METADATA_EXTENSIONS = 3
 _SERVER_METADATA_MAX_AGE_S = 60.0
 
-_handler = grpc.stream_stream_rpc_method_handler
+_unary = grpc.stream_unary_rpc_method_handler
 
 Answer = Callable[[bytes, Exchange], Awaitable[RpcAnswer]]
 
@@ -80,11 +79,11 @@ class InferenceService:
             **{name: partial(_forbidden, name) for name in _MANAGEMENT},
         }
         methods = {
-            name: _handler(partial(_answered, answer, self._parts, f"{SERVICE}{name}"))
+            name: _unary(partial(_answered, answer, self._parts, f"{SERVICE}{name}"))
             for name, answer in answers.items()
         }
-        methods["ModelStreamInfer"] = _handler(StreamInference(self._parts).__call__)
-        check = _handler(partial(_answered, self._check, self._parts, f"/{_HEALTH}/Check"))
+        methods["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(StreamInference(self._parts).__call__)
+        check = _unary(partial(_answered, self._check, self._parts, f"/{_HEALTH}/Check"))
         return (
             grpc.method_handlers_generic_handler(SERVICE.strip("/"), methods),
             grpc.method_handlers_generic_handler(_HEALTH, {"Check": check}),
@@ -155,21 +154,16 @@ class InferenceService:
         return passed_on(outcome.response, outcome.response, outcome_headers(parts, decided, outcome))
 
 
-async def _answered(answer: Answer, parts: HandlerParts, method: str, _requests: object, context: Context) -> None:
-    """Answer a unary RPC of a method. On the wire it does not differ from a stream with one message in each direction, whose
-    time limits are the server's own."""
-    exchange, found = Exchange(context, method), None
+async def _answered(answer: Answer, parts: HandlerParts, method: str, _requests: object, context: Context) -> bytes:
+    """Answer a unary RPC of a method. It is read as a stream, which on the wire it does not differ from, so that the time
+    limit of its message is the server's own. Its answer and the status are sent at once, as those of a stream are not."""
+    exchange = Exchange(context, method)
+    exchange.end_with_rpc(parts)
     try:
-        found = await _found(answer, exchange)
-        await exchange.send(found)
+        return await exchange.answer(await _found(answer, exchange))
     except UnreadError:
-        found = None
         await abort_unread(context)
-    except asyncio.CancelledError:
-        found = None
-        raise
-    finally:
-        exchange.end(parts, found)
+        return b""
 
 
 async def _found(answer: Answer, exchange: Exchange) -> RpcAnswer:
