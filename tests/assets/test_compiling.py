@@ -17,7 +17,14 @@ from tidegate.bootstrap.compiled import PACKAGE, compiled_folder, copied_files
 from assets import compiling
 from tests.support.stack import ROOT
 
-SUITES = ("tests/oip", "tests/gateway", "tests/web")
+SUITES = (
+    "tests/oip",
+    "tests/gateway",
+    "tests/web",
+    "tests/rpc/test_slow_callers.py",
+    "tests/rpc/test_transport.py",
+    "tests/rpc/test_without_a_stack.py",
+)
 # What these test is not compiled: the follower, an environment without the copy, and clients.
 LEFT_OUT = (
     "tests/gateway/test_follower.py",
