@@ -65,7 +65,7 @@ receives and another sends leaves a hole that only the first one can fill."""
 
 GRPC_EXPERIMENTS = "-event_engine_client,-event_engine_listener"
 """Has grpcio read and write in the thread that waits for its events, as it did before 1.80, and not in threads of its own, which
-take a fifth more CPU time for an RPC. A later grpcio that no longer can logs that it does not know the names."""
+take a quarter more CPU time for an RPC. A later grpcio that no longer can logs that it does not know the names."""
 
 
 async def serve(listener: socket.socket, channel: socket.socket) -> None:
