@@ -100,7 +100,12 @@ def traced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Traced]:
     rules = write_rules(root / "rules", {"a": 2, "b": 1}, placement, **RULES)
     log = root / "requests"
     with collector() as found:
-        variables = found.variables(TIDEGATE_ACCESS_LOG=str(log), OTEL_EXPORTER_OTLP_HEADERS="api-key=secret")
+        variables = found.variables(
+            TIDEGATE_ACCESS_LOG=str(log),
+            OTEL_EXPORTER_OTLP_HEADERS="api-key=secret",
+            # A test stops servers, and lets them go on.
+            TIDEGATE_HUNG_AFTER_S="120",
+        )
         with running_stack(rules, models, root / "errors", "--grpc-port", "0", variables=variables) as stack:
             yield Traced(stack, found, log)
 
@@ -353,7 +358,7 @@ def test_a_shard_that_does_not_answer_is_seen_in_the_failed_attempts(traced: Tra
     try:
         for pid in stopped:
             os.kill(pid, signal.SIGSTOP)
-        status, headers = traced.infer("sturdy", traceparent=header, **{"Tidegate-Timeout-Ms": "8000"})
+        status, headers = traced.infer("sturdy", traceparent=header, **{"Tidegate-Timeout-Ms": "20000"})
     finally:
         for pid in stopped:
             os.kill(pid, signal.SIGCONT)
