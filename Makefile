@@ -16,8 +16,8 @@ ENGINE ?=
 ONLY ?=
 BEGAN := $(shell date +%s)
 PYTEST = PREPARATION_S=$$(($$(date +%s) - $(BEGAN))) $(BIN)/python -m pytest
-# More than twice the two cores for which the suite is designed: its tests wait for servers more than half of the time.
-WORKERS ?= 5
+# Three times the two cores for which the suite is designed: its tests wait for servers more than half of the time.
+WORKERS ?= 6
 CHECKOV := .venv-checkov
 KSERVE := .venv-kserve
 CLIENTS := .venv-clients

@@ -64,7 +64,7 @@ def test_a_command_of_the_contributors_page_would_run(command: str) -> None:
     assert done.returncode == 0, done.stderr
     for each in arguments:
         if each.startswith("ONLY="):
-            assert f"pytest -n 5 --require-all {each.removeprefix('ONLY=')}\n" in done.stdout
+            assert f"pytest -n 6 --require-all {each.removeprefix('ONLY=')}\n" in done.stdout
 
 
 def test_the_contributors_page_shows_how_to_run_a_part() -> None:
