@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -59,6 +60,19 @@ def test_answers_keep_the_connection_and_the_app_is_not_called(listener: Served,
 def test_pipelined_requests_are_answered_in_order_with_those_of_the_app(client: Client) -> None:
     client.send(get(b"/now?1") + post(b"two") + get(b"/now?3") + get(b"/now?4") + post(b"five"))
     assert [client.read().body for _ in range(5)] == [b"1", b"two", b"3", b"4", b"five"]
+
+
+def test_requests_sent_ahead_are_answered_after_the_end() -> None:
+    with serving(at_once) as served, served.connect() as client:
+        client.send(post(b"", b"/wait"))
+        client.send(get(b"/now?1") + get(b"/now?2") + post(b"three") + get(b"/now?4"))
+        client.sock.shutdown(socket.SHUT_WR)
+        assert client.read().status == 100, "the probe of a caller that has ended its side"
+        served.go_on()
+        answers = [client.read() for _ in range(5)]
+        assert [answer.status for answer in answers] == [200] * 5
+        assert [answers[number].body for number in (0, 3, 4)] == [b"waited", b"three", b"4"]
+        assert client.ended()
 
 
 @pytest.mark.parametrize("request_", [post(b"abc", b"/now"), chunked(b"abc", path=b"/now")], ids=["length", "chunks"])

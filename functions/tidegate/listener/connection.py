@@ -257,7 +257,9 @@ class Connection(asyncio.Protocol):
             self.read_deadline_s = math.inf
             exchange.body_arrived(body, True)
             at_once = self._owner.at_once
-            if at_once is not None and not body and self.sending.writable is None and exchange.answered_by(at_once):
+            # An answer to a caller that sends no more closes the connection, unless further requests are held, which `rest` is not.
+            is_for_app = body or (rest and self._ended_by_peer) or self.sending.writable is not None
+            if at_once is not None and not is_for_app and exchange.answered_by(at_once):
                 return rest
         else:
             self._body.begin()
