@@ -110,6 +110,15 @@ def test_a_model_is_called_with_lists_and_with_arrays(url: str, infer: Infer, de
         assert (answer.decision.rule, answer.target.version, answer.shard, answer.fallback) == ("pinned", 1, "main", 0)
 
 
+def test_a_time_may_be_a_number_of_numpy(ranking: Engine, fake: FakeTriton, infer: Infer) -> None:
+    fake.script = answering()
+    with listening(gateway_of(ranking, {"main": fake.port})) as served:
+        for timeout_ms in (np.int64(60_000), np.float32(60_000)):
+            assert (
+                infer(f"http://127.0.0.1:{served.port}", "ranking", ONE, timeout_ms=timeout_ms).target.name == "first"
+            )
+
+
 def test_texts_travel_as_lists_and_as_arrays(url: str, infer: Infer) -> None:
     plain = infer(url, "echoing", {"X": [1.5, 2.5]}, {"country": "SE"})
     assert plain.outputs["Y"] == [[1.5, 2.5]]
@@ -146,8 +155,9 @@ def test_an_input_that_does_not_fit_is_refused_by_name(url: str, infer: Infer) -
     ("inputs", "timeout_ms", "words"),
     [
         ([[1]], None, "inputs must be a mapping of names to values, not a list"),
-        ({}, 0, "timeout_ms must be a number above 0, not 0"),
-        ({}, "5", "timeout_ms must be a number above 0, not '5'"),
+        ({}, 0, "timeout_ms must be a finite number above 0, not 0"),
+        ({}, float("inf"), "timeout_ms must be a finite number above 0, not inf"),
+        ({}, "5", "timeout_ms must be a finite number above 0, not '5'"),
     ],
 )
 def test_what_is_no_request_is_refused(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, SupportsFloat
 
 from tidegate.client.config import ClientConfig, Protocol
 from tidegate.client.exchange import Ask, Reply, Request, Rpc
@@ -128,8 +129,8 @@ class Caller:
         """
         if not isinstance(inputs, Mapping):
             raise malformed(f"inputs must be a mapping of names to values, not a {type(inputs).__name__}")
-        if timeout_ms is not None and not (isinstance(timeout_ms, int | float) and timeout_ms > 0):
-            raise malformed(f"timeout_ms must be a number above 0, not {timeout_ms!r}")
+        if timeout_ms is not None and not (isinstance(timeout_ms, SupportsFloat) and 0 < timeout_ms < math.inf):
+            raise malformed(f"timeout_ms must be a finite number above 0, not {timeout_ms!r}")
         limits = (timeout_ms, decision.timeout_ms)
         limit_ms = min((each for each in limits if each is not None), default=self._config.timeout_ms)
         deadline_s = began_s + limit_ms / 1000
