@@ -147,7 +147,8 @@ def test_nothing_is_written_that_envoy_has_not_accepted(tmp_path: Path, argument
 
 
 @pytest.mark.parametrize(
-    "place", ["localhost", "127.0.0.1:x", "unix:relative", "127.0.0.1:99999", "http://127.0.0.1:8090", ":8090"]
+    "place",
+    ["localhost", "127.0.0.1:x", "127.0.0.1:0", "unix:relative", "127.0.0.1:99999", "http://127.0.0.1:8090", ":8090"],
 )
 def test_a_malformed_resolver_is_named(tmp_path: Path, place: str) -> None:
     write_directory(tmp_path / "rules", open=OPEN)

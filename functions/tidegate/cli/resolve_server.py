@@ -34,9 +34,11 @@ def listen_place(_context: click.Context, option: click.Parameter, places: tuple
     """Check the places of `--listen` or `--resolver`."""
     from tidegate.envoy.fleet import is_host
 
+    # Any free port is one to listen on, but none to ask.
+    ports = range(0 if option.name == "listen" else 1, 65_536)
     for place in places:
         host, _, port = place.rpartition(":")
-        is_port = host != "unix" and is_host(host.strip("[]")) and port.isdecimal() and int(port) < 65_536
+        is_port = host != "unix" and is_host(host.strip("[]")) and port.isdecimal() and int(port) in ports
         if not is_port and not (place.startswith("unix:/") and len(os.fsencode(place)) <= 105):
             raise click.BadParameter(
                 f"{place!r} is neither HOST:PORT nor unix:/PATH of at most 100 bytes", param=option
