@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tidegate.errors import SettingsError
+from tidegate.strict_json import DuplicateNameError, unique_names
 
 _EXPECTED = 'a JSON object such as {"alpha": [{"host": "10.0.0.1", "http_port": 8000, "grpc_port": 8001}]}'
 _NAME = re.compile(r"(?!(?:.*\.)?[0-9]+\.?\Z)[A-Za-z0-9_.-]{1,253}")
@@ -41,7 +42,9 @@ def read_fleet(text: str | bytes) -> Fleet:
         SettingsError: it is not of that form; the message says where.
     """
     try:
-        document = json.loads(text, object_pairs_hook=_object)
+        document = json.loads(text, object_pairs_hook=unique_names)
+    except DuplicateNameError as error:
+        raise SettingsError(f"the servers of a fleet must be {_EXPECTED}: {error.name!r} is there twice") from None
     except (ValueError, RecursionError) as error:
         raise SettingsError(f"the servers of a fleet must be {_EXPECTED}: {error}") from None
     if not isinstance(document, dict):
@@ -110,14 +113,6 @@ def _server(value: Any, place: str) -> Server:
         if isinstance(port, bool) or not isinstance(port, int) or not 0 < port < 65_536:
             raise SettingsError(f"{place}: {name} must be a number from 1 to 65535, not {port!r}")
     return Server(host, value["http_port"], value.get("grpc_port"))
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} is there twice")
-    return found
 
 
 def _place(shard: str, number: int) -> str:
