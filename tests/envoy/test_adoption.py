@@ -113,6 +113,14 @@ def test_what_it_prints_is_its_address(store: Store, tmp_path: Path) -> None:
         assert running.stop() == 0
 
 
+def test_its_standard_output_is_no_log(store: Store, tmp_path: Path) -> None:
+    arguments = ["--port", str(reserve_port()), "--state", str(tmp_path / "state"), "--workers", "1"]
+    variables = store.variables() | {"TIDEGATE_ACCESS_LOG": "stdout"}
+    with command(tmp_path / "log", "envoy", "run", *arguments, variables=variables) as running:
+        assert running.process.wait(60) == 1
+        assert "TIDEGATE_ACCESS_LOG must be a path or off" in running.errors
+
+
 def test_it_is_ready_once_there_are_rules(store: Store, tmp_path: Path) -> None:
     port = reserve_port()
     arguments = ["--port", str(port), "--state", str(tmp_path / "state"), "--workers", "1"]
