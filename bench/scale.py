@@ -29,10 +29,10 @@ from bench.gateway import CONTEXT, MEMBERS
 from bench.load import Peer, infer_request, latencies_ms, throughput_per_s
 from bench.stack import stack
 
-ROUNDS = int(os.environ.get("SCALE_ROUNDS", "5"))
+ROUNDS = int(os.environ.get("SCALE_ROUNDS", "7"))
 SECONDS = 2.0
 CONNECTIONS = 64
-SIZES = {"1 kB": (256, 300), "100 kB": (25_600, 150), "1 MB": (262_144, 50)}
+SIZES = {"1 kB": (256, 300), "100 kB": (25_600, 200), "1 MB": (262_144, 100)}
 """The FP32 values of each body, which are also the answer's, and the requests in a round of latencies."""
 
 DIRECT, ENVOY, BARE, UNDECIDED, RESOLVED, GATEWAY = (
