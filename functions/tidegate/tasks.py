@@ -48,3 +48,15 @@ async def wait_at_most(event: asyncio.Event, timeout_s: float) -> None:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(timeout_s):
             await event.wait()
+
+
+async def end_process(process: asyncio.subprocess.Process, within_s: float) -> None:
+    """Ask a process to end, and wait for its end; one that takes longer than `within_s` is killed."""
+    with contextlib.suppress(ProcessLookupError):
+        process.terminate()
+    try:
+        async with asyncio.timeout(within_s):
+            await process.wait()
+    except TimeoutError:
+        process.kill()
+        await process.wait()

@@ -18,6 +18,7 @@ from typing import Any
 
 from tidegate.envoy.config import BOOTSTRAP, EnvoyOptions
 from tidegate.errors import SettingsError, StackError
+from tidegate.tasks import end_process
 
 logger = logging.getLogger(__name__)
 
@@ -186,11 +187,4 @@ class EnvoyProcess:
                 await self._admin.get("/drain_listeners?graceful&skip_exit", "POST")
                 while await self._admin.requests():
                     await asyncio.sleep(LOOK_S)
-        with contextlib.suppress(ProcessLookupError):
-            process.terminate()
-        try:
-            async with asyncio.timeout(GRACE_S):
-                await process.wait()
-        except TimeoutError:
-            process.kill()
-            await process.wait()
+        await end_process(process, GRACE_S)

@@ -144,12 +144,11 @@ async def serve(settings: Settings, folder: Path, places: Sequence[str]) -> None
         authorizes=True,
     )
     app = ResolverApp(gateway.app, follower, folder)
-    at_once = None if gateway.app.authorization is None else gateway.app.authorization.at_once
     gc.collect()
     gc.freeze()
     listeners = []
     for place in places:
-        listener = Listener(app, listener_config(settings), at_once)
+        listener = Listener(app, listener_config(settings), gateway.app.authorization.at_once)
         await listener.start(_socket(place))
         listeners.append(listener)
     beside = [asyncio.create_task(follower.run()), asyncio.create_task(Reports(follower, counter).run())]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import logging
 import os
@@ -21,7 +20,7 @@ from tidegate.bootstrap.resolver_places import Places
 from tidegate.console.traffic import TrafficHistory
 from tidegate.errors import SettingsError
 from tidegate.settings import Settings
-from tidegate.tasks import cancel
+from tidegate.tasks import cancel, end_process
 
 logger = logging.getLogger(__name__)
 
@@ -129,7 +128,7 @@ class Resolvers:
             finally:
                 await cancel(watching)
                 if process.returncode is None:
-                    await _end(process)
+                    await end_process(process, ENDING_S)
                 del self._workers[number]
                 self._changed.set()
             self.restarts += 1
@@ -168,17 +167,6 @@ class Resolvers:
             # Ctrl-C in a terminal is for this process, which then ends its children.
             start_new_session=True,
         )
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        process.terminate()
-    try:
-        async with asyncio.timeout(ENDING_S):
-            await process.wait()
-    except TimeoutError:
-        process.kill()
-        await process.wait()
 
 
 def check_log(settings: Settings) -> None:
