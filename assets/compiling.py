@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 import click
-from tidegate.bootstrap.compiled import PACKAGE, compiled_folder, copied_files
+from tidegate.bootstrap.compiled import FILTER, PACKAGE, compiled_folder, copied_files
 
 MODULES = (
     "bootstrap/copy_reader", "bootstrap/log_file", "bootstrap/shadow_link", "byte_budget", "envoy/plans", "header_lines", "strict_json",
@@ -36,7 +36,7 @@ MODULES = (
     "triton/answer_body", "triton/connection", "triton/known_head", "triton/pool", "triton/request_bytes",
     "triton/rpc_transport", "triton/transport",
     "web/access_log", "web/authorize", "web/bodies", "web/context", "web/decided", "web/entry", "web/head", "web/http",
-    "web/milliseconds", "web/model_answers", "web/routes",
+    "web/in_process", "web/milliseconds", "web/model_answers", "web/routes",
     "web/streams",
     "web/v2", "web/v2_generate", "web/v2_infer",
 )  # fmt: skip
@@ -121,6 +121,7 @@ def compile_into(root: Path) -> None:
             shown = "\n".join((done.stdout + done.stderr).splitlines()[-40:])
             raise click.ClickException(f"the gateway's modules cannot be compiled:\n{shown}")
         shutil.rmtree(Path(folder) / "build")
+        build_filter(Path(folder))
         if not root.exists():
             Path(folder).rename(root)
     copies = sorted(
@@ -128,6 +129,27 @@ def compile_into(root: Path) -> None:
     )
     for old in copies[:-KEPT]:
         shutil.rmtree(old)
+
+
+def build_filter(root: Path) -> None:
+    """Build Envoy's filter in a copy, or say why it cannot be built: all else works without."""
+    variable, without = sysconfig.get_config_var, "Envoy will ask its resolvers about every request: "
+    if not variable("Py_ENABLE_SHARED"):
+        click.echo(f"{without}this Python has no shared library", err=True)
+        return
+    compiler, folder = (variable("CC") or "cc").split(), variable("LIBDIR")
+    target, library = root / FILTER, f"-lpython{variable('LDVERSION')}"
+    include = f"-I{sysconfig.get_paths()['include']}"
+    options = ["-O2", "-fPIC", "-shared", "-Wall", "-Wextra", include, f"-L{folder}", library, f"-Wl,-rpath,{folder}"]
+    done = subprocess.run(
+        [*compiler, str(target.with_suffix(".c")), "-o", str(target), *options],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        target.unlink(missing_ok=True)
+        click.echo(f"{without}its filter cannot be compiled\n{done.stderr}", err=True)
 
 
 if __name__ == "__main__":

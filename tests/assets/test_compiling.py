@@ -9,10 +9,11 @@ import subprocess
 import sys
 import sysconfig
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from tidegate.bootstrap.compiled import PACKAGE, compiled_folder, copied_files
+from tidegate.bootstrap.compiled import FILTER, PACKAGE, compiled_folder, copied_files
 
 from assets import compiling
 from tests.support.stack import ROOT
@@ -123,3 +124,27 @@ def test_no_bound_of_a_slice_does_something_in_a_compiled_module() -> None:
         if isinstance(call, ast.Call) and getattr(call.func, "id", "") not in harmless
     ]
     assert not found
+
+
+@pytest.mark.parametrize(
+    ("variables", "text"),
+    [
+        ({"Py_ENABLE_SHARED": 0}, "no shared library"),
+        ({"LIBDIR": "/nowhere", "LDVERSION": "0.0"}, "cannot be compiled"),
+    ],
+)
+def test_a_filter_that_cannot_be_built_leaves_the_copy_as_it_is(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    variables: dict[str, Any],
+    text: str,
+) -> None:
+    source = (tmp_path / FILTER).with_suffix(".c")
+    source.parent.mkdir(parents=True)
+    shutil.copyfile(PACKAGE / "envoy" / source.name, source)
+    real = sysconfig.get_config_var
+    monkeypatch.setattr(sysconfig, "get_config_var", lambda name: variables.get(name, real(name)))
+    compiling.build_filter(tmp_path)
+    assert text in capsys.readouterr().err
+    assert [each.name for each in source.parent.iterdir()] == [source.name]

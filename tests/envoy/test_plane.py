@@ -90,6 +90,15 @@ def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
         yield Plane(stack, running, port, folder / "envoy", log)
 
 
+@pytest.fixture(scope="module")
+def asking(plane: Plane) -> Iterator[Plane]:
+    """Another Envoy beside the same stack, which asks resolvers about every request."""
+    folder, log = plane.folder.with_name("asking"), plane.log.with_name("asking-access.log")
+    beside = envoy_beside(plane.stack.url, folder, {"TIDEGATE_ACCESS_LOG": str(log)}, options=["--no-in-process"])
+    with beside as (running, port):
+        yield Plane(plane.stack, running, port, folder, log)
+
+
 def version(reply: Reply) -> int:
     assert reply.status == 200, reply
     return int(reply.json["outputs"][0]["data"][0])
@@ -131,7 +140,9 @@ def test_an_answer_shows_the_decision_and_nothing_of_the_proxy(plane: Plane) -> 
     assert not [name for name in found.headers if name.startswith(("x-", "tidegate-param-"))]
 
 
-def test_decisions_are_those_of_the_gateway(plane: Plane) -> None:
+@pytest.mark.parametrize("carrier", ["plane", "asking"])
+def test_decisions_are_those_of_the_gateway(carrier: str, request: pytest.FixtureRequest) -> None:
+    plane: Plane = request.getfixturevalue(carrier)
     for values in ({}, {"country": "NO"}, {"country": "P"}, {"country": ""}, {"other": 1}, {"country": 7}):
         through_envoy = plane.infer(**context(**values))
         through_gateway = ask(int(plane.stack.url.rpartition(":")[2]), INFER, context(**values), body=BODY)
@@ -519,9 +530,9 @@ def test_a_fallback_answers_for_a_target_that_no_server_has(plane: Plane) -> Non
     assert eventually(rpc_fell_back)
 
 
-def test_without_resolvers_what_is_declared_is_served(plane: Plane) -> None:
-    pid = plane.command.process.pid
-    degraded = plane.stat("degraded_versions.upstream_rq_200")
+def test_without_resolvers_what_is_declared_is_served(asking: Plane) -> None:
+    pid = asking.command.process.pid
+    degraded = asking.stat("degraded_versions.upstream_rq_200")
     # Its parent, which would replace them, does not run meanwhile.
     os.kill(pid, signal.SIGSTOP)
     try:
@@ -529,21 +540,21 @@ def test_without_resolvers_what_is_declared_is_served(plane: Plane) -> None:
             os.kill(each, signal.SIGKILL)
         found = eventually(
             lambda: (
-                (reply := plane.infer(**context(country="SE"))).headers.get("tidegate-reason") == "degraded" and reply
+                (reply := asking.infer(**context(country="SE"))).headers.get("tidegate-reason") == "degraded" and reply
             )
         )
         assert version(found) == 2
         assert found.headers["tidegate-model"] == "versioned"
         assert "tidegate-rule" not in found.headers
-        assert version(plane.infer("/v2/models/versions/versions/2/infer")) == 2
-        other = plane.infer("/v2/models/versions/versions/1/infer")
+        assert version(asking.infer("/v2/models/versions/versions/2/infer")) == 2
+        other = asking.infer("/v2/models/versions/versions/1/infer")
         assert (other.status, "does not serve that version" in other.json["error"]) == (403, True)
-        refused = plane.infer("/v2/models/echoes/infer", X_Request_Id="undecided-http")
+        refused = asking.infer("/v2/models/echoes/infer", X_Request_Id="undecided-http")
         assert refused.status == 503
         assert "no resolver answers" in refused.json["error"]
         assert refused.headers["content-type"] == "application/json"
-        assert ask(plane.port, "/v2/repository/index").status == 503
-        client = rpc.InferenceServerClient(f"127.0.0.1:{plane.port}")
+        assert ask(asking.port, "/v2/repository/index").status == 503
+        client = rpc.InferenceServerClient(f"127.0.0.1:{asking.port}")
         sent = rpc.InferInput("SLEEP_MS", [1], "INT32")
         sent.set_data_from_numpy(np.array([0], dtype=np.int32))
         result = client.infer("x", [sent], headers={"tidegate-objective": "versions"}, client_timeout=60)
@@ -553,7 +564,7 @@ def test_without_resolvers_what_is_declared_is_served(plane: Plane) -> None:
             client.infer("x", [sent], headers=asked, client_timeout=60)
         assert caught.value.status() == "StatusCode.UNAVAILABLE"
         for request, status in (("undecided-http", 503), ("undecided-rpc", 200)):
-            logged = eventually(lambda request=request: _logged(plane, request))
+            logged = eventually(lambda request=request: _logged(asking, request))
             assert {"objective": "echoes", "outcome": "undecided", "status": status}.items() <= logged.items()
         assert "x-tidegate-undecided" not in refused.headers
 
@@ -570,10 +581,10 @@ def test_without_resolvers_what_is_declared_is_served(plane: Plane) -> None:
         ]
         result = client.infer("x", tensors, headers={"tidegate-objective": "walks"}, client_timeout=60)
         assert json.loads(result.as_numpy("PARAMETERS").ravel()[0]) == {"Tidegate-Param-tidegate_traffic": "real"}
-        assert plane.stat("degraded_versions.upstream_rq_200") >= degraded + 2
+        assert asking.stat("degraded_versions.upstream_rq_200") >= degraded + 2
     finally:
         os.kill(pid, signal.SIGCONT)
-    assert eventually(lambda: plane.infer().headers.get("tidegate-reason") == "serve")
+    assert eventually(lambda: asking.infer().headers.get("tidegate-reason") == "serve")
 
 
 def test_envoy_is_started_again_when_it_ends(plane: Plane) -> None:

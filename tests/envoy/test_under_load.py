@@ -148,10 +148,14 @@ def test_a_shard_is_added_and_removed(plane: Plane) -> None:
     assert {shard for _, shard in load.seen} == {"alpha", "beta"}
 
 
-def test_a_resolver_of_several_is_killed(plane: Plane) -> None:
-    with loaded(plane.port, plane.state) as load:
+def test_a_resolver_of_several_is_killed(plane: Plane, tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    with (
+        envoy_beside(plane.stack.url, state, workers=2, options=["--no-in-process"]) as (_, port),
+        loaded(port, state) as load,
+    ):
         # A process listens once it has rules.
-        before = eventually(lambda: len(found := resolvers_of(plane.state)) == 2 and found)
+        before = eventually(lambda: len(found := resolvers_of(state)) == 2 and found)
         os.kill(before[0], signal.SIGKILL)
-        assert eventually(lambda: len({*resolvers_of(plane.state)} - {before[0]}) == 2)
+        assert eventually(lambda: len({*resolvers_of(state)} - {before[0]}) == 2)
         load.more()

@@ -8,7 +8,7 @@ import os
 import select
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tidegate.envoy.config import BOOTSTRAP
@@ -75,11 +75,11 @@ def resolvers_of(state: Path) -> list[int]:
 
 @contextlib.contextmanager
 def envoy_beside(
-    url: str, folder: Path, variables: Mapping[str, str] | None = None, workers: int = 2
+    url: str, folder: Path, variables: Mapping[str, str] | None = None, workers: int = 2, options: Sequence[str] = ()
 ) -> Iterator[tuple[Command, int]]:
     """Run `tidegate envoy run` beside a stack, with its state in `folder`; gives Envoy's port."""
     port = reserve_port()
-    arguments = ["--port", str(port), "--state", str(folder), "--workers", str(workers), "--stack", url]
+    arguments = ["--port", str(port), "--state", str(folder), "--workers", str(workers), "--stack", url, *options]
     # A resolver on a busy machine is slow, and no less right.
     own = {
         "TIDEGATE_POLL_INTERVAL_S": "0.2",

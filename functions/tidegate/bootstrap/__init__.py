@@ -97,6 +97,7 @@ def build_gateway(
     tracer: Tracer | None = None,
     count: CountRequest | None = None,
     authorizes: bool = False,
+    counts_limits: bool = True,
 ) -> Gateway:
     """The gateway over the engine of `engines` and the endpoints of `directory`; `fleet` answers `GET /v1/fleet` to
     operators.
@@ -106,7 +107,7 @@ def build_gateway(
     callers cannot use on an endpoint, and `shadows` the copies of requests; None: no request is copied. `write_line` gets a
     line for the log of each request that names an objective, and `tracer` records each; `count` counts every request. `streams` is false where
     the app's server sends only whole answers. `console` answers the console and the operators' paths; None: they are 404.
-    `authorizes` says whether `/authorize` answers a proxy. `rpc_port_of` gives an endpoint's port for gRPC, where the gateway serves that. `sequence_key` returns the key of sequence ids,
+    `authorizes` says whether `/authorize` answers a proxy, and `counts_limits` whether requests with a limit are counted here; if not, they are refused. `rpc_port_of` gives an endpoint's port for gRPC, where the gateway serves that. `sequence_key` returns the key of sequence ids,
     where it is not that of the settings.
     """
     # Here, as the control plane's functions are wired in this package too, and have no web framework.
@@ -168,6 +169,7 @@ def build_gateway(
         sequence_key=sequence_key or (lambda: settings.sequence_key or ""),
         max_active_requests=settings.max_active_requests,
         limit_shares=settings.limit_shares,
+        counts_limits=counts_limits,
         console=console,
         log=None if write_line is None else AccessLog(write_line, settings.access_log_percent),
         tracer=tracer,

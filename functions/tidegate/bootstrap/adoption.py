@@ -163,11 +163,8 @@ class Adoption:
             await asyncio.sleep(METRICS_S)
 
     def _families(self) -> Any:
-        follower, workers = self.follower, self._resolvers.workers
-        names = {f"resolver-{number}": each for number, each in enumerate(workers)}
-        figures = {
-            name: found for name, each in names.items() if (found := process_figures(each.process.pid)) is not None
-        }
+        follower, names = self.follower, self._resolvers.workers
+        figures = {name: found for name, each in names.items() if (found := process_figures(each.pid)) is not None}
         revision, age_s = follower.revision, follower.age_s
         return chain(
             route_families(self._resolvers.traffic.routes()),

@@ -1,7 +1,7 @@
 """Finds the compiled copy of this package, which `make compiled` builds.
 
 In the copy, mypyc (https://mypyc.readthedocs.io) has compiled the modules that a request passes, which saves CPU time under
-load (docs/architecture.md, "Libraries"). The copy is a part of the Python environment, in a folder named after the digest of
+load (docs/architecture.md, "Libraries"). Beside them is Envoy's filter, which runs them in Envoy. The copy is a part of the Python environment, in a folder named after the digest of
 its sources. So a copy of other sources is never found, and an edited module is never ignored.
 """
 
@@ -17,7 +17,7 @@ import tidegate
 PACKAGE = Path(tidegate.__file__).parent
 
 # What a gateway never reads, so that editing it leaves the copy as it is.
-_LEFT_OUT = ("analysis", "cli", "console", "testing", "web/console/assets")
+_LEFT_OUT = ("analysis", "capacity", "cli", "console", "testing", "web/console/assets")
 _DIGITS = 16
 
 
@@ -38,6 +38,16 @@ def compiled_folder(package: Path = PACKAGE, prefix: Path = Path(sys.prefix)) ->
         content = (package / path).read_bytes()
         digest.update(b"%s\n%d\n%s" % (path.as_posix().encode(), len(content), content))
     return prefix / "share" / "tidegate" / "compiled" / digest.hexdigest()[:_DIGITS]
+
+
+FILTER = Path("tidegate", "envoy", "in_process_filter.so")
+"""Envoy's filter in a copy, where Python can run in another program: its library is shared."""
+
+
+def find_filter() -> Path | None:
+    """Return Envoy's filter that decides in its process, of these sources; None if there is none."""
+    file = compiled_folder() / FILTER
+    return file if file.is_file() else None
 
 
 def find_compiled() -> Path | None:

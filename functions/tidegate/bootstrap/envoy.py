@@ -12,12 +12,13 @@ import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tidegate.bootstrap.adoption import Adoption
 from tidegate.bootstrap.envoy_server import Admin
-from tidegate.bootstrap.resolvers import Resolvers
+from tidegate.bootstrap.resolvers import MOST_LINE_BYTES, Resolvers
 from tidegate.bootstrap.saved_bundle import replace_file
 from tidegate.envoy.config import (
     BOOTSTRAP,
@@ -101,6 +102,8 @@ class EnvoyPlane(Adoption):
         """Write the configuration of the saved rules and the servers that were known last."""
         prepare_folder(self._options.folder)
         self._write(BOOTSTRAP, bootstrap(self._options))
+        if self._options.in_process is not None:
+            await self._hear(self._options.in_process.reports)
         with contextlib.suppress(OSError, SettingsError):
             self._fleet = read_fleet(read_regular(self._options.folder / FLEET, MOST_FLEET_BYTES))
         await super().begin()
@@ -111,6 +114,23 @@ class EnvoyPlane(Adoption):
         self._needed = frozenset() if engine is None else shapes(engine)
         self._write_clusters()
         self._write(ROUTES, route_file(engine, self._options))
+
+    async def _hear(self, place: Path) -> None:
+        """Have resolvers hear what the one in Envoy's process reports."""
+        place.unlink(missing_ok=True)
+        try:
+            self._reports_of_envoy = await asyncio.start_unix_server(self._resolvers.hear, place, limit=MOST_LINE_BYTES)
+            place.chmod(0o600)
+        except OSError as error:
+            raise StackError(f"{place} cannot be created: {error.strerror or error}") from error
+
+    def without_in_process(self) -> bool:
+        """Have Envoy ask resolvers about every request from its next start on. Return whether it did not already."""
+        if self._options.in_process is None:
+            return False
+        self._options = replace(self._options, in_process=None)
+        self._write(BOOTSTRAP, bootstrap(self._options))
+        return True
 
     async def run(self) -> None:
         """Follow until cancelled."""

@@ -13,12 +13,13 @@ import shutil
 import socket
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from tidegate.envoy.config import BOOTSTRAP, EnvoyOptions
 from tidegate.errors import SettingsError, StackError
-from tidegate.tasks import end_process
+from tidegate.tasks import cancel, end_process
 
 logger = logging.getLogger(__name__)
 
@@ -119,12 +120,21 @@ class Admin:
 
 
 class EnvoyProcess:
-    """Keeps Envoy running."""
+    """Keeps Envoy running.
 
-    def __init__(self, program: Path, options: EnvoyOptions, admin: Admin) -> None:
+    Args:
+        program: Envoy.
+        options: where its configuration is.
+        admin: its administration interface.
+        simplify: called where Envoy ends by itself before it runs with its configuration; returns whether it has made that simpler, so that
+            it is worth another try.
+    """
+
+    def __init__(self, program: Path, options: EnvoyOptions, admin: Admin, simplify: Callable[[], bool]) -> None:
         self._program = program
         self._options = options
         self._admin = admin
+        self._simplify = simplify
         self.pid: int | None = None
         self.restarts = 0
         self._was_live = False
@@ -146,12 +156,19 @@ class EnvoyProcess:
             began = time.monotonic()
             process = await self._spawn()
             self.pid = process.pid
+            starting = asyncio.create_task(self.live())
             try:
                 code = await process.wait()
             finally:
                 self.pid = None
+                has_started = starting.done()
+                await cancel(starting)
                 if process.returncode is None:
                     await self._end(process)
+            # A signal says nothing of the configuration.
+            if code > 0 and not has_started and self._simplify():
+                logger.error("Envoy ended with %d before it was ready; it asks resolvers about every request now", code)
+                continue
             if not self._was_live:
                 raise StackError(
                     f"{self._program} ended with {code} before it was ready: see what it printed, if it is Envoy"

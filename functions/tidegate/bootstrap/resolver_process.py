@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import json
 import os
 import signal
 import socket
@@ -29,6 +28,7 @@ from tidegate.bootstrap.balancers import OFFERED, resolves, shard_directory
 from tidegate.bootstrap.gateway_process import GC_THRESHOLDS, keep_freed_memory, listener_config
 from tidegate.bootstrap.log_file import OFF, LogFile
 from tidegate.bootstrap.parent import end_with_parent
+from tidegate.bootstrap.resolver_reports import LOOK_S, Reports
 from tidegate.bootstrap.saved_bundle import SavedBundle
 from tidegate.gateway.follower import EngineFollower, FollowerConfig
 from tidegate.gateway.traffic import TrafficCounter
@@ -38,13 +38,7 @@ from tidegate.settings import Settings
 from tidegate.web.errors import not_found, problem
 from tidegate.web.http import Answer, App, Receive, Scope, Send, header_values, json_answer, json_headers
 
-LOOK_S = 0.1
-"""How often the saved bundle is looked at."""
-
-REPORT_S = 1.0
 GRACE_S = 2.0
-MOST_UNREAD = 256 * 1024
-"""Bytes of reports that its parent has not read; beyond that none is added, and counts wait."""
 
 METRICS = {Format.TEXT: "metrics.txt", Format.OPENMETRICS: "metrics.openmetrics"}
 """The file of the folder in which the parent keeps the metrics of all its processes, in each format."""
@@ -91,38 +85,6 @@ class ResolverApp:
         )
 
 
-class Reports:
-    """Writes reports to the parent, which may not read for a while."""
-
-    def __init__(self, follower: EngineFollower, counter: TrafficCounter) -> None:
-        self._follower = follower
-        self._counter = counter
-        self._unsent = b""
-        os.set_blocking(1, False)
-
-    async def run(self) -> None:
-        """Report until cancelled."""
-        loop = asyncio.get_running_loop()
-        lag_s = 0.0
-        while True:
-            self._send(lag_s)
-            due_s = loop.time() + (REPORT_S if self._follower.revision else LOOK_S)
-            while loop.time() < due_s and not self._is_new():
-                await asyncio.sleep(LOOK_S)
-            lag_s = max(0.0, loop.time() - due_s)
-
-    def _is_new(self) -> bool:
-        return self._follower.revision != self._reported
-
-    def _send(self, lag_s: float) -> None:
-        self._reported = self._follower.revision
-        if len(self._unsent) < MOST_UNREAD:
-            report = {"revision": self._reported, "lag_s": lag_s, "routes": self._counter.take_routes()}
-            self._unsent += json.dumps(report, separators=(",", ":")).encode() + b"\n"
-        with suppress(BlockingIOError):
-            self._unsent = self._unsent[os.write(1, self._unsent) :]
-
-
 async def serve(settings: Settings, folder: Path, places: Sequence[str]) -> None:
     """Serve until SIGTERM."""
     stopping = asyncio.Event()
@@ -151,7 +113,7 @@ async def serve(settings: Settings, folder: Path, places: Sequence[str]) -> None
         listener = Listener(app, listener_config(settings), gateway.app.authorization.at_once)
         await listener.start(_socket(place))
         listeners.append(listener)
-    beside = [asyncio.create_task(follower.run()), asyncio.create_task(Reports(follower, counter).run())]
+    beside = [asyncio.create_task(follower.run()), asyncio.create_task(Reports(follower, counter.take_routes, 1).run())]
     stopped = asyncio.create_task(stopping.wait())
     # An error of either ends the process, and its parent starts another.
     done, _ = await asyncio.wait([*beside, stopped], return_when=asyncio.FIRST_COMPLETED)

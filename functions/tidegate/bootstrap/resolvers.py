@@ -6,9 +6,11 @@ import asyncio
 import json
 import logging
 import os
+import socket
+import struct
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,24 +38,26 @@ other rules, and then has their models unloaded."""
 
 MOST_LINE_BYTES = 4 * 1024 * 1024
 
+_CREDENTIALS = struct.Struct("3i")
+"""The process, user and group of who has connected (https://man7.org/linux/man-pages/man7/unix.7.html)."""
 
-class Worker:
-    """One process, and its last report."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self.process = process
+class Reporter:
+    """What serves the saved rules in a process, and its last report."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
         self.revision: str | None = None
         self.lag_s = 0.0
         self.has_reported = False
         self.silent_s = 0.0
 
-    async def end_if_hung(self) -> None:
-        """End the process once it is silent for too long, counted in turns of this event loop: its own delays are not held against it."""
+    async def silence(self) -> None:
+        """Wait until it is silent for too long, counted in turns of this event loop: its own delays are not held against it."""
         while self.silent_s < HUNG_S:
             await asyncio.sleep(TICK_S)
             self.silent_s += TICK_S if self.has_reported else 0.0
-        logger.error("a resolver (process %d) has not been heard of for %.0f s", self.process.pid, HUNG_S)
-        self.process.kill()
+        logger.error("a resolver (process %d) has not been heard of for %.0f s", self.pid, HUNG_S)
 
 
 class Resolvers:
@@ -67,32 +71,29 @@ class Resolvers:
     """
 
     def __init__(self, settings: Settings, folder: Path, places: Places, count: int) -> None:
-        bare = replace(
-            settings,
-            management_secret=None,
-            operator_token=None,
-            sequence_key=None,
-            edge_key=None,
-            edge_key_before=None,
-        )
-        self._settings = replace(bare, limit_shares=settings.limit_shares * count)
+        self._settings = replace(without_secrets(settings), limit_shares=settings.limit_shares * count)
         self._folder = folder
         self._places = places
         self._count = count
         self._compiled = find_compiled()
-        self._workers: dict[int, Worker] = {}
+        self._workers: dict[int, Reporter] = {}
+        self._inner: list[Reporter] = []
         self._changed = asyncio.Event()
         self.traffic = TrafficHistory()
         self.restarts = 0
 
     @property
-    def workers(self) -> Sequence[Worker]:
-        return list(self._workers.values())
+    def workers(self) -> Mapping[str, Reporter]:
+        """What serves the rules, by name."""
+        named = {f"resolver-{number}": each for number, each in enumerate(self._workers.values())}
+        if self._inner:
+            named["envoy"] = self._inner[-1]
+        return named
 
     @property
     def revision(self) -> str | None:
         """The revision that every process serves; None while they differ, or have none."""
-        found = {worker.revision for worker in self._workers.values()}
+        found = {each.revision for each in (*self._workers.values(), *self._inner)}
         return found.pop() if len(found) == 1 and len(self._workers) == self._count else None
 
     async def run(self) -> None:
@@ -116,11 +117,12 @@ class Resolvers:
         while True:
             began = time.monotonic()
             process = await self._spawn(number)
-            worker = self._workers[number] = Worker(process)
-            watching = asyncio.create_task(worker.end_if_hung())
+            worker = self._workers[number] = Reporter(process.pid)
+            watching = asyncio.create_task(self._end_if_hung(worker, process))
             try:
                 try:
-                    await self._read(worker)
+                    assert process.stdout is not None
+                    await self._read(process.stdout, worker)
                 except ValueError as error:
                     logger.error("a resolver (process %d) reports what cannot be read: %s", process.pid, error)  # noqa: TRY400  # its text says it
                     process.kill()
@@ -137,10 +139,33 @@ class Resolvers:
             await asyncio.sleep(backoff_s)
             backoff_s = min(LONGEST_BACKOFF_S, max(BACKOFF_S, 2 * backoff_s)) if short else 0.0
 
-    async def _read(self, worker: Worker) -> None:
-        assert worker.process.stdout is not None
+    async def hear(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Read the reports of the resolver in Envoy's process until that ends. One that is silent for too long decides nothing
+        (see `tidegate.bootstrap.in_process`), and is not waited for."""
+        peer = writer.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        inner = Reporter(_CREDENTIALS.unpack(peer)[0])
+        # It reports at once.
+        inner.has_reported = True
+        self._inner.append(inner)
+        reading = asyncio.create_task(self._read(reader, inner))
+        silent = asyncio.create_task(inner.silence())
+        try:
+            await asyncio.wait([reading, silent], return_when=asyncio.FIRST_COMPLETED)
+            if reading.done() and (error := reading.exception()) is not None:
+                logger.error("Envoy (process %d) reports what cannot be read: %s", inner.pid, error)
+        finally:
+            self._inner.remove(inner)
+            self._changed.set()
+            await cancel(reading, silent)
+            writer.close()
+
+    async def _end_if_hung(self, worker: Reporter, process: asyncio.subprocess.Process) -> None:
+        await worker.silence()
+        process.kill()
+
+    async def _read(self, reader: asyncio.StreamReader, worker: Reporter) -> None:
         # A line without an end is of a process that was killed while it wrote.
-        while (line := await worker.process.stdout.readline()).endswith(b"\n"):
+        while (line := await reader.readline()).endswith(b"\n"):
             report = json.loads(line)
             worker.revision, worker.lag_s, worker.has_reported = report["revision"], report["lag_s"], True
             worker.silent_s = 0.0
@@ -167,6 +192,18 @@ class Resolvers:
             # Ctrl-C in a terminal is for this process, which then ends its children.
             start_new_session=True,
         )
+
+
+def without_secrets(settings: Settings) -> Settings:
+    """Return settings for what decides, which needs no secret."""
+    return replace(
+        settings,
+        management_secret=None,
+        operator_token=None,
+        sequence_key=None,
+        edge_key=None,
+        edge_key_before=None,
+    )
 
 
 def check_log(settings: Settings) -> None:

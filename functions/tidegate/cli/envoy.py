@@ -22,6 +22,7 @@ from tidegate.interrupts import held_back
 
 if TYPE_CHECKING:
     from tidegate.envoy.config import EnvoyOptions
+    from tidegate.envoy.in_process import InProcessOptions
     from tidegate.settings import Settings
 
 PORT = click.option("--port", type=click.IntRange(1, 65535), default=8088, show_default=True, help="Port of Envoy.")
@@ -93,10 +94,25 @@ def config(
 @HOST
 @ENVOY
 @WORKERS
+@click.option(
+    "--in-process/--no-in-process",
+    "is_in_process",
+    default=True,
+    show_default=True,
+    help="Decide in Envoy's own process, where that is possible; else resolvers are asked about every request.",
+)
 @STATE
 @STORE_OPTIONS
 @LOG_OPTIONS
-def run(stores: StoreOptions, port: int, host: str, program: str | None, workers: int | None, state: Path) -> None:
+def run(
+    stores: StoreOptions,
+    port: int,
+    host: str,
+    program: str | None,
+    workers: int | None,
+    is_in_process: bool,
+    state: Path,
+) -> None:
     """Run Envoy and its resolvers, beside a stack or in a deployment, until a signal comes.
 
     They follow the live rules and the servers of the registry without a restart. The only line on standard output is
@@ -114,10 +130,30 @@ def run(stores: StoreOptions, port: int, host: str, program: str | None, workers
     found = find_envoy(program)
     check_listening(host, port)
     folder = state_folder(state.absolute())
-    asyncio.run(_until_signal(settings, folder, host, port, found, workers or len(os.sched_getaffinity(0))))
+    in_process = _in_process(settings, folder, found) if is_in_process else None
+    count = workers or len(os.sched_getaffinity(0))
+    asyncio.run(_until_signal(settings, folder, host, port, found, count, in_process))
 
 
-def _options(settings: Settings, folder: Path, host: str, port: int, resolvers: tuple[str, ...]) -> EnvoyOptions:
+def _in_process(settings: Settings, folder: Path, program: Path) -> InProcessOptions | None:
+    from tidegate.bootstrap.in_process_place import in_process_options
+    from tidegate.errors import SettingsError
+
+    try:
+        return in_process_options(settings, folder, program)
+    except SettingsError as error:
+        say(f"note: resolvers are asked about every request: {error}", err=True)
+        return None
+
+
+def _options(
+    settings: Settings,
+    folder: Path,
+    host: str,
+    port: int,
+    resolvers: tuple[str, ...],
+    in_process: InProcessOptions | None = None,
+) -> EnvoyOptions:
     from tidegate.envoy.config import EnvoyOptions
     from tidegate.envoy.tokens import tokens_of
 
@@ -138,10 +174,19 @@ def _options(settings: Settings, folder: Path, host: str, port: int, resolvers: 
         most_connections=settings.max_connections,
         most_buffered_bytes=settings.max_buffered_bytes,
         tokens=tokens_of(settings),
+        in_process=in_process,
     )
 
 
-async def _until_signal(settings: Settings, folder: Path, host: str, port: int, program: Path, workers: int) -> None:
+async def _until_signal(
+    settings: Settings,
+    folder: Path,
+    host: str,
+    port: int,
+    program: Path,
+    workers: int,
+    in_process: InProcessOptions | None,
+) -> None:
     from dataclasses import replace
 
     from tidegate.bootstrap.adoption import resolver_stores, running
@@ -159,12 +204,13 @@ async def _until_signal(settings: Settings, folder: Path, host: str, port: int, 
     assert registry is not None
     # A place for each, so that Envoy leaves out one that hangs.
     with reserved(["127.0.0.1:0"] * workers, is_shared=False) as places:
-        options = _options(settings, folder, host, port, tuple(f"{place}:{number}" for place, number in places.ports))
+        listening = tuple(f"{place}:{number}" for place, number in places.ports)
+        options = _options(settings, folder, host, port, listening, in_process)
         # Requests are logged once, by what carries them.
         resolvers = Resolvers(replace(settings, access_log=None), folder, places, workers)
         admin = Admin(folder / ADMIN)
         plane = EnvoyPlane(bundles, resolvers, f"envoy-{os.urandom(4).hex()}", registry, settings, options, admin)
-        proxy = EnvoyProcess(program, options, admin)
+        proxy = EnvoyProcess(program, options, admin, plane.without_in_process)
         async with running(plane, resolvers) as ended:
             serving = asyncio.create_task(proxy.run())
             stopped = asyncio.create_task(signalled.wait())

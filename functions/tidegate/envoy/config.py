@@ -14,6 +14,7 @@ from pathlib import Path
 from tidegate.envoy.clusters import LOOKED_UP, assignment, assignment_file, clusters, has_repeated, outliers
 from tidegate.envoy.filters import TYPES, Json
 from tidegate.envoy.fleet import Fleet, Server
+from tidegate.envoy.in_process import InProcessOptions
 from tidegate.envoy.listener import RESOLVER_TRIES, listener
 from tidegate.envoy.overload import overload_manager
 from tidegate.envoy.plans import RPC, Shape, cluster_of, shapes
@@ -52,6 +53,7 @@ class EnvoyOptions:
         most_connections: how many connections callers may have.
         most_buffered_bytes: how much Envoy may hold, besides `overload.OWN_BYTES` for itself.
         tokens: which tokens callers must have; None: they need none.
+        in_process: has requests decided in Envoy's process; None: resolvers are asked about all.
     """
 
     folder: Path
@@ -70,6 +72,7 @@ class EnvoyOptions:
     most_connections: int = 1024
     most_buffered_bytes: int = 512 * 1024 * 1024
     tokens: Tokens | None = None
+    in_process: InProcessOptions | None = None
 
 
 def bootstrap(options: EnvoyOptions) -> Json:
@@ -93,6 +96,7 @@ def bootstrap(options: EnvoyOptions) -> Json:
                     options.idle_timeout_s,
                     options.body_timeout_s,
                     options.tokens,
+                    options.in_process,
                 )
             ],
             "clusters": [

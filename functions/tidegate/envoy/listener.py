@@ -18,7 +18,8 @@ from tidegate.envoy.filters import (
     script,
     without,
 )
-from tidegate.envoy.plans import PATH_HEADER, PLAN_HEADER, RESERVED, SHARD_HEADER
+from tidegate.envoy.in_process import InProcessOptions, in_process_filter, unless_decided
+from tidegate.envoy.plans import PARAMETER_PREFIX, PLAN_HEADER, RESERVED, TO_CALLER, TO_SERVER
 from tidegate.envoy.routes import RESOLVER
 from tidegate.envoy.scripts import ENTER, FAILED_OPEN, STEP_HEADER, UNDECIDED
 from tidegate.envoy.tokens import CALLER_HEADER, Tokens, token_filters, token_refusal
@@ -33,9 +34,6 @@ RESOLVER_TRIES = 3
 
 RESOLVER_RETRIES = 8
 """How often a request asks again after one that has ended: such a try takes no time, and it takes Envoy some to leave that one out."""
-
-_SHOWN = ("tidegate-rule", "tidegate-model", "tidegate-model-version", "tidegate-variant", "tidegate-cell", "tidegate-revision", "tidegate-reason")  # fmt: skip
-
 
 _AS_THE_GATEWAY: Json = {
     "accept_http_10": True,
@@ -55,6 +53,7 @@ def listener(
     idle_timeout_s: float,
     body_timeout_s: float,
     tokens: Tokens | None,
+    in_process: InProcessOptions | None,
 ) -> Json:
     """Return the listener.
 
@@ -68,6 +67,7 @@ def listener(
         idle_timeout_s: how long a connection may have no request.
         body_timeout_s: within which time the whole of a request must have come.
         tokens: which tokens callers must have; None: they need none.
+        in_process: has requests decided in Envoy's process; None: resolvers are asked about all.
     """
     manager = {
         "@type": f"{TYPES}/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
@@ -89,7 +89,7 @@ def listener(
         "skip_xff_append": True,
         "preserve_external_request_id": True,
         "server_header_transformation": "PASS_THROUGH",
-        "http_filters": _filters(resolver_timeout_ms, tokens, is_logged=log is not None),
+        "http_filters": _filters(resolver_timeout_ms, tokens, in_process, is_logged=log is not None),
         "local_reply_config": {"mappers": [*(() if tokens is None else (token_refusal(),)), *_own_errors()]},
         "access_log": [] if log is None else access_logs(log, log_percent),
     }
@@ -123,7 +123,9 @@ _TEXTS = {
 """What Envoy says too little of, by its flag of a response."""
 
 
-def _filters(resolver_timeout_ms: int, tokens: Tokens | None, *, is_logged: bool) -> list[Json]:
+def _filters(
+    resolver_timeout_ms: int, tokens: Tokens | None, in_process: InProcessOptions | None, *, is_logged: bool
+) -> list[Json]:
     ours = RESERVED if tokens is None else (*RESERVED, CALLER_HEADER)
     return [
         # What says where a request goes comes from the resolver alone. An answer passes the filters from the last to the first.
@@ -138,7 +140,11 @@ def _filters(resolver_timeout_ms: int, tokens: Tokens | None, *, is_logged: bool
         *(() if tokens is None else token_filters(tokens)),
         *((header_notes(),) if is_logged else ()),
         script("enter", ENTER, unless=_IS_ORDINARY),
-        {"name": "authorization", "typed_config": _authorization(resolver_timeout_ms)},
+        *(() if in_process is None else (in_process_filter(in_process),)),
+        {
+            "name": "authorization",
+            "typed_config": _authorization(resolver_timeout_ms) | ({} if in_process is None else unless_decided()),
+        },
         script("undecided", UNDECIDED, unless=negated(of_request(FAILED_OPEN, ANY))),
         http_filter("router", "router.v3.Router", suppress_envoy_headers=True),
     ]
@@ -162,15 +168,10 @@ def _authorization(timeout_ms: int) -> Json:
             "path_prefix": AUTHORIZE,
             "authorization_response": {
                 "allowed_upstream_headers": _patterns(
-                    {"exact": SHARD_HEADER},
-                    {"exact": PATH_HEADER},
-                    {"prefix": "tidegate-param-", "ignore_case": True},
-                    {"exact": "x-tidegate-caller"},
-                    {"exact": "x-tidegate-traffic"},
-                    {"exact": "x-envoy-upstream-rq-timeout-ms"},
-                    {"exact": "x-envoy-max-retries"},
+                    {"prefix": PARAMETER_PREFIX, "ignore_case": True},
+                    *({"exact": each} for each in TO_SERVER),
                 ),
-                "allowed_client_headers_on_success": _patterns(*({"exact": each} for each in _SHOWN)),
+                "allowed_client_headers_on_success": _patterns(*({"exact": each} for each in TO_CALLER)),
                 # No header of the request, which its server would get.
                 "dynamic_metadata_from_headers": _patterns({"exact": PLAN_HEADER}),
             },

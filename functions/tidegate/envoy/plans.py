@@ -30,6 +30,18 @@ CODE_HEADER: Final = "x-tidegate-code"
 RESERVED: Final = ("x-tidegate-", "x-envoy-", "tidegate-param-")
 """How headers begin that say where a request goes: those of callers are removed."""
 
+TO_SERVER: Final = (
+    SHARD_HEADER, PATH_HEADER, "x-tidegate-caller", "x-tidegate-traffic", "x-envoy-upstream-rq-timeout-ms", "x-envoy-max-retries",
+)  # fmt: skip
+"""What of a resolver's answer Envoy sets in the request, besides the parameters of the rule."""
+
+PARAMETER_PREFIX: Final = "tidegate-param-"
+
+TO_CALLER: Final = (
+    "tidegate-rule", "tidegate-model", "tidegate-model-version", "tidegate-variant", "tidegate-cell", "tidegate-revision", "tidegate-reason",
+)  # fmt: skip
+"""What of it Envoy sets in the answer to the caller."""
+
 RPC: Final = "grpc:"
 """Prefix of the clusters that reach the servers' gRPC ports."""
 

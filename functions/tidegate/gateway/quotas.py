@@ -261,6 +261,19 @@ class Quotas:
         return quota
 
 
+class QuotasElsewhere(Quotas):
+    """Refuses every request that a limit applies to, as another process counts those."""
+
+    def acquire(self, engine: Engine, caller: Caller | None, objective: Objective, lease: Lease) -> None:  # noqa: ARG002  # as its base
+        """Refuse a request if a limit applies to it; see `Quotas.acquire`.
+
+        Raises:
+            LimitedError: a limit applies.
+        """
+        if self._of(caller, objective):
+            raise LimitedError(Subject.OBJECTIVE, "another process counts this request", 0, None, 1)
+
+
 def _applies(limit: Limit) -> bool:
     return limit.rate_per_s is not None or limit.concurrency is not None
 

@@ -20,7 +20,7 @@ from tidegate.rules.contract import Objective
 from tidegate.rules.decision import Decision, Explanation, Shadow, Target
 from tidegate.rules.explain import explain
 from tidegate.rules.index import ObjectiveIndex
-from tidegate.rules.sticky import first_number, is_sampled, shadow_prefix, unit_of_number
+from tidegate.rules.sticky import choose, first_number, is_sampled, shadow_prefix, unit_of_number
 
 _MOST_OVERRIDDEN: Final = 4096
 
@@ -92,7 +92,9 @@ class Engine:
                 return action.cells[str(context["allocations"][action.experiment])]
             assert isinstance(action, LayerExperiment)
             if looked and action.layer in looked:
-                return action.race.pick(index.layer_key(action.layer, context) or b"")
+                key = index.layer_key(action.layer, context) or b""
+                # Not `pick`, for which compiled code would call the interpreter.
+                return action.race.decisions[choose(action.race.variants, key)]
             looked = looked or set()
             looked.add(action.layer)
             mask &= index.layer_mask(action.layer, context)

@@ -14,7 +14,7 @@ from tidegate.rules.bundle.rule import Rule, decode_rule
 from tidegate.rules.decision import Decision
 from tidegate.rules.dimensions import Dimension, check, missing, unchecked_type
 from tidegate.rules.masks import PieceTable
-from tidegate.rules.sticky import key_text, layer_bucket
+from tidegate.rules.sticky import choose, key_text, layer_bucket
 from tidegate.rules.unknown_attributes import refuse_unknown
 from tidegate.rules.values import type_name
 
@@ -188,7 +188,8 @@ class ObjectiveIndex:
 
     def pick(self, split: Split, context: Mapping[str, Any]) -> Decision:
         key = self.key(self.objective.sticky_key, context)
-        return split.keyless if key is None else split.race.pick(key)
+        # Not `Race.pick`, for which compiled code would call the interpreter.
+        return split.keyless if key is None else split.race.decisions[choose(split.race.variants, key)]
 
     def race_of(self, action: Action, context: Mapping[str, Any]) -> tuple[Race, bytes] | None:
         """Return the race that an action runs for this context, and its key; None if it runs none."""

@@ -14,7 +14,7 @@ from tidegate.gateway import Dispatcher
 from tidegate.gateway.grants import CallerOf, Grants
 from tidegate.gateway.load import LoadLimit
 from tidegate.gateway.private_ids import PrivateIds
-from tidegate.gateway.quotas import Quotas
+from tidegate.gateway.quotas import Quotas, QuotasElsewhere
 from tidegate.gateway.service import Service
 from tidegate.gateway.shadowing import Shadowing
 from tidegate.ports import CountRequest, Endpoint, EngineSource, FleetStatus, Observe, Offload, Tracer
@@ -24,7 +24,7 @@ from tidegate.web.authorize import Authorization
 from tidegate.web.callers import Operators, header_caller
 from tidegate.web.console.forwarding import Forwarder
 from tidegate.web.decided import DecisionHeaders
-from tidegate.web.entry import served
+from tidegate.web.entry import function_time_left_ms, served
 from tidegate.web.errors import encoded_path, oip_failure, problem
 from tidegate.web.heavy import InlineOffload
 from tidegate.web.model_answers import ModelAnswers, ModelErrors
@@ -35,7 +35,6 @@ from tidegate.web.v2 import V2Handler
 
 _BUFFERED_BYTES = 512 * 1024 * 1024
 _HOW_TO_SEND = "send it in the header Tidegate-Caller"
-_RESERVE_MS = 50.0
 
 
 class Gateway(Starlette):
@@ -73,17 +72,6 @@ async def _refuse_encoded(scope: Scope, receive: Receive, send: Send) -> None:
     await answer(scope, receive, send)
 
 
-def function_time_left_ms(scope: Scope) -> float | None:
-    """Return the time that a Lambda invocation has left, less a reserve for sending the answer; None outside Lambda.
-
-    Mangum puts the invocation's context into the scope: https://mangum.fastapiexpert.com/adapter/.
-    """
-    context = scope.get("aws.context")
-    if context is None:
-        return None
-    return float(context.get_remaining_time_in_millis()) - _RESERVE_MS
-
-
 def create_app(
     *,
     engines: EngineSource,
@@ -107,6 +95,7 @@ def create_app(
     sequence_key: Callable[[], str] = str,
     max_active_requests: int = 1024,
     limit_shares: int = 1,
+    counts_limits: bool = True,
     log: AccessLog | None = None,
     console: ConsoleBackend | None = None,
     tracer: Tracer | None = None,
@@ -142,6 +131,7 @@ def create_app(
         sequence_key: returns what keeps the sequence ids that callers get at the models' servers unpredictable; see `PrivateIds`.
         max_active_requests: the most requests under way at a time (> 0); the limit falls while the event loop is late.
         limit_shares: how many processes share the limits of callers and objectives (at least 1).
+        counts_limits: whether requests that a limit applies to are counted against it; if not, they are refused.
         log: logs each request that names an objective; None for no log.
         console: answers the console and operators' paths; None: they are 404.
         tracer: records each request that names an objective; None for no traces.
@@ -159,7 +149,7 @@ def create_app(
             dispatcher,
             grants,
             observe,
-            Quotas(limit_shares),
+            Quotas(limit_shares) if counts_limits else QuotasElsewhere(),
             LoadLimit(max_active_requests),
             shadowing,
             PrivateIds(sequence_key),

@@ -17,6 +17,8 @@ from tidegate.envoy.plans import (
     PLAN_HEADER,
     RPC,
     SHARD_HEADER,
+    TO_CALLER,
+    TO_SERVER,
     cluster_of,
     http_plan,
     rpc_plan,
@@ -28,7 +30,7 @@ from tidegate.gateway.config import DispatchConfig
 from tidegate.gateway.request import Decided, Limits
 from tidegate.oip.infer_message import parameter_fields, sequence_id_field
 from tidegate.oip.paths import model_path
-from tidegate.rules.contract import Responses
+from tidegate.rules.contract import Responses, Traffic
 from tidegate.rules.decision import Decision
 from tidegate.web.context import context_header, with_declared_headers
 from tidegate.web.entry import served_at_once
@@ -45,6 +47,12 @@ RPC_SERVICE: Final = "/inference.GRPCInferenceService/"
 
 _ABOUT_MODEL: Final = frozenset({"ModelInfer", "ModelReady", "ModelMetadata", "ModelConfig", "ModelStatistics"})
 _MOST_KEPT: Final = 4096
+_LONGEST_KEPT: Final = 256
+"""Characters of a path that is kept: a caller may send many others."""
+
+_TRAFFIC: Final = {each: (b"x-tidegate-traffic", each.value.encode()) for each in Traffic}
+_TO_SERVER: Final = frozenset(name.encode() for name in TO_SERVER)
+_TO_CALLER: Final = frozenset(name.encode() for name in TO_CALLER)
 _RPC_CODES: Final = {400: 3, 403: 7, 404: 5, 409: 10, 413: 8, 429: 8, 431: 8}
 _UNKNOWN: Final = 2
 _LEAST_RETRIES: Final = 3
@@ -52,6 +60,25 @@ _NOT_FORWARDED: Final = frozenset({b"tidegate-context", b"authorization", b"cook
 _FROM_HEADERS: Final = (
     "a proxy that carries the request reads the context from Tidegate-Context and declared headers alone"
 )
+
+
+class Kept:
+    """The headers that every request gets with one decision and one action, and which of them are for whom."""
+
+    def __init__(self, headers: HeaderList) -> None:
+        self.headers: Final = headers
+        self.to_server: Final = [each for each in headers if each[0] in _TO_SERVER]
+        self.to_caller: Final = [each for each in headers if each[0] in _TO_CALLER]
+        plan = [value for name, value in headers if name == PLAN_HEADER.encode()]
+        self.plan: Final = plan[0] if plan else None
+
+
+class Directions:
+    """Where a request goes: the headers that it shares, and its own, which are for its server."""
+
+    def __init__(self, kept: Kept, own: list[tuple[bytes, bytes]]) -> None:
+        self.kept: Final = kept
+        self.own: Final = own
 
 
 class Authorization:
@@ -66,13 +93,14 @@ class Authorization:
         self._parts = parts
         self._default_timeout_ms = config.default_timeout_ms
         self._stream_most_ms = config.stream_most_ms
-        self._kept: dict[tuple[int, str], tuple[Decision, HeaderList]] = {}
+        self._kept: dict[tuple[int, str], tuple[Decision, Kept]] = {}
+        self._asked: dict[str, ModelPath] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request (ASGI), by recent rules."""
         if (waiting := self._parts.service.engines.catching_up()) is not None:
             await waiting
-        await self._answered(scope)(scope, receive, send)
+        await self.answered(scope)(scope, receive, send)
 
     def at_once(self, scope: Scope) -> Answer | None:
         """Return the answer to a request; None if the app must be asked: the path is not for this one, or the answer has to wait for
@@ -82,30 +110,45 @@ class Authorization:
             return None
         if parts.service.engines.catching_up() is not None:
             return None
-        return served_at_once(self._answered, parts.log, parts.count, scope)
+        return served_at_once(self.answered, parts.log, parts.count, scope)
 
-    def _answered(self, scope: Scope) -> Answer:
+    def answered(self, scope: Scope) -> Answer:
+        """Return the answer to a request by the rules as they are, whether it may pass or not."""
         path: str = scope["path"][len(PREFIX) :]
         try:
-            answer = self._answer(scope, path)
+            found = self.directions(scope, path)
+            answer = Answer(200, [*found.kept.headers, *found.own], b"")
+        except UnknownObjectiveError as error:
+            answer = unknown_model(error)
         except Exception as error:  # noqa: BLE001  # rendered, and logged if it is unexpected
             if (record := scope.get(RECORD)) is not None:
                 record.fail(error)
             answer = oip_failure(error) if path.startswith(("/v2", RPC_SERVICE)) else problem(error)
         return _rpc_refusal(answer) if answer.status != 200 and path.startswith(RPC_SERVICE) else answer
 
-    def _answer(self, scope: Scope, path: str) -> Answer:
-        head = RequestHead(scope["headers"])
-        try:
-            if path.startswith(RPC_SERVICE):
-                headers = self._rpc(scope, head, path[len(RPC_SERVICE) :])
-            else:
-                headers = self._http(scope, head, model_request(path.split("/")))
-        except UnknownObjectiveError as error:
-            return unknown_model(error)
-        return Answer(200, headers, b"")
+    def directions(self, scope: Scope, path: str) -> Directions:
+        """Return the directions of a request that may pass, by the rules as they are.
 
-    def _http(self, scope: Scope, head: RequestHead, asked: ModelPath) -> list[tuple[bytes, bytes]]:
+        Args:
+            scope: its ASGI scope, with a `Lease`.
+            path: its path, without `PREFIX`.
+
+        Raises:
+            Exception: it may not; `answered` says what its caller gets.
+        """
+        head = RequestHead(scope["headers"])
+        if path.startswith(RPC_SERVICE):
+            return self._rpc(scope, head, path[len(RPC_SERVICE) :])
+        asked = self._asked.get(path)
+        if asked is None:
+            asked = model_request(path.split("/"))
+            if len(path) <= _LONGEST_KEPT:
+                if len(self._asked) >= _MOST_KEPT:
+                    self._asked.clear()
+                self._asked[path] = asked
+        return self._http(scope, head, asked)
+
+    def _http(self, scope: Scope, head: RequestHead, asked: ModelPath) -> Directions:
         action = asked.action
         require(scope, "POST" if action in INFERS else "GET")
         decided = self._decide(scope, head, asked.objective, action)
@@ -120,12 +163,12 @@ class Authorization:
             raise malformed(
                 f"rule '{decision.rule}' has parameters, which only a gateway can add to the JSON of {action}: ask a gateway"
             )
-        headers = self._headers(decided, action)
+        kept = self._headers(decided, action)
         origin = self._parts.decided.origin(decided.caller, decided.traffic)
         parameters = self._parts.decided.parameters(decision)
-        return [*headers, *parameters, *origin, *_logged(decided), *self._limits(head, decision, action)]
+        return Directions(kept, [*parameters, *origin, *_logged(decided), self._limit(head, decision, action)])
 
-    def _rpc(self, scope: Scope, head: RequestHead, method: str) -> list[tuple[bytes, bytes]]:
+    def _rpc(self, scope: Scope, head: RequestHead, method: str) -> Directions:
         if method not in _ABOUT_MODEL:
             raise malformed(f"{method[:64]} is not served through a proxy: ask a gateway")
         named = [value for name, value in head.headers if name == b"tidegate-objective"]
@@ -138,8 +181,8 @@ class Authorization:
             raise malformed("a proxy can add nothing to a compressed message: send it uncompressed, or ask a gateway")
         action = method if method != "ModelInfer" else "infer"
         decided = self._decide(scope, head, named[0].decode("latin-1"), action)
-        headers = self._rpc_headers(decided, action)
-        return [*headers, *self._limits(head, decided.decision, action)]
+        kept = self._rpc_headers(decided, action)
+        return Directions(kept, [self._limit(head, decided.decision, action)])
 
     def _decide(self, scope: Scope, head: RequestHead, objective: str, action: str) -> Decided:
         """Admit and decide a request; one about a model without a usable context by the objective's representative decision."""
@@ -174,7 +217,7 @@ class Authorization:
             )
         return decided
 
-    def _headers(self, decided: Decided, action: str) -> HeaderList:
+    def _headers(self, decided: Decided, action: str) -> Kept:
         """Return the headers that say where a request over HTTP goes."""
         decision = decided.decision
         kept = self._kept.get((id(decision), action))
@@ -189,7 +232,7 @@ class Authorization:
             headers.append((PLAN_HEADER.encode(), http_plan(steps, suffix).encode()))
         return self._keep(decision, action, headers)
 
-    def _rpc_headers(self, decided: Decided, action: str) -> HeaderList:
+    def _rpc_headers(self, decided: Decided, action: str) -> Kept:
         """Return the headers that say where an RPC goes, and what is appended to its message."""
         decision = decided.decision
         origin = self._parts.decided.origin(decided.caller, decided.traffic)
@@ -210,17 +253,17 @@ class Authorization:
         ]
         return self._keep(decision, kind, headers)
 
-    def _keep(self, decision: Decision, kind: str, headers: RawHeaders) -> HeaderList:
+    def _keep(self, decision: Decision, kind: str, headers: RawHeaders) -> Kept:
         """Complete the headers with those that every kind of request has, and keep them for the decision."""
         shards = sum([len(step.shards) for step in steps_of(decision)])
         retries = max(_LEAST_RETRIES, 2 * shards - 1)
-        whole = (*headers, (b"x-envoy-max-retries", b"%d" % retries), *self._parts.decided.shown(decision))
+        whole = Kept((*headers, (b"x-envoy-max-retries", b"%d" % retries), *self._parts.decided.shown(decision)))
         if len(self._kept) >= _MOST_KEPT:
             self._kept.clear()
         self._kept[id(decision), kind] = (decision, whole)
         return whole
 
-    def _limits(self, head: RequestHead, decision: Decision, action: str) -> RawHeaders:
+    def _limit(self, head: RequestHead, decision: Decision, action: str) -> tuple[bytes, bytes]:
         """Return the header that says how long the request may take."""
         most_ms: float = decision.timeout_ms or self._default_timeout_ms
         if action == "generate_stream":
@@ -228,7 +271,7 @@ class Authorization:
             most_ms = self._stream_most_ms
         caller_ms = head.timeout_ms()
         least_ms = most_ms if caller_ms is None else min(most_ms, caller_ms)
-        return ((b"x-envoy-upstream-rq-timeout-ms", b"%d" % max(1, int(least_ms))),)
+        return b"x-envoy-upstream-rq-timeout-ms", b"%d" % max(1, int(least_ms))
 
 
 def _rpc_refusal(answer: Answer) -> Answer:
@@ -242,7 +285,7 @@ def _rpc_refusal(answer: Answer) -> Answer:
 
 def _logged(decided: Decided) -> RawHeaders:
     """Return what the proxy's log has of a request's origin."""
-    traffic = (b"x-tidegate-traffic", decided.traffic.value.encode())
+    traffic = _TRAFFIC[decided.traffic]
     # callers.yaml has only names that are valid in a header.
     return (traffic,) if decided.caller is None else (traffic, (b"x-tidegate-caller", decided.caller.encode()))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
+from typing import Final
 
 from tidegate.gateway.quotas import Lease
 from tidegate.gateway.record import Record
@@ -12,6 +13,19 @@ from tidegate.web.access_log import AccessLog
 from tidegate.web.http import LEASE, RECORD, Answer, App, Receive, Scope, Send
 from tidegate.web.routes import method_of, route_of
 from tidegate.web.spans import end_http, response_header
+
+_RESERVE_MS: Final = 50.0
+
+
+def function_time_left_ms(scope: Scope) -> float | None:
+    """Return the time that a Lambda invocation has left, less a reserve for sending the answer; None outside Lambda.
+
+    Mangum puts the invocation's context into the scope: https://mangum.fastapiexpert.com/adapter/.
+    """
+    context = scope.get("aws.context")
+    if context is None:
+        return None
+    return float(context.get_remaining_time_in_millis()) - _RESERVE_MS
 
 
 async def served(
