@@ -391,3 +391,11 @@ def test_a_mirrored_image_is_scanned_as_the_others_are(session: Any) -> None:
     assert "dcgm-exporter:4.2.0: pull nvcr.io/nvidia/k8s/dcgm-exporter and push it" in missing()
     ecr.put_image(repositoryName=repository, imageManifest=json.dumps(MANIFEST), imageTag="4.2.0")
     assert f"the scan of {repository}:4.2.0 has not ended" in missing()
+
+
+def test_processes_of_envoys_image_find_the_package_wherever_they_run() -> None:
+    """The command starts others with `python -P`: they import from PYTHONPATH, and not from the folder that they run in."""
+    stage = (ROOT / "infra/envoy/Dockerfile").read_text().rpartition("\nFROM ")[2]
+    (folder,) = re.findall(r"^WORKDIR (\S+)$", stage, re.MULTILINE)
+    assert "\nCOPY functions/tidegate tidegate\n" in stage
+    assert re.search(rf"^ENV (?:.* )?PYTHONPATH={re.escape(folder)}(?: |$)", stage, re.MULTILINE)
