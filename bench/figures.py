@@ -80,7 +80,7 @@ def _gateway_rows(section: str) -> list[tuple[str, list[str]]]:
 
 
 def _filters(section: str) -> list[list[float]]:
-    """Return what Envoy takes beside a resolver, without the resolver, in what it takes alone, by size."""
+    """Return what Envoy takes with Tidegate's filters, without the decision, in what it takes alone, by size."""
     found = {
         (size, plane): float(cpu) - float(python)
         for size, plane, cpu, python in re.findall(
@@ -88,7 +88,7 @@ def _filters(section: str) -> list[list[float]]:
         )
     }
     return [
-        [position, round(found[size, "Envoy + resolver"] / found[size, "plain Envoy"], 2)]
+        [position, round(found[size, "Envoy that decides"] / found[size, "plain Envoy"], 2)]
         for size, position in SIZES.items()
     ]
 

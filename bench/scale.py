@@ -10,6 +10,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -17,8 +18,12 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from prometheus_client.parser import text_string_to_metric_families
+from tidegate.bootstrap.compiled import find_filter
+from tidegate.bootstrap.resolver_process import METRICS
 from tidegate.cli.stacks import read_fleet
 from tidegate.console.processes import process_figures
+from tidegate.metrics.exposition import Format
 from tidegate.rules import load_bundle
 
 from bench import resolver, rule_sets
@@ -35,21 +40,27 @@ CONNECTIONS = 64
 SIZES = {"1 kB": (256, 300), "100 kB": (25_600, 200), "1 MB": (262_144, 100)}
 """The FP32 values of each body, which are also the answer's, and the requests in a round of latencies."""
 
-DIRECT, ENVOY, BARE, UNDECIDED, RESOLVED, GATEWAY = (
-    "direct", "plain Envoy", "plain Envoy + bare resolver", "Envoy + bare resolver", "Envoy + resolver", "gateway",
+DIRECT, ENVOY, BARE, UNDECIDED, RESOLVED, INSIDE, GATEWAY = (
+    "direct", "plain Envoy", "plain Envoy + bare resolver", "Envoy + bare resolver", "Envoy + resolver", "Envoy that decides", "gateway",
 )  # fmt: skip
 PATH = "/v2/models/echo/infer"
+ROUTE = "/authorize/v2/models/{objective}/infer"
+METRICS_S = 2.5
+"""After this time the metrics have what was counted before: it is reported once a second, and written as often."""
+
 RULES = 1_000
 
 
 @dataclass(frozen=True, slots=True)
 class Plane:
-    """How a request is sent, and the processes that carry it. Those of `python` run Tidegate's own code."""
+    """How a request is sent, and the processes that carry it. Those of `python` run Tidegate's own code; where Envoy does, its metrics say
+    how long that takes."""
 
     port: int
     headers: Sequence[dict[str, str]]
     processes: tuple[int, ...] = ()
     python: tuple[int, ...] = ()
+    metrics: Path | None = None
 
     def peer(self, name: str, values: int) -> Peer:
         first, *others = (infer_request(PATH, headers, values) for headers in self.headers)
@@ -57,6 +68,17 @@ class Plane:
 
     def cpu_s(self, pids: Sequence[int]) -> float:
         return sum(figures.cpu_s for pid in pids if (figures := process_figures(pid)) is not None)
+
+    def decided(self) -> tuple[float, float]:
+        """The seconds in which Envoy has decided requests, and how many, both since its start."""
+        assert self.metrics is not None
+        time.sleep(METRICS_S)
+        samples = [
+            each for family in text_string_to_metric_families(self.metrics.read_text()) for each in family.samples
+        ]
+        begin = "http_server_request_duration_seconds_"
+        sums = {each.name.removeprefix(begin): each.value for each in samples if each.labels.get("http_route") == ROUTE}
+        return sums.get("sum", 0.0), sums.get("count", 0.0)
 
     def memory_mb(self) -> float:
         return sum(f.resident_bytes for pid in self.processes if (f := process_figures(pid)) is not None) / 1e6
@@ -78,6 +100,8 @@ class Measured:
 
 def run() -> str:
     """Measure, and give the section of the report as Markdown."""
+    if find_filter() is None:
+        raise RuntimeError("Envoy's filter is not built: make compiled")
     with _planes() as planes:
         for plane in planes.values():
             _hold(plane.processes)
@@ -98,7 +122,8 @@ def _planes() -> Iterator[dict[str, Plane]]:
         bare_port, bare_pid = running.enter_context(bare_resolver([f"{ROUTING_HEADER}: alpha"]))
         bare = running.enter_context(envoy(endpoint, "alpha", resolver_port=bare_port))
         bare_pids = tuple(set(_proxies(os.getpid())) - set(plain_pids))
-        resolved, carriers, deciders = running.enter_context(_resolved(url, Path(folder)))
+        resolved, carriers, deciders = running.enter_context(_resolved(url, Path(folder), "--no-in-process"))
+        inside, inner, beside = running.enter_context(_resolved(url, Path(folder, "inside")))
         undecided = beside_bare_resolver(Path(folder, "state"), Path(sys.executable).with_name("envoy"))
         undecided_port, undecided_pid, same_pid = running.enter_context(undecided)
         contexts = [
@@ -111,6 +136,9 @@ def _planes() -> Iterator[dict[str, Plane]]:
             BARE: Plane(bare, contexts, (*bare_pids, bare_pid), (bare_pid,)),
             UNDECIDED: Plane(undecided_port, contexts, (undecided_pid, same_pid), (same_pid,)),
             RESOLVED: Plane(resolved, contexts, (*carriers, *deciders), deciders),
+            INSIDE: Plane(
+                inside, contexts, (*inner, *beside), beside, Path(folder, "inside", "state", METRICS[Format.TEXT])
+            ),
             GATEWAY: Plane(urlsplit(url).port or 80, contexts, gateway, gateway),
         }
 
@@ -120,6 +148,7 @@ def _measured(planes: dict[str, Plane], values: int, requests: int) -> Measured:
     measured = Measured(p50_ms, per_s, cpu_us, python_us)
     for name, plane in planes.items():
         latencies_ms(plane.peer(name, values), requests // 2)
+    before_all = {name: plane.decided() for name, plane in planes.items() if plane.metrics is not None}
     for turn in range(ROUNDS):
         for name in [*planes][turn % len(planes) :] + [*planes][: turn % len(planes)]:
             plane, peer = planes[name], planes[name].peer(name, values)
@@ -130,14 +159,27 @@ def _measured(planes: dict[str, Plane], values: int, requests: int) -> Measured:
             measured.per_s[name].append(rate)
             for found, was, now in zip((measured.cpu_us, measured.python_us), before, after, strict=True):
                 found[name].append((now - was) * 1e6 / (rate * SECONDS))
+    for name, (seconds, count) in before_all.items():
+        seconds_after, count_after = planes[name].decided()
+        python_us[name] = [(seconds_after - seconds) * 1e6 / (count_after - count)]
     return measured
 
 
 @contextmanager
-def _resolved(url: str, folder: Path) -> Iterator[tuple[int, tuple[int, ...], tuple[int, ...]]]:
+def _resolved(url: str, folder: Path, *options: str) -> Iterator[tuple[int, tuple[int, ...], tuple[int, ...]]]:
     """Run Envoy with one resolver beside a stack; yield its port, Envoy's process, and those of Tidegate."""
     port = free_port()
-    command = [str(Path(sys.executable).with_name("tidegate")), "envoy", "run", "--stack", url, "--workers", "1"]
+    folder.mkdir(exist_ok=True)
+    command = [
+        str(Path(sys.executable).with_name("tidegate")),
+        "envoy",
+        "run",
+        "--stack",
+        url,
+        "--workers",
+        "1",
+        *options,
+    ]
     command += ["--port", str(port), "--state", str(folder / "state")]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
@@ -192,15 +234,16 @@ def _report(measured: dict[str, Measured], memory: dict[str, float]) -> str:
         "Below, each plane is held to one core, and carries the request of the section before to one real Triton, whose clients share the machine. "
         "A resolver is one process. A bare one gives every question the same answer: behind plain Envoy a routing key, and behind "
         "Tidegate's configuration one of the resolver's own answers, so that the rest up to the resolver is what it takes to decide. "
+        f"Envoy that decides asks no resolver: its filter runs the same code in its own process. "
         f"Throughput is that of {CONNECTIONS} connections; CPU time is the kernel's count for all of a "
-        f"plane's processes, and what of it is Python. A core carries a million of microseconds divided by it. Medians of {ROUNDS} interleaved rounds.",
+        f"plane's processes, and what of it is Python, which in Envoy's process is the mean time of a decision. A core carries a million of microseconds divided by it. Medians of {ROUNDS} interleaved rounds.",
         "",
         "| size | | added p50, ms | of plain Envoy | answers/s | of plain Envoy | CPU µs of a request | of that Python | requests/s of a core |",
         "|---|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for size, each in measured.items():
         rates = {name: statistics.median(found) for name, found in each.per_s.items()}
-        for name in (ENVOY, BARE, UNDECIDED, RESOLVED, GATEWAY):
+        for name in (ENVOY, BARE, UNDECIDED, RESOLVED, INSIDE, GATEWAY):
             added, cpu_us = each.added_ms(name), statistics.median(each.cpu_us[name])
             lines.append(
                 f"| {size} | {name} | {added:.3f} | {added / each.added_ms(ENVOY):.2f} | {rates[name]:,.0f} | {rates[name] / rates[ENVOY]:.2f} "

@@ -116,7 +116,7 @@ def test_the_filters_of_envoy_are_counted(figures: Path) -> None:
 
 def test_what_the_report_says_of_the_filters_is_taken() -> None:
     report = (ROOT / "docs/performance.md").read_text(encoding="utf-8")
-    for plane, cells in {"plain Envoy": "| 100 | 0", "Envoy + resolver": "| 260 | 40"}.items():
+    for plane, cells in {"plain Envoy": "| 100 | 0", "Envoy that decides": "| 260 | 40"}.items():
         row = rf"(?m)^(\| 1 kB \| {re.escape(plane)} \|(?:[^|]+\|){{3}}[^|]+)\| \d+ \| \d+"
         report, count = re.subn(row, rf"\1{cells}", report)
         assert count == 1
