@@ -10,13 +10,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from chaos.envoy import ENVOY_SCENARIOS, running_envoy
+from chaos.envoy import ASKING_SCENARIOS, ENVOY_SCENARIOS, running_envoy
 from chaos.place import running_place
 from chaos.run import BACK_WITHIN_S, Result, run
 from chaos.scenarios import SCENARIOS, Scenario
 
 REPORT = Path("docs/resilience.md")
-TABLES: Mapping[str, Mapping[str, Scenario[Any]]] = {"chaos": SCENARIOS, "envoy": ENVOY_SCENARIOS}
+TABLES: Mapping[str, Mapping[str, Scenario[Any]]] = {
+    "chaos": SCENARIOS,
+    "envoy": ASKING_SCENARIOS | ENVOY_SCENARIOS,
+}
 """The scenarios of each table of the report, by its mark."""
 
 ALL: Mapping[str, Scenario[Any]] = {name: each for table in TABLES.values() for name, each in table.items()}
@@ -51,13 +54,14 @@ def _results(names: Sequence[str]) -> Iterator[tuple[str, Result]]:
             if name in SCENARIOS:
                 print(f"{name} …", end=" ", file=sys.stderr, flush=True)
                 yield name, run(place, SCENARIOS[name])
-        through_envoy = [name for name in names if name in ENVOY_SCENARIOS]
-        if not through_envoy:
-            return
-        with running_envoy(place) as beside:
-            for name in through_envoy:
-                print(f"{name} …", end=" ", file=sys.stderr, flush=True)
-                yield name, run(beside, ENVOY_SCENARIOS[name])
+        for scenarios, options in ((ASKING_SCENARIOS, ["--no-in-process"]), (ENVOY_SCENARIOS, [])):
+            wanted = [name for name in names if name in scenarios]
+            if not wanted:
+                continue
+            with running_envoy(place, *options) as beside:
+                for name in wanted:
+                    print(f"{name} …", end=" ", file=sys.stderr, flush=True)
+                    yield name, run(beside, scenarios[name])
 
 
 def _words(result: Result) -> str:

@@ -160,16 +160,21 @@ def _kill_envoy(place: EnvoyPlace) -> float:
     return time.monotonic()
 
 
-ENVOY_SCENARIOS: dict[str, Scenario[EnvoyPlace]] = {
-    "envoy-changes": Scenario(
-        f"{CHANGES} revisions published, each with other clusters and routes; a shard added and removed meanwhile; "
-        f"SIGKILL of a resolver {RESOLVERS_KILLED} times",
-        _change,
-    ),
+_CHANGES = (
+    f"{CHANGES} revisions published, each with other clusters and routes; a shard added and removed meanwhile; "
+    f"SIGKILL of a resolver {RESOLVERS_KILLED} times"
+)
+ASKING_SCENARIOS: dict[str, Scenario[EnvoyPlace]] = {
+    "envoy-changes": Scenario(_CHANGES, _change),
     "envoy-resolver-paused": Scenario(
         "SIGSTOP of one of two resolvers for five seconds, while the rules change", _stop_resolver
     ),
     "envoy-resolver-hung": Scenario("SIGSTOP of one of them for good, while the rules change", _hang_resolver),
+}
+"""Where Envoy asks a resolver about every request (`--no-in-process`)."""
+
+ENVOY_SCENARIOS: dict[str, Scenario[EnvoyPlace]] = {
+    "envoy-in-process-changes": Scenario(f"{_CHANGES}; Envoy decides in its own process", _change),
     "envoy-endpoint-killed": Scenario(
         "SIGKILL of one of the target's two servers, which another replaces", _kill_endpoint, cuts_off=True
     ),
@@ -180,8 +185,8 @@ ENVOY_SCENARIOS: dict[str, Scenario[EnvoyPlace]] = {
 
 
 @contextmanager
-def running_envoy(place: Place) -> Iterator[EnvoyPlace]:
+def running_envoy(place: Place, *options: str) -> Iterator[EnvoyPlace]:
     """Run Envoy beside a stack for as long as the block lasts."""
     variables = {"TIDEGATE_RESOLVER_TIMEOUT_MS": "500", "TIDEGATE_CONNECT_TIMEOUT_MS": "1000"}
-    with envoy_beside(place.stack.url, place.root / STATE, variables, WORKERS) as (envoy, port):
+    with envoy_beside(place.stack.url, place.root / STATE, variables, WORKERS, options) as (envoy, port):
         yield EnvoyPlace(place.stack, place.root, envoy, port)
