@@ -198,6 +198,18 @@ def test_a_request_may_have_many_headers(plane: Plane) -> None:
     assert version(_sent(plane.port, *((f"X-Other-{each}", "1") for each in range(200)))) == 1
 
 
+@pytest.mark.parametrize("carrier", ["plane", "asking"])
+def test_a_head_near_its_limit_is_answered_or_refused(carrier: str, request: pytest.FixtureRequest) -> None:
+    plane: Plane = request.getfixturevalue(carrier)
+    most = {f"X_{number}": 7_900 * "x" for number in range(8)}
+    found = [plane.infer(**most, X_Last=size * "x") for size in range(1_000, 3_200, 200)]
+    statuses = [each.status for each in found]
+    # What the resolver adds must not count.
+    assert statuses == sorted(statuses), statuses
+    assert (statuses[0], statuses[-1], {*statuses}) == (200, 431, {200, 431})
+    assert all(each.json for each in found)
+
+
 def test_errors_of_envoy_are_those_of_the_protocol(plane: Plane) -> None:
     found = plane.infer(body=json.dumps({"inputs": [TENSOR | {"data": [5000]}]}).encode(), Tidegate_Timeout_Ms="100")
     assert (found.status, found.json) == (504, {"error": "upstream request timeout"})

@@ -25,7 +25,9 @@ from tidegate.envoy.scripts import ENTER, FAILED_OPEN, STEP_HEADER, UNDECIDED
 from tidegate.envoy.tokens import CALLER_HEADER, Tokens, token_filters, token_refusal
 
 AUTHORIZE = "/authorize"
-MOST_HEADERS_KB = 64
+MOST_HEADERS_KB = 96
+"""The size of a request's headers, with those that the resolver adds: more would be a 500. Resolvers refuse above 64 KiB what callers send."""
+
 MOST_HEADERS = 1024
 """Headers of a request, with those that the resolver adds: each parameter of a rule is one."""
 
