@@ -55,11 +55,12 @@ class Plane:
         found = {each["name"].rpartition(".")[2]: each.get("value", 0) for each in stats if "name" in each}
         return sum(found.get(name, 0) for name in ("ok", "denied", "error"))
 
-    def decides(self) -> bool:
-        """Whether a request was decided in Envoy now."""
+    def decides(self, headers: Mapping[str, str] = WEB, count: int = 1) -> Reply | None:
+        """Ask some times; the last answer, if Envoy decided all. On a busy machine it may have looked at the rules too long ago."""
         before = self.asked()
-        assert self.infer(WEB).status == 200
-        return self.asked() == before
+        found = [self.infer(headers) for _ in range(count)]
+        assert {each.status for each in found} == {200}, found
+        return found[-1] if self.asked() == before else None
 
 
 @pytest.fixture(scope="module")
@@ -84,13 +85,12 @@ def version(reply: Reply) -> int:
 
 
 def test_a_request_that_may_pass_asks_no_resolver(plane: Plane) -> None:
-    before = plane.asked()
     for country, expected, host in (("NO", 2, "models.test:8088"), ("SE", 1, "[::1]:80"), ("SE", 1, "a-b_c.test")):
-        found = plane.infer(WEB | context(country=country) | {"Host": host})
+        headers = WEB | context(country=country) | {"Host": host}
+        found = eventually(lambda headers=headers: plane.decides(headers))
         assert version(found) == expected
         assert found.headers["tidegate-model-version"] == str(expected)
         assert found.headers["tidegate-rule"] == ("north" if country == "NO" else "default")
-    assert plane.asked() == before
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,8 @@ def test_without_resolvers_requests_are_decided_by_all_rules(plane: Plane) -> No
     try:
         for each in children_running(MODULE, pid):
             os.kill(each, signal.SIGKILL)
-        assert version(plane.infer(WEB | context(country="NO"))) == 2
+        found = eventually(lambda: (reply := plane.infer(WEB | context(country="NO"))).status == 200 and reply)
+        assert version(found) == 2
         assert plane.infer(SLOW).status == 503
     finally:
         os.kill(pid, signal.SIGCONT)
@@ -192,10 +193,7 @@ def test_what_envoy_decides_is_in_the_metrics(plane: Plane) -> None:
 
     assert eventually(lambda: {"envoy", "resolver-0"} <= {each.labels.get("process") for each in samples()})
     before = counted()
-    asked = plane.asked()
-    for _ in range(5):
-        version(plane.infer(WEB))
-    assert plane.asked() == asked
+    assert eventually(lambda: plane.decides(count=5))
     assert eventually(lambda: counted() >= before + 5)
 
 
@@ -235,10 +233,11 @@ def test_where_envoy_cannot_decide_a_note_says_so_and_resolvers_do(
         assert note in running.errors
 
 
-def test_where_envoy_refuses_the_filter_it_runs_without(plane: Plane, tmp_path: Path) -> None:
+@pytest.mark.parametrize("end", ["exit 1", "kill -SEGV $$"])
+def test_where_envoy_refuses_the_filter_it_runs_without(plane: Plane, tmp_path: Path, end: str) -> None:
     envoy, program = Path(sys.executable).with_name("envoy"), tmp_path / "envoy"
     program.write_text(
-        f'#!/bin/sh\nif [ "$1" = -c ] && grep -q dynamic_modules "$2"; then exit 1; fi\nexec {envoy} "$@"\n'
+        f'#!/bin/sh\nif [ "$1" = -c ] && grep -q dynamic_modules "$2"; then {end}; fi\nexec {envoy} "$@"\n'
     )
     program.chmod(0o755)
     state = tmp_path / "state"

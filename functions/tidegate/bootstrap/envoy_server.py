@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import shutil
+import signal
 import socket
 import sys
 import time
@@ -28,6 +29,9 @@ GRACE_S = 3.0
 BACKOFF_S = 0.5
 LONGEST_BACKOFF_S = 5.0
 SHORT_LIFE_S = 5.0
+
+_CRASHES = tuple(-each for each in (signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV))
+"""Exit codes of a program that has ended itself by a signal; any other signal says nothing of its configuration."""
 
 
 def find_envoy(named: str | None) -> Path:
@@ -165,8 +169,7 @@ class EnvoyProcess:
                 await cancel(starting)
                 if process.returncode is None:
                     await self._end(process)
-            # A signal says nothing of the configuration.
-            if code > 0 and not has_started and self._simplify():
+            if (code > 0 or code in _CRASHES) and not has_started and self._simplify():
                 logger.error("Envoy ended with %d before it was ready; it asks resolvers about every request now", code)
                 continue
             if not self._was_live:
