@@ -24,11 +24,8 @@ class Race(NamedTuple):
     variants: tuple[tuple[bytes, int], ...]
     decisions: tuple[Decision, ...]
 
-    def pick(self, key: bytes) -> Decision:
-        return self.decisions[choose(self.variants, key)]
-
     def draws(self, key: bytes) -> tuple[Draw, ...]:
-        """Return the arithmetic of `pick`."""
+        """Return the arithmetic of the choice."""
         made = []
         winner = choose(self.variants, key)
         for index, ((before, weight), decision) in enumerate(zip(self.variants, self.decisions, strict=True)):

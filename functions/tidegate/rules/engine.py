@@ -19,8 +19,8 @@ from tidegate.rules.bundle.json_values import UNFIT
 from tidegate.rules.contract import Objective
 from tidegate.rules.decision import Decision, Explanation, Shadow, Target
 from tidegate.rules.explain import explain
-from tidegate.rules.index import ObjectiveIndex
-from tidegate.rules.sticky import choose, first_number, is_sampled, shadow_prefix, unit_of_number
+from tidegate.rules.index import ObjectiveIndex, winner_of
+from tidegate.rules.sticky import first_number, is_sampled, shadow_prefix, unit_of_number
 
 _MOST_OVERRIDDEN: Final = 4096
 
@@ -92,9 +92,7 @@ class Engine:
                 return action.cells[str(context["allocations"][action.experiment])]
             assert isinstance(action, LayerExperiment)
             if looked and action.layer in looked:
-                key = index.layer_key(action.layer, context) or b""
-                # Not `pick`, for which compiled code would call the interpreter.
-                return action.race.decisions[choose(action.race.variants, key)]
+                return winner_of(action.race, index.layer_key(action.layer, context) or b"")
             looked = looked or set()
             looked.add(action.layer)
             mask &= index.layer_mask(action.layer, context)

@@ -188,8 +188,7 @@ class ObjectiveIndex:
 
     def pick(self, split: Split, context: Mapping[str, Any]) -> Decision:
         key = self.key(self.objective.sticky_key, context)
-        # Not `Race.pick`, for which compiled code would call the interpreter.
-        return split.keyless if key is None else split.race.decisions[choose(split.race.variants, key)]
+        return split.keyless if key is None else winner_of(split.race, key)
 
     def race_of(self, action: Action, context: Mapping[str, Any]) -> tuple[Race, bytes] | None:
         """Return the race that an action runs for this context, and its key; None if it runs none."""
@@ -204,3 +203,8 @@ class ObjectiveIndex:
 
 def _allocations_error(message: str) -> ContextError:
     return ContextError("allocations", f"attribute 'allocations' {message}")
+
+
+def winner_of(race: Race, key: bytes) -> Decision:
+    """Return the decision of a race that a key wins."""
+    return race.decisions[choose(race.variants, key)]

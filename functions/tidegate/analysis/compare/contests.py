@@ -33,6 +33,7 @@ from tidegate.analysis.compare.space import Leaf
 from tidegate.analysis.space.outcomes import REFUSED, UNSERVED, Outcome
 from tidegate.rules.actions import CallerExperiment, LayerExperiment, Race, Split
 from tidegate.rules.decision import Decision
+from tidegate.rules.index import winner_of
 
 Shares = dict[tuple[str, str], Fraction]
 
@@ -88,7 +89,7 @@ def _contest(salt: str, race: Race, source: Source) -> Decision | _Contest:
     assert source is not None
     attribute, text = source
     if not attribute:
-        return race.pick(text.encode())
+        return winner_of(race, text.encode())
     weights: dict[str, int] = {}
     decisions: dict[str, Decision] = {}
     for (_, weight), decision in zip(race.variants, race.decisions, strict=True):
