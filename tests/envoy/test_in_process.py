@@ -32,6 +32,7 @@ TENSOR = {"name": "SLEEP_MS", "shape": [1], "datatype": "INT32", "data": [0]}
 BODY = json.dumps({"inputs": [TENSOR]}).encode()
 RULES = '[{id: north, when: {country: "NO"}, serve: versioned/2, fallback: [versioned/3]}, {id: default, serve: versioned/1}]'
 CALLERS = "callers: {web: {objectives: '*'}, slow: {objectives: '*', rate_per_s: 0.01}}\n"
+SECRET = "a-token-of-operators-that-envoy-does-not-get"
 STOPPED_S = 10.0
 WEB, SLOW = {"Tidegate-Caller": "web"}, {"Tidegate-Caller": "slow"}
 
@@ -71,7 +72,7 @@ def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
     (rules / "callers.yaml").write_text(CALLERS)
     with (
         running_stack(rules, models, folder / "up.log", "--follow", "unchecked") as stack,
-        envoy_beside(stack.url, folder / "envoy") as (running, port),
+        envoy_beside(stack.url, folder / "envoy", {"TIDEGATE_OPERATOR_TOKEN": SECRET}) as (running, port),
     ):
         assert "note:" not in running.errors
         plane = Plane(stack, running, port, folder / "envoy", rules)
@@ -195,6 +196,13 @@ def test_what_envoy_decides_is_in_the_metrics(plane: Plane) -> None:
     before = counted()
     assert eventually(lambda: plane.decides(count=5))
     assert eventually(lambda: counted() >= before + 5)
+
+
+def test_what_decides_in_envoy_gets_no_secret(plane: Plane) -> None:
+    written = (plane.folder / BOOTSTRAP).read_text()
+    assert "TIDEGATE_OPERATOR_TOKEN" in written, "with its settings"
+    assert SECRET not in written
+    assert SECRET.encode() not in Path(f"/proc/{listener_pid(plane.port)}/environ").read_bytes()
 
 
 def test_a_check_of_the_configuration_starts_no_python(plane: Plane) -> None:

@@ -40,7 +40,7 @@ async def until(found: Resolvers, revision: str | None) -> None:
 def test_what_connects_is_waited_for_until_it_serves_the_rules_or_ends(tmp_path: Path) -> None:
     async def main() -> None:
         async with heard(tmp_path) as (found, place):
-            # A stream that nobody holds closes.
+            # A stream without a reference closes.
             held = await asyncio.open_unix_connection(place), await asyncio.open_unix_connection(place)
             first, second = (writer for _, writer in held)
             await report(first, "one")

@@ -1,4 +1,4 @@
-"""What a proxy is told that runs a resolver's code itself."""
+"""The directions that a proxy gets from a resolver's code in its own process."""
 
 from __future__ import annotations
 

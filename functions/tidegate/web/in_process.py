@@ -128,7 +128,7 @@ class InProcess:
             head_bytes: the size of its whole head.
 
         Returns:
-            What the proxy is told of a request that may pass; None for any other, which a resolver is to be asked about. That one
+            What the proxy sets for a request that may pass; None for any other, which a resolver is to be asked about. That one
             refuses it, or knows more. Nothing is counted for it here.
         """
         name, limits = _METHODS.get(method), self._limits
